@@ -1,0 +1,106 @@
+"""What is read out of a TensorFlow model: named tensors, the convolutions they belong to, and the settings found.
+
+All readers (frozen graph, checkpoint, SavedModel, a dumped folder) give a `DumpedModel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ConvUnit:
+    """One convolution of the graph with what follows it up to its activation.
+
+    `tensors` maps a part to a name in `DumpedModel.tensors`. Which parts there are tells the form found:
+
+    - weights: the kernel, HWIO, or (depthwise) HWCM;
+    - moving_mean, moving_variance, and gamma, beta unless the graph has none: a BatchNorm, fused or not;
+    - scale, offset: a BatchNorm of which constant folding left only x * scale + offset (float64 sums, rounded once);
+    - biases: a bias, the model's own or one that folding left.
+
+    Attributes:
+        scope: variable scope: `FeatureExtractor/MobilenetV2/expanded_conv_1/expand`,
+            `BoxPredictor_0/BoxEncodingPredictor_depthwise`, `.../squeeze_excite/Conv_1`.
+        epsilon: the BatchNorm's, None where there is none.
+        stride, dilation: (height, width); None from a checkpoint, which holds no graph.
+        padding: "SAME", "VALID", or explicit zeros (top, bottom, left, right) from a Pad before a VALID convolution.
+        activation: what follows; None from a checkpoint.
+        gate_scale: the constant of a hard_sigmoid gate, else None.
+    """
+
+    scope: str
+    kind: Literal["conv", "depthwise"]
+    tensors: dict[str, str]
+    epsilon: float | None = None
+    stride: tuple[int, int] | None = None
+    dilation: tuple[int, int] | None = None
+    padding: str | tuple[int, int, int, int] | None = None
+    activation: Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"] | None = None
+    gate_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the graph (or the pipeline.config beside it) says about the detector. None: nothing was found.
+
+    Attributes:
+        input_size: (height, width) of the network input.
+        pixel_scale, pixel_offset: network input = pixel * pixel_scale + pixel_offset.
+        num_classes: counts background.
+        default_boxes: float32 (N, 4): ymin, xmin, ymax, xmax of every default box as fractions, in the order of the
+            predictor's output, computed from the graph's own constants with float32 arithmetic as TensorFlow does.
+        box_coder_scales: TensorFlow's (y, x, height, width), 10, 10, 5, 5 as a rule.
+        logit_scale: class logits are multiplied by this before the score converter (1.0 as a rule).
+        feature_extractor_type: from pipeline.config alone (`ssd_mobilenet_v2`), a hint.
+        depth_multiplier, min_depth: from pipeline.config alone, hints.
+    """
+
+    input_size: tuple[int, int] | None = None
+    pixel_scale: float | None = None
+    pixel_offset: float | None = None
+    num_classes: int | None = None
+    default_boxes: FloatArray | None = None
+    box_coder_scales: tuple[float, float, float, float] | None = None
+    score_converter: Literal["sigmoid", "softmax", "identity"] | None = None
+    logit_scale: float | None = None
+    iou_threshold: float | None = None
+    score_threshold: float | None = None
+    max_per_class: int | None = None
+    max_total: int | None = None
+    feature_extractor_type: str | None = None
+    depth_multiplier: float | None = None
+    min_depth: int | None = None
+
+
+@dataclass(frozen=True)
+class DumpedModel:
+    """A TensorFlow detector taken apart.
+
+    Attributes:
+        source: path it was read from, as given.
+        form: which reader read it.
+        sha256: hash of the file (of the data shards, for a checkpoint), hex.
+        tensors: name -> float32 array, C-contiguous; names are the variables' (`<scope>/weights`,
+            `<scope>/depthwise_weights`, `<scope>/biases`, `<scope>/BatchNorm/gamma`, ... `<scope>/BatchNorm/scale`,
+            `<scope>/BatchNorm/offset`).
+        units: every convolution, in graph order (a checkpoint: sorted by scope).
+        settings: see Settings.
+        skipped: name -> reason, for each tensor in the source that is not part of the detector.
+    """
+
+    source: str
+    form: Literal["frozen graph", "checkpoint", "SavedModel", "weights folder"]
+    sha256: str
+    tensors: dict[str, FloatArray]
+    units: tuple[ConvUnit, ...]
+    settings: Settings
+    skipped: dict[str, str] = field(default_factory=dict)
+    arch: dict[str, Any] | None = None
+    """ArchSpec.to_dict(), from a weights folder's manifest; None from TensorFlow files."""

@@ -1,0 +1,50 @@
+"""Every error a user can cause, in one tree; the command prints each as one line and exits with status 1.
+
+SsdliteError
+├── ModelError        a TensorFlow model that cannot be read, or is not an SSD MobileNet
+├── TensorError       a tensor that is missing, left over, or of the wrong shape, type or value
+├── ArchError         an architecture that cannot be built (unknown family, class count below 2, ...)
+├── PrototxtError     a prototxt or caffemodel that cannot be parsed or does not fit together
+├── LabelMapError     a label map or class mapping that contradicts itself or the model
+├── ImageError        a picture or video that cannot be read or written
+├── RuntimeMissing    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
+└── OutputError       a file or folder that exists already, or cannot be written
+"""
+
+from __future__ import annotations
+
+
+class SsdliteError(Exception):
+    """Base of all errors caused by input; its text is a whole sentence for the user."""
+
+
+class ModelError(SsdliteError):
+    """A TensorFlow model that cannot be read, or that is not an SSD MobileNet."""
+
+
+class TensorError(SsdliteError):
+    """A tensor that is missing, left over, or of the wrong shape, type or value."""
+
+
+class ArchError(SsdliteError):
+    """An architecture that cannot be built."""
+
+
+class PrototxtError(SsdliteError):
+    """A prototxt or caffemodel that cannot be parsed or does not fit together."""
+
+
+class LabelMapError(SsdliteError):
+    """A label map or class mapping that contradicts itself or the model."""
+
+
+class ImageError(SsdliteError):
+    """A picture or video that cannot be read or written."""
+
+
+class RuntimeMissing(SsdliteError):
+    """An optional library that a command needs and that is not installed."""
+
+
+class OutputError(SsdliteError):
+    """An output file or folder that exists already, or cannot be written."""

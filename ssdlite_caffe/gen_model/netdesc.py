@@ -1,0 +1,179 @@
+"""NetDesc: a net with every number decided, named both in TensorFlow's words and in Caffe's.
+
+`build` makes it from an ArchSpec, `render` spells it as prototxt text, and `load` fills it with weights: it is the
+one place where a TensorFlow scope and a Caffe layer meet. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ssdlite_caffe.gen_model.arch import Activation, ArchSpec
+
+Role = Literal[
+    "stem", "expand", "depthwise", "project", "pointwise", "se_reduce", "se_expand", "last", "extra",
+    "head_depthwise", "box_predictor", "class_predictor", "classifier",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Zeros on each side, as TensorFlow puts them; Caffe's own `pad` is symmetric."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def symmetric(self) -> bool:
+        return self.top == self.bottom and self.left == self.right
+
+
+@dataclass(frozen=True)
+class ConvDesc:
+    """One convolution with what belongs to it: BatchNorm or bias, and activation.
+
+    Attributes:
+        name: Caffe layer and top blob (`conv_1/expand`); BatchNorm, Scale and activation layers are
+            `<name>/bn`, `<name>/scale`, `<name>/relu`.
+        tf_scope: TensorFlow's variable scope (`FeatureExtractor/MobilenetV2/expanded_conv_1/expand`).
+        bottom: blob read.
+        kernel, stride, dilation: (height, width).
+        group: 1, or in_channels for a depthwise convolution.
+        batch_norm: normalised in TensorFlow (then it has no bias there).
+        in_size, out_size: (height, width) of the feature maps.
+        section: heading the layer stands under in the prototxt.
+    """
+
+    name: str
+    tf_scope: str
+    role: Role
+    bottom: str
+    in_channels: int
+    num_output: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    group: int
+    padding: Padding
+    batch_norm: bool
+    activation: Activation
+    in_size: tuple[int, int]
+    out_size: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def top(self) -> str:
+        return self.name
+
+    @property
+    def depthwise(self) -> bool:
+        return self.group > 1
+
+    @property
+    def bias(self) -> bool:
+        return not self.batch_norm
+
+
+@dataclass(frozen=True)
+class AddDesc:
+    """A residual sum of two blobs of one shape."""
+
+    name: str
+    bottoms: tuple[str, str]
+    top: str
+    channels: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class GlobalPoolDesc:
+    """The mean over a whole feature map (N x C x 1 x 1)."""
+
+    name: str
+    bottom: str
+    top: str
+    channels: int
+    in_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class GateDesc:
+    """Each channel of `bottom` times its own number in `gate` (N x C x 1 x 1): the end of a squeeze-excite."""
+
+    name: str
+    bottom: str
+    gate: str
+    top: str
+    channels: int
+    size: tuple[int, int]
+
+
+NodeDesc = ConvDesc | AddDesc | GlobalPoolDesc | GateDesc
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of the net under one heading: stem, a block, an extra layer."""
+
+    title: str
+    nodes: tuple[NodeDesc, ...]
+
+
+@dataclass(frozen=True)
+class PriorBoxDesc:
+    """Parameters of one Caffe PriorBox layer; sizes in pixels of the network input.
+
+    Caffe's order in a cell, for each min_size: (min, ratio 1), (sqrt(min * max), ratio 1) when there is a max_size,
+    then for each aspect_ratio r: r, and 1/r when `flip`. No `step`: the cell is input / feature map, as in TensorFlow.
+    """
+
+    min_sizes: tuple[float, ...]
+    max_sizes: tuple[float, ...]
+    aspect_ratios: tuple[float, ...]
+    flip: bool
+    variances: tuple[float, float, float, float]
+    offset: float = 0.5
+
+
+@dataclass(frozen=True)
+class FeatureMapDesc:
+    """One feature map that predictors look at.
+
+    Attributes:
+        blob: the map; layers are `<blob>_mbox_loc`, `<blob>_mbox_conf`, `<blob>_mbox_priorbox`.
+        index: TensorFlow's BoxPredictor_<index>.
+        tf_boxes: (height, width) of the default boxes of a cell as fractions of the input, in TensorFlow's order.
+        loc, conf: the predictor's convolutions in order: depthwise and 1x1 for ssdlite, one for ssd.
+    """
+
+    blob: str
+    index: int
+    channels: int
+    size: tuple[int, int]
+    tf_boxes: tuple[tuple[float, float], ...]
+    prior: PriorBoxDesc
+    loc: tuple[ConvDesc, ...]
+    conf: tuple[ConvDesc, ...]
+
+
+@dataclass(frozen=True)
+class NetDesc:
+    """A whole net: the sections of its body, then its feature maps (none for a classifier)."""
+
+    name: str
+    arch: ArchSpec
+    sections: tuple[Section, ...]
+    feature_maps: tuple[FeatureMapDesc, ...]
+
+    @property
+    def convolutions(self) -> tuple[ConvDesc, ...]:
+        """Every convolution in file order: body, then each map's loc and conf."""
+        body = [n for s in self.sections for n in s.nodes if isinstance(n, ConvDesc)]
+        heads = [c for m in self.feature_maps for c in (*m.loc, *m.conf)]
+        return (*body, *heads)
+
+    @property
+    def num_default_boxes(self) -> int:
+        return sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.feature_maps)

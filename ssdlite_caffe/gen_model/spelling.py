@@ -1,0 +1,50 @@
+"""How a net is written, as opposed to what it computes: the choices that a Caffe fork or a runtime forces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["train", "test", "deploy", "headless"]
+ActivationSpelling = Literal["relu6", "clip", "stock", "relu"]
+PaddingSpelling = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
+BatchNormSpelling = Literal["keep", "fold"]
+DepthwiseSpelling = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
+Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """The choices; only `activation="relu"` and `padding="symmetric"` change what is computed.
+
+    Attributes:
+        activation: relu6 uses the ReLU6 layer, clip the Clip layer, stock ReLU and Power alone; relu drops the upper
+            bound and is not exact.
+        padding: where TensorFlow pads one more after than before: exact makes the kernel one larger with a zero
+            first row and column; slice computes one more window and cuts it off; pad-layer uses a Pad layer; tf_pad
+            the field of that name; symmetric is not exact.
+        batch_norm: keep BatchNorm and Scale layers, or fold them into the convolution.
+        depthwise: layer type of depthwise convolutions.
+        engine: written into depthwise convolutions unless DEFAULT.
+    """
+
+    activation: ActivationSpelling = "relu6"
+    padding: PaddingSpelling = "exact"
+    batch_norm: BatchNormSpelling = "fold"
+    depthwise: DepthwiseSpelling = "Convolution"
+    engine: Engine = "DEFAULT"
+
+    @property
+    def exact(self) -> bool:
+        return self.activation != "relu" and self.padding != "symmetric"
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """What the data layers of train and test nets name."""
+
+    lmdb: str = ""
+    label_map: str = "labelmap.prototxt"
+    name_size_file: str = ""
+    batch_size: int = 0
+    """0: 24 for train, 8 for test."""
