@@ -1,0 +1,56 @@
+# Everything runs in a virtual environment made here; `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check format protos clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@echo "==> making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "this Python has no venv; on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "==> installing ssdlite-caffe with OpenCV"
+	@$(BIN)/python -m pip install --quiet --editable '.[opencv]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "==> installing ssdlite-caffe with TensorFlow, OpenCV and the test tools (some 700 MB)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## convert the example model and draw its detections into demo/
+	@echo "==> converting examples/frozen_inference_graph.pb into demo/model"
+	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb --label-map examples/labelmap.pbtxt -o demo/model --force
+	@echo "==> detecting in examples/shapes.png"
+	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
+	@echo "==> look at demo/pictures/shapes.png"
+
+test: $(VENV)/.dev  ## lint, type-check and run every test
+	@$(MAKE) --no-print-directory check
+	@echo "==> running the tests on $(JOBS) processes"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
+
+check: $(VENV)/.dev  ## ruff and mypy
+	@echo "==> ruff and mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev  ## let ruff rewrite the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## remove the environment, caches and the demo
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

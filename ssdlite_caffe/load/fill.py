@@ -1,0 +1,282 @@
+"""Filling a Caffe net with a TensorFlow model's weights: every tensor used once, every blob filled, or a full list why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.errors import TensorError
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
+from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
+from ssdlite_caffe.load.fold import fold_into_convolution
+from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
+from ssdlite_caffe.load.units import UnitWeights, unit_weights
+from ssdlite_caffe.prototxt import caffe_pb2
+
+CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
+WITHOUT_BLOBS = frozenset({
+    "AnnotatedData", "Input", "ReLU", "ReLU6", "Clip", "Power", "Eltwise", "Pooling", "Flatten", "Permute", "Reshape",
+    "Concat", "Slice", "Silence", "Pad", "Crop", "PriorBox", "Softmax", "Sigmoid", "DetectionOutput",
+    "DetectionEvaluate", "MultiBoxLoss", "SoftmaxWithLoss", "Accuracy", "Dropout", "Data",
+})  # fmt: skip
+FACTOR = np.ones(1, np.float32)
+"""BatchNorm's third blob: mean and variance are divided by it, and 0 would silently zero both."""
+
+
+@dataclass(frozen=True)
+class LayerBlobs:
+    """What a net is filled with.
+
+    Attributes:
+        blobs: layer name -> its blobs, float32, in Caffe's order.
+        left: layers left to their fillers (fine-tuning), with the reason.
+    """
+
+    blobs: dict[str, tuple[FloatArray, ...]]
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def fill(
+    net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False
+) -> LayerBlobs:
+    """Weights for every layer of `net` that has any.
+
+    The net is one that `gen` wrote for the same detector, in any spelling: whether BatchNorm is kept or folded and
+    which kernels are one larger is read from its layers.
+
+    Args:
+        net: the parsed prototxt.
+        desc: the detector as `build` gives it from the model's own ArchSpec.
+        model: the weights.
+        finetune: leave class predictors of another class count to their fillers.
+
+    Raises:
+        TensorError: a tensor is missing, left over or of another shape, or a layer cannot be filled; all are listed.
+    """
+    return _Filler(net, desc, model, finetune).run()
+
+
+class _Filler:
+    def __init__(self, net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, finetune: bool) -> None:
+        self.net = net
+        self.layers = {layer.name: layer for layer in net.layer}
+        self.model = model
+        self.desc = desc
+        self.finetune = finetune
+        self.convs = {conv.name: conv for conv in desc.convolutions}
+        self.units = {unit.scope: unit for unit in model.units}
+        self.maps = {conv.name: m for m in desc.feature_maps for conv in (m.loc[-1], m.conf[-1])}
+        self.problems: list[str] = []
+        self.left: dict[str, str] = {}
+        self.used: set[str] = set()
+        self.weights: dict[str, UnitWeights | None] = {}
+
+    def run(self) -> LayerBlobs:
+        blobs: dict[str, tuple[FloatArray, ...]] = {}
+        for layer in self.net.layer:
+            filled = self.layer_blobs(layer)
+            if filled is not None:
+                blobs[layer.name] = filled
+        for name in self.convs.keys() - self.layers.keys():
+            self.problems.append(f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill")
+        for name in sorted(self.model.tensors.keys() - self.used):
+            self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} has no place in the net")
+        if self.problems:
+            count = len(self.problems)
+            raise TensorError(
+                f"the weights do not fit the net, {count} problem{'s' * (count > 1)}:\n  " + "\n  ".join(self.problems)
+            )
+        return LayerBlobs(blobs, self.left)
+
+    def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
+        """Blobs of one layer, or None for a layer without any (or one that became a problem)."""
+        if layer.type in CONVOLUTIONS:
+            return self.convolution(layer)
+        if layer.type == "BatchNorm":
+            return self.batch_norm(layer)
+        if layer.type == "Scale":
+            return self.scale(layer) if len(layer.bottom) == 1 else None
+        if layer.type not in WITHOUT_BLOBS:
+            self.problems.append(f"layer {layer.name!r} is of the type {layer.type}, which is not filled here")
+        return None
+
+    def take(self, conv: ConvDesc) -> UnitWeights | None:
+        """The unit behind `conv`, its tensors marked as used; None when it became a problem, once."""
+        if conv.name not in self.weights:
+            self.weights[conv.name] = self.take_first(conv)
+        return self.weights[conv.name]
+
+    def take_first(self, conv: ConvDesc) -> UnitWeights | None:
+        unit = self.units.get(conv.tf_scope)
+        if unit is None:
+            self.problems.append(f"the model has no weights {conv.tf_scope!r} for layer {conv.name!r}")
+            return None
+        self.used.update(unit.tensors.values())
+        missing = self.missing(unit)
+        if missing:
+            self.problems += missing
+            return None
+        weights = unit_weights(self.model, unit)
+        if conv.name in self.maps:
+            ready = self.predictor(conv, weights)
+            if ready is None:
+                return None
+            weights = ready
+        if conv.role == "stem":
+            weights = UnitWeights(reverse_input_channels(weights.kernel), weights.bias, weights.norm)
+        wanted = (conv.num_output, conv.in_channels // conv.group, *conv.kernel)
+        if weights.kernel.shape != wanted:
+            self.problems.append(
+                f"tensor {unit.tensors['weights']!r} gives a kernel of {weights.kernel.shape}, layer {conv.name!r} takes {wanted}"
+            )
+            return None
+        return weights
+
+    def missing(self, unit: ConvUnit) -> list[str]:
+        return [
+            f"tensor {name!r} ({part} of {unit.scope!r}) is missing"
+            for part, name in unit.tensors.items()
+            if name not in self.model.tensors
+        ]
+
+    def predictor(self, conv: ConvDesc, weights: UnitWeights) -> UnitWeights | None:
+        """A predictor's rows in the order of the PriorBox layer that stands in the net."""
+        feature_map = self.maps[conv.name]
+        boxes = len(feature_map.tf_boxes)
+        match = self.match(feature_map)
+        if match is None:
+            return None
+        bias = np.zeros(weights.kernel.shape[0], np.float32) if weights.bias is None else weights.bias
+        if conv.role == "box_predictor":
+            if weights.kernel.shape[0] != boxes * 4:
+                self.problems.append(f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes take {boxes * 4}")
+                return None
+            scales = self.model.settings.box_coder_scales or (10.0, 10.0, 5.0, 5.0)
+            kernel, bias = box_predictor_rows(weights.kernel, bias, match, scales, self.prior(feature_map).variances)
+        else:
+            classes, rest = divmod(weights.kernel.shape[0], boxes)
+            if rest:
+                self.problems.append(f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, no multiple of {boxes} boxes")
+                return None
+            scale = self.model.settings.logit_scale
+            kernel, bias = class_predictor_rows(weights.kernel, bias, match, classes, 1.0 if scale is None else scale)
+        return UnitWeights(kernel, bias, weights.norm)
+
+    def match(self, feature_map: FeatureMapDesc) -> CellMatch | None:
+        caffe_sizes = cell_sizes(self.prior(feature_map), self.desc.arch.input_size)
+        if len(caffe_sizes) != len(feature_map.tf_boxes):
+            self.problems.append(
+                f"layer {feature_map.blob + '_mbox_priorbox'!r} makes {len(caffe_sizes)} boxes a cell, the model has "
+                f"{len(feature_map.tf_boxes)}"
+            )
+            return None
+        return match_cell(feature_map.tf_boxes, caffe_sizes)
+
+    def prior(self, feature_map: FeatureMapDesc) -> PriorBoxDesc:
+        """The PriorBox of the net itself, which may have been edited; the description's where the net has none."""
+        layer = self.layers.get(feature_map.blob + "_mbox_priorbox")
+        if layer is None:
+            return feature_map.prior
+        param = layer.prior_box_param
+        variances = tuple(param.variance)
+        if len(variances) == 1:
+            variances *= 4
+        if len(variances) != 4:
+            variances = feature_map.prior.variances
+        return PriorBoxDesc(
+            tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip,
+            (variances[0], variances[1], variances[2], variances[3]), param.offset,
+        )  # fmt: skip
+
+    def convolution(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
+        conv = self.convs.get(layer.name)
+        if conv is None:
+            self.problems.append(f"layer {layer.name!r} has no counterpart in the model")
+            return None
+        if self.other_classes(conv, layer):
+            return None
+        weights = self.take(conv)
+        if weights is None:
+            return None
+        param = layer.convolution_param
+        if param.num_output != conv.num_output or max(param.group, 1) != conv.group:
+            self.problems.append(
+                f"layer {layer.name!r} has {param.num_output} outputs in {param.group} groups, the model has "
+                f"{conv.num_output} in {conv.group}"
+            )
+            return None
+        size = kernel_size(param)
+        if size not in _kernels(conv.kernel):
+            self.problems.append(f"layer {layer.name!r} has a {size[0]}x{size[1]} kernel, the model {conv.kernel[0]}x{conv.kernel[1]}")
+            return None
+        kernel, bias = weights.kernel, weights.bias
+        if layer.name + "/bn" in self.layers:
+            if param.bias_term:
+                self.problems.append(f"layer {layer.name!r} has a bias and a BatchNorm; gen writes one or the other")
+                return None
+            return (enlarge_kernel(kernel, size),)
+        affine = weights.affine()
+        if affine is not None:
+            kernel, bias = fold_into_convolution(kernel, bias, affine)
+        if not param.bias_term:
+            self.problems.append(f"layer {layer.name!r} has neither a bias nor a BatchNorm to take the model's offset")
+            return None
+        if bias is None:
+            bias = np.zeros(conv.num_output, np.float32)
+        return enlarge_kernel(kernel, size), bias
+
+    def other_classes(self, conv: ConvDesc, layer: caffe_pb2.LayerParameter) -> bool:
+        """Whether this is a class predictor of another class count, left to its filler when fine-tuning."""
+        outputs = layer.convolution_param.num_output
+        if conv.role != "class_predictor" or outputs == conv.num_output or not self.finetune:
+            return False
+        unit = self.units.get(conv.tf_scope)
+        if unit is not None:
+            self.used.update(unit.tensors.values())
+        self.left[layer.name] = f"{outputs} outputs in the net, {conv.num_output} in the model"
+        return True
+
+    def normed(self, layer: caffe_pb2.LayerParameter, suffix: str) -> tuple[ConvDesc, UnitWeights] | None:
+        """The convolution that a BatchNorm or Scale layer belongs to."""
+        conv = self.convs.get(layer.name.removesuffix(suffix))
+        if conv is None or not layer.name.endswith(suffix):
+            self.problems.append(f"layer {layer.name!r} ({layer.type}) belongs to no convolution of the model")
+            return None
+        weights = self.take(conv)
+        return None if weights is None else (conv, weights)
+
+    def batch_norm(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
+        found = self.normed(layer, "/bn")
+        if found is None:
+            return None
+        norm = found[1].batch_norm(layer.batch_norm_param.eps)
+        return norm.mean, norm.variance, FACTOR
+
+    def scale(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
+        found = self.normed(layer, "/scale")
+        if found is None:
+            return None
+        conv, weights = found
+        batch_norm = self.layers.get(conv.name + "/bn")
+        if batch_norm is None or not layer.scale_param.bias_term:
+            self.problems.append(f"layer {layer.name!r} needs a BatchNorm layer {conv.name + '/bn'!r} before it and bias_term: true")
+            return None
+        norm = weights.batch_norm(batch_norm.batch_norm_param.eps)
+        return norm.gamma, norm.beta
+
+
+def kernel_size(param: caffe_pb2.ConvolutionParameter) -> tuple[int, int]:
+    """(height, width) of a convolution's kernel, in either of Caffe's two ways of writing it."""
+    if param.HasField("kernel_h") or param.HasField("kernel_w"):
+        return param.kernel_h, param.kernel_w
+    sizes = list(param.kernel_size)
+    return (sizes[0], sizes[-1]) if sizes else (0, 0)
+
+
+def _kernels(kernel: tuple[int, int]) -> set[tuple[int, int]]:
+    """The sizes a kernel may have in the net: its own, or one larger on either axis (see layouts.enlarge_kernel)."""
+    height, width = kernel
+    return {(height + a, width + b) for a in (0, 1) for b in (0, 1)}

@@ -1,0 +1,101 @@
+"""BatchNorm arithmetic: folded into a convolution, or moved into Caffe's blobs. float64, rounded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Statistics and parameters of one BatchNorm, each float32 (C,): y = (x - mean) / sqrt(variance + epsilon) * gamma + beta."""
+
+    mean: FloatArray
+    variance: FloatArray
+    gamma: FloatArray
+    beta: FloatArray
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = x * scale + offset for each channel, float64 (C,)."""
+
+    scale: DoubleArray
+    offset: DoubleArray
+
+
+def affine_of(norm: BatchNorm) -> Affine:
+    """The BatchNorm as a scale and an offset.
+
+    scale = gamma / sqrt(variance + epsilon); offset = beta - mean * scale.
+
+    Source: Ioffe and Szegedy 2015, algorithm 2; TensorFlow's batch_normalization.
+    """
+    scale = norm.gamma.astype(np.float64) / np.sqrt(norm.variance.astype(np.float64) + norm.epsilon)
+    return Affine(scale, norm.beta.astype(np.float64) - norm.mean.astype(np.float64) * scale)
+
+
+def fold_into_convolution(
+    kernel: FloatArray, bias: FloatArray | None, affine: Affine
+) -> tuple[FloatArray, FloatArray]:
+    """The convolution that does what `kernel` and `bias` followed by `affine` do.
+
+    kernel'[o] = kernel[o] * scale[o]; bias'[o] = bias[o] * scale[o] + offset[o].
+
+    Args:
+        kernel: float32 (O, I, H, W).
+        bias: float32 (O,), or None for zeros.
+        affine: for each of the O outputs.
+
+    Returns:
+        kernel and bias, float32, each value rounded once.
+    """
+    folded = (kernel * affine.scale[:, None, None, None]).astype(np.float32)
+    offset = affine.offset if bias is None else bias.astype(np.float64) * affine.scale + affine.offset
+    return folded, offset.astype(np.float32)
+
+
+def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
+    """A BatchNorm of mean 0 and variance 1 - epsilon that does what `affine` does, for graphs whose BatchNorm was folded.
+
+    Its variance + epsilon is 1 up to a float32 rounding of the variance, which is divided out of gamma.
+    """
+    variance = np.full(affine.scale.shape, 1 - epsilon, np.float32)
+    gamma = affine.scale * np.sqrt(variance.astype(np.float64) + epsilon)
+    return BatchNorm(
+        np.zeros(affine.scale.shape, np.float32),
+        variance,
+        gamma.astype(np.float32),
+        affine.offset.astype(np.float32),
+        epsilon,
+    )
+
+
+def with_epsilon(norm: BatchNorm, epsilon: float) -> BatchNorm:
+    """The same function written with another epsilon.
+
+    variance' = variance + norm.epsilon - epsilon. Where that would be negative (the new epsilon is the larger one and
+    a channel hardly varies), the whole norm is rewritten around its scale and offset instead.
+    """
+    if _same_float32(norm.epsilon, epsilon):
+        return norm
+    variance = norm.variance.astype(np.float64) + (norm.epsilon - epsilon)
+    if np.any(variance < 0):
+        return as_batch_norm(affine_of(norm), epsilon)
+    return BatchNorm(norm.mean, variance.astype(np.float32), norm.gamma, norm.beta, epsilon)
+
+
+def absorb_bias(norm: BatchNorm, bias: FloatArray) -> BatchNorm:
+    """The BatchNorm of x + bias as one of x: mean' = mean - bias."""
+    mean = norm.mean.astype(np.float64) - bias.astype(np.float64)
+    return BatchNorm(mean.astype(np.float32), norm.variance, norm.gamma, norm.beta, norm.epsilon)
+
+
+def _same_float32(a: float, b: float) -> bool:
+    return np.float32(a) == np.float32(b)

@@ -1,0 +1,271 @@
+"""Which detector a dumped model is: its family, width and head by the shapes of its kernels, the rest from its settings.
+
+Every family's table is built at every plausible width, and the one whose convolutions are the model's, scope by
+scope and shape by shape, is the answer; then strides, paddings, activations and default boxes are checked against it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+
+COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
+CENTRE_TOLERANCE = 1e-5
+"""How far a default box's centre may lie from its cell's, as a fraction of the input; float32 corners give 1e-7."""
+SIZE_TOLERANCE = 1e-5
+"""How much the boxes of one kind may differ from cell to cell, relatively."""
+
+_BACKBONES: dict[str, tuple[Family, ...]] = {
+    "FeatureExtractor/MobilenetV1/": ("v1",),
+    "FeatureExtractor/MobilenetV2/": ("v2",),
+    "FeatureExtractor/MobilenetV3/": ("v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"),
+}
+assert sorted(f for families in _BACKBONES.values() for f in families) == sorted(FAMILIES)
+
+
+def recognise(model: DumpedModel) -> ArchSpec:
+    """The ArchSpec of a dumped model.
+
+    Raises:
+        ModelError: no family fits, or something in the model is not what the family's net does; all is listed.
+    """
+    if model.arch is not None:
+        return ArchSpec.from_dict(model.arch)
+    arch = _matching_arch(model)
+    settings = model.settings
+    arch = dataclasses.replace(
+        arch,
+        batch_norm_epsilon=_usual_epsilon(model, arch.batch_norm_epsilon),
+        gate_scale=_gate_scale(model, arch.gate_scale),
+        extra_activation=_extra_activation(model),
+        boxes=_cell_boxes(build(arch), settings),
+        variances=_variances(settings),
+        score_converter=_score_converter(settings),
+        nms=_nms(settings, arch.nms),
+        **_pixels(settings),
+    )
+    _check_graph(model, build(arch))
+    return arch
+
+
+def _matching_arch(model: DumpedModel) -> ArchSpec:
+    families = [f for prefix, names in _BACKBONES.items() if any(u.scope.startswith(prefix) for u in model.units) for f in names]
+    if not families:
+        raise ModelError(f"{model.source} is not an SSD MobileNet: no FeatureExtractor/MobilenetV1, V2 or V3 in it")
+    if model.settings.input_size is None:
+        raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
+    shapes = {u.scope: _kernel_shape(model, u) for u in model.units}
+    head, head_kernel = _head(model)
+    nearest: list[str] = []
+    for arch in _candidates(model, families, head, head_kernel):
+        differences = _differences(build(arch), shapes)
+        if not differences:
+            return arch
+        if not nearest or len(differences) < len(nearest):
+            nearest, best = differences, arch
+    raise ModelError(
+        f"{model.source} is near a {best.family} {best.head} of width {best.width_multiplier:g}, but differs in "
+        f"{len(nearest)} convolutions: " + "; ".join(nearest[:4]) + ("; ..." if len(nearest) > 4 else "")
+    )
+
+
+def _candidates(
+    model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int
+) -> Iterator[ArchSpec]:
+    settings = model.settings
+    hints = () if settings.depth_multiplier is None else (settings.depth_multiplier,)
+    scanned = tuple(round(step / 100, 2) for step in range(5, 201))
+    depths = (16, 8, 1, 32) if settings.min_depth is None else (settings.min_depth,)
+    for width in dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned)):
+        for family in families:
+            for min_depth in depths:
+                arch = default_arch(
+                    family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
+                )
+                yield dataclasses.replace(
+                    arch,
+                    min_depth=min_depth,
+                    head_kernel=head_kernel,
+                    explicit_padding=any(isinstance(u.padding, tuple) for u in model.units),
+                    boxes=_placeholder_boxes(model, arch),
+                )
+
+
+def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, ...]:
+    """As many boxes a cell as the box predictors have; their sizes are found once the feature maps are known."""
+    counts = []
+    for index in range(len(arch.boxes)):
+        unit = _unit(model, f"BoxPredictor_{index}/BoxEncodingPredictor")
+        if unit is None:
+            raise ModelError(f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; {len(arch.boxes)} maps have one each")
+        counts.append(model.tensors[unit.tensors["weights"]].shape[3] // 4)
+    return tuple(CellBoxes(((0.1, 0.1),) * count) for count in counts)
+
+
+def _head(model: DumpedModel) -> tuple[HeadKind, int]:
+    depthwise = _unit(model, "BoxPredictor_0/BoxEncodingPredictor_depthwise")
+    unit = depthwise or _unit(model, "BoxPredictor_0/BoxEncodingPredictor")
+    if unit is None:
+        raise ModelError(f"{model.source} has a MobileNet, but no SSD head: BoxPredictor_0/BoxEncodingPredictor is not in it")
+    kernel = model.tensors[unit.tensors["weights"]].shape[0]
+    return ("ssd" if depthwise is None else "ssdlite"), kernel
+
+
+def _unit(model: DumpedModel, scope: str) -> ConvUnit | None:
+    return next((u for u in model.units if u.scope == scope), None)
+
+
+def _kernel_shape(model: DumpedModel, unit: ConvUnit) -> tuple[int, int, int, int]:
+    height, width, inputs, last = model.tensors[unit.tensors["weights"]].shape
+    return height, width, inputs, last
+
+
+def _wanted_shape(conv: ConvDesc) -> tuple[int, int, int, int]:
+    """TensorFlow's shape: HWIO, or HWCM for a depthwise kernel."""
+    height, width = conv.kernel
+    if conv.role in ("depthwise", "head_depthwise") or conv.depthwise:
+        return height, width, conv.in_channels, conv.num_output // conv.in_channels
+    return height, width, conv.in_channels, conv.num_output
+
+
+def _differences(net: NetDesc, shapes: dict[str, tuple[int, int, int, int]]) -> list[str]:
+    wanted = {c.tf_scope: _wanted_shape(c) for c in net.convolutions}
+    missing = [f"{scope} is missing" for scope in wanted if scope not in shapes]
+    extra = [f"{scope} {shapes[scope]} is not in the family" for scope in shapes if scope not in wanted]
+    other = [
+        f"{scope} is {shapes[scope]}, the family has {shape}"
+        for scope, shape in wanted.items()
+        if scope in shapes and shapes[scope] != shape
+    ]
+    return other + missing + extra
+
+
+def _usual_epsilon(model: DumpedModel, default: float) -> float:
+    epsilons = Counter(u.epsilon for u in model.units if u.epsilon is not None)
+    return epsilons.most_common(1)[0][0] if epsilons else default
+
+
+def _gate_scale(model: DumpedModel, default: float) -> float:
+    found = sorted({u.gate_scale for u in model.units if u.gate_scale is not None})
+    if len(found) > 1:
+        raise ModelError(f"{model.source} has squeeze-excite gates of different constants: {found}")
+    return found[0] if found else default
+
+
+def _extra_activation(model: DumpedModel) -> str:
+    """What follows the depthwise part of the heads or the extra layers; relu6 where nothing says."""
+    found = {
+        u.activation
+        for u in model.units
+        if u.activation is not None and ("Predictor_depthwise" in u.scope or "_Conv2d_" in u.scope)
+    }
+    # V1's own blocks are named Conv2d_3_pointwise: without a prefix, so they do not match.
+    found = {a for a in found if a in ("relu6", "relu")}
+    if len(found) > 1:
+        raise ModelError(f"{model.source} mixes activations in its extra layers and heads: {sorted(found)}")
+    return found.pop() if found else "relu6"
+
+
+def _pixels(settings: Settings) -> dict[str, float]:
+    """(p * scale + offset) = (p - mean) * scale, snapped to 2/255 p - 1 where the float32 constants are that."""
+    if settings.pixel_scale is None or settings.pixel_offset is None:
+        return {}
+    if np.isclose(settings.pixel_scale, 2 / 255, rtol=1e-6) and settings.pixel_offset == -1.0:
+        return {"pixel_mean": 127.5, "pixel_scale": 1 / 127.5}
+    return {"pixel_mean": -settings.pixel_offset / settings.pixel_scale, "pixel_scale": settings.pixel_scale}
+
+
+def _variances(settings: Settings) -> tuple[float, float, float, float]:
+    y, x, h, w = settings.box_coder_scales or (10.0, 10.0, 5.0, 5.0)
+    return 1 / x, 1 / y, 1 / w, 1 / h
+
+
+def _score_converter(settings: Settings) -> str:
+    if settings.score_converter == "identity":
+        raise ModelError("the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank")
+    return settings.score_converter or "sigmoid"
+
+
+def _nms(settings: Settings, default: Nms) -> Nms:
+    found = {
+        "iou_threshold": settings.iou_threshold,
+        "score_threshold": settings.score_threshold,
+        "max_per_class": settings.max_per_class,
+        "max_total": settings.max_total,
+    }
+    return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
+
+
+def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
+    """The default boxes of one cell of each map, from all of them; every box must sit on its cell's centre."""
+    if settings.default_boxes is None:
+        if settings.anchors is None:
+            raise ModelError("the model does not say its default boxes; name its pipeline.config with --pipeline-config")
+        return cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
+    boxes = settings.default_boxes.astype(np.float64)
+    if len(boxes) != net.num_default_boxes:
+        raise ModelError(f"the model has {len(boxes)} default boxes, its predictors make {net.num_default_boxes}")
+    cells, start = [], 0
+    for feature_map in net.feature_maps:
+        (height, width), count = feature_map.size, len(feature_map.tf_boxes)
+        stop = start + height * width * count
+        grid = boxes[start:stop].reshape(height, width, count, 4)
+        cells.append(_cell(grid, feature_map.blob))
+        start = stop
+    return tuple(cells)
+
+
+def _cell(grid: np.ndarray, name: str) -> CellBoxes:
+    """Args: grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax."""
+    height, width = grid.shape[:2]
+    centres = (grid[..., :2] + grid[..., 2:]) / 2
+    expected = np.stack(
+        np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"), -1
+    )
+    off = np.abs(centres - expected[:, :, None, :]).max()
+    if not off <= CENTRE_TOLERANCE:
+        raise ModelError(
+            f"default boxes of {name} lie {off:.2g} of the input off their cell's centre; Caffe's PriorBox puts every box "
+            "on the centre"
+        )
+    sizes = grid[..., 2:] - grid[..., :2]
+    typical = np.median(sizes.reshape(height * width, -1, 2), axis=0)
+    if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE or not (typical > 0).all():
+        raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox makes them all alike")
+    return CellBoxes(tuple((float(h), float(w)) for h, w in typical))
+
+
+def _check_graph(model: DumpedModel, net: NetDesc) -> None:
+    """Strides, paddings and activations of the graph against the family's; a checkpoint has none to check."""
+    units = {u.scope: u for u in model.units}
+    problems = []
+    for conv in net.convolutions:
+        unit = units[conv.tf_scope]
+        if unit.stride is not None and unit.stride != conv.stride:
+            problems.append(f"{unit.scope} has stride {unit.stride}, the family {conv.stride}")
+        if unit.dilation is not None and unit.dilation != conv.dilation:
+            problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
+        if unit.activation is not None and unit.activation != conv.activation:
+            problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
+        if isinstance(unit.padding, tuple):
+            p = conv.padding
+            if unit.padding != (p.top, p.bottom, p.left, p.right):
+                problems.append(f"{unit.scope} is padded by {unit.padding}, the family by {(p.top, p.bottom, p.left, p.right)}")
+    if problems:
+        raise ModelError(
+            f"{model.source} has a {net.arch.family}'s kernels, but {len(problems)} of its convolutions act differently: "
+            + "; ".join(problems[:4])
+            + ("; ..." if len(problems) > 4 else "")
+        )
+
+

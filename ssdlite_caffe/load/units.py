@@ -1,0 +1,66 @@
+"""The weights of one convolution, taken out of a DumpedModel in whichever form the model held them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.load.fold import Affine, BatchNorm, absorb_bias, affine_of, as_batch_norm, with_epsilon
+from ssdlite_caffe.load.layouts import conv_kernel, depthwise_kernel
+
+
+@dataclass(frozen=True)
+class UnitWeights:
+    """A convolution in Caffe's layout and what normalises it.
+
+    Attributes:
+        kernel: float32 OIHW.
+        bias: float32 (O,), or None.
+        norm: a BatchNorm, an Affine that folding left of one, or None.
+    """
+
+    kernel: FloatArray
+    bias: FloatArray | None
+    norm: BatchNorm | Affine | None
+
+    def affine(self) -> Affine | None:
+        """The norm as scale and offset, None without one."""
+        return affine_of(self.norm) if isinstance(self.norm, BatchNorm) else self.norm
+
+    def batch_norm(self, epsilon: float) -> BatchNorm:
+        """Norm and bias together as a BatchNorm of the given epsilon; the statistics are moved where they can be."""
+        if isinstance(self.norm, BatchNorm):
+            norm = self.norm if self.bias is None else absorb_bias(self.norm, self.bias)
+            return with_epsilon(norm, epsilon)
+        outputs = self.kernel.shape[0]
+        affine = self.norm or Affine(np.ones(outputs), np.zeros(outputs))
+        if self.bias is not None:
+            affine = Affine(affine.scale, affine.offset + self.bias.astype(np.float64) * affine.scale)
+        return as_batch_norm(affine, epsilon)
+
+
+def unit_weights(model: DumpedModel, unit: ConvUnit) -> UnitWeights:
+    """Take the tensors of `unit` and move them to Caffe's layout; nothing is computed."""
+    tensors = {part: model.tensors[name] for part, name in unit.tensors.items()}
+    move = depthwise_kernel if unit.kind == "depthwise" else conv_kernel
+    kernel = move(tensors["weights"])
+    norm: BatchNorm | Affine | None = None
+    if "moving_mean" in tensors:
+        mean = tensors["moving_mean"]
+        assert unit.epsilon is not None, f"{unit.scope} has statistics but no epsilon"
+        norm = BatchNorm(
+            mean,
+            tensors["moving_variance"],
+            tensors.get("gamma", np.ones_like(mean)),
+            tensors.get("beta", np.zeros_like(mean)),
+            unit.epsilon,
+        )
+    elif "scale" in tensors or "offset" in tensors:
+        outputs = kernel.shape[0]
+        norm = Affine(
+            tensors.get("scale", np.ones(outputs, np.float32)).astype(np.float64),
+            tensors.get("offset", np.zeros(outputs, np.float32)).astype(np.float64),
+        )
+    return UnitWeights(kernel, tensors.get("biases"), norm)

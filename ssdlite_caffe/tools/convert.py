@@ -1,0 +1,146 @@
+"""From a TensorFlow model to a folder of Caffe files: read, recognise, build, render, fill, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe import __version__
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes, load_label_map, numbered
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.files import new_folder, write_text
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
+from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.prototxt.binary import write_filled
+from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.tools.model_folder import REPORT
+
+STAGES: tuple[tuple[str, Stage], ...] = (
+    ("deploy.prototxt", "deploy"),
+    ("headless.prototxt", "headless"),
+    ("train.prototxt", "train"),
+    ("test.prototxt", "test"),
+)
+WEIGHTS = {"deploy.caffemodel": "deploy.prototxt", "train.caffemodel": "train.prototxt"}
+"""Each caffemodel and the prototxt it fills; headless takes deploy's weights, test takes train's."""
+LABEL_MAP = "labelmap.prototxt"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What may differ from what the model says.
+
+    Attributes:
+        spelling: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
+        label_map: `coco`, `voc`, a Caffe or OD API label map file, or None for numbered names.
+        score_threshold: replaces the graph's (exports often carry 0.3, which makes an mAP too low).
+    """
+
+    spelling: Spelling = dataclasses.field(default_factory=Spelling)
+    label_map: str | None = None
+    pipeline_config: Path | None = None
+    score_threshold: float | None = None
+    data: DataPaths = dataclasses.field(default_factory=DataPaths)
+
+
+def convert(
+    source: Path, out: Path, options: ConvertOptions, *, force: bool = False, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Convert `source` into the folder `out`, and return the report that is written there as report.json.
+
+    Raises:
+        SsdliteError: the model cannot be read or is no SSD MobileNet, its weights do not fit, or `out` exists.
+    """
+    progress(f"reading {source}")
+    model = read_model(source, pipeline_config=options.pipeline_config)
+    arch = recognise(model)
+    if options.score_threshold is not None:
+        arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=options.score_threshold))
+    names = numbered(arch.num_classes) if options.label_map is None else load_label_map(options.label_map)
+    check_classes(names, arch.num_classes)
+    with new_folder(out, marker=REPORT, force=force) as folder:
+        return write_model(folder, model, arch, names, options, progress)
+
+
+def write_model(
+    folder: Path, model: DumpedModel, arch: ArchSpec, names: LabelMap, options: ConvertOptions, progress: Progress
+) -> dict[str, Any]:
+    """Write every file of a converted model into `folder`, an empty one; the report names them all."""
+    net = build(arch)
+    files: dict[str, dict[str, Any]] = {}
+    texts: dict[str, str] = {}
+    for name, stage in STAGES:
+        progress(f"writing {name}")
+        spelling = stage_spelling(options.spelling, stage)
+        texts[name] = render(net, spelling, stage, options.data)
+        write_text(folder / name, texts[name])
+        files[name] = {"stage": stage, "spelling": dataclasses.asdict(spelling), "sha256": _sha256(texts[name].encode())}
+    for name, prototxt in WEIGHTS.items():
+        progress(f"writing {name}")
+        parsed = parse_net(texts[prototxt], name=prototxt)
+        filled = fill(parsed, net, model)
+        written = write_filled(folder / name, parsed, filled.blobs)
+        files[name] = {
+            "net": prototxt,
+            "layers_filled": len(filled.blobs),
+            "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
+            "sha256": _sha256(written),
+        }
+    label_text = names.to_prototxt()
+    write_text(folder / LABEL_MAP, label_text)
+    files[LABEL_MAP] = {"sha256": _sha256(label_text.encode())}
+    report = _report(model, arch, net, options, files)
+    write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def stage_spelling(spelling: Spelling, stage: Stage) -> Spelling:
+    """Training needs BatchNorm layers; deployment takes what was asked for."""
+    return dataclasses.replace(spelling, batch_norm="keep") if stage in ("train", "test") else spelling
+
+
+def _report(
+    model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    notes = []
+    if not options.spelling.exact:
+        notes.append(
+            f"not exact: activation {options.spelling.activation}, padding {options.spelling.padding}; "
+            "detections differ from TensorFlow's"
+        )
+    if arch.nms.max_per_class < arch.nms.max_total:
+        notes.append(
+            f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the best "
+            f"{arch.nms.max_total} of all classes; the numpy decoder does as TensorFlow"
+        )
+    return {
+        "ssdlite_caffe": __version__,
+        "source": {"path": model.source, "form": model.form, "sha256": model.sha256},
+        "arch": arch.to_dict(),
+        "default_boxes": net.num_default_boxes,
+        "feature_maps": [
+            {"blob": m.blob, "size": list(m.size), "channels": m.channels, "boxes_per_cell": len(m.tf_boxes)}
+            for m in net.feature_maps
+        ],
+        "tensors": {"used": len(model.tensors), "skipped": model.skipped},
+        "exact": options.spelling.exact,
+        "notes": notes,
+        "files": files,
+    }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,266 @@
+"""The reference decoder: from a headless net's outputs to detections, in numpy alone.
+
+It does what Caffe's DetectionOutput does, in TensorFlow's order. Boxes are (xmin, ymin, xmax, ymax) as fractions of
+the picture, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.errors import TensorError
+from ssdlite_caffe.gen_model.arch import Nms
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.intp]
+Scores = Literal["sigmoid", "softmax", "identity"]
+
+_OVERLAPS_AT_ONCE = 4_000_000
+"""Most pairs of boxes compared in one step: bounds the memory that a class of many boxes takes."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first.
+
+    Attributes:
+        classes: int64 (M,), counting background as 0, so the first is 1.
+        scores: float32 (M,).
+        boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the picture.
+    """
+
+    classes: npt.NDArray[np.int64]
+    scores: FloatArray
+    boxes: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Detections:
+        """Those with at least this score."""
+        return self.select(np.flatnonzero(self.scores >= np.float32(score)))
+
+    def select(self, order: IndexArray) -> Detections:
+        """Those at these positions, in this order."""
+        return Detections(self.classes[order], self.scores[order], self.boxes[order])
+
+
+def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Take apart the blob of Caffe's PriorBox layers.
+
+    Args:
+        priors: float32 (1, 2, N * 4) or (2, N * 4): corners, then variances.
+
+    Returns:
+        float32 (N, 4) default boxes xmin, ymin, xmax, ymax; float32 (N, 4) variances.
+
+    Raises:
+        TensorError: another shape.
+    """
+    if priors.ndim < 2 or priors.shape[-2] != 2 or priors.size % 8 or priors.size != 2 * priors.shape[-1]:
+        raise TensorError(f"default boxes have the shape {priors.shape}; PriorBox gives (1, 2, N * 4)")
+    corners, variances = priors.reshape(2, -1, 4)
+    return corners, variances
+
+
+def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt.NDArray[Any]) -> FloatArray:
+    """Turn box codes into boxes, with the formulas of Caffe's CENTER_SIZE code type in float32.
+
+    centre = prior centre + variance * code * prior size; size = prior size * exp(variance * code).
+
+    Args:
+        loc: box codes x, y, width, height: any shape with N * 4 values.
+        priors: (N, 4) default boxes: xmin, ymin, xmax, ymax.
+        variances: (4,) or (N, 4).
+
+    Returns:
+        float32 (N, 4): xmin, ymin, xmax, ymax, not clipped.
+
+    Raises:
+        TensorError: the counts of codes and default boxes differ.
+
+    Source: SSD branch of Caffe, bbox_util.cpp, DecodeBBox.
+    """
+    priors = np.asarray(priors, np.float32)
+    if priors.ndim != 2 or priors.shape[1] != 4 or loc.size != priors.size:
+        raise TensorError(f"{loc.size} box codes do not fit default boxes of the shape {priors.shape}")
+    codes = np.asarray(loc, np.float32).reshape(-1, 4) * np.asarray(variances, np.float32)
+    size = priors[:, 2:] - priors[:, :2]
+    centre = (priors[:, :2] + priors[:, 2:]) * np.float32(0.5)
+    centre += codes[:, :2] * size
+    with np.errstate(over="ignore"):
+        half = np.exp(codes[:, 2:]) * size * np.float32(0.5)
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def convert_scores(logits: npt.NDArray[Any], converter: Scores) -> FloatArray:
+    """Turn class logits into scores along the last axis, without overflow, in float32."""
+    values = np.asarray(logits, np.float32)
+    if converter == "identity":
+        return values
+    if converter == "softmax":
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+    small = np.exp(-np.abs(values))
+    return np.asarray(np.where(values >= 0, np.float32(1), small) / (1 + small), np.float32)
+
+
+def overlap(one: FloatArray, many: FloatArray) -> FloatArray:
+    """Intersection over union of boxes (..., 4) with boxes (..., 4), broadcast; 0 where a box has no area.
+
+    float32 in TensorFlow's order of operations, so that comparisons with a threshold fall alike.
+    Source: TensorFlow core/kernels/image/non_max_suppression_op.cc, IOU.
+    """
+    sides = np.minimum(one[..., 2:], many[..., 2:]) - np.maximum(one[..., :2], many[..., :2])
+    sides = np.maximum(sides, np.float32(0))
+    inside = sides[..., 0] * sides[..., 1]
+    area, areas = _area(one), _area(many)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = inside / (area + areas - inside)
+    return np.where((area > 0) & (areas > 0), ratio, np.float32(0))
+
+
+def _area(boxes: FloatArray) -> FloatArray:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def suppress(boxes: FloatArray, scores: FloatArray, iou_threshold: float, most: int) -> IndexArray:
+    """Greedy non-maximum suppression of one class.
+
+    From the best score down (of equal scores the lower index first), a box stays unless it overlaps one that stayed
+    by more than `iou_threshold`.
+
+    Args:
+        boxes: float32 (N, 4).
+        scores: float32 (N,).
+        iou_threshold: see above; exactly that much overlap does not suppress.
+        most: stop at this many.
+
+    Returns:
+        Indices of those that stay, best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = boxes[order]
+    alive = np.ones(len(order), dtype=bool)
+    kept: list[int] = []
+    limit = np.float32(iou_threshold)
+    step = max(1, min(64, _OVERLAPS_AT_ONCE // max(1, len(order))))
+    start = 0
+    while start < len(order) and len(kept) < most:
+        block = start + np.flatnonzero(alive[start:])[:step]
+        if not block.size:
+            break
+        # Overlaps of the next few candidates with all that follow: few numpy calls, and no N x N matrix.
+        rest = np.arange(int(block[0]), len(order))
+        high = overlap(ranked[block, None], ranked[None, rest]) > limit
+        for row, candidate in enumerate(block.tolist()):
+            if not alive[candidate]:
+                continue
+            kept.append(candidate)
+            if len(kept) == most:
+                break
+            later = rest > candidate
+            alive[rest] &= ~(high[row] & later)
+        start = int(block[-1]) + 1
+    return order[np.asarray(kept, dtype=np.intp)]
+
+
+def clip_boxes(boxes: FloatArray) -> FloatArray:
+    """Boxes (..., 4) cut at the picture's edges."""
+    return np.clip(boxes, np.float32(0), np.float32(1))
+
+
+def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
+    """Choose the detections among all decoded boxes, as TensorFlow does.
+
+    Scores above `nms.score_threshold` count; each class is suppressed by itself and gives `max_per_class` at most;
+    boxes are clipped and those with no area in the picture dropped; the best `max_total` of all classes stay. Of
+    equal scores the lower class comes first, then the lower index.
+
+    Args:
+        boxes: float32 (N, 4), decoded.
+        scores: float32 (N, C); column 0 is background and never detected.
+        nms: thresholds and counts.
+        clip: clip to the picture; Caffe's DetectionOutput does not.
+
+    Returns:
+        Detections, best first.
+
+    Raises:
+        TensorError: the counts of boxes and scores differ.
+
+    Source: TensorFlow OD API, core/post_processing.py, multiclass_non_max_suppression.
+    """
+    if boxes.ndim != 2 or scores.ndim != 2 or boxes.shape != (len(scores), 4):
+        raise TensorError(f"boxes of the shape {boxes.shape} do not fit scores of the shape {scores.shape}")
+    if clip and nms.clip_first:
+        boxes = clip_boxes(boxes)
+    counted = scores > np.float32(nms.score_threshold)
+    if clip and nms.clip_first:
+        counted &= (_area(boxes) > 0)[:, None]
+    found: list[tuple[int, IndexArray]] = []
+    for number in range(1, scores.shape[1]):
+        candidates = np.flatnonzero(counted[:, number])
+        if candidates.size:
+            kept = suppress(boxes[candidates], scores[candidates, number], nms.iou_threshold, nms.max_per_class)
+            found.append((number, candidates[kept]))
+    classes = np.repeat(np.array([n for n, _ in found], np.int64), [len(k) for _, k in found])
+    indices = np.concatenate([k for _, k in found]) if found else np.empty(0, np.intp)
+    together = Detections(classes, scores[indices, classes], boxes[indices])
+    if clip and not nms.clip_first:
+        together = clip_detections(together)
+    return together.select(np.argsort(-together.scores, kind="stable")[: nms.max_total])
+
+
+def clip_detections(detections: Detections) -> Detections:
+    """Detections with boxes cut at the picture's edges, without those that have no area there."""
+    clipped = Detections(detections.classes, detections.scores, clip_boxes(detections.boxes))
+    return clipped.select(np.flatnonzero(_area(clipped.boxes) > 0))
+
+
+def decode(
+    loc: FloatArray, conf: FloatArray, priors: FloatArray, nms: Nms, *, converter: Scores, clip: bool = True
+) -> Detections:
+    """Decode the three outputs of a headless net for one picture.
+
+    Args:
+        loc: mbox_loc, N * 4 box codes in any shape.
+        conf: mbox_conf, N * C class logits in any shape.
+        priors: mbox_priorbox, (1, 2, N * 4).
+        nms: thresholds and counts.
+        converter: what makes scores of logits.
+        clip: see `detect`.
+
+    Raises:
+        TensorError: the three do not fit together.
+    """
+    corners, variances = split_priors(priors)
+    if not len(corners) or conf.size % len(corners):
+        raise TensorError(f"{conf.size} class logits cannot be shared out among {len(corners)} default boxes")
+    scores = convert_scores(conf.reshape(len(corners), -1), converter)
+    return detect(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
+
+
+def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:
+    """Read the blob of Caffe's DetectionOutput for one picture.
+
+    Args:
+        rows: any shape with M * 7 values: picture, label, score, xmin, ymin, xmax, ymax. Caffe writes an empty
+            result as one row of -1, OpenCV as one row that begins with 0 or as none.
+
+    Returns:
+        Detections, best first (Caffe groups them by class), not clipped.
+
+    Raises:
+        TensorError: the size is not a multiple of 7.
+    """
+    if rows.size % 7:
+        raise TensorError(f"DetectionOutput gave the shape {rows.shape}, which is not rows of 7 numbers")
+    table = np.asarray(rows, np.float32).reshape(-1, 7)
+    table = table[table[:, 1] > 0]
+    table = table[np.argsort(-table[:, 2], kind="stable")]
+    return Detections(table[:, 1].astype(np.int64), table[:, 2].copy(), table[:, 3:].copy())
