@@ -33,6 +33,8 @@ class ConvUnit:
         padding: "SAME", "VALID", or explicit zeros (top, bottom, left, right) from a Pad before a VALID convolution.
         activation: what follows; None from a checkpoint.
         gate_scale: the constant of a hard_sigmoid gate, else None.
+        output: the graph's tensor after the activation (`FeatureExtractor/MobilenetV2/Conv/Relu6`), NHWC; None from a
+            checkpoint.
     """
 
     scope: str
@@ -44,6 +46,30 @@ class ConvUnit:
     padding: str | tuple[int, int, int, int] | None = None
     activation: Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"] | None = None
     gate_scale: float | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class AnchorGenerator:
+    """The ssd_anchor_generator of a pipeline.config: what the default boxes are computed from.
+
+    Fields, names and defaults are those of object_detection/protos/ssd_anchor_generator.proto, with repeated fields as
+    tuples; numbers are float32 as Python floats, as the Object Detection API uses them.
+    """
+
+    num_layers: int = 6
+    min_scale: float = 0.2
+    max_scale: float = 0.95
+    scales: tuple[float, ...] = ()
+    aspect_ratios: tuple[float, ...] = ()
+    interpolated_scale_aspect_ratio: float = 1.0
+    reduce_boxes_in_lowest_layer: bool = True
+    base_anchor_height: float = 1.0
+    base_anchor_width: float = 1.0
+    height_stride: tuple[int, ...] = ()
+    width_stride: tuple[int, ...] = ()
+    height_offset: tuple[int, ...] = ()
+    width_offset: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,10 @@ class Settings:
         logit_scale: class logits are multiplied by this before the score converter (1.0 as a rule).
         feature_extractor_type: from pipeline.config alone (`ssd_mobilenet_v2`), a hint.
         depth_multiplier, min_depth: from pipeline.config alone, hints.
+        anchors: from pipeline.config alone; a graph has the boxes themselves.
+        extra_activation: from pipeline.config alone: what follows the extra layers and the heads' depthwise part.
+        explicit_padding: from pipeline.config alone: use_explicit_padding.
+        unsupported: each thing that the detector does and a Caffe net does not, as a phrase ("soft NMS (sigma 0.5)").
     """
 
     input_size: tuple[int, int] | None = None
@@ -77,6 +107,10 @@ class Settings:
     feature_extractor_type: str | None = None
     depth_multiplier: float | None = None
     min_depth: int | None = None
+    anchors: AnchorGenerator | None = None
+    extra_activation: Literal["relu6", "relu", "none"] | None = None
+    explicit_padding: bool | None = None
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

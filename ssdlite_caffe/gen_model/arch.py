@@ -39,13 +39,19 @@ class Nms:
     """What turns boxes and scores into detections.
 
     TensorFlow's order: keep scores above `score_threshold`, suppress per class what overlaps a better box by more
-    than `iou_threshold`, keep `max_per_class` a class, then the best `max_total`, then clip to the image.
+    than `iou_threshold`, keep `max_per_class` a class, clip to the image, then the best `max_total`.
+
+    Attributes:
+        clip_first: clip to the image before suppression, as graphs written early in 2018 do.
+        top_k: Caffe's cut of candidates before suppression; None lets every box through, as TensorFlow does.
     """
 
     iou_threshold: float = 0.6
     score_threshold: float = 1e-8
     max_per_class: int = 100
     max_total: int = 100
+    clip_first: bool = False
+    top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class ArchSpec:
 
     @property
     def is_v3(self) -> bool:
+        """Whether the family is a MobileNetV3."""
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Padding:
 
     @property
     def symmetric(self) -> bool:
+        """Whether Caffe's `pad` says it as it is."""
         return self.top == self.bottom and self.left == self.right
 
 
@@ -65,14 +66,17 @@ class ConvDesc:
 
     @property
     def top(self) -> str:
+        """Blob written, after the activation."""
         return self.name
 
     @property
     def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
         return self.group > 1
 
     @property
     def bias(self) -> bool:
+        """Whether TensorFlow's convolution has a bias."""
         return not self.batch_norm
 
 
@@ -176,4 +180,5 @@ class NetDesc:
 
     @property
     def num_default_boxes(self) -> int:
+        """Over all cells of all feature maps."""
         return sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.feature_maps)

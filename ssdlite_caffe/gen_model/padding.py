@@ -74,29 +74,28 @@ def output_size(
 
 @dataclass(frozen=True)
 class ExactAxis:
-    """A kernel with zero taps added, and the symmetric pad under which it sees TensorFlow's windows."""
+    """A kernel with `zeros` zero taps put in front, and the symmetric pad under which it sees TensorFlow's windows."""
 
     kernel: int
     pad: int
-    zeros_before: int
-    zeros_after: int
+    zeros: int
 
 
 def exact_axis(in_size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> ExactAxis:
     """Write (before, after) zeros as a larger kernel under a symmetric pad, on any Caffe.
 
-    With d = after - before > 0, d zero taps in front of the kernel and pad = before + d: a window starts d earlier,
-    where its zero taps lie, so the real taps meet what they met before; and in + 2 * pad - (k + d) =
-    in + before + after - k, so as many windows fit. With d < 0, -d zero taps behind and pad = before. A dilation
-    multiplies what a tap spans, so it has to divide d, or the rounding of the window count has to hide it.
+    With d = after - before, d zero taps in front of the kernel and pad = before + d: a window starts d earlier, where
+    its zero taps lie, so the real taps meet what they met before; and in + 2 * pad - (k + d) = in + before + after - k,
+    so as many windows fit. Under dilation a tap spans more, and the rounding of the window count has to hide the rest.
+    TensorFlow never has more zeros before than after, so d is at least 0.
 
     Raises:
-        ArchError: no number of zero taps gives the same windows (only under dilation).
+        ArchError: no number of zero taps gives as many windows (only under dilation).
     """
+    assert after >= before, "TensorFlow puts the odd zero after"
     windows = out_axis(in_size, kernel, stride, before, after, dilation)
-    extra = -(-abs(after - before) // dilation)
-    front = extra if after > before else 0
-    spelled = ExactAxis(kernel + extra, before + front * dilation, front, extra - front)
+    zeros = -(-(after - before) // dilation)
+    spelled = ExactAxis(kernel + zeros, before + zeros * dilation, zeros)
     if out_axis(in_size, spelled.kernel, stride, spelled.pad, spelled.pad, dilation) != windows:
         raise ArchError(
             f"zeros ({before}, {after}) around a kernel of {kernel} with stride {stride} and dilation {dilation} on "
@@ -107,7 +106,7 @@ def exact_axis(in_size: int, kernel: int, stride: int, before: int, after: int, 
 
 @dataclass(frozen=True)
 class SliceAxis:
-    """A symmetric pad that gives TensorFlow's windows and some more: `drop_before` first, then `keep`, then the rest."""
+    """A symmetric pad that gives TensorFlow's windows and more: `drop_before` first, then `keep`, then the rest."""
 
     pad: int
     drop_before: int
@@ -116,6 +115,7 @@ class SliceAxis:
 
     @property
     def whole(self) -> bool:
+        """Nothing to cut."""
         return self.drop_before == 0 and self.drop_after == 0
 
 

@@ -36,6 +36,7 @@ class Spelling:
 
     @property
     def exact(self) -> bool:
+        """Whether the net computes what TensorFlow's does."""
         return self.activation != "relu" and self.padding != "symmetric"
 
 

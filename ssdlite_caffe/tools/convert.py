@@ -20,9 +20,9 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
-from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.fill import add_blobs, fill
 from ssdlite_caffe.load.recognise import recognise
-from ssdlite_caffe.prototxt.binary import write_filled
+from ssdlite_caffe.prototxt.binary import write_caffemodel
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.tools.model_folder import REPORT
 
@@ -92,12 +92,13 @@ def write_model(
         progress(f"writing {name}")
         parsed = parse_net(texts[prototxt], name=prototxt)
         filled = fill(parsed, net, model)
-        written = write_filled(folder / name, parsed, filled.blobs)
+        add_blobs(parsed, filled.blobs)
+        write_caffemodel(folder / name, parsed)
         files[name] = {
             "net": prototxt,
             "layers_filled": len(filled.blobs),
             "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
-            "sha256": _sha256(written),
+            "sha256": _sha256((folder / name).read_bytes()),
         }
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)
@@ -144,3 +145,20 @@ def _report(
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def summary(report: dict[str, Any], out: Path) -> str:
+    """A report in a few lines, for a person."""
+    arch = ArchSpec.from_dict(report["arch"])
+    height, width = arch.input_size
+    maps = ", ".join(f"{m['size'][0]}x{m['size'][1]}" for m in report["feature_maps"])
+    lines = [
+        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
+        f"input {height}x{width}, {arch.score_converter} scores",
+        f"{report['default_boxes']} default boxes on {maps}",
+        f"{report['tensors']['used']} tensors used, each once; "
+        f"{report['files']['deploy.caffemodel']['layers_filled']} layers filled, none left",
+        *(f"note: {note}" for note in report["notes"]),
+        f"in {out}: {', '.join(report['files'])}, {REPORT}",
+    ]
+    return "\n".join(lines)

@@ -19,8 +19,8 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 Scores = Literal["sigmoid", "softmax", "identity"]
 
-_OVERLAPS_AT_ONCE = 4_000_000
-"""Most pairs of boxes compared in one step: bounds the memory that a class of many boxes takes."""
+_BLOCK = 256
+"""Candidates compared with each other in one step."""
 
 
 @dataclass(frozen=True)
@@ -128,47 +128,6 @@ def _area(boxes: FloatArray) -> FloatArray:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def suppress(boxes: FloatArray, scores: FloatArray, iou_threshold: float, most: int) -> IndexArray:
-    """Greedy non-maximum suppression of one class.
-
-    From the best score down (of equal scores the lower index first), a box stays unless it overlaps one that stayed
-    by more than `iou_threshold`.
-
-    Args:
-        boxes: float32 (N, 4).
-        scores: float32 (N,).
-        iou_threshold: see above; exactly that much overlap does not suppress.
-        most: stop at this many.
-
-    Returns:
-        Indices of those that stay, best first.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = boxes[order]
-    alive = np.ones(len(order), dtype=bool)
-    kept: list[int] = []
-    limit = np.float32(iou_threshold)
-    step = max(1, min(64, _OVERLAPS_AT_ONCE // max(1, len(order))))
-    start = 0
-    while start < len(order) and len(kept) < most:
-        block = start + np.flatnonzero(alive[start:])[:step]
-        if not block.size:
-            break
-        # Overlaps of the next few candidates with all that follow: few numpy calls, and no N x N matrix.
-        rest = np.arange(int(block[0]), len(order))
-        high = overlap(ranked[block, None], ranked[None, rest]) > limit
-        for row, candidate in enumerate(block.tolist()):
-            if not alive[candidate]:
-                continue
-            kept.append(candidate)
-            if len(kept) == most:
-                break
-            later = rest > candidate
-            alive[rest] &= ~(high[row] & later)
-        start = int(block[-1]) + 1
-    return order[np.asarray(kept, dtype=np.intp)]
-
-
 def clip_boxes(boxes: FloatArray) -> FloatArray:
     """Boxes (..., 4) cut at the picture's edges."""
     return np.clip(boxes, np.float32(0), np.float32(1))
@@ -177,15 +136,17 @@ def clip_boxes(boxes: FloatArray) -> FloatArray:
 def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
     """Choose the detections among all decoded boxes, as TensorFlow does.
 
-    Scores above `nms.score_threshold` count; each class is suppressed by itself and gives `max_per_class` at most;
-    boxes are clipped and those with no area in the picture dropped; the best `max_total` of all classes stay. Of
-    equal scores the lower class comes first, then the lower index.
+    Scores above `nms.score_threshold` count. In each class, from the best score down, a box stays unless it overlaps
+    one that stayed by more than `iou_threshold`, until there are `max_per_class`. Boxes are clipped and those with no
+    area in the picture dropped, after that or (`nms.clip_first`) before. The best `max_total` of all classes stay. Of
+    equal scores the lower class comes first, then the lower index. Caffe's `top_k`, if set, leaves each class only
+    its best so many candidates.
 
     Args:
         boxes: float32 (N, 4), decoded.
         scores: float32 (N, C); column 0 is background and never detected.
         nms: thresholds and counts.
-        clip: clip to the picture; Caffe's DetectionOutput does not.
+        clip: clip to the picture at all; Caffe's DetectionOutput does not.
 
     Returns:
         Detections, best first.
@@ -197,23 +158,71 @@ def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True
     """
     if boxes.ndim != 2 or scores.ndim != 2 or boxes.shape != (len(scores), 4):
         raise TensorError(f"boxes of the shape {boxes.shape} do not fit scores of the shape {scores.shape}")
-    if clip and nms.clip_first:
-        boxes = clip_boxes(boxes)
     counted = scores > np.float32(nms.score_threshold)
-    if clip and nms.clip_first:
-        counted &= (_area(boxes) > 0)[:, None]
-    found: list[tuple[int, IndexArray]] = []
-    for number in range(1, scores.shape[1]):
-        candidates = np.flatnonzero(counted[:, number])
-        if candidates.size:
-            kept = suppress(boxes[candidates], scores[candidates, number], nms.iou_threshold, nms.max_per_class)
-            found.append((number, candidates[kept]))
-    classes = np.repeat(np.array([n for n, _ in found], np.int64), [len(k) for _, k in found])
-    indices = np.concatenate([k for _, k in found]) if found else np.empty(0, np.intp)
-    together = Detections(classes, scores[indices, classes], boxes[indices])
-    if clip and not nms.clip_first:
-        together = clip_detections(together)
-    return together.select(np.argsort(-together.scores, kind="stable")[: nms.max_total])
+    counted[:, 0] = False
+    clipped = clip_boxes(boxes) if clip else boxes
+    inside = _area(clipped) > 0 if clip else np.ones(len(boxes), dtype=bool)
+    if nms.clip_first:
+        boxes = clipped
+        counted &= inside[:, None]
+
+    # Class by class in the array, so that a stable sort gives equal scores in the order of class, then index.
+    classes, indices = np.nonzero(counted.T)
+    order = np.argsort(-scores[indices, classes], kind="stable")
+    if nms.top_k is not None:
+        order = order[_rank(classes[order]) < nms.top_k]
+    classes, indices = classes[order], indices[order]
+    kept = _greedy(boxes[indices], classes, inside[indices], nms)
+    classes, indices = classes[kept], indices[kept]
+    return Detections(classes.astype(np.int64), scores[indices, classes], clipped[indices])
+
+
+def _rank(classes: IndexArray) -> IndexArray:
+    """Position of each candidate among those of its class, in the order given."""
+    by_class = np.argsort(classes, kind="stable")
+    _, first, lengths = np.unique(classes[by_class], return_index=True, return_counts=True)
+    rank = np.empty(len(classes), np.intp)
+    rank[by_class] = np.arange(len(classes)) - np.repeat(first, lengths)
+    return rank
+
+
+def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_], nms: Nms) -> IndexArray:
+    """Suppress within each class, best candidate first, until `max_total` are found.
+
+    To go through all classes at once gives what class after class gives, and stops early.
+
+    Args:
+        boxes: (M, 4) candidates of all classes, best first.
+        classes: (M,).
+        counts: (M,) whether a candidate can be a detection; one that cannot still suppresses others.
+        nms: thresholds and counts.
+
+    Returns:
+        Positions of the detections.
+    """
+    limit = np.float32(nms.iou_threshold)
+    per_class = np.zeros(int(classes.max(initial=0)) + 1, np.intp)
+    kept: list[list[int]] = [[] for _ in per_class]
+    found: list[int] = []
+    for start in range(0, len(boxes), _BLOCK):
+        box, number = boxes[start : start + _BLOCK], classes[start : start + _BLOCK]
+        alive = per_class[number] < nms.max_per_class
+        for one in np.unique(number[alive]).tolist():
+            rows = np.flatnonzero(number == one)
+            alive[rows] &= ~(overlap(box[rows, None], boxes[kept[one]]) > limit).any(axis=1)
+        within = (number[:, None] == number) & (overlap(box[:, None], box) > limit)
+        for row in np.flatnonzero(alive).tolist():
+            one = int(number[row])
+            if not alive[row] or per_class[one] == nms.max_per_class:
+                continue
+            if len(found) == nms.max_total:
+                return np.asarray(found, np.intp)
+            alive &= ~within[row]
+            per_class[one] += 1
+            kept[one].append(start + row)
+            if counts[start + row]:
+                found.append(start + row)
+    return np.asarray(found, np.intp)
 
 
 def clip_detections(detections: Detections) -> Detections:

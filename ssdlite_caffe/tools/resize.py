@@ -55,7 +55,7 @@ def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> Fl
     lines += at_left
 
     above = lines[where[: size[0]]]
-    result = lines[where[size[0] :]]
+    result: FloatArray = lines[where[size[0] :]]
     result -= above
     result *= down[:, None, None]
     result += above

@@ -1,0 +1,280 @@
+"""The command `ssdlite-caffe`: each subcommand parses, calls one function of a room, and prints.
+
+Rooms are imported inside the subcommands, so that --help needs none of them. Results go to stdout, progress and errors
+to stderr; a known error is one line and status 1, wrong usage is status 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ssdlite_caffe import __version__
+from ssdlite_caffe.errors import SsdliteError
+from ssdlite_caffe.gen_model.command import gen
+from ssdlite_caffe.gen_model.spelling import (
+    ActivationSpelling,
+    BatchNormSpelling,
+    DepthwiseSpelling,
+    Engine,
+    PaddingSpelling,
+)
+
+app = typer.Typer(
+    name="ssdlite-caffe",
+    help="MobileNet SSDLite detectors from TensorFlow to Caffe, with the same detections.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("gen")(gen)
+
+Model = Annotated[Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")]
+Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
+PipelineConfig = Annotated[
+    Path | None,
+    typer.Option(help="pipeline.config of the training; needed for a checkpoint that has none beside it."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ssdlite-caffe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """MobileNet SSDLite detectors from TensorFlow to Caffe, with the same detections."""
+
+
+@app.command()
+def dump(
+    model: Model,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the .npy files and manifest.json.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print names, shapes and types, and write nothing.")] = False,
+    pipeline_config: PipelineConfig = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a TensorFlow model's weights as .npy files."""
+    from ssdlite_caffe.tools import dump as tool
+
+    if list_ == (out is not None):
+        raise typer.BadParameter("give either -o DIR or --list")
+    if out is None:
+        tool.print_tensors(tool.read_model(model, pipeline_config=pipeline_config), as_json=as_json)
+        return
+    with _progress() as progress:
+        summary = tool.dump(model, out, pipeline_config=pipeline_config, force=force, progress=progress)
+    _print(summary, as_json, f"{summary['tensors']} tensors of a {summary['arch']} are in {out}")
+
+
+@app.command()
+def load(
+    weights: Annotated[Path, typer.Argument(help="Folder that dump wrote.")],
+    net: Annotated[Path, typer.Argument(help="Prototxt that gen wrote for the same detector.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Caffemodel to write.")],
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Leave class predictors out when the class counts differ.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fill a net with dumped weights."""
+    from ssdlite_caffe.tools.load import load as run
+
+    summary = run(weights, net, out, finetune=finetune, force=force)
+    left = "".join(f"\n  left to its filler: {name} ({why})" for name, why in summary["left"].items())
+    _print(summary, as_json, f"{summary['layers_filled']} layers with {summary['values']} values are in {out}{left}")
+
+
+@app.command()
+def convert(
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a label map file (Caffe's .prototxt, TensorFlow's .pbtxt)."),
+    ] = None,
+    pipeline_config: PipelineConfig = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
+    ] = None,
+    activation: Annotated[ActivationSpelling, typer.Option(help="Layers for ReLU6; relu is not exact.")] = "relu6",
+    padding: Annotated[PaddingSpelling, typer.Option(help="Spelling of SAME; symmetric is not exact.")] = "exact",
+    batch_norm: Annotated[BatchNormSpelling, typer.Option("--bn", help="BatchNorm in the deploy net.")] = "fold",
+    depthwise: Annotated[DepthwiseSpelling, typer.Option(help="Layer type of depthwise convolutions.")] = "Convolution",
+    engine: Annotated[Engine, typer.Option(help="Engine of depthwise convolutions.")] = "DEFAULT",
+    lmdb: Annotated[str, typer.Option("-d", "--lmdb", help="LMDB that the train and test nets name.")] = "",
+    batch_size: Annotated[int, typer.Option(min=0, help="Of the train and test nets; 0: 24 and 8.")] = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a TensorFlow detector into a folder of Caffe files."""
+    from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
+    from ssdlite_caffe.tools.convert import ConvertOptions, summary
+    from ssdlite_caffe.tools.convert import convert as run
+
+    options = ConvertOptions(
+        spelling=Spelling(activation, padding, batch_norm, depthwise, engine),
+        label_map=label_map,
+        pipeline_config=pipeline_config,
+        score_threshold=score_threshold,
+        data=DataPaths(lmdb=lmdb, batch_size=batch_size),
+    )
+    with _progress() as progress:
+        report = run(model, out, options, force=force, progress=progress)
+    _print(report, as_json, summary(report, out))
+
+
+@app.command()
+def verify(
+    model: Model,
+    folder: Folder,
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", help="Picture or folder, may be repeated; without it, drawn ones.")
+    ] = None,
+    pipeline_config: PipelineConfig = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Bound of boxes and scores, in place of the table's.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most pictures to compare.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the table and both sides' pictures.")] = None,
+    all_layers: Annotated[bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Run TensorFlow and OpenCV DNN on the same inputs and compare them layer by layer."""
+    from ssdlite_caffe.tools import verify_report as tool
+
+    with _progress() as progress:
+        report = tool.verify_pictures(
+            model, folder, images or [], pipeline_config=pipeline_config, tolerance=tolerance, limit=limit, html=html,
+            force=force, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        tool.print_report(report, all_layers=all_layers)
+    if report.first_failure is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def remap(
+    folder: Folder,
+    mapping: Annotated[str, typer.Option("--map", help="coco2voc, or a file with lines `name: [source names]`.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Give a converted model other classes, by moving the rows of its class predictors."""
+    from ssdlite_caffe.tools.remap import remap_folder
+
+    report = remap_folder(folder, mapping, out, force=force)
+    _print(report, as_json, f"{report['arch']['num_classes']} classes, background included, are in {out}")
+
+
+@app.command()
+def detect(
+    folder: Folder,
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders or videos.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for pictures with boxes drawn.")] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
+    decoder: Annotated[
+        Literal["caffe", "numpy"], typer.Option(help="DetectionOutput, or the reference decoder on the headless net.")
+    ] = "caffe",
+    force: Force = False,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
+) -> None:
+    """Detect objects in pictures, folders and videos with OpenCV DNN."""
+    from ssdlite_caffe.tools.detect import run
+
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    failed = run(
+        folder, inputs, decoder=decoder, min_score=min_score, out=out, force=force,
+        output="json" if as_json else "csv" if as_csv else "table",
+    )  # fmt: skip
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def lint(
+    net: Annotated[Path, typer.Argument(help="Prototxt to look at.")],
+    runtime: Annotated[
+        Literal["opencv", "bvlc", "ncnn", "nnie"] | None, typer.Option(help="Warn of what this runtime rejects.")
+    ] = None,
+    phase: Annotated[Literal["TRAIN", "TEST"], typer.Option(help="Phase whose layers count.")] = "TEST",
+    as_json: Json = False,
+) -> None:
+    """Shapes, parameters and multiply-adds of a prototxt, and what is wrong with it."""
+    from ssdlite_caffe.tools import lint_report as tool
+
+    report = tool.lint_file(net, runtime=runtime, phase=phase)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        tool.print_report(report)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+def _print(data: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(data, indent=2) if as_json else text)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is being done, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def main() -> None:
+    """Run the command; every error that a user can cause ends as one line on stderr."""
+    try:
+        app()
+    except SsdliteError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("ssdlite-caffe: interrupted; nothing was changed", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); say nothing, now or when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("not enough memory")
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    print(f"ssdlite-caffe: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

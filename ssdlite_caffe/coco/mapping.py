@@ -1,0 +1,193 @@
+"""Class mappings: which classes a model is to have, and which of its present ones each of them was.
+
+A mapping file has one class a line, in the order of the new rows; background is row 0 and is not written:
+
+    # comment
+    aeroplane: airplane
+    sofa: [couch, settee]
+    "a: b": ["c, d"]
+
+A list gives alternatives: the first that the model has is taken. Its row is moved; nothing is summed or averaged. Names
+with any of : , [ ] # " in them stand in double quotes, spelled as in JSON. A JSON object with the same content,
+{"NAME": "source"} or {"NAME": ["source", ...]}, is read too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, read_text
+from ssdlite_caffe.errors import LabelMapError
+
+BUILTIN_MAPPINGS = ("coco2voc",)
+
+_NAME = r"""(?:"(?:[^"\\]|\\.)*"|[^\s:,\[\]\#"](?:[^:,\[\]\#"]*[^\s:,\[\]\#"])?)"""
+_LINE = re.compile(
+    rf"\s*(?P<target>{_NAME})\s*:\s*(?:(?P<one>{_NAME})|\[\s*(?P<many>{_NAME}(?:\s*,\s*{_NAME})*)\s*\])\s*(?:\#.*)?"
+)
+_BLANK = re.compile(r"\s*(?:#.*)?")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One class of the new model and the names its row may have in the old one, best first."""
+
+    target: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """The classes of the new model in order, without background, which stays row 0.
+
+    Raises:
+        LabelMapError: no class, a class given twice or without a source, a source given twice in one list, or
+            background among them.
+    """
+
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rules:
+            raise LabelMapError("the mapping has no classes")
+        seen: set[str] = set()
+        for rule in self.rules:
+            _check_rule(rule, seen)
+            seen.add(rule.target)
+
+    def target(self) -> LabelMap:
+        """The label map of the new model."""
+        return LabelMap.of_names(rule.target for rule in self.rules)
+
+    def rows(self, source: LabelMap) -> tuple[int, ...]:
+        """For each row of the new class predictors, the row of the old ones that it is: 0 (background), then the classes.
+
+        Raises:
+            LabelMapError: the model lacks a class, or two classes want the same row; all are listed.
+        """
+        rows, problems = [0], []
+        for rule in self.rules:
+            row = next((row for row in map(source.find, rule.sources) if row is not None), None)
+            if row is None:
+                problems.append(_not_found(rule, source))
+            elif row in rows:
+                earlier = "background" if row == 0 else repr(self.rules[rows.index(row) - 1].target)
+                problems.append(f"{rule.target!r} takes row {row}, which {earlier} has taken")
+            rows.append(-1 if row is None else row)
+        if problems:
+            raise LabelMapError(f"the mapping does not fit the model's {len(source)} classes: {'; '.join(problems)}")
+        return tuple(rows)
+
+
+@cache
+def builtin_mapping(name: str) -> ClassMapping:
+    """The mapping of this package with this name.
+
+    Raises:
+        LabelMapError: there is none.
+    """
+    if name not in BUILTIN_MAPPINGS:
+        raise LabelMapError(f"there is no built-in mapping {name!r}; there is {', '.join(BUILTIN_MAPPINGS)}")
+    file = resources.files(__package__) / "mappings" / f"{name}.yaml"
+    return parse_mapping(file.read_text("utf-8"), file.name)
+
+
+def load_mapping(name_or_path: str | Path) -> ClassMapping:
+    """A built-in mapping by its name, or one read from a file.
+
+    Raises:
+        LabelMapError: the file cannot be read, has a syntax error or contradicts itself.
+    """
+    if str(name_or_path) in BUILTIN_MAPPINGS:
+        return builtin_mapping(str(name_or_path))
+    path = Path(name_or_path)
+    if path.parent == Path() and not path.suffix and not path.exists():
+        raise LabelMapError(f"{path} is neither a file nor a built-in mapping ({', '.join(BUILTIN_MAPPINGS)})")
+    return parse_mapping(read_text(path), str(path))
+
+
+def parse_mapping(text: str, name: str) -> ClassMapping:
+    """Read a mapping in either form; JSON when it starts with a brace.
+
+    Args:
+        text: the file's text.
+        name: the file's name for error messages.
+
+    Raises:
+        LabelMapError: with `name` and, for a syntax error or a repeated class, the line.
+    """
+    rules = _json_rules(text, name) if text.lstrip().startswith("{") else _line_rules(text, name)
+    try:
+        return ClassMapping(tuple(rules))
+    except LabelMapError as error:
+        raise LabelMapError(f"{name}: {error}") from error
+
+
+def _line_rules(text: str, name: str) -> list[Rule]:
+    rules = []
+    seen: set[str] = set()
+    for number, line in enumerate(text.split("\n"), 1):
+        if _BLANK.fullmatch(line):
+            continue
+        found = _LINE.fullmatch(line)
+        try:
+            if found is None:
+                raise LabelMapError(f"{line.strip()[:60]!r} is neither NAME: source nor NAME: [source, source]")
+            sources = re.findall(_NAME, found["one"] or found["many"])
+            rule = Rule(_unquote(found["target"]), tuple(_unquote(source) for source in sources))
+            _check_rule(rule, seen)
+        except LabelMapError as error:
+            raise LabelMapError(f"{name}:{number}: {error}") from error
+        seen.add(rule.target)
+        rules.append(rule)
+    return rules
+
+
+def _unquote(name: str) -> str:
+    if not name.startswith('"'):
+        return name
+    try:
+        return str(json.loads(name))
+    except json.JSONDecodeError as error:
+        raise LabelMapError(f"{name[:60]} is not a name in JSON's quotes: {error.msg}") from error
+
+
+def _json_rules(text: str, name: str) -> list[Rule]:
+    try:
+        # Lists of pairs in place of dicts: a class given twice must not vanish.
+        pairs = json.loads(text, object_pairs_hook=lambda found: found)
+    except json.JSONDecodeError as error:
+        raise LabelMapError(f"{name}:{error.lineno}:{error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise LabelMapError(f"{name} is nested too deep") from error
+    rules = []
+    for target, value in pairs:
+        sources = [value] if isinstance(value, str) else value
+        if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+            raise LabelMapError(f"{name}: {target!r} must have a name or a list of names")
+        rules.append(Rule(target, tuple(sources)))
+    return rules
+
+
+def _check_rule(rule: Rule, earlier: Iterable[str]) -> None:
+    if rule.target in BACKGROUND_NAMES:
+        raise LabelMapError(f"{rule.target!r} is background, which is row 0 by itself; leave it out")
+    if rule.target in earlier:
+        raise LabelMapError(f"class {rule.target!r} is given twice")
+    if not rule.target or not rule.sources or not all(rule.sources):
+        raise LabelMapError(f"class {rule.target!r} has an empty name or no source")
+    if len(set(rule.sources)) < len(rule.sources):
+        raise LabelMapError(f"class {rule.target!r} has the same source twice")
+
+
+def _not_found(rule: Rule, source: LabelMap) -> str:
+    wanted = " or ".join(repr(name) for name in rule.sources)
+    near = next((near for near in map(source.nearest, rule.sources) if near is not None), None)
+    hint = f" (did you mean {near!r}?)" if near else ""
+    return f"{rule.target!r} wants {wanted}, which the model does not have{hint}"

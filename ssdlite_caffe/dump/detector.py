@@ -1,0 +1,89 @@
+"""A graph taken apart into a detector, and a refusal that says what it is when it is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ssdlite_caffe.dump.affine import Constants
+from ssdlite_caffe.dump.graph import Graph
+from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
+from ssdlite_caffe.dump.settings import settings_from_graph
+from ssdlite_caffe.dump.units import Units, find_units, refuse_quantised
+from ssdlite_caffe.errors import ModelError, TensorError
+
+_BACKBONE = re.compile(r"^FeatureExtractor/MobilenetV[123](?:/|$)")
+_HEAD = re.compile(r"^BoxPredictor_\d+/(BoxEncodingPredictor|ClassPredictor)$")
+_LISTED = 12
+WANTED = "FeatureExtractor/MobilenetV1, V2 or V3 and BoxPredictor_<n>/BoxEncodingPredictor and ClassPredictor"
+
+
+def require_detector(source: str, scopes: Iterable[str]) -> None:
+    """Raise ModelError, saying what was found instead, unless the scopes are those of an SSD MobileNet."""
+    listed = list(scopes)
+    backbone = any(_BACKBONE.match(scope) for scope in listed)
+    heads = {match.group(1) for scope in listed if (match := _HEAD.match(scope))}
+    if backbone and len(heads) == 2:
+        return
+    found = _summary(listed)
+    if not listed:
+        problem = "it holds no convolution"
+    elif backbone and not heads:
+        problem = f"it has no box predictors (found {found})"
+    elif backbone:
+        problem = f"of its box predictors only {next(iter(heads))} is there (found {found})"
+    elif heads:
+        problem = f"its backbone is no MobileNet (found {found})"
+    else:
+        problem = f"it has neither the backbone nor the box predictors of one (found {found})"
+    raise ModelError(f"{source} is not an SSD MobileNet: {problem}; needed are {WANTED}")
+
+
+def _summary(scopes: list[str]) -> str:
+    """The outermost scopes, two levels of a feature extractor, each once, in order."""
+    parts = (scope.split("/") for scope in scopes)
+    heads = ("/".join(p[:2]) if p[0].endswith("FeatureExtractor") else p[0] for p in parts)
+    seen = list(dict.fromkeys(heads))
+    return ", ".join(seen[:_LISTED]) + (f" and {len(seen) - _LISTED} more" if len(seen) > _LISTED else "")
+
+
+def require_finite(source: str, tensors: Mapping[str, FloatArray]) -> None:
+    """Raise TensorError naming every tensor with a NaN or an infinity."""
+    bad = []
+    for name, value in tensors.items():
+        wrong = value.size - int(np.count_nonzero(np.isfinite(value)))
+        if wrong:
+            bad.append(f"{name} ({wrong} of {value.size})")
+    if bad:
+        raise TensorError(f"{source} holds NaN or infinite values in {len(bad)} tensors: {', '.join(bad)}")
+
+
+def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
+    """Convolutions, settings and left-over weights (name -> reason) of a graph.
+
+    Raises:
+        ModelError: it is not an SSD MobileNet, or is one of a kind that is not read.
+        TensorError: a weight is NaN or infinite.
+    """
+    refuse_quantised(graph)
+    constants = Constants.of(graph)
+    units = find_units(constants)
+    require_detector(graph.source, (unit.scope for unit in units.units))
+    require_finite(graph.source, units.tensors)
+    return units, settings_from_graph(constants, units), _left_over(graph, constants, units.units)
+
+
+def _left_over(graph: Graph, constants: Constants, units: tuple[ConvUnit, ...]) -> dict[str, str]:
+    """Weights that stand in the detector's scopes and that no convolution's chain reads."""
+    left = {}
+    for node in graph:
+        if node.op != "Const" or not node.name.startswith(("FeatureExtractor/", "BoxPredictor_")):
+            continue
+        tensor = node.attr_tensor()
+        if tensor is None or tensor.dtype != 1 or not tensor.tensor_shape.dim:
+            continue
+        if not constants.plain.has_computed(node.name) and not constants.precise.has_computed(node.name):
+            left[node.name] = "no convolution reads it"
+    return left

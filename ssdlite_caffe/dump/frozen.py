@@ -1,0 +1,117 @@
+"""A frozen graph (`frozen_inference_graph.pb`) as a Graph, and what a file that is none of ours might be."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import Graph
+from ssdlite_caffe.errors import ModelError
+
+MAX_BYTES = 1 << 31
+"""protobuf's own limit for one message."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ModelError: it is absent, empty, unreadable or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size >= MAX_BYTES:
+            raise ModelError(f"{path} has {size} bytes; a graph file ends below {MAX_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    if not data:
+        raise ModelError(f"{path} is empty (0 bytes)")
+    return data
+
+
+def sha256(data: bytes) -> str:
+    """The hash of a file's bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_saved_model(data: bytes) -> bool:
+    """Whether bytes open as a SavedModel does: saved_model_schema_version 1, then a meta graph."""
+    return data.startswith(b"\x08\x01\x12")
+
+
+def foreign_kind(data: bytes) -> str | None:
+    """What a file is that is not a binary TensorFlow graph; None where nothing gives it away."""
+    head = data[:512].lstrip()
+    lowered = head.lower()
+    if data.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "a Keras or HDF5 file (.h5); export the detector with the Object Detection API's exporter first"
+    if data.startswith(b"PK\x03\x04"):
+        return "a zip archive (a .keras or PyTorch file, or a download still to be unpacked)"
+    if data.startswith(b"\x1f\x8b"):
+        return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
+    if data[4:8] == b"TFL3":
+        return "a TensorFlow Lite model; give the graph that it was converted from"
+    if b"onnx" in data[:64].lower() or b"pytorch" in data[:64].lower():
+        return "an ONNX model; give the TensorFlow graph that it was converted from"
+    if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page (HTML or XML); the download went wrong"
+    if b"version https://git-lfs" in lowered:
+        return "a Git LFS pointer; fetch the file itself (git lfs pull)"
+    if lowered.startswith((b"node {", b"node{")):
+        return "a text graph (.pbtxt), which holds no weights; give the binary frozen_inference_graph.pb"
+    if lowered.startswith((b"model {", b"model{")):
+        return "a pipeline.config; give the frozen graph, checkpoint or SavedModel beside it"
+    if lowered.startswith(b"model_checkpoint_path"):
+        return "the list of a folder's checkpoints; give the folder"
+    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in data[:512]):
+        return "a text file, not a binary graph"
+    return None
+
+
+def parse_graph_def(data: bytes, path: Path) -> pb.GraphDef:
+    """A GraphDef of a file's bytes.
+
+    Raises:
+        ModelError: the bytes are something else, or a part of a graph; the text says what, as far as it shows.
+    """
+    kind = foreign_kind(data)
+    if kind is not None:
+        raise ModelError(f"{path} is {kind}")
+    graph = pb.GraphDef()
+    try:
+        graph.ParseFromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is not a whole TensorFlow graph ({len(data)} bytes): "
+            "it was cut short or damaged, or is another kind of file"
+        ) from error
+    if not graph.node:
+        raise ModelError(f"{path} is not a TensorFlow graph: it holds no nodes")
+    return graph
+
+
+def graph_of(definition: pb.GraphDef, path: Path) -> Graph:
+    """A Graph of a GraphDef that holds its own constants.
+
+    Raises:
+        ModelError: the graph is not frozen, or keeps its convolutions inside functions.
+    """
+    graph = Graph(definition.node, source=str(path))
+    ops = graph.ops()
+    if ops["Conv2D"] == 0 and any(
+        node.op == "Conv2D" for function in definition.library.function for node in function.node_def
+    ):
+        raise ModelError(
+            f"{path} keeps its convolutions inside functions, as TensorFlow 2 writes them; give the SavedModel folder"
+        )
+    unfrozen = [op for op in ("VariableV2", "Variable", "VarHandleOp") if ops[op]]
+    if unfrozen:
+        raise ModelError(
+            f"{path} is not frozen: it holds {ops[unfrozen[0]]} {unfrozen[0]} nodes and none of their values; "
+            "give the checkpoint, or the frozen_inference_graph.pb"
+        )
+    return graph

@@ -1,0 +1,196 @@
+"""One view of a TensorFlow graph, whatever file it came from: nodes, inputs seen through Identity, consumers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.tensors import Array, static_shape
+from ssdlite_caffe.errors import ModelError
+
+IDENTITIES = frozenset(
+    {"Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "ReadVariableOp", "Enter"}
+)
+"""Ops whose output 0 is their input 0. (Enter takes a value into a loop; what it takes is what stands outside.)"""
+
+VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
+
+
+class Ref(NamedTuple):
+    """One output of one node."""
+
+    name: str
+    port: int = 0
+
+    def __str__(self) -> str:
+        return self.name if self.port == 0 else f"{self.name}:{self.port}"
+
+
+class Use(NamedTuple):
+    """One place where an output is read: input number `position` of `node`."""
+
+    node: Node
+    position: int
+
+
+class Node:
+    """A node with its data inputs; control inputs are left out, for they move no values."""
+
+    __slots__ = ("inputs", "name", "op", "proto")
+
+    def __init__(self, proto: pb.NodeDef) -> None:
+        self.name: str = proto.name
+        self.op: str = proto.op
+        self.inputs: tuple[Ref, ...] = tuple(_ref(text) for text in proto.input if not text.startswith("^"))
+        self.proto = proto
+
+    @property
+    def ref(self) -> Ref:
+        """Its output 0."""
+        return Ref(self.name)
+
+    def _attr(self, key: str) -> pb.AttrValue | None:
+        # attr[key] would put an empty value into the message
+        return self.proto.attr[key] if key in self.proto.attr else None
+
+    def attr_ints(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """A list of integers; the default where it is absent or empty."""
+        value = self._attr(key)
+        return tuple(value.list.i) if value is not None and value.list.i else default
+
+    def attr_int(self, key: str, default: int = 0) -> int:
+        """An integer."""
+        value = self._attr(key)
+        return value.i if value is not None else default
+
+    def attr_float(self, key: str, default: float = 0.0) -> float:
+        """A float32, as a Python float."""
+        value = self._attr(key)
+        return value.f if value is not None else default
+
+    def attr_bool(self, key: str, default: bool = False) -> bool:
+        """A truth value."""
+        value = self._attr(key)
+        return value.b if value is not None else default
+
+    def attr_text(self, key: str, default: str = "") -> str:
+        """A string."""
+        value = self._attr(key)
+        return value.s.decode("utf-8", "replace") if value is not None else default
+
+    def attr_type(self, key: str) -> int:
+        """A DataType number; DT_INVALID where it is absent."""
+        value = self._attr(key)
+        return value.type if value is not None else 0
+
+    def attr_shape(self, key: str) -> tuple[int, ...] | None:
+        """Sizes, -1 for an unknown one; None where absent or of unknown rank."""
+        value = self._attr(key)
+        return static_shape(value.shape) if value is not None and value.HasField("shape") else None
+
+    def attr_tensor(self, key: str = "value") -> pb.TensorProto | None:
+        """A constant's tensor."""
+        value = self._attr(key)
+        return value.tensor if value is not None and value.HasField("tensor") else None
+
+
+def _ref(text: str) -> Ref:
+    name, colon, port = text.rpartition(":")
+    return Ref(name, int(port)) if colon and port.isascii() and port.isdigit() else Ref(text)
+
+
+class Graph:
+    """All nodes of a graph by name.
+
+    Args:
+        nodes: in file order.
+        variables: values of the variables that nodes of the graph stand for, by node name.
+        source: path, for messages.
+
+    Raises:
+        ModelError: two nodes of one name, or an input that names no node.
+    """
+
+    def __init__(
+        self, nodes: Iterable[pb.NodeDef], *, source: str, variables: Mapping[str, Array] | None = None
+    ) -> None:
+        self.source = source
+        self.variables: Mapping[str, Array] = variables or {}
+        self.nodes: dict[str, Node] = {}
+        for proto in nodes:
+            if proto.name in self.nodes:
+                raise ModelError(f"{source}: two nodes have the name {proto.name!r}; the graph is damaged")
+            self.nodes[proto.name] = Node(proto)
+        self._uses: dict[str, list[tuple[int, Use]]] = {}
+        for node in self.nodes.values():
+            for position, ref in enumerate(node.inputs):
+                if ref.name not in self.nodes:
+                    raise ModelError(f"{source}: the node {node.name!r} reads {ref.name!r}, which is not in the graph")
+                self._uses.setdefault(ref.name, []).append((ref.port, Use(node, position)))
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, ref: Ref) -> Node:
+        return self.nodes[ref.name]
+
+    def ops(self) -> Counter[str]:
+        """How often each op occurs."""
+        return Counter(node.op for node in self)
+
+    def origin(self, ref: Ref) -> Ref:
+        """The output that `ref` is a copy of: back through Identity and its like. Stops in a loop of Identities."""
+        seen = set()
+        while ref.port == 0 and ref not in seen:
+            node = self.nodes[ref.name]
+            if node.op not in IDENTITIES or not node.inputs:
+                break
+            seen.add(ref)
+            ref = node.inputs[0]
+        return ref
+
+    def input(self, node: Node, position: int) -> Ref | None:
+        """Where input `position` of `node` comes from, seen through Identity; None when there is no such input."""
+        return self.origin(node.inputs[position]) if position < len(node.inputs) else None
+
+    def uses(self, ref: Ref) -> list[Use]:
+        """Who reads `ref`, seen through Identity; ops that only ask for its shape do not count."""
+        found: list[Use] = []
+        seen = {ref}
+        pending = [ref]
+        while pending:
+            current = pending.pop()
+            for port, use in self._uses.get(current.name, ()):
+                if port != current.port or use.node.op in _SHAPE_ONLY:
+                    continue
+                if use.node.op in IDENTITIES:
+                    if use.node.ref not in seen:
+                        seen.add(use.node.ref)
+                        pending.append(use.node.ref)
+                else:
+                    found.append(use)
+        return found
+
+    def readers(self, name: str) -> Iterator[Node]:
+        """The nodes that read any output of `name`."""
+        return (use.node for _, use in self._uses.get(name, ()))
+
+    def upstream(self, start: Iterable[Ref], *, limit: int = 100_000) -> Iterator[Node]:
+        """Nodes that `start` depends on, nearest first, each once."""
+        seen: set[str] = set()
+        frontier = [ref.name for ref in start]
+        while frontier and len(seen) < limit:
+            following: list[str] = []
+            for name in frontier:
+                if name in seen:
+                    continue
+                seen.add(name)
+                node = self.nodes[name]
+                yield node
+                following.extend(ref.name for ref in node.inputs)
+            frontier = following
+
+
+_SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Rank", "Size", "Assert", "NoOp", "ZerosLike", "OnesLike"})

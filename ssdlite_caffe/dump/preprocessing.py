@@ -1,0 +1,122 @@
+"""What a graph does to a picture before its first convolution: the size it resizes to, the scale and offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
+from ssdlite_caffe.dump.graph import Graph, Node, Ref
+from ssdlite_caffe.dump.units import CONVOLUTIONS
+from ssdlite_caffe.errors import ModelError
+
+# Of these only input 0 is the picture; the others are sizes and amounts.
+_PICTURE_FIRST = frozenset(
+    {
+        "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Pad", "PadV2", "Slice", "Cast",
+        "StridedSlice", "Reshape", "ExpandDims", "Squeeze", "Tile", "Transpose", "GatherV2", "Identity",
+    }
+)  # fmt: skip
+_MAX_NODES = 2000
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What is known of the network input; None for what the graph does not say.
+
+    Attributes:
+        stem: what the first convolution reads.
+        size: (height, width).
+        scale, offset: network input = pixel * scale + offset.
+    """
+
+    stem: Ref
+    size: tuple[int, int] | None
+    scale: float | None
+    offset: float | None
+
+
+def first_convolution(graph: Graph) -> Node | None:
+    """The convolution that depends on no other; None in a graph without convolutions."""
+    node = next((n for n in graph if n.op in CONVOLUTIONS), None)
+    while node is not None:
+        earlier = next((n for n in graph.upstream(node.inputs[:1]) if n.op in CONVOLUTIONS and n is not node), None)
+        if earlier is None:
+            return node
+        node = earlier
+    return None
+
+
+def picture_path(graph: Graph, start: Ref) -> list[Node]:
+    """The nodes that a picture passes on its way to `start`, last first, loops included."""
+    found: list[Node] = []
+    seen: set[str] = set()
+    frontier = [start.name]
+    while frontier and len(found) < _MAX_NODES:
+        following: list[str] = []
+        for name in frontier:
+            if name in seen:
+                continue
+            seen.add(name)
+            node = graph.nodes[name]
+            found.append(node)
+            inputs = node.inputs[:1] if node.op in _PICTURE_FIRST else node.inputs
+            following.extend(ref.name for ref in inputs)
+        frontier = following
+    return found
+
+
+def network_input(constants: Constants, stem: Node) -> NetworkInput:
+    """Read the way from the picture to the first convolution `stem`.
+
+    Raises:
+        ModelError: the channels are scaled differently.
+    """
+    path = picture_path(constants.graph, stem.inputs[0])
+    size = next((found for node in path if (found := _size(constants, node)) is not None), None)
+    affine = [step for node in path if (step := _affine(constants, node)) is not None]
+    scale, offset = 1.0, 0.0
+    for factor, term in reversed(affine):
+        scale, offset = scale * factor, offset * factor + term
+    reads_pixels = any(node.op.startswith(("Decode", "Cast")) or _is_uint8(node) for node in path)
+    known = bool(affine) or reads_pixels
+    origin = constants.graph.origin(stem.inputs[0])
+    return NetworkInput(origin, size, scale if known else None, offset if known else None)
+
+
+def _is_uint8(node: Node) -> bool:
+    return node.op == "Placeholder" and node.attr_type("dtype") == pb.DT_UINT8
+
+
+def _size(constants: Constants, node: Node) -> tuple[int, int] | None:
+    if node.op.startswith("Resize") and len(node.inputs) > 1:
+        value = constants.plain.get(node.inputs[1])
+        return (int(value[0]), int(value[1])) if value is not None and value.shape == (2,) else None
+    if node.op == "Placeholder":
+        shape = node.attr_shape("shape")
+        if shape is not None and len(shape) == 4 and min(shape[1:3]) > 0 and shape[3] == 3:
+            return shape[1], shape[2]
+    return None
+
+
+def _affine(constants: Constants, node: Node) -> tuple[float, float] | None:
+    """(factor, term) of an op that maps every pixel x to factor * x + term; None for other ops."""
+    if node.op not in ADDS | DIVISIONS | {"Mul", "Sub"} or len(node.inputs) != 2:
+        return None
+    values = [constants.plain.get(ref) for ref in node.inputs]
+    if (values[0] is None) == (values[1] is None):
+        return None
+    first = values[0] is not None
+    value = values[0] if values[0] is not None else values[1]
+    if value is None or value.dtype.kind != "f" or value.size == 0:
+        return None
+    number = float(value.reshape(-1)[0])
+    if (value != value.reshape(-1)[0]).any():
+        raise ModelError(f"{node.name} treats the colours differently ({value.reshape(-1)[:4].tolist()})")
+    if node.op == "Mul":
+        return number, 0.0
+    if node.op in DIVISIONS:
+        return None if first or number == 0 else (1 / number, 0.0)
+    if node.op == "Sub":
+        return (-1.0, number) if first else (1.0, -number)
+    return 1.0, number

@@ -1,0 +1,122 @@
+"""Settings of a detector from its graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+from ssdlite_caffe.dump.affine import Constants
+from ssdlite_caffe.dump.boxes import default_boxes, find_decoder
+from ssdlite_caffe.dump.evaluate import Evaluator
+from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
+from ssdlite_caffe.dump.nms import find_suppression
+from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
+from ssdlite_caffe.dump.scores import cuts_background, find_conversion
+from ssdlite_caffe.dump.shapes import FeatureMaps
+from ssdlite_caffe.dump.tflite_op import TFLITE_OP, apply_tflite_op
+from ssdlite_caffe.dump.units import Units
+from ssdlite_caffe.errors import ModelError
+
+_PREDICTOR = re.compile(r"^BoxPredictor_(\d+)/(BoxEncodingPredictor|ClassPredictor)$")
+BOX_CODE_SIZE = 4
+
+
+def predictor_channels(units: tuple[ConvUnit, ...], tensors: Mapping[str, FloatArray]) -> dict[int, dict[str, int]]:
+    """Output channels of the box and class predictor of each feature map: index -> kind -> channels."""
+    found: dict[int, dict[str, int]] = {}
+    for unit in units:
+        match = _PREDICTOR.match(unit.scope)
+        if match:
+            found.setdefault(int(match.group(1)), {})[match.group(2)] = tensors[unit.tensors["weights"]].shape[3]
+    return found
+
+
+def class_count(source: str, units: tuple[ConvUnit, ...], tensors: Mapping[str, FloatArray]) -> int:
+    """Classes with background: class predictor channels over default boxes a cell.
+
+    Raises:
+        ModelError: a predictor without its partner, or channel counts that do not fit each other.
+    """
+    counts: dict[int, int] = {}
+    for index, channels in sorted(predictor_channels(units, tensors).items()):
+        box = channels.get("BoxEncodingPredictor")
+        classes = channels.get("ClassPredictor")
+        if box is None or classes is None:
+            missing = "BoxEncodingPredictor" if box is None else "ClassPredictor"
+            raise ModelError(f"{source}: BoxPredictor_{index} has no {missing}")
+        cell_boxes, rest = divmod(box, BOX_CODE_SIZE)
+        if rest or cell_boxes == 0 or classes % cell_boxes:
+            raise ModelError(
+                f"{source}: BoxPredictor_{index} has {box} box and {classes} class channels, which is no whole number "
+                f"of boxes of {BOX_CODE_SIZE} and of classes"
+            )
+        counts[index] = classes // cell_boxes
+    if len(set(counts.values())) != 1:
+        raise ModelError(f"{source}: the feature maps have different class counts: {counts}")
+    return next(iter(counts.values()))
+
+
+def settings_from_graph(constants: Constants, units: Units) -> Settings:
+    """All that a graph says about its detector.
+
+    Raises:
+        ModelError: it says two things at once.
+    """
+    graph = constants.graph
+    stem = first_convolution(graph)
+    assert stem is not None, "a graph with predictors has convolutions"
+    read = network_input(constants, stem)
+    settings = Settings(
+        input_size=read.size,
+        pixel_scale=read.scale,
+        pixel_offset=read.offset,
+        num_classes=class_count(graph.source, units.units, units.tensors),
+    )
+    settings = _with_scores(constants, units, settings)
+    tflite = next((node for node in graph if node.op == TFLITE_OP), None)
+    if tflite is not None:
+        return apply_tflite_op(constants, tflite, settings)
+    return _with_suppression(constants, _with_boxes(constants, read, settings))
+
+
+def _with_scores(constants: Constants, units: Units, settings: Settings) -> Settings:
+    scope = next(scope for scope in units.ends if scope.endswith("/ClassPredictor"))
+    conversion = find_conversion(constants, units.ends[scope])
+    if conversion is None:
+        return settings
+    notes = settings.unsupported
+    if not cuts_background(constants, conversion.scores) and TFLITE_OP not in constants.graph.ops():
+        notes = (*notes, "a class predictor without a background column")
+    return dataclasses.replace(
+        settings, score_converter=conversion.converter, logit_scale=conversion.logit_scale, unsupported=notes
+    )
+
+
+def _with_boxes(constants: Constants, read: NetworkInput, settings: Settings) -> Settings:
+    decoder = find_decoder(constants)
+    if decoder is None:
+        return settings
+    shapes = constants.plain
+    if read.size is not None:
+        maps = FeatureMaps(constants.graph, constants.plain, read.stem, read.size)
+        shapes = Evaluator(constants.graph, shape_of=maps.shape)
+    return dataclasses.replace(
+        settings, box_coder_scales=decoder.scales, default_boxes=default_boxes(constants, shapes, decoder)
+    )
+
+
+def _with_suppression(constants: Constants, settings: Settings) -> Settings:
+    found = find_suppression(constants, settings.num_classes)
+    if found is None:
+        return settings
+    if settings.score_converter is None:
+        settings = dataclasses.replace(settings, score_converter="identity", logit_scale=1.0)
+    return dataclasses.replace(
+        settings,
+        iou_threshold=found.iou_threshold,
+        score_threshold=found.score_threshold,
+        max_per_class=found.max_per_class,
+        max_total=found.max_total,
+        unsupported=(*settings.unsupported, *found.unsupported),
+    )

@@ -1,0 +1,117 @@
+"""TensorProto -> numpy, without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.errors import ModelError
+
+Array = npt.NDArray[Any]
+
+DTYPES: dict[int, str] = {
+    pb.DT_FLOAT: "<f4",
+    pb.DT_DOUBLE: "<f8",
+    pb.DT_HALF: "<f2",
+    pb.DT_INT8: "<i1",
+    pb.DT_INT16: "<i2",
+    pb.DT_INT32: "<i4",
+    pb.DT_INT64: "<i8",
+    pb.DT_UINT8: "<u1",
+    pb.DT_UINT16: "<u2",
+    pb.DT_UINT32: "<u4",
+    pb.DT_UINT64: "<u8",
+    pb.DT_BOOL: "?",
+}
+_LISTS: dict[int, str] = {
+    pb.DT_FLOAT: "float_val",
+    pb.DT_DOUBLE: "double_val",
+    pb.DT_HALF: "half_val",
+    pb.DT_BFLOAT16: "half_val",
+    pb.DT_INT8: "int_val",
+    pb.DT_INT16: "int_val",
+    pb.DT_INT32: "int_val",
+    pb.DT_UINT8: "int_val",
+    pb.DT_UINT16: "int_val",
+    pb.DT_INT64: "int64_val",
+    pb.DT_BOOL: "bool_val",
+    pb.DT_UINT32: "uint32_val",
+    pb.DT_UINT64: "uint64_val",
+}
+
+MAX_ELEMENTS = 1 << 28
+"""No tensor of a detector comes near this; a shape beyond it is a damaged or hostile file."""
+
+
+def dtype_name(dtype: int) -> str:
+    """TensorFlow's name of a type number, for messages."""
+    return pb.DataType.Name(dtype) if dtype in pb.DataType.values() else f"type {dtype}"
+
+
+def static_shape(proto: pb.TensorShapeProto) -> tuple[int, ...] | None:
+    """The sizes, -1 for an unknown one; None when the rank is unknown."""
+    return None if proto.unknown_rank else tuple(dim.size for dim in proto.dim)
+
+
+def to_array(proto: pb.TensorProto, name: str) -> Array:
+    """The values of a constant, read-only where no copy was needed.
+
+    bfloat16 becomes float32, which holds every bfloat16 exactly.
+
+    Args:
+        proto: the constant.
+        name: its node, for messages.
+
+    Raises:
+        ModelError: a type that holds no numbers, or a byte count that does not fit the shape.
+
+    Source: tensorflow/core/framework/tensor.proto; `MakeNdarray` in tensorflow/python/framework/tensor_util.py.
+    """
+    shape = static_shape(proto.tensor_shape)
+    dtype = proto.dtype
+    if dtype not in _LISTS:
+        raise ModelError(f"the constant {name} has the type {dtype_name(dtype)}, which holds no numbers")
+    if shape is None or any(size < 0 for size in shape):
+        raise ModelError(f"the constant {name} has no definite shape")
+    count = math.prod(shape)
+    if count > MAX_ELEMENTS:
+        raise ModelError(f"the constant {name} claims {count} elements; the file is damaged")
+    stored = np.dtype("<u2" if dtype == pb.DT_BFLOAT16 else DTYPES[dtype])
+    if proto.tensor_content:
+        values = _from_bytes(proto.tensor_content, stored, count, name)
+    else:
+        values = _from_list(getattr(proto, _LISTS[dtype]), stored, count, name, bits=_LISTS[dtype] == "half_val")
+    if dtype == pb.DT_BFLOAT16:
+        values = (values.astype("<u4") << 16).view("<f4")
+    return values.reshape(shape)
+
+
+def _from_bytes(content: bytes, stored: np.dtype[Any], count: int, name: str) -> Array:
+    if len(content) != count * stored.itemsize:
+        raise ModelError(
+            f"the constant {name} holds {len(content)} bytes where its shape asks for {count * stored.itemsize}"
+        )
+    return np.frombuffer(content, stored)
+
+
+def _from_list(listed: Any, stored: np.dtype[Any], count: int, name: str, *, bits: bool) -> Array:
+    """The *_val lists; a shorter list means that its last value is repeated, an empty one all zeros."""
+    given = len(listed)
+    if given > count:
+        raise ModelError(f"the constant {name} lists {given} values where its shape asks for {count}")
+    if given == 0:
+        return np.zeros(count, stored)
+    try:
+        values = np.array(listed, np.uint16).view(stored) if bits else np.array(listed, stored)
+    except (OverflowError, ValueError) as error:
+        raise ModelError(f"the constant {name} lists a value outside its type: {error}") from error
+    if given < count:
+        full = np.empty(count, stored)
+        full[:given] = values
+        full[given:] = values[-1]
+        return full
+    return values

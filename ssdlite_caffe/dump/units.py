@@ -1,0 +1,213 @@
+"""The convolutions of a graph, each with what follows it up to its activation.
+
+Every Conv2D and DepthwiseConv2dNative is walked forward, op by op, so that the form a BatchNorm has in the graph is
+found and not guessed from names. Names only say which part of the detector a convolution is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssdlite_caffe.dump.activation import Found, activation_at
+from ssdlite_caffe.dump.affine import (
+    BatchNormParts,
+    Constants,
+    Step,
+    batch_norm_of,
+    lone_bias,
+    scale_and_offset,
+    step_at,
+)
+from ssdlite_caffe.dump.evaluate import NotConstantError
+from ssdlite_caffe.dump.graph import Graph, Node, Ref
+from ssdlite_caffe.dump.model import ConvUnit, FloatArray
+from ssdlite_caffe.dump.windows import window_padding
+from ssdlite_caffe.errors import ModelError
+
+CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
+
+
+@dataclass(frozen=True)
+class Units:
+    """The convolutions of a graph.
+
+    Attributes:
+        units: in file order.
+        tensors: their parts by name.
+        ends: scope -> the output behind the last affine op, where the activation (or the rest of the graph) begins.
+    """
+
+    units: tuple[ConvUnit, ...]
+    tensors: dict[str, FloatArray]
+    ends: dict[str, Ref]
+
+
+_KERNEL_NAME = re.compile(r"^(?P<scope>.+)/(?:weights|depthwise_weights|kernel|depthwise_kernel)(?:/read|/quant)?$")
+_NODE_TAIL = re.compile(r"/(?:BatchNorm/.*|Conv2D(?:_\d+)?|convolution|depthwise|separable_conv2d(?:/.*)?)$")
+_DETECTOR_PART = re.compile(r"(?:^|/)((?:FeatureExtractor|BoxPredictor_\d+)/.*)$")
+
+
+def strip_prefix(scope: str) -> str:
+    """A scope without what an import or a wrapped function put before it (`import/FeatureExtractor/..`)."""
+    found = _DETECTOR_PART.search(scope)
+    return found.group(1) if found else scope
+
+
+def scope_of(node: Node, kernel: str) -> str:
+    """The variable scope of a convolution: its kernel's, or where that was renamed, its own name without the op."""
+    found = _KERNEL_NAME.match(kernel)
+    scope = found.group("scope") if found else _NODE_TAIL.sub("", node.name)
+    return strip_prefix(scope)
+
+
+def refuse_quantised(graph: Graph) -> None:
+    """Raise ModelError for a graph whose values are rounded to few bits on the way."""
+    for node in graph:
+        if node.op.startswith(("FakeQuant", "Quantize", "Dequantize", "_MklQuantize", "QuantizedConv2D")):
+            count = sum(n for op, n in graph.ops().items() if op == node.op)
+            raise ModelError(
+                f"{graph.source} is a quantised graph: {count} {node.op} nodes, the first {node.name}; "
+                "these have no counterpart in Caffe, so export the detector without quantisation"
+            )
+
+
+def find_units(constants: Constants) -> Units:
+    """Every convolution of a graph.
+
+    Raises:
+        ModelError: a convolution that no MobileNet SSD has: a kernel that is not constant, an unknown activation or
+            data format, one scope for two convolutions.
+    """
+    units: list[ConvUnit] = []
+    tensors: dict[str, FloatArray] = {}
+    nodes: dict[str, str] = {}
+    ends: dict[str, Ref] = {}
+    for node in constants.graph:
+        if node.op not in CONVOLUTIONS:
+            continue
+        unit, found, end = _unit(constants, node)
+        if unit.scope in nodes:
+            raise ModelError(
+                f"{constants.graph.source}: {nodes[unit.scope]} and {node.name} use the same weights "
+                f"({unit.scope}); a detector with shared predictors is not an SSD of the kind read here"
+            )
+        nodes[unit.scope] = node.name
+        ends[unit.scope] = end
+        units.append(unit)
+        tensors.update(found)
+    return Units(tuple(units), tensors, ends)
+
+
+def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatArray], Ref]:
+    if len(node.inputs) != 2:
+        raise ModelError(f"{node.name} ({node.op}) has {len(node.inputs)} inputs where 2 are needed")
+    if node.attr_text("data_format", "NHWC") != "NHWC":
+        raise ModelError(f"{node.name} has the data format {node.attr_text('data_format')}; only NHWC graphs are read")
+    depthwise = node.op == "DepthwiseConv2dNative"
+    kernel = _kernel(constants, node)
+    channels = kernel.shape[2] * kernel.shape[3] if depthwise else kernel.shape[3]
+    scope = scope_of(node, constants.graph.origin(node.inputs[1]).name)
+    steps, end, activation = _follow(constants, node, channels, scope)
+    values, epsilon = _parts(constants, steps, activation, channels)
+    tensors = {f"{scope}/{'depthwise_weights' if depthwise else 'weights'}": kernel}
+    names = {"weights": next(iter(tensors))}
+    for part, value in values.items():
+        names[part] = f"{scope}/biases" if part == "biases" else f"{scope}/BatchNorm/{part}"
+        tensors[names[part]] = value
+    unit = ConvUnit(
+        scope=scope,
+        kind="depthwise" if depthwise else "conv",
+        tensors=names,
+        epsilon=epsilon,
+        stride=_spatial(node, "strides"),
+        dilation=_spatial(node, "dilations"),
+        padding=_padding(constants, node),
+        activation=activation.kind,
+        gate_scale=activation.gate_scale,
+        output=str(activation.end),
+    )
+    return unit, tensors, end
+
+
+def _kernel(constants: Constants, node: Node) -> FloatArray:
+    """HWIO or HWCM, as it stands in the graph; computed kernels in float64 and rounded once."""
+    ref = constants.graph.origin(node.inputs[1])
+    stored = constants.graph[ref].op in ("Const", "VariableV2", "Variable", "VarHandleOp")
+    try:
+        value = (constants.plain if stored else constants.precise).value(ref)
+    except NotConstantError as error:
+        raise ModelError(f"the kernel of {node.name} is not constant: {error}") from error
+    if value.ndim != 4 or value.dtype.kind != "f" or 0 in value.shape:
+        raise ModelError(f"the kernel of {node.name} has the shape {value.shape} and type {value.dtype}")
+    return np.ascontiguousarray(value, np.float32)
+
+
+def _spatial(node: Node, attribute: str) -> tuple[int, int]:
+    values = node.attr_ints(attribute, (1, 1, 1, 1))
+    if len(values) != 4 or values[0] != 1 or values[3] != 1 or min(values) < 1:
+        raise ModelError(f"{node.name} has the {attribute} {list(values)}; only height and width can be stepped")
+    return values[1], values[2]
+
+
+def _padding(constants: Constants, node: Node) -> str | tuple[int, int, int, int]:
+    """The convolution's own padding, or the zeros of a Pad before it."""
+    padding = window_padding(node)
+    if padding is None:
+        raise ModelError(f"{node.name} has the padding {node.attr_text('padding') or 'none'}, which is not known")
+    source = constants.graph[constants.graph.origin(node.inputs[0])]
+    if source.op in ("SpaceToBatchND", "MirrorPad"):
+        raise ModelError(f"{node.name} reads {source.name} ({source.op}), which has no counterpart here")
+    if source.op not in ("Pad", "PadV2"):
+        return padding
+    amounts = constants.plain.get(source.inputs[1])
+    filler = constants.plain.scalar(source.inputs[2]) if len(source.inputs) > 2 else 0.0
+    if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any() or filler != 0.0 or padding != "VALID":
+        raise ModelError(f"{node.name} reads {source.name} ({source.op}), which is no plain padding with zeros")
+    return int(amounts[1, 0]), int(amounts[1, 1]), int(amounts[2, 0]), int(amounts[2, 1])
+
+
+def _follow(constants: Constants, node: Node, channels: int, scope: str) -> tuple[list[Step], Ref, Found]:
+    """The affine ops behind a convolution, the last one's output, and the activation behind it."""
+    steps: list[Step] = []
+    ref = Ref(node.name)
+    for _ in range(64):
+        found = activation_at(constants, ref, scope)
+        if found is not None:
+            return steps, ref, found
+        (use,) = constants.graph.uses(ref)
+        step = step_at(constants, use, channels)
+        if step is None:
+            break
+        steps.append(step)
+        ref = use.node.ref
+    return steps, ref, Found("none", ref)
+
+
+def _parts(
+    constants: Constants, steps: list[Step], activation: Found, channels: int
+) -> tuple[dict[str, FloatArray], float | None]:
+    """Parts of a ConvUnit by name, and the BatchNorm's epsilon."""
+    if activation.shift == 0:
+        if not steps:
+            return {}, None
+        bias = lone_bias(constants, steps, channels)
+        if bias is not None:
+            return {"biases": bias}, None
+        single = steps[0] if len(steps) == 1 else None
+        parts = single if isinstance(single, BatchNormParts) else batch_norm_of(constants, steps, channels)
+        if parts is not None:
+            return _named(parts), parts.epsilon
+    scale, offset = scale_and_offset(constants, steps, channels)
+    offset = offset + activation.shift
+    if np.all(scale == 1):
+        return {"biases": offset.astype(np.float32)}, None
+    return {"scale": scale.astype(np.float32), "offset": offset.astype(np.float32)}, None
+
+
+def _named(parts: BatchNormParts) -> dict[str, FloatArray]:
+    named = {"gamma": parts.gamma, "beta": parts.beta}
+    present = {name: value for name, value in named.items() if value is not None}
+    return {**present, "moving_mean": parts.moving_mean, "moving_variance": parts.moving_variance}

@@ -1,0 +1,229 @@
+"""ArchSpec -> NetDesc: the body from the family's table, then extra layers and predictors, or a classifier's end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter
+from ssdlite_caffe.gen_model.blocks import Chain, describe_conv
+from ssdlite_caffe.gen_model.default_boxes import prior_box_for, ssd_boxes
+from ssdlite_caffe.gen_model.families import InvertedResidual, family
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, GlobalPoolDesc, NetDesc, Role
+from ssdlite_caffe.gen_model.rounding import truncate
+
+EXTRA_DEPTHS = (512, 256, 256, 128)
+"""Channels of feature maps 2..5 before the width multiplier: layer_depth in the OD API's feature extractors."""
+
+NUM_MAPS = 2 + len(EXTRA_DEPTHS)
+LEAST_INPUT = 33
+"""The extractors refuse smaller pictures (check_min_image_dim)."""
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """A blob that predictors look at."""
+
+    blob: str
+    channels: int
+    size: tuple[int, int]
+
+
+def build(arch: ArchSpec) -> NetDesc:
+    """Decide every layer and number of a net.
+
+    Raises:
+        ArchError: the parts of `arch` do not fit together, or the input is too small for the family.
+    """
+    return _classifier(arch) if arch.classifier else _detector(arch)
+
+
+def default_arch(
+    name: Family,
+    num_classes: int,
+    *,
+    input_size: tuple[int, int] | None = None,
+    head: HeadKind = "ssdlite",
+    width_multiplier: float = 1.0,
+    classifier: bool = False,
+    boxes: tuple[CellBoxes, ...] | None = None,
+    score_converter: ScoreConverter = "sigmoid",
+    nms: Nms | None = None,
+) -> ArchSpec:
+    """The zoo's settings for a family, where the arguments say nothing else.
+
+    Detectors: 300x300 (V1, V2) or 320x320 (V3), min_depth 16, scales 0.2 to 0.95. Classifiers: 224x224, min_depth 8.
+    """
+    side = 224 if classifier else family(name).input_size
+    size = input_size or (side, side)
+    return ArchSpec(
+        family=name,
+        num_classes=num_classes,
+        input_size=size,
+        head=head,
+        width_multiplier=width_multiplier,
+        min_depth=8 if classifier else 16,
+        classifier=classifier,
+        boxes=() if classifier else (ssd_boxes(size) if boxes is None else boxes),
+        score_converter=score_converter,
+        nms=nms or Nms(),
+    )
+
+
+def _detector(arch: ArchSpec) -> NetDesc:
+    if min(arch.input_size) < LEAST_INPUT:
+        raise ArchError(
+            f"an input of {arch.input_size[0]}x{arch.input_size[1]} is too small for a detector: "
+            f"the least is {LEAST_INPUT} pixels a side"
+        )
+    if len(arch.boxes) != NUM_MAPS:
+        raise ArchError(
+            f"default boxes for {len(arch.boxes)} feature maps, but a {arch.family} detector has {NUM_MAPS}"
+        )
+    if arch.head_kernel < 1 or (arch.head == "ssdlite" and arch.head_kernel == 1):
+        raise ArchError(f"a predictor kernel of {arch.head_kernel} does not go with {arch.head} heads")
+    chain, first = _body(arch)
+    taps = [first, _tap(chain)]
+    for index, depth in enumerate(EXTRA_DEPTHS, start=2):
+        taps.append(_extra(chain, index, depth))
+    maps = tuple(_feature_map(arch, tap, index) for index, tap in enumerate(taps))
+    title = family(arch.family).title + ("-SSDLite" if arch.head == "ssdlite" else "-SSD")
+    return NetDesc(title, arch, tuple(chain.sections), maps)
+
+
+def _classifier(arch: ArchSpec) -> NetDesc:
+    table = family(arch.family)
+    if arch.boxes:
+        raise ArchError("a classifier has no default boxes")
+    if table.pooled and arch.input_size[0] != arch.input_size[1]:
+        # Slim pools such maps with a fixed 7x7 window before the next convolution, not over the whole map.
+        raise ArchError(
+            f"a {arch.family} classifier takes square inputs, not {arch.input_size[0]}x{arch.input_size[1]}"
+        )
+    chain, _ = _body(arch)
+    chain.add(GlobalPoolDesc("pool", chain.blob, "pool", chain.channels, chain.size), chain.channels, (1, 1))
+    if table.pooled:
+        chain.conv_row(table.pooled, "last", keep_width=True)
+    chain.conv("fc", "Logits/Conv2d_1c_1x1", "classifier", out=arch.num_classes, activation="none", batch_norm=False)
+    chain.end_section("classifier: mean over the map, then logits")
+    return NetDesc(table.title, arch, tuple(chain.sections), ())
+
+
+def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
+    """The backbone, and the first feature map inside it."""
+    table = family(arch.family)
+    rows = table.classifier if arch.classifier else table.detector
+    chain = Chain(arch, table)
+    first: _Tap | None = None
+    chain.conv_row(rows.stem, "stem")
+    chain.end_section(f"{rows.stem.caffe}: stem, stride {rows.stem.stride}")
+    for number, row in enumerate(rows.blocks):
+        if isinstance(row, InvertedResidual):
+            chain.inverted_residual(row, number)
+            node = chain.sections[-1].nodes[0]
+            assert isinstance(node, ConvDesc)
+        else:
+            chain.separable(row, number + 1)
+            node = chain.sections[-1].nodes[-1]
+            assert isinstance(node, ConvDesc)
+        if number == table.first_map:
+            first = _Tap(node.top, node.num_output, node.out_size)
+    if rows.last is not None:
+        # Slim's finegrain_classification_mode, as the public narrow classifiers have it: see `Family.pooled` for V3.
+        chain.conv_row(rows.last, "last", keep_width=arch.classifier and table.pooled is None)
+        chain.end_section(f"{rows.last.caffe}: last 1x1")
+    assert first is not None
+    return chain, first
+
+
+def _tap(chain: Chain) -> _Tap:
+    return _Tap(chain.blob, chain.channels, chain.size)
+
+
+def _extra(chain: Chain, index: int, channels: int) -> _Tap:
+    """The two layers that lead to feature map `index`: 1x1, then 3x3 with stride 2.
+
+    Source: multi_resolution_feature_maps in the OD API's feature_map_generators.py; scopes hold the final depth.
+    """
+    arch, table = chain.arch, chain.family
+    multiplier, least = arch.width_multiplier, arch.min_depth
+    half, full = truncate(channels // 2 * multiplier, least), truncate(channels * multiplier, least)
+    names = [table.extra_caffe.format(part=part, index=index, number=index + 12) for part in (1, 2)]
+    activation = arch.extra_activation
+    squeeze_tf = f"{table.extra_tf}_1_Conv2d_{index}_1x1_{half}"
+    stride_tf = f"{table.extra_tf}_2_Conv2d_{index}_3x3_s2_{full}"
+    chain.conv(names[0], squeeze_tf, "extra", out=half, activation=activation)
+    if arch.head == "ssdlite":
+        chain.conv(
+            f"{names[1]}/depthwise", f"{stride_tf}_depthwise", "extra", kernel=3, stride=2, activation=activation
+        )
+        chain.conv(names[1], stride_tf, "extra", out=full, activation=activation)
+    else:
+        chain.conv(names[1], stride_tf, "extra", out=full, kernel=3, stride=2, activation=activation)
+    chain.end_section(f"{names[1]}: extra layer")
+    return _tap(chain)
+
+
+def _feature_map(arch: ArchSpec, tap: _Tap, index: int) -> FeatureMapDesc:
+    sizes = arch.boxes[index].sizes
+    return FeatureMapDesc(
+        blob=tap.blob,
+        index=index,
+        channels=tap.channels,
+        size=tap.size,
+        tf_boxes=sizes,
+        prior=prior_box_for(arch.boxes[index], arch.input_size, arch.variances),
+        loc=_predictor(arch, tap, index, "loc", 4 * len(sizes)),
+        conf=_predictor(arch, tap, index, "conf", arch.num_classes * len(sizes)),
+    )
+
+
+_PREDICTORS: dict[str, tuple[str, Role]] = {
+    "loc": ("BoxEncodingPredictor", "box_predictor"),
+    "conf": ("ClassPredictor", "class_predictor"),
+}
+
+
+def _predictor(arch: ArchSpec, tap: _Tap, index: int, kind: str, out: int) -> tuple[ConvDesc, ...]:
+    """One head of one map. Source: box_head.py and class_head.py in the OD API's predictors/heads: always SAME."""
+    tf, role = _PREDICTORS[kind]
+    name, scope = f"{tap.blob}_mbox_{kind}", f"BoxPredictor_{index}/{tf}"
+    whole = describe_conv(
+        arch,
+        name,
+        scope,
+        role,
+        bottom=tap.blob,
+        in_channels=tap.channels,
+        in_size=tap.size,
+        out=out,
+        kernel=arch.head_kernel,
+        activation="none",
+        batch_norm=False,
+    )
+    if arch.head == "ssd":
+        return (whole,)
+    depthwise = replace(
+        whole,
+        name=f"{name}/depthwise",
+        tf_scope=f"{scope}_depthwise",
+        role="head_depthwise",
+        num_output=tap.channels,
+        group=tap.channels,
+        batch_norm=True,
+        activation=arch.extra_activation,
+    )
+    pointwise = describe_conv(
+        arch,
+        name,
+        scope,
+        role,
+        bottom=depthwise.top,
+        in_channels=tap.channels,
+        in_size=tap.size,
+        out=out,
+        kernel=1,
+        activation="none",
+        batch_norm=False,
+    )
+    return (depthwise, pointwise)

@@ -1,0 +1,311 @@
+"""The command `gen`, one definition for `ssdlite-caffe gen` and `python -m ssdlite_caffe.gen_model`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter
+from ssdlite_caffe.gen_model.options import (
+    BoxOptions,
+    OptionsError,
+    Version,
+    arch_from_options,
+    parse_numbers,
+    parse_size,
+    spelling_from_options,
+)
+from ssdlite_caffe.gen_model.spelling import (
+    ActivationSpelling,
+    BatchNormSpelling,
+    DataPaths,
+    DepthwiseSpelling,
+    Engine,
+    PaddingSpelling,
+    Stage,
+)
+
+_T = TypeVar("_T")
+_NET, _SPELLING, _BOXES, _FILES = "Net", "Spelling", "Boxes and scores", "Files"
+
+
+def _as_usage_error(function: Callable[..., _T]) -> Callable[..., _T]:
+    """An OptionsError is the command line's fault: exit status 2."""
+
+    @functools.wraps(function)
+    def checked(*args: object, **kwargs: object) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except OptionsError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return checked
+
+
+def _size(text: str | None) -> str | None:
+    if text is not None:
+        _as_usage_error(parse_size)(text)
+    return text
+
+
+def _numbers(text: str | None) -> str | None:
+    if text is not None:
+        _as_usage_error(parse_numbers)(text)
+    return text
+
+
+def gen(
+    class_num: Annotated[
+        int,
+        typer.Option("-c", "--class-num", help="Number of classes, background included.", rich_help_panel=_NET),
+    ],
+    stage: Annotated[
+        Stage,
+        typer.Option(
+            "-s", "--stage", help="headless ends at mbox_loc, mbox_conf, mbox_priorbox.", rich_help_panel=_NET
+        ),
+    ] = "deploy",
+    version: Annotated[Version, typer.Option("-v", "--version", help="MobileNet version.", rich_help_panel=_NET)] = "2",
+    head: Annotated[
+        HeadKind | None,
+        typer.Option("-t", "--type", help="Extra layers and predictors.", show_default="ssdlite", rich_help_panel=_NET),
+    ] = None,
+    classifier: Annotated[
+        bool, typer.Option("--classifier", help="The ImageNet net in place of the detector.", rich_help_panel=_NET)
+    ] = False,
+    size: Annotated[
+        float, typer.Option("--size", help="Width multiplier, rounded as in TensorFlow.", rich_help_panel=_NET)
+    ] = 1.0,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="N|HxW",
+            callback=_size,
+            help="Input in pixels, height x width.",
+            show_default="300; version 3: 320; classifier: 224",
+            rich_help_panel=_NET,
+        ),
+    ] = None,
+    explicit_padding: Annotated[
+        bool,
+        typer.Option("--explicit-padding", help="TensorFlow's use_explicit_padding.", rich_help_panel=_NET),
+    ] = False,
+    head_kernel: Annotated[
+        int | None,
+        typer.Option("--head-kernel", help="Kernel of the predictors.", show_default="3", rich_help_panel=_NET),
+    ] = None,
+    eps: Annotated[
+        float | None, typer.Option("--eps", help="BatchNorm's epsilon.", show_default="0.001", rich_help_panel=_NET)
+    ] = None,
+    activation: Annotated[
+        ActivationSpelling | None,
+        typer.Option(
+            "--activation",
+            help="Layers for ReLU6; stock: what every Caffe has; relu is not exact.",
+            show_default="relu6",
+            rich_help_panel=_SPELLING,
+        ),
+    ] = None,
+    padding: Annotated[
+        PaddingSpelling | None,
+        typer.Option(
+            "--padding",
+            help="Spelling of TensorFlow's SAME; symmetric is not exact.",
+            show_default="exact",
+            rich_help_panel=_SPELLING,
+        ),
+    ] = None,
+    batch_norm: Annotated[
+        BatchNormSpelling | None,
+        typer.Option("--bn", help="BatchNorm layers, or folded.", show_default="keep", rich_help_panel=_SPELLING),
+    ] = None,
+    depthwise: Annotated[
+        DepthwiseSpelling,
+        typer.Option("--depthwise", help="Layer type of depthwise convolutions.", rich_help_panel=_SPELLING),
+    ] = "Convolution",
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="Engine of depthwise convolutions.", rich_help_panel=_SPELLING)
+    ] = "DEFAULT",
+    relu6: Annotated[
+        bool, typer.Option("--relu6", help="Same as --activation relu6.", rich_help_panel=_SPELLING)
+    ] = False,
+    tfpad: Annotated[
+        bool, typer.Option("--tfpad", help="Padding as TensorFlow's, the default.", rich_help_panel=_SPELLING)
+    ] = False,
+    nobn: Annotated[bool, typer.Option("--nobn", help="Same as --bn fold.", rich_help_panel=_SPELLING)] = False,
+    scores: Annotated[
+        ScoreConverter | None,
+        typer.Option("--scores", help="Scores from logits.", show_default="sigmoid", rich_help_panel=_BOXES),
+    ] = None,
+    min_scale: Annotated[
+        float | None,
+        typer.Option("--min-scale", help="Scale of the first map's boxes.", show_default="0.2", rich_help_panel=_BOXES),
+    ] = None,
+    max_scale: Annotated[
+        float | None,
+        typer.Option("--max-scale", help="Scale of the last map's boxes.", show_default="0.95", rich_help_panel=_BOXES),
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            "--scales",
+            metavar="A,B,...",
+            callback=_numbers,
+            help="Scale of each map's boxes, in place of the two above.",
+            rich_help_panel=_BOXES,
+        ),
+    ] = None,
+    aspect_ratios: Annotated[
+        str | None,
+        typer.Option(
+            "--aspect-ratios",
+            metavar="A,B,...",
+            callback=_numbers,
+            help="Width / height of the boxes.",
+            show_default="1,2,0.5,3,0.3333",
+            rich_help_panel=_BOXES,
+        ),
+    ] = None,
+    interpolated_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--interpolated-ratio",
+            help="Ratio of the box between this map's scale and the next one's; 0 for none.",
+            show_default="1",
+            rich_help_panel=_BOXES,
+        ),
+    ] = None,
+    reduce_lowest: Annotated[
+        bool | None,
+        typer.Option(
+            "--reduce-lowest/--no-reduce-lowest",
+            help="Three boxes on the first map.",
+            show_default="reduce-lowest",
+            rich_help_panel=_BOXES,
+        ),
+    ] = None,
+    variances: Annotated[
+        str | None,
+        typer.Option(
+            "--variances",
+            metavar="X,Y,W,H",
+            callback=_numbers,
+            help="Of the box coder.",
+            show_default="0.1,0.1,0.2,0.2",
+            rich_help_panel=_BOXES,
+        ),
+    ] = None,
+    nms_threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--nms-threshold", help="IoU above which NMS suppresses.", show_default="0.6", rich_help_panel=_BOXES
+        ),
+    ] = None,
+    confidence_threshold: Annotated[
+        float | None,
+        typer.Option("--confidence-threshold", help="Least score.", show_default="1e-8", rich_help_panel=_BOXES),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", help="Candidates a class before NMS.", show_default="all", rich_help_panel=_BOXES),
+    ] = None,
+    keep_top_k: Annotated[
+        int | None,
+        typer.Option("--keep-top-k", help="Detections an image.", show_default="100", rich_help_panel=_BOXES),
+    ] = None,
+    lmdb: Annotated[
+        str,
+        typer.Option(
+            "-d",
+            "--lmdb",
+            help="Pictures of train and test nets.",
+            show_default="trainval_lmdb, test_lmdb",
+            rich_help_panel=_FILES,
+        ),
+    ] = "",
+    label_map: Annotated[
+        str, typer.Option("-l", "--label-map", help="Label map of train and test nets.", rich_help_panel=_FILES)
+    ] = "labelmap.prototxt",
+    name_size_file: Annotated[
+        str,
+        typer.Option(
+            "--name-size-file",
+            help="Names and sizes of the test pictures, for evaluation in pixels.",
+            show_default=False,
+            rich_help_panel=_FILES,
+        ),
+    ] = "",
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=0,
+            help="Pictures a step.",
+            show_default="train 24, test 8",
+            rich_help_panel=_FILES,
+        ),
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File to write in place of stdout.", rich_help_panel=_FILES),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output file.", rich_help_panel=_FILES)] = False,
+) -> None:
+    """Print the prototxt of a MobileNet SSDLite or SSD detector, or of a MobileNet classifier."""
+    boxes = BoxOptions(
+        min_scale=min_scale,
+        max_scale=max_scale,
+        scales=_listed(scales),
+        aspect_ratios=_listed(aspect_ratios),
+        interpolated_ratio=interpolated_ratio,
+        reduce_lowest=reduce_lowest,
+        variances=_listed(variances),
+        scores=scores,
+        nms_threshold=nms_threshold,
+        confidence_threshold=confidence_threshold,
+        top_k=top_k,
+        keep_top_k=keep_top_k,
+        head_kernel=head_kernel,
+    )
+    arch = _as_usage_error(arch_from_options)(
+        version,
+        class_num,
+        head=head,
+        classifier=classifier,
+        width_multiplier=size,
+        input_size=None if input_size is None else parse_size(input_size),
+        epsilon=eps,
+        explicit_padding=explicit_padding,
+        boxes=boxes,
+    )
+    spelling = _as_usage_error(spelling_from_options)(
+        activation=activation,
+        padding=padding,
+        batch_norm=batch_norm,
+        depthwise=depthwise,
+        engine=engine,
+        relu6=relu6,
+        tfpad=tfpad,
+        nobn=nobn,
+    )
+    # jinja2 is loaded here, not where --help would wait for it
+    from ssdlite_caffe.gen_model.build import build
+    from ssdlite_caffe.gen_model.render import render
+
+    text = render(build(arch), spelling, stage, DataPaths(lmdb, label_map, name_size_file, batch_size))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        from ssdlite_caffe.files import write_text
+
+        write_text(output, text, force=force)
+
+
+def _listed(text: str | None) -> tuple[float, ...] | None:
+    return None if text is None else parse_numbers(text)

@@ -1,0 +1,277 @@
+"""Default boxes: TensorFlow's, and Caffe's PriorBox layers that stand for them.
+
+Both put boxes at the cell centres (x + 0.5) / width, (y + 0.5) / height, so a TensorFlow box differs from its Caffe
+partner in shape only, and that difference folds into the predictor's weights exactly. What a PriorBox has to get
+right is the number of boxes; the shapes are chosen as near as its parameters allow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.arch import CellBoxes
+from ssdlite_caffe.gen_model.netdesc import NetDesc, PriorBoxDesc
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+ASPECT_RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
+"""Of the zoo's configs, which write 0.3333."""
+
+_NEAR = 1e-3
+"""Boxes whose scales or ratios differ by less, relatively, count as one: they share a natural PriorBox."""
+
+_APART = 1e-3
+"""Ratios of one PriorBox are kept this far from each other and from 1: Caffe drops those within 1e-6 as doubles."""
+
+
+def ssd_boxes(
+    input_size: tuple[int, int],
+    *,
+    num_layers: int = 6,
+    min_scale: float = 0.2,
+    max_scale: float = 0.95,
+    scales: Sequence[float] = (),
+    aspect_ratios: Sequence[float] = ASPECT_RATIOS,
+    interpolated_ratio: float = 1.0,
+    reduce_lowest: bool = True,
+    base_anchor: tuple[float, float] = (1.0, 1.0),
+) -> tuple[CellBoxes, ...]:
+    """The boxes of the OD API's ssd_anchor_generator.
+
+    Scales are fractions of the input's shorter side, so that a box of ratio 1 is square in pixels.
+
+    Args:
+        input_size: (height, width).
+        num_layers: feature maps.
+        min_scale: of the first map; with equal steps to the last.
+        max_scale: of the last map.
+        scales: one a map; replaces min_scale and max_scale where given.
+        aspect_ratios: width / height.
+        interpolated_ratio: ratio of one more box, of scale sqrt(this map's * next map's); 0 for none.
+        reduce_lowest: three boxes on the first map: (0.1, ratio 1), (scale, 2), (scale, 1/2).
+        base_anchor: (height, width) by which every box is multiplied.
+
+    Raises:
+        ArchError: a scale or ratio is not positive, or the counts differ.
+
+    Source: create_ssd_anchors and MultipleGridAnchorGenerator._generate in multiple_grid_anchor_generator.py.
+    """
+    if scales and len(scales) != num_layers:
+        raise ArchError(f"{len(scales)} anchor scales for {num_layers} feature maps")
+    step = (max_scale - min_scale) / (num_layers - 1) if num_layers > 1 else 0.0
+    ladder = [*(scales or (min_scale + step * i for i in range(num_layers))), 1.0]
+    bad = [v for v in (*ladder, *aspect_ratios) if not (math.isfinite(v) and v > 0)]
+    if bad or not (math.isfinite(interpolated_ratio) and interpolated_ratio >= 0):
+        raise ArchError(f"anchor scales and ratios are positive, not {(bad or [interpolated_ratio])[0]}")
+    cells = []
+    for layer, (scale, following) in enumerate(itertools.pairwise(ladder)):
+        if layer == 0 and reduce_lowest:
+            specs = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]
+        else:
+            specs = [(scale, ratio) for ratio in aspect_ratios]
+            if interpolated_ratio > 0:
+                specs.append((math.sqrt(scale * following), interpolated_ratio))
+        cells.append(CellBoxes(tuple(_box(input_size, base_anchor, scale, ratio) for scale, ratio in specs)))
+    return tuple(cells)
+
+
+def _box(input_size: tuple[int, int], base: tuple[float, float], scale: float, ratio: float) -> tuple[float, float]:
+    height, width = input_size
+    short, root = min(height, width), math.sqrt(ratio)
+    return scale / root * base[0] * (short / height), scale * root * base[1] * (short / width)
+
+
+class Anchors(Protocol):
+    """The fields of pipeline.config's ssd_anchor_generator, by its names."""
+
+    @property
+    def num_layers(self) -> int:
+        """Feature maps."""
+
+    @property
+    def min_scale(self) -> float:
+        """Of the first map."""
+
+    @property
+    def max_scale(self) -> float:
+        """Of the last map."""
+
+    @property
+    def scales(self) -> Sequence[float]:
+        """One a map, in place of the two; may be empty."""
+
+    @property
+    def aspect_ratios(self) -> Sequence[float]:
+        """Width / height."""
+
+    @property
+    def interpolated_scale_aspect_ratio(self) -> float:
+        """Of the box between two scales; 0 for none."""
+
+    @property
+    def reduce_boxes_in_lowest_layer(self) -> bool:
+        """Three boxes on the first map."""
+
+    @property
+    def base_anchor_height(self) -> float:
+        """Multiplies every height."""
+
+    @property
+    def base_anchor_width(self) -> float:
+        """Multiplies every width."""
+
+    @property
+    def height_stride(self) -> Sequence[int]:
+        """Pixels from cell to cell, one a map; empty: the input divided by the map."""
+
+    @property
+    def width_stride(self) -> Sequence[int]:
+        """The same across."""
+
+    @property
+    def height_offset(self) -> Sequence[int]:
+        """Pixels to the first cell's centre, one a map; empty: half a cell."""
+
+    @property
+    def width_offset(self) -> Sequence[int]:
+        """The same across."""
+
+
+def cell_boxes_of_anchors(anchors: Anchors, input_size: tuple[int, int]) -> tuple[CellBoxes, ...]:
+    """The boxes that pipeline.config's ssd_anchor_generator asks for.
+
+    Raises:
+        ArchError: as `ssd_boxes`; or strides or offsets are given, which put boxes beside the cell centres.
+    """
+    if any((anchors.height_stride, anchors.width_stride, anchors.height_offset, anchors.width_offset)):
+        raise ArchError("the anchors have strides or offsets of their own; PriorBox layers of an SSD are made without")
+    return ssd_boxes(
+        input_size,
+        num_layers=anchors.num_layers,
+        min_scale=anchors.min_scale,
+        max_scale=anchors.max_scale,
+        scales=anchors.scales,
+        aspect_ratios=anchors.aspect_ratios,
+        interpolated_ratio=anchors.interpolated_scale_aspect_ratio,
+        reduce_lowest=anchors.reduce_boxes_in_lowest_layer,
+        base_anchor=(anchors.base_anchor_height, anchors.base_anchor_width),
+    )
+
+
+def prior_box_for(
+    cell: CellBoxes, input_size: tuple[int, int], variances: tuple[float, float, float, float]
+) -> PriorBoxDesc:
+    """A PriorBox layer with exactly as many boxes a cell as `cell` has, near them in shape.
+
+    Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' spelling: min_size,
+    max_size where there are two squares, each r, flip. Other sets get one min_size and a ratio for each further box.
+    Only one min_size is used because OpenCV's importer reads no second one.
+
+    Raises:
+        ArchError: no boxes, or one without size.
+    """
+    if not cell.sizes:
+        raise ArchError("a feature map without default boxes")
+    if not all(math.isfinite(v) and v > 0 for size in cell.sizes for v in size):
+        raise ArchError("a default box without height or width")
+    height, width = input_size
+    pixels = [(h * height, w * width) for h, w in cell.sizes]
+    shapes = [(math.sqrt(h * w), w / h) for h, w in pixels]
+    return _paired(shapes, variances) or _unpaired(shapes, variances)
+
+
+def _near(a: float, b: float) -> bool:
+    return abs(a - b) <= _NEAR * b
+
+
+def _paired(shapes: list[tuple[float, float]], variances: tuple[float, float, float, float]) -> PriorBoxDesc | None:
+    """min_size, max_size and flipped ratios, or None where the boxes are not of that kind."""
+    squares = [scale for scale, ratio in shapes if _near(ratio, 1.0)]
+    oblong = [(scale, ratio) for scale, ratio in shapes if not _near(ratio, 1.0)]
+    wide = [ratio for _, ratio in oblong if ratio > 1]
+    tall = [1 / ratio for _, ratio in oblong if ratio < 1]
+    scale = oblong[0][0] if oblong else min(squares)
+    if not 1 <= len(squares) <= 2 or len(wide) != len(tall) or not all(_near(s, scale) for s, _ in oblong):
+        return None
+    if not all(_near(w, t) for w, t in zip(sorted(wide), sorted(tall), strict=True)):
+        return None
+    ratios = [_round(ratio) for ratio in wide]
+    if any(_near(a, b) for i, a in enumerate(ratios) for b in ratios[:i]):
+        return None
+    least = _round(scale)
+    most = tuple(_round(larger * larger / scale) for larger in sorted(squares)[1:])
+    if any(size <= least for size in most):
+        return None
+    return PriorBoxDesc((least,), most, tuple(ratios), True, variances)
+
+
+def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, float, float]) -> PriorBoxDesc:
+    """One min_size for the box nearest to a square, one ratio for each other box."""
+    first = min(range(len(shapes)), key=lambda i: abs(math.log(shapes[i][1])))
+    scale = math.exp(sum(math.log(s) for s, _ in shapes) / len(shapes))
+    ratios: list[float] = []
+    for ratio in (ratio for i, (_, ratio) in enumerate(shapes) if i != first):
+        spelled = _round(ratio)
+        while any(abs(spelled - taken) < _APART for taken in (1.0, *ratios)):
+            spelled = _round(spelled + 2 * _APART)
+        ratios.append(spelled)
+    return PriorBoxDesc((_round(scale),), (), tuple(ratios), False, variances)
+
+
+def _round(value: float) -> float:
+    """Six significant digits: what a person would write, far inside what the predictor's fold makes exact."""
+    return float(f"{value:.6g}")
+
+
+def cell_sizes(prior: PriorBoxDesc, input_size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+    """(height, width) of a cell's boxes as fractions of the input, in the order Caffe emits them.
+
+    Source: prior_box_layer.cpp of the SSD branch: for each min_size a square, the square sqrt(min * max) where there
+    is a max_size, then each ratio but 1, followed by its reciprocal under flip; ratios within 1e-6 are dropped.
+    """
+    height, width = input_size
+    ratios = [1.0]
+    for ratio in prior.aspect_ratios:
+        if all(abs(ratio - known) >= 1e-6 for known in ratios):
+            ratios.append(ratio)
+            if prior.flip:
+                ratios.append(1 / ratio)
+    sizes = []
+    for i, least in enumerate(prior.min_sizes):
+        sizes.append((least, least))
+        if prior.max_sizes:
+            middle = math.sqrt(least * prior.max_sizes[i])
+            sizes.append((middle, middle))
+        sizes += [(least / math.sqrt(r), least * math.sqrt(r)) for r in ratios if abs(r - 1) >= 1e-6]
+    return tuple((h / height, w / width) for h, w in sizes)
+
+
+def _grid(size: tuple[int, int], cells: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """(rows * columns * boxes, 4): ymin, xmin, ymax, xmax; rows outermost, then columns, then the boxes of a cell."""
+    import numpy as np
+
+    rows, columns = size
+    y, x = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    centres = np.stack([y, x], axis=-1)[:, :, None, :]
+    half = np.asarray(cells, np.float64)[None, None, :, :] / 2
+    return np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4)
+
+
+def tf_default_boxes(net: NetDesc) -> npt.NDArray[np.float64]:
+    """TensorFlow's default boxes, float64 (N, 4): ymin, xmin, ymax, xmax as fractions, in its predictors' order."""
+    import numpy as np
+
+    return np.concatenate([_grid(m.size, m.tf_boxes) for m in net.feature_maps])
+
+
+def caffe_prior_boxes(
+    prior: PriorBoxDesc, map_size: tuple[int, int], input_size: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """Boxes of a PriorBox layer, float64 (N, 4): xmin, ymin, xmax, ymax as fractions, in Caffe's order."""
+    return _grid(map_size, cell_sizes(prior, input_size))[:, [1, 0, 3, 2]]

@@ -1,0 +1,244 @@
+"""Nodes of a NetDesc -> Caffe layers: padding, BatchNorm and activations in the spelling asked for.
+
+In-place layers are used as in the public nets, but never over values that a later layer, or a backward pass,
+still reads: see `_bounded`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ssdlite_caffe.gen_model.layers import (
+    BatchNorm,
+    Clip,
+    Convolution,
+    Eltwise,
+    Flatten,
+    Gate,
+    GlobalPooling,
+    LayerDesc,
+    Pad,
+    Power,
+    ReLU,
+    ReLU6,
+    Scale,
+    Silence,
+    Slice,
+)
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc
+from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, symmetric_axis
+from ssdlite_caffe.gen_model.spelling import Spelling
+
+_WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
+
+
+@dataclass
+class BodyLowerer:
+    """Makes layers of nodes, and keeps the blobs that nobody reads.
+
+    Attributes:
+        epsilon: of BatchNorm layers.
+        gate_scale: the squeeze-excite gate's constant.
+        train: write learning rates and fillers.
+    """
+
+    spelling: Spelling
+    epsilon: float
+    gate_scale: float
+    train: bool
+    unread: list[str] = field(default_factory=list)
+
+    def node(self, node: NodeDesc) -> list[LayerDesc]:
+        """The layers of one node, in file order."""
+        if isinstance(node, ConvDesc):
+            return self.conv(node)
+        if isinstance(node, AddDesc):
+            return [Eltwise(name=node.name, bottoms=node.bottoms, tops=(node.top,), operation="SUM")]
+        if isinstance(node, GlobalPoolDesc):
+            return [GlobalPooling(name=node.name, bottoms=(node.bottom,), tops=(node.top,))]
+        return _gate(node)
+
+    def silence(self) -> list[LayerDesc]:
+        """One Silence layer for all unread blobs so far, or nothing."""
+        return [Silence(name="silence", bottoms=tuple(self.unread), tops=())] if self.unread else []
+
+    def conv(self, conv: ConvDesc) -> list[LayerDesc]:
+        """A convolution with its padding, BatchNorm and activation."""
+        activation, linear = self._activation(conv)
+        return [*self._padded(conv, linear), *self._batch_norm(conv, linear), *activation]
+
+    def _padded(self, conv: ConvDesc, top: str) -> list[LayerDesc]:
+        """The convolution alone, from `conv.bottom` to `top`, padded as TensorFlow does."""
+        pad = conv.padding
+        rows = (conv.in_size[0], conv.kernel[0], conv.stride[0], pad.top, pad.bottom, conv.dilation[0])
+        columns = (conv.in_size[1], conv.kernel[1], conv.stride[1], pad.left, pad.right, conv.dilation[1])
+        way = self.spelling.padding
+        if pad.symmetric:
+            return [self._convolution(conv, conv.bottom, top, conv.kernel, (pad.top, pad.left))]
+        if way == "exact":
+            high, wide = exact_axis(*rows), exact_axis(*columns)
+            return [self._convolution(conv, conv.bottom, top, (high.kernel, wide.kernel), (high.pad, wide.pad))]
+        if way == "symmetric":
+            return [
+                self._convolution(
+                    conv, conv.bottom, top, conv.kernel, (symmetric_axis(*rows), symmetric_axis(*columns))
+                )
+            ]
+        if way == "pad-layer":
+            padded = f"{conv.name}/pad"
+            return [
+                Pad(
+                    name=padded,
+                    bottoms=(conv.bottom,),
+                    tops=(padded,),
+                    top=pad.top,
+                    bottom=pad.bottom,
+                    left=pad.left,
+                    right=pad.right,
+                ),
+                self._convolution(conv, padded, top, conv.kernel, (0, 0)),
+            ]
+        if way == "tf_pad":
+            assert pad == same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)
+            return [self._convolution(conv, conv.bottom, top, conv.kernel, (0, 0), tf_pad=True)]
+        return self._sliced(conv, top, rows, columns)
+
+    def _sliced(
+        self,
+        conv: ConvDesc,
+        top: str,
+        rows: tuple[int, int, int, int, int, int],
+        columns: tuple[int, int, int, int, int, int],
+    ) -> list[LayerDesc]:
+        """More windows than wanted, then those in excess cut off, rows first."""
+        high, wide = slice_axis(*rows), slice_axis(*columns)
+        blob = f"{conv.name}/pad"
+        layers: list[LayerDesc] = [self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))]
+        cuts = [(axis, suffix, cut) for axis, suffix, cut in ((2, "rows", high), (3, "columns", wide)) if not cut.whole]
+        for last, (axis, suffix, cut) in enumerate(cuts, start=1 - len(cuts)):
+            kept = top if last == 0 else f"{conv.name}/kept_{suffix}"
+            tops, points = [kept], []
+            if cut.drop_before:
+                tops.insert(0, f"{conv.name}/{suffix}_before")
+                points.append(cut.drop_before)
+            if cut.drop_after:
+                tops.append(f"{conv.name}/{suffix}_after")
+                points.append(cut.drop_before + cut.keep)
+            layers.append(
+                Slice(
+                    name=f"{conv.name}/slice_{suffix}",
+                    bottoms=(blob,),
+                    tops=tuple(tops),
+                    axis=axis,
+                    points=tuple(points),
+                )
+            )
+            self.unread += [t for t in tops if t != kept]
+            blob = kept
+        return layers
+
+    def _convolution(
+        self,
+        conv: ConvDesc,
+        bottom: str,
+        top: str,
+        kernel: tuple[int, int],
+        pad: tuple[int, int],
+        *,
+        tf_pad: bool = False,
+    ) -> Convolution:
+        bias = conv.bias or self.spelling.batch_norm == "fold"
+        learning = ((_WEIGHT, _BIAS) if bias else (_WEIGHT,)) if self.train else ()
+        return Convolution(
+            name=conv.name,
+            bottoms=(bottom,),
+            tops=(top,),
+            learning=learning,
+            layer_type=self.spelling.depthwise if conv.depthwise else "Convolution",
+            num_output=conv.num_output,
+            bias_term=bias,
+            kernel=kernel,
+            pad=pad,
+            stride=conv.stride,
+            dilation=conv.dilation,
+            group=conv.group,
+            engine=self.spelling.engine if conv.depthwise else "DEFAULT",
+            tf_pad=tf_pad,
+            fillers=self.train,
+        )
+
+    def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
+        if not conv.batch_norm or self.spelling.batch_norm == "fold":
+            return []
+        return [
+            BatchNorm(
+                name=f"{conv.name}/bn",
+                bottoms=(blob,),
+                tops=(blob,),
+                learning=(_FROZEN,) * 3 if self.train else (),
+                eps=self.epsilon,
+            ),
+            Scale(
+                name=f"{conv.name}/scale",
+                bottoms=(blob,),
+                tops=(blob,),
+                learning=((1.0, 0.0), _BIAS) if self.train else (),
+                fillers=self.train,
+            ),
+        ]
+
+    def _activation(self, conv: ConvDesc) -> tuple[list[LayerDesc], str]:
+        """Layers that end in the blob `conv.top`, and the blob they start from."""
+        kind, top = conv.activation, conv.top
+        if kind == "none":
+            return [], top
+        if kind == "relu" or (kind == "relu6" and self.spelling.activation == "relu"):
+            return [ReLU(name=f"{conv.name}/relu", bottoms=(top,), tops=(top,))], top
+        if kind == "relu6":
+            linear = f"{conv.name}/linear" if self.spelling.activation == "stock" else top
+            return self._bounded(f"{conv.name}/relu", linear, top), linear
+        linear, ramp = f"{conv.name}/linear", f"{conv.name}/ramp"
+        start = f"{conv.name}/shifted" if self._two_blobs else ramp
+        shift = Power(name=f"{conv.name}/shift", bottoms=(linear,), tops=(start,), shift=3.0)
+        layers = [shift, *self._bounded(f"{conv.name}/relu", start, ramp)]
+        if kind == "hard_sigmoid":
+            return [
+                *layers,
+                Power(name=f"{conv.name}/gate", bottoms=(ramp,), tops=(top,), scale=self.gate_scale),
+            ], linear
+        # x * relu6(x + 3) first and * 1/6 last, as TensorFlow rounds; this order also leaves the ramp's blob as
+        # its ReLU6 made it, which the backward passes of both ReLU6 and the product read.
+        product = Eltwise(name=f"{conv.name}/product", bottoms=(linear, ramp), tops=(top,), operation="PROD")
+        return [*layers, product, Power(name=f"{conv.name}/sixth", bottoms=(top,), tops=(top,), scale=1 / 6)], linear
+
+    @property
+    def _two_blobs(self) -> bool:
+        """Whether relu6 inside hard-swish and gate is written with stock layers, which cannot end where they start."""
+        return self.spelling.activation in ("stock", "relu")
+
+    def _bounded(self, name: str, bottom: str, top: str) -> list[LayerDesc]:
+        """relu6 from `bottom` to `top`; the same blob unless it is written with stock layers.
+
+        Stock: 6 - relu(6 - relu(x)). Each ReLU is in place, and the blob it leaves is not written again: its backward
+        pass looks there for the signs. Dropping the upper bound (activation relu) is for plain ReLU6 alone: in a
+        product with x it would be no small error, so hard-swish and gate keep their bound.
+        """
+        if self.spelling.activation == "relu6":
+            return [ReLU6(name=name, bottoms=(bottom,), tops=(top,))]
+        if self.spelling.activation == "clip":
+            return [Clip(name=name, bottoms=(bottom,), tops=(top,), low=0.0, high=6.0)]
+        rest = f"{name}/rest"
+        return [
+            ReLU(name=name, bottoms=(bottom,), tops=(bottom,)),
+            Power(name=rest, bottoms=(bottom,), tops=(rest,), scale=-1.0, shift=6.0),
+            ReLU(name=f"{name}/bound", bottoms=(rest,), tops=(rest,)),
+            Power(name=f"{name}/back", bottoms=(rest,), tops=(top,), scale=-1.0, shift=6.0),
+        ]
+
+
+def _gate(node: GateDesc) -> list[LayerDesc]:
+    flat = f"{node.name}/flat"
+    return [
+        Flatten(name=flat, bottoms=(node.gate,), tops=(flat,)),
+        Gate(name=node.name, bottoms=(node.bottom, flat), tops=(node.top,)),
+    ]

@@ -1,0 +1,163 @@
+"""Text of nets, solvers and label maps: the templates filled with numbers decided elsewhere."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ssdlite_caffe.gen_model.lower import lower
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_PADDING = {
+    "exact": "as TensorFlow's; where it pads one more after than before, the kernel is one larger, its first taps zero",
+    "slice": "as TensorFlow's; where it pads one more after than before, one more window is computed and cut off",
+    "pad-layer": "as TensorFlow's; where it pads one more after than before, by a Pad layer",
+    "tf_pad": "as TensorFlow's; where it pads one more after than before, by tf_pad",
+    "symmetric": "the same on both sides",
+}
+_ACTIVATION = {
+    "relu6": "ReLU6 layers",
+    "clip": "Clip layers for ReLU6",
+    "stock": "ReLU6 written as ReLU and Power",
+    "relu": "ReLU for ReLU6",
+}
+_BATCH_NORM = {"keep": "BatchNorm and Scale layers", "fold": "folded into the convolutions"}
+_INEXACT_PADDING = "TensorFlow pads one more after than before, this net the same on both sides"
+_INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
+
+
+class LabelEntry(Protocol):
+    """One class of a label map."""
+
+    @property
+    def name(self) -> str:
+        """What detections of the class are called in files."""
+
+    @property
+    def id(self) -> int:
+        """Its channel in the class predictors; 0 is background."""
+
+    @property
+    def display_name(self) -> str:
+        """What people read."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the comment on top of a net says."""
+
+    classes: str
+    input: str
+    width: str
+    mean: float
+    scale: float
+    padding: str
+    activation: str
+    batch_norm: str
+    inexact: tuple[str, ...]
+    classifier: bool
+    score_converter: str
+    per_box: int
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Settings of Caffe's solver; `steps` are the iterations at which the rate is multiplied by `gamma`."""
+
+    train_net: str
+    test_net: str = ""
+    test_iter: int = 0
+    test_interval: int = 10000
+    base_lr: float = 0.0005
+    gamma: float = 0.5
+    steps: tuple[int, ...] = (20000, 40000)
+    max_iter: int = 120000
+    display: int = 10
+    weight_decay: float = 0.00005
+    type: str = "RMSProp"
+    momentum: float = 0.0
+    snapshot: int = 1000
+    snapshot_prefix: str = "snapshot/mobilenet"
+    mode: str = "GPU"
+
+
+def render(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths | None = None) -> str:
+    """The prototxt of a net; `data` is what the data layers of train and test nets name.
+
+    Raises:
+        ArchError: the spelling cannot express the net, or the stage does not go with it.
+    """
+    lowered = lower(net, spelling, stage, data or DataPaths())
+    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, spelling))
+
+
+def render_solver(solver: Solver) -> str:
+    """The prototxt of a solver."""
+    return _environment().get_template("solver.j2").render(solver=solver)
+
+
+def render_label_map(entries: Iterable[LabelEntry]) -> str:
+    """The prototxt of a label map (SSD branch's LabelMap), one item an entry, in the order given."""
+    return _environment().get_template("labelmap.j2").render(entries=tuple(entries))
+
+
+def number(value: float) -> str:
+    """Shortest text that reads back as the same double: 0.1, 1.0, 1e-08, 0.00784313725490196."""
+    return repr(float(value))
+
+
+def quoted(text: str) -> str:
+    r"""A prototxt string: quotes and backslashes escaped, control characters as \ooo, everything else as UTF-8."""
+    return '"' + "".join(_ESCAPES.get(c) or (f"\\{ord(c):03o}" if c < " " or c == "\x7f" else c) for c in text) + '"'
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701 - prototxt, not HTML; strings go through `quoted`
+        loader=PackageLoader("ssdlite_caffe", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    environment.filters["num"] = number
+    environment.filters["quoted"] = quoted
+    return environment
+
+
+def _facts(net: NetDesc, spelling: Spelling) -> Facts:
+    arch = net.arch
+    asymmetric = any(not conv.padding.symmetric for conv in net.convolutions)
+    bounded = any(conv.activation == "relu6" for conv in net.convolutions)
+    inexact = []
+    if spelling.padding == "symmetric" and asymmetric:
+        inexact.append(_INEXACT_PADDING)
+    if spelling.activation == "relu" and bounded:
+        inexact.append(_INEXACT_ACTIVATION)
+    plural = "" if arch.num_classes == 1 else "es"
+    return Facts(
+        classes=f"{arch.num_classes} class{plural}" + ("" if arch.classifier else " with background"),
+        input=f"{arch.input_size[0]}x{arch.input_size[1]}",
+        width=f"{arch.width_multiplier:g}",
+        mean=arch.pixel_mean,
+        scale=arch.pixel_scale,
+        padding=_PADDING[spelling.padding],
+        activation=_ACTIVATION[spelling.activation],
+        batch_norm=_BATCH_NORM[spelling.batch_norm],
+        inexact=tuple(inexact),
+        classifier=arch.classifier,
+        score_converter=arch.score_converter,
+        per_box=arch.num_classes,
+    )

@@ -1,0 +1,171 @@
+"""Reading and writing caffemodels, and moving blobs to and from numpy arrays without a copy a number at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.files import write_bytes
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.sizes import MAX_AXES, MAX_COUNT, show
+
+FloatArray = npt.NDArray[np.float32]
+
+MAX_BYTES = 2**31 - 1
+"""Largest message that protobuf reads or writes."""
+_BYTES_FIELD = 2
+"""Wire type of bytes, strings, messages and packed numbers (protobuf's encoding guide)."""
+_WIRE_TYPES = {0: "number", 1: "64 bits", _BYTES_FIELD: "bytes", 3: "group", 5: "32 bits"}
+
+
+def read_caffemodel(path: Path) -> caffe_pb2.NetParameter:
+    """Read a caffemodel: its `layer` entries with their blobs.
+
+    Raises:
+        PrototxtError: it cannot be read, is no caffemodel, is cut short, or is of the kind written before 2014 (with
+            `layers`), which Caffe's `upgrade_net_proto_binary` brings up to date.
+    """
+    data = _read_bytes(path)
+    try:
+        net = caffe_pb2.NetParameter.FromString(data)
+    except DecodeError as error:
+        raise PrototxtError(f"{path} is not a caffemodel, or is cut short (it cannot be decoded)") from error
+    if net.layers and not net.layer:
+        raise PrototxtError(
+            f"{path} is a caffemodel of the old kind (V1 layers); bring it up to date with Caffe's "
+            f"upgrade_net_proto_binary first"
+        )
+    if not net.layer:
+        raise PrototxtError(f"{path} is not a caffemodel: it holds no layers")
+    return net
+
+
+def write_caffemodel(path: Path, net: caffe_pb2.NetParameter, *, force: bool = False) -> None:
+    """Write a net with its blobs; the same net gives the same bytes.
+
+    Raises:
+        PrototxtError: it is larger than protobuf can hold.
+        OutputError: `path` exists and `force` is false, or the disk refuses.
+    """
+    size = net.ByteSize()
+    if size > MAX_BYTES:
+        raise PrototxtError(f"the net takes {size} bytes, more than the {MAX_BYTES} that a caffemodel can hold")
+    write_bytes(path, net.SerializeToString(deterministic=True), force=force)
+
+
+def blob_from_array(array: FloatArray) -> caffe_pb2.BlobProto:
+    """Blob with the array's shape and float32 numbers, in C order. Exact: values are moved, never computed.
+
+    Source: BlobProto in caffe.proto. The packed field is made as the bytes it has on the wire, since adding five
+    million numbers one by one takes a second.
+    """
+    assert array.dtype == np.float32, f"a blob holds float32, not {array.dtype}"
+    little = np.ascontiguousarray(array, "<f4")
+    dims = b"".join(_varint(n) for n in array.shape)
+    shape = _bytes_field(caffe_pb2.BlobShape.DIM_FIELD_NUMBER, dims) if dims else b""
+    fields = (
+        _tag(caffe_pb2.BlobProto.DATA_FIELD_NUMBER),
+        _varint(little.nbytes),
+        little.tobytes(),
+        _bytes_field(caffe_pb2.BlobProto.SHAPE_FIELD_NUMBER, shape),
+    )
+    return caffe_pb2.BlobProto.FromString(b"".join(fields))
+
+
+def blob_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
+    """Shape of a blob: num, channels, height, width of old files, else `shape` (Caffe's Blob::FromProto)."""
+    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
+        return blob.num, blob.channels, blob.height, blob.width
+    return tuple(blob.shape.dim)
+
+
+def blob_to_array(blob: caffe_pb2.BlobProto, name: str = "blob") -> FloatArray:
+    """Numbers of a blob in its shape; double_data is rounded to float32, as Caffe does.
+
+    Args:
+        blob: the blob.
+        name: what it is, for errors.
+
+    Raises:
+        PrototxtError: its shape is impossible, or does not have as many numbers as it holds.
+    """
+    shape = blob_shape(blob)
+    if len(shape) > MAX_AXES or any(n < 0 for n in shape) or math.prod(shape) > MAX_COUNT:
+        raise PrototxtError(f"{name} has an impossible shape {show(shape)}")
+    count = len(blob.double_data) or len(blob.data)
+    if count != math.prod(shape):
+        raise PrototxtError(f"{name} holds {count} numbers, but its shape {show(shape)} has {math.prod(shape)}")
+    if blob.double_data:
+        return np.array(blob.double_data, np.float64).astype(np.float32).reshape(shape)
+    wire = _only_data(blob).SerializeToString()
+    return np.frombuffer(wire, "<f4", count, len(wire) - 4 * count).astype(np.float32).reshape(shape)
+
+
+def unknown_fields(message: Message) -> list[str]:
+    """Fields of a parsed binary message that caffe.proto does not have, each as a sentence with its place."""
+    return list(_unknown(message, ""))
+
+
+def _unknown(message: Message, place: str) -> Iterator[str]:
+    where = place or message.DESCRIPTOR.name
+    fields = UnknownFieldSet(message)
+    for field in (fields[i] for i in range(len(fields))):
+        kind = _WIRE_TYPES.get(field.wire_type, "?")
+        yield f"{where} has field {field.field_number} ({kind}), which caffe.proto does not have"
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        path = f"{place}.{descriptor.name}" if place else descriptor.name
+        if isinstance(value, Message):
+            yield from _unknown(value, path)
+        else:
+            for index, item in enumerate(value):
+                yield from _unknown(item, f"{path}[{index}]")
+
+
+def _only_data(blob: caffe_pb2.BlobProto) -> caffe_pb2.BlobProto:
+    """A copy whose bytes on the wire end with its numbers; copying the field alone is slow in protobuf 6."""
+    copy = caffe_pb2.BlobProto()
+    copy.MergeFrom(blob)
+    copy.DiscardUnknownFields()
+    for field, _ in copy.ListFields():
+        if field.name != "data":
+            copy.ClearField(field.name)
+    return copy
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
+    if not data:
+        raise PrototxtError(f"{path} is empty; a caffemodel is needed")
+    if len(data) > MAX_BYTES:
+        raise PrototxtError(f"{path} is larger than the {MAX_BYTES} bytes that a caffemodel can hold")
+    return data
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tag(number: int) -> bytes:
+    return _varint(number << 3 | _BYTES_FIELD)
+
+
+def _bytes_field(number: int, content: bytes) -> bytes:
+    return _tag(number) + _varint(len(content)) + content

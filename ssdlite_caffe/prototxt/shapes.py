@@ -1,0 +1,277 @@
+"""Shapes of a whole net, layer by layer, as Caffe would set them up."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.rules import MANY, Outcome, Rule
+from ssdlite_caffe.prototxt.rules_ssd import RULES
+from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, check
+
+Phase = Literal["TRAIN", "TEST"]
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a net. `layer` is a place in `NetParameter.layer`, None where it is of no one layer."""
+
+    severity: Severity
+    kind: str
+    text: str
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A bottom or top; `shape` is None where it cannot be known."""
+
+    name: str
+    shape: Shape | None
+
+
+@dataclass(frozen=True)
+class LayerShapes:
+    """One layer of the phase asked for.
+
+    Attributes:
+        index: place in `NetParameter.layer`.
+        params: shapes of the blobs it learns, in Caffe's order; empty too where a bottom's shape is not known.
+        param_count: how many numbers they hold; one that shares a name with an earlier layer's counts there.
+        multiply_adds: of convolutions and inner products, for the whole batch; biases are left out.
+    """
+
+    index: int
+    name: str
+    type: str
+    bottoms: tuple[Blob, ...]
+    tops: tuple[Blob, ...]
+    params: tuple[Shape, ...] = ()
+    param_count: int = 0
+    multiply_adds: int = 0
+
+
+@dataclass(frozen=True)
+class NetShapes:
+    """A net in one phase.
+
+    Attributes:
+        layers: those of the phase, in order.
+        inputs: blobs given from outside.
+        outputs: tops that no later layer reads.
+        problems: all that is wrong, in order.
+    """
+
+    name: str
+    phase: Phase
+    layers: tuple[LayerShapes, ...]
+    inputs: tuple[Blob, ...]
+    outputs: tuple[Blob, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that keep Caffe from setting the net up."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def param_count(self) -> int:
+        """How many numbers the net learns."""
+        return sum(layer.param_count for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all convolutions and inner products, for the whole batch."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def param_shapes(self) -> dict[str, tuple[Shape, ...]]:
+        """Shapes of the learned blobs of each layer that has any, by layer name."""
+        return {layer.name: layer.params for layer in self.layers if layer.params}
+
+    @property
+    def blobs(self) -> dict[str, Shape | None]:
+        """Shape of each blob, by name; an in-place layer leaves its last."""
+        given = {blob.name: blob.shape for blob in self.inputs}
+        return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
+
+
+def infer(net: caffe_pb2.NetParameter, *, phase: Phase = "TEST") -> NetShapes:
+    """Shapes of every blob of a net, and everything that keeps Caffe from setting it up.
+
+    Args:
+        net: the net, without weights or with.
+        phase: layers that `include` and `exclude` rules keep out of it are left out.
+
+    Returns:
+        The shapes; problems are collected, never raised. After a layer that cannot be shaped its tops are unknown,
+        and what follows from that is not reported again.
+    """
+    return _Inference(net, phase).run()
+
+
+def in_phase(layer: caffe_pb2.LayerParameter, net: caffe_pb2.NetParameter, phase: Phase) -> bool:
+    """Whether a layer belongs to the net in a phase, by its include or exclude rules (Net::FilterNet)."""
+    if layer.include:
+        return any(_meets(rule, net, phase) for rule in layer.include)
+    return not any(_meets(rule, net, phase) for rule in layer.exclude)
+
+
+def _meets(rule: caffe_pb2.NetStateRule, net: caffe_pb2.NetParameter, phase: Phase) -> bool:
+    """Net::StateMeetsRule; level and stages are those the net itself states."""
+    level, stages = net.state.level, set(net.state.stage)
+    return (
+        (not rule.HasField("phase") or caffe_pb2.Phase.Name(rule.phase) == phase)
+        and (not rule.HasField("min_level") or level >= rule.min_level)
+        and (not rule.HasField("max_level") or level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )
+
+
+@dataclass
+class _Inference:
+    net: caffe_pb2.NetParameter
+    phase: Phase
+    shapes: dict[str, Shape | None] = field(default_factory=dict)
+    makers: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, None] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    shared: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+
+    def run(self) -> NetShapes:
+        inputs = self._net_inputs()
+        if self.net.layers:
+            self._error("old-layers", "the net is of the old kind (V1 layers); upgrade_net_proto_text updates it")
+        elif not self.net.layer:
+            self._error("empty", "the net has no layers")
+        layers = []
+        for index, layer in enumerate(self.net.layer):
+            if layer.include and layer.exclude:
+                self._error("include-exclude", f"layer {layer.name} has both include and exclude rules", index)
+            if in_phase(layer, self.net, self.phase):
+                layers.append(self._layer(index, layer))
+        if self.net.layer and not layers:
+            self._error("empty", f"the net has no layers in phase {self.phase}")
+        inputs += [top for layer in layers if layer.type == "Input" for top in layer.tops]
+        outputs = [Blob(name, self.shapes[name]) for name in self.unread]
+        return NetShapes(self.net.name, self.phase, tuple(layers), tuple(inputs), tuple(outputs), tuple(self.problems))
+
+    def _error(self, kind: str, text: str, layer: int | None = None) -> None:
+        self.problems.append(Problem("error", kind, text, layer))
+
+    def _net_inputs(self) -> list[Blob]:
+        """Blobs of the net's own `input` fields, with `input_shape` or four `input_dim` each."""
+        net = self.net
+        shapes: list[Sequence[int]] = [shape.dim for shape in net.input_shape]
+        if not shapes:
+            shapes = [net.input_dim[at : at + 4] for at in range(0, len(net.input_dim), 4)]
+        if len(shapes) != len(net.input):
+            self._error("input", f"the net has {len(net.input)} inputs and {len(shapes)} shapes for them")
+        for place, name in enumerate(net.input):
+            shape: Shape | None = None
+            try:
+                shape = check(shapes[place]) if place < len(shapes) else None
+            except ShapeError as error:
+                self._error("shape", f"input {name}: {error}")
+            self.shapes[name] = shape
+            self.makers[name] = "the net's input"
+            self.unread[name] = None
+        return [Blob(name, self.shapes[name]) for name in net.input]
+
+    def _layer(self, index: int, layer: caffe_pb2.LayerParameter) -> LayerShapes:
+        if layer.name in self.names:
+            self.problems.append(
+                Problem("warning", "duplicate-name", f"an earlier layer is named {layer.name!r} too", index)
+            )
+        self.names.add(layer.name)
+        bottoms = self._bottoms(index, layer)
+        rule = RULES.get(layer.type)
+        outcome = self._outcome(index, layer, bottoms, rule)
+        tops = self._tops(index, layer, outcome, rule)
+        params = outcome.params
+        return LayerShapes(
+            index, layer.name, layer.type, bottoms, tops, params, self._count(layer, params), outcome.multiply_adds
+        )
+
+    def _bottoms(self, index: int, layer: caffe_pb2.LayerParameter) -> tuple[Blob, ...]:
+        bottoms = []
+        for name in layer.bottom:
+            if name not in self.shapes:
+                text = f"bottom {name!r} is no earlier layer's top{_nearest(name, self.shapes)}"
+                self._error("unknown-bottom", text, index)
+            self.unread.pop(name, None)
+            bottoms.append(Blob(name, self.shapes.get(name)))
+        return tuple(bottoms)
+
+    def _outcome(
+        self, index: int, layer: caffe_pb2.LayerParameter, bottoms: tuple[Blob, ...], rule: Rule | None
+    ) -> Outcome:
+        unknown = Outcome((None,) * len(layer.top))
+        if rule is None:
+            self._error("unknown-type", f"there is no layer type {layer.type!r}{_nearest(layer.type, RULES)}", index)
+            return unknown
+        for what, (least, greatest), found in (
+            ("bottom", rule.bottoms, len(bottoms)),
+            ("top", rule.tops, len(layer.top)),
+        ):
+            if not least <= found <= greatest:
+                self._error("count", f"{layer.type} has {_range(least, greatest)} {what}s, not {found}", index)
+                return unknown
+        known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
+        if len(known) < len(bottoms):
+            return unknown
+        try:
+            outcome = rule.shape(layer, known)
+            for shape in (*outcome.tops, *outcome.params):
+                check(shape or ())
+        except ShapeError as error:
+            self._error("shape", str(error), index)
+            return unknown
+        return outcome
+
+    def _tops(
+        self, index: int, layer: caffe_pb2.LayerParameter, outcome: Outcome, rule: Rule | None
+    ) -> tuple[Blob, ...]:
+        tops = tuple(Blob(name, shape) for name, shape in zip(layer.top, outcome.tops, strict=True))
+        for place, top in enumerate(tops):
+            in_place = place < len(layer.bottom) and layer.bottom[place] == top.name
+            if in_place and rule is not None and not rule.in_place:
+                self._error("in-place", f"{layer.type} cannot write to its own bottom {top.name!r}", index)
+            elif not in_place and top.name in self.makers:
+                self._error("duplicate-top", f"top {top.name!r} is made already, by {self.makers[top.name]}", index)
+            self.shapes[top.name] = top.shape
+            self.makers[top.name] = f"layer {layer.name!r}"
+            self.unread[top.name] = None
+        return tops
+
+    def _count(self, layer: caffe_pb2.LayerParameter, params: tuple[Shape, ...]) -> int:
+        count = 0
+        for place, shape in enumerate(params):
+            name = layer.param[place].name if place < len(layer.param) else ""
+            if name and name in self.shared:
+                continue
+            self.shared.add(name)
+            count += math.prod(shape)
+        return count
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    """A hint at the known name that a mistyped one may stand for; comparing with very many would take too long."""
+    if len(known) > 5000:
+        return ""
+    by_lower = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(name[:80].lower(), by_lower, 1)
+    return f"; the nearest is {by_lower[close[0]]!r}" if close else ""
+
+
+def _range(least: int, greatest: int) -> str:
+    if least == greatest:
+        return str(least)
+    return f"{least} or more" if greatest >= MANY else f"{least} to {greatest}"

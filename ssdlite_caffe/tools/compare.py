@@ -1,0 +1,96 @@
+"""Comparing two detectors' outputs: arrays by their largest difference, detections one to one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.tools.decode import Detections
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest differences of two arrays of one shape.
+
+    Attributes:
+        absolute: max |a - b|; NaN or infinite when either holds such a value.
+        relative: absolute / max |b|, the reference's largest magnitude.
+    """
+
+    shape: tuple[int, ...]
+    absolute: float
+    relative: float
+
+
+def difference(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> Difference:
+    """Compare two arrays; different shapes differ infinitely."""
+    if got.shape != reference.shape:
+        return Difference(got.shape, float("inf"), float("inf"))
+    if got.size == 0:
+        return Difference(got.shape, 0.0, 0.0)
+    absolute = float(np.abs(got.astype(np.float64) - reference).max())
+    largest = float(np.abs(reference).max())
+    return Difference(got.shape, absolute, absolute / largest if largest else absolute)
+
+
+@dataclass(frozen=True)
+class DetectionDifference:
+    """What remains when the detections of one picture are paired.
+
+    Attributes:
+        paired: how many have a partner of the same class within the bounds.
+        box, score: largest differences among the pairs.
+        unpaired: descriptions of those without a partner; ties at the last place do not count.
+    """
+
+    paired: int
+    box: float
+    score: float
+    unpaired: tuple[str, ...]
+
+
+def compare_detections(
+    got: Detections, reference: Detections, *, box_tolerance: float, score_tolerance: float, max_total: int
+) -> DetectionDifference:
+    """Pair the detections of two sides, one to one.
+
+    Two are a pair when they share the class and differ by no more than the bounds. Where a side is full (`max_total`
+    detections), one whose score ties with that side's last is not missed: either may have been cut.
+    """
+    free = set(range(len(got.scores)))
+    box = score = 0.0
+    paired = 0
+    alone: list[str] = []
+    for i in range(len(reference.scores)):
+        candidates = [
+            (float(np.abs(got.boxes[j] - reference.boxes[i]).max()), j)
+            for j in free
+            if got.classes[j] == reference.classes[i]
+            and abs(float(got.scores[j]) - float(reference.scores[i])) <= score_tolerance
+        ]
+        distance, j = min(candidates, default=(float("inf"), -1))
+        if distance <= box_tolerance:
+            free.remove(j)
+            paired += 1
+            box = max(box, distance)
+            score = max(score, abs(float(got.scores[j]) - float(reference.scores[i])))
+        elif not _tied_with_last(reference.scores[i], got, max_total, score_tolerance):
+            alone.append(f"only the reference has {_describe(reference, i)}")
+    alone += [
+        f"the reference lacks {_describe(got, j)}"
+        for j in sorted(free)
+        if not _tied_with_last(got.scores[j], reference, max_total, score_tolerance)
+    ]
+    return DetectionDifference(paired, box, score, tuple(alone))
+
+
+def _tied_with_last(score: float, other: Detections, max_total: int, tolerance: float) -> bool:
+    """Whether a detection may have been cut on the other side: that side is full and its last is no better."""
+    return len(other.scores) >= max_total and float(score) <= float(np.min(other.scores)) + tolerance
+
+
+def _describe(detections: Detections, i: int) -> str:
+    corners = ", ".join(f"{v:.4f}" for v in detections.boxes[i])
+    return f"class {int(detections.classes[i])}, score {float(detections.scores[i]):.5f}, box ({corners})"

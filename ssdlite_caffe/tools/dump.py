@@ -1,0 +1,50 @@
+"""From a TensorFlow model to a folder of .npy files with a manifest that says which detector it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.dump.store import write_folder
+from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.tools.convert import Progress
+
+
+def dump(
+    source: Path, out: Path, *, pipeline_config: Path | None = None, force: bool = False, progress: Progress
+) -> dict[str, Any]:
+    """Write the weights of `source` into the folder `out`, and return a summary.
+
+    Raises:
+        SsdliteError: the model cannot be read or is no SSD MobileNet, or `out` exists.
+    """
+    progress(f"reading {source}")
+    model = read_model(source, pipeline_config=pipeline_config)
+    arch = recognise(model)
+    progress(f"writing {out}")
+    write_folder(dataclasses.replace(model, arch=arch.to_dict()), out, force=force)
+    return {
+        "source": model.source,
+        "form": model.form,
+        "arch": f"{arch.family} {arch.head} with {arch.num_classes} classes",
+        "tensors": len(model.tensors),
+        "values": sum(tensor.size for tensor in model.tensors.values()),
+        "skipped": model.skipped,
+    }
+
+
+def print_tensors(model: DumpedModel, *, as_json: bool) -> None:
+    """Names, shapes and types of a model's tensors, on stdout."""
+    rows = [
+        {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in model.tensors.items()
+    ]
+    if as_json:
+        print(json.dumps({"tensors": rows, "skipped": model.skipped}, indent=2))
+        return
+    width = max(len(name) for name in model.tensors)
+    for row in rows:
+        print(f"{row['name']:<{width}}  {row['dtype']}  {'x'.join(map(str, row['shape'])) or 'scalar'}")

@@ -1,0 +1,36 @@
+"""From a folder of dumped weights and a prototxt to a caffemodel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.dump.store import read_folder
+from ssdlite_caffe.files import refuse_existing
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.load.fill import add_blobs, fill
+from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.prototxt.binary import write_caffemodel
+from ssdlite_caffe.prototxt.text import read_net
+
+
+def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, force: bool = False) -> dict[str, Any]:
+    """Fill the net `prototxt` with the weights that `dump` wrote, and write the caffemodel `out`.
+
+    Returns:
+        layers_filled, values, and what was left to its filler with the reason.
+
+    Raises:
+        SsdliteError: weights or net cannot be read or do not fit (all that does not is listed), or `out` exists.
+    """
+    refuse_existing(out, force=force)
+    model = read_folder(weights)
+    net = read_net(prototxt)
+    filled = fill(net, build(recognise(model)), model, finetune=finetune)
+    add_blobs(net, filled.blobs)
+    write_caffemodel(out, net, force=force)
+    return {
+        "layers_filled": len(filled.blobs),
+        "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
+        "left": filled.left,
+    }

@@ -1,0 +1,291 @@
+"""TensorFlow and Caffe side by side on the same network inputs: every layer, every default box, every detection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, match
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
+from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
+from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
+from ssdlite_caffe.tools.resize import caffe_blob, network_input
+from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
+from ssdlite_caffe.tools.tolerances import BOX, FEATURE_RELATIVE, SCORE
+
+FloatArray = npt.NDArray[np.float32]
+Picture = tuple[str, npt.NDArray[np.uint8]]
+"""Name, and uint8 RGB (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What counts as equal; see `tolerances`."""
+
+    layer: float = FEATURE_RELATIVE
+    box: float = BOX
+    score: float = SCORE
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: the worst of all pictures.
+
+    Attributes:
+        stage: layer (`conv_1/expand`), `boxes`, `scores` or `detections`.
+        section: heading of the net it stands under.
+        shape: without the batch.
+        absolute, relative: largest difference, and that over TensorFlow's largest magnitude.
+        bound: of `relative` for layers, of `absolute` for the rest.
+        ok: within the bound on every picture.
+        note: what else there is to say.
+    """
+
+    stage: str
+    section: str
+    shape: tuple[int, ...]
+    absolute: float
+    relative: float
+    bound: float
+    ok: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """Both sides' detections in one picture."""
+
+    name: str
+    picture: npt.NDArray[np.uint8]
+    tensorflow: Detections
+    caffe: Detections
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The whole comparison.
+
+    Attributes:
+        rows: from the stem to the detections.
+        names: of the pictures compared.
+        exact: whether the folder's spelling claims to be exact.
+    """
+
+    source: str
+    folder: str
+    runtime: str
+    rows: tuple[Row, ...]
+    names: tuple[str, ...]
+    exact: bool
+
+    @property
+    def first_failure(self) -> Row | None:
+        """The first stage beyond its bound, None where all is well."""
+        return next((row for row in self.rows if not row.ok), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        failure = self.first_failure
+        data = asdict(self)
+        data["ok"] = failure is None
+        data["first_failure"] = None if failure is None else failure.stage
+        return data
+
+
+def verify(
+    source: Path,
+    folder: ModelFolder,
+    pictures: Iterable[Picture],
+    *,
+    pipeline_config: Path | None = None,
+    bounds: Bounds | None = None,
+    keep: Callable[[PictureResult], None] = lambda _: None,
+) -> VerifyReport:
+    """Run both sides on every picture and compare them.
+
+    Both are fed the same float32 network input: TensorFlow at its stem, Caffe at `data`, so that what is compared is
+    the nets and not two ways of resizing.
+
+    Args:
+        source: the TensorFlow model that `folder` was converted from.
+        folder: the converted model.
+        pictures: compared one by one; at least one.
+        pipeline_config: as for convert.
+        bounds: what counts as equal.
+        keep: is given each picture's detections, for drawing.
+
+    Raises:
+        SsdliteError: a side cannot be loaded, or the folder was not made from this model.
+    """
+    model = read_model(source, pipeline_config=pipeline_config)
+    _check_same(model, folder)
+    comparison = _Comparison(model, folder, bounds or Bounds(), TensorFlowDetector(source))
+    names = []
+    for name, picture in pictures:
+        keep(comparison.picture(name, picture))
+        names.append(name)
+    if not names:
+        raise ModelError("verify needs at least one picture")
+    return VerifyReport(
+        str(source), str(folder.path), "opencv", comparison.rows(), tuple(names), bool(folder.report.get("exact", True))
+    )
+
+
+def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
+    known = folder.report["source"]["sha256"]
+    if "remapped_from" in folder.report:
+        raise ModelError(f"{folder.path} has remapped classes; verify the folder that it was remapped from")
+    if model.sha256 != known:
+        raise ModelError(
+            f"{folder.path} was converted from another model: its source has sha256 {known[:12]}..., "
+            f"{model.source} has {model.sha256[:12]}..."
+        )
+
+
+class _Comparison:
+    """Gathers the worst difference of each stage over the pictures."""
+
+    def __init__(
+        self, model: DumpedModel, folder: ModelFolder, bounds: Bounds, tensorflow: TensorFlowDetector
+    ) -> None:
+        self.bounds = bounds
+        self.folder = folder
+        self.tensorflow = tensorflow
+        self.model = model
+        self.arch = folder.arch
+        self.net: NetDesc = build(folder.arch)
+        self.units: dict[str, ConvUnit] = {unit.scope: unit for unit in model.units}
+        self.opencv = OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel, winograd=False)
+        self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
+        self.worst: dict[str, Row] = {}
+        # The graph's own threshold rules TensorFlow's side; the folder's may have been overridden on converting.
+        self.graph_nms = recognise(model).nms
+
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(self.worst.values())
+
+    def picture(self, name: str, picture: npt.NDArray[np.uint8]) -> PictureResult:
+        """Compare every stage on one picture."""
+        arch = self.arch
+        fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        blob = caffe_blob(fed)
+        reference = self._tensorflow_layers(fed)
+        names = [c.top for c in self.net.convolutions]
+        extra = ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
+        got = self.opencv.forward(blob, [*names, *extra])
+        for conv in self.net.convolutions:
+            if conv.role != "box_predictor":
+                self._layer(conv, got[conv.top], reference[conv.name])
+        caffe_boxes, caffe_scores = _caffe_boxes(got, arch.num_classes)
+        tf_boxes, tf_scores = self._tensorflow_boxes(reference)
+        order = _caffe_order(self.net)
+        self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, "all default boxes, decoded")
+        self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, "all default boxes")
+        tf_detections = self._tensorflow_detections(fed, tf_boxes, tf_scores)
+        caffe_detections = clip_detections(self.opencv.detect(blob))
+        self._detections(name, caffe_detections, tf_detections)
+        return PictureResult(name, picture, tf_detections, caffe_detections)
+
+    def _tensorflow_layers(self, fed: FloatArray) -> dict[str, FloatArray]:
+        """Output of each convolution's unit, NCHW, by Caffe's name."""
+        outputs = {conv.name: self.units[conv.tf_scope].output for conv in self.net.convolutions}
+        missing = [name for name, output in outputs.items() if output is None]
+        if missing:
+            raise ModelError(f"{self.model.source} holds no graph to run ({self.model.form}); verify against a frozen graph")
+        fetched = self.tensorflow.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
+        return {name: np.ascontiguousarray(fetched[str(o)].transpose(0, 3, 1, 2)) for name, o in outputs.items()}
+
+    def _layer(self, conv: ConvDesc, got: FloatArray, reference: FloatArray) -> None:
+        note = ""
+        if conv.role == "class_predictor":
+            feature_map = next(m for m in self.net.feature_maps if conv in m.conf)
+            channels = np.arange(reference.shape[1]).reshape(len(feature_map.tf_boxes), -1)
+            reference = reference[:, channels[list(_match(feature_map, self.arch.input_size))].reshape(-1)]
+            scale = self.model.settings.logit_scale
+            reference = reference * np.float32(1.0 if scale is None else scale)
+            note = "logits"
+        found = difference(got.reshape(got.shape[:2] + (got.shape[2:] or (1, 1))), reference)
+        section = self.sections.get(conv.name, f"predictors on {conv.name.split('_mbox_')[0]}")
+        self._keep(Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer,
+                       found.relative <= self.bounds.layer, note))  # fmt: skip
+
+    def _absolute(self, stage: str, found: Difference, bound: float, note: str) -> None:
+        self._keep(Row(stage, "detections", found.shape, found.absolute, found.relative, bound, found.absolute <= bound, note))
+
+    def _keep(self, row: Row) -> None:
+        """Keep the worse of this and the same stage's row so far; a NaN is worse than anything."""
+        known = self.worst.get(row.stage)
+        if known is None or not row.absolute <= known.absolute or (known.ok and not row.ok):
+            self.worst[row.stage] = row if known is None else replace(row, ok=row.ok and known.ok)
+
+    def _tensorflow_boxes(self, reference: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Every default box decoded, (N, 4) xmin, ymin, xmax, ymax, and its scores (N, classes), in TensorFlow's order."""
+        codes, logits = [], []
+        for feature_map in self.net.feature_maps:
+            codes.append(_per_box(reference[feature_map.loc[-1].name], 4))
+            logits.append(_per_box(reference[feature_map.conf[-1].name], self.arch.num_classes))
+        settings = self.model.settings
+        assert settings.default_boxes is not None and settings.box_coder_scales is not None, "recognised without boxes"
+        sy, sx, sh, sw = settings.box_coder_scales
+        caffe_codes = np.concatenate(codes)[:, [1, 0, 3, 2]]
+        boxes = decode_boxes(
+            caffe_codes, settings.default_boxes[:, [1, 0, 3, 2]], np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32)
+        )
+        scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
+        return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
+
+    def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> Detections:
+        """TensorFlow's own, or (where its threshold was overridden, or its graph ends earlier) the decoder's on its boxes."""
+        if self.tensorflow.has_detections and self.graph_nms == self.arch.nms:
+            return self.tensorflow.detect(fed)
+        return detect(boxes, scores, self.arch.nms)
+
+    def _detections(self, name: str, got: Detections, reference: Detections) -> None:
+        found = compare_detections(
+            got, reference, box_tolerance=self.bounds.box, score_tolerance=self.bounds.score,
+            max_total=self.arch.nms.max_total,
+        )  # fmt: skip
+        note = f"{len(reference)} in {name}"
+        if found.unpaired:
+            note = f"{name}: {'; '.join(found.unpaired[:3])}" + (f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else "")
+        worst = max(found.box, found.score)
+        self._keep(Row("detections", "detections", (len(got), 6), float("inf") if found.unpaired else worst, worst,
+                       max(self.bounds.box, self.bounds.score), not found.unpaired, note))  # fmt: skip
+
+
+def _per_box(output: FloatArray, values: int) -> FloatArray:
+    """A predictor's output, (1, K * values, H, W), as (H * W * K, values)."""
+    return output[0].transpose(1, 2, 0).reshape(-1, values)
+
+
+def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:
+    return match(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size))
+
+
+def _caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:
+    """For each of Caffe's default boxes, the index of TensorFlow's."""
+    parts, start = [], 0
+    for feature_map in net.feature_maps:
+        cells, count = feature_map.size[0] * feature_map.size[1], len(feature_map.tf_boxes)
+        within = np.asarray(_match(feature_map, net.arch.input_size))
+        parts.append((start + np.arange(cells)[:, None] * count + within).reshape(-1))
+        start += cells * count
+    return np.concatenate(parts)
+
+
+def _caffe_boxes(got: dict[str, FloatArray], num_classes: int) -> tuple[FloatArray, FloatArray]:
+    """Caffe's decoded boxes (N, 4) and scores (N, classes)."""
+    corners, variances = split_priors(got["mbox_priorbox"])
+    return decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances), got["mbox_conf_flatten"].reshape(-1, num_classes)
