@@ -22,6 +22,7 @@ from ssdlite_caffe.gen_model.command import gen
 from ssdlite_caffe.gen_model.spelling import (
     ActivationSpelling,
     BatchNormSpelling,
+    ClipSpelling,
     DepthwiseSpelling,
     Engine,
     PaddingSpelling,
@@ -119,6 +120,10 @@ def convert(
     batch_norm: Annotated[BatchNormSpelling, typer.Option("--bn", help="BatchNorm in the deploy net.")] = "fold",
     depthwise: Annotated[DepthwiseSpelling, typer.Option(help="Layer type of depthwise convolutions.")] = "Convolution",
     engine: Annotated[Engine, typer.Option(help="Engine of depthwise convolutions.")] = "DEFAULT",
+    clip: Annotated[
+        ClipSpelling,
+        typer.Option(help="Graphs that clip boxes before suppression: late leaves that out, for a plain DetectionOutput."),
+    ] = "exact",
     lmdb: Annotated[str, typer.Option("-d", "--lmdb", help="LMDB that the train and test nets name.")] = "",
     batch_size: Annotated[int, typer.Option(min=0, help="Of the train and test nets; 0: 24 and 8.")] = 0,
     force: Force = False,
@@ -130,7 +135,7 @@ def convert(
     from ssdlite_caffe.tools.convert import convert as run
 
     options = ConvertOptions(
-        spelling=Spelling(activation, padding, batch_norm, depthwise, engine),
+        spelling=Spelling(activation, padding, batch_norm, depthwise, engine, clip),
         label_map=label_map,
         pipeline_config=pipeline_config,
         score_threshold=score_threshold,
@@ -221,7 +226,7 @@ def lint(
     runtime: Annotated[
         Literal["opencv", "bvlc", "ncnn", "nnie"] | None, typer.Option(help="Warn of what this runtime rejects.")
     ] = None,
-    phase: Annotated[Literal["TRAIN", "TEST"], typer.Option(help="Phase whose layers count.")] = "TEST",
+    phase: Annotated[Literal["TRAIN", "TEST"] | None, typer.Option(help="Phase whose layers count.")] = None,
     as_json: Json = False,
 ) -> None:
     """Shapes, parameters and multiply-adds of a prototxt, and what is wrong with it."""
@@ -232,7 +237,7 @@ def lint(
         print(json.dumps(report.to_dict(), indent=2))
     else:
         tool.print_report(report)
-    if report.errors:
+    if not report.ok:
         raise typer.Exit(1)
 
 

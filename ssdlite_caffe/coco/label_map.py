@@ -24,6 +24,7 @@ BUILTIN = ("coco", "voc")
 BACKGROUND_NAMES = frozenset({"none_of_the_above", "background", "__background__", "???"})
 _MAX_FILE_BYTES = 1 << 20
 _MAX_ID = 1 << 16
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class LabelMap:
         by_id: dict[int, Label] = {}
         by_name: dict[str, Label] = {}
         for entry in self.entries:
-            if not entry.name or not entry.display_name:
-                raise LabelMapError(f"id {entry.id} has an empty name")
+            check_name(entry.name)
+            check_name(entry.display_name)
             if entry.id in by_id:
                 raise LabelMapError(f"id {entry.id} is given twice: {by_id[entry.id].name!r} and {entry.name!r}")
             if entry.name in by_name:
@@ -163,6 +164,16 @@ def check_classes(label_map: LabelMap, num_classes: int, name: str = "the label 
             f"{name} has {len(label_map)} classes and the model {num_classes} (both with background); "
             "give the label map that the model was trained with"
         )
+
+
+def check_name(name: str) -> None:
+    """Refuse a class name that is empty or cannot stand in a line of UTF-8 text.
+
+    Raises:
+        LabelMapError: it is empty, or has control characters or lone surrogates.
+    """
+    if not name or _UNFIT.search(name):
+        raise LabelMapError(f"{name[:60]!a} is no class name: it is empty or has control characters")
 
 
 def read_text(path: Path) -> str:
@@ -277,7 +288,7 @@ def _line_entries(text: str, name: str) -> list[Label]:
     for number, line in enumerate(lines, 1):
         if not line:
             raise LabelMapError(f"{name}:{number}: empty line; each line is the name of one class")
-        if re.search(r"[{}<>\x00-\x1f]", line):
+        if re.search(r"[{}<>]", line):
             raise LabelMapError(f"{name}:{number}: {line[:60]!r} is not a class name")
         row = len(entries)
         entries.append(BACKGROUND if row == 0 else _unused(row) if line == "???" else Label(row, line, line))

@@ -22,7 +22,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, read_text
+from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name, numbered, read_text
 from ssdlite_caffe.errors import LabelMapError
 
 BUILTIN_MAPPINGS = ("coco2voc",)
@@ -66,23 +66,30 @@ class ClassMapping:
         return LabelMap.of_names(rule.target for rule in self.rules)
 
     def rows(self, source: LabelMap) -> tuple[int, ...]:
-        """For each row of the new class predictors, the row of the old ones that it is: 0 (background), then the classes.
+        """For each row of the new class predictors, its row in the old ones: 0 (background), then the classes.
 
         Raises:
             LabelMapError: the model lacks a class, or two classes want the same row; all are listed.
         """
-        rows, problems = [0], []
+        rows: list[int | None] = [0]
+        lacking, clashes = [], []
         for rule in self.rules:
             row = next((row for row in map(source.find, rule.sources) if row is not None), None)
             if row is None:
-                problems.append(_not_found(rule, source))
+                lacking.append(_not_found(rule, source))
             elif row in rows:
                 earlier = "background" if row == 0 else repr(self.rules[rows.index(row) - 1].target)
-                problems.append(f"{rule.target!r} takes row {row}, which {earlier} has taken")
-            rows.append(-1 if row is None else row)
-        if problems:
+                clashes.append(f"{rule.target!r} takes row {row}, which {earlier} has taken")
+            rows.append(row)
+        if lacking and source == numbered(len(source)):
+            raise LabelMapError(
+                f"the model's {len(source)} classes have no names (class_1, class_2, ...), and the mapping asks for "
+                f"{lacking[0]}; convert the model again with its label map"
+            )
+        problems = [f"it lacks {', '.join(lacking)}"] if lacking else []
+        if problems := [*problems, *clashes]:
             raise LabelMapError(f"the mapping does not fit the model's {len(source)} classes: {'; '.join(problems)}")
-        return tuple(rows)
+        return tuple(row for row in rows if row is not None)
 
 
 @cache
@@ -120,7 +127,7 @@ def parse_mapping(text: str, name: str) -> ClassMapping:
         name: the file's name for error messages.
 
     Raises:
-        LabelMapError: with `name` and, for a syntax error or a repeated class, the line.
+        LabelMapError: with `name` and, but for a JSON file's content, the line.
     """
     rules = _json_rules(text, name) if text.lstrip().startswith("{") else _line_rules(text, name)
     try:
@@ -164,8 +171,8 @@ def _json_rules(text: str, name: str) -> list[Rule]:
         pairs = json.loads(text, object_pairs_hook=lambda found: found)
     except json.JSONDecodeError as error:
         raise LabelMapError(f"{name}:{error.lineno}:{error.colno}: {error.msg}") from error
-    except RecursionError as error:
-        raise LabelMapError(f"{name} is nested too deep") from error
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        raise LabelMapError(f"{name} is not a JSON object of names: {error}") from error
     rules = []
     for target, value in pairs:
         sources = [value] if isinstance(value, str) else value
@@ -180,8 +187,10 @@ def _check_rule(rule: Rule, earlier: Iterable[str]) -> None:
         raise LabelMapError(f"{rule.target!r} is background, which is row 0 by itself; leave it out")
     if rule.target in earlier:
         raise LabelMapError(f"class {rule.target!r} is given twice")
-    if not rule.target or not rule.sources or not all(rule.sources):
-        raise LabelMapError(f"class {rule.target!r} has an empty name or no source")
+    for name in (rule.target, *rule.sources):
+        check_name(name)
+    if not rule.sources:
+        raise LabelMapError(f"class {rule.target!r} has no source")
     if len(set(rule.sources)) < len(rule.sources):
         raise LabelMapError(f"class {rule.target!r} has the same source twice")
 
@@ -190,4 +199,4 @@ def _not_found(rule: Rule, source: LabelMap) -> str:
     wanted = " or ".join(repr(name) for name in rule.sources)
     near = next((near for near in map(source.nearest, rule.sources) if near is not None), None)
     hint = f" (did you mean {near!r}?)" if near else ""
-    return f"{rule.target!r} wants {wanted}, which the model does not have{hint}"
+    return wanted + hint

@@ -73,7 +73,7 @@ def _constant_operand(constants: Constants, use: Use, ops: frozenset[str]) -> fl
 
 
 def _factor(constants: Constants, use: Use) -> float | None:
-    """c of x * c, or of x / (1 / c)."""
+    """The c of x * c, or of x / (1 / c)."""
     value = _constant_operand(constants, use, frozenset({"Mul"}))
     if value is None and use.position == 0:
         divisor = _constant_operand(constants, use, DIVISIONS)

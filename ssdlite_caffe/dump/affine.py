@@ -7,6 +7,7 @@ offset are summed in float64 and rounded once.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,10 @@ class Constants:
         """Evaluators of one graph."""
         return cls(graph, Evaluator(graph), Evaluator(graph, precise=True))
 
+    def has_computed(self, name: str) -> bool:
+        """Whether the value of the node `name` was needed so far."""
+        return self.plain.has_computed(name) or self.precise.has_computed(name)
+
 
 def per_channel(value: npt.NDArray[Any] | None, channels: int) -> npt.NDArray[Any] | None:
     """A constant as a (C,) vector: one number for all, or one a channel in the last axis; None for other shapes."""
@@ -117,7 +122,22 @@ def _fused(constants: Constants, node: Node, channels: int) -> BatchNormParts:
         if vector is None:
             raise ModelError(f"{node.name}: its {name} ({ref}) is no constant of {channels} values")
         parts[name] = vector
-    return BatchNormParts(**parts, epsilon=node.attr_float("epsilon", 1e-4))
+    return BatchNormParts(
+        parts["moving_mean"],
+        parts["moving_variance"],
+        None if _is_filler(constants.graph, node.inputs[1], "gamma", parts["gamma"], 1) else parts["gamma"],
+        None if _is_filler(constants.graph, node.inputs[2], "beta", parts["beta"], 0) else parts["beta"],
+        epsilon=node.attr_float("epsilon", 1e-4),
+    )
+
+
+def _is_filler(graph: Graph, ref: Ref, name: str, value: FloatArray, number: float) -> bool:
+    """Whether an input is only there because the fused op wants one: ones for gamma or zeros for beta, of no variable.
+
+    Source: `fused_batch_norm` in slim's layers.py, with scale=False or center=False.
+    """
+    variable = re.search(rf"(?:^|/){name}(?:/|$)", graph.origin(ref).name)
+    return variable is None and bool(np.all(value == number))
 
 
 def _vector(constants: Constants, ref: Ref | None, channels: int) -> FloatArray | None:

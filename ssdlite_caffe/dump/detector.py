@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.graph import Graph
-from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
+from ssdlite_caffe.dump.graph import VARIABLES, Graph, Node
+from ssdlite_caffe.dump.model import FloatArray, Settings
 from ssdlite_caffe.dump.settings import settings_from_graph
 from ssdlite_caffe.dump.units import Units, find_units, refuse_quantised
 from ssdlite_caffe.errors import ModelError, TensorError
@@ -72,18 +73,18 @@ def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
     units = find_units(constants)
     require_detector(graph.source, (unit.scope for unit in units.units))
     require_finite(graph.source, units.tensors)
-    return units, settings_from_graph(constants, units), _left_over(graph, constants, units.units)
+    return units, settings_from_graph(constants, units), _left_over(graph, constants)
 
 
-def _left_over(graph: Graph, constants: Constants, units: tuple[ConvUnit, ...]) -> dict[str, str]:
+def _left_over(graph: Graph, constants: Constants) -> dict[str, str]:
     """Weights that stand in the detector's scopes and that no convolution's chain reads."""
-    left = {}
-    for node in graph:
-        if node.op != "Const" or not node.name.startswith(("FeatureExtractor/", "BoxPredictor_")):
-            continue
-        tensor = node.attr_tensor()
-        if tensor is None or tensor.dtype != 1 or not tensor.tensor_shape.dim:
-            continue
-        if not constants.plain.has_computed(node.name) and not constants.precise.has_computed(node.name):
-            left[node.name] = "no convolution reads it"
-    return left
+    holders = VARIABLES if any(node.op in VARIABLES for node in graph) else {"Const"}
+    names = (node.name for node in graph if node.op in holders and _is_weight(node))
+    return {name: "no convolution reads it" for name in names if not constants.has_computed(name)}
+
+
+def _is_weight(node: Node) -> bool:
+    if not node.name.startswith(("FeatureExtractor/", "BoxPredictor_")):
+        return False
+    tensor = node.attr_tensor()
+    return tensor is None or (tensor.dtype == pb.DT_FLOAT and len(tensor.tensor_shape.dim) > 0)

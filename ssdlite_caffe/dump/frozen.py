@@ -55,7 +55,7 @@ def foreign_kind(data: bytes) -> str | None:
         return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
     if data[4:8] == b"TFL3":
         return "a TensorFlow Lite model; give the graph that it was converted from"
-    if b"onnx" in data[:64].lower() or b"pytorch" in data[:64].lower():
+    if data[:1] == b"\x08" and any(name in data[:64].lower() for name in (b"onnx", b"pytorch")):
         return "an ONNX model; give the TensorFlow graph that it was converted from"
     if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page (HTML or XML); the download went wrong"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
@@ -52,8 +52,7 @@ class Node:
         return Ref(self.name)
 
     def _attr(self, key: str) -> pb.AttrValue | None:
-        # attr[key] would put an empty value into the message
-        return self.proto.attr[key] if key in self.proto.attr else None
+        return self.proto.attr.get(key)  # attr[key] would put an empty value into the message
 
     def attr_ints(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """A list of integers; the default where it is absent or empty."""
@@ -177,11 +176,11 @@ class Graph:
         """The nodes that read any output of `name`."""
         return (use.node for _, use in self._uses.get(name, ()))
 
-    def upstream(self, start: Iterable[Ref], *, limit: int = 100_000) -> Iterator[Node]:
-        """Nodes that `start` depends on, nearest first, each once."""
+    def upstream(self, start: Iterable[Ref], *, stop: Collection[str] = ()) -> Iterator[Node]:
+        """Nodes that `start` depends on, nearest first, each once; not what lies beyond nodes of the ops `stop`."""
         seen: set[str] = set()
         frontier = [ref.name for ref in start]
-        while frontier and len(seen) < limit:
+        while frontier:
             following: list[str] = []
             for name in frontier:
                 if name in seen:
@@ -189,7 +188,8 @@ class Graph:
                 seen.add(name)
                 node = self.nodes[name]
                 yield node
-                following.extend(ref.name for ref in node.inputs)
+                if node.op not in stop:
+                    following.extend(ref.name for ref in node.inputs)
             frontier = following
 
 

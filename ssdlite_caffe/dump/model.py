@@ -89,6 +89,7 @@ class Settings:
         anchors: from pipeline.config alone; a graph has the boxes themselves.
         extra_activation: from pipeline.config alone: what follows the extra layers and the heads' depthwise part.
         explicit_padding: from pipeline.config alone: use_explicit_padding.
+        clip_first: boxes are clipped to the image before suppression, not after.
         unsupported: each thing that the detector does and a Caffe net does not, as a phrase ("soft NMS (sigma 0.5)").
     """
 
@@ -104,6 +105,7 @@ class Settings:
     score_threshold: float | None = None
     max_per_class: int | None = None
     max_total: int | None = None
+    clip_first: bool | None = None
     feature_extractor_type: str | None = None
     depth_multiplier: float | None = None
     min_depth: int | None = None

@@ -10,27 +10,34 @@ from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.errors import ModelError
 
-SINGLE_CLASS = frozenset(
+_SINGLE_CLASS = frozenset(
     {"NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5"}
 )
+DT_FLOAT = 1
+"""TensorFlow's types.proto."""
 _COMBINED = "CombinedNonMaxSuppression"
+SUPPRESSIONS = _SINGLE_CLASS | {_COMBINED}
 _MOVING = frozenset(
     {
         "Reshape", "Slice", "StridedSlice", "Squeeze", "ExpandDims", "Identity", "Gather", "GatherV2", "Unpack",
         "Transpose", "Split",
     }
 )  # fmt: skip
-_STEPS = 400
 
 
 @dataclass(frozen=True)
 class Suppression:
-    """Non-maximum suppression of a graph; None for what it does not say."""
+    """Non-maximum suppression of a graph; None for what it does not say.
+
+    Attributes:
+        clip_first: boxes are clipped to the image before they are compared, and not after.
+    """
 
     iou_threshold: float | None
     score_threshold: float | None
     max_per_class: int | None
     max_total: int | None
+    clip_first: bool
     unsupported: tuple[str, ...] = ()
 
 
@@ -44,10 +51,11 @@ def find_suppression(constants: Constants, num_classes: int | None) -> Suppressi
     Raises:
         ModelError: the classes are treated differently.
     """
-    nodes = [node for node in constants.graph if node.op in SINGLE_CLASS or node.op == _COMBINED]
+    nodes = [node for node in constants.graph if node.op in SUPPRESSIONS]
     if not nodes:
         return None
-    found = {_one(constants, node) for node in nodes}
+    filters = _score_filters(constants)
+    found = {_one(constants, node, filters) for node in nodes}
     if len(found) > 1:
         raise ModelError(f"{constants.graph.source} suppresses overlaps differently from class to class")
     iou, score, per_class, total, sigma = found.pop()
@@ -58,13 +66,26 @@ def find_suppression(constants: Constants, num_classes: int | None) -> Suppressi
         total = _max_total(constants, nodes)
         if num_classes is not None and num_classes > 2 and len(nodes) == 1:
             unsupported.append("NMS over all classes together")
-    return Suppression(iou, score, per_class, total, tuple(unsupported))
+    return Suppression(iou, score, per_class, total, _clips_first(constants, nodes), tuple(unsupported))
+
+
+def _clips_first(constants: Constants, nodes: Iterable[Node]) -> bool:
+    """Whether the boxes that a suppression compares have gone through max(min(box, window), window).
+
+    Graphs written early in 2018 clip there; later ones clip what is left.
+    """
+    before = constants.graph.upstream([node.inputs[0] for node in nodes], stop=("Exp", "Conv2D"))
+    graph = constants.graph
+    return any(
+        node.op == "Maximum" and node.attr_type("T") == DT_FLOAT and any(graph[ref].op == "Minimum" for ref in node.inputs)
+        for node in before
+    )
 
 
 _Limits = tuple[float | None, float | None, int | None, int | None, float]
 
 
-def _one(constants: Constants, node: Node) -> _Limits:
+def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits:
     """(IoU threshold, score threshold, most a class, most in all, soft-NMS sigma) of one node."""
 
     def number(position: int) -> float | None:
@@ -74,7 +95,7 @@ def _one(constants: Constants, node: Node) -> _Limits:
         return number(4), number(5), _whole(number(2)), _whole(number(3)), 0.0
     iou = node.attr_float("iou_threshold", 0.5) if node.op == "NonMaxSuppression" else number(3)
     inside = number(4) if node.op not in ("NonMaxSuppression", "NonMaxSuppressionV2") else None
-    thresholds = [value for value in (inside, _filter_threshold(constants, node)) if value is not None]
+    thresholds = [value for value in (inside, _filter_threshold(constants, node, filters)) if value is not None]
     # NonMaxSuppressionV3 is often called with -inf, behind a filter of its own.
     score = max((value for value in thresholds if value > float("-inf")), default=None)
     sigma = number(5) if node.op == "NonMaxSuppressionV5" else None
@@ -100,23 +121,29 @@ def _limit(constants: Constants, ref: Ref) -> int | None:
     return int(values[0].reshape(()))
 
 
-def _filter_threshold(constants: Constants, node: Node) -> float | None:
-    """The threshold of a filter of the scores before a suppression: a float Greater up the scores' way."""
-    graph = constants.graph
-    for count, earlier in enumerate(graph.upstream(node.inputs[1:2])):
-        if count > _STEPS or earlier.op in ("Sigmoid", "Softmax", "Conv2D"):
-            return None
-        if earlier.op in ("Greater", "GreaterEqual") and len(earlier.inputs) == 2:
-            value = constants.plain.get(earlier.inputs[1])
-            if value is not None and value.size == 1 and value.dtype.kind == "f" and _is_moved(graph, earlier):
-                return float(value.reshape(()))
-    return None
+def _score_filters(constants: Constants) -> dict[str, float]:
+    """Comparisons of scores with a constant float: name -> threshold."""
+    filters = {}
+    for node in constants.graph:
+        if node.op in ("Greater", "GreaterEqual") and len(node.inputs) == 2:
+            value = constants.plain.get(node.inputs[1])
+            if value is not None and value.size == 1 and value.dtype.kind == "f" and _is_moved(constants.graph, node):
+                filters[node.name] = float(value.reshape(()))
+    return filters
+
+
+def _filter_threshold(constants: Constants, node: Node, filters: dict[str, float]) -> float | None:
+    """The threshold of the filter that the scores pass on their way to a suppression; None where there is none."""
+    if not filters:
+        return None
+    before = constants.graph.upstream(node.inputs[1:2], stop=("Sigmoid", "Softmax", "Conv2D"))
+    return next((filters[earlier.name] for earlier in before if earlier.name in filters), None)
 
 
 def _is_moved(graph: Graph, comparison: Node) -> bool:
     """Whether a comparison looks at scores as they came, and not at something computed: an area, say."""
     ref = comparison.inputs[0]
-    for _ in range(_STEPS):
+    for _ in range(len(graph.nodes)):
         node = graph[ref]
         if node.op in ("Mul", "Sub", "Add", "AddV2", "RealDiv"):
             return False

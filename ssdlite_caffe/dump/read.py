@@ -1,22 +1,80 @@
-"""Reading a TensorFlow detector from whatever holds it."""
+"""Reading a TensorFlow detector from whatever holds it: `read_model`."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes, sha256
+from ssdlite_caffe.dump.frozen import graph_of, is_saved_model, parse_graph_def, read_bytes, sha256
 from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.errors import ModelError
+
+MANIFEST = "manifest.json"
+FROZEN = "frozen_inference_graph.pb"
 
 
-def read_frozen(path: Path) -> DumpedModel:
-    """A detector from its frozen graph."""
+def read_model(path: Path | str, *, pipeline_config: Path | str | None = None) -> DumpedModel:
+    """Read a detector from a frozen graph, TF1 checkpoint, SavedModel or dumped weights folder.
+
+    A graph's own settings win; the pipeline.config given fills what it does not say. A checkpoint needs a
+    pipeline.config and takes the one beside it if none is given.
+
+    Args:
+        path: a file or folder, or the prefix of a checkpoint.
+        pipeline_config: a pipeline.config.
+
+    Raises:
+        ModelError: `path` is something else, damaged, or not an SSD MobileNet; or contradicts the pipeline.config.
+        TensorError: a weight is NaN or infinite, or a weights folder is not what its manifest says.
+        RuntimeMissing: TensorFlow is needed and not installed.
+    """
+    from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
+
+    path = Path(path)
+    config = None if pipeline_config is None else Path(pipeline_config)
+    if not path.is_dir() and path.name != MANIFEST and is_checkpoint(path):
+        return read_checkpoint(path, pipeline_config=config)
+    if not path.exists():
+        raise ModelError(f"{path} does not exist")
+    model = _read_folder(path, config) if path.is_dir() else _read_file(path)
+    if config is None or model.form == "checkpoint":
+        return model
+    from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
+
+    settings = fill_gaps(model.settings, settings_from_pipeline(config), source=str(path), config=str(config))
+    return dataclasses.replace(model, settings=settings)
+
+
+def _read_folder(path: Path, config: Path | None) -> DumpedModel:
+    """The model of a folder: dumped weights, or a SavedModel, or a checkpoint, or else a frozen graph."""
+    from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
+    from ssdlite_caffe.dump.saved_model import is_saved_model_folder, read_saved_model
+    from ssdlite_caffe.dump.store import read_folder
+
+    if (path / MANIFEST).is_file():
+        return read_folder(path)
+    if is_saved_model_folder(path):
+        return read_saved_model(path)
+    if is_checkpoint(path):
+        return read_checkpoint(path, pipeline_config=config)
+    if (path / FROZEN).is_file():
+        return _read_file(path / FROZEN)
+    raise ModelError(f"{path} holds no {MANIFEST}, saved_model.pb, checkpoint or {FROZEN}")
+
+
+def _read_file(path: Path) -> DumpedModel:
+    if path.name == MANIFEST:
+        return _read_folder(path.parent, None)
     data = read_bytes(path)
+    if is_saved_model(data):
+        from ssdlite_caffe.dump.saved_model import read_saved_model
+
+        if path.name != "saved_model.pb":
+            raise ModelError(f"{path} is the graph of a SavedModel; give the folder that it is saved_model.pb of")
+        return read_saved_model(path.parent)
     graph = graph_of(parse_graph_def(data, path), path)
+    digest = sha256(data)
+    del data
     units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(path), "frozen graph", sha256(data), units.tensors, units.units, settings, skipped)
-
-
-def read_model(path: Path | str, *, pipeline_config: Path | None = None) -> DumpedModel:
-    """Read a detector from a frozen graph."""
-    return read_frozen(Path(path))
+    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped)

@@ -50,7 +50,7 @@ def find_conversion(constants: Constants, logits: Ref) -> Conversion | None:
 
 
 def _factor(constants: Constants, use: Use) -> float | None:
-    """c of logits * c, or of logits / (1 / c)."""
+    """The c of logits * c, or of logits / (1 / c)."""
     node = use.node
     if len(node.inputs) != 2 or node.op not in DIVISIONS | {"Mul"}:
         return None

@@ -10,7 +10,7 @@ from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import default_boxes, find_decoder
 from ssdlite_caffe.dump.evaluate import Evaluator
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
-from ssdlite_caffe.dump.nms import find_suppression
+from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
 from ssdlite_caffe.dump.scores import cuts_background, find_conversion
 from ssdlite_caffe.dump.shapes import FeatureMaps
@@ -85,8 +85,10 @@ def _with_scores(constants: Constants, units: Units, settings: Settings) -> Sett
     conversion = find_conversion(constants, units.ends[scope])
     if conversion is None:
         return settings
+    # TFLite's op at the end, and a graph cut off before its suppression, do not show what they take for background.
+    suppresses = any(node.op in SUPPRESSIONS for node in constants.graph)
     notes = settings.unsupported
-    if not cuts_background(constants, conversion.scores) and TFLITE_OP not in constants.graph.ops():
+    if suppresses and not cuts_background(constants, conversion.scores):
         notes = (*notes, "a class predictor without a background column")
     return dataclasses.replace(
         settings, score_converter=conversion.converter, logit_scale=conversion.logit_scale, unsupported=notes
@@ -118,5 +120,6 @@ def _with_suppression(constants: Constants, settings: Settings) -> Settings:
         score_threshold=found.score_threshold,
         max_per_class=found.max_per_class,
         max_total=found.max_total,
+        clip_first=found.clip_first,
         unsupported=(*settings.unsupported, *found.unsupported),
     )

@@ -52,12 +52,12 @@ class FeatureMaps:
             seen.add(ref)
             path.append(node)
             ref = operand
-        shape: tuple[int, ...] | None = self._known[ref]
+        shape = self._known[ref]
         for node in reversed(path):
-            shape = self._through(node, shape)
-            if shape is None:
+            behind = self._through(node, shape)
+            if behind is None:
                 return None
-            self._known[node.ref] = shape
+            shape = self._known[node.ref] = behind
         return shape
 
     def _operand(self, node: Node) -> Ref | None:

@@ -105,10 +105,11 @@ def _from_list(listed: Any, stored: np.dtype[Any], count: int, name: str, *, bit
         raise ModelError(f"the constant {name} lists {given} values where its shape asks for {count}")
     if given == 0:
         return np.zeros(count, stored)
-    try:
-        values = np.array(listed, np.uint16).view(stored) if bits else np.array(listed, stored)
-    except (OverflowError, ValueError) as error:
-        raise ModelError(f"the constant {name} lists a value outside its type: {error}") from error
+    read = np.array(listed)
+    values = read.astype(np.uint16 if bits else stored)
+    if stored.kind in "iu" and (values != read).any():
+        raise ModelError(f"the constant {name} lists a value outside its type {stored}")
+    values = values.view(stored)
     if given < count:
         full = np.empty(count, stored)
         full[:given] = values

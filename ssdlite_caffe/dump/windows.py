@@ -6,7 +6,7 @@ from ssdlite_caffe.dump.graph import Node
 
 
 def window_padding(node: Node) -> str | tuple[int, int, int, int] | None:
-    """ "SAME", "VALID" or zeros (top, bottom, left, right) of a convolution or pooling; None for anything else."""
+    """The padding of a convolution or pooling: "SAME", "VALID" or zeros (top, bottom, left, right); None if unknown."""
     padding = node.attr_text("padding")
     if padding in ("SAME", "VALID"):
         return padding

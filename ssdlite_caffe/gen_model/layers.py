@@ -40,7 +40,13 @@ class LayerDesc:
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(LayerDesc):
-    """`layer_type` is Convolution, or a fork's own type for depthwise ones. `fillers`: write them, for training."""
+    """A convolution.
+
+    Attributes:
+        layer_type: Convolution, or a fork's own type for depthwise ones.
+        spread: its dilation changes nothing in what is computed, see `padding.spread_axis`.
+        fillers: write them, for training.
+    """
 
     layer_type: DepthwiseSpelling = "Convolution"
     num_output: int
@@ -49,6 +55,7 @@ class Convolution(LayerDesc):
     pad: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
+    spread: bool
     group: int
     engine: Engine
     tf_pad: bool
@@ -104,17 +111,24 @@ class Clip(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Power(LayerDesc):
-    """scale * x + shift."""
+    """(scale * x + shift) ** power."""
 
+    power: float = 1.0
     scale: float = 1.0
     shift: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eltwise(LayerDesc):
-    """Two blobs, element by element."""
+    """Two blobs, element by element; a sum may weigh each."""
 
     operation: Literal["SUM", "PROD"]
+    coefficients: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exp(LayerDesc):
+    """e to the power of x."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +216,18 @@ class PriorBox(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionOutput(LayerDesc):
-    """Decoding, NMS for each class, and the best of all."""
+    """Decoding, NMS for each class, and the best of all.
+
+    Attributes:
+        corners: the codes, times the variances, are what to add to the default boxes' corners.
+    """
 
     num_classes: int
     nms_threshold: float
     top_k: int
     keep_top_k: int
     confidence_threshold: float
+    corners: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from ssdlite_caffe.gen_model.layers import (
     SoftmaxWithLoss,
 )
 from ssdlite_caffe.gen_model.lower_body import BodyLowerer
+from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
 from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
 
@@ -39,14 +40,16 @@ def lower(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths) -> Lo
     Raises:
         ArchError: a padding that the spelling cannot express, or data that the stage's data layer cannot give.
     """
-    body = BodyLowerer(spelling, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train")
+    body = BodyLowerer(
+        spelling, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train", stage in ("deploy", "headless")
+    )
     fed = stage in ("train", "test")
     sections = [LayerSection("data", (_data(net, stage, data),))] if fed else []
     sections += [_section(net, body, section, stage) for section in net.sections]
     sections += [_predictors(net, body, feature_map) for feature_map in net.feature_maps]
     if body.unread:
         sections.append(LayerSection("rows and columns cut off by slices", tuple(body.silence())))
-    sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, stage, data)
+    sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, spelling, stage, data)
     height, width = net.arch.input_size
     return LoweredNet(net.name, tuple(sections), None if fed else (1, 3, height, width))
 
@@ -124,7 +127,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
     )
 
 
-def _detector_end(net: NetDesc, stage: Stage, data: DataPaths) -> list[LayerSection]:
+def _detector_end(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths) -> list[LayerSection]:
     """The maps put together, and what the stage makes of them."""
     concats: list[LayerDesc] = [
         Concat(
@@ -139,7 +142,11 @@ def _detector_end(net: NetDesc, stage: Stage, data: DataPaths) -> list[LayerSect
     if stage == "train":
         sections.append(LayerSection("loss", (_loss(net),)))
     elif stage != "headless":
-        sections.append(LayerSection("detections", tuple(_detections(net, stage, data))))
+        # The test net's batches are larger than the one picture that the clipping layers take.
+        clips = net.arch.nms.clip_first and spelling.clip == "exact" and stage == "deploy"
+        if clips:
+            sections.append(LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes())))
+        sections.append(LayerSection("detections", tuple(_detections(net, stage, data, clips))))
     return sections
 
 
@@ -154,7 +161,7 @@ def _loss(net: NetDesc) -> MultiBoxLoss:
     )
 
 
-def _detections(net: NetDesc, stage: Stage, data: DataPaths) -> list[LayerDesc]:
+def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> list[LayerDesc]:
     arch, nms = net.arch, net.arch.nms
     converter = arch.score_converter
     reshaped, scored, flat = "mbox_conf_reshape", f"mbox_conf_{converter}", "mbox_conf_flatten"
@@ -168,8 +175,9 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths) -> list[LayerDesc]:
         Flatten(name=flat, bottoms=(scored,), tops=(flat,)),
         DetectionOutput(
             name="detection_out",
-            bottoms=("mbox_loc", flat, "mbox_priorbox"),
+            bottoms=(CLIPPED if clips else "mbox_loc", flat, "mbox_priorbox"),
             tops=("detection_out",),
+            corners=clips,
             phase="TEST" if test else "",
             num_classes=arch.num_classes,
             nms_threshold=nms.iou_threshold,

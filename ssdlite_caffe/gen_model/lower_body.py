@@ -26,7 +26,7 @@ from ssdlite_caffe.gen_model.layers import (
     Slice,
 )
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc
-from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, symmetric_axis
+from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, spread_axis, symmetric_axis
 from ssdlite_caffe.gen_model.spelling import Spelling
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
@@ -40,12 +40,14 @@ class BodyLowerer:
         epsilon: of BatchNorm layers.
         gate_scale: the squeeze-excite gate's constant.
         train: write learning rates and fillers.
+        opencv: keep off what OpenCV computes wrong (see `spread_axis`).
     """
 
     spelling: Spelling
     epsilon: float
     gate_scale: float
     train: bool
+    opencv: bool
     unread: list[str] = field(default_factory=list)
 
     def node(self, node: NodeDesc) -> list[LayerDesc]:
@@ -149,6 +151,11 @@ class BodyLowerer:
     ) -> Convolution:
         bias = conv.bias or self.spelling.batch_norm == "fold"
         learning = ((_WEIGHT, _BIAS) if bias else (_WEIGHT,)) if self.train else ()
+        rows, columns = (
+            spread_axis(size, taps, zeros, steps) if self._spread(conv) else (zeros, steps)
+            for size, taps, zeros, steps in zip(conv.in_size, kernel, pad, conv.dilation, strict=True)
+        )
+        dilation = (rows[1], columns[1])
         return Convolution(
             name=conv.name,
             bottoms=(bottom,),
@@ -158,14 +165,20 @@ class BodyLowerer:
             num_output=conv.num_output,
             bias_term=bias,
             kernel=kernel,
-            pad=pad,
+            pad=(rows[0], columns[0]),
             stride=conv.stride,
-            dilation=conv.dilation,
+            dilation=dilation,
+            spread=dilation != conv.dilation,
             group=conv.group,
             engine=self.spelling.engine if conv.depthwise else "DEFAULT",
             tf_pad=tf_pad,
             fillers=self.train,
         )
+
+    def _spread(self, conv: ConvDesc) -> bool:
+        """Whether a layer may have to be kept off OpenCV's depthwise kernel, and takes a dilation."""
+        stock = self.spelling.depthwise == "Convolution" and self.spelling.engine != "CUDNN"
+        return self.opencv and conv.depthwise and stock
 
     def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
         if not conv.batch_norm or self.spelling.batch_norm == "fold":
@@ -194,34 +207,31 @@ class BodyLowerer:
             return [], top
         if kind == "relu" or (kind == "relu6" and self.spelling.activation == "relu"):
             return [ReLU(name=f"{conv.name}/relu", bottoms=(top,), tops=(top,))], top
+        alike = self.spelling.activation == "relu6"  # only ReLU6 can end in the blob it starts from, see `_bounded`
+        linear = f"{conv.name}/linear"
         if kind == "relu6":
-            linear = f"{conv.name}/linear" if self.spelling.activation == "stock" else top
-            return self._bounded(f"{conv.name}/relu", linear, top), linear
-        linear, ramp = f"{conv.name}/linear", f"{conv.name}/ramp"
-        start = f"{conv.name}/shifted" if self._two_blobs else ramp
+            start = top if alike else linear
+            return self._bounded(f"{conv.name}/relu", start, top), start
+        ramp = f"{conv.name}/ramp"
+        start = ramp if alike else f"{conv.name}/shifted"
         shift = Power(name=f"{conv.name}/shift", bottoms=(linear,), tops=(start,), shift=3.0)
         layers = [shift, *self._bounded(f"{conv.name}/relu", start, ramp)]
         if kind == "hard_sigmoid":
-            return [
-                *layers,
-                Power(name=f"{conv.name}/gate", bottoms=(ramp,), tops=(top,), scale=self.gate_scale),
-            ], linear
+            gate = Power(name=f"{conv.name}/gate", bottoms=(ramp,), tops=(top,), scale=self.gate_scale)
+            return [*layers, gate], linear
         # x * relu6(x + 3) first and * 1/6 last, as TensorFlow rounds; this order also leaves the ramp's blob as
         # its ReLU6 made it, which the backward passes of both ReLU6 and the product read.
         product = Eltwise(name=f"{conv.name}/product", bottoms=(linear, ramp), tops=(top,), operation="PROD")
         return [*layers, product, Power(name=f"{conv.name}/sixth", bottoms=(top,), tops=(top,), scale=1 / 6)], linear
 
-    @property
-    def _two_blobs(self) -> bool:
-        """Whether relu6 inside hard-swish and gate is written with stock layers, which cannot end where they start."""
-        return self.spelling.activation in ("stock", "relu")
-
     def _bounded(self, name: str, bottom: str, top: str) -> list[LayerDesc]:
-        """relu6 from `bottom` to `top`; the same blob unless it is written with stock layers.
+        """relu6 from `bottom` to `top`.
 
-        Stock: 6 - relu(6 - relu(x)). Each ReLU is in place, and the blob it leaves is not written again: its backward
-        pass looks there for the signs. Dropping the upper bound (activation relu) is for plain ReLU6 alone: in a
-        product with x it would be no small error, so hard-swish and gate keep their bound.
+        ReLU6 may be in place: its backward pass keeps what lies strictly between 0 and 6, in bottom or top alike.
+        Clip's keeps the bounds too, so it needs its bottom as it was.
+        Stock is 6 - relu(6 - relu(x)), each ReLU in place in a blob that nothing writes after it: its backward pass
+        looks there for the signs. Dropping the upper bound (activation relu) is for plain ReLU6 alone: in a product
+        with x it would be no small error, so hard-swish and gate keep their bound.
         """
         if self.spelling.activation == "relu6":
             return [ReLU6(name=name, bottoms=(bottom,), tops=(top,))]

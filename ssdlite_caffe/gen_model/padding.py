@@ -147,3 +147,18 @@ def symmetric_axis(in_size: int, kernel: int, stride: int, before: int, after: i
     raise ArchError(
         f"no symmetric padding gives a kernel of {kernel} with stride {stride} on {in_size} its {windows} outputs"
     )
+
+
+def spread_axis(in_size: int, kernel: int, pad: int, dilation: int) -> tuple[int, int]:
+    """Pad and dilation of an odd kernel on an axis, moved apart where the axis is one pixel long.
+
+    Only the middle tap meets that pixel, at whatever dilation d with pad = d * (kernel - 1) / 2, so nothing changes
+    in what is computed, nor in the kernel's shape. It keeps such layers off the 3x3 depthwise kernel of OpenCV (4.8 to
+    4.14 at least), which reads past maps one pixel high or wide.
+
+    Returns:
+        (pad, dilation), as given unless the axis is one pixel long and the middle tap is on it.
+    """
+    if in_size != 1 or kernel < 3 or 2 * pad != dilation * (kernel - 1):
+        return pad, dilation
+    return pad * 2, dilation * 2

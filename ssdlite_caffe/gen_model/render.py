@@ -1,11 +1,10 @@
-"""Text of nets, solvers and label maps: the templates filled with numbers decided elsewhere."""
+"""Text of nets and solvers: the templates filled with numbers decided elsewhere."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ssdlite_caffe.gen_model.lower import lower
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -30,22 +29,7 @@ _ACTIVATION = {
 _BATCH_NORM = {"keep": "BatchNorm and Scale layers", "fold": "folded into the convolutions"}
 _INEXACT_PADDING = "TensorFlow pads one more after than before, this net the same on both sides"
 _INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
-
-
-class LabelEntry(Protocol):
-    """One class of a label map."""
-
-    @property
-    def name(self) -> str:
-        """What detections of the class are called in files."""
-
-    @property
-    def id(self) -> int:
-        """Its channel in the class predictors; 0 is background."""
-
-    @property
-    def display_name(self) -> str:
-        """What people read."""
+_INEXACT_CLIP = "TensorFlow clips boxes to the image before suppression, this net leaves that to its reader"
 
 
 @dataclass(frozen=True)
@@ -102,11 +86,6 @@ def render_solver(solver: Solver) -> str:
     return _environment().get_template("solver.j2").render(solver=solver)
 
 
-def render_label_map(entries: Iterable[LabelEntry]) -> str:
-    """The prototxt of a label map (SSD branch's LabelMap), one item an entry, in the order given."""
-    return _environment().get_template("labelmap.j2").render(entries=tuple(entries))
-
-
 def number(value: float) -> str:
     """Shortest text that reads back as the same double: 0.1, 1.0, 1e-08, 0.00784313725490196."""
     return repr(float(value))
@@ -146,6 +125,8 @@ def _facts(net: NetDesc, spelling: Spelling) -> Facts:
         inexact.append(_INEXACT_PADDING)
     if spelling.activation == "relu" and bounded:
         inexact.append(_INEXACT_ACTIVATION)
+    if "clip late" in spelling.inexact(clip_first=arch.nms.clip_first):
+        inexact.append(_INEXACT_CLIP)
     plural = "" if arch.num_classes == 1 else "es"
     return Facts(
         classes=f"{arch.num_classes} class{plural}" + ("" if arch.classifier else " with background"),

@@ -10,12 +10,13 @@ ActivationSpelling = Literal["relu6", "clip", "stock", "relu"]
 PaddingSpelling = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
 BatchNormSpelling = Literal["keep", "fold"]
 DepthwiseSpelling = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
+ClipSpelling = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """The choices; only `activation="relu"` and `padding="symmetric"` change what is computed.
+    """The choices; see `inexact` for those that change what is computed.
 
     Attributes:
         activation: relu6 uses the ReLU6 layer, clip the Clip layer, stock ReLU and Power alone; relu drops the upper
@@ -26,6 +27,9 @@ class Spelling:
         batch_norm: keep BatchNorm and Scale layers, or fold them into the convolution.
         depthwise: layer type of depthwise convolutions.
         engine: written into depthwise convolutions unless DEFAULT.
+        clip: for models that clip boxes to the image before suppression: exact decodes and clips them with stock layers
+            in front of DetectionOutput; late leaves it out, for readers that know the usual DetectionOutput alone, and
+            is not exact where boxes reach over the border. Other models are the same either way.
     """
 
     activation: ActivationSpelling = "relu6"
@@ -33,11 +37,16 @@ class Spelling:
     batch_norm: BatchNormSpelling = "fold"
     depthwise: DepthwiseSpelling = "Convolution"
     engine: Engine = "DEFAULT"
+    clip: ClipSpelling = "exact"
 
-    @property
-    def exact(self) -> bool:
-        """Whether the net computes what TensorFlow's does."""
-        return self.activation != "relu" and self.padding != "symmetric"
+    def inexact(self, *, clip_first: bool) -> tuple[str, ...]:
+        """The choices that change what is computed; `clip_first` says whether the model clips before suppression."""
+        choices = (
+            ("activation relu", self.activation == "relu"),
+            ("padding symmetric", self.padding == "symmetric"),
+            ("clip late", self.clip == "late" and clip_first),
+        )
+        return tuple(name for name, chosen in choices if chosen)
 
 
 @dataclass(frozen=True)

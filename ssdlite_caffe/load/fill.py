@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
-from ssdlite_caffe.errors import TensorError
+from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
@@ -16,13 +16,11 @@ from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
 from ssdlite_caffe.load.units import UnitWeights, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array
+from ssdlite_caffe.prototxt.shapes import infer
 
 CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
-WITHOUT_BLOBS = frozenset({
-    "AnnotatedData", "Input", "ReLU", "ReLU6", "Clip", "Power", "Eltwise", "Pooling", "Flatten", "Permute", "Reshape",
-    "Concat", "Slice", "Silence", "Pad", "Crop", "PriorBox", "Softmax", "Sigmoid", "DetectionOutput",
-    "DetectionEvaluate", "MultiBoxLoss", "SoftmaxWithLoss", "Accuracy", "Dropout", "Data",
-})  # fmt: skip
+FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
+"""Layer types that a converted net learns in; one of these without blobs is a problem of its own."""
 FACTOR = np.ones(1, np.float32)
 """BatchNorm's third blob: mean and variance are divided by it, and 0 would silently zero both."""
 
@@ -56,6 +54,7 @@ def fill(
 
     Raises:
         TensorError: a tensor is missing, left over or of another shape, or a layer cannot be filled; all are listed.
+        PrototxtError: the net has unknown layers, dangling bottoms or shapes that clash; all are listed.
     """
     return _Filler(net, desc, model, finetune).run()
 
@@ -82,12 +81,16 @@ class _Filler:
         self.weights: dict[str, UnitWeights | None] = {}
 
     def run(self) -> LayerBlobs:
+        shapes = infer(self.net)
+        if shapes.errors:
+            raise PrototxtError("the net does not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         blobs: dict[str, tuple[FloatArray, ...]] = {}
         for layer in self.net.layer:
             filled = self.layer_blobs(layer)
             if filled is not None:
                 blobs[layer.name] = filled
-        for name in self.convs.keys() - self.layers.keys():
+        self.compare(blobs, shapes.param_shapes)
+        for name in sorted(self.convs.keys() - self.layers.keys()):
             self.problems.append(f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill")
         for name in sorted(self.model.tensors.keys() - self.used):
             self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} has no place in the net")
@@ -98,16 +101,23 @@ class _Filler:
             )
         return LayerBlobs(blobs, self.left)
 
+    def compare(self, blobs: dict[str, tuple[FloatArray, ...]], wanted: dict[str, tuple[tuple[int, ...], ...]]) -> None:
+        """Check what was made against the shapes that Caffe gives each layer's blobs."""
+        for name, shapes in wanted.items():
+            made = tuple(blob.shape for blob in blobs.get(name, ()))
+            if made and made != shapes:
+                self.problems.append(f"layer {name!r} takes blobs of {shapes}, the model gives {made}")
+            elif not made and self.layers[name].type not in FILLED:
+                self.problems.append(f"layer {name!r} is of the type {self.layers[name].type}, which no MobileNet SSD has")
+
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         """Blobs of one layer, or None for a layer without any (or one that became a problem)."""
         if layer.type in CONVOLUTIONS:
             return self.convolution(layer)
         if layer.type == "BatchNorm":
             return self.batch_norm(layer)
-        if layer.type == "Scale":
-            return self.scale(layer) if len(layer.bottom) == 1 else None
-        if layer.type not in WITHOUT_BLOBS:
-            self.problems.append(f"layer {layer.name!r} is of the type {layer.type}, which is not filled here")
+        if layer.type == "Scale" and len(layer.bottom) == 1:
+            return self.scale(layer)
         return None
 
     def take(self, conv: ConvDesc) -> UnitWeights | None:

@@ -43,6 +43,8 @@ def recognise(model: DumpedModel) -> ArchSpec:
         return ArchSpec.from_dict(model.arch)
     arch = _matching_arch(model)
     settings = model.settings
+    if settings.unsupported:
+        raise ModelError(f"{model.source} does what no Caffe net does: {', '.join(settings.unsupported)}")
     arch = dataclasses.replace(
         arch,
         batch_norm_epsilon=_usual_epsilon(model, arch.batch_norm_epsilon),
@@ -202,6 +204,7 @@ def _nms(settings: Settings, default: Nms) -> Nms:
         "score_threshold": settings.score_threshold,
         "max_per_class": settings.max_per_class,
         "max_total": settings.max_total,
+        "clip_first": settings.clip_first,
     }
     return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 

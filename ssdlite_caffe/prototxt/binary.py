@@ -67,7 +67,7 @@ def blob_from_array(array: FloatArray) -> caffe_pb2.BlobProto:
     million numbers one by one takes a second.
     """
     assert array.dtype == np.float32, f"a blob holds float32, not {array.dtype}"
-    little = np.ascontiguousarray(array, "<f4")
+    little = array.astype("<f4", copy=False)
     dims = b"".join(_varint(n) for n in array.shape)
     shape = _bytes_field(caffe_pb2.BlobShape.DIM_FIELD_NUMBER, dims) if dims else b""
     fields = (

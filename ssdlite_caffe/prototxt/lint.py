@@ -9,7 +9,7 @@ from typing import Any
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.runtimes import RUNTIMES, judge
-from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, in_phase, infer
+from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, infer
 from ssdlite_caffe.prototxt.text import Outline, outline, parse
 
 
@@ -77,7 +77,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         text: the prototxt of a net.
         name: stands for the file.
         runtime: one of RUNTIMES, to be warned of what it rejects.
-        phase: which layers to look at; None takes TRAIN if the net has layers for TRAIN alone and none for TEST.
+        phase: which layers to look at; None as in `default_phase`.
 
     Raises:
         PrototxtError: a syntax error or a value that its field cannot hold (unknown fields are reported), or an
@@ -87,7 +87,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(RUNTIMES)}")
     found = outline(text, name)
     net = parse(text, caffe_pb2.NetParameter, name, allow_unknown=True)
-    shapes = infer(net, phase=phase or default_phase(net))
+    shapes = infer(net, phase=phase)
     indices = [layer.index for layer in shapes.layers]
     return LintReport(
         name=name,
@@ -100,13 +100,6 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         param_count=shapes.param_count,
         multiply_adds=shapes.multiply_adds,
     )
-
-
-def default_phase(net: caffe_pb2.NetParameter) -> Phase:
-    """TRAIN for a net with layers for TRAIN alone and none for TEST alone, else TEST."""
-    train = any(not in_phase(layer, net, "TEST") for layer in net.layer)
-    test = any(not in_phase(layer, net, "TRAIN") for layer in net.layer)
-    return "TRAIN" if train and not test else "TEST"
 
 
 def _problems(

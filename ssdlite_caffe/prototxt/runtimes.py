@@ -1,7 +1,7 @@
 """What each runtime makes of a prototxt: which layer types it runs, and which fields it minds.
 
-The tables hold for OpenCV DNN 4.x (tried, but for the region layers of two-stage detectors), BVLC Caffe's master (its registry and caffe.proto), ncnn's caffe2ncnn
-(its source), and the HiSilicon NNIE mapper (reports of its users).
+The tables hold for OpenCV DNN 4.x (tried, but for the region layers of two-stage detectors), BVLC Caffe's master
+(its registry and caffe.proto), ncnn's caffe2ncnn (its source), and the HiSilicon NNIE mapper (reports of its users).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _HEADLESS = "use a headless net, which ends at mbox_loc and mbox_conf, and decod
 _TRAINING = "it is for training and evaluation in Caffe; use a deploy net"
 _KERNEL = "use --padding exact, whose kernels are one larger"
 _TRAINING_LAYERS = (
-    "AnnotatedData", "Data", "ImageData", "MemoryData", "HDF5Data", "WindowData", "VideoData", "DummyData",
+    "AnnotatedData", "Data", "ImageData", "HDF5Data", "WindowData", "VideoData", "DummyData",
     "MultiBoxLoss", "DetectionEvaluate", "Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss",
     "SmoothL1Loss", "HingeLoss", "InfogainLoss", "MultinomialLogisticLoss", "ContrastiveLoss",
 )  # fmt: skip
@@ -155,7 +155,7 @@ _NCNN = Runtime(
         FieldRule("convolution_param.tf_pad", "error", f"its padding is the same on both sides; {_KERNEL}"),
         FieldRule("prior_box_param.reduce_boxes", "error", "it does not know this field"),
     ),
-    net_inputs="caffe2ncnn does not read input fields outside of layers; write an Input layer",
+    net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size",
 )
 
 _NNIE = Runtime(
@@ -193,7 +193,7 @@ def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator
     """
     runtime = RUNTIMES[name]
     if net.input and runtime.net_inputs:
-        yield Problem("error", "runtime", runtime.net_inputs)
+        yield Problem("warning", "runtime", runtime.net_inputs)
     for index in layers:
         layer = net.layer[index]
         if layer.type not in RULES:  # reported as unknown already

@@ -101,18 +101,25 @@ class NetShapes:
         return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
 
 
-def infer(net: caffe_pb2.NetParameter, *, phase: Phase = "TEST") -> NetShapes:
+def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None) -> NetShapes:
     """Shapes of every blob of a net, and everything that keeps Caffe from setting it up.
 
     Args:
         net: the net, without weights or with.
-        phase: layers that `include` and `exclude` rules keep out of it are left out.
+        phase: layers that `include` and `exclude` rules keep out of it are left out; None as in `default_phase`.
 
     Returns:
         The shapes; problems are collected, never raised. After a layer that cannot be shaped its tops are unknown,
         and what follows from that is not reported again.
     """
-    return _Inference(net, phase).run()
+    return _Inference(net, phase or default_phase(net)).run()
+
+
+def default_phase(net: caffe_pb2.NetParameter) -> Phase:
+    """TRAIN for a net with layers for TRAIN alone and none for TEST alone, else TEST."""
+    train = any(not in_phase(layer, net, "TEST") for layer in net.layer)
+    test = any(not in_phase(layer, net, "TRAIN") for layer in net.layer)
+    return "TRAIN" if train and not test else "TEST"
 
 
 def in_phase(layer: caffe_pb2.LayerParameter, net: caffe_pb2.NetParameter, phase: Phase) -> bool:
@@ -222,7 +229,8 @@ class _Inference:
             ("top", rule.tops, len(layer.top)),
         ):
             if not least <= found <= greatest:
-                self._error("count", f"{layer.type} has {_range(least, greatest)} {what}s, not {found}", index)
+                plural = "" if (least, greatest) == (1, 1) else "s"
+                self._error("count", f"{layer.type} has {_range(least, greatest)} {what}{plural}, not {found}", index)
                 return unknown
         known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
         if len(known) < len(bottoms):

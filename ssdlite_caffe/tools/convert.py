@@ -87,7 +87,12 @@ def write_model(
         spelling = stage_spelling(options.spelling, stage)
         texts[name] = render(net, spelling, stage, options.data)
         write_text(folder / name, texts[name])
-        files[name] = {"stage": stage, "spelling": dataclasses.asdict(spelling), "sha256": _sha256(texts[name].encode())}
+        files[name] = {
+            "stage": stage,
+            "spelling": dataclasses.asdict(spelling),
+            "data": dataclasses.asdict(options.data),
+            "sha256": _sha256(texts[name].encode()),
+        }
     for name, prototxt in WEIGHTS.items():
         progress(f"writing {name}")
         parsed = parse_net(texts[prototxt], name=prototxt)
@@ -116,12 +121,10 @@ def stage_spelling(spelling: Spelling, stage: Stage) -> Spelling:
 def _report(
     model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    inexact = options.spelling.inexact(clip_first=arch.nms.clip_first)
     notes = []
-    if not options.spelling.exact:
-        notes.append(
-            f"not exact: activation {options.spelling.activation}, padding {options.spelling.padding}; "
-            "detections differ from TensorFlow's"
-        )
+    if inexact:
+        notes.append(f"not exact: {', '.join(inexact)}; detections differ from TensorFlow's")
     if arch.nms.max_per_class < arch.nms.max_total:
         notes.append(
             f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the best "
@@ -137,7 +140,7 @@ def _report(
             for m in net.feature_maps
         ],
         "tensors": {"used": len(model.tensors), "skipped": model.skipped},
-        "exact": options.spelling.exact,
+        "exact": not inexact,
         "notes": notes,
         "files": files,
     }

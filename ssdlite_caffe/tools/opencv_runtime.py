@@ -18,6 +18,11 @@ from ssdlite_caffe.tools.decode import Detections, parse_detection_out
 FloatArray = npt.NDArray[np.float32]
 
 _HOW = 'pip install "opencv-python-headless>=4.8,<5"'
+_ENVIRONMENT = {
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge picture
+}
 
 
 def import_opencv() -> Any:
@@ -26,7 +31,8 @@ def import_opencv() -> Any:
     Raises:
         RuntimeMissing: it is not installed, or cannot read Caffe nets.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         import cv2
     except ImportError as error:
@@ -105,7 +111,7 @@ class OpenCvNet:
             outputs: names of blobs, whose final values are given, or of layers.
 
         Returns:
-            Each name with its values; the arrays are the caller's own.
+            Each name with its values.
 
         Raises:
             PrototxtError: the net has no such blob, or OpenCV cannot run it.
@@ -124,8 +130,7 @@ class OpenCvNet:
             raise PrototxtError(f"OpenCV cannot run {self.prototxt}: {one_line(error)}") from error
         values = {name: found[layer][top] for name, (layer, top) in self._source.items() if layer in found}
         values[name] = blob
-        # OpenCV's arrays are overwritten by the next run.
-        return {output: np.array(values[output]) for output in outputs}
+        return {output: values[output] for output in outputs}
 
     def detect(self, blob: FloatArray) -> Detections:
         """Run a deploy net on one picture; boxes are as DetectionOutput gives them, not clipped.

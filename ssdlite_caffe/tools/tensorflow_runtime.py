@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.read import FROZEN
 from ssdlite_caffe.errors import ModelError, RuntimeMissing
 from ssdlite_caffe.tools.decode import Detections
 
@@ -67,8 +68,8 @@ class TensorFlowDetector:
         """Load the model.
 
         Args:
-            path: a frozen graph, a SavedModel (folder or saved_model.pb), or a checkpoint (folder, prefix or one of its
-                files) with its .meta file.
+            path: a frozen graph (or its folder), a SavedModel (folder or saved_model.pb), or a checkpoint (folder,
+                prefix or one of its files) with its .meta file.
 
         Raises:
             ModelError: there is no such model, or no detector in it.
@@ -204,6 +205,8 @@ class TensorFlowDetector:
                 raise ModelError(f"{path} is a checkpoint without {prefix.name}.meta, so it holds no graph to run")
             saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
             saver.restore(self._session, os.fspath(prefix))
+        elif (folder / FROZEN).is_file():
+            self._import(read_bytes(folder / FROZEN))
         elif path.is_file():
             self._import(read_bytes(path))
         else:
@@ -220,7 +223,7 @@ class TensorFlowDetector:
         self._tf.graph_util.import_graph_def(definition, name="")
 
     def _load_saved_model(self, folder: Path) -> None:
-        from tensorflow.python.saved_model import loader_impl  # type: ignore[import-untyped]
+        from tensorflow.python.saved_model import loader_impl
 
         tags = loader_impl.parse_saved_model(os.fspath(folder)).meta_graphs[0].meta_info_def.tags
         self._tf.compat.v1.saved_model.loader.load(self._session, list(tags), os.fspath(folder))

@@ -1,14 +1,22 @@
-"""How far a converted net may be from TensorFlow: one table, each bound with the largest difference measured."""
+"""How far a converted net may be from TensorFlow: one table, each bound with the largest difference measured.
+
+Measured over 8 pictures each of a V2-SSDLite trained on microscope pictures, the same with the public zoo's 2018 graph,
+a V3-small trained on drawn scenes, and a V3-large of random weights, whose deepest layers answer to the order of
+summation most: TensorFlow differs there from itself, with and without oneDNN, by 1.2e-4.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-FEATURE_RELATIVE: Final = 1e-4
-"""A layer's output: largest absolute difference over the largest absolute value. Errors grow with depth."""
+LAYER_RELATIVE: Final = 3e-4
+"""A layer's output: largest absolute difference over the largest absolute value. Measured: trained 4e-6, random 1.3e-4."""
+
+LAYER_ABSOLUTE: Final = 1e-5
+"""A layer whose outputs all but vanish (dead channels, of values near 1e-17) is compared absolutely. Measured: 1.1e-6."""
 
 BOX: Final = 2e-5
-"""Corners of decoded boxes, fractions of the image, absolute."""
+"""Corners of all decoded boxes, fractions of the image. Measured: trained 2.6e-7, random 1.9e-5."""
 
 SCORE: Final = 2e-5
-"""Scores after the score converter, absolute."""
+"""Scores of all default boxes. Measured: trained 9e-7, random 2.9e-5 (verify it with --tolerance 1e-4)."""

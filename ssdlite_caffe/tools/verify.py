@@ -14,8 +14,9 @@ from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, match
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
+from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
@@ -23,7 +24,7 @@ from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
-from ssdlite_caffe.tools.tolerances import BOX, FEATURE_RELATIVE, SCORE
+from ssdlite_caffe.tools.tolerances import BOX, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 FloatArray = npt.NDArray[np.float32]
 Picture = tuple[str, npt.NDArray[np.uint8]]
@@ -34,7 +35,7 @@ Picture = tuple[str, npt.NDArray[np.uint8]]
 class Bounds:
     """What counts as equal; see `tolerances`."""
 
-    layer: float = FEATURE_RELATIVE
+    layer: float = LAYER_RELATIVE
     box: float = BOX
     score: float = SCORE
 
@@ -49,6 +50,7 @@ class Row:
         shape: without the batch.
         absolute, relative: largest difference, and that over TensorFlow's largest magnitude.
         bound: of `relative` for layers, of `absolute` for the rest.
+        relative_bound: which of the two.
         ok: within the bound on every picture.
         note: what else there is to say.
     """
@@ -59,8 +61,14 @@ class Row:
     absolute: float
     relative: float
     bound: float
+    relative_bound: bool
     ok: bool
     note: str = ""
+
+    @property
+    def share(self) -> float:
+        """How much of the bound is used up."""
+        return (self.relative if self.relative_bound else self.absolute) / self.bound
 
 
 @dataclass(frozen=True)
@@ -218,11 +226,12 @@ class _Comparison:
             note = "logits"
         found = difference(got.reshape(got.shape[:2] + (got.shape[2:] or (1, 1))), reference)
         section = self.sections.get(conv.name, f"predictors on {conv.name.split('_mbox_')[0]}")
-        self._keep(Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer,
-                       found.relative <= self.bounds.layer, note))  # fmt: skip
+        ok = found.relative <= self.bounds.layer or found.absolute <= LAYER_ABSOLUTE
+        self._keep(Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer, True, ok, note))
 
     def _absolute(self, stage: str, found: Difference, bound: float, note: str) -> None:
-        self._keep(Row(stage, "detections", found.shape, found.absolute, found.relative, bound, found.absolute <= bound, note))
+        self._keep(Row(stage, "detections", found.shape, found.absolute, found.relative, bound, False,
+                       found.absolute <= bound, note))  # fmt: skip
 
     def _keep(self, row: Row) -> None:
         """Keep the worse of this and the same stage's row so far; a NaN is worse than anything."""
@@ -262,7 +271,7 @@ class _Comparison:
             note = f"{name}: {'; '.join(found.unpaired[:3])}" + (f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else "")
         worst = max(found.box, found.score)
         self._keep(Row("detections", "detections", (len(got), 6), float("inf") if found.unpaired else worst, worst,
-                       max(self.bounds.box, self.bounds.score), not found.unpaired, note))  # fmt: skip
+                       max(self.bounds.box, self.bounds.score), False, not found.unpaired, note))  # fmt: skip
 
 
 def _per_box(output: FloatArray, values: int) -> FloatArray:
@@ -271,7 +280,7 @@ def _per_box(output: FloatArray, values: int) -> FloatArray:
 
 
 def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:
-    return match(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size))
+    return match_cell(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size)).source
 
 
 def _caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:

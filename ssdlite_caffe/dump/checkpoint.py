@@ -1,0 +1,169 @@
+"""A TensorFlow 1 checkpoint as a DumpedModel. It holds variables and no graph: the rest is from pipeline.config."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite_caffe.dump.detector import require_detector, require_finite
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray, Settings
+from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
+from ssdlite_caffe.dump.settings import class_count
+from ssdlite_caffe.dump.units import strip_prefix
+from ssdlite_caffe.dump.variables import Variables, hash_files, shards
+from ssdlite_caffe.errors import ModelError
+
+_PART = re.compile(
+    r"^(?P<scope>.+?)/(?:(?P<kernel>weights|depthwise_weights)|(?P<biases>biases)|"
+    r"BatchNorm/(?P<norm>gamma|beta|moving_mean|moving_variance))$"
+)
+_LATEST = re.compile(r'^\s*model_checkpoint_path\s*:\s*"([^"]*)"', re.MULTILINE)
+_FILE_TAIL = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
+_SLOT = re.compile(r"/(?:RMSProp(?:_1)?|Momentum|Adam(?:_1)?|Adagrad|.*_slot)$")
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a checkpoint: its prefix, one of its files, or a folder that holds one."""
+    if path.is_dir():
+        return (path / "checkpoint").is_file() or any(path.glob("*.index"))
+    if _FILE_TAIL.search(path.name):
+        return True
+    return not path.exists() and (path.with_name(path.name + ".index").exists() or any(_data_files(path)))
+
+
+def _data_files(prefix: Path) -> list[Path]:
+    parent = prefix.parent
+    return [p for p in parent.iterdir() if p.name.startswith(prefix.name + ".data-")] if parent.is_dir() else []
+
+
+def checkpoint_prefix(path: Path) -> Path:
+    """The prefix of the checkpoint at `path`.
+
+    Raises:
+        ModelError: a folder holds none, or several and does not say which is the latest.
+    """
+    if not path.is_dir():
+        return path.with_name(_FILE_TAIL.sub("", path.name))
+    listed = path / "checkpoint"
+    if listed.is_file():
+        found = _LATEST.search(listed.read_text("utf-8", "replace"))
+        if found and found.group(1):
+            # A folder that was moved still names its old place.
+            return path / Path(found.group(1).replace("\\", "/")).name
+    indices = sorted(path.glob("*.index"))
+    if len(indices) != 1:
+        names = ", ".join(p.name for p in indices) or "none"
+        raise ModelError(f"{path} holds no single checkpoint ({names}); give its prefix, as in {path}/model.ckpt")
+    return path / indices[0].name.removesuffix(".index")
+
+
+def find_pipeline(prefix: Path, given: Path | None) -> Path:
+    """The pipeline.config that was given, or the one beside a checkpoint.
+
+    Raises:
+        ModelError: there is none.
+    """
+    beside = prefix.parent / "pipeline.config"
+    if given is None and not beside.is_file():
+        raise ModelError(
+            f"the checkpoint {prefix} holds no input size, default boxes or thresholds, and there is no {beside}; "
+            "name one with --pipeline-config"
+        )
+    return given or beside
+
+
+def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> DumpedModel:
+    """A detector from a checkpoint and its pipeline.config.
+
+    Raises:
+        ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
+        TensorError: a weight is NaN or infinite.
+        RuntimeMissing: TensorFlow is not installed.
+    """
+    prefix = checkpoint_prefix(path)
+    data = shards(prefix)
+    config = find_pipeline(prefix, pipeline_config)
+    pipeline = read_pipeline(config)
+    variables = Variables(prefix, "a checkpoint")
+    chosen, skipped = choose_variables(variables, moving_averages=pipeline.moving_averages)
+    require_detector(str(path), (match.group("scope") for name in chosen if (match := _PART.match(name))))
+    tensors = {name: variables.value(stored).astype(np.float32, copy=False) for name, stored in chosen.items()}
+    require_finite(str(path), tensors)
+    units = units_of_variables(tensors, pipeline, str(path))
+    count = Settings(num_classes=class_count(str(path), units, tensors))
+    settings = fill_gaps(count, pipeline.settings, source=str(path), config=str(config))
+    return DumpedModel(str(path), "checkpoint", hash_files(data), tensors, units, settings, skipped)
+
+
+def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """(tensor name -> variable that holds it, variable -> why it is left out), sorted by name.
+
+    Args:
+        variables: of a checkpoint.
+        moving_averages: take the moving average of a variable, where there is one, in its place.
+    """
+    chosen: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    for name in sorted(variables.shapes):
+        average = name + _AVERAGE
+        if name.endswith(_AVERAGE):
+            if not moving_averages:
+                skipped[name] = "a moving average; the pipeline.config exports the variable itself"
+        elif _SLOT.search(name):
+            skipped[name] = "an optimiser's state"
+        elif not _PART.match(name) or not strip_prefix(name).startswith(("FeatureExtractor/", "BoxPredictor_")):
+            skipped[name] = "not part of the detector"
+        elif not variables.is_float(name):
+            skipped[name] = "not float32"
+        elif moving_averages and average in variables.shapes:
+            chosen[strip_prefix(name)] = average
+            skipped[name] = "its moving average is exported instead"
+        else:
+            chosen[strip_prefix(name)] = name
+    return chosen, skipped
+
+
+def units_of_variables(tensors: dict[str, FloatArray], pipeline: Pipeline, source: str) -> tuple[ConvUnit, ...]:
+    """The convolutions that named variables belong to, sorted by scope.
+
+    Raises:
+        ModelError: parts of a convolution are missing.
+    """
+    scopes: dict[str, dict[str, str]] = {}
+    kinds: dict[str, str] = {}
+    for name in tensors:
+        match = _PART.match(name)
+        assert match is not None, "choose_variables takes no other names"
+        scope = match.group("scope")
+        part = match.group("norm") or match.group("biases") or "weights"
+        scopes.setdefault(scope, {})[part] = name
+        if part == "weights":
+            kinds[scope] = match.group("kernel")
+    units = []
+    for scope in sorted(scopes):
+        parts = scopes[scope]
+        if "weights" not in parts:
+            raise ModelError(f"{source}: {scope} has {', '.join(sorted(parts))} and no kernel")
+        if tensors[parts["weights"]].ndim != 4:
+            raise ModelError(f"{source}: {parts['weights']} has the shape {tensors[parts['weights']].shape}")
+        if ("moving_mean" in parts) != ("moving_variance" in parts):
+            raise ModelError(f"{source}: the BatchNorm of {scope} has only one of moving_mean and moving_variance")
+        units.append(
+            ConvUnit(
+                scope=scope,
+                kind="depthwise" if kinds[scope] == "depthwise_weights" else "conv",
+                tensors=parts,
+                epsilon=_epsilon(scope, pipeline) if "moving_mean" in parts else None,
+            )
+        )
+    return tuple(units)
+
+
+def _epsilon(scope: str, pipeline: Pipeline) -> float:
+    """The BatchNorm epsilon of a convolution: heads, extra layers and backbone each have their own in the config."""
+    if scope.startswith("BoxPredictor_"):
+        return pipeline.head_epsilon
+    return pipeline.extra_epsilon if "_Conv2d_" in scope else pipeline.backbone_epsilon

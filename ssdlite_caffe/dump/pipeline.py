@@ -1,0 +1,206 @@
+"""Settings of a detector from its pipeline.config, which is all that a checkpoint has."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ssdlite_caffe.dump.model import AnchorGenerator, Settings
+from ssdlite_caffe.errors import ModelError
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.dump import pipeline_subset_pb2 as pb
+
+MAX_BYTES = 1 << 22
+SLIM_EPSILON = float(np.float32(1e-3))
+"""Epsilon of a backbone whose hyperparameters are not overridden: the default of slim's batch_norm."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What a pipeline.config says.
+
+    Attributes:
+        settings: see Settings.
+        backbone_epsilon, extra_epsilon, head_epsilon: BatchNorm epsilons, float32 as Python floats.
+        moving_averages: detectors are exported with the moving averages of their variables.
+    """
+
+    settings: Settings
+    backbone_epsilon: float
+    extra_epsilon: float
+    head_epsilon: float
+    moving_averages: bool
+
+
+def settings_from_pipeline(path: Path) -> Settings:
+    """The settings part of `read_pipeline`."""
+    return read_pipeline(path).settings
+
+
+def read_pipeline(path: Path) -> Pipeline:
+    """Read a pipeline.config of the Object Detection API.
+
+    Raises:
+        ModelError: the file is unreadable, no pipeline.config, or one of another kind of detector.
+    """
+    from google.protobuf import text_format
+
+    from ssdlite_caffe.dump import pipeline_subset_pb2 as messages
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} is too large for a pipeline.config")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not a pipeline.config: it is no text") from error
+    config = messages.TrainEvalPipelineConfig()
+    try:
+        text_format.Parse(text, config, allow_unknown_field=True)
+    except (text_format.ParseError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} is not a pipeline.config: {reason}") from error
+    if config.model.WhichOneof("model") != "ssd":
+        kind = config.model.WhichOneof("model")
+        found = f"describes a {kind} model" if kind else "has no model { ssd { ... } }"
+        raise ModelError(f"{path} {found}; only SSD detectors are read")
+    return _pipeline(config, config.model.ssd, path)
+
+
+def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pipeline:
+    extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
+    overridden = extractor.override_base_feature_extractor_hyperparams
+    extra = extractor.conv_hyperparams.batch_norm.epsilon
+    settings = Settings(
+        input_size=_input_size(ssd.image_resizer),
+        num_classes=_num_classes(ssd, path),
+        score_converter=_converter(ssd.post_processing.score_converter),
+        logit_scale=ssd.post_processing.logit_scale,
+        feature_extractor_type=extractor.type or None,
+        depth_multiplier=extractor.depth_multiplier,
+        min_depth=extractor.min_depth,
+        anchors=_anchors(ssd.anchor_generator),
+        extra_activation=_activation(extractor.conv_hyperparams.activation),
+        explicit_padding=extractor.use_explicit_padding,
+        unsupported=_unsupported(ssd),
+    )
+    return Pipeline(
+        settings=_with_post_processing(settings, ssd),
+        backbone_epsilon=extra if overridden else SLIM_EPSILON,
+        extra_epsilon=extra,
+        head_epsilon=predictor.conv_hyperparams.batch_norm.epsilon,
+        moving_averages=config.eval_config.use_moving_averages,
+    )
+
+
+def _with_post_processing(settings: Settings, ssd: pb.Ssd) -> Settings:
+    nms = ssd.post_processing.batch_non_max_suppression
+    coder = ssd.box_coder.faster_rcnn_box_coder
+    scales = (coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale)
+    return dataclasses.replace(
+        settings,
+        box_coder_scales=scales if ssd.box_coder.WhichOneof("box_coder_oneof") == "faster_rcnn_box_coder" else None,
+        iou_threshold=nms.iou_threshold,
+        score_threshold=nms.score_threshold,
+        max_per_class=nms.max_detections_per_class,
+        max_total=nms.max_total_detections,
+    )
+
+
+def _num_classes(ssd: pb.Ssd, path: Path) -> int:
+    if ssd.num_classes < 1:
+        raise ModelError(f"{path} gives {ssd.num_classes} classes")
+    return ssd.num_classes + 1
+
+
+def _input_size(resizer: pb.ImageResizer) -> tuple[int, int] | None:
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    if kind == "fixed_shape_resizer":
+        return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
+    if kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension:
+        side = resizer.keep_aspect_ratio_resizer.max_dimension
+        return side, side
+    return None
+
+
+def _converter(value: int) -> Literal["sigmoid", "softmax", "identity"]:
+    kinds: dict[int, Literal["sigmoid", "softmax", "identity"]] = {1: "sigmoid", 2: "softmax"}
+    return kinds.get(value, "identity")
+
+
+def _activation(value: int) -> Literal["relu6", "relu", "none"] | None:
+    kinds: dict[int, Literal["relu6", "relu", "none"]] = {0: "none", 1: "relu", 2: "relu6"}
+    return kinds.get(value)
+
+
+def _anchors(generator: pb.AnchorGenerator) -> AnchorGenerator | None:
+    if generator.WhichOneof("anchor_generator_oneof") != "ssd_anchor_generator":
+        return None
+    ssd = generator.ssd_anchor_generator
+    return AnchorGenerator(
+        num_layers=ssd.num_layers,
+        min_scale=ssd.min_scale,
+        max_scale=ssd.max_scale,
+        scales=tuple(ssd.scales),
+        aspect_ratios=tuple(ssd.aspect_ratios),
+        interpolated_scale_aspect_ratio=ssd.interpolated_scale_aspect_ratio,
+        reduce_boxes_in_lowest_layer=ssd.reduce_boxes_in_lowest_layer,
+        base_anchor_height=ssd.base_anchor_height,
+        base_anchor_width=ssd.base_anchor_width,
+        height_stride=tuple(ssd.height_stride),
+        width_stride=tuple(ssd.width_stride),
+        height_offset=tuple(ssd.height_offset),
+        width_offset=tuple(ssd.width_offset),
+    )
+
+
+def _unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
+    nms = ssd.post_processing.batch_non_max_suppression
+    predictor = ssd.box_predictor
+    convolutional = predictor.convolutional_box_predictor
+    coder = ssd.box_coder.WhichOneof("box_coder_oneof")
+    anchors = ssd.anchor_generator.WhichOneof("anchor_generator_oneof")
+    problems = {
+        "NMS over all classes together": nms.use_class_agnostic_nms,
+        f"soft NMS (sigma {nms.soft_nms_sigma:g})": nms.soft_nms_sigma != 0,
+        "a class predictor without a background column": not ssd.add_background_class,
+        f"the box coder {coder}": coder not in (None, "faster_rcnn_box_coder"),
+        f"the anchor generator {anchors}": anchors not in (None, "ssd_anchor_generator"),
+        "predictors shared by the feature maps": predictor.HasField("weight_shared_convolutional_box_predictor"),
+        f"boxes of {convolutional.box_code_size} numbers": convolutional.box_code_size != 4,
+        "clipped box codes": convolutional.HasField("box_encodings_clip_range"),
+        "a sigmoid in the class predictor": convolutional.apply_sigmoid_to_scores,
+        "an input padded to a multiple": ssd.feature_extractor.pad_to_multiple != 1,
+    }
+    return tuple(problem for problem, present in problems.items() if present)
+
+
+def fill_gaps(settings: Settings, pipeline: Settings, *, source: str, config: str) -> Settings:
+    """A graph's settings with what only the pipeline.config knows.
+
+    Raises:
+        ModelError: the two contradict each other on the class count or the input size.
+    """
+    pairs = [
+        ("classes with background", settings.num_classes, pipeline.num_classes),
+        ("the input size", _text(settings.input_size), _text(pipeline.input_size)),
+    ]
+    for what, graph_says, config_says in pairs:
+        if graph_says is not None and config_says is not None and graph_says != config_says:
+            raise ModelError(
+                f"{source} and {config} contradict each other: {what} {graph_says} in the graph, {config_says} in the "
+                "pipeline.config; give the pipeline.config that the graph was exported with"
+            )
+    names = [field.name for field in dataclasses.fields(Settings) if field.name not in ("default_boxes", "unsupported")]
+    gaps = {name: getattr(pipeline, name) for name in names if getattr(settings, name) is None}
+    return dataclasses.replace(settings, **gaps)
+
+
+def _text(size: tuple[int, int] | None) -> str | None:
+    return None if size is None else f"{size[0]}x{size[1]}"

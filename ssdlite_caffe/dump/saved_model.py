@@ -1,0 +1,114 @@
+"""A SavedModel as a DumpedModel: constants or variables in its graph (TensorFlow 1), or functions (TensorFlow 2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.detector import take_apart
+from ssdlite_caffe.dump.frozen import graph_of, read_bytes, sha256
+from ssdlite_caffe.dump.graph import VARIABLES, Graph
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.tensorflow_import import tensorflow
+from ssdlite_caffe.dump.tensors import Array
+from ssdlite_caffe.dump.variables import Variables, hash_files, shards
+from ssdlite_caffe.errors import ModelError
+
+_NEEDED = "a SavedModel with variables"
+
+
+def is_saved_model_folder(path: Path) -> bool:
+    """Whether a folder holds a SavedModel."""
+    return (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file()
+
+
+def read_saved_model(folder: Path) -> DumpedModel:
+    """A detector from a SavedModel folder.
+
+    TensorFlow is needed only where the weights are not constants of the graph itself.
+
+    Raises:
+        ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
+        TensorError: a weight is NaN or infinite.
+        RuntimeMissing: TensorFlow is needed and not installed.
+    """
+    path = folder / "saved_model.pb"
+    if not path.is_file():
+        raise ModelError(f"{folder} holds a SavedModel as text (saved_model.pbtxt); export it in binary form")
+    data = read_bytes(path)
+    meta = _serving_graph(data, path)
+    prefix = folder / "variables" / "variables"
+    digest = sha256(data)
+    if _has_convolutions(meta.graph_def):
+        values: dict[str, Array] = {}
+        if any(node.op in VARIABLES for node in meta.graph_def.node):
+            digest = hash_files([path, *shards(prefix)])
+            values = _variables(meta.graph_def, prefix)
+        graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
+    else:
+        if prefix.with_name("variables.index").is_file():
+            digest = hash_files([path, *shards(prefix)])
+        graph = graph_of(_frozen(folder, meta), folder)
+    units, settings, skipped = take_apart(graph)
+    return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
+
+
+def _has_convolutions(definition: pb.GraphDef) -> bool:
+    return any(node.op == "Conv2D" for node in definition.node)
+
+
+def _serving_graph(data: bytes, path: Path) -> pb.MetaGraphDef:
+    """The graph for serving; of a single graph, that one."""
+    saved = pb.SavedModel()
+    try:
+        saved.ParseFromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise ModelError(f"{path} is not a whole SavedModel ({len(data)} bytes): cut short or damaged") from error
+    if not saved.meta_graphs:
+        raise ModelError(f"{path} is not a SavedModel: it holds no graph")
+    serving = [meta for meta in saved.meta_graphs if "serve" in meta.meta_info_def.tags]
+    chosen = serving or list(saved.meta_graphs)
+    if len(chosen) != 1:
+        tags = "; ".join(",".join(meta.meta_info_def.tags) for meta in saved.meta_graphs)
+        raise ModelError(f"{path} holds {len(saved.meta_graphs)} graphs ({tags}), not one tagged serve")
+    return chosen[0]
+
+
+def _variables(definition: pb.GraphDef, prefix: Path) -> dict[str, Array]:
+    """Values of the graph's float variables by node name; a resource variable is stored under its shared name."""
+    stored = Variables(prefix, _NEEDED)
+    values = {}
+    for node in definition.node:
+        if node.op not in VARIABLES:
+            continue
+        shared = node.attr["shared_name"].s.decode("utf-8", "replace") if "shared_name" in node.attr else ""
+        key = next((name for name in (shared, node.name) if name in stored.shapes), None)
+        if key is not None and stored.is_float(key):
+            values[node.name] = stored.value(key)
+    return values
+
+
+def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
+    """The serving function of a TensorFlow 2 SavedModel, its variables drawn in as constants."""
+    tf = tensorflow("a TensorFlow 2 SavedModel")
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        loaded = tf.saved_model.load(str(folder), tags=list(meta.meta_info_def.tags))
+        function = _signature(loaded.signatures, folder)
+        definition = convert_variables_to_constants_v2(function).graph.as_graph_def()
+    except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(f"{folder} cannot be loaded as a SavedModel: {reason}") from error
+    return pb.GraphDef.FromString(definition.SerializeToString())
+
+
+def _signature(signatures: Any, folder: Path) -> Any:
+    names = list(signatures)
+    name = "serving_default" if "serving_default" in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise ModelError(f"{folder} has the signatures {', '.join(names) or 'none'}, none of them serving_default")
+    return signatures[name]

@@ -1,0 +1,62 @@
+"""Decoding and clipping boxes with stock layers, for models that clip to the image before suppression.
+
+DetectionOutput decodes boxes itself and never clips them before its NMS, and that changes which boxes overlap. So
+they are decoded and clipped in front of it, and handed over with code_type CORNER: as what has to be added to the
+default boxes' corners, over the variances. (variance_encoded_in_target would spare the division, but OpenCV then wants
+default boxes without variances, which Caffe would read all the same.)
+
+For a default box of corners (min, max), size s = max - min and centre c = (min + max) / 2, and a code (txy, twh)
+times its variances: box = c + txy * s -+ exp(twh) * s / 2, clipped to 0..1 as 1 - relu(1 - relu(box)).
+
+Source: DecodeBBox in bbox_util.cpp of the SSD branch, for both code types.
+"""
+
+from __future__ import annotations
+
+from ssdlite_caffe.gen_model.layers import Concat, Eltwise, Exp, Flatten, LayerDesc, Power, ReLU, Reshape, Slice
+
+CLIPPED = "mbox_loc_clipped"
+"""The blob that takes mbox_loc's place."""
+
+
+def clipped_boxes() -> list[LayerDesc]:
+    """Layers from mbox_loc and mbox_priorbox to CLIPPED, for a batch of one picture."""
+    return [
+        Slice(name="prior_parts", bottoms=("mbox_priorbox",), tops=("prior_row", "variance_row"), axis=1, points=(1,)),
+        _boxes("prior_corners", "prior_row"),
+        _boxes("prior_variances", "variance_row"),
+        Slice(name="prior_ends", bottoms=("prior_corners",), tops=("prior_min", "prior_max"), axis=2, points=(2,)),
+        _sum("prior_size", "prior_max", "prior_min", (1.0, -1.0)),
+        _sum("prior_centre", "prior_min", "prior_max", (0.5, 0.5)),
+        _boxes("box_codes", "mbox_loc"),
+        _product("box_scaled_codes", "box_codes", "prior_variances"),
+        Slice(name="box_code_parts", bottoms=("box_scaled_codes",), tops=("box_xy", "box_wh"), axis=2, points=(2,)),
+        _product("box_shift", "box_xy", "prior_size"),
+        _sum("box_centre", "prior_centre", "box_shift", ()),
+        Exp(name="box_growth", bottoms=("box_wh",), tops=("box_growth",)),
+        _product("box_size", "box_growth", "prior_size"),
+        _sum("box_min", "box_centre", "box_size", (1.0, -0.5)),
+        _sum("box_max", "box_centre", "box_size", (1.0, 0.5)),
+        Concat(name="boxes", bottoms=("box_min", "box_max"), tops=("boxes",), axis=2),
+        ReLU(name="boxes/above_0", bottoms=("boxes",), tops=("boxes",)),
+        Power(name="boxes/rest", bottoms=("boxes",), tops=("boxes/rest",), scale=-1.0, shift=1.0),
+        ReLU(name="boxes/below_1", bottoms=("boxes/rest",), tops=("boxes/rest",)),
+        Power(name="boxes/clipped", bottoms=("boxes/rest",), tops=("boxes/clipped",), scale=-1.0, shift=1.0),
+        _sum("boxes/difference", "boxes/clipped", "prior_corners", (1.0, -1.0)),
+        Power(name="prior_precisions", bottoms=("prior_variances",), tops=("prior_precisions",), power=-1.0),
+        _product("boxes/codes", "boxes/difference", "prior_precisions"),
+        Flatten(name=CLIPPED, bottoms=("boxes/codes",), tops=(CLIPPED,)),
+    ]
+
+
+def _boxes(name: str, bottom: str) -> Reshape:
+    """One row of numbers as 1 x boxes x 4."""
+    return Reshape(name=name, bottoms=(bottom,), tops=(name,), dims=(1, -1, 4))
+
+
+def _sum(name: str, first: str, second: str, coefficients: tuple[float, ...]) -> Eltwise:
+    return Eltwise(name=name, bottoms=(first, second), tops=(name,), operation="SUM", coefficients=coefficients)
+
+
+def _product(name: str, first: str, second: str) -> Eltwise:
+    return Eltwise(name=name, bottoms=(first, second), tops=(name,), operation="PROD")

@@ -1,0 +1,165 @@
+"""Giving a converted model other classes: the rows of its class predictors are moved, all else stays as it is."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.mapping import load_mapping
+from ssdlite_caffe.coco.remap import remap_rows
+from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.files import new_folder, write_text
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.binary import (
+    blob_from_array,
+    blob_to_array,
+    read_caffemodel,
+    write_caffemodel,
+)
+from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
+from ssdlite_caffe.tools.model_folder import LABEL_MAP, REPORT, ModelFolder
+
+
+def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
+    """Write the model of the folder `source` with the classes of `mapping` into the folder `out`.
+
+    Prototxts are written anew from the report's architecture; of the caffemodels the class predictors' rows are moved
+    and all other blobs copied, so that sigmoid scores of the classes kept are the same to the bit.
+
+    Args:
+        source: a folder that `convert` or `remap` wrote; it may be `out`, with `force`.
+        mapping: `coco2voc`, or a mapping file (see `coco/mapping.py`).
+        out: the folder to make.
+        force: replace an earlier folder.
+
+    Returns:
+        The report that is written as report.json: the source's, with the new classes and `remapped_from`.
+
+    Raises:
+        LabelMapError: the mapping is not one, or asks for a class that the model does not have.
+        PrototxtError: `source` is no converted model, or its files do not fit together.
+        OutputError: `out` exists already or cannot be written.
+    """
+    old = ModelFolder.open(source)
+    classes = load_mapping(mapping)
+    rows = classes.rows(old.labels)
+    nets = build(old.arch), build(dataclasses.replace(old.arch, num_classes=len(rows)))
+    with new_folder(out, marker=REPORT, force=force) as folder:
+        files, hashes = _write_files(folder, old, nets, rows, classes.target())
+        report = _report(old, nets[1], files)
+        report["remapped_from"] = {
+            "mapping": str(mapping),
+            "rows": list(rows),
+            "classes": [old.labels.entries[row].display_name for row in rows],
+            "sha256": hashes,
+            **({"remapped_from": old.report["remapped_from"]} if "remapped_from" in old.report else {}),
+        }
+        write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def move_classes(
+    source: caffe_pb2.NetParameter, net: caffe_pb2.NetParameter, nets: tuple[NetDesc, NetDesc], rows: Sequence[int]
+) -> list[str]:
+    """Fill `net` with the blobs of `source`, class predictors' rows moved.
+
+    Args:
+        source: the old weights.
+        net: the new net without blobs; filled in place.
+        nets: the old and the new detector.
+        rows: for each new class its old row.
+
+    Returns:
+        What does not fit, a sentence each; empty when the net is filled.
+    """
+    blobs = {layer.name: layer.blobs for layer in source.layer if layer.blobs}
+    layers = {layer.name: layer for layer in net.layer}
+    num_classes = nets[0].arch.num_classes
+    predictors = {m.conf[-1].name: len(m.tf_boxes) for m in nets[0].feature_maps}
+    problems = [f"layer {name!r} is not in the net" for name in blobs if name not in layers]
+    problems += [f"layer {c.name!r} has no blobs" for c in nets[1].convolutions if c.name not in blobs]
+    for name in (name for name in blobs if name in layers):
+        boxes = predictors.get(name)
+        if boxes is None:
+            layers[name].blobs.extend(blobs[name])
+            continue
+        arrays = [blob_to_array(blob, f"a blob of layer {name!r}") for blob in blobs[name]]
+        odd = [array.shape for array in arrays if array.shape[:1] != (boxes * num_classes,)]
+        if odd:
+            problems.append(f"layer {name!r} has a blob {odd[0]}, not of {boxes} boxes x {num_classes} classes")
+            continue
+        layers[name].blobs.extend(blob_from_array(remap_rows(array, boxes, num_classes, rows)) for array in arrays)
+    return problems
+
+
+def _write_files(
+    folder: Path, old: ModelFolder, nets: tuple[NetDesc, NetDesc], rows: Sequence[int], labels: LabelMap
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everything but the report; returns its `files` and the hashes of the source's caffemodels."""
+    entries = old.report.get("files")
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise PrototxtError(f"{old.path / REPORT} lists no files (the key files); convert the model again")
+    files: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for name, stage in STAGES:
+        if name in entries:
+            spelling, data = _spelling(entries[name], old.path / REPORT)
+            texts[name] = render(nets[1], spelling, stage, data)
+            write_text(folder / name, texts[name])
+            files[name] = {**entries[name], "sha256": _sha256(folder / name)}
+    for name, prototxt in WEIGHTS.items():
+        if name in entries and prototxt in texts:
+            net = parse_net(texts[prototxt], name=prototxt)
+            problems = move_classes(read_caffemodel(old.path / name), net, nets, rows)
+            if problems:
+                raise PrototxtError(
+                    f"{old.path / name} does not fit {REPORT} and {LABEL_MAP} ({len(old.labels)} classes): "
+                    + "; ".join(problems)
+                )
+            write_caffemodel(folder / name, net)
+            values = sum(len(blob.data) for layer in net.layer for blob in layer.blobs)
+            files[name] = {**entries[name], "values": values, "sha256": _sha256(folder / name)}
+            hashes[name] = _sha256(old.path / name)
+    write_text(folder / LABEL_MAP, labels.to_prototxt())
+    files[LABEL_MAP] = {"sha256": _sha256(folder / LABEL_MAP)}
+    return files, hashes
+
+
+def _spelling(entry: dict[str, Any], report: Path) -> tuple[Spelling, DataPaths]:
+    """How a prototxt was written, from its entry in the report."""
+    try:
+        spelling = Spelling(**entry["spelling"])
+        data = DataPaths(**entry.get("data", {}))
+    except (KeyError, TypeError) as error:
+        raise PrototxtError(
+            f"{report} does not say how a prototxt is spelled: {error}; convert the model again"
+        ) from error
+    for field, allowed in typing.get_type_hints(Spelling).items():
+        if getattr(spelling, field) not in typing.get_args(allowed):
+            raise PrototxtError(f"{report}: {field} is {getattr(spelling, field)!r}; convert the model again")
+    return spelling, data
+
+
+def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:
+    report = {**copy.deepcopy(old.report), "arch": net.arch.to_dict(), "files": files}
+    if net.arch.score_converter == "softmax" and net.arch.num_classes < old.arch.num_classes:
+        note = "softmax is taken over the classes kept, so their scores are higher than the source model's"
+        report["notes"] = [*(n for n in report.get("notes", []) if n != note), note]
+    return report
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

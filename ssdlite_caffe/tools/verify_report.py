@@ -1,0 +1,164 @@
+"""What `verify` shows: which pictures it takes, a table for the terminal, and a page with both sides' pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from ssdlite_caffe.errors import ImageError
+from ssdlite_caffe.files import refuse_existing, write_text
+from ssdlite_caffe.tools.convert import Progress
+from ssdlite_caffe.tools.decode import Detections
+from ssdlite_caffe.tools.draw import draw_detections
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.opencv_runtime import import_opencv
+from ssdlite_caffe.tools.pictures import find_sources, read_picture
+from ssdlite_caffe.tools.verify import Bounds, Picture, PictureResult, Row, VerifyReport, verify
+
+SHOWN_SCORE = 0.3
+"""Least score drawn on the page; all detections are compared."""
+
+
+def verify_pictures(
+    source: Path,
+    folder: Path,
+    images: Sequence[Path],
+    *,
+    pipeline_config: Path | None = None,
+    tolerance: float | None = None,
+    limit: int = 8,
+    html: Path | None = None,
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> VerifyReport:
+    """Compare the two sides on the first `limit` of the pictures given, or on drawn ones; see `verify`.
+
+    Raises:
+        SsdliteError: a side cannot be loaded, or a picture cannot be read (before anything is run).
+    """
+    if html is not None:
+        refuse_existing(html, force=force)
+    model = ModelFolder.open(folder)
+    kept: list[PictureResult] = []
+
+    def keep(result: PictureResult) -> None:
+        progress(f"compared {result.name}")
+        if html is not None:
+            kept.append(result)
+
+    pictures = _read(images, limit) if images else drawn_pictures(model.arch.input_size, limit)
+    bounds = None if tolerance is None else Bounds(box=tolerance, score=tolerance)
+    progress("starting TensorFlow")
+    report = verify(source, model, pictures, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
+    if html is not None:
+        write_text(html, page(report, kept, model.labels.display_names), force=force)
+    return report
+
+
+def _read(images: Sequence[Path], limit: int) -> Iterator[Picture]:
+    for source in find_sources(images)[:limit]:
+        if isinstance(source, ImageError):
+            raise source
+        yield source.path.name, np.ascontiguousarray(read_picture(source.path)[:, :, ::-1])
+
+
+def drawn_pictures(size: tuple[int, int], count: int) -> Iterator[Picture]:
+    """Gradients with boxes, discs and noise, the same in every run: enough to bring every layer to life.
+
+    Args:
+        size: (height, width) of the network input; the pictures differ from it in size and shape.
+        count: how many.
+    """
+    cv2 = import_opencv()
+    for seed in range(count):
+        random = np.random.default_rng(seed)
+        height, width = (round(side * random.uniform(0.7, 1.8)) for side in size)
+        ramp = np.linspace(random.uniform(0, 255, 3), random.uniform(0, 255, 3), width)
+        picture = np.broadcast_to(ramp, (height, width, 3)).copy()
+        for _ in range(random.integers(4, 12)):
+            x, y = int(random.integers(width)), int(random.integers(height))
+            radius = int(random.uniform(0.03, 0.3) * min(size))
+            colour = random.uniform(0, 255, 3).tolist()
+            if random.random() < 0.5:
+                cv2.circle(picture, (x, y), radius, colour, cv2.FILLED)
+            else:
+                cv2.rectangle(picture, (x - radius, y - radius // 2), (x + radius, y + radius // 2), colour, cv2.FILLED)
+        picture += random.normal(0, random.uniform(1, 20), picture.shape)
+        yield f"drawn {seed}", np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def worst_of_sections(rows: Sequence[Row]) -> list[Row]:
+    """For each section its row that fails, or else that is nearest to its bound; detections row by row."""
+    worst: dict[str, Row] = {}
+    for row in rows:
+        key = row.stage if row.section == "detections" else row.section
+        known = worst.get(key)
+        if known is None or (known.ok, -known.share) > (row.ok, -row.share):
+            worst[key] = row
+    return list(worst.values())
+
+
+def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
+    """The table and the verdict, on stdout."""
+    console = Console()
+    table = Table(title=f"TensorFlow and {report.runtime} on {len(report.names)} pictures")
+    for heading in ("stage", "shape"):
+        table.add_column(heading)
+    for heading in ("largest difference", "relative", "bound"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in report.rows if all_layers else worst_of_sections(report.rows):
+        bound = f"{row.bound:.0e}" + (" rel." if row.relative_bound else "")
+        shape = "x".join(map(str, row.shape))
+        table.add_row(row.stage, shape, f"{row.absolute:.2e}", f"{row.relative:.1e}", bound, "ok" if row.ok else "DIFFERS",
+                      style=None if row.ok else "bold red")  # fmt: skip
+    console.print(table)
+    print(verdict(report))
+
+
+def verdict(report: VerifyReport) -> str:
+    """One sentence: equal, or the first stage that is not."""
+    failure = report.first_failure
+    if failure is None:
+        return f"equal within the bounds on {len(report.names)} pictures"
+    reason = "" if report.exact else " (the folder was converted with a spelling that is not exact)"
+    note = f": {failure.note}" if failure.note else ""
+    return f"the first stage beyond its bound is {failure.stage}, {failure.absolute:.2e}{note}{reason}"
+
+
+def page(report: VerifyReport, results: Sequence[PictureResult], names: Sequence[str]) -> str:
+    """A self-contained HTML page: the verdict, the table, and each picture with both sides' detections."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("ssdlite_caffe", "templates"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = [
+        {
+            "name": result.name,
+            "tensorflow": _data_url(result.picture, result.tensorflow, names),
+            "caffe": _data_url(result.picture, result.caffe, names),
+            "count": len(result.tensorflow.above(SHOWN_SCORE)),
+        }
+        for result in results
+    ]
+    template = environment.get_template("verify.html.j2")
+    return template.render(report=report, verdict=verdict(report), pictures=pictures, shown_score=SHOWN_SCORE)
+
+
+def _data_url(picture: npt.NDArray[np.uint8], detections: Detections, names: Sequence[str]) -> str:
+    cv2 = import_opencv()
+    drawn = draw_detections(np.ascontiguousarray(picture[:, :, ::-1]), detections.above(SHOWN_SCORE), names)
+    written, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert written, "OpenCV writes JPEG"
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

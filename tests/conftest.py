@@ -1,0 +1,43 @@
+"""Fixtures and flags that several rooms' tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from what is generated now")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """A folder `shared/models` of real models beside the repository or above it."""
+    for parent in ROOT.parents:
+        if (parent / "shared" / "models").is_dir():
+            return parent / "shared" / "models"
+    pytest.skip("no shared/models beside the repository")
+
+
+@pytest.fixture(scope="session")
+def example_model() -> Path:
+    """The small trained model that comes with the repository: circles, squares and triangles, 320x320."""
+    return ROOT / "examples" / "frozen_inference_graph.pb"
+
+
+@pytest.fixture(scope="session")
+def example_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `convert` makes of the example model."""
+    from ssdlite_caffe.tools.convert import ConvertOptions, convert
+
+    folder = tmp_path_factory.mktemp("example") / "out"
+    convert(example_model, folder, ConvertOptions())
+    return folder

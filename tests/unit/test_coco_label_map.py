@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssdlite_caffe.coco.label_map import (
+    BACKGROUND,
+    Label,
+    LabelMap,
+    builtin,
+    check_classes,
+    load_label_map,
+    numbered,
+    parse_label_map,
+)
+from ssdlite_caffe.errors import LabelMapError
+
+GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12).filter(
+    lambda name: name != BACKGROUND.name
+)
+CAFFE_BACKGROUND = 'item { name: "none_of_the_above" label: 0 display_name: "background" }\n'
+
+
+def test_coco_keeps_the_ids_of_the_annotations() -> None:
+    coco = builtin("coco")
+    assert len(coco) == 91
+    assert {e.id for e in coco.entries if e.display_name.startswith("unused_")} == GAPS
+    assert all(e.name == str(e.id) for e in coco.entries[1:])
+    known = {
+        0: "background",
+        1: "person",
+        13: "stop sign",
+        44: "bottle",
+        67: "dining table",
+        72: "tv",
+        90: "toothbrush",
+    }
+    assert {row: coco.entries[row].display_name for row in known} == known
+
+
+def test_voc_is_alphabetical_after_background() -> None:
+    names = builtin("voc").display_names
+    assert len(names) == 21
+    assert names[0] == "background"
+    assert list(names[1:]) == sorted(names[1:])
+    assert builtin("voc").entries[0] == BACKGROUND
+
+
+@given(st.lists(st.tuples(NAMES, NAMES), unique_by=lambda pair: pair[0], max_size=8))
+def test_a_written_map_reads_back(pairs: list[tuple[str, str]]) -> None:
+    label_map = LabelMap((BACKGROUND, *(Label(i, name, shown) for i, (name, shown) in enumerate(pairs, 1))))
+    assert parse_label_map(label_map.to_prototxt(), "x.prototxt") == label_map
+
+
+def test_entries_are_put_in_the_order_of_their_ids() -> None:
+    text = 'item { name: "b" label: 2 }\n' + CAFFE_BACKGROUND + 'item { name: "a" label: 1 display_name: "A" }'
+    assert parse_label_map(text, "x") == LabelMap((BACKGROUND, Label(1, "a", "A"), Label(2, "b", "b")))
+
+
+def test_od_api_map_gets_background_and_rows_for_unused_ids() -> None:
+    text = """
+    item: { id: 3, name: '/m/0c', display_name: 'car', frequency: FREQUENT
+            keypoints { id: 1 label: "wheel" } }
+    item { name: "/m/01" id: 1 }  # label: none
+    """
+    label_map = parse_label_map(text, "x.pbtxt")
+    assert label_map.entries == (
+        BACKGROUND, Label(1, "/m/01", "/m/01"), Label(2, "unused_2", "unused_2"), Label(3, "/m/0c", "car"),
+    )  # fmt: skip
+
+
+def test_od_api_map_may_hold_background() -> None:
+    text = "item { id: 0 name: 'background' } item { id: 1 display_name: 'x' }"
+    assert parse_label_map(text, "x").entries == (Label(0, "background", "background"), Label(1, "x", "x"))
+
+
+@pytest.mark.parametrize("first", ["", "background\n", "???\n", "none_of_the_above\r\n"])
+def test_plain_text_with_and_without_background(first: str) -> None:
+    label_map = parse_label_map(f"{first}cat\n???\nguide dog \n\n", "names.txt")
+    assert label_map.display_names == ("background", "cat", "unused_2", "guide dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" label: 0 }', "a.prototxt: id 0 is given twice"),
+        ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "a.pbtxt: id 1 is given twice: 'a' and 'b'"),
+        ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 4 name: 'a' }", "name 'a' is given twice: ids 1 and 4"),
+        ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" label: 2 }', "id 1 is missing"),
+        ("a.prototxt", 'item { name: "a" label: 1 }', "no background"),
+        ("a.prototxt", 'item { name: "a" label: 0 }', "id 0 is 'a', but must be background"),
+        ("a.prototxt", CAFFE_BACKGROUND + '\nitem { name "a" label: 1 }', "a.prototxt:3:13: "),
+        (
+            "a.prototxt",
+            CAFFE_BACKGROUND + 'item { nam: "a" label: 1 }',
+            "a.prototxt:2:8: LabelMapItem has no field 'nam'",
+        ),
+        ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" }', "item 2 ('a') has no label"),
+        ("a.pbtxt", "item { name: 'a' }", "item 1 ('a') has no id"),
+        ("a.pbtxt", "item {\n id: 1\n name: 'a' ]", "a.pbtxt:3:"),
+        ("a.pbtxt", "item { id: 2000000000 name: 'a' }", "has id 2000000000, outside 0..65536"),
+        ("a.pbtxt", "item { id: -1 name: 'a' }", "has id -1, outside"),
+        ("a.pbtxt", "item { id: 1 }", "'' is no class name"),
+        ("a.pbtxt", "item { id: 1 name: 'a\\nb' }", "is no class name"),
+        ("a.pbtxt", "items { }", "holds no item"),
+        ("a.pbtxt", "item { id: 1 name: 'a' x " + "{" * 5000, "a.pbtxt:1:"),
+        ("a.txt", "", "a.txt:1: empty line"),
+        ("a.txt", "a\n\nb", "a.txt:2: empty line"),
+        ("a.txt", "a\nb\na", "name 'a' is given twice: ids 1 and 3"),
+        ("a.txt", "a\n<html>", "a.txt:2: '<html>' is not a class name"),
+    ],
+)
+def test_a_wrong_file_is_one_line(name: str, text: str, message: str) -> None:
+    with pytest.raises(LabelMapError) as error:
+        parse_label_map(text, name)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.txt").write_bytes(b"a\n\xff\n")
+    (tmp_path / "zeros.txt").write_bytes(b"a\n\0\n")
+    (tmp_path / "large.txt").write_bytes(b"a\n" * (1 << 19) + b"b")
+    for name, message in {
+        "binary.txt": "binary.txt:2: not UTF-8",
+        "zeros.txt": "not a text file",
+        "large.txt": "larger than 1 MiB",
+        "absent.txt": "cannot read",
+        "": "cannot read",
+    }.items():
+        with pytest.raises(LabelMapError, match=message):
+            load_label_map(tmp_path / name)
+
+
+def test_load_takes_names_and_paths(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("\ufeffcat\ndög\n", "utf-8")
+    assert load_label_map(path).display_names == ("background", "cat", "dög")
+    assert load_label_map("voc") is builtin("voc")
+    with pytest.raises(LabelMapError, match=r"neither a file nor a built-in label map \(coco, voc\)"):
+        load_label_map("cocoa")
+    with pytest.raises(LabelMapError, match="no built-in label map"):
+        builtin("cocoa")
+
+
+def test_classes_have_to_fit_the_model() -> None:
+    assert numbered(3).display_names == ("background", "class_1", "class_2")
+    check_classes(builtin("coco"), 91)
+    with pytest.raises(LabelMapError, match="has 91 classes and the model 90"):
+        check_classes(builtin("coco"), 90)
+
+
+def test_find_by_name_then_by_display_name() -> None:
+    label_map = LabelMap((BACKGROUND, Label(1, "a", "b"), Label(2, "b", "c"), Label(3, "d", "c")))
+    assert [label_map.find(name) for name in ("a", "b", "d", "e", "background")] == [1, 2, 3, None, 0]
+    with pytest.raises(LabelMapError, match="any of 2 classes; give one of their names: 'b', 'd'"):
+        label_map.find("c")
+    assert builtin("coco").nearest("Persn") == "person"
+    assert builtin("coco").nearest("zzzz") is None

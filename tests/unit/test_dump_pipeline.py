@@ -1,0 +1,157 @@
+"""Settings from a pipeline.config, and how they meet a graph's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.model import AnchorGenerator, Settings
+from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline, settings_from_pipeline
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.errors import ModelError
+from tests.dump_graphs import mini_detector
+
+CONFIG = """
+model { ssd {
+  num_classes: 6
+  image_resizer { fixed_shape_resizer { height: 256 width: 320 } }
+  feature_extractor {
+    type: "ssd_mobilenet_v2" depth_multiplier: 0.5 min_depth: 8 use_depthwise: true use_explicit_padding: true
+    conv_hyperparams { activation: RELU_6 regularizer { l2_regularizer { weight: 4e-05 } } batch_norm { epsilon: 0.005 } }
+  }
+  box_coder { faster_rcnn_box_coder { y_scale: 10.0 x_scale: 9.0 height_scale: 5.0 width_scale: 4.0 } }
+  anchor_generator { ssd_anchor_generator {
+    num_layers: 6 min_scale: 0.15 max_scale: 0.9 aspect_ratios: 1.0 aspect_ratios: 2.0 aspect_ratios: 0.3333
+    reduce_boxes_in_lowest_layer: false scales: 0.1 scales: 0.5 height_stride: 16 width_stride: 32
+  } }
+  box_predictor { convolutional_box_predictor { kernel_size: 3 conv_hyperparams { batch_norm { epsilon: 0.01 } } } }
+  post_processing {
+    batch_non_max_suppression { score_threshold: 0.25 iou_threshold: 0.5 max_detections_per_class: 20 max_total_detections: 30 }
+    score_converter: SOFTMAX logit_scale: 2.0
+  }
+} }
+train_config { batch_size: 24 unknown_future_field: 3 }
+"""
+
+
+def write(path: Path, text: str = CONFIG) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_every_setting(tmp_path: Path) -> None:
+    pipeline = read_pipeline(write(tmp_path / "pipeline.config"))
+    f = np.float32
+    assert pipeline.settings == Settings(
+        input_size=(256, 320),
+        num_classes=7,
+        box_coder_scales=(10.0, 9.0, 5.0, 4.0),
+        score_converter="softmax",
+        logit_scale=2.0,
+        iou_threshold=0.5,
+        score_threshold=0.25,
+        max_per_class=20,
+        max_total=30,
+        feature_extractor_type="ssd_mobilenet_v2",
+        depth_multiplier=0.5,
+        min_depth=8,
+        extra_activation="relu6",
+        explicit_padding=True,
+        anchors=AnchorGenerator(
+            min_scale=float(f(0.15)),
+            max_scale=float(f(0.9)),
+            scales=(float(f(0.1)), 0.5),
+            aspect_ratios=(1.0, 2.0, float(f(0.3333))),
+            reduce_boxes_in_lowest_layer=False,
+            height_stride=(16,),
+            width_stride=(32,),
+        ),
+    )
+    epsilons = (pipeline.backbone_epsilon, pipeline.extra_epsilon, pipeline.head_epsilon)
+    assert epsilons == (float(f(0.001)), float(f(0.005)), float(f(0.01)))
+    assert not pipeline.moving_averages
+
+
+def test_overridden_hyperparameters_and_moving_averages(tmp_path: Path) -> None:
+    text = CONFIG.replace("use_depthwise: true", "override_base_feature_extractor_hyperparams: true")
+    pipeline = read_pipeline(write(tmp_path / "p", text + "eval_config { use_moving_averages: true }"))
+    assert pipeline.backbone_epsilon == pipeline.extra_epsilon == float(np.float32(0.005))
+    assert pipeline.moving_averages
+
+
+def test_defaults_are_the_apis(tmp_path: Path) -> None:
+    settings = settings_from_pipeline(write(tmp_path / "p", "model { ssd { num_classes: 1 } }"))
+    assert settings.score_converter == "identity"
+    assert settings.input_size is None
+    assert settings.anchors is None
+    assert (settings.score_threshold, settings.max_total) == (0.0, 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("post_processing { batch_non_max_suppression { use_class_agnostic_nms: true } }", "over all classes"),
+        ("post_processing { batch_non_max_suppression { soft_nms_sigma: 0.5 } }", "soft NMS .sigma 0.5"),
+        ("box_coder { mean_stddev_box_coder { } }", "box coder mean_stddev_box_coder"),
+        ("anchor_generator { multiscale_anchor_generator { min_level: 3 } }", "multiscale_anchor_generator"),
+        ("box_predictor { weight_shared_convolutional_box_predictor { depth: 3 } }", "shared by the feature maps"),
+        ("box_predictor { convolutional_box_predictor { apply_sigmoid_to_scores: true } }", "sigmoid in the class"),
+        ("feature_extractor { pad_to_multiple: 32 }", "padded to a multiple"),
+        ("add_background_class: false", "background column"),
+    ],
+)
+def test_what_caffe_does_not_do_is_listed(tmp_path: Path, text: str, phrase: str) -> None:
+    settings = settings_from_pipeline(write(tmp_path / "p", f"model {{ ssd {{ num_classes: 1 {text} }} }}"))
+    assert len(settings.unsupported) == 1
+    assert __import__("re").search(phrase, settings.unsupported[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("model { ssd {", "not a pipeline.config"),
+        ("model { faster_rcnn { num_classes: 3 } }", "describes a faster_rcnn model"),
+        ("train_config { }", "has no model"),
+        ("model { ssd { } }", "0 classes"),
+        ("model { ssd { num_classes: 'x' } }", "not a pipeline.config"),
+    ],
+)
+def test_bad_configs_raise_one_line(tmp_path: Path, text: str, phrase: str) -> None:
+    with pytest.raises(ModelError, match=phrase) as raised:
+        read_pipeline(write(tmp_path / "p", text))
+    assert "\n" not in str(raised.value)
+
+
+def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="no text"):
+        read_pipeline(tmp_path / "p")
+    with pytest.raises(ModelError, match="cannot read .*gone"):
+        read_pipeline(tmp_path / "gone")
+
+
+def test_the_graph_wins_and_the_config_fills_gaps(tmp_path: Path) -> None:
+    graph = mini_detector(classes=6, resize=(24, 32)).write(tmp_path / "g.pb")
+    config = write(tmp_path / "p", CONFIG.replace("height: 256 width: 320", "height: 24 width: 32"))
+    settings = read_model(graph, pipeline_config=config).settings
+    assert settings.iou_threshold == float(np.float32(0.55))
+    assert settings.score_converter == "sigmoid"
+    assert settings.feature_extractor_type == "ssd_mobilenet_v2"
+    assert settings.anchors is not None
+    assert settings.default_boxes is not None
+
+
+@pytest.mark.parametrize(("classes", "size"), [(3, (256, 320)), (6, (24, 32))])
+def test_contradictions_name_both_files(tmp_path: Path, classes: int, size: tuple[int, int]) -> None:
+    graph = mini_detector(classes=classes, resize=size).write(tmp_path / "g.pb")
+    with pytest.raises(ModelError, match=r"g\.pb and .*p contradict each other"):
+        read_model(graph, pipeline_config=write(tmp_path / "p"))
+
+
+def test_fill_gaps_leaves_boxes_alone() -> None:
+    boxes = np.ones((1, 4), np.float32)
+    filled = fill_gaps(Settings(default_boxes=boxes), Settings(num_classes=3), source="a", config="b")
+    assert filled.default_boxes is boxes
+    assert filled.num_classes == 3

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssdlite_caffe.gen_model.arch import FAMILIES, Family, HeadKind
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.render import Solver, number, quoted, render, render_solver
+from ssdlite_caffe.gen_model.spelling import (
+    ActivationSpelling,
+    DataPaths,
+    PaddingSpelling,
+    Spelling,
+    Stage,
+)
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.lint import lint
+from ssdlite_caffe.prototxt.text import parse
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+STAGES = get_args(Stage)
+DATA = DataPaths(lmdb='a "quoted"\\path', label_map="naïve\n.prototxt", name_size_file="sizes.txt", batch_size=3)
+
+
+def golden_nets() -> list[tuple[str, Family, HeadKind, bool]]:
+    nets: list[tuple[str, Family, HeadKind, bool]] = [(f"{f}-ssdlite", f, "ssdlite", False) for f in FAMILIES]
+    nets += [("v1-ssd", "v1", "ssd", False), ("v2-ssd", "v2", "ssd", False)]
+    return nets + [(f"{f}-classifier", f, "ssdlite", True) for f in FAMILIES]
+
+
+def golden_spelling(stage: Stage) -> Spelling:
+    return Spelling(batch_norm="fold" if stage in ("deploy", "headless") else "keep")
+
+
+WHOLE = {"v2-ssdlite", "v3-small-ssdlite"}
+"""Nets kept as text; of the others the hash of each stage is kept."""
+
+
+def summary(net: caffe_pb2.NetParameter) -> list[str]:
+    """One line a layer, for a difference that can be read."""
+    return [f"{layer.name}: {layer.SerializeToString(deterministic=True).hex()}" for layer in net.layer]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
+def test_golden(
+    title: str, family: Family, head: HeadKind, classifier: bool, stage: Stage, update_golden: bool
+) -> None:
+    classes = 1001 if classifier else 21
+    net = build(default_arch(family, classes, head=head, classifier=classifier))
+    text = render(net, golden_spelling(stage), stage)
+    if title in WHOLE:
+        path = GOLDEN / f"{title}-{stage}.prototxt"
+        if update_golden:
+            path.write_text(text, encoding="utf-8")
+        golden = path.read_text(encoding="utf-8")
+        expected, found = (summary(parse(t, caffe_pb2.NetParameter)) for t in (golden, text))
+        assert found == expected
+        assert text == golden
+        return
+    path = GOLDEN / f"{title}-{stage}.sha256"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if update_golden:
+        path.write_text(digest + "\n", encoding="utf-8")
+    assert digest == path.read_text(encoding="utf-8").strip(), f"{title} {stage} has changed; see its text with gen"
+
+
+def test_golden_folder_is_small_and_without_leftovers() -> None:
+    expected = {
+        f"{title}-{stage}.{'prototxt' if title in WHOLE else 'sha256'}"
+        for title, *_ in golden_nets()
+        for stage in STAGES
+    }
+    files = [f for f in GOLDEN.iterdir() if f.name.startswith(FAMILIES)]
+    assert {f.name for f in files} == expected
+    assert sum(f.stat().st_size for f in files) < 1_000_000
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
+def test_lint_finds_nothing(title: str, family: Family, head: HeadKind, classifier: bool, stage: Stage) -> None:
+    """Shapes are inferred through the whole text in every spelling, and every field is one that Caffe's proto has."""
+    size = None if classifier else (161, 224)
+    net = build(default_arch(family, 7, head=head, classifier=classifier, input_size=size))
+    for activation, padding in zip(get_args(ActivationSpelling), get_args(PaddingSpelling)[:4], strict=True):
+        report = lint(render(net, Spelling(activation=activation, padding=padding), stage, DATA))
+        assert list(report.problems) == []
+        assert len(report.layers) > 50
+
+
+def test_shapes_are_build_s() -> None:
+    """What lint infers from the text is what build decided."""
+    net = build(default_arch("v3-large", 7, input_size=(224, 161)))
+    for padding in get_args(PaddingSpelling):
+        report = lint(render(net, Spelling(padding=padding, batch_norm="keep"), "deploy"))
+        shapes = {top.name: top.shape for layer in report.layers for top in layer.shapes.tops}
+        for conv in net.convolutions:
+            assert shapes[conv.top] == (1, conv.num_output, *conv.out_size)
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",))))
+def test_quoted_reads_back(text: str) -> None:
+    assert parse(f"name: {quoted(text)}", caffe_pb2.NetParameter).name == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_number_reads_back(value: float) -> None:
+    assert float(number(value)) == value
+
+
+def test_scale_is_exact() -> None:
+    text = render(build(default_arch("v2", 4)), Spelling(), "train")
+    assert "scale: 0.00784313725490196\n" in text
+    net = parse(text, caffe_pb2.NetParameter)
+    assert net.layer[0].transform_param.scale == caffe_pb2.TransformationParameter(scale=1 / 127.5).scale
+
+
+def test_paths_of_the_data_layers() -> None:
+    net = build(default_arch("v2", 4))
+    for stage, batch in (("train", 3), ("test", 3)):
+        data = parse(render(net, Spelling(), stage, DATA), caffe_pb2.NetParameter).layer[0]
+        assert (data.data_param.source, data.data_param.batch_size) == (DATA.lmdb, batch)
+        assert data.annotated_data_param.label_map_file == DATA.label_map
+    for stage, source, batch in (("train", "trainval_lmdb", 24), ("test", "test_lmdb", 8)):
+        data = parse(render(net, Spelling(), stage), caffe_pb2.NetParameter).layer[0]
+        assert (data.data_param.source, data.data_param.batch_size) == (source, batch)
+
+
+def test_training_has_the_whole_augmentation() -> None:
+    net = parse(
+        render(build(default_arch("v2", 4, input_size=(200, 300))), Spelling(), "train"), caffe_pb2.NetParameter
+    )
+    data = net.layer[0]
+    assert len(data.annotated_data_param.batch_sampler) == 7
+    overlaps = [s.sample_constraint.min_jaccard_overlap for s in data.annotated_data_param.batch_sampler[1:6]]
+    assert overlaps == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert len(data.transform_param.resize_param.interp_mode) == 5
+    assert (data.transform_param.resize_param.height, data.transform_param.resize_param.width) == (200, 300)
+    assert data.transform_param.mirror
+    assert data.transform_param.distort_param.hue_prob == 0.5
+    assert data.transform_param.expand_param.max_expand_ratio == 4.0
+    (loss,) = [layer for layer in net.layer if layer.type == "MultiBoxLoss"]
+    assert loss.multibox_loss_param.conf_loss_type == caffe_pb2.MultiBoxLossParameter.LOGISTIC
+    assert loss.multibox_loss_param.num_classes == 4
+    test = parse(render(build(default_arch("v2", 4)), Spelling(), "test"), caffe_pb2.NetParameter).layer[0]
+    assert not test.transform_param.mirror
+    assert not test.annotated_data_param.batch_sampler
+
+
+def test_softmax() -> None:
+    net = build(default_arch("v2", 4, score_converter="softmax"))
+    deploy = parse(render(net, Spelling(), "deploy"), caffe_pb2.NetParameter)
+    (softmax,) = [layer for layer in deploy.layer if layer.type == "Softmax"]
+    assert softmax.softmax_param.axis == 2
+    (output,) = [layer for layer in deploy.layer if layer.type == "DetectionOutput"]
+    assert list(output.bottom) == ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
+    train = parse(render(net, Spelling(), "train"), caffe_pb2.NetParameter)
+    assert train.layer[-1].multibox_loss_param.conf_loss_type == caffe_pb2.MultiBoxLossParameter.SOFTMAX
+
+
+def test_files_say_when_they_are_not_exact() -> None:
+    net = build(default_arch("v2", 4))
+    for spelling, count in (
+        (Spelling(), 0),
+        (Spelling(padding="slice", activation="stock"), 0),
+        (Spelling(padding="symmetric"), 1),
+        (Spelling(padding="symmetric", activation="relu"), 2),
+    ):
+        assert render(net, spelling, "deploy").count("NOT EXACT") == count
+    explicit = build(dataclasses.replace(net.arch, explicit_padding=True))
+    assert "NOT EXACT" not in render(explicit, Spelling(padding="symmetric"), "deploy")
+
+
+def test_headings_hold_the_shape_that_comes_out() -> None:
+    text = render(build(default_arch("v2", 4)), Spelling(), "deploy")
+    assert re.findall(r"^# ---- (conv_1|Conv|layer_19_2_2):.* -> (.*) ----$", text, re.M) == [
+        ("Conv", "32 x 150 x 150"),
+        ("conv_1", "24 x 75 x 75"),
+        ("layer_19_2_2", "512 x 5 x 5"),
+    ]
+
+
+def test_headless_says_what_is_left_out() -> None:
+    text = render(build(default_arch("v2", 4)), Spelling(), "headless")
+    assert text.splitlines()[-2].startswith("# Left out: the sigmoid")
+    assert parse(text, caffe_pb2.NetParameter).layer[-1].name == "mbox_priorbox"
+
+
+def test_tf_pad_and_pad_layers() -> None:
+    net = build(default_arch("v2", 4))
+    deploy = parse(render(net, Spelling(padding="tf_pad"), "deploy"), caffe_pb2.NetParameter)
+    assert deploy.layer[0].convolution_param.HasField("tf_pad")
+    assert not deploy.layer[0].convolution_param.pad
+    deploy = parse(render(net, Spelling(padding="pad-layer"), "deploy"), caffe_pb2.NetParameter)
+    pad = deploy.layer[0].pad_param
+    assert (pad.pad_u, pad.pad_d, pad.pad_l, pad.pad_r) == (0, 1, 0, 1)
+
+
+def test_solver() -> None:
+    solver = parse(render_solver(Solver("train.prototxt", "test.prototxt", test_iter=10)), caffe_pb2.SolverParameter)
+    assert (solver.train_net, list(solver.test_net), list(solver.test_iter)) == (
+        "train.prototxt",
+        ["test.prototxt"],
+        [10],
+    )
+    assert solver.eval_type == "detection"
+    assert parse(render_solver(Solver("train.prototxt")), caffe_pb2.SolverParameter).test_net == []

@@ -1,0 +1,149 @@
+"""Blobs, caffemodels and what is not one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ssdlite_caffe.errors import OutputError, PrototxtError
+from ssdlite_caffe.prototxt import binary, caffe_pb2
+
+ARRAYS = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5),
+    elements=st.floats(width=32, allow_nan=True),
+)
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@given(ARRAYS)
+def test_array_to_blob_and_back_keeps_every_bit(array):
+    blob = binary.blob_from_array(array)
+    assert tuple(blob.shape.dim) == array.shape
+    assert blob.HasField("shape")
+    assert same_bits(binary.blob_to_array(blob), array)
+
+
+@given(ARRAYS)
+def test_blob_equals_one_filled_a_number_at_a_time(array):
+    blob = caffe_pb2.BlobProto(data=array.ravel().tolist())
+    blob.shape.SetInParent()
+    blob.shape.dim.extend(array.shape)
+    assert binary.blob_from_array(array).SerializeToString() == blob.SerializeToString()
+
+
+def test_layout_of_the_array_does_not_matter():
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for view in (array.transpose(2, 0, 1), array[:, ::-1], np.asfortranarray(array), array.astype(">f4").astype("=f4")):
+        assert same_bits(binary.blob_to_array(binary.blob_from_array(view)), np.ascontiguousarray(view))
+
+
+def test_arrays_read_can_be_written_to():
+    array = binary.blob_to_array(binary.blob_from_array(np.ones(3, np.float32)))
+    array[0] = 2
+    assert array.tolist() == [2, 1, 1]
+
+
+def test_other_forms_of_blobs():
+    old = caffe_pb2.BlobProto(num=1, channels=2, height=3, width=1, data=range(6))
+    assert binary.blob_to_array(old).tolist() == [[[[0], [1], [2]], [[3], [4], [5]]]]
+    double = caffe_pb2.BlobProto(double_data=[0.1, 0.2], diff=[9])
+    double.shape.dim.append(2)
+    assert same_bits(binary.blob_to_array(double), np.array([0.1, 0.2], np.float32))
+    mixed = caffe_pb2.BlobProto(data=[1, 2], diff=[8, 9])
+    mixed.shape.dim.extend([2, 1])
+    assert binary.blob_to_array(mixed).tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("dims", "count", "message"),
+    [
+        ([2, 3], 5, "b holds 5 numbers, but its shape 2 x 3 has 6"),
+        ([], 2, "b holds 2 numbers, but its shape single number has 1"),
+        ([-1, -1], 1, "b has an impossible shape -1 x -1"),
+        ([1] * 33, 1, "b has an impossible shape 1 x 1 x 1 x 1 x 1 x 1 x 1 x 1 x ... (33 axes)"),
+        ([2**40, 2**40], 1, "b has an impossible shape 1099511627776 x 1099511627776"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(dims, count, message):
+    blob = caffe_pb2.BlobProto(data=[0] * count)
+    blob.shape.dim.extend(dims)
+    with pytest.raises(PrototxtError) as error:
+        binary.blob_to_array(blob, "b")
+    assert str(error.value) == message
+
+
+def net_of(*arrays):
+    net = caffe_pb2.NetParameter(name="n")
+    for index, array in enumerate(arrays):
+        net.layer.add(name=f"l{index}", type="Convolution").blobs.append(binary.blob_from_array(array))
+    return net
+
+
+def test_caffemodel_round_trip(tmp_path):
+    path = tmp_path / "n.caffemodel"
+    net = net_of(np.arange(6, dtype=np.float32).reshape(1, 2, 3), np.float32([np.pi]))
+    binary.write_caffemodel(path, net)
+    assert binary.read_caffemodel(path) == net
+    first = path.read_bytes()
+    with pytest.raises(OutputError):
+        binary.write_caffemodel(path, net_of())
+    assert path.read_bytes() == first
+    binary.write_caffemodel(path, net, force=True)
+    assert path.read_bytes() == first
+
+
+def test_files_that_are_no_caffemodel(tmp_path):
+    path = tmp_path / "n.caffemodel"
+    whole = net_of(np.zeros(1000, np.float32)).SerializeToString()
+    cases = {
+        b"": "is empty",
+        whole[:-7]: "cut short",
+        b'name: "n"\nlayer { name: "a" }\n': "is not a caffemodel",
+        caffe_pb2.NetParameter(name="n").SerializeToString(): "holds no layers",
+        caffe_pb2.NetParameter(layers=[caffe_pb2.V1LayerParameter(name="a")]).SerializeToString(): "of the old kind",
+    }
+    for data, message in cases.items():
+        path.write_bytes(data)
+        with pytest.raises(PrototxtError, match=message):
+            binary.read_caffemodel(path)
+    with pytest.raises(PrototxtError, match="No such file"):
+        binary.read_caffemodel(tmp_path / "absent")
+
+
+@given(data=st.data())
+def test_any_bytes_are_read_or_refused(data, tmp_path_factory):
+    whole = net_of(np.arange(5, dtype=np.float32)).SerializeToString()
+    cut = data.draw(st.integers(0, len(whole)))
+    raw = data.draw(
+        st.binary(max_size=60) | st.just(whole[:cut]) | st.binary(max_size=9).map(lambda b: whole[:cut] + b)
+    )
+    path = tmp_path_factory.getbasetemp() / "any.caffemodel"
+    path.write_bytes(raw)
+    try:
+        net = binary.read_caffemodel(path)
+        for layer in net.layer:
+            for blob in layer.blobs:
+                binary.blob_to_array(blob)
+        binary.unknown_fields(net)
+    except PrototxtError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_unknown_fields_are_found_at_every_depth():
+    net = net_of(np.zeros(2, np.float32))
+    assert binary.unknown_fields(net) == []
+    field_5000 = b"\xc2\xb8\x02"  # tag of a bytes field
+    conv = caffe_pb2.ConvolutionParameter.FromString(field_5000 + b"\x01x")
+    net.layer[0].convolution_param.CopyFrom(conv)
+    net.layer[0].blobs[0].MergeFromString(b"\x78\x05")
+    net.MergeFromString(b"\x7d\x00\x00\x00\x00")
+    assert binary.unknown_fields(net) == [
+        "NetParameter has field 15 (32 bits), which caffe.proto does not have",
+        "layer[0].blobs[0] has field 15 (number), which caffe.proto does not have",
+        "layer[0].convolution_param has field 5000 (bytes), which caffe.proto does not have",
+    ]

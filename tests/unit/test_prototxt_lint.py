@@ -1,0 +1,129 @@
+"""The report of lint, and the tables of runtimes."""
+
+import json
+
+import pytest
+
+from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.lint import lint
+from ssdlite_caffe.prototxt.rules_ssd import RULES
+from ssdlite_caffe.prototxt.runtimes import RUNTIMES
+
+NET = """name: "n"
+layer { name: "in" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 6 } } }
+layer { name: "c" type: "Convolution" bottom: "d" top: "c"
+  convolution_param { num_output: 4 kernel_size: 4 pad: 1 stride: 2 } }
+layer { name: "r" type: "ReLU6" bottom: "c" top: "c" }
+layer { name: "x" type: "Power" bottom: "c" top: "x" include { phase: TRAIN } }
+layer { name: "y" type: "Power" bottom: "c" top: "y" include { phase: TEST } }
+"""
+
+
+def found(text, **options):
+    return [(problem.line, problem.layer, problem.severity, problem.text) for problem in lint(text, **options).problems]
+
+
+def test_report():
+    report = lint(NET, "n.prototxt")
+    assert (report.name, report.net, report.phase, report.left_out) == ("n.prototxt", "n", "TEST", 1)
+    assert report.ok
+    assert report.problems == ()
+    assert [(layer.line, layer.shapes.name) for layer in report.layers] == [(2, "in"), (3, "c"), (5, "r"), (7, "y")]
+    assert report.param_count == 4 * 3 * 16 + 4
+    assert report.multiply_adds == 4 * 4 * 3 * 3 * 16
+    assert [layer.shapes.name for layer in lint(NET, phase="TRAIN").layers] == ["in", "c", "r", "x"]
+
+
+def test_report_as_json():
+    data = json.loads(json.dumps(lint(NET, "n.prototxt", runtime="bvlc").to_dict()))
+    assert data["ok"] is False
+    assert data["layers"][1]["line"] == 3
+    assert data["layers"][1]["tops"] == [{"name": "c", "shape": [1, 4, 4, 3]}]
+    assert data["layers"][1]["params"] == [[4, 3, 4, 4], [4]]
+    assert data["problems"][0]["layer"] == "r"
+
+
+def test_problems_of_text_and_shapes_come_in_order_of_lines():
+    text = NET.replace('bottom: "d" top: "c"', 'bottom: "q" top: "c"').replace(
+        "phase: TEST }", "phase: TEST zap: 1 }\n foo: 2"
+    )
+    assert found(text) == [
+        (3, "c", "error", "bottom 'q' is no earlier layer's top"),
+        (7, "y", "error", "NetStateRule has no field 'zap'"),
+        (8, "y", "error", "LayerParameter has no field 'foo'"),
+    ]
+
+
+def test_syntax_errors_raise():
+    with pytest.raises(PrototxtError, match=r"^n\.prototxt:2:13: Expected"):
+        lint('name: "n"\nlayer { top 3 }', "n.prototxt")
+    with pytest.raises(PrototxtError, match="known are opencv, bvlc, ncnn, nnie"):
+        lint(NET, runtime="tflite")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "expected"),
+    [
+        ("opencv", []),
+        ("bvlc", [(5, "r", "error", "BVLC Caffe has no layer ReLU6; write Clip, or write it with ReLU and Power")]),
+        ("ncnn", []),
+        (
+            "nnie",
+            [
+                (3, "c", "warning", "HiSilicon NNIE: it is made for 3x3 kernels"),
+                (5, "r", "error", "HiSilicon NNIE has no layer ReLU6"),
+            ],
+        ),
+    ],
+)
+def test_runtimes(runtime, expected):
+    problems = found(NET, runtime=runtime)
+    assert [problem[:3] for problem in problems] == [one[:3] for one in expected]
+    assert all(problem[3].startswith(one[3]) for problem, one in zip(problems, expected, strict=True))
+
+
+LAYER = 'layer { name: "l" type: "%s" bottom: "d" top: "t" %s }\n'
+
+
+@pytest.mark.parametrize(
+    ("runtime", "kind", "body", "text"),
+    [
+        ("opencv", "Clip", "clip_param { min: 0 max: 6 }", "OpenCV DNN has no layer Clip; write ReLU6"),
+        ("opencv", "Pad", "", "OpenCV DNN has no layer Pad; use --padding exact"),
+        ("opencv", "Convolution", "convolution_param { tf_pad: SAME }", "OpenCV DNN: convolution_param.tf_pad is set"),
+        ("opencv", "PriorBox", "", "OpenCV DNN: prior_box_param.clip is missing; it takes true for it, Caffe false"),
+        ("opencv", "PriorBox", "prior_box_param { clip: false }", "OpenCV DNN: prior_box_param.variance is missing"),
+        ("opencv", "AnnotatedData", "", "OpenCV DNN has no layer AnnotatedData; it is for training"),
+        ("bvlc", "PriorBox", "", "BVLC Caffe has no layer PriorBox; it needs the SSD branch"),
+        ("bvlc", "ReLU", "relu6_param { }", "BVLC Caffe does not know relu6_param"),
+        ("bvlc", "Data", "transform_param { resize_param { } }", "BVLC Caffe: transform_param.resize_param is set"),
+        ("ncnn", "Clip", "", "ncnn (caffe2ncnn) has no layer Clip; write ReLU6"),
+        ("ncnn", "Convolution", "convolution_param { tf_pad: SAME }", "ncnn (caffe2ncnn): convolution_param.tf_pad"),
+        ("nnie", "DetectionOutput", "", "HiSilicon NNIE has no layer DetectionOutput; use a headless net"),
+    ],
+)  # fmt: skip
+def test_rules_of_runtimes(runtime, kind, body, text):
+    head = NET.splitlines()[1] + "\n"
+    texts = [problem.text for problem in lint(head + LAYER % (kind, body), runtime=runtime).problems]
+    assert any(one.startswith(text) for one in texts)
+    without = [problem.text for problem in lint(head + LAYER % (kind, body)).problems]
+    assert not any(one.startswith(text) for one in without)
+
+
+def test_ncnn_wants_an_input_layer():
+    text = 'input: "d" input_shape { dim: 1 dim: 3 dim: 8 dim: 6 }\n' + LAYER % ("ReLU", "")
+    assert found(text, runtime="ncnn")[0][:3] == (None, None, "warning")
+    assert found(text, runtime="opencv") == []
+
+
+def test_tables_name_layers_and_fields_that_exist():
+    for runtime in RUNTIMES.values():
+        assert runtime.layers <= RULES.keys()
+        assert runtime.instead.keys() <= RULES.keys() - runtime.layers
+        for rule in runtime.fields:
+            message = caffe_pb2.LayerParameter.DESCRIPTOR
+            for name in rule.path.split("."):
+                assert message is not None
+                assert name in message.fields_by_name, rule.path
+                message = message.fields_by_name[name].message_type
