@@ -7,6 +7,7 @@ to stderr; a known error is one line and status 1, wrong usage is status 2.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -36,6 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gen")(gen)
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, which typer gives."""
 
 Model = Annotated[Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
@@ -259,26 +263,49 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 def main() -> None:
     """Run the command; every error that a user can cause ends as one line on stderr."""
+    _prepare_streams()
+    status = _attempt(app)
+    unwritten = _attempt(sys.stdout.flush)
+    if unwritten:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and say so
+    sys.exit(status or unwritten)
+
+
+def _prepare_streams() -> None:
+    """Give stdout and stderr somewhere to go where they are closed, and a way to print any file name."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Not only for print: the next file to be opened would get the number, and whatever a library prints.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _attempt(action: Callable[[], object]) -> int:
+    """The exit status of an action; what a user can cause is said in a line."""
     try:
-        app()
+        action()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _say("interrupted")
+        return end.code if isinstance(end.code, int) else 0
     except SsdliteError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        print("ssdlite-caffe: interrupted; nothing was changed", file=sys.stderr)
-        sys.exit(130)
+        _say(str(error))
     except BrokenPipeError:
-        # The reader of our output went away (`| head`); say nothing, now or when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        pass  # the reader went away, as `| head` does
     except MemoryError:
-        _fail("not enough memory")
+        _say("not enough memory")
     except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        _say(f"{error.filename or 'cannot read or write'}: {error.strerror or error}")
+    else:
+        return 0
+    return 1
 
 
-def _fail(message: str) -> None:
+def _say(message: str) -> None:
     print(f"ssdlite-caffe: {message}", file=sys.stderr)
-    sys.exit(1)
 
 
 if __name__ == "__main__":

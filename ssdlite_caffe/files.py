@@ -1,7 +1,8 @@
 """Writing without loss: every file and folder appears whole or not at all.
 
-A file is written beside its target and renamed over it; a folder is filled beside its target and renamed into
-place. A full disk, an exception or Ctrl-C on the way leaves what was there before untouched.
+A file is written beside its target and renamed over it, and so is a new folder. A folder that is there already stays
+itself, since it may be a mount point or somebody's working directory; what is in it is exchanged. A full disk, an
+exception or Ctrl-C on the way leaves what was there before untouched.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ssdlite_caffe.errors import OutputError
 
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+_PREFIX = ".ssdlite-caffe."
+"""Of temporary files and folders."""
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -33,41 +33,43 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists already; give another name, or --force to replace it")
 
 
-def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
-    """Write `data` to `path` in one step.
+def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, force: bool = False) -> None:
+    """Write `parts`, one after the other, to `path` in one step; where that is a link, to what it points to.
 
     Raises:
-        OutputError: `path` exists and `force` is false, or the disk refuses.
+        OutputError: `path` exists and `force` is false, or is a folder or device, or the disk refuses.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, not a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, not a file")
     refuse_existing(path, force=force)
-    temporary: str | None = None
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+        with _parents(target), _temporary_file(target.parent) as temporary:
+            with temporary.open("wb") as stream:
+                stream.writelines(parts)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write `data` to `path` in one step; errors as in `write_parts`."""
+    write_parts(path, [data], force=force)
 
 
 def write_text(path: Path, text: str, *, force: bool = False) -> None:
-    """Write `text` as UTF-8 to `path` in one step; errors as in `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"), force=force)
+    """Write `text` as UTF-8 to `path` in one step; errors as in `write_parts`.
 
-
-def _umask() -> int:
-    current = os.umask(0o022)
-    os.umask(current)
-    return current
+    Raises:
+        OutputError: a part of the text, as a file name of another encoding, cannot be written in UTF-8.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        line = text[: error.start].count("\n")
+        raise OutputError(f"cannot write {path}: not UTF-8 text: {text.splitlines()[line].strip()[:200]!a}") from error
+    write_bytes(path, data, force=force)
 
 
 @contextlib.contextmanager
@@ -78,38 +80,98 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
         path: the folder to make.
         marker: name of a file that every folder of this kind holds. A folder without it was not made by this
             command and is never replaced, `force` or not, so that a slip of the pen cannot cost a home folder.
+            It leaves first and comes last, so that a folder caught halfway by a power cut passes for none.
         force: replace an earlier folder of this kind.
 
     Yields:
-        A temporary folder beside `path`; on any exception it is removed and `path` is left as it was.
+        A temporary folder; on any exception it is removed and `path` is left as it was.
 
     Raises:
         OutputError: `path` is a file, or a folder that is not empty and may not be replaced, or the disk refuses.
     """
-    target = path.absolute()
-    if target.exists() and not target.is_dir():
+    if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder")
-    refuse_existing(target, force=force)
-    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+    refuse_existing(path, force=force)
+    target = path.absolute()
+    standing = target.is_dir()
+    if standing and any(target.iterdir()) and not (target / marker).is_file():
         raise OutputError(f"{path} holds files but no {marker}, so it is not replaced even with --force")
+    staging = target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with _parents(target), _temporary_folder(target if standing else target.parent) as temporary:
+            staging = temporary / "new"
+            staging.mkdir()
+            yield staging
+            if standing:
+                _exchange(target, temporary, marker)
+            else:
+                staging.rename(target)
+    except OutputError as error:  # of a file inside, whose temporary name says nothing to anyone
+        raise OutputError(str(error).replace(str(staging), str(path))) from error
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
-    retired: Path | None = None
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _exchange(folder: Path, temporary: Path, marker: str) -> None:
+    """Move what is in `folder` to `old` in `temporary`, and what is in `new` there to `folder`; all or nothing."""
+    new, old = temporary / "new", temporary / "old"
+    old.mkdir()
+    leaving = sorted((e.name for e in folder.iterdir() if e != temporary), key=lambda name: name != marker)
+    coming = sorted((e.name for e in new.iterdir()), key=lambda name: name == marker)
+    moves = [*((folder / name, old / name) for name in leaving), *((new / name, folder / name) for name in coming)]
     try:
-        yield staging
-        os.chmod(staging, 0o777 & ~_umask())
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            os.rename(target, retired / "old")
-        os.rename(staging, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+        for source, place in moves:
+            source.rename(place)
+    except BaseException:
+        for source, place in reversed(moves):
+            if not os.path.lexists(source):
+                with contextlib.suppress(OSError):
+                    place.rename(source)
+        if any(old.iterdir()):
+            raise OutputError(f"{folder} could not be put back as it was; what is missing there lies in {old}") from None
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; on an exception those that were made are removed again."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _temporary_file(folder: Path) -> Iterator[Path]:
+    """An empty file, removed if it is still there at the end."""
+    handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
     finally:
-        if retired is not None and not target.exists() and (retired / "old").exists():
-            os.rename(retired / "old", target)
-        shutil.rmtree(staging, ignore_errors=True)
-        if retired is not None:
-            shutil.rmtree(retired, ignore_errors=True)
+        Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed at the end, unless `old` is still in it: files that could not be moved back."""
+    temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary / "new", ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.rmdir()
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current

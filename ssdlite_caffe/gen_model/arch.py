@@ -14,6 +14,8 @@ from typing import Any, Literal
 from ssdlite_caffe.errors import ArchError
 
 Family = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
+Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
+"""The same families, in the same order, as the command line writes them."""
 HeadKind = Literal["ssdlite", "ssd"]
 ScoreConverter = Literal["sigmoid", "softmax"]
 Activation = Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"]

@@ -10,11 +10,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter
+from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter, Version
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
     OptionsError,
-    Version,
     arch_from_options,
     parse_numbers,
     parse_size,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -229,24 +230,32 @@ def _round(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def _float32(values: Sequence[float]) -> tuple[float, ...]:
+    return struct.unpack(f"{len(values)}f", struct.pack(f"{len(values)}f", *values))
+
+
 def cell_sizes(prior: PriorBoxDesc, input_size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
     """(height, width) of a cell's boxes as fractions of the input, in the order Caffe emits them.
+
+    The parameters are rounded to float32, as a prototxt's fields hold them: a description and the net parsed from its
+    text give the same sizes, so ties between boxes are broken the same way for both.
 
     Source: prior_box_layer.cpp of the SSD branch: for each min_size a square, the square sqrt(min * max) where there
     is a max_size, then each ratio but 1, followed by its reciprocal under flip; ratios within 1e-6 are dropped.
     """
     height, width = input_size
     ratios = [1.0]
-    for ratio in prior.aspect_ratios:
+    for ratio in _float32(prior.aspect_ratios):
         if all(abs(ratio - known) >= 1e-6 for known in ratios):
             ratios.append(ratio)
             if prior.flip:
                 ratios.append(1 / ratio)
     sizes = []
-    for i, least in enumerate(prior.min_sizes):
+    largest = _float32(prior.max_sizes)
+    for i, least in enumerate(_float32(prior.min_sizes)):
         sizes.append((least, least))
-        if prior.max_sizes:
-            middle = math.sqrt(least * prior.max_sizes[i])
+        if largest:
+            middle = math.sqrt(least * largest[i])
             sizes.append((middle, middle))
         sizes += [(least / math.sqrt(r), least * math.sqrt(r)) for r in ratios if abs(r - 1) >= 1e-6]
     return tuple((h / height, w / width) for h, w in sizes)

@@ -145,7 +145,9 @@ def _detector_end(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPath
         # The test net's batches are larger than the one picture that the clipping layers take.
         clips = net.arch.nms.clip_first and spelling.clip == "exact" and stage == "deploy"
         if clips:
-            sections.append(LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes())))
+            sections.append(
+                LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes()))
+            )
         sections.append(LayerSection("detections", tuple(_detections(net, stage, data, clips))))
     return sections
 

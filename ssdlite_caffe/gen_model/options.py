@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter, Version
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.gen_model.default_boxes import ASPECT_RATIOS, ssd_boxes
 from ssdlite_caffe.gen_model.families import family
@@ -20,17 +20,7 @@ from ssdlite_caffe.gen_model.spelling import (
     Spelling,
 )
 
-Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
-"""What -v takes."""
-
-VERSIONS: dict[Version, Family] = {
-    "1": "v1",
-    "2": "v2",
-    "3-large": "v3-large",
-    "3-small": "v3-small",
-    "3-large-minimalistic": "v3-large-minimalistic",
-    "3-small-minimalistic": "v3-small-minimalistic",
-}
+VERSIONS: dict[Version, Family] = dict(zip(get_args(Version), FAMILIES, strict=True))
 
 
 class OptionsError(ValueError):

@@ -15,7 +15,6 @@ from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
 from ssdlite_caffe.load.units import UnitWeights, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.binary import blob_from_array
 from ssdlite_caffe.prototxt.shapes import infer
 
 CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
@@ -57,12 +56,6 @@ def fill(
         PrototxtError: the net has unknown layers, dangling bottoms or shapes that clash; all are listed.
     """
     return _Filler(net, desc, model, finetune).run()
-
-
-def add_blobs(net: caffe_pb2.NetParameter, blobs: dict[str, tuple[FloatArray, ...]]) -> None:
-    """Put the blobs into the layers of `net`, which had none."""
-    for layer in net.layer:
-        layer.blobs.extend(blob_from_array(blob) for blob in blobs.get(layer.name, ()))
 
 
 class _Filler:

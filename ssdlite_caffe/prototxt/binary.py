@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ssdlite_caffe.errors import PrototxtError
-from ssdlite_caffe.files import write_bytes
+from ssdlite_caffe.files import write_bytes, write_parts
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.sizes import MAX_AXES, MAX_COUNT, show
 
@@ -60,23 +61,41 @@ def write_caffemodel(path: Path, net: caffe_pb2.NetParameter, *, force: bool = F
     write_bytes(path, net.SerializeToString(deterministic=True), force=force)
 
 
-def blob_from_array(array: FloatArray) -> caffe_pb2.BlobProto:
-    """Blob with the array's shape and float32 numbers, in C order. Exact: values are moved, never computed.
+def write_filled(
+    path: Path, net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[FloatArray]], *, force: bool = False
+) -> str:
+    """Write a caffemodel of a net without blobs and the arrays of its layers; the same input gives the same bytes.
 
-    Source: BlobProto in caffe.proto. The packed field is made as the bytes it has on the wire, since adding five
-    million numbers one by one takes a second.
+    The numbers go from the arrays to the file as they lie in memory; a net that held them too would take the room of
+    the weights three times over.
+
+    Args:
+        path: the file.
+        net: a parsed prototxt.
+        blobs: layer name -> its blobs in Caffe's order; other layers get none.
+        force: replace a file.
+
+    Returns:
+        The SHA-256 of the file, hex.
+
+    Raises:
+        PrototxtError: it is larger than protobuf can hold.
+        OutputError: `path` exists and `force` is false, or the disk refuses.
     """
-    assert array.dtype == np.float32, f"a blob holds float32, not {array.dtype}"
-    little = array.astype("<f4", copy=False)
-    dims = b"".join(_varint(n) for n in array.shape)
-    shape = _bytes_field(caffe_pb2.BlobShape.DIM_FIELD_NUMBER, dims) if dims else b""
-    fields = (
-        _tag(caffe_pb2.BlobProto.DATA_FIELD_NUMBER),
-        _varint(little.nbytes),
-        little.tobytes(),
-        _bytes_field(caffe_pb2.BlobProto.SHAPE_FIELD_NUMBER, shape),
-    )
-    return caffe_pb2.BlobProto.FromString(b"".join(fields))
+    parts = _filled_parts(net, blobs)
+    size = sum(len(part) for part in parts)
+    if size > MAX_BYTES:
+        raise PrototxtError(f"the net takes {size} bytes, more than the {MAX_BYTES} that a caffemodel can hold")
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    write_parts(path, parts, force=force)
+    return digest.hexdigest()
+
+
+def blob_from_array(array: FloatArray) -> caffe_pb2.BlobProto:
+    """Blob with the array's shape and float32 numbers, in C order. Exact: values are moved, never computed."""
+    return caffe_pb2.BlobProto.FromString(b"".join(_blob_parts(array)))
 
 
 def blob_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
@@ -152,6 +171,38 @@ def _read_bytes(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise PrototxtError(f"{path} is larger than the {MAX_BYTES} bytes that a caffemodel can hold")
     return data
+
+
+def _blob_parts(array: FloatArray) -> tuple[bytes, memoryview, bytes]:
+    """A BlobProto on the wire: what stands before its numbers, the numbers, what stands after.
+
+    Source: BlobProto in caffe.proto. The packed field is made as the bytes it has on the wire, since adding five
+    million numbers one by one takes a second.
+    """
+    assert array.dtype == np.float32, f"a blob holds float32, not {array.dtype}"
+    little = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
+    dims = b"".join(_varint(n) for n in array.shape)
+    shape = _bytes_field(caffe_pb2.BlobShape.DIM_FIELD_NUMBER, dims) if dims else b""
+    head = _tag(caffe_pb2.BlobProto.DATA_FIELD_NUMBER) + _varint(len(little))
+    return head, little, _bytes_field(caffe_pb2.BlobProto.SHAPE_FIELD_NUMBER, shape)
+
+
+def _filled_parts(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[FloatArray]]) -> list[bytes | memoryview]:
+    """A NetParameter on the wire, in parts; the order of the fields of a message does not matter."""
+    head = caffe_pb2.NetParameter()
+    head.CopyFrom(net)
+    head.ClearField("layer")
+    parts: list[bytes | memoryview] = [head.SerializeToString(deterministic=True)]
+    for layer in net.layer:
+        assert not layer.blobs, f"layer {layer.name} has blobs already"
+        inside: list[bytes | memoryview] = [layer.SerializeToString(deterministic=True)]
+        for array in blobs.get(layer.name, ()):
+            blob = _blob_parts(array)
+            length = sum(len(part) for part in blob)
+            inside += (_tag(caffe_pb2.LayerParameter.BLOBS_FIELD_NUMBER) + _varint(length), *blob)
+        parts.append(_tag(caffe_pb2.NetParameter.LAYER_FIELD_NUMBER) + _varint(sum(len(part) for part in inside)))
+        parts += inside
+    return parts
 
 
 def _varint(value: int) -> bytes:

@@ -20,9 +20,9 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
-from ssdlite_caffe.load.fill import add_blobs, fill
+from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.recognise import recognise
-from ssdlite_caffe.prototxt.binary import write_caffemodel
+from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.tools.model_folder import REPORT
 
@@ -97,13 +97,12 @@ def write_model(
         progress(f"writing {name}")
         parsed = parse_net(texts[prototxt], name=prototxt)
         filled = fill(parsed, net, model)
-        add_blobs(parsed, filled.blobs)
-        write_caffemodel(folder / name, parsed)
+        digest = write_filled(folder / name, parsed, filled.blobs)
         files[name] = {
             "net": prototxt,
             "layers_filled": len(filled.blobs),
             "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
-            "sha256": _sha256((folder / name).read_bytes()),
+            "sha256": digest,
         }
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)

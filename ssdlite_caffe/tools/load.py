@@ -8,9 +8,9 @@ from typing import Any
 from ssdlite_caffe.dump.store import read_folder
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.load.fill import add_blobs, fill
+from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.recognise import recognise
-from ssdlite_caffe.prototxt.binary import write_caffemodel
+from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import read_net
 
 
@@ -27,8 +27,7 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
     model = read_folder(weights)
     net = read_net(prototxt)
     filled = fill(net, build(recognise(model)), model, finetune=finetune)
-    add_blobs(net, filled.blobs)
-    write_caffemodel(out, net, force=force)
+    write_filled(out, net, filled.blobs, force=force)
     return {
         "layers_filled": len(filled.blobs),
         "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),

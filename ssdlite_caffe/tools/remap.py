@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.label_map import LabelMap, builtin, numbered
 from ssdlite_caffe.coco.mapping import load_mapping
 from ssdlite_caffe.coco.remap import remap_rows
 from ssdlite_caffe.errors import PrototxtError
@@ -54,7 +54,8 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
     """
     old = ModelFolder.open(source)
     classes = load_mapping(mapping)
-    rows = classes.rows(old.labels)
+    labels = _source_labels(old.labels, mapping)
+    rows = classes.rows(labels)
     nets = build(old.arch), build(dataclasses.replace(old.arch, num_classes=len(rows)))
     with new_folder(out, marker=REPORT, force=force) as folder:
         files, hashes = _write_files(folder, old, nets, rows, classes.target())
@@ -62,12 +63,19 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
         report["remapped_from"] = {
             "mapping": str(mapping),
             "rows": list(rows),
-            "classes": [old.labels.entries[row].display_name for row in rows],
+            "classes": [labels.entries[row].display_name for row in rows],
             "sha256": hashes,
             **({"remapped_from": old.report["remapped_from"]} if "remapped_from" in old.report else {}),
         }
         write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _source_labels(labels: LabelMap, mapping: str | Path) -> LabelMap:
+    """The model's names; COCO's where it was converted without any, has COCO's rows, and is mapped from COCO."""
+    coco = builtin("coco")
+    unnamed = labels == numbered(len(coco))
+    return coco if unnamed and str(mapping) == "coco2voc" else labels
 
 
 def move_classes(

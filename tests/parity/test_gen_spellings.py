@@ -129,7 +129,7 @@ def test_depthwise_on_maps_of_one_row_or_column() -> None:
     """OpenCV reads past such maps in its 3x3 depthwise kernel; the deploy nets are written to keep off it."""
     desc = net_of("v2")
     maps = [m for m in desc.feature_maps if 1 in m.size]
-    assert [m.size for m in maps] == [(1, 2), (1, 1)]
+    assert [m.size for m in maps] == [(1, 2), (1, 1), (1, 1)]
     spelling = Spelling(batch_norm="keep")
     layers = weights(parse(render(desc, spelling, "headless"), caffe_pb2.NetParameter), desc).layer
     kernels = {layer.name: blob_to_array(layer.blobs[0]) for layer in layers if layer.type == "Convolution"}

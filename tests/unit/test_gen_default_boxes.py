@@ -113,6 +113,15 @@ def test_as_many_priors_as_boxes(size: tuple[int, int], boxes: list[tuple[float,
     assert len(cell_sizes(prior, size)) == len(cell.sizes)
     ratios = [1.0, *prior.aspect_ratios]
     assert all(abs(a - b) > 1e-5 for i, a in enumerate(ratios) for b in ratios[:i])
+    assert all(most > prior.min_sizes[0] for most in prior.max_sizes)
+
+
+def test_a_smaller_second_square_is_no_max_size() -> None:
+    """Caffe and OpenCV want max_size above min_size."""
+    cell = CellBoxes(((0.2, 0.2), (0.1, 0.1), (0.1, 0.4), (0.4, 0.1)))
+    prior = prior_box_for(cell, (300, 300), VARIANCES)
+    assert prior.max_sizes == ()
+    assert len(cell_sizes(prior, (300, 300))) == 4
 
 
 @given(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.netdesc import Padding
 from ssdlite_caffe.gen_model.padding import (
+    SliceAxis,
     exact_axis,
     explicit_padding,
     out_axis,
@@ -139,6 +140,11 @@ def test_symmetric_keeps_the_size(size: int, kernel: int, stride: int) -> None:
 
 def test_symmetric_is_the_public_nets_padding() -> None:
     assert symmetric_axis(300, 3, 2, 0, 1) == 1
+
+
+def test_slice_is_the_least() -> None:
+    assert slice_axis(300, 3, 2, 0, 1) == SliceAxis(2, 1, 150, 0)
+    assert slice_axis(19, 3, 1, 1, 1) == SliceAxis(1, 0, 19, 0)
 
 
 def test_symmetric_impossible() -> None:

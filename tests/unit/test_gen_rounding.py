@@ -17,6 +17,8 @@ from ssdlite_caffe.gen_model.rounding import make_divisible, truncate
         (32 * 1.4, None, 48),
         (11.9, None, 16),  # 8 would be more than 10% below
         (12, None, 16),  # halves go up
+        (9.4, None, 16),  # 8 is 15% below
+        (100, None, 104),
         (16 * 0.35, 16, 16),
         (16 * 0.35, 3, 8),
         (3, 3, 3),  # the least need not be a multiple

@@ -1,5 +1,7 @@
 """Blobs, caffemodels and what is not one."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -95,6 +97,32 @@ def test_caffemodel_round_trip(tmp_path):
     assert path.read_bytes() == first
     binary.write_caffemodel(path, net, force=True)
     assert path.read_bytes() == first
+
+
+@given(arrays=st.lists(st.lists(ARRAYS, max_size=3), min_size=1, max_size=4))
+def test_net_filled_on_the_way_to_the_file_equals_one_that_holds_its_blobs(arrays, tmp_path_factory):
+    net = caffe_pb2.NetParameter(name="n", input=["data"])
+    for index in range(len(arrays)):
+        net.layer.add(name=f"l{index}", type="Convolution", top=[f"l{index}"], phase=caffe_pb2.TEST)
+    path = tmp_path_factory.getbasetemp() / "filled.caffemodel"
+    digest = binary.write_filled(path, net, {f"l{i}": blobs for i, blobs in enumerate(arrays)}, force=True)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    for layer, blobs in zip(net.layer, arrays, strict=True):
+        layer.blobs.extend(binary.blob_from_array(array) for array in blobs)
+    found = binary.read_caffemodel(path)
+    assert found.SerializeToString(deterministic=True) == net.SerializeToString(deterministic=True)
+    assert binary.unknown_fields(found) == []
+
+
+def test_too_large_a_net_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    net = caffe_pb2.NetParameter(name="n")
+    net.layer.add(name="a")
+    blobs = {"a": [np.zeros(100, np.float32)]}
+    binary.write_filled(tmp_path / "whole", net, blobs)
+    monkeypatch.setattr(binary, "MAX_BYTES", (tmp_path / "whole").stat().st_size - 1)
+    with pytest.raises(PrototxtError, match="more than the"):
+        binary.write_filled(tmp_path / "large", net, blobs)
+    assert not (tmp_path / "large").exists()
 
 
 def test_files_that_are_no_caffemodel(tmp_path):
