@@ -41,7 +41,9 @@ app.command("gen")(gen)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""
 
-Model = Annotated[Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")]
+Model = Annotated[
+    Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")
+]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
 PipelineConfig = Annotated[
     Path | None,
@@ -69,7 +71,9 @@ def _options(
 @app.command()
 def dump(
     model: Model,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the .npy files and manifest.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the .npy files and manifest.json.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print names, shapes and types, and write nothing.")] = False,
     pipeline_config: PipelineConfig = None,
     force: Force = False,
@@ -113,7 +117,9 @@ def convert(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     label_map: Annotated[
         str | None,
-        typer.Option("-l", "--label-map", help="coco, voc, or a label map file (Caffe's .prototxt, TensorFlow's .pbtxt)."),
+        typer.Option(
+            "-l", "--label-map", help="coco, voc, or a label map file (Caffe's .prototxt, TensorFlow's .pbtxt)."
+        ),
     ] = None,
     pipeline_config: PipelineConfig = None,
     score_threshold: Annotated[
@@ -126,7 +132,9 @@ def convert(
     engine: Annotated[Engine, typer.Option(help="Engine of depthwise convolutions.")] = "DEFAULT",
     clip: Annotated[
         ClipSpelling,
-        typer.Option(help="Graphs that clip boxes before suppression: late leaves that out, for a plain DetectionOutput."),
+        typer.Option(
+            help="Graphs that clip boxes before suppression: late leaves that out, for a plain DetectionOutput."
+        ),
     ] = "exact",
     lmdb: Annotated[str, typer.Option("-d", "--lmdb", help="LMDB that the train and test nets name.")] = "",
     batch_size: Annotated[int, typer.Option(min=0, help="Of the train and test nets; 0: 24 and 8.")] = 0,
@@ -163,7 +171,9 @@ def verify(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most pictures to compare.")] = 8,
     html: Annotated[Path | None, typer.Option(help="Write a page with the table and both sides' pictures.")] = None,
-    all_layers: Annotated[bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.")] = False,
+    all_layers: Annotated[
+        bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -278,7 +288,7 @@ def _prepare_streams() -> None:
         if stream is None:
             # Not only for print: the next file to be opened would get the number, and whatever a library prints.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

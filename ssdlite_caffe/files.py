@@ -128,7 +128,9 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
                 with contextlib.suppress(OSError):
                     place.rename(source)
         if any(old.iterdir()):
-            raise OutputError(f"{folder} could not be put back as it was; what is missing there lies in {old}") from None
+            raise OutputError(
+                f"{folder} could not be put back as it was; what is missing there lies in {old}"
+            ) from None
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)

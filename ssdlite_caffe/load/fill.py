@@ -37,9 +37,7 @@ class LayerBlobs:
     left: dict[str, str] = field(default_factory=dict)
 
 
-def fill(
-    net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False
-) -> LayerBlobs:
+def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False) -> LayerBlobs:
     """Weights for every layer of `net` that has any.
 
     The net is one that `gen` wrote for the same detector, in any spelling: whether BatchNorm is kept or folded and
@@ -84,7 +82,9 @@ class _Filler:
                 blobs[layer.name] = filled
         self.compare(blobs, shapes.param_shapes)
         for name in sorted(self.convs.keys() - self.layers.keys()):
-            self.problems.append(f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill")
+            self.problems.append(
+                f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill"
+            )
         for name in sorted(self.model.tensors.keys() - self.used):
             self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} has no place in the net")
         if self.problems:
@@ -101,7 +101,9 @@ class _Filler:
             if made and made != shapes:
                 self.problems.append(f"layer {name!r} takes blobs of {shapes}, the model gives {made}")
             elif not made and self.layers[name].type not in FILLED:
-                self.problems.append(f"layer {name!r} is of the type {self.layers[name].type}, which no MobileNet SSD has")
+                self.problems.append(
+                    f"layer {name!r} is of the type {self.layers[name].type}, which no MobileNet SSD has"
+                )
 
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         """Blobs of one layer, or None for a layer without any (or one that became a problem)."""
@@ -162,14 +164,18 @@ class _Filler:
         bias = np.zeros(weights.kernel.shape[0], np.float32) if weights.bias is None else weights.bias
         if conv.role == "box_predictor":
             if weights.kernel.shape[0] != boxes * 4:
-                self.problems.append(f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes take {boxes * 4}")
+                self.problems.append(
+                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes take {boxes * 4}"
+                )
                 return None
             scales = self.model.settings.box_coder_scales or (10.0, 10.0, 5.0, 5.0)
             kernel, bias = box_predictor_rows(weights.kernel, bias, match, scales, self.prior(feature_map).variances)
         else:
             classes, rest = divmod(weights.kernel.shape[0], boxes)
             if rest:
-                self.problems.append(f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, no multiple of {boxes} boxes")
+                self.problems.append(
+                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, no multiple of {boxes} boxes"
+                )
                 return None
             scale = self.model.settings.logit_scale
             kernel, bias = class_predictor_rows(weights.kernel, bias, match, classes, 1.0 if scale is None else scale)
@@ -220,7 +226,9 @@ class _Filler:
             return None
         size = kernel_size(param)
         if size not in _kernels(conv.kernel):
-            self.problems.append(f"layer {layer.name!r} has a {size[0]}x{size[1]} kernel, the model {conv.kernel[0]}x{conv.kernel[1]}")
+            self.problems.append(
+                f"layer {layer.name!r} has a {size[0]}x{size[1]} kernel, the model {conv.kernel[0]}x{conv.kernel[1]}"
+            )
             return None
         kernel, bias = weights.kernel, weights.bias
         if layer.name + "/bn" in self.layers:
@@ -272,7 +280,9 @@ class _Filler:
         conv, weights = found
         batch_norm = self.layers.get(conv.name + "/bn")
         if batch_norm is None or not layer.scale_param.bias_term:
-            self.problems.append(f"layer {layer.name!r} needs a BatchNorm layer {conv.name + '/bn'!r} before it and bias_term: true")
+            self.problems.append(
+                f"layer {layer.name!r} needs a BatchNorm layer {conv.name + '/bn'!r} before it and bias_term: true"
+            )
             return None
         norm = weights.batch_norm(batch_norm.batch_norm_param.eps)
         return norm.gamma, norm.beta

@@ -41,9 +41,7 @@ def affine_of(norm: BatchNorm) -> Affine:
     return Affine(scale, norm.beta.astype(np.float64) - norm.mean.astype(np.float64) * scale)
 
 
-def fold_into_convolution(
-    kernel: FloatArray, bias: FloatArray | None, affine: Affine
-) -> tuple[FloatArray, FloatArray]:
+def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: Affine) -> tuple[FloatArray, FloatArray]:
     """The convolution that does what `kernel` and `bias` followed by `affine` do.
 
     kernel'[o] = kernel[o] * scale[o]; bias'[o] = bias[o] * scale[o] + offset[o].

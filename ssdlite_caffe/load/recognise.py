@@ -61,7 +61,9 @@ def recognise(model: DumpedModel) -> ArchSpec:
 
 
 def _matching_arch(model: DumpedModel) -> ArchSpec:
-    families = [f for prefix, names in _BACKBONES.items() if any(u.scope.startswith(prefix) for u in model.units) for f in names]
+    families = [
+        f for prefix, names in _BACKBONES.items() if any(u.scope.startswith(prefix) for u in model.units) for f in names
+    ]
     if not families:
         raise ModelError(f"{model.source} is not an SSD MobileNet: no FeatureExtractor/MobilenetV1, V2 or V3 in it")
     if model.settings.input_size is None:
@@ -81,9 +83,7 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     )
 
 
-def _candidates(
-    model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int
-) -> Iterator[ArchSpec]:
+def _candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
     settings = model.settings
     hints = () if settings.depth_multiplier is None else (settings.depth_multiplier,)
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
@@ -109,7 +109,9 @@ def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, .
     for index in range(len(arch.boxes)):
         unit = _unit(model, f"BoxPredictor_{index}/BoxEncodingPredictor")
         if unit is None:
-            raise ModelError(f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; {len(arch.boxes)} maps have one each")
+            raise ModelError(
+                f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; {len(arch.boxes)} maps have one each"
+            )
         counts.append(model.tensors[unit.tensors["weights"]].shape[3] // 4)
     return tuple(CellBoxes(((0.1, 0.1),) * count) for count in counts)
 
@@ -118,7 +120,9 @@ def _head(model: DumpedModel) -> tuple[HeadKind, int]:
     depthwise = _unit(model, "BoxPredictor_0/BoxEncodingPredictor_depthwise")
     unit = depthwise or _unit(model, "BoxPredictor_0/BoxEncodingPredictor")
     if unit is None:
-        raise ModelError(f"{model.source} has a MobileNet, but no SSD head: BoxPredictor_0/BoxEncodingPredictor is not in it")
+        raise ModelError(
+            f"{model.source} has a MobileNet, but no SSD head: BoxPredictor_0/BoxEncodingPredictor is not in it"
+        )
     kernel = model.tensors[unit.tensors["weights"]].shape[0]
     return ("ssd" if depthwise is None else "ssdlite"), kernel
 
@@ -194,7 +198,9 @@ def _variances(settings: Settings) -> tuple[float, float, float, float]:
 
 def _score_converter(settings: Settings) -> str:
     if settings.score_converter == "identity":
-        raise ModelError("the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank")
+        raise ModelError(
+            "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank"
+        )
     return settings.score_converter or "sigmoid"
 
 
@@ -213,7 +219,9 @@ def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
     """The default boxes of one cell of each map, from all of them; every box must sit on its cell's centre."""
     if settings.default_boxes is None:
         if settings.anchors is None:
-            raise ModelError("the model does not say its default boxes; name its pipeline.config with --pipeline-config")
+            raise ModelError(
+                "the model does not say its default boxes; name its pipeline.config with --pipeline-config"
+            )
         return cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
     boxes = settings.default_boxes.astype(np.float64)
     if len(boxes) != net.num_default_boxes:
@@ -263,12 +271,12 @@ def _check_graph(model: DumpedModel, net: NetDesc) -> None:
         if isinstance(unit.padding, tuple):
             p = conv.padding
             if unit.padding != (p.top, p.bottom, p.left, p.right):
-                problems.append(f"{unit.scope} is padded by {unit.padding}, the family by {(p.top, p.bottom, p.left, p.right)}")
+                problems.append(
+                    f"{unit.scope} is padded by {unit.padding}, the family by {(p.top, p.bottom, p.left, p.right)}"
+                )
     if problems:
         raise ModelError(
             f"{model.source} has a {net.arch.family}'s kernels, but {len(problems)} of its convolutions act differently: "
             + "; ".join(problems[:4])
             + ("; ..." if len(problems) > 4 else "")
         )
-
-

@@ -40,7 +40,8 @@ def dump(
 def print_tensors(model: DumpedModel, *, as_json: bool) -> None:
     """Names, shapes and types of a model's tensors, on stdout."""
     rows = [
-        {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)} for name, tensor in model.tensors.items()
+        {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
+        for name, tensor in model.tensors.items()
     ]
     if as_json:
         print(json.dumps({"tensors": rows, "skipped": model.skipped}, indent=2))

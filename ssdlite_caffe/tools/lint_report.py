@@ -30,10 +30,19 @@ def print_report(report: LintReport) -> None:
     for layer in report.layers:
         shapes = layer.shapes
         tops = ", ".join("?" if top.shape is None else "x".join(map(str, top.shape)) for top in shapes.tops)
-        table.add_row(str(layer.line), Text(shapes.name), shapes.type, tops, _count(shapes.param_count), _count(shapes.multiply_adds))
+        table.add_row(
+            str(layer.line),
+            Text(shapes.name),
+            shapes.type,
+            tops,
+            _count(shapes.param_count),
+            _count(shapes.multiply_adds),
+        )
     console.print(table)
     left_out = f"; {report.left_out} layers of the other phase left out" if report.left_out else ""
-    print(f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds{left_out}")
+    print(
+        f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds{left_out}"
+    )
     for problem in report.problems:
         place = report.name if problem.line is None else f"{report.name}:{problem.line}"
         print(f"{place}: {problem.severity}: {problem.text}")

@@ -165,9 +165,7 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
 class _Comparison:
     """Gathers the worst difference of each stage over the pictures."""
 
-    def __init__(
-        self, model: DumpedModel, folder: ModelFolder, bounds: Bounds, tensorflow: TensorFlowDetector
-    ) -> None:
+    def __init__(self, model: DumpedModel, folder: ModelFolder, bounds: Bounds, tensorflow: TensorFlowDetector) -> None:
         self.bounds = bounds
         self.folder = folder
         self.tensorflow = tensorflow
@@ -211,7 +209,9 @@ class _Comparison:
         outputs = {conv.name: self.units[conv.tf_scope].output for conv in self.net.convolutions}
         missing = [name for name, output in outputs.items() if output is None]
         if missing:
-            raise ModelError(f"{self.model.source} holds no graph to run ({self.model.form}); verify against a frozen graph")
+            raise ModelError(
+                f"{self.model.source} holds no graph to run ({self.model.form}); verify against a frozen graph"
+            )
         fetched = self.tensorflow.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
         return {name: np.ascontiguousarray(fetched[str(o)].transpose(0, 3, 1, 2)) for name, o in outputs.items()}
 
@@ -227,7 +227,9 @@ class _Comparison:
         found = difference(got.reshape(got.shape[:2] + (got.shape[2:] or (1, 1))), reference)
         section = self.sections.get(conv.name, f"predictors on {conv.name.split('_mbox_')[0]}")
         ok = found.relative <= self.bounds.layer or found.absolute <= LAYER_ABSOLUTE
-        self._keep(Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer, True, ok, note))
+        self._keep(
+            Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer, True, ok, note)
+        )
 
     def _absolute(self, stage: str, found: Difference, bound: float, note: str) -> None:
         self._keep(Row(stage, "detections", found.shape, found.absolute, found.relative, bound, False,
@@ -250,7 +252,9 @@ class _Comparison:
         sy, sx, sh, sw = settings.box_coder_scales
         caffe_codes = np.concatenate(codes)[:, [1, 0, 3, 2]]
         boxes = decode_boxes(
-            caffe_codes, settings.default_boxes[:, [1, 0, 3, 2]], np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32)
+            caffe_codes,
+            settings.default_boxes[:, [1, 0, 3, 2]],
+            np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32),
         )
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
@@ -268,7 +272,9 @@ class _Comparison:
         )  # fmt: skip
         note = f"{len(reference)} in {name}"
         if found.unpaired:
-            note = f"{name}: {'; '.join(found.unpaired[:3])}" + (f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else "")
+            note = f"{name}: {'; '.join(found.unpaired[:3])}" + (
+                f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else ""
+            )
         worst = max(found.box, found.score)
         self._keep(Row("detections", "detections", (len(got), 6), float("inf") if found.unpaired else worst, worst,
                        max(self.bounds.box, self.bounds.score), False, not found.unpaired, note))  # fmt: skip
@@ -297,4 +303,6 @@ def _caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:
 def _caffe_boxes(got: dict[str, FloatArray], num_classes: int) -> tuple[FloatArray, FloatArray]:
     """Caffe's decoded boxes (N, 4) and scores (N, classes)."""
     corners, variances = split_priors(got["mbox_priorbox"])
-    return decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances), got["mbox_conf_flatten"].reshape(-1, num_classes)
+    return decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances), got["mbox_conf_flatten"].reshape(
+        -1, num_classes
+    )
