@@ -85,7 +85,7 @@ def dump(
     if list_ == (out is not None):
         raise typer.BadParameter("give either -o DIR or --list")
     if out is None:
-        tool.print_tensors(tool.read_model(model, pipeline_config=pipeline_config), as_json=as_json)
+        tool.print_tensors(model, pipeline_config=pipeline_config, as_json=as_json)
         return
     with _progress() as progress:
         summary = tool.dump(model, out, pipeline_config=pipeline_config, force=force, progress=progress)

@@ -8,6 +8,7 @@ exception or Ctrl-C on the way leaves what was there before untouched.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -139,6 +140,9 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
 @contextlib.contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Make the folders above `path`; on an exception those that were made are removed again."""
+    file = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+    if file is not None:
+        raise NotADirectoryError(errno.ENOTDIR, f"{file} is not a folder")
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,9 @@ class GraphBuilder:
     def conv(self, scope: str, source: str, kernel: Any, **attrs: Any) -> str:
         weights = self.const(f"{scope}/weights", kernel)
         options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "SAME", **attrs}
-        return self.node(f"{scope}/Conv2D", "Conv2D", source, self.node(f"{weights}/read", "Identity", weights), **options)
+        return self.node(
+            f"{scope}/Conv2D", "Conv2D", source, self.node(f"{weights}/read", "Identity", weights), **options
+        )
 
     def graph(self) -> Graph:
         return Graph(self.definition.node, source="test.pb")
@@ -129,7 +131,9 @@ def mini_boxes(resize: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]
     return np.random.default_rng(3).uniform(-0.1, 1.1, (count, 4)).astype(np.float32)
 
 
-def _decoder(b: GraphBuilder, codes: str, rng: np.random.Generator, resize: tuple[int, int], *, reciprocal: bool) -> None:
+def _decoder(
+    b: GraphBuilder, codes: str, rng: np.random.Generator, resize: tuple[int, int], *, reciprocal: bool
+) -> None:
     boxes = mini_boxes(resize)
     half = len(boxes) // 2
     axis = b.const("boxes/axis", 0, "int32")
@@ -139,7 +143,12 @@ def _decoder(b: GraphBuilder, codes: str, rng: np.random.Generator, resize: tupl
     b.node("boxes/tiled", "Tile", "boxes/batch", "boxes/shape")
     flat = b.const("flat", [-1, 4], "int32")
     turn = b.const("turn", [1, 0], "int32")
-    b.node("anchors", "Unpack", b.node("anchors/t", "Transpose", b.node("anchors/r", "Reshape", "boxes/tiled", flat), turn), num=4)
+    b.node(
+        "anchors",
+        "Unpack",
+        b.node("anchors/t", "Transpose", b.node("anchors/r", "Reshape", "boxes/tiled", flat), turn),
+        num=4,
+    )
     b.node("codes", "Unpack", b.node("codes/t", "Transpose", b.node("codes/r", "Reshape", codes, flat), turn), num=4)
     b.node("width", "Sub", "anchors:3", "anchors:1")
     b.node("height", "Sub", "anchors:2", "anchors")

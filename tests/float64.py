@@ -20,6 +20,11 @@ from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.tools.tensorflow_runtime import import_tensorflow
 
 Array = npt.NDArray[np.float64]
+DECODED = ("Postprocessor/Decode/transpose_1", "Postprocessor/convert_scores")
+"""The OD API's operations that hold the boxes, ymin, xmin, ymax, xmax, and scores of all default boxes."""
+
+BLOBS = ("mbox_loc", "mbox_conf_flatten", "mbox_priorbox")
+"""What the same are made of in a deploy net."""
 
 
 class TensorFlowNet:
@@ -51,6 +56,11 @@ class TensorFlowNet:
         """The outputs for a network input (1, H, W, 3)."""
         with self.tf.compat.v1.Session(graph=self.graph) as session:
             return list(session.run(self.outputs, {f"{self.input}:0": network_input.astype(np.float64)}))
+
+    def decoded(self, network_input: npt.NDArray[np.float32]) -> tuple[Array, Array]:
+        """Boxes (N, 4) xmin, ymin, xmax, ymax and scores (N, classes), where the outputs are DECODED."""
+        boxes, scores = self.run(network_input)
+        return boxes.reshape(-1, 4)[:, [1, 0, 3, 2]], scores.reshape(-1, scores.shape[-1])
 
     def _rewrite(self, node: Any, graph: Any) -> None:
         double = self.tf.float64.as_datatype_enum
@@ -86,33 +96,64 @@ class TensorFlowNet:
 
 
 class CaffeNet:
-    """A deploy net up to DetectionOutput, layer by layer as the SSD branch of Caffe defines them."""
+    """A net up to some blobs, layer by layer as the SSD branch of Caffe defines them."""
 
-    def __init__(self, prototxt: Path, caffemodel: Path) -> None:
-        self.net = read_net(prototxt)
+    def __init__(self, prototxt: Path, caffemodel: Path, outputs: Sequence[str]) -> None:
+        needed = set(outputs)
+        self.layers: list[caffe_pb2.LayerParameter] = []
+        for layer in reversed(read_net(prototxt).layer):
+            if layer.type != "Input" and needed.intersection(layer.top):
+                needed.update(layer.bottom)
+                self.layers.insert(0, layer)
+        self.outputs = outputs
         self.weights = {
             layer.name: [blob_to_array(blob).astype(np.float64) for blob in layer.blobs]
             for layer in read_caffemodel(caffemodel).layer
         }
 
     def run(self, data: npt.NDArray[np.float32]) -> dict[str, Array]:
-        """Every blob's final value for an input (1, 3, H, W)."""
+        """The outputs for an input (1, 3, H, W)."""
         blobs: dict[str, Array] = {"data": data.astype(np.float64)}
-        for layer in self.net.layer:
-            if layer.type not in ("Input", "DetectionOutput"):
-                bottoms = [blobs[name] for name in layer.bottom]
-                blobs[layer.top[0]] = _LAYERS[layer.type](layer, self.weights.get(layer.name, []), *bottoms)
-        return blobs
+        for layer in self.layers:
+            bottoms = [blobs[name] for name in layer.bottom]
+            blobs[layer.top[0]] = _LAYERS[layer.type](layer, self.weights.get(layer.name, []), *bottoms)
+        return {name: blobs[name] for name in self.outputs}
+
+    def decoded(self, data: npt.NDArray[np.float32]) -> tuple[Array, Array]:
+        """Boxes (N, 4) xmin, ymin, xmax, ymax and scores (N, classes), where the outputs are BLOBS."""
+        blobs = self.run(data)
+        corners, variances = blobs["mbox_priorbox"].reshape(2, -1, 4)
+        codes = blobs["mbox_loc"].reshape(-1, 4) * variances
+        size = corners[:, 2:] - corners[:, :2]
+        centre = (corners[:, :2] + corners[:, 2:]) / 2 + codes[:, :2] * size
+        half = np.exp(codes[:, 2:]) * size / 2
+        boxes = np.concatenate([centre - half, centre + half], axis=1)
+        return boxes, blobs["mbox_conf_flatten"].reshape(len(boxes), -1)
 
 
-def decode(blobs: dict[str, Array], num_classes: int) -> tuple[Array, Array]:
-    """Boxes (N, 4) xmin, ymin, xmax, ymax and scores (N, classes) of a CaffeNet's blobs."""
-    corners, variances = blobs["mbox_priorbox"].reshape(2, -1, 4)
-    codes = blobs["mbox_loc"].reshape(-1, 4) * variances
-    size = corners[:, 2:] - corners[:, :2]
-    centre = (corners[:, :2] + corners[:, 2:]) / 2 + codes[:, :2] * size
-    half = np.exp(codes[:, 2:]) * size / 2
-    return np.concatenate([centre - half, centre + half], axis=1), blobs["mbox_conf_flatten"].reshape(-1, num_classes)
+def box_order(feature_maps: Sequence[Any], caffe: tuple[Array, Array], tensorflow: tuple[Array, Array]) -> Any:
+    """For each of Caffe's boxes the TensorFlow box that it is, found from the outputs of one picture alone.
+
+    Args:
+        feature_maps: of report.json.
+        caffe: boxes and scores.
+        tensorflow: boxes and scores.
+
+    Returns:
+        Indices (N,).
+    """
+    ours, theirs = np.hstack(caffe), np.hstack(tensorflow)
+    order, start = [], 0
+    for feature_map in feature_maps:
+        count, cells = feature_map["boxes_per_cell"], int(np.prod(feature_map["size"]))
+        end = start + cells * count
+        a, b = (side[start:end].reshape(cells, count, -1) for side in (ours, theirs))
+        nearest = np.abs(a[:, :, None] - b[:, None]).max((0, 3)).argmin(1)
+        assert sorted(nearest) == list(range(count)), f"boxes on {feature_map['blob']} are no reordering"
+        order.append((start + np.arange(cells)[:, None] * count + nearest).reshape(-1))
+        start = end
+    assert start == len(ours) == len(theirs)
+    return np.concatenate(order)
 
 
 def _pair(param: Any, name: str, repeated: Sequence[int], default: int) -> tuple[int, int]:
@@ -126,8 +167,10 @@ def _convolution(layer: caffe_pb2.LayerParameter, weights: list[Array], x: Array
     kernel = weights[0]
     pad, stride = _pair(param, "pad", param.pad, 0), _pair(param, "stride", param.stride, 1)
     if param.dilation:
-        spread = np.zeros((*kernel.shape[:2], *((side - 1) * param.dilation[0] + 1 for side in kernel.shape[2:])))
-        spread[:, :, :: param.dilation[0], :: param.dilation[0]] = kernel
+        down, across = param.dilation[0], param.dilation[-1]
+        height, width = kernel.shape[2:]
+        spread = np.zeros((*kernel.shape[:2], (height - 1) * down + 1, (width - 1) * across + 1))
+        spread[:, :, ::down, ::across] = kernel
         kernel = spread
     x = np.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
     windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[2:], axis=(2, 3))
@@ -144,7 +187,7 @@ def _convolution(layer: caffe_pb2.LayerParameter, weights: list[Array], x: Array
 
 def _batch_norm(layer: caffe_pb2.LayerParameter, weights: list[Array], x: Array) -> Array:
     mean, variance = (blob.reshape(-1, 1, 1) / weights[2].item() for blob in weights[:2])
-    return (x - mean) / np.sqrt(variance + layer.batch_norm_param.eps)
+    return np.asarray((x - mean) / np.sqrt(variance + layer.batch_norm_param.eps))
 
 
 def _scale(layer: caffe_pb2.LayerParameter, weights: list[Array], x: Array, *factor: Array) -> Array:
@@ -156,7 +199,7 @@ def _scale(layer: caffe_pb2.LayerParameter, weights: list[Array], x: Array, *fac
 
 def _power(layer: caffe_pb2.LayerParameter, _: list[Array], x: Array) -> Array:
     param = layer.power_param
-    return (param.shift + param.scale * x) ** param.power
+    return np.asarray((param.shift + param.scale * x) ** param.power)
 
 
 def _eltwise(layer: caffe_pb2.LayerParameter, _: list[Array], a: Array, b: Array) -> Array:
@@ -173,8 +216,8 @@ def _reshape(layer: caffe_pb2.LayerParameter, _: list[Array], x: Array) -> Array
 
 
 def _softmax(layer: caffe_pb2.LayerParameter, _: list[Array], x: Array) -> Array:
-    powers = np.exp(x)
-    return powers / powers.sum(layer.softmax_param.axis, keepdims=True)
+    powers: Array = np.exp(x)
+    return np.asarray(powers / powers.sum(layer.softmax_param.axis, keepdims=True))
 
 
 def _prior_box(layer: caffe_pb2.LayerParameter, _: list[Array], feature_map: Array, data: Array) -> Array:

@@ -89,13 +89,7 @@ def _range(node: Node, args: list[Array]) -> Output:
         raise NotConstantError("a range with step 0")
     count = max(0, math.ceil((float(limit) - float(start)) / float(delta)))
     bounded(count)
-    if np.issubdtype(start.dtype, np.integer):
-        return np.asarray(start + np.arange(count, dtype=start.dtype) * delta, start.dtype)
-    # TensorFlow adds the step again and again, in the type of the range.
-    steps = np.full(count, delta, start.dtype)
-    if count:
-        steps[0] = start
-    return np.asarray(np.add.accumulate(steps), start.dtype)
+    return np.asarray(start + np.arange(count).astype(start.dtype) * delta, start.dtype)
 
 
 def _reshape(node: Node, args: list[Array]) -> Output:

@@ -43,7 +43,7 @@ class Node:
     def __init__(self, proto: pb.NodeDef) -> None:
         self.name: str = proto.name
         self.op: str = proto.op
-        self.inputs: tuple[Ref, ...] = tuple(_ref(text) for text in proto.input if not text.startswith("^"))
+        self.inputs: tuple[Ref, ...] = tuple([_ref(text) for text in proto.input if text[:1] != "^"])
         self.proto = proto
 
     @property
@@ -96,6 +96,8 @@ class Node:
 
 
 def _ref(text: str) -> Ref:
+    if ":" not in text:
+        return Ref(text)
     name, colon, port = text.rpartition(":")
     return Ref(name, int(port)) if colon and port.isascii() and port.isdigit() else Ref(text)
 
@@ -119,9 +121,10 @@ class Graph:
         self.variables: Mapping[str, Array] = variables or {}
         self.nodes: dict[str, Node] = {}
         for proto in nodes:
-            if proto.name in self.nodes:
-                raise ModelError(f"{source}: two nodes have the name {proto.name!r}; the graph is damaged")
-            self.nodes[proto.name] = Node(proto)
+            node = Node(proto)
+            if node.name in self.nodes:
+                raise ModelError(f"{source}: two nodes have the name {node.name!r}; the graph is damaged")
+            self.nodes[node.name] = node
         self._uses: dict[str, list[tuple[int, Use]]] = {}
         for node in self.nodes.values():
             for position, ref in enumerate(node.inputs):

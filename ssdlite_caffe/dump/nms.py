@@ -77,7 +77,9 @@ def _clips_first(constants: Constants, nodes: Iterable[Node]) -> bool:
     before = constants.graph.upstream([node.inputs[0] for node in nodes], stop=("Exp", "Conv2D"))
     graph = constants.graph
     return any(
-        node.op == "Maximum" and node.attr_type("T") == DT_FLOAT and any(graph[ref].op == "Minimum" for ref in node.inputs)
+        node.op == "Maximum"
+        and node.attr_type("T") == DT_FLOAT
+        and any(graph[ref].op == "Minimum" for ref in node.inputs)
         for node in before
     )
 
@@ -158,9 +160,8 @@ def _max_total(constants: Constants, nodes: Iterable[Node]) -> int | None:
 
     Source: `multiclass_non_max_suppression` in object_detection/core/post_processing.py.
     """
-    own = {constants.graph.origin(node.inputs[2]).name for node in nodes if len(node.inputs) > 2}
     behind = _downstream(constants, (node.ref for node in nodes))
-    found = {_limit(constants, node.ref) for node in behind if node.op == "Minimum" and node.name not in own}
+    found = {_limit(constants, node.ref) for node in behind if node.op == "Minimum"}
     limits = found - {None}
     return limits.pop() if len(limits) == 1 else None
 

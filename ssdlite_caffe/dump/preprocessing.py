@@ -37,10 +37,13 @@ class NetworkInput:
 
 
 def first_convolution(graph: Graph) -> Node | None:
-    """The convolution that depends on no other; None in a graph without convolutions."""
+    """The convolution that depends on no other; None in a graph without one."""
+    tried: set[str] = set()
     node = next((n for n in graph if n.op in CONVOLUTIONS), None)
-    while node is not None:
-        earlier = next((n for n in graph.upstream(node.inputs[:1]) if n.op in CONVOLUTIONS and n is not node), None)
+    while node is not None and node.name not in tried:
+        tried.add(node.name)
+        before = graph.upstream(node.inputs[:1], stop=CONVOLUTIONS)
+        earlier = next((n for n in before if n.op in CONVOLUTIONS), None)
         if earlier is None:
             return node
         node = earlier

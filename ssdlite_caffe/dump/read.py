@@ -47,7 +47,10 @@ def read_model(path: Path | str, *, pipeline_config: Path | str | None = None) -
 
 
 def _read_folder(path: Path, config: Path | None) -> DumpedModel:
-    """The model of a folder: dumped weights, or a SavedModel, or a checkpoint, or else a frozen graph."""
+    """The model of a folder: dumped weights, a SavedModel, a frozen graph, or else a checkpoint.
+
+    The public zoo's folders hold a frozen graph beside the checkpoint; it says more, and needs no TensorFlow.
+    """
     from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
     from ssdlite_caffe.dump.saved_model import is_saved_model_folder, read_saved_model
     from ssdlite_caffe.dump.store import read_folder
@@ -56,11 +59,11 @@ def _read_folder(path: Path, config: Path | None) -> DumpedModel:
         return read_folder(path)
     if is_saved_model_folder(path):
         return read_saved_model(path)
-    if is_checkpoint(path):
-        return read_checkpoint(path, pipeline_config=config)
     if (path / FROZEN).is_file():
         return _read_file(path / FROZEN)
-    raise ModelError(f"{path} holds no {MANIFEST}, saved_model.pb, checkpoint or {FROZEN}")
+    if is_checkpoint(path):
+        return read_checkpoint(path, pipeline_config=config)
+    raise ModelError(f"{path} holds no {MANIFEST}, saved_model.pb, {FROZEN} or checkpoint")
 
 
 def _read_file(path: Path) -> DumpedModel:

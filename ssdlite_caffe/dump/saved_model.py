@@ -56,7 +56,7 @@ def read_saved_model(folder: Path) -> DumpedModel:
     return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
 
 
-def _has_convolutions(definition: pb.GraphDef) -> bool:
+def _has_convolutions(definition: Any) -> bool:
     return any(node.op == "Conv2D" for node in definition.node)
 
 
@@ -99,11 +99,25 @@ def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
     try:
         loaded = tf.saved_model.load(str(folder), tags=list(meta.meta_info_def.tags))
         function = _signature(loaded.signatures, folder)
-        definition = convert_variables_to_constants_v2(function).graph.as_graph_def()
+        definition = _called(convert_variables_to_constants_v2(function).graph.as_graph_def())
     except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"{folder} cannot be loaded as a SavedModel: {reason}") from error
     return pb.GraphDef.FromString(definition.SerializeToString())
+
+
+def _called(definition: Any) -> Any:
+    """A GraphDef, or the body of its one function with convolutions.
+
+    Freezing draws every function into the graph but those that hold TensorFlow 1 loops, as a graph of TensorFlow 1
+    does that was wrapped and saved again.
+    """
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+    bodies = [f for f in definition.library.function if any(node.op == "Conv2D" for node in f.node_def)]
+    if _has_convolutions(definition) or len(bodies) != 1:
+        return definition
+    return function_def_to_graph(bodies[0]).as_graph_def()
 
 
 def _signature(signatures: Any, folder: Path) -> Any:

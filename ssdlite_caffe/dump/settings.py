@@ -65,7 +65,8 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     """
     graph = constants.graph
     stem = first_convolution(graph)
-    assert stem is not None, "a graph with predictors has convolutions"
+    if stem is None:
+        raise ModelError(f"{graph.source}: its convolutions feed each other in a circle")
     read = network_input(constants, stem)
     settings = Settings(
         input_size=read.size,

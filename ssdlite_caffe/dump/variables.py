@@ -61,7 +61,7 @@ class Variables:
         """
         self._prefix = prefix
         tf = tensorflow(purpose)
-        self._errors: tuple[type[Exception], ...] = (tf.errors.OpError, ValueError, RuntimeError)
+        self._errors: tuple[type[Exception], ...] = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
         try:
             self._reader: Any = tf.train.load_checkpoint(str(prefix))
             self.shapes: dict[str, list[int]] = self._reader.get_variable_to_shape_map()

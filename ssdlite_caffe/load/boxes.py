@@ -1,4 +1,4 @@
-"""From TensorFlow's default boxes to Caffe's: reordering the boxes of a cell and folding their shapes into the predictor.
+"""From TensorFlow's default boxes to Caffe's: the boxes of a cell put in order, their shapes folded into the predictor.
 
 TensorFlow decodes a code (ty, tx, th, tw) against a default box of height H and width W with centre (Y, X) as
     y = ty / sy * H + Y,  x = tx / sx * W + X,  h = exp(th / sh) * H,  w = exp(tw / sw) * W;
@@ -45,14 +45,16 @@ def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
     """Pair the boxes of a cell one to one, the nearest first.
 
     Every pairing is exact once the ratios are folded into the predictor; the nearest keeps the ratios at 1 for the
-    boxes that are the same.
+    boxes that are the same. Of equally near pairs the first in order is taken; distances are compared in thousandths, so
+    that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair the same way.
 
     Args:
-        tf_sizes, caffe_sizes: as many of one as of the other.
+        tf_sizes: of TensorFlow's boxes.
+        caffe_sizes: of the PriorBox layer's, as many.
     """
     assert len(tf_sizes) == len(caffe_sizes), "PriorBox was chosen for another number of boxes"
     distances = sorted(
-        (abs(math.log(th / ch)) + abs(math.log(tw / cw)), c, t)
+        (round(abs(math.log(th / ch)) + abs(math.log(tw / cw)), 3), c, t)
         for c, (ch, cw) in enumerate(caffe_sizes)
         for t, (th, tw) in enumerate(tf_sizes)
     )

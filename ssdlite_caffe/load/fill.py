@@ -1,4 +1,4 @@
-"""Filling a Caffe net with a TensorFlow model's weights: every tensor used once, every blob filled, or a full list why not."""
+"""Filling a Caffe net with a TensorFlow model's weights: every tensor used once, every blob filled, or why not."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.dump.model import DumpedModel, FloatArray
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
-from ssdlite_caffe.load.units import UnitWeights, unit_weights
+from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.sizes import Shape
 
 CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
 FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
@@ -70,11 +71,14 @@ class _Filler:
         self.left: dict[str, str] = {}
         self.used: set[str] = set()
         self.weights: dict[str, UnitWeights | None] = {}
+        self.matches: dict[str, CellMatch | None] = {}
+        self.input_size = desc.arch.input_size
 
     def run(self) -> LayerBlobs:
         shapes = infer(self.net)
         if shapes.errors:
             raise PrototxtError("the net does not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
+        self.check_input(shapes.blobs.get("data"))
         blobs: dict[str, tuple[FloatArray, ...]] = {}
         for layer in self.net.layer:
             filled = self.layer_blobs(layer)
@@ -93,6 +97,19 @@ class _Filler:
                 f"the weights do not fit the net, {count} problem{'s' * (count > 1)}:\n  " + "\n  ".join(self.problems)
             )
         return LayerBlobs(blobs, self.left)
+
+    def check_input(self, shape: Shape | None) -> None:
+        """Default boxes are sized in pixels of the net's input, so that it matters which input that is."""
+        if shape is None or len(shape) != 4 or shape[2:] == self.input_size:
+            return
+        (height, width), model = shape[2:], self.input_size
+        if self.finetune:
+            self.input_size = height, width
+        else:
+            self.problems.append(
+                f"the net reads pictures of {height}x{width}, the model of {model[0]}x{model[1]}; "
+                "--finetune takes the weights over to another size"
+            )
 
     def compare(self, blobs: dict[str, tuple[FloatArray, ...]], wanted: dict[str, tuple[tuple[int, ...], ...]]) -> None:
         """Check what was made against the shapes that Caffe gives each layer's blobs."""
@@ -127,9 +144,9 @@ class _Filler:
             self.problems.append(f"the model has no weights {conv.tf_scope!r} for layer {conv.name!r}")
             return None
         self.used.update(unit.tensors.values())
-        missing = self.missing(unit)
-        if missing:
-            self.problems += missing
+        problems = unit_problems(self.model, unit)
+        if problems:
+            self.problems += problems
             return None
         weights = unit_weights(self.model, unit)
         if conv.name in self.maps:
@@ -142,23 +159,19 @@ class _Filler:
         wanted = (conv.num_output, conv.in_channels // conv.group, *conv.kernel)
         if weights.kernel.shape != wanted:
             self.problems.append(
-                f"tensor {unit.tensors['weights']!r} gives a kernel of {weights.kernel.shape}, layer {conv.name!r} takes {wanted}"
+                f"tensor {unit.tensors['weights']!r} gives a kernel of {weights.kernel.shape}, "
+                f"layer {conv.name!r} takes {wanted}"
             )
             return None
         return weights
-
-    def missing(self, unit: ConvUnit) -> list[str]:
-        return [
-            f"tensor {name!r} ({part} of {unit.scope!r}) is missing"
-            for part, name in unit.tensors.items()
-            if name not in self.model.tensors
-        ]
 
     def predictor(self, conv: ConvDesc, weights: UnitWeights) -> UnitWeights | None:
         """A predictor's rows in the order of the PriorBox layer that stands in the net."""
         feature_map = self.maps[conv.name]
         boxes = len(feature_map.tf_boxes)
-        match = self.match(feature_map)
+        if feature_map.blob not in self.matches:
+            self.matches[feature_map.blob] = self.match(feature_map)
+        match = self.matches[feature_map.blob]
         if match is None:
             return None
         bias = np.zeros(weights.kernel.shape[0], np.float32) if weights.bias is None else weights.bias
@@ -182,11 +195,18 @@ class _Filler:
         return UnitWeights(kernel, bias, weights.norm)
 
     def match(self, feature_map: FeatureMapDesc) -> CellMatch | None:
-        caffe_sizes = cell_sizes(self.prior(feature_map), self.desc.arch.input_size)
+        name = feature_map.blob + "_mbox_priorbox"
+        caffe_sizes = cell_sizes(self.prior(feature_map), self.input_size)
         if len(caffe_sizes) != len(feature_map.tf_boxes):
             self.problems.append(
-                f"layer {feature_map.blob + '_mbox_priorbox'!r} makes {len(caffe_sizes)} boxes a cell, the model has "
-                f"{len(feature_map.tf_boxes)}"
+                f"layer {name!r} makes {len(caffe_sizes)} boxes a cell, the model has {len(feature_map.tf_boxes)}"
+            )
+            return None
+        layer = self.layers.get(name)
+        moving = [] if layer is None else moving_fields(layer.prior_box_param)
+        if moving:
+            self.problems.append(
+                f"layer {name!r} has {', '.join(moving)}: its boxes do not sit on their cells' centres, as the model's do"
             )
             return None
         return match_cell(feature_map.tf_boxes, caffe_sizes)
@@ -197,15 +217,11 @@ class _Filler:
         if layer is None:
             return feature_map.prior
         param = layer.prior_box_param
-        variances = tuple(param.variance)
-        if len(variances) == 1:
-            variances *= 4
-        if len(variances) != 4:
-            variances = feature_map.prior.variances
+        variances = list(param.variance) or [0.1]  # Caffe's own default
+        x, y, width, height = variances * 4 if len(variances) == 1 else variances
         return PriorBoxDesc(
-            tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip,
-            (variances[0], variances[1], variances[2], variances[3]), param.offset,
-        )  # fmt: skip
+            tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip, (x, y, width, height)
+        )
 
     def convolution(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         conv = self.convs.get(layer.name)
@@ -270,6 +286,9 @@ class _Filler:
         found = self.normed(layer, "/bn")
         if found is None:
             return None
+        if found[0].name + "/scale" not in self.layers:
+            self.problems.append(f"layer {layer.name!r} has no Scale layer {found[0].name + '/scale'!r} behind it")
+            return None
         norm = found[1].batch_norm(layer.batch_norm_param.eps)
         return norm.mean, norm.variance, FACTOR
 
@@ -286,6 +305,12 @@ class _Filler:
             return None
         norm = weights.batch_norm(batch_norm.batch_norm_param.eps)
         return norm.gamma, norm.beta
+
+
+def moving_fields(param: caffe_pb2.PriorBoxParameter) -> list[str]:
+    """What in a PriorBox moves or cuts boxes: with none of it each lies on the centre of its cell, input / map wide."""
+    found = [name for name in ("step", "step_h", "step_w", "img_size", "img_h", "img_w") if param.HasField(name)]
+    return [*found, *(["clip"] if param.clip else []), *(["an offset other than 0.5"] if param.offset != 0.5 else [])]
 
 
 def kernel_size(param: caffe_pb2.ConvolutionParameter) -> tuple[int, int]:

@@ -13,7 +13,10 @@ DoubleArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Statistics and parameters of one BatchNorm, each float32 (C,): y = (x - mean) / sqrt(variance + epsilon) * gamma + beta."""
+    """Statistics and parameters of one BatchNorm, each float32 (C,).
+
+    y = (x - mean) / sqrt(variance + epsilon) * gamma + beta.
+    """
 
     mean: FloatArray
     variance: FloatArray
@@ -60,7 +63,7 @@ def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: A
 
 
 def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
-    """A BatchNorm of mean 0 and variance 1 - epsilon that does what `affine` does, for graphs whose BatchNorm was folded.
+    """A BatchNorm of mean 0 and variance 1 - epsilon that does what `affine` does, for graphs that hold it folded.
 
     Its variance + epsilon is 1 up to a float32 rounding of the variance, which is divided out of gamma.
     """
@@ -96,4 +99,4 @@ def absorb_bias(norm: BatchNorm, bias: FloatArray) -> BatchNorm:
 
 
 def _same_float32(a: float, b: float) -> bool:
-    return np.float32(a) == np.float32(b)
+    return bool(np.float32(a) == np.float32(b))

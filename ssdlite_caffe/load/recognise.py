@@ -1,4 +1,4 @@
-"""Which detector a dumped model is: its family, width and head by the shapes of its kernels, the rest from its settings.
+"""Which detector a dumped model is: family, width and head by the shapes of its kernels, the rest from its settings.
 
 Every family's table is built at every plausible width, and the one whose convolutions are the model's, scope by
 scope and shape by shape, is the answer; then strides, paddings, activations and default boxes are checked against it.
@@ -9,15 +9,28 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms
+from ssdlite_caffe.errors import ModelError, TensorError
+from ssdlite_caffe.gen_model.arch import (
+    FAMILIES,
+    Activation,
+    ArchSpec,
+    CellBoxes,
+    Family,
+    HeadKind,
+    Nms,
+    ScoreConverter,
+)
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
-from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc, Padding
+from ssdlite_caffe.gen_model.padding import same_padding
+from ssdlite_caffe.load.units import unit_problems
 
 COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
 CENTRE_TOLERANCE = 1e-5
@@ -37,7 +50,8 @@ def recognise(model: DumpedModel) -> ArchSpec:
     """The ArchSpec of a dumped model.
 
     Raises:
-        ModelError: no family fits, or something in the model is not what the family's net does; all is listed.
+        ModelError: no family fits, or something in the model is not what the family's net does.
+        TensorError: the tensors of its convolutions do not fit together; all are listed.
     """
     if model.arch is not None:
         return ArchSpec.from_dict(model.arch)
@@ -45,6 +59,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
     settings = model.settings
     if settings.unsupported:
         raise ModelError(f"{model.source} does what no Caffe net does: {', '.join(settings.unsupported)}")
+    mean, scale = _pixels(settings, arch)
     arch = dataclasses.replace(
         arch,
         batch_norm_epsilon=_usual_epsilon(model, arch.batch_norm_epsilon),
@@ -54,7 +69,8 @@ def recognise(model: DumpedModel) -> ArchSpec:
         variances=_variances(settings),
         score_converter=_score_converter(settings),
         nms=_nms(settings, arch.nms),
-        **_pixels(settings),
+        pixel_mean=mean,
+        pixel_scale=scale,
     )
     _check_graph(model, build(arch))
     return arch
@@ -66,6 +82,9 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     ]
     if not families:
         raise ModelError(f"{model.source} is not an SSD MobileNet: no FeatureExtractor/MobilenetV1, V2 or V3 in it")
+    problems = [problem for unit in model.units for problem in unit_problems(model, unit)]
+    if problems:
+        raise TensorError(f"the weights of {model.source} do not fit together: " + "; ".join(problems))
     if model.settings.input_size is None:
         raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
     shapes = {u.scope: _kernel_shape(model, u) for u in model.units}
@@ -85,7 +104,7 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
 
 def _candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
     settings = model.settings
-    hints = () if settings.depth_multiplier is None else (settings.depth_multiplier,)
+    hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
     depths = (16, 8, 1, 32) if settings.min_depth is None else (settings.min_depth,)
     for width in dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned)):
@@ -98,9 +117,15 @@ def _candidates(model: DumpedModel, families: list[Family], head: HeadKind, head
                     arch,
                     min_depth=min_depth,
                     head_kernel=head_kernel,
-                    explicit_padding=any(isinstance(u.padding, tuple) for u in model.units),
+                    explicit_padding=_explicit_padding(model),
                     boxes=_placeholder_boxes(model, arch),
                 )
+
+
+def _explicit_padding(model: DumpedModel) -> bool:
+    """As the graph has it; for a checkpoint, as its pipeline.config says."""
+    found = [unit.padding for unit in model.units if unit.padding is not None]
+    return any(isinstance(padding, tuple) for padding in found) if found else bool(model.settings.explicit_padding)
 
 
 def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, ...]:
@@ -168,27 +193,27 @@ def _gate_scale(model: DumpedModel, default: float) -> float:
     return found[0] if found else default
 
 
-def _extra_activation(model: DumpedModel) -> str:
-    """What follows the depthwise part of the heads or the extra layers; relu6 where nothing says."""
+def _extra_activation(model: DumpedModel) -> Activation:
+    """What follows the depthwise part of the heads and the extra layers; relu6 where nothing says."""
     found = {
         u.activation
         for u in model.units
         if u.activation is not None and ("Predictor_depthwise" in u.scope or "_Conv2d_" in u.scope)
     }
     # V1's own blocks are named Conv2d_3_pointwise: without a prefix, so they do not match.
-    found = {a for a in found if a in ("relu6", "relu")}
     if len(found) > 1:
         raise ModelError(f"{model.source} mixes activations in its extra layers and heads: {sorted(found)}")
-    return found.pop() if found else "relu6"
+    return found.pop() if found else model.settings.extra_activation or "relu6"
 
 
-def _pixels(settings: Settings) -> dict[str, float]:
-    """(p * scale + offset) = (p - mean) * scale, snapped to 2/255 p - 1 where the float32 constants are that."""
-    if settings.pixel_scale is None or settings.pixel_offset is None:
-        return {}
-    if np.isclose(settings.pixel_scale, 2 / 255, rtol=1e-6) and settings.pixel_offset == -1.0:
-        return {"pixel_mean": 127.5, "pixel_scale": 1 / 127.5}
-    return {"pixel_mean": -settings.pixel_offset / settings.pixel_scale, "pixel_scale": settings.pixel_scale}
+def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
+    """Mean and scale: p * scale + offset = (p - mean) * scale, snapped to 2/255 p - 1 where float32 cannot tell."""
+    scale, offset = settings.pixel_scale, settings.pixel_offset
+    if scale is None or offset is None:
+        return default.pixel_mean, default.pixel_scale
+    if np.isclose(scale, 2 / 255, rtol=1e-6) and offset == -1.0:
+        return 127.5, 1 / 127.5
+    return -offset / scale, scale
 
 
 def _variances(settings: Settings) -> tuple[float, float, float, float]:
@@ -196,7 +221,7 @@ def _variances(settings: Settings) -> tuple[float, float, float, float]:
     return 1 / x, 1 / y, 1 / w, 1 / h
 
 
-def _score_converter(settings: Settings) -> str:
+def _score_converter(settings: Settings) -> ScoreConverter:
     if settings.score_converter == "identity":
         raise ModelError(
             "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank"
@@ -205,7 +230,7 @@ def _score_converter(settings: Settings) -> str:
 
 
 def _nms(settings: Settings, default: Nms) -> Nms:
-    found = {
+    found: dict[str, Any] = {
         "iou_threshold": settings.iou_threshold,
         "score_threshold": settings.score_threshold,
         "max_per_class": settings.max_per_class,
@@ -222,18 +247,22 @@ def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
             raise ModelError(
                 "the model does not say its default boxes; name its pipeline.config with --pipeline-config"
             )
-        return cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
+        cells = cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
+        made, wanted = ([len(cell.sizes) for cell in listed] for listed in (cells, net.arch.boxes))
+        if made != wanted:
+            raise ModelError(f"the pipeline.config makes {made} default boxes a cell, the model's predictors {wanted}")
+        return cells
     boxes = settings.default_boxes.astype(np.float64)
     if len(boxes) != net.num_default_boxes:
         raise ModelError(f"the model has {len(boxes)} default boxes, its predictors make {net.num_default_boxes}")
-    cells, start = [], 0
+    found, start = [], 0
     for feature_map in net.feature_maps:
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
         stop = start + height * width * count
         grid = boxes[start:stop].reshape(height, width, count, 4)
-        cells.append(_cell(grid, feature_map.blob))
+        found.append(_cell(grid, feature_map.blob))
         start = stop
-    return tuple(cells)
+    return tuple(found)
 
 
 def _cell(grid: np.ndarray, name: str) -> CellBoxes:
@@ -246,8 +275,8 @@ def _cell(grid: np.ndarray, name: str) -> CellBoxes:
     off = np.abs(centres - expected[:, :, None, :]).max()
     if not off <= CENTRE_TOLERANCE:
         raise ModelError(
-            f"default boxes of {name} lie {off:.2g} of the input off their cell's centre; Caffe's PriorBox puts every box "
-            "on the centre"
+            f"default boxes of {name} lie {off:.2g} of the input off their cell's centre; "
+            "Caffe's PriorBox puts every box on the centre"
         )
     sizes = grid[..., 2:] - grid[..., :2]
     typical = np.median(sizes.reshape(height * width, -1, 2), axis=0)
@@ -268,15 +297,22 @@ def _check_graph(model: DumpedModel, net: NetDesc) -> None:
             problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
         if unit.activation is not None and unit.activation != conv.activation:
             problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
-        if isinstance(unit.padding, tuple):
-            p = conv.padding
-            if unit.padding != (p.top, p.bottom, p.left, p.right):
-                problems.append(
-                    f"{unit.scope} is padded by {unit.padding}, the family by {(p.top, p.bottom, p.left, p.right)}"
-                )
+        zeros = _zeros(unit, conv)
+        if zeros is not None and zeros != conv.padding:
+            problems.append(f"{unit.scope} is padded by {astuple(zeros)}, the family by {astuple(conv.padding)}")
     if problems:
         raise ModelError(
-            f"{model.source} has a {net.arch.family}'s kernels, but {len(problems)} of its convolutions act differently: "
-            + "; ".join(problems[:4])
-            + ("; ..." if len(problems) > 4 else "")
+            f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
+            f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
         )
+
+
+def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
+    """Where the graph's convolution puts zeros; None from a checkpoint, which does not say."""
+    if unit.padding is None:
+        return None
+    if isinstance(unit.padding, tuple):
+        return Padding(*unit.padding)
+    if unit.padding == "VALID":
+        return Padding(0, 0, 0, 0)
+    return same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)

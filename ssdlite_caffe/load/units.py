@@ -41,8 +41,44 @@ class UnitWeights:
         return as_batch_norm(affine, epsilon)
 
 
+def unit_problems(model: DumpedModel, unit: ConvUnit) -> list[str]:
+    """What keeps the tensors of `unit` from being taken, a sentence each: what is missing, or does not fit together."""
+    parts = unit.tensors
+    missing = [
+        f"tensor {name!r} ({part} of {unit.scope!r}) is missing"
+        for part, name in parts.items()
+        if name not in model.tensors
+    ]
+    if "weights" not in parts:
+        missing.append(f"{unit.scope!r} has no kernel")
+    if ("moving_mean" in parts) != ("moving_variance" in parts):
+        missing.append(f"{unit.scope!r} has only one of moving_mean and moving_variance")
+    if "moving_mean" in parts and unit.epsilon is None:
+        missing.append(f"{unit.scope!r} has a BatchNorm without epsilon")
+    return missing or _misfits(model, unit)
+
+
+def _misfits(model: DumpedModel, unit: ConvUnit) -> list[str]:
+    kernel = model.tensors[unit.tensors["weights"]].shape
+    if len(kernel) != 4:
+        return [f"tensor {unit.tensors['weights']!r} has the shape {kernel}; a kernel has 4 axes"]
+    wanted = (kernel[2] * kernel[3] if unit.kind == "depthwise" else kernel[3],)
+    problems = [
+        f"tensor {name!r} has the shape {model.tensors[name].shape}, its kernel takes {wanted}"
+        for part, name in unit.tensors.items()
+        if part != "weights" and model.tensors[name].shape != wanted
+    ]
+    variance = unit.tensors.get("moving_variance")
+    if variance is not None and not (model.tensors[variance] + (unit.epsilon or 0.0) > 0).all():
+        problems.append(f"tensor {variance!r} holds negative variances")
+    return problems
+
+
 def unit_weights(model: DumpedModel, unit: ConvUnit) -> UnitWeights:
-    """Take the tensors of `unit` and move them to Caffe's layout; nothing is computed."""
+    """Take the tensors of `unit`, of which `unit_problems` found nothing, and move them to Caffe's layout.
+
+    Nothing is computed.
+    """
     tensors = {part: model.tensors[name] for part, name in unit.tensors.items()}
     move = depthwise_kernel if unit.kind == "depthwise" else conv_kernel
     kernel = move(tensors["weights"])

@@ -126,8 +126,8 @@ def _report(
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from TensorFlow's")
     if arch.nms.max_per_class < arch.nms.max_total:
         notes.append(
-            f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the best "
-            f"{arch.nms.max_total} of all classes; the numpy decoder does as TensorFlow"
+            f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the "
+            f"best {arch.nms.max_total} of all classes; the numpy decoder does as TensorFlow"
         )
     return {
         "ssdlite_caffe": __version__,

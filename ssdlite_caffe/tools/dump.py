@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.store import write_folder
 from ssdlite_caffe.load.recognise import recognise
@@ -37,8 +36,9 @@ def dump(
     }
 
 
-def print_tensors(model: DumpedModel, *, as_json: bool) -> None:
+def print_tensors(source: Path, *, pipeline_config: Path | None = None, as_json: bool = False) -> None:
     """Names, shapes and types of a model's tensors, on stdout."""
+    model = read_model(source, pipeline_config=pipeline_config)
     rows = [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
         for name, tensor in model.tensors.items()

@@ -39,10 +39,8 @@ def print_report(report: LintReport) -> None:
             _count(shapes.multiply_adds),
         )
     console.print(table)
-    left_out = f"; {report.left_out} layers of the other phase left out" if report.left_out else ""
-    print(
-        f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds{left_out}"
-    )
+    totals = f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds"
+    print(totals + (f"; {report.left_out} layers of the other phase left out" if report.left_out else ""))
     for problem in report.problems:
         place = report.name if problem.line is None else f"{report.name}:{problem.line}"
         print(f"{place}: {problem.severity}: {problem.text}")

@@ -14,7 +14,7 @@ from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.load.recognise import recognise
@@ -242,25 +242,28 @@ class _Comparison:
             self.worst[row.stage] = row if known is None else replace(row, ok=row.ok and known.ok)
 
     def _tensorflow_boxes(self, reference: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Every default box decoded, (N, 4) xmin, ymin, xmax, ymax, and its scores (N, classes), in TensorFlow's order."""
+        """Every default box decoded, (N, 4) xmin, ymin, xmax, ymax, its scores (N, classes), in TensorFlow's order."""
         codes, logits = [], []
         for feature_map in self.net.feature_maps:
             codes.append(_per_box(reference[feature_map.loc[-1].name], 4))
             logits.append(_per_box(reference[feature_map.conf[-1].name], self.arch.num_classes))
         settings = self.model.settings
-        assert settings.default_boxes is not None and settings.box_coder_scales is not None, "recognised without boxes"
+        default_boxes = settings.default_boxes
+        if default_boxes is None:  # they came from a pipeline.config
+            default_boxes = tf_default_boxes(self.net).astype(np.float32)
+        assert settings.box_coder_scales is not None, "recognised without a box coder"
         sy, sx, sh, sw = settings.box_coder_scales
         caffe_codes = np.concatenate(codes)[:, [1, 0, 3, 2]]
         boxes = decode_boxes(
             caffe_codes,
-            settings.default_boxes[:, [1, 0, 3, 2]],
+            default_boxes[:, [1, 0, 3, 2]],
             np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32),
         )
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
 
     def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> Detections:
-        """TensorFlow's own, or (where its threshold was overridden, or its graph ends earlier) the decoder's on its boxes."""
+        """TensorFlow's own, or the decoder's on its boxes, if its threshold was overridden or it has none."""
         if self.tensorflow.has_detections and self.graph_nms == self.arch.nms:
             return self.tensorflow.detect(fed)
         return detect(boxes, scores, self.arch.nms)
@@ -282,7 +285,8 @@ class _Comparison:
 
 def _per_box(output: FloatArray, values: int) -> FloatArray:
     """A predictor's output, (1, K * values, H, W), as (H * W * K, values)."""
-    return output[0].transpose(1, 2, 0).reshape(-1, values)
+    values_last: FloatArray = output[0].transpose(1, 2, 0).reshape(-1, values)
+    return values_last
 
 
 def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:

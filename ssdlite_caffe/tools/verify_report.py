@@ -116,8 +116,9 @@ def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
     for row in report.rows if all_layers else worst_of_sections(report.rows):
         bound = f"{row.bound:.0e}" + (" rel." if row.relative_bound else "")
         shape = "x".join(map(str, row.shape))
-        table.add_row(row.stage, shape, f"{row.absolute:.2e}", f"{row.relative:.1e}", bound, "ok" if row.ok else "DIFFERS",
-                      style=None if row.ok else "bold red")  # fmt: skip
+        sizes = f"{row.absolute:.2e}", f"{row.relative:.1e}"
+        mark, style = ("ok", None) if row.ok else ("DIFFERS", "bold red")
+        table.add_row(row.stage, shape, *sizes, bound, mark, style=style)
     console.print(table)
     print(verdict(report))
 

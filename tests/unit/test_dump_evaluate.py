@@ -29,9 +29,11 @@ def test_float32_arithmetic_rounds_at_each_step_and_float64_does_not() -> None:
 
 def test_a_cast_from_integers_is_widened_too() -> None:
     b = GraphBuilder()
-    b.node("cast", "Cast", b.const("n", 20, "int32"), SrcT=np.dtype("int32"), DstT=np.dtype("float32"))
-    b.node("part", "RealDiv", b.const("one", 1.0), "cast")
-    assert Evaluator(b.graph(), precise=True).value(ref("part")) == 1 / 20
+    kinds = {"SrcT": np.dtype("int32"), "DstT": np.dtype("float32")}
+    b.node("one", "Cast", b.const("1", 1, "int32"), **kinds)
+    b.node("part", "RealDiv", "one", b.node("twenty", "Cast", b.const("20", 20, "int32"), **kinds))
+    found = Evaluator(b.graph(), precise=True).value(ref("part"))
+    assert (found.dtype, float(found)) == (np.float64, 1 / 20)
     assert Evaluator(b.graph()).value(ref("part")).dtype == np.float32
 
 
@@ -43,6 +45,18 @@ def test_identities_and_ports_are_followed() -> None:
     np.testing.assert_array_equal(Evaluator(b.graph()).value(ref("guarded")), [3.0, 7.0])
     with pytest.raises(NotConstantError, match="parts:2 does not exist"):
         Evaluator(b.graph()).value(Ref("parts", 2))
+
+
+def test_strided_slice_masks_and_division_towards_zero() -> None:
+    b = GraphBuilder()
+    v = b.const("v", np.arange(24).reshape(2, 3, 4), "int32")
+    begin, end, step = (b.const(n, x, "int32") for n, x in (("b", [1, 2, 1]), ("e", [0, 9, 4]), ("s", [1, -1, 2])))
+    b.node("part", "StridedSlice", v, begin, end, step, shrink_axis_mask=1, begin_mask=4, end_mask=2)
+    np.testing.assert_array_equal(
+        Evaluator(b.graph()).value(ref("part")), np.arange(24).reshape(2, 3, 4)[1, 2::-1, :4:2]
+    )
+    b.node("div", "Div", b.const("x", [7, -7, 8], "int32"), b.const("y", [2, 2, -3], "int32"))
+    np.testing.assert_array_equal(Evaluator(b.graph()).value(ref("div")), [3, -3, -2])
 
 
 def test_loops_end_as_not_constant() -> None:
@@ -151,7 +165,7 @@ def test_half_and_bfloat16_bits() -> None:
     ("proto", "text"),
     [
         (pb.TensorProto(dtype=pb.DT_STRING), "DT_STRING, which holds no numbers"),
-        (pb.TensorProto(dtype=99), "type 99"),
+        (pb.TensorProto.FromString(b"\x08\x63"), "type 99"),
         (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_content=b"123"), "3 bytes where its shape asks for 4"),
         (pb.TensorProto(dtype=pb.DT_FLOAT, float_val=[1, 2]), "2 values where its shape asks for 1"),
         (pb.TensorProto(dtype=pb.DT_UINT8, int_val=[300]), "outside its type"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ model { ssd {
   image_resizer { fixed_shape_resizer { height: 256 width: 320 } }
   feature_extractor {
     type: "ssd_mobilenet_v2" depth_multiplier: 0.5 min_depth: 8 use_depthwise: true use_explicit_padding: true
-    conv_hyperparams { activation: RELU_6 regularizer { l2_regularizer { weight: 4e-05 } } batch_norm { epsilon: 0.005 } }
+    conv_hyperparams {
+      activation: RELU_6 regularizer { l2_regularizer { weight: 4e-05 } } batch_norm { epsilon: 0.005 }
+    }
   }
   box_coder { faster_rcnn_box_coder { y_scale: 10.0 x_scale: 9.0 height_scale: 5.0 width_scale: 4.0 } }
   anchor_generator { ssd_anchor_generator {
@@ -28,7 +31,9 @@ model { ssd {
   } }
   box_predictor { convolutional_box_predictor { kernel_size: 3 conv_hyperparams { batch_norm { epsilon: 0.01 } } } }
   post_processing {
-    batch_non_max_suppression { score_threshold: 0.25 iou_threshold: 0.5 max_detections_per_class: 20 max_total_detections: 30 }
+    batch_non_max_suppression {
+      score_threshold: 0.25 iou_threshold: 0.5 max_detections_per_class: 20 max_total_detections: 30
+    }
     score_converter: SOFTMAX logit_scale: 2.0
   }
 } }
@@ -105,7 +110,7 @@ def test_defaults_are_the_apis(tmp_path: Path) -> None:
 def test_what_caffe_does_not_do_is_listed(tmp_path: Path, text: str, phrase: str) -> None:
     settings = settings_from_pipeline(write(tmp_path / "p", f"model {{ ssd {{ num_classes: 1 {text} }} }}"))
     assert len(settings.unsupported) == 1
-    assert __import__("re").search(phrase, settings.unsupported[0])
+    assert re.search(phrase, settings.unsupported[0])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match="no text"):
         read_pipeline(tmp_path / "p")
-    with pytest.raises(ModelError, match="cannot read .*gone"):
+    with pytest.raises(ModelError, match=r"cannot read .*gone"):
         read_pipeline(tmp_path / "gone")
 
 

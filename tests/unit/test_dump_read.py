@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +74,8 @@ def test_damaged_graphs_raise_or_are_read(tmp_path: Path, data: st.DataObject) -
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.pb"
     path.write_bytes(bytes(damaged))
-    try:
+    with contextlib.suppress(SsdliteError):
         read_model(path)
-    except SsdliteError as error:
-        assert str(error)
 
 
 WHOLE = mini_detector().definition.SerializeToString()
@@ -100,10 +100,8 @@ def test_rewired_graphs_raise_or_are_read(tmp_path: Path, data: st.DataObject) -
             node.attr.clear()
     path = tmp_path / "rewired.pb"
     path.write_bytes(definition.SerializeToString())
-    try:
+    with contextlib.suppress(SsdliteError):
         read_model(path)
-    except SsdliteError as error:
-        assert str(error)
 
 
 def test_nan_names_every_tensor(tmp_path: Path) -> None:
@@ -141,7 +139,7 @@ def test_convolutions_inside_functions(tmp_path: Path) -> None:
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         read_model(tmp_path / "gone.pb")
-    with pytest.raises(ModelError, match=r"holds no manifest\.json, saved_model\.pb, checkpoint or frozen_inference"):
+    with pytest.raises(ModelError, match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb or checkpoint"):
         read_model(tmp_path)
     (tmp_path / "saved_model.pbtxt").write_text("x")
     with pytest.raises(ModelError, match="as text"):
@@ -155,7 +153,7 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_saved_model_of_constants_needs_no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     graph = mini_detector()
     saved = pb.SavedModel(saved_model_schema_version=1)
     meta = saved.meta_graphs.add(graph_def=graph.definition)
@@ -168,7 +166,7 @@ def test_saved_model_of_constants_needs_no_tensorflow(tmp_path: Path, monkeypatc
         assert model.settings.num_classes == 4
     meta.meta_info_def.tags[0] = "other"
     (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
-    with pytest.raises(ModelError, match="2 graphs .other; train., not one tagged serve"):
+    with pytest.raises(ModelError, match=r"2 graphs .other; train., not one tagged serve"):
         read_model(tmp_path)
 
 
@@ -195,7 +193,7 @@ def test_checkpoints_with_parts_missing(tmp_path: Path) -> None:
 
 
 def test_checkpoint_without_tensorflow_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     prefix = checkpoint_files(tmp_path, "model.ckpt.index", "model.ckpt.data-00000-of-00001")
     (tmp_path / "pipeline.config").write_text("model { ssd { num_classes: 3 } }")
     with pytest.raises(RuntimeMissing, match=r"pip install 'ssdlite-caffe\[tensorflow\]'"):
@@ -204,6 +202,15 @@ def test_checkpoint_without_tensorflow_says_how_to_get_it(tmp_path: Path, monkey
 
 def test_checkpoint_file_names_the_latest(tmp_path: Path) -> None:
     checkpoint_files(tmp_path, "a.index", "b.index")
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/somewhere/else/b"\nall_model_checkpoint_paths: "a"\n')
+    (tmp_path / "checkpoint").write_text(
+        'model_checkpoint_path: "/somewhere/else/b"\nall_model_checkpoint_paths: "a"\n'
+    )
     with pytest.raises(ModelError, match=r"checkpoint .*/b is not whole: b\.data-00000-of-00001 missing"):
         read_model(tmp_path)
+
+
+def test_a_folder_s_frozen_graph_goes_before_its_checkpoint(tmp_path: Path, example_model: Path) -> None:
+    (tmp_path / "frozen_inference_graph.pb").write_bytes(example_model.read_bytes())
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"\n')
+    (tmp_path / "model.ckpt.index").write_bytes(b"")
+    assert read_model(tmp_path).form == "frozen graph"

@@ -77,6 +77,45 @@ def test_area_filter_is_not_the_score_threshold() -> None:
     assert settings_of(builder).score_threshold == 0.25
 
 
+def test_no_filter_and_no_threshold_is_unknown() -> None:
+    builder = mini_detector()
+    for node in builder.definition.node:
+        if node.name.endswith("/scores") and node.name.startswith("nms"):
+            node.op = "Identity"
+            del node.input[1:]
+    assert settings_of(builder).score_threshold is None
+
+
+def test_scores_without_a_background_column() -> None:
+    builder = mini_detector()
+    for node in builder.definition.node:
+        if node.name == "cut/begin":
+            node.attr["value"].tensor.tensor_content = bytes(12)
+    assert settings_of(builder).unsupported == ("a class predictor without a background column",)
+
+
+def test_pixels_may_be_turned_and_divided() -> None:
+    builder = mini_detector()
+    for node in builder.definition.node:
+        if node.name == "Preprocessor/mul":
+            node.op = "RealDiv"
+            node.input[:] = ["resize", "Preprocessor/mul/x"]
+        if node.name == "Preprocessor/sub":
+            node.input[:] = ["Preprocessor/sub/y", "Preprocessor/mul"]
+    settings = settings_of(builder)
+    assert (settings.pixel_scale, settings.pixel_offset) == (-1 / float(np.float32(2 / 255)), 1.0)
+
+
+def test_colours_treated_differently_are_refused() -> None:
+    builder = mini_detector()
+    for node in builder.definition.node:
+        if node.name == "Preprocessor/sub/y":
+            node.attr["value"].tensor.tensor_shape.dim.add(size=3)
+            node.attr["value"].tensor.tensor_content = np.array([123.68, 116.78, 103.94], np.float32).tobytes()
+    with pytest.raises(ModelError, match="Preprocessor/sub treats the colours differently"):
+        settings_of(builder)
+
+
 def test_predictors_that_do_not_fit_are_refused() -> None:
     builder = mini_detector()
     for node in builder.definition.node:
@@ -102,8 +141,12 @@ def test_boxes_of_which_only_centres_and_sizes_are_left() -> None:
             folded.const("height", size[:, 0])
             folded.const("width", size[:, 1])
             for axis, name in enumerate("yx"):
-                folded.node(name, "AddV2", folded.node(f"{name}/mul", "Mul", f"t{name}", ("height", "width")[axis]),
-                            folded.const(f"{name}/centre", centre[:, axis]))
+                folded.node(
+                    name,
+                    "AddV2",
+                    folded.node(f"{name}/mul", "Mul", f"t{name}", ("height", "width")[axis]),
+                    folded.const(f"{name}/centre", centre[:, axis]),
+                )
         if node.name not in gone:
             folded.definition.node.append(node)
     found = settings_of(folded).default_boxes

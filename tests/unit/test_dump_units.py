@@ -16,6 +16,7 @@ from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, shape_proto
 
 SCOPE = "FeatureExtractor/MobilenetV2/Conv"
+HEADS = ["BoxPredictor_0/BoxEncodingPredictor", "BoxPredictor_0/ClassPredictor"]
 CHANNELS = 4
 RNG = np.random.default_rng(11)
 KERNEL = RNG.normal(size=(3, 3, 3, CHANNELS)).astype(np.float32)
@@ -42,8 +43,10 @@ def only(b: GraphBuilder) -> tuple[ConvUnit, dict[str, FloatArray]]:
 
 def consts(b: GraphBuilder) -> dict[str, str]:
     values = {"gamma": GAMMA, "beta": BETA, "moving_mean": MEAN, "moving_variance": VARIANCE}
-    return {name: b.node(f"{SCOPE}/BatchNorm/{name}/read", "Identity", b.const(f"{SCOPE}/BatchNorm/{name}", value))
-            for name, value in values.items()}
+    return {
+        name: b.node(f"{SCOPE}/BatchNorm/{name}/read", "Identity", b.const(f"{SCOPE}/BatchNorm/{name}", value))
+        for name, value in values.items()
+    }
 
 
 def unfused(b: GraphBuilder, *, gamma: bool = True, beta: bool = True, swapped: bool = False) -> str:
@@ -54,7 +57,9 @@ def unfused(b: GraphBuilder, *, gamma: bool = True, beta: bool = True, swapped: 
     def join(name: str, op: str, *inputs: str) -> str:
         return b.node(f"{base}/{name}", op, *(inputs[::-1] if swapped and op != "Sub" else inputs))
 
-    scale = b.node(f"{base}/Rsqrt", "Rsqrt", join("add", "Add", c["moving_variance"], b.const(f"{base}/add/y", EPSILON)))
+    scale = b.node(
+        f"{base}/Rsqrt", "Rsqrt", join("add", "Add", c["moving_variance"], b.const(f"{base}/add/y", EPSILON))
+    )
     if gamma:
         scale = join("mul", "Mul", scale, c["gamma"])
     scaled = join("mul_1", "Mul", f"{SCOPE}/Conv2D", scale)
@@ -99,6 +104,29 @@ def test_ones_for_an_absent_gamma_are_left_out() -> None:
     ones = b.const(f"{SCOPE}/BatchNorm/Const", np.ones(CHANNELS))
     b.node("bn", "FusedBatchNormV3", f"{SCOPE}/Conv2D", ones, *list(c.values())[1:], epsilon=EPSILON, is_training=False)
     assert "gamma" not in only(b)[1]
+
+
+def test_unnamed_gamma_that_is_not_ones_is_kept() -> None:
+    b = start()
+    c = consts(b)
+    other = b.const(f"{SCOPE}/BatchNorm/Const", GAMMA)
+    b.node(
+        "bn", "FusedBatchNormV3", f"{SCOPE}/Conv2D", other, *list(c.values())[1:], epsilon=EPSILON, is_training=False
+    )
+    np.testing.assert_array_equal(only(b)[1]["gamma"], GAMMA)
+
+
+def test_subtracted_shift_is_no_batch_norm() -> None:
+    b = start()
+    add = unfused(b)
+    for node in b.definition.node:
+        if node.name == add:
+            node.op = "Sub"
+    _, parts = only(b)
+    factor = GAMMA.astype(np.float64) / np.sqrt(VARIANCE.astype(np.float64) + EPSILON)
+    assert set(parts) == {"weights", "scale", "offset"}
+    np.testing.assert_allclose(parts["scale"], factor, rtol=6e-8)
+    np.testing.assert_allclose(parts["offset"], MEAN * factor - BETA, rtol=6e-8)
 
 
 def test_batch_norm_in_training_mode_is_refused() -> None:
@@ -238,7 +266,22 @@ def test_hard_swish_with_another_factor_is_refused() -> None:
     x = f"{SCOPE}/Conv2D"
     r = b.node("r", "Relu6", b.node("plus", "Add", x, b.const("three", 3.0)))
     b.node("end", "Mul", b.node("xr", "Mul", x, r), b.const("c", 0.16667))
-    with pytest.raises(ModelError, match="factor 0.16666999"):
+    with pytest.raises(ModelError, match=r"factor 0\.16666999"):
+        only(b)
+
+
+def test_another_shift_is_no_hard_swish() -> None:
+    b = start()
+    x = f"{SCOPE}/Conv2D"
+    r = b.node("r", "Relu6", b.node("plus", "Add", x, b.const("two", 2.0)))
+    b.node("end", "Mul", b.node("xr", "Mul", x, r), b.const("c", 1 / 6))
+    assert only(b)[0].activation == "none"
+
+
+def test_another_clip_is_refused() -> None:
+    b = start()
+    b.node("clip", "ClipByValue", f"{SCOPE}/Conv2D", b.const("zero", 0.0), b.const("one", 1.0))
+    with pytest.raises(ModelError, match="activation ClipByValue"):
         only(b)
 
 
@@ -377,7 +420,7 @@ def test_channels_first_is_refused() -> None:
     [
         ([], "holds no convolution"),
         (["resnet/conv1"], "neither the backbone nor the box predictors of one .found resnet"),
-        (["FeatureExtractor/resnet_v1_50/conv1", "BoxPredictor_0/BoxEncodingPredictor", "BoxPredictor_0/ClassPredictor"],
+        (["FeatureExtractor/resnet_v1_50/conv1", *HEADS],
          "backbone is no MobileNet .found FeatureExtractor/resnet_v1_50, BoxPredictor_0"),
         (["FeatureExtractor/MobilenetV1/Conv2d_0", "WeightSharedConvolutionalBoxPredictor/ClassPredictor"],
          "no box predictors .found FeatureExtractor/MobilenetV1, WeightSharedConvolutionalBoxPredictor"),
@@ -391,7 +434,11 @@ def test_what_is_no_detector_is_described(scopes: list[str], text: str) -> None:
 
 
 def test_a_detector_passes() -> None:
-    scopes = ["FeatureExtractor/MobilenetV3/Conv", "BoxPredictor_0/BoxEncodingPredictor", "BoxPredictor_0/ClassPredictor"]
+    scopes = [
+        "FeatureExtractor/MobilenetV3/Conv",
+        "BoxPredictor_0/BoxEncodingPredictor",
+        "BoxPredictor_0/ClassPredictor",
+    ]
     require_detector("m.pb", scopes)
 
 

@@ -1,0 +1,129 @@
+"""What the benchmarks share: where models and pictures lie, alternating runs, spreads, tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GRAPH = "frozen_inference_graph.pb"
+
+
+def parser(description: str | None, *, repetitions: int | None = None) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--models", type=Path, default=_default_models(), help="folder of models, or one model's folder")
+    if repetitions is not None:
+        made.add_argument("-n", "--repetitions", type=int, default=repetitions, help="of each side, alternating")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    return made
+
+
+def _beside(name: str) -> Path | None:
+    """A folder beside the repository or above it."""
+    return next((parent / name for parent in ROOT.parents if (parent / name).is_dir()), None)
+
+
+def _default_models() -> Path:
+    return _beside("shared/models") or ROOT / "examples"
+
+
+def default_pictures() -> Path | None:
+    """The bccd pictures with their annotations, where there are any."""
+    return _beside("shared/data/bccd")
+
+
+def graphs(models: Path) -> dict[str, Path]:
+    """Name -> frozen graph, of a folder of models or of one."""
+    if (models / GRAPH).is_file():
+        return {models.name: models / GRAPH}
+    found = {path.parent.name: path for path in sorted(models.glob(f"*/{GRAPH}"))}
+    if not found:
+        sys.exit(f"{models} holds no {GRAPH}, nor does a folder in it; name another with --models")
+    return found
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several measurements of one thing."""
+
+    least: float
+    median: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(min(values), statistics.median(values), max(values))
+
+    def text(self, form: str = "{:.3f}") -> str:
+        return " / ".join(form.format(value) for value in (self.least, self.median, self.most))
+
+
+def alternate(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, list[Any]]:
+    """Run each side once untimed, then all sides in turn, `repetitions` times, beginning with another side each time."""
+    for side in sides.values():
+        side()
+    results: dict[str, list[Any]] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(repetitions):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            results[name].append(sides[name]())
+    return results
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
+    """Quotients of measurements of the same turn."""
+    return Spread.of([a / b for a, b in zip(over, under, strict=True)])
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What was measured on and with."""
+    return {
+        "processors": os.cpu_count(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+        "python": platform.python_version(),
+        **{package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    names = {"tensorflow": ("tensorflow", "tensorflow-cpu"), "opencv": ("opencv-python-headless", "opencv-python")}
+    for name in names.get(package, (package,)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that reads as plain text and as Markdown."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+    return "\n".join([line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+
+
+def report(result: dict[str, Any], text: Iterator[str], *, as_json: bool) -> None:
+    """Print the result, once."""
+    if as_json:
+        print(json.dumps(result, indent=2, default=asdict))
+        return
+    for paragraph in text:
+        print(paragraph)
+    print("\n" + ", ".join(f"{name} {value}" for name, value in result["machine"].items()))

@@ -1,0 +1,100 @@
+"""How long does converting a frozen graph take, and how much memory, as a whole process?
+
+Measured against the earlier way (`earlier_way.py`), which imports TensorFlow to write the weights as .npy files and so
+does the first half of the work only. `--help` is timed along with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+
+ZOO = "zoo2018_v2_ssdlite_90"
+OURS, HELP, EARLIER = "convert", "--help", "earlier way, first half"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds from start to end, processor seconds, and its largest resident size in MB (10^6 bytes)."""
+
+    seconds: float
+    processor: float
+    megabytes: float
+
+
+def run(command: list[str]) -> Run:
+    """Run a command to its end, with no output."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if os.waitstatus_to_exitcode(status):
+        sys.exit(f"failed: {' '.join(command)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6)
+
+
+def measure(graph: Path, repetitions: int) -> dict[str, list[Run]]:
+    ours = Path(sys.executable).with_name("ssdlite-caffe")
+    if not ours.is_file():
+        sys.exit(f"{ours} is not there; install the package first: pip install --editable .")
+    earlier = Path(__file__).with_name("earlier_way.py")
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def into(command: list[str], *flag: str) -> Run:
+            out = Path(scratch) / "out"
+            shutil.rmtree(out, ignore_errors=True)
+            return run([*command, str(graph), *flag, str(out)])
+
+        sides = {
+            OURS: lambda: into([str(ours), "convert"], "-o"),
+            EARLIER: lambda: into([sys.executable, str(earlier)]),
+            HELP: lambda: run([str(ours), "--help"]),
+        }
+        return common.alternate(sides, repetitions)
+
+
+def main() -> None:
+    parser = common.parser(__doc__, repetitions=9)
+    parser.add_argument("--model", help=f"name of the model; without it {ZOO}, or the first")
+    options = parser.parse_args()
+    graphs = common.graphs(options.models)
+    name = options.model or (ZOO if ZOO in graphs else next(iter(graphs)))
+    if name not in graphs:
+        sys.exit(f"there is no model {name}; there are {', '.join(graphs)}")
+    about = common.machine("numpy", "protobuf", "jinja2", "typer", "tensorflow")
+    runs = measure(graphs[name], options.repetitions)
+    seconds = {side: [one.seconds for one in measured] for side, measured in runs.items()}
+    result: dict[str, Any] = {
+        "machine": about,
+        "model": name,
+        "graph_bytes": graphs[name].stat().st_size,
+        "runs": runs,
+        "times_faster": common.ratios(seconds[EARLIER], seconds[OURS]),
+    }
+    common.report(result, _text(result), as_json=options.json)
+
+
+def _text(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{result['model']}, {result['graph_bytes'] / 1e6:.1f} MB; least / median / most of {len(result['runs'][OURS])}\n"
+    rows = []
+    for side, measured in result["runs"].items():
+        columns = zip(*((one.seconds, one.processor, one.megabytes) for one in measured), strict=True)
+        wall, processor, memory = (common.Spread.of(column) for column in columns)
+        rows.append([side, wall.text("{:.2f}"), processor.text("{:.2f}"), memory.text("{:.0f}")])
+    yield common.table(["process", "seconds", "processor seconds", "peak MB"], rows)
+    yield f"\ntimes faster than the earlier way's first half, run by run: {result['times_faster'].text('{:.1f}')}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The earlier way to a Caffe model, its first half: TensorFlow evaluates every weight of a frozen graph into .npy files.
+
+This is the peer of `convert_speed.py`. The earlier scripts' second half, which loads the .npy files into a net with
+pycaffe and saves it, is left out, and so is finding out what the net is.
+
+    python earlier_way.py GRAPH FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+WEIGHTS = ("weights", "depthwise_weights", "biases", "beta", "gamma", "moving_mean", "moving_variance")
+
+
+def main(graph: Path, folder: Path) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import numpy as np
+    import tensorflow as tf
+
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString(graph.read_bytes())
+    folder.mkdir(parents=True)
+    with tf.Graph().as_default() as imported, tf.compat.v1.Session() as session:
+        tf.graph_util.import_graph_def(definition, name="")
+        count = 0
+        for operation in imported.get_operations():
+            if operation.type == "Const" and operation.name.rpartition("/")[2] in WEIGHTS:
+                np.save(folder / f"{operation.name.replace('/', '_')}.npy", session.run(operation.outputs[0]))
+                count += 1
+    print(f"{count} tensors in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,103 @@
+"""What does exact padding cost in OpenCV DNN?
+
+The same net in three spellings of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads unevenly),
+slice (one more window, cut off), and symmetric, the inexact peer that costs nothing extra. All run on the same input, in turn,
+with Winograd convolutions on (OpenCV's default) and off, on all threads and on one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import common
+
+from ssdlite_caffe.gen_model.spelling import PaddingSpelling, Spelling
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
+from ssdlite_caffe.tools.resize import preprocess
+from ssdlite_caffe.tools.verify_report import drawn_pictures
+
+SPELLINGS: tuple[PaddingSpelling, ...] = ("exact", "slice", "symmetric")
+PEER: PaddingSpelling = "symmetric"
+
+
+def measure(graph: Path, repetitions: int, threads: list[int]) -> list[dict[str, Any]]:
+    """Milliseconds of a forward pass to the detections, for each number of threads and kind of convolution."""
+    cv2 = import_opencv()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {}
+        for padding in SPELLINGS:
+            convert(graph, Path(scratch) / padding, ConvertOptions(spelling=Spelling(padding=padding)))
+            folders[padding] = ModelFolder.open(Path(scratch) / padding)
+        arch = folders[PEER].arch
+        _, picture = next(drawn_pictures(arch.input_size, 1))
+        blob = preprocess(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        for winograd in (True, False):
+            for count in threads:
+                cv2.setNumThreads(count)
+                nets = {
+                    name: OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel, winograd=winograd)
+                    for name, folder in folders.items()
+                }
+                times = common.alternate({name: _timed(net, blob) for name, net in nets.items()}, repetitions)
+                rows.append({"threads": count, "winograd": winograd, "milliseconds": times})
+    return rows
+
+
+def _timed(net: OpenCvNet, blob: Any) -> Callable[[], float]:
+    def once() -> float:
+        start = time.perf_counter()
+        net.forward(blob, ["detection_out"])
+        return (time.perf_counter() - start) * 1e3
+
+    return once
+
+
+def main() -> None:
+    options = common.parser(__doc__, repetitions=60).parse_args()
+    about = common.machine("opencv", "numpy")
+    threads = list(dict.fromkeys([import_opencv().getNumThreads(), 1]))
+    result: dict[str, Any] = {
+        "machine": about,
+        "repetitions": options.repetitions,
+        "models": {
+            name: measure(graph, options.repetitions, threads) for name, graph in common.graphs(options.models).items()
+        },
+    }
+    for rows in result["models"].values():
+        for row in rows:
+            times = row["milliseconds"]
+            row["over_symmetric"] = {
+                name: common.ratios(times[name], times[PEER]) for name in SPELLINGS if name != PEER
+            }
+    common.report(result, _text(result), as_json=options.json)
+
+
+def _text(result: dict[str, Any]) -> Iterator[str]:
+    yield f"forward pass in ms, and its ratio to {PEER} run by run; least / median / most of {result['repetitions']}\n"
+    rows = []
+    for name, measured in result["models"].items():
+        for row in measured:
+            setting = f"{row['threads']}, {'on' if row['winograd'] else 'off'}"
+            for spelling, times in row["milliseconds"].items():
+                ratio = row["over_symmetric"].get(spelling)
+                rows.append(
+                    [
+                        name,
+                        setting,
+                        spelling,
+                        common.Spread.of(times).text("{:.1f}"),
+                        ratio.text("{:.2f}") if ratio else "",
+                    ]
+                )
+    yield common.table(["model", "threads, Winograd", "padding", "ms", f"ratio to {PEER}"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,532 @@
+"""Filling nets: every tensor used once, every blob filled, in every spelling; or the whole list of what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.model import DumpedModel, FloatArray
+from ssdlite_caffe.errors import PrototxtError, TensorError
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.netdesc import NetDesc, PriorBoxDesc
+from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.gen_model.spelling import Spelling, Stage
+from ssdlite_caffe.load.fill import CONVOLUTIONS, LayerBlobs, fill, kernel_size
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.text import parse_net
+from tests.models import model_of, with_settings, with_tensors, with_unit
+
+KEEP = Spelling(batch_norm="keep")
+FOLD = Spelling()
+SPELLINGS = [
+    *(Spelling(activation=a, batch_norm=b) for a in ("relu6", "clip", "stock", "relu") for b in ("keep", "fold")),
+    *(Spelling(padding=p) for p in ("slice", "pad-layer", "tf_pad", "symmetric")),
+    *(Spelling(depthwise=d, engine="CAFFE") for d in ("ConvolutionDepthwise", "DepthwiseConvolution")),
+    Spelling(activation="stock", padding="slice", batch_norm="keep", clip="late"),
+]  # type: ignore[list-item]
+STAGES: tuple[Stage, ...] = ("train", "test", "deploy", "headless")
+
+
+def arch_of(family: Any = "v2", **changes: Any) -> ArchSpec:
+    return default_arch(family, **{"num_classes": 4, "input_size": (150, 190), "width_multiplier": 0.25, **changes})
+
+
+@functools.cache
+def model(family: Any = "v2") -> DumpedModel:
+    """Random weights, different on every axis; the tests change copies."""
+    return model_of(arch_of(family))
+
+
+@functools.cache
+def text_of(arch: ArchSpec, spelling: Spelling, stage: Stage) -> str:
+    return render(build(arch), spelling, stage)
+
+
+def net_of(arch: ArchSpec, spelling: Spelling = FOLD, stage: Stage = "headless") -> caffe_pb2.NetParameter:
+    return parse_net(text_of(arch, spelling, stage))
+
+
+def layer_of(net: caffe_pb2.NetParameter, name: str) -> caffe_pb2.LayerParameter:
+    return next(layer for layer in net.layer if layer.name == name)
+
+
+def filled(
+    net: caffe_pb2.NetParameter,
+    given: DumpedModel | None = None,
+    *,
+    arch: ArchSpec | None = None,
+    finetune: bool = False,
+) -> LayerBlobs:
+    return fill(net, build(arch or arch_of()), given or model(), finetune=finetune)
+
+
+def problems(*args: Any, kind: type[Exception] = TensorError, **kwargs: Any) -> list[str]:
+    """The list that a failed fill gives, without its first line, which says how many there are."""
+    with pytest.raises(kind) as caught:
+        filled(*args, **kwargs)
+    first, *rest = str(caught.value).split("\n")
+    if kind is TensorError:
+        assert first == f"the weights do not fit the net, {len(rest)} problem{'s' * (len(rest) > 1)}:"
+    return [line.strip() for line in rest]
+
+
+class TestEverySpelling:
+    @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
+    @pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda s: "-".join(dataclasses.asdict(s).values()))
+    def test_every_blob_is_filled(self, family: Any, spelling: Spelling) -> None:
+        stages: tuple[Stage, ...] = STAGES if spelling.batch_norm == "keep" else ("deploy", "headless")
+        for stage in stages:
+            net = net_of(arch_of(family), spelling, stage)
+            found = filled(net, model(family), arch=arch_of(family))
+            wanted = infer(net).param_shapes
+            assert {name: tuple(blob.shape for blob in blobs) for name, blobs in found.blobs.items()} == wanted
+            assert all(blob.dtype == np.float32 for blobs in found.blobs.values() for blob in blobs)
+            assert found.left == {}
+
+    @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
+    @pytest.mark.parametrize("norm", ["keep", "fold"])
+    def test_weights_are_the_same_whatever_the_spelling(self, family: Any, norm: Any) -> None:
+        """Up to the zeros in front of larger kernels, so that what one spelling computes all of them do."""
+        arch = arch_of(family)
+        kernels = {conv.name: conv.kernel for conv in build(arch).convolutions}
+
+        def cores(spelling: Spelling) -> dict[str, list[FloatArray]]:
+            net, found = net_of(arch, spelling), {}
+            types = {layer.name: layer.type for layer in net.layer}
+            for name, blobs in filled(net, model(family), arch=arch).blobs.items():
+                found[name] = list(blobs)
+                if types[name] in CONVOLUTIONS:
+                    height, width = kernels[name]
+                    core = blobs[0][..., blobs[0].shape[2] - height :, blobs[0].shape[3] - width :]
+                    assert np.count_nonzero(blobs[0]) == np.count_nonzero(core)
+                    found[name][0] = core
+            return found
+
+        expected = cores(Spelling(batch_norm=norm))
+        convolutions = [layer for layer in net_of(arch).layer if layer.type == "Convolution"]
+        larger = [c.name for c in convolutions if kernel_size(c.convolution_param) != kernels[c.name]]
+        assert larger, "a net without odd padding shows nothing"
+        for spelling in SPELLINGS:
+            found = cores(dataclasses.replace(spelling, batch_norm=norm))
+            assert found.keys() == expected.keys()
+            for name, blobs in expected.items():
+                for got, blob in zip(found[name], blobs, strict=True):
+                    np.testing.assert_array_equal(got, blob, err_msg=name)
+
+    def test_blobs_are_moved_bit_for_bit(self) -> None:
+        """One layer of each kind against TensorFlow's own tensors."""
+        tensors, found = model().tensors, filled(net_of(arch_of(), KEEP)).blobs
+        scope = "FeatureExtractor/MobilenetV2"
+        stem = tensors[f"{scope}/Conv/weights"].transpose(3, 2, 0, 1)[:, ::-1]
+        np.testing.assert_array_equal(found["Conv"][0][:, :, -3:, -3:], stem)
+        deep = tensors[f"{scope}/expanded_conv_2/depthwise/depthwise_weights"][..., 0].transpose(2, 0, 1)
+        np.testing.assert_array_equal(found["conv_2/depthwise"][0][:, 0, -3:, -3:], deep)
+        expand = tensors[f"{scope}/expanded_conv_2/expand/weights"]
+        np.testing.assert_array_equal(found["conv_2/expand"][0], expand.transpose(3, 2, 0, 1))
+        for layer, parts in (("bn", ("moving_mean", "moving_variance")), ("scale", ("gamma", "beta"))):
+            blobs = found[f"conv_2/expand/{layer}"]
+            for blob, part in zip(blobs, parts, strict=False):
+                np.testing.assert_array_equal(blob, tensors[f"{scope}/expanded_conv_2/expand/BatchNorm/{part}"])
+        np.testing.assert_array_equal(found["conv_2/expand/bn"][2], np.ones(1))
+
+
+def affine(blobs: dict[str, tuple[FloatArray, ...]], name: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and offset, in float64, of a convolution with what follows it in the net."""
+    kernel = blobs[name][0].astype(np.float64)
+    if f"{name}/bn" not in blobs:
+        return kernel, blobs[name][1].astype(np.float64)
+    mean, variance, factor = (blob.astype(np.float64) for blob in blobs[f"{name}/bn"])
+    gamma, beta = (blob.astype(np.float64) for blob in blobs[f"{name}/scale"])
+    scale = gamma / np.sqrt(variance / factor + epsilon)
+    return kernel * scale[:, None, None, None], beta - mean / factor * scale
+
+
+def assert_same_function(
+    one: dict[str, tuple[FloatArray, ...]],
+    other: dict[str, tuple[FloatArray, ...]],
+    names: list[str],
+    epsilons: tuple[float, float],
+) -> None:
+    for name in names:
+        for a, b in zip(affine(one, name, epsilons[0]), affine(other, name, epsilons[1]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=3e-7 * np.abs(b).max(), err_msg=name)
+
+
+class TestBatchNorm:
+    names = [conv.name for conv in build(arch_of()).convolutions]  # noqa: RUF012
+
+    def test_kept_and_folded_are_the_same_function(self) -> None:
+        kept, folded = (filled(net_of(arch_of(), spelling)).blobs for spelling in (KEEP, FOLD))
+        assert_same_function(folded, kept, self.names, (0, 1e-3))
+
+    @pytest.mark.parametrize("epsilon", [1e-5, 0.05, 0.7])
+    def test_a_net_of_another_epsilon(self, epsilon: float) -> None:
+        """0.7 is above some variances, which cannot take up the difference; those norms are rewritten whole."""
+        usual = filled(net_of(arch_of(), KEEP)).blobs
+        other = filled(net_of(dataclasses.replace(arch_of(), batch_norm_epsilon=epsilon), KEEP)).blobs
+        assert_same_function(other, usual, self.names, (np.float32(epsilon), 1e-3))
+        moved = np.array_equal(other["Conv/scale"][0], usual["Conv/scale"][0])
+        assert moved == (epsilon < 0.1)
+        assert all((blobs[1] >= 0).all() for name, blobs in other.items() if name.endswith("/bn"))
+
+    def test_a_convolution_of_another_epsilon_in_the_model(self) -> None:
+        scope = "FeatureExtractor/MobilenetV2/expanded_conv_2/expand"
+        changed = with_unit(model(), scope, epsilon=0.01)
+        kept, folded = (filled(net_of(arch_of(), spelling), changed).blobs for spelling in (KEEP, FOLD))
+        assert_same_function(folded, kept, self.names, (0, 1e-3))
+        usual = filled(net_of(arch_of(), FOLD)).blobs
+        assert np.abs(folded["conv_2/expand"][0] - usual["conv_2/expand"][0]).max() > 1e-4
+        np.testing.assert_array_equal(folded["conv_3/expand"][0], usual["conv_3/expand"][0])
+
+    @pytest.mark.parametrize("form", ["scale and offset", "bias", "no gamma", "bias and norm"])
+    def test_other_forms_of_a_norm(self, form: str) -> None:
+        scope = "FeatureExtractor/MobilenetV2/expanded_conv_2/expand"
+        unit = next(unit for unit in model().units if unit.scope == scope)
+        tensors = {part: model().tensors[name].astype(np.float64) for part, name in unit.tensors.items()}
+        scale = tensors["gamma"] / np.sqrt(tensors["moving_variance"] + 1e-3)
+        offset = tensors["beta"] - tensors["moving_mean"] * scale
+        extra = np.linspace(-1, 1, len(scale))
+        kernel, bias = tensors["weights"].transpose(3, 2, 0, 1), offset
+        if form == "scale and offset":
+            parts: dict[str, Any] = {"weights": unit.tensors["weights"], "scale": "s", "offset": "o"}
+        elif form == "bias":
+            parts, scale, bias = {"weights": unit.tensors["weights"], "biases": "b"}, np.ones_like(scale), extra
+        elif form == "no gamma":
+            parts = {part: name for part, name in unit.tensors.items() if part != "gamma"}
+            scale = 1 / np.sqrt(tensors["moving_variance"] + 1e-3)
+            bias = tensors["beta"] - tensors["moving_mean"] * scale
+        else:
+            parts, bias = {**unit.tensors, "biases": "b"}, offset + extra * scale
+        unused: dict[str, FloatArray | None] = dict.fromkeys(set(unit.tensors.values()) - set(parts.values()))
+        new: dict[str, FloatArray | None] = {
+            name: value.astype(np.float32)
+            for name, value in (("s", scale), ("o", offset), ("b", extra))
+            if name in parts.values()
+        }
+        changed = with_tensors(with_unit(model(), scope, tensors=parts), unused | new)
+        for spelling in (KEEP, FOLD):
+            found = affine(filled(net_of(arch_of(), spelling), changed).blobs, "conv_2/expand", 1e-3)
+            np.testing.assert_allclose(found[0], kernel * scale[:, None, None, None], rtol=0, atol=5e-7)
+            np.testing.assert_allclose(found[1], bias, rtol=0, atol=1e-6)
+
+
+class TestCoverage:
+    def test_all_missing_tensors_are_listed_once(self) -> None:
+        scope = "FeatureExtractor/MobilenetV2"
+        names = [
+            f"{scope}/Conv/weights",
+            f"{scope}/expanded_conv_3/depthwise/BatchNorm/gamma",
+            f"{scope}/expanded_conv_3/depthwise/BatchNorm/beta",
+            "BoxPredictor_1/ClassPredictor/biases",
+        ]
+        for spelling in (KEEP, FOLD):
+            found = problems(net_of(arch_of(), spelling), with_tensors(model(), dict.fromkeys(names)))
+            assert len(found) == 4
+            for name in names:
+                assert sum(name in line and line.endswith("is missing") for line in found) == 1
+
+    def test_all_additional_tensors_are_listed(self) -> None:
+        more = {"FeatureExtractor/more": np.zeros((2, 3), np.float32), "global_step": np.zeros((), np.float32)}
+        assert problems(net_of(arch_of()), with_tensors(model(), dict(more))) == [
+            "tensor 'FeatureExtractor/more' (2, 3) has no place in the net",
+            "tensor 'global_step' () has no place in the net",
+        ]
+
+    def test_a_convolution_that_the_model_does_not_have(self) -> None:
+        scope = "FeatureExtractor/MobilenetV2/Conv_1"
+        fewer = dataclasses.replace(model(), units=tuple(unit for unit in model().units if unit.scope != scope))
+        for spelling in (KEEP, FOLD):
+            found = problems(net_of(arch_of(), spelling), fewer)
+            assert found[0] == f"the model has no weights '{scope}' for layer 'Conv_1'"
+            assert [line.split("'")[1] for line in found[1:]] == sorted(
+                f"{scope}/{part}"
+                for part in (
+                    "weights",
+                    *(f"BatchNorm/{p}" for p in ("gamma", "beta", "moving_mean", "moving_variance")),
+                )
+            )
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "message"),
+        [
+            ("Conv/weights", (3, 3, 4, 16), "gives a kernel of (16, 4, 3, 3), layer 'Conv' takes (16, 3, 3, 3)"),
+            ("Conv/weights", (5, 3, 3, 16), "gives a kernel of (16, 3, 5, 3), layer 'Conv' takes (16, 3, 3, 3)"),
+            ("Conv/weights", (9, 48), "has the shape (9, 48); a kernel has 4 axes"),
+            ("Conv/BatchNorm/moving_mean", (17,), "has the shape (17,), its kernel takes (16,)"),
+            ("Conv/BatchNorm/gamma", (1,), "has the shape (1,), its kernel takes (16,)"),
+            ("Conv/BatchNorm/beta", (16, 1), "has the shape (16, 1), its kernel takes (16,)"),
+        ],
+    )
+    def test_a_tensor_of_another_shape(self, name: str, shape: tuple[int, ...], message: str) -> None:
+        changed = with_tensors(model(), {f"FeatureExtractor/MobilenetV2/{name}": np.ones(shape, np.float32)})
+        for spelling in (KEEP, FOLD):
+            (found,) = problems(net_of(arch_of(), spelling), changed)
+            assert found == f"tensor 'FeatureExtractor/MobilenetV2/{name}' {message}"
+
+    def test_predictors_of_another_number_of_boxes(self) -> None:
+        changed = model()
+        for kind, outputs in (("BoxEncodingPredictor", 20), ("ClassPredictor", 23)):
+            scope = f"BoxPredictor_1/{kind}"
+            inputs = model().tensors[f"{scope}/weights"].shape[2]
+            new: dict[str, FloatArray | None] = {
+                f"{scope}/weights": np.ones((1, 1, inputs, outputs), np.float32),
+                f"{scope}/biases": np.ones(outputs, np.float32),
+            }
+            changed = with_tensors(changed, new)
+        assert problems(net_of(arch_of()), changed) == [
+            "'BoxPredictor_1/BoxEncodingPredictor' has 20 outputs, 6 boxes take 24",
+            "'BoxPredictor_1/ClassPredictor' has 23 outputs, no multiple of 6 boxes",
+        ]
+
+    def test_a_layer_that_the_net_does_not_have(self) -> None:
+        net = net_of(arch_of())
+        last = "layer_19_2_5_mbox_conf"
+        assert layer_of(net, last).type == "Convolution"
+        short = caffe_pb2.NetParameter()
+        short.CopyFrom(net)
+        del short.layer[:]
+        short.layer.extend(net.layer[: [layer.name for layer in net.layer].index("conv_2/expand")])
+        found = problems(short)
+        missing = [line for line in found if line.startswith("the net has no layer")]
+        left = sum(layer.type == "Convolution" for layer in short.layer)
+        assert len(missing) == len(build(arch_of()).convolutions) - left
+        assert f"the net has no layer '{last}', which the model's BoxPredictor_5/ClassPredictor would fill" in missing
+        assert any(line.startswith("tensor 'BoxPredictor_5/ClassPredictor/weights' ") for line in found)
+
+    def test_layers_that_the_model_does_not_have(self) -> None:
+        net = net_of(arch_of())
+        extra = net.layer.add(name="more", type="Convolution", bottom=["mbox_conf_map"], top=["more"])
+        extra.bottom[0] = "Conv"
+        extra.convolution_param.num_output = 3
+        extra.convolution_param.kernel_size.append(1)
+        net.layer.add(name="slope", type="PReLU", bottom=["more"], top=["slope"])
+        lone = net.layer.add(name="lone/bn", type="BatchNorm", bottom=["slope"], top=["lone"])
+        assert problems(net) == [
+            "layer 'more' has no counterpart in the model",
+            "layer 'lone/bn' (BatchNorm) belongs to no convolution of the model",
+            "layer 'slope' is of the type PReLU, which no MobileNet SSD has",
+        ]
+        assert lone.name == "lone/bn"
+
+    def test_a_net_that_does_not_fit_together(self) -> None:
+        net = net_of(arch_of())
+        layer_of(net, "conv_2/expand").bottom[0] = "nowhere"
+        layer_of(net, "conv_3/expand").type = "Convolutoin"
+        found = problems(net, kind=PrototxtError)
+        assert len(found) >= 2
+        assert any("'nowhere'" in line for line in found)
+        assert any("no layer type 'Convolutoin'; the nearest is 'Convolution'" in line for line in found)
+
+
+def edited(
+    name: str, change: Callable[[caffe_pb2.LayerParameter], object], spelling: Spelling = FOLD
+) -> caffe_pb2.NetParameter:
+    net = net_of(arch_of(), spelling)
+    change(layer_of(net, name))
+    return net
+
+
+class TestEditedNets:
+    def test_another_kernel_or_output_count(self) -> None:
+        def kernel(layer: caffe_pb2.LayerParameter) -> None:
+            layer.convolution_param.kernel_size[:] = [5]
+            layer.convolution_param.pad[:] = [2]
+
+        assert problems(edited("layer_19_2_5_mbox_conf", kernel)) == [
+            "layer 'layer_19_2_5_mbox_conf' has a 5x5 kernel, the model 1x1",
+        ]
+
+    def test_no_place_for_the_offset(self) -> None:
+        def no_bias(layer: caffe_pb2.LayerParameter) -> None:
+            layer.convolution_param.bias_term = False
+
+        assert problems(edited("conv_2/expand", no_bias)) == [
+            "layer 'conv_2/expand' has neither a bias nor a BatchNorm to take the model's offset"
+        ]
+
+        def bias(layer: caffe_pb2.LayerParameter) -> None:
+            layer.convolution_param.bias_term = True
+
+        assert problems(edited("conv_2/expand", bias, KEEP)) == [
+            "layer 'conv_2/expand' has a bias and a BatchNorm; gen writes one or the other"
+        ]
+
+        def no_shift(layer: caffe_pb2.LayerParameter) -> None:
+            layer.scale_param.bias_term = False
+
+        assert problems(edited("conv_2/expand/scale", no_shift, KEEP)) == [
+            "layer 'conv_2/expand/scale' needs a BatchNorm layer 'conv_2/expand/bn' before it and bias_term: true"
+        ]
+
+    def test_a_norm_without_its_scale_layer(self) -> None:
+        net = net_of(arch_of(), KEEP)
+        net.layer.remove(layer_of(net, "conv_2/expand/scale"))
+        assert problems(net) == ["layer 'conv_2/expand/bn' has no Scale layer 'conv_2/expand/scale' behind it"]
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("step", 16.0), ("step_h", 16.0), ("img_size", 300), ("clip", True), ("offset", 0.25)],
+    )
+    def test_prior_boxes_beside_the_centres(self, field: str, value: float | bool) -> None:
+        def move(layer: caffe_pb2.LayerParameter) -> None:
+            setattr(layer.prior_box_param, field, value)
+
+        (found,) = problems(edited("Conv_1_mbox_priorbox", move))
+        named = "an offset other than 0.5" if field == "offset" else field
+        assert found.startswith(f"layer 'Conv_1_mbox_priorbox' has {named}: its boxes do not sit on")
+
+    def test_another_number_of_prior_boxes(self) -> None:
+        def drop(layer: caffe_pb2.LayerParameter) -> None:
+            del layer.prior_box_param.max_size[:]
+
+        assert problems(edited("Conv_1_mbox_priorbox", drop)) == [
+            "layer 'Conv_1_mbox_priorbox' makes 5 boxes a cell, the model has 6"
+        ]
+
+
+def reverse_ratios(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.aspect_ratio[:] = list(param.aspect_ratio)[::-1]
+
+
+def spell_out_flip(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.aspect_ratio[:] = [r for ratio in param.aspect_ratio for r in (1 / ratio, ratio)]
+    param.flip = False
+
+
+def resize(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.min_size[:] = [size * 1.37 for size in param.min_size]
+    param.max_size[:] = [size * 1.61 for size in param.max_size]
+
+
+def vary(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.variance[:] = [0.05, 0.3, 0.15, 0.25]
+
+
+def vary_all(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.variance[:] = [0.125]
+
+
+def leave_out_variance(param: caffe_pb2.PriorBoxParameter) -> None:
+    """Caffe then takes 0.1 for all four."""
+    del param.variance[:]
+
+
+def leave(param: caffe_pb2.PriorBoxParameter) -> None:
+    """Nothing changed."""
+
+
+@pytest.mark.parametrize("change", [leave, reverse_ratios, spell_out_flip, resize, vary, vary_all, leave_out_variance])
+@pytest.mark.parametrize("scales", [(10.0, 10.0, 5.0, 5.0), (4.0, 8.0, 3.0, 2.0)])
+def test_edited_prior_boxes_give_the_same_detections(
+    change: Callable[[caffe_pb2.PriorBoxParameter], None], scales: tuple[float, float, float, float]
+) -> None:
+    """Decoded on both sides from the same features: each of Caffe's boxes is one of TensorFlow's, with its logits."""
+    arch, random = arch_of(), np.random.default_rng(3)
+    net = net_of(arch)
+    maps = build(arch).feature_maps
+    for feature_map in maps:
+        change(layer_of(net, f"{feature_map.blob}_mbox_priorbox").prior_box_param)
+    given = with_settings(model(), box_coder_scales=scales, logit_scale=0.5)
+    blobs = filled(net, given).blobs
+    moved = 0
+    for feature_map in maps:
+        features = random.normal(size=feature_map.loc[-1].in_channels)
+        tf_boxes = decode(tf_codes(given, feature_map.index, features), feature_map.tf_boxes, 1 / np.asarray(scales))
+        tf_logits = tf_outputs(given, feature_map.index, "ClassPredictor", features).reshape(-1, 4) * 0.5
+        prior = prior_of(layer_of(net, f"{feature_map.blob}_mbox_priorbox").prior_box_param)
+        codes = outputs(blobs[f"{feature_map.blob}_mbox_loc"], features).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        variances = np.asarray(prior.variances)[[1, 0, 3, 2]]
+        boxes = decode(codes, cell_sizes(prior, arch.input_size), variances)
+        logits = outputs(blobs[f"{feature_map.blob}_mbox_conf"], features).reshape(-1, 4)
+        order = [int(np.abs(tf_logits - row).max(axis=1).argmin()) for row in logits]
+        assert sorted(order) == list(range(len(tf_boxes)))
+        moved += order != sorted(order)
+        np.testing.assert_allclose(logits, tf_logits[order], atol=2e-6)
+        np.testing.assert_allclose(boxes, tf_boxes[order], rtol=2e-6, atol=2e-6)
+    assert moved >= 5, "the orders differ, and a net that took TensorFlow's would be wrong"
+
+
+def outputs(blobs: tuple[FloatArray, ...], features: np.ndarray) -> np.ndarray:
+    return blobs[0][:, :, 0, 0].astype(np.float64) @ features + blobs[1]
+
+
+def tf_outputs(given: DumpedModel, index: int, kind: str, features: np.ndarray) -> np.ndarray:
+    kernel, bias = (given.tensors[f"BoxPredictor_{index}/{kind}/{part}"] for part in ("weights", "biases"))
+    return features @ kernel[0, 0].astype(np.float64) + bias
+
+
+def tf_codes(given: DumpedModel, index: int, features: np.ndarray) -> np.ndarray:
+    return tf_outputs(given, index, "BoxEncodingPredictor", features).reshape(-1, 4)
+
+
+def decode(codes: np.ndarray, sizes: Any, variances: np.ndarray) -> np.ndarray:
+    """(y, x) of the centre from the cell's, and (h, w), of codes (y, x, h, w)."""
+    sizes = np.asarray(sizes)
+    return np.concatenate([codes[:, :2] * variances[:2] * sizes, np.exp(codes[:, 2:] * variances[2:]) * sizes], axis=1)
+
+
+def prior_of(param: caffe_pb2.PriorBoxParameter) -> PriorBoxDesc:
+    """What Caffe's PriorBox reads from its parameters."""
+    variances = list(param.variance) or [0.1]
+    x, y, w, h = variances * 4 if len(variances) == 1 else variances
+    return PriorBoxDesc(
+        tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip, (x, y, w, h)
+    )
+
+
+class TestFinetune:
+    def test_class_predictors_of_another_count_are_left(self) -> None:
+        other = dataclasses.replace(arch_of(), num_classes=9)
+        for spelling, stage in itertools.product((KEEP, FOLD), ("train", "deploy")):
+            net = net_of(other, spelling, stage)  # type: ignore[arg-type]
+            found = filled(net, finetune=True)
+            predictors = [m.conf[-1].name for m in build(other).feature_maps]
+            assert list(found.left) == predictors
+            assert found.left["Conv_1_mbox_conf"] == "54 outputs in the net, 24 in the model"
+            usual = filled(net_of(arch_of(), spelling, stage)).blobs  # type: ignore[arg-type]
+            assert found.blobs.keys() == usual.keys() - set(predictors)
+            for name, blobs in found.blobs.items():
+                for blob, expected in zip(blobs, usual[name], strict=True):
+                    np.testing.assert_array_equal(blob, expected)
+
+    def test_without_finetune_each_is_a_problem(self) -> None:
+        found = problems(net_of(dataclasses.replace(arch_of(), num_classes=9)))
+        assert len(found) == 6
+        assert "layer 'Conv_1_mbox_conf' has 54 outputs in 1 groups, the model has 24 in 1" in found
+
+    def test_the_same_count_leaves_nothing(self) -> None:
+        assert filled(net_of(arch_of()), finetune=True).left == {}
+
+    def test_other_problems_are_still_problems(self) -> None:
+        net = net_of(dataclasses.replace(arch_of(), num_classes=9))
+        changed = with_tensors(model(), {"FeatureExtractor/MobilenetV2/Conv_1/weights": None})
+        assert len(problems(net, changed, finetune=True)) == 1
+
+    def test_another_input_size(self) -> None:
+        """Boxes keep their share of the picture, so the weights are those of a net that was made for the size."""
+        larger = dataclasses.replace(arch_of(), input_size=(225, 285))
+        net = parse_net(render(build(larger), FOLD, "headless"))
+        assert problems(net) == [
+            "the net reads pictures of 225x285, the model of 150x190; --finetune takes the weights over to another size"
+        ]
+        found, usual = filled(net, finetune=True), filled(net_of(arch_of()))
+        for name in ("Conv_1_mbox_loc", "layer_19_2_5_mbox_loc"):
+            np.testing.assert_allclose(found.blobs[name][0], usual.blobs[name][0], rtol=1e-5)
+            np.testing.assert_allclose(found.blobs[name][1], usual.blobs[name][1], atol=1e-4)
+
+
+def test_a_description_of_another_detector() -> None:
+    other: NetDesc = build(arch_of("v1"))
+    with pytest.raises(TensorError) as caught:
+        fill(net_of(arch_of()), other, model())
+    assert "has no counterpart in the model" in str(caught.value)
+    assert "has no place in the net" in str(caught.value)

@@ -1,0 +1,282 @@
+"""Which detector a model is, and what is said of one that is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.model import AnchorGenerator, DumpedModel
+from ssdlite_caffe.errors import ModelError, SsdliteError, TensorError
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Nms
+from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.load.recognise import recognise
+from tests.models import model_of, with_settings, with_tensors, with_unit
+
+STEM = "FeatureExtractor/MobilenetV2/Conv"
+EXPAND = "FeatureExtractor/MobilenetV2/expanded_conv_3/expand"
+HEAD = "BoxPredictor_2/ClassPredictor"
+
+
+def assert_same(found: ArchSpec, expected: ArchSpec) -> None:
+    """Equal, but for default boxes, which are read from float32 corners."""
+    assert dataclasses.replace(found, boxes=()) == dataclasses.replace(expected, boxes=())
+    for a, b in zip(found.boxes, expected.boxes, strict=True):
+        np.testing.assert_allclose(a.sizes, b.sizes, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def model() -> DumpedModel:
+    """A V2-SSDLite in small; the tests change copies."""
+    return model_of(default_arch("v2", 4, input_size=(160, 224), width_multiplier=0.25), seed=None)
+
+
+def refused(model: DumpedModel, kind: type[SsdliteError] = ModelError) -> str:
+    """What is said of a model; always one line."""
+    with pytest.raises(kind) as caught:
+        recognise(model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.given(
+    family=st.sampled_from(FAMILIES),
+    head=st.sampled_from(["ssdlite", "ssd"]),
+    width=st.sampled_from([0.25, 0.35, 0.5, 0.75, 1.0, 1.4]),
+    classes=st.integers(2, 12),
+    size=st.tuples(st.integers(96, 330), st.integers(96, 330)),
+    epsilon=st.sampled_from([1e-3, 1e-5, 0.01]),
+    explicit=st.booleans(),
+    scores=st.sampled_from(["sigmoid", "softmax"]),
+    nms=st.builds(Nms, iou_threshold=st.floats(0.3, 0.7), max_total=st.integers(1, 200), clip_first=st.booleans()),
+)
+def test_every_detector_is_found_again(
+    family: Any, head: Any, width: float, classes: int, size: tuple[int, int], epsilon: float, explicit: bool,
+    scores: Any, nms: Nms,
+) -> None:  # fmt: skip
+    arch = default_arch(family, classes, input_size=size, head=head, width_multiplier=width)
+    arch = dataclasses.replace(
+        arch, batch_norm_epsilon=epsilon, explicit_padding=explicit and family == "v2", score_converter=scores, nms=nms
+    )
+    found = recognise(model_of(arch, seed=None))
+    # Two widths may give the very same layers; then either is right.
+    assert_same(dataclasses.replace(found, width_multiplier=width), arch)
+
+
+def test_a_checkpoint_takes_the_rest_from_its_pipeline_config() -> None:
+    arch = default_arch("v2", 3, input_size=(128, 160), width_multiplier=0.61)
+    arch = dataclasses.replace(arch, explicit_padding=True, extra_activation="relu")
+    model = with_settings(
+        model_of(arch, checkpoint=True, seed=None),
+        default_boxes=None,
+        anchors=AnchorGenerator(aspect_ratios=(1.0, 2.0, 0.5, 3.0, 0.3333)),
+        extra_activation="relu",
+        explicit_padding=True,
+        depth_multiplier=float(np.float32(0.61)),
+        min_depth=16,
+    )
+    assert_same(recognise(model), arch)
+    assert "name its pipeline.config" in refused(with_settings(model, anchors=None))
+
+
+def test_a_graph_knows_better_than_the_pipeline_config(model: DumpedModel) -> None:
+    changed = with_settings(model, explicit_padding=True, extra_activation="relu", depth_multiplier=0.5)
+    assert recognise(changed) == recognise(model)
+
+
+def test_a_weights_folder_says_what_it_is(model: DumpedModel) -> None:
+    arch = recognise(model)
+    assert recognise(dataclasses.replace(model, arch=arch.to_dict(), units=())) == arch
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_size": None}, "does not say its input size; name its pipeline.config with --pipeline-config"),
+        ({"score_converter": "identity"}, "no score converter (IDENTITY): its scores are raw logits"),
+        ({"unsupported": ("soft NMS (sigma 0.5)", "masks")}, "what no Caffe net does: soft NMS (sigma 0.5), masks"),
+        ({"default_boxes": np.zeros((7, 4), np.float32)}, "the model has 7 default boxes, its predictors make 738"),
+        ({"default_boxes": None}, "does not say its default boxes"),
+        (
+            {"default_boxes": None, "anchors": AnchorGenerator(height_stride=(8,) * 6)},
+            "strides or offsets of their own",
+        ),
+        ({"default_boxes": None, "anchors": AnchorGenerator(num_layers=5)}, "makes [3, 1, 1, 1, 1] default boxes"),
+        (
+            {"default_boxes": None, "anchors": AnchorGenerator(aspect_ratios=(1.0, 2.0))},
+            "makes [3, 3, 3, 3, 3, 3] default boxes a cell, the model's predictors [3, 6, 6, 6, 6, 6]",
+        ),
+    ],
+)
+def test_settings_that_no_net_has(model: DumpedModel, changes: dict[str, Any], message: str) -> None:
+    assert message in refused(with_settings(model, **changes), SsdliteError)
+
+
+class TestDefaultBoxes:
+    def boxes(self, model: DumpedModel) -> np.ndarray:
+        boxes = model.settings.default_boxes
+        assert boxes is not None
+        return boxes.copy()
+
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_beside_the_centre(self, model: DumpedModel, axis: int) -> None:
+        boxes = self.boxes(model)
+        boxes[:, [axis, axis + 2]] += 3e-5
+        message = refused(with_settings(model, default_boxes=boxes))
+        assert re.search(r"default boxes of conv_13/expand lie 3e-05 of the input off their cell's centre", message)
+
+    def test_a_single_one_of_another_size(self, model: DumpedModel) -> None:
+        """The last box of the last cell of the first map, made a little wider on both sides."""
+        boxes = self.boxes(model)
+        last = 10 * 14 * 3 - 1
+        boxes[last, 1] -= 1e-4
+        boxes[last, 3] += 1e-4
+        message = refused(with_settings(model, default_boxes=boxes))
+        assert "default boxes of conv_13/expand differ from cell to cell" in message
+
+    def test_maps_in_another_order(self, model: DumpedModel) -> None:
+        assert "off their cell's centre" in refused(with_settings(model, default_boxes=self.boxes(model)[::-1]))
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_not_finite(self, model: DumpedModel, value: float) -> None:
+        boxes = self.boxes(model)
+        boxes[-1, 2] = value
+        with np.errstate(invalid="ignore"):
+            assert "default boxes of" in refused(with_settings(model, default_boxes=boxes))
+
+    def test_turned_inside_out(self, model: DumpedModel) -> None:
+        boxes = self.boxes(model)[:, [2, 3, 0, 1]]
+        assert "default boxes of" in refused(with_settings(model, default_boxes=boxes))
+
+
+@pytest.mark.parametrize(
+    ("scope", "changes", "message"),
+    [
+        (STEM, {"stride": (1, 2)}, f"{STEM} has stride (1, 2), the family (2, 2)"),
+        (EXPAND, {"dilation": (2, 2)}, f"{EXPAND} has dilation (2, 2), the family (1, 1)"),
+        (EXPAND, {"activation": "relu"}, f"{EXPAND} is followed by relu, the family has relu6"),
+        (HEAD, {"activation": "relu6"}, f"{HEAD} is followed by relu6, the family has none"),
+        (STEM, {"padding": "VALID"}, f"{STEM} is padded by (0, 0, 0, 0), the family by (0, 1, 0, 1)"),
+        (STEM, {"padding": (1, 1, 1, 1)}, "is padded by"),
+    ],
+)
+def test_a_convolution_that_acts_differently(
+    model: DumpedModel, scope: str, changes: dict[str, Any], message: str
+) -> None:
+    said = refused(with_unit(model, scope, **changes))
+    assert message in said
+    assert "has a v2's kernels, but" in said
+
+
+def test_many_differences_are_counted(model: DumpedModel) -> None:
+    units = tuple(dataclasses.replace(unit, activation="none") for unit in model.units)
+    changed = len(
+        [u for u in model.units if u.activation != "none" and "Predictor" not in u.scope and "_Conv2d_" not in u.scope]
+    )
+    assert f"; and {changed - 4} more" in refused(dataclasses.replace(model, units=units))
+
+
+def test_valid_and_same_are_one_where_nothing_is_padded(model: DumpedModel) -> None:
+    assert recognise(with_unit(model, EXPAND, padding="VALID")) == recognise(model)
+
+
+def test_activations_that_differ_from_map_to_map(model: DumpedModel) -> None:
+    changed = with_unit(model, "BoxPredictor_1/BoxEncodingPredictor_depthwise", activation="relu")
+    assert "mixes activations in its extra layers and heads: ['relu', 'relu6']" in refused(changed)
+
+
+def test_gates_of_two_kinds() -> None:
+    arch = default_arch("v3-small", 2, input_size=(96, 96), width_multiplier=0.35)
+    assert recognise(model_of(dataclasses.replace(arch, gate_scale=1 / 6), seed=None)).gate_scale == 1 / 6
+    model = model_of(arch, seed=None)
+    gate = next(unit.scope for unit in model.units if unit.gate_scale is not None)
+    assert "squeeze-excite gates of different constants: [0.16" in refused(with_unit(model, gate, gate_scale=0.2))
+
+
+def test_another_kernel_names_the_nearest_family(model: DumpedModel) -> None:
+    name = f"{EXPAND}/weights"
+    kernel = model.tensors[name]
+    other = with_tensors(model, {name: np.zeros((*kernel.shape[:3], kernel.shape[3] + 1), np.float32)})
+    for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+        other = with_tensors(other, {f"{EXPAND}/BatchNorm/{part}": np.ones(kernel.shape[3] + 1, np.float32)})
+    message = refused(other)
+    assert "is near a v2 ssdlite of width 0.25, but differs in 1 convolutions" in message
+    assert f"{EXPAND} is {other.tensors[name].shape}, the family has {kernel.shape}" in message
+
+
+def test_missing_and_additional_convolutions(model: DumpedModel) -> None:
+    without = dataclasses.replace(model, units=tuple(u for u in model.units if u.scope != EXPAND))
+    assert f"{EXPAND} is missing" in refused(without)
+    extra = dataclasses.replace(model.units[0], scope="FeatureExtractor/MobilenetV2/more")
+    assert "more (3, 3, 3, 16) is not in the family" in refused(dataclasses.replace(model, units=(*model.units, extra)))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("FeatureExtractor/", "is not an SSD MobileNet: no FeatureExtractor/MobilenetV1, V2 or V3 in it"),
+        ("BoxPredictor_", "has a MobileNet, but no SSD head: BoxPredictor_0/BoxEncodingPredictor is not in it"),
+        ("BoxPredictor_3/Box", "has no BoxPredictor_3/BoxEncodingPredictor; 6 maps have one each"),
+    ],
+)
+def test_a_part_that_is_not_there(model: DumpedModel, prefix: str, message: str) -> None:
+    units = tuple(unit for unit in model.units if not unit.scope.startswith(prefix))
+    assert message in refused(dataclasses.replace(model, units=units))
+
+
+def test_tensors_that_do_not_fit_together_are_all_named(model: DumpedModel) -> None:
+    changed = with_tensors(
+        model,
+        {
+            f"{STEM}/weights": np.zeros((3, 3, 3), np.float32),
+            f"{EXPAND}/BatchNorm/gamma": np.zeros((5,), np.float32),
+            f"{EXPAND}/BatchNorm/moving_variance": -model.tensors[f"{EXPAND}/BatchNorm/moving_variance"],
+            f"{HEAD}/biases": None,
+        },
+    )
+    unit = next(unit for unit in model.units if unit.scope.endswith("expanded_conv_4/expand"))
+    parts = {part: name for part, name in unit.tensors.items() if part not in ("weights", "moving_mean")}
+    changed = with_unit(changed, unit.scope, tensors=parts)
+    changed = with_unit(changed, "FeatureExtractor/MobilenetV2/expanded_conv_5/expand", epsilon=None)
+    message = refused(changed, TensorError)
+    width = model.tensors[f"{EXPAND}/weights"].shape[3]
+    for part in (
+        "made.pb do not fit together: ",
+        "Conv/weights' has the shape (3, 3, 3); a kernel has 4 axes",
+        f"expanded_conv_3/expand/BatchNorm/gamma' has the shape (5,), its kernel takes ({width},)",
+        "expanded_conv_3/expand/BatchNorm/moving_variance' holds negative variances",
+        f"tensor '{HEAD}/biases' (biases of '{HEAD}') is missing",
+        "expanded_conv_4/expand' has no kernel",
+        "expanded_conv_4/expand' has only one of moving_mean and moving_variance",
+        "expanded_conv_5/expand' has a BatchNorm without epsilon",
+    ):
+        assert part in message
+    assert message.count(";") == 7
+
+
+def test_pixels_are_snapped_to_the_usual_scale(model: DumpedModel) -> None:
+    usual = recognise(with_settings(model, pixel_scale=float(np.float32(2 / 255)), pixel_offset=-1.0))
+    assert (usual.pixel_mean, usual.pixel_scale) == (127.5, 1 / 127.5)
+    other = recognise(with_settings(model, pixel_scale=0.5, pixel_offset=3.0))
+    assert (other.pixel_mean, other.pixel_scale) == (-6.0, 0.5)
+    unsaid = recognise(with_settings(model, pixel_scale=None))
+    assert (unsaid.pixel_mean, unsaid.pixel_scale) == (127.5, 1 / 127.5)
+
+
+def test_box_coder_scales_become_variances(model: DumpedModel) -> None:
+    assert recognise(with_settings(model, box_coder_scales=(8.0, 16.0, 4.0, 2.0))).variances == (
+        1 / 16,
+        1 / 8,
+        1 / 2,
+        1 / 4,
+    )
+
+
+def test_the_most_frequent_epsilon_is_written(model: DumpedModel) -> None:
+    assert recognise(with_unit(model, EXPAND, epsilon=0.5)).batch_norm_epsilon == 1e-3
