@@ -388,10 +388,12 @@ def same_detector(one: DumpedModel, other: DumpedModel, *, without_graph: bool =
 
 
 @pytest.mark.parametrize("name", ["shapes_v3_small_3", "zoo2018_v2_ssdlite_90"])
-def test_checkpoint_holds_the_frozen_graphs_tensors(shared_models: Path, name: str) -> None:
+def test_checkpoint_holds_the_frozen_graphs_tensors(shared_models: Path, name: str, tmp_path: Path) -> None:
     folder = shared_models / name
     graph = read_model(folder / "frozen_inference_graph.pb")
-    for path in (folder, folder / "model.ckpt", folder / "model.ckpt.index"):
+    for file in ("checkpoint", "pipeline.config", "model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        (tmp_path / file).symlink_to(folder / file)
+    for path in (tmp_path, folder / "model.ckpt", folder / "model.ckpt.index"):
         checkpoint = read_model(path)
         assert checkpoint.form == "checkpoint"
         assert checkpoint.settings.default_boxes is None
