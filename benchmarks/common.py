@@ -71,7 +71,7 @@ class Spread:
 
 
 def alternate(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, list[Any]]:
-    """Run each side once untimed, then all sides in turn, `repetitions` times, beginning with another side each time."""
+    """Run each side once untimed, then all in turn, `repetitions` times, beginning with another side each time."""
     for side in sides.values():
         side()
     results: dict[str, list[Any]] = {name: [] for name in sides}

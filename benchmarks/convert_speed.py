@@ -86,7 +86,8 @@ def main() -> None:
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{result['model']}, {result['graph_bytes'] / 1e6:.1f} MB; least / median / most of {len(result['runs'][OURS])}\n"
+    size, count = result["graph_bytes"] / 1e6, len(result["runs"][OURS])
+    yield f"{result['model']}, {size:.1f} MB; least / median / most of {count}\n"
     rows = []
     for side, measured in result["runs"].items():
         columns = zip(*((one.seconds, one.processor, one.megabytes) for one in measured), strict=True)

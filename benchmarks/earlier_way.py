@@ -1,4 +1,4 @@
-"""The earlier way to a Caffe model, its first half: TensorFlow evaluates every weight of a frozen graph into .npy files.
+"""The earlier way to a Caffe model, its first half: TensorFlow evaluates a frozen graph's weights into .npy files.
 
 This is the peer of `convert_speed.py`. The earlier scripts' second half, which loads the .npy files into a net with
 pycaffe and saves it, is left out, and so is finding out what the net is.

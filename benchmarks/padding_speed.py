@@ -1,8 +1,8 @@
 """What does exact padding cost in OpenCV DNN?
 
-The same net in three spellings of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads unevenly),
-slice (one more window, cut off), and symmetric, the inexact peer that costs nothing extra. All run on the same input, in turn,
-with Winograd convolutions on (OpenCV's default) and off, on all threads and on one.
+The same net in three spellings of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads
+unevenly), slice (one more window, cut off), and symmetric, the inexact peer that costs nothing extra. All run on the
+same input, in turn, with Winograd convolutions on (OpenCV's default) and off, on all threads and on one.
 """
 
 from __future__ import annotations

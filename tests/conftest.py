@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +34,23 @@ def shared_models() -> Path:
 def example_model() -> Path:
     """The small trained model that comes with the repository: circles, squares and triangles, 320x320."""
     return ROOT / "examples" / "frozen_inference_graph.pb"
+
+
+@pytest.fixture(scope="session")
+def bccd_pictures(shared_models: Path) -> list[tuple[str, np.ndarray]]:
+    """Eight pictures of blood cells, uint8 RGB, from the folder `shared/data/bccd`."""
+    from ssdlite_caffe.tools.pictures import read_picture
+
+    paths = sorted((shared_models.parent / "data" / "bccd" / "JPEGImages").glob("*.jpg"))[:8]
+    if not paths:
+        pytest.skip("no shared/data/bccd beside the repository")
+    return [(path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def scene_pictures() -> list[tuple[str, np.ndarray]]:
+    """Eight drawn scenes, uint8 RGB."""
+    return [(f"scene {seed}", draw_scene(seed)[0]) for seed in range(8)]
 
 
 @pytest.fixture(scope="session")

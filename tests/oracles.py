@@ -121,9 +121,32 @@ def shared_folder(name: str) -> Path | None:
     return next((found for parent in ROOT.parents if (found := parent / "shared" / name).is_dir()), None)
 
 
+def cache_folder() -> Path:
+    """Where environment and models are kept."""
+    return Path(os.environ.get("SSDLITE_ORACLES") or ROOT / ".cache" / "oracles")
+
+
+def picture_folder() -> Path:
+    """The .jpg that BatchNorm statistics are gathered over: photographs, or drawn ones where there are none.
+
+    Tests take them too: on pictures of another kind a random net amplifies rounding a hundred times more.
+    """
+    folder = cache_folder() / "pictures"
+    photographs = shared_folder("data/bccd/JPEGImages")
+    if photographs is not None:
+        return photographs
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        if not folder.is_dir():
+            folder.mkdir()
+            for name, picture in drawn_pictures((300, 300), 24):
+                assert import_opencv().imwrite(str(folder / f"{name}.jpg"), picture)
+    return folder
+
+
 def oracle_folder(oracle: Oracle) -> Path:
     """The folder of a model: frozen_inference_graph.pb, checkpoint, saved_model, pipeline.config; made if need be."""
-    cache = Path(os.environ.get("SSDLITE_ORACLES") or ROOT / ".cache" / "oracles")
+    cache = cache_folder()
     folder = cache / oracle.name
     if (folder / "frozen_inference_graph.pb").is_file():
         return folder
@@ -132,33 +155,14 @@ def oracle_folder(oracle: Oracle) -> Path:
         pytest.skip(f"no shared/tools/odapi beside the repository to make {oracle.name} with")
     cache.mkdir(parents=True, exist_ok=True)
     python, sources = _environment(cache / "environment", tools)
-    pictures = shared_folder("data/bccd/JPEGImages") or _drawn(cache / "pictures")
     with _lock(folder):
         if not (folder / "frozen_inference_graph.pb").is_file():
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             path = os.pathsep.join(map(str, (tools, sources, sources / "slim")))
-            command: list[str | Path] = [
-                python,
-                RUNNER,
-                oracle.merge,
-                oracle.kind,
-                partial,
-                *oracle.options,
-                "--pictures",
-                pictures,
-            ]
-            _run(command, cache / f"{oracle.name}.log", PYTHONPATH=path)
+            command: list[str | Path] = [python, RUNNER, oracle.merge, oracle.kind, partial, *oracle.options]
+            _run([*command, "--pictures", picture_folder()], cache / f"{oracle.name}.log", PYTHONPATH=path)
             partial.rename(folder)
-    return folder
-
-
-def _drawn(folder: Path) -> Path:
-    """Drawn pictures as .jpg, over which BatchNorm statistics are gathered where there are no photographs."""
-    with _lock(folder):
-        folder.mkdir(exist_ok=True)
-        for name, picture in drawn_pictures((300, 300), 24):
-            assert import_opencv().imwrite(str(folder / f"{name}.jpg"), picture)
     return folder
 
 

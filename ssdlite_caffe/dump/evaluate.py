@@ -45,7 +45,9 @@ class Evaluator:
         Raises:
             NotConstantError: it depends on the picture, or on an op that is not known here.
         """
-        self._run(ref.name)
+        if ref.name not in self._values:
+            with np.errstate(all="ignore"):
+                self._run(ref.name)
         outputs = self._values[ref.name]
         if ref.port >= len(outputs):
             raise NotConstantError(f"{ref} does not exist")
@@ -114,8 +116,7 @@ class Evaluator:
     def _compute(self, node: Node) -> str | None:
         """Store the outputs of a node whose inputs are known; say why not otherwise."""
         try:
-            with np.errstate(all="ignore"):
-                outputs = self._outputs(node)
+            outputs = self._outputs(node)
         except NotConstantError as error:
             return f"{node.name} ({node.op}): {error}"
         except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:

@@ -138,11 +138,20 @@ def _report(
             {"blob": m.blob, "size": list(m.size), "channels": m.channels, "boxes_per_cell": len(m.tf_boxes)}
             for m in net.feature_maps
         ],
-        "tensors": {"used": len(model.tensors), "skipped": model.skipped},
+        "tensors": {"used": len(model.tensors), "sha256": tensors_sha256(model), "skipped": model.skipped},
         "exact": not inexact,
         "notes": notes,
         "files": files,
     }
+
+
+def tensors_sha256(model: DumpedModel) -> str:
+    """One hash of all names, shapes and values: the same for a checkpoint and a graph frozen from it."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.tensors.items()):
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(value.astype("<f4", copy=False).data)
+    return digest.hexdigest()
 
 
 def _sha256(data: bytes) -> str:

@@ -19,6 +19,7 @@ from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
+from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
@@ -139,11 +140,12 @@ def verify(
     """
     model = read_model(source, pipeline_config=pipeline_config)
     _check_same(model, folder)
-    comparison = _Comparison(model, folder, bounds or Bounds(), TensorFlowDetector(source))
     names = []
-    for name, picture in pictures:
-        keep(comparison.picture(name, picture))
-        names.append(name)
+    with TensorFlowDetector(source) as tensorflow:
+        comparison = _Comparison(model, folder, bounds or Bounds(), tensorflow)
+        for name, picture in pictures:
+            keep(comparison.picture(name, picture))
+            names.append(name)
     if not names:
         raise ModelError("verify needs at least one picture")
     return VerifyReport(
@@ -152,14 +154,11 @@ def verify(
 
 
 def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
-    known = folder.report["source"]["sha256"]
     if "remapped_from" in folder.report:
         raise ModelError(f"{folder.path} has remapped classes; verify the folder that it was remapped from")
-    if model.sha256 != known:
-        raise ModelError(
-            f"{folder.path} was converted from another model: its source has sha256 {known[:12]}..., "
-            f"{model.source} has {model.sha256[:12]}..."
-        )
+    tensors = folder.report.get("tensors")
+    if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
+        raise ModelError(f"{folder.path} was converted from another model: its weights are not those of {model.source}")
 
 
 class _Comparison:

@@ -62,10 +62,12 @@ def verify_pictures(
 
 
 def _read(images: Sequence[Path], limit: int) -> Iterator[Picture]:
+    paths = []
     for source in find_sources(images)[:limit]:
         if isinstance(source, ImageError):
             raise source
-        yield source.path.name, np.ascontiguousarray(read_picture(source.path)[:, :, ::-1])
+        paths.append(source.path)
+    return ((path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths)
 
 
 def drawn_pictures(size: tuple[int, int], count: int) -> Iterator[Picture]:

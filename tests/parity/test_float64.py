@@ -20,8 +20,10 @@ BOXES = 2e-7
 """Corners as fractions; variances and default boxes stay float32. Measured: 6.0e-8."""
 
 SCORES = 1e-9
-"""Where BatchNorm is kept, so that weights are only moved. Measured: trained 1.3e-15; random 1.1e-11, where TensorFlow's
-own float32 is off by 7e-3."""
+"""Where BatchNorm is kept, so that weights are only moved.
+
+Measured: trained 1.3e-15; random 1.1e-11, where TensorFlow's own float32 is off by 7e-3.
+"""
 
 SCORES_FOLDED = 2e-5
 """Where it is folded into weights that are rounded to float32. Measured: trained 1.9e-7, random 7.8e-6."""

@@ -30,9 +30,8 @@ from ssdlite_caffe.tools.pictures import read_picture
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from ssdlite_caffe.tools.verify import Bounds, verify
-from ssdlite_caffe.tools.verify_report import drawn_pictures
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
-from tests.oracles import ORACLES, Oracle, oracle_folder, shared_folder
+from tests.oracles import ORACLES, Oracle, oracle_folder, picture_folder
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
@@ -133,32 +132,19 @@ class Case:
         return [(boxes[order], scores[order]) for boxes, scores in side]
 
 
-@pytest.fixture(scope="module")
-def pictures() -> list[Picture] | None:
-    """Real ones, None where there are none."""
-    folder = shared_folder("data/bccd/JPEGImages")
-    if folder is None:
-        return None
-    paths = sorted(folder.glob("*.jpg"))[:PICTURES]
-    return [(path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths]
-
-
 @pytest.fixture(
     scope="module", params=[pytest.param(o, id=o.name, marks=pytest.mark.xdist_group(o.name)) for o in ORACLES]
 )
-def case(
-    request: pytest.FixtureRequest,
-    pictures: list[Picture] | None,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     oracle: Oracle = request.param
-    pictures = pictures or list(drawn_pictures(oracle.size, PICTURES))
     model = oracle_folder(oracle)
     folders = []
     for batch_norm in ("fold", "keep"):
         out = tmp_path_factory.mktemp(oracle.name) / batch_norm
         convert(model / "frozen_inference_graph.pb", out, ConvertOptions(spelling=Spelling(batch_norm=batch_norm)))
         folders.append(ModelFolder.open(out))
+    paths = sorted(picture_folder().glob("*.jpg"))[:PICTURES]
+    pictures = [(path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths]
     made = Case(oracle, model, folders[0], folders[1], pictures)
     yield made
     made.detector.close()

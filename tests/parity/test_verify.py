@@ -1,0 +1,196 @@
+"""verify finds the first stage that differs, and says which folders it cannot judge."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.errors import ImageError, ModelError
+from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.model_folder import REPORT, ModelFolder
+from ssdlite_caffe.tools.remap import remap_folder
+from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
+from ssdlite_caffe.tools.verify_report import page, verdict, verify_pictures, worst_of_sections
+from tests.scenes import draw_scene
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("verify")]
+
+SCENES = [(f"scene {seed}", draw_scene(seed)[0]) for seed in range(2)]
+
+
+@pytest.fixture
+def copy(example_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(example_folder, tmp_path / "copy"))
+
+
+def change_blob(folder: Path, name: str, change: Callable[[np.ndarray], None], number: int = 0) -> None:
+    """Change a blob of the deploy net's weights."""
+    net = read_caffemodel(folder / "deploy.caffemodel")
+    layer = next(layer for layer in net.layer if layer.name == name)
+    array = blob_to_array(layer.blobs[number])
+    change(array)
+    layer.blobs[number].CopyFrom(blob_from_array(array))
+    write_caffemodel(folder / "deploy.caffemodel", net, force=True)
+
+
+def flip_largest(array: np.ndarray) -> None:
+    index = np.unravel_index(np.abs(array).argmax(), array.shape)
+    array[index] *= -1
+
+
+def compared(source: Path, folder: Path, **kwargs: Any) -> VerifyReport:
+    return verify(source, ModelFolder.open(folder), SCENES, **kwargs)
+
+
+def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path) -> None:
+    report = compared(example_model, example_folder)
+    assert report.first_failure is None
+    assert verdict(report) == "equal within the bounds on 2 pictures"
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["ok"] is True
+    assert data["first_failure"] is None
+    assert [row["stage"] for row in data["rows"]][:2] == ["Conv", "conv/depthwise"]
+    sections = worst_of_sections(report.rows)
+    assert [row.stage for row in sections[-3:]] == ["boxes", "scores", "detections"]
+    assert len(sections) < len(report.rows) / 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "stage"),
+    [
+        ("Conv", "Conv"),
+        ("conv/squeeze_excite/Conv_1", "conv/squeeze_excite/Conv_1"),
+        ("conv_5/depthwise", "conv_5/depthwise"),
+        ("Conv_1_mbox_conf/depthwise", "Conv_1_mbox_conf/depthwise"),
+        ("layer_13_2_5_mbox_conf", "layer_13_2_5_mbox_conf"),
+        ("Conv_1_mbox_loc", "boxes"),
+    ],
+)
+def test_one_flipped_weight_is_found_at_its_layer(example_model: Path, copy: Path, layer: str, stage: str) -> None:
+    change_blob(copy, layer, flip_largest)
+    report = compared(example_model, copy)
+    failure = report.first_failure
+    assert failure is not None
+    assert failure.stage == stage
+    assert verdict(report).startswith(f"the first stage beyond its bound is {stage}, ")
+    before = [row.ok for row in report.rows[: report.rows.index(failure)]]
+    assert all(before)
+    assert worst_of_sections(report.rows)[-1].stage == "detections"
+
+
+def test_a_nan_is_found(example_model: Path, copy: Path) -> None:
+    """Not lost among comparisons that are never true."""
+
+    def spoil(array: np.ndarray) -> None:
+        array[3] = np.nan
+
+    change_blob(copy, "conv_4/expand", spoil, 1)
+    report = compared(example_model, copy)
+    assert report.first_failure is not None
+    assert report.first_failure.stage == "conv_4/expand"
+    assert np.isnan(report.first_failure.absolute)
+
+
+def test_other_thresholds_are_found_in_the_detections(example_model: Path, copy: Path) -> None:
+    """Raw boxes and scores agree; what DetectionOutput makes of them does not."""
+    prototxt = copy / "deploy.prototxt"
+    text = prototxt.read_text()
+    assert "nms_threshold: 0.6" in text
+    prototxt.write_text(text.replace("nms_threshold: 0.6", "nms_threshold: 0.3"))
+    report = compared(example_model, copy)
+    assert report.first_failure is not None
+    assert report.first_failure.stage == "detections"
+    assert "only the reference has class" in report.first_failure.note
+
+
+def test_an_inexact_spelling_is_named(example_model: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.gen_model.spelling import Spelling
+
+    convert(example_model, tmp_path / "out", ConvertOptions(spelling=Spelling(padding="symmetric")))
+    report = compared(example_model, tmp_path / "out")
+    assert report.first_failure is not None
+    assert report.first_failure.stage == "Conv"
+    assert verdict(report).endswith("(the folder was converted with a spelling that is not exact)")
+
+
+def test_an_overridden_threshold_is_still_compared(example_model: Path, tmp_path: Path) -> None:
+    """The graph's own detections do not know of it; the decoder makes TensorFlow's from its boxes."""
+    convert(example_model, tmp_path / "out", ConvertOptions(score_threshold=0.2))
+    report = compared(example_model, tmp_path / "out")
+    assert report.first_failure is None
+    detections = report.rows[-1]
+    assert detections.stage == "detections"
+    assert 0 < detections.shape[0] < 60
+
+
+def test_bounds_can_be_set(example_model: Path, example_folder: Path) -> None:
+    failure = compared(example_model, example_folder, bounds=Bounds(box=0, score=0)).first_failure
+    assert failure is not None
+    assert failure.stage in ("boxes", "scores")
+
+
+class TestRefused:
+    def test_a_folder_of_another_model(self, example_model: Path, copy: Path) -> None:
+        report = json.loads((copy / REPORT).read_text())
+        for tensors in ({**report["tensors"], "sha256": "0" * 64}, {}, None, 3):
+            (copy / REPORT).write_text(json.dumps({**report, "tensors": tensors}))
+            with pytest.raises(ModelError, match="was converted from another model: its weights are not those of"):
+                compared(example_model, copy)
+
+    def test_remapped_classes(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "map.yaml").write_text("background: [background]\nround: [class_1]\n")
+        remap_folder(example_folder, tmp_path / "map.yaml", tmp_path / "out")
+        with pytest.raises(ModelError, match="has remapped classes; verify the folder that it was remapped from"):
+            compared(example_model, tmp_path / "out")
+
+    def test_no_picture(self, example_model: Path, example_folder: Path) -> None:
+        with pytest.raises(ModelError, match="at least one picture"):
+            verify(example_model, ModelFolder.open(example_folder), [])
+
+    def test_a_picture_that_is_not_there(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(ImageError, match="there is no such file"):
+            verify_pictures(example_model, example_folder, [tmp_path / "none.png"])
+
+
+class TestCheckpoint:
+    @pytest.fixture(scope="class")
+    def shapes(self, shared_models: Path) -> Path:
+        return shared_models / "shapes_v3_small_3"
+
+    @pytest.fixture(scope="class")
+    def folder(self, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        out = tmp_path_factory.mktemp("checkpoint") / "out"
+        convert(shapes / "model.ckpt", out, ConvertOptions())
+        return out
+
+    def test_is_compared_through_the_graph_frozen_from_it(self, shapes: Path, folder: Path) -> None:
+        report = compared(shapes / "frozen_inference_graph.pb", folder)
+        assert report.first_failure is None
+
+    def test_has_no_graph_itself(self, shapes: Path, folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
+            compared(shapes / "model.ckpt", folder)
+        for path in (*shapes.glob("model.ckpt.[di]*"), shapes / "pipeline.config"):
+            shutil.copy(path, tmp_path)
+        with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
+            compared(tmp_path / "model.ckpt", folder)
+
+
+def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tmp_path: Path) -> None:
+    html = tmp_path / "made" / "page.html"
+    said: list[str] = []
+    report = verify_pictures(example_model, example_folder, [], limit=2, html=html, progress=said.append)
+    text = html.read_text()
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert verdict(report) in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert said == ["starting TensorFlow", "compared drawn 0", "compared drawn 1"]
+    assert page(report, [], []).count("data:") == 0
