@@ -199,7 +199,7 @@ def verify(
 @app.command()
 def remap(
     folder: Folder,
-    mapping: Annotated[str, typer.Option("--map", help="coco2voc, or a file with lines `name: [source names]`.")],
+    mapping: Annotated[str, typer.Option("--map", help="coco2voc, or a file with lines name: source.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     force: Force = False,
     as_json: Json = False,
@@ -277,7 +277,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 def main() -> None:
     """Run the command; every error that a user can cause ends as one line on stderr."""
     _prepare_streams()
-    status = _attempt(app)
+    status = _attempt(lambda: app(prog_name="ssdlite-caffe"))
     unwritten = _attempt(sys.stdout.flush)
     if unwritten:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and say so

@@ -189,6 +189,14 @@ def gen(
             rich_help_panel=_BOXES,
         ),
     ] = None,
+    clip_first: Annotated[
+        bool,
+        typer.Option(
+            "--clip-first",
+            help="Clip boxes to the image before NMS, as graphs of early 2018 do.",
+            rich_help_panel=_BOXES,
+        ),
+    ] = False,
     variances: Annotated[
         str | None,
         typer.Option(
@@ -270,6 +278,7 @@ def gen(
         confidence_threshold=confidence_threshold,
         top_k=top_k,
         keep_top_k=keep_top_k,
+        clip_first=clip_first or None,
         head_kernel=head_kernel,
     )
     arch = _as_usage_error(arch_from_options)(

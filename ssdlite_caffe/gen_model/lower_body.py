@@ -177,8 +177,8 @@ class BodyLowerer:
 
     def _spread(self, conv: ConvDesc) -> bool:
         """Whether a layer may have to be kept off OpenCV's depthwise kernel, and takes a dilation."""
-        stock = self.spelling.depthwise == "Convolution" and self.spelling.engine != "CUDNN"
-        return self.opencv and conv.depthwise and stock
+        run = self.spelling.depthwise != "DepthwiseConvolution" and self.spelling.engine != "CUDNN"
+        return self.opencv and conv.depthwise and run
 
     def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
         if not conv.batch_norm or self.spelling.batch_norm == "fold":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -43,6 +44,7 @@ class BoxOptions:
     confidence_threshold: float | None = None
     top_k: int | None = None
     keep_top_k: int | None = None
+    clip_first: bool | None = None
     head_kernel: int | None = None
 
     def given(self) -> list[str]:
@@ -57,7 +59,7 @@ def parse_size(text: str) -> tuple[int, int]:
         OptionsError: neither of the two.
     """
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in parts):
+    if len(parts) > 2 or not all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in parts):
         raise OptionsError(f"{text!r} is no size; write 300 or 240x320 (height x width)")
     return int(parts[0]), int(parts[-1])
 
@@ -166,6 +168,7 @@ def _nms(options: BoxOptions) -> Nms:
         score_threshold=confidence,
         max_per_class=keep,
         max_total=keep,
+        clip_first=bool(options.clip_first),
         top_k=options.top_k,
     )
 

@@ -6,6 +6,7 @@ The tables hold for OpenCV DNN 4.x (tried, but for the region layers of two-stag
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class FieldRule:
         path: from the layer: `convolution_param.tf_pad`.
         wanted: False where the field must not be set, True where it must.
         type: the only layer type it holds for, "" for all.
+        value: the only value it holds for, None for all.
     """
 
     path: str
@@ -31,6 +33,7 @@ class FieldRule:
     text: str
     wanted: bool = False
     type: str = ""
+    value: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,12 @@ _NCNN = Runtime(
     fields=(
         FieldRule("convolution_param.tf_pad", "error", f"its padding is the same on both sides; {_KERNEL}"),
         FieldRule("prior_box_param.reduce_boxes", "error", "it does not know this field"),
+        FieldRule(
+            "detection_output_param.code_type",
+            "error",
+            "it decodes every box as CENTER_SIZE, so boxes decoded before come out wrong; convert with --clip late",
+            value=caffe_pb2.PriorBoxParameter.CORNER,
+        ),
     ),
     net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size",
 )
@@ -214,8 +223,10 @@ def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator
 
 def _fields(runtime: Runtime, layer: caffe_pb2.LayerParameter, index: int) -> Iterator[Problem]:
     for rule in runtime.fields:
-        if rule.type in ("", layer.type) and _has(layer, rule.path) is not rule.wanted:
-            need = "is missing" if rule.wanted else "is set"
+        if rule.type not in ("", layer.type) or _has(layer, rule.path) is rule.wanted:
+            continue
+        if rule.value is None or operator.attrgetter(rule.path)(layer) == rule.value:
+            need = "is missing" if rule.wanted else "is set" if rule.value is None else f"is {rule.value}"
             yield Problem(rule.severity, "runtime", f"{runtime.title}: {rule.path} {need}; {rule.text}", index)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import ImageError, ModelError
+from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.model_folder import REPORT, ModelFolder
@@ -111,8 +112,6 @@ def test_other_thresholds_are_found_in_the_detections(example_model: Path, copy:
 
 
 def test_an_inexact_spelling_is_named(example_model: Path, tmp_path: Path) -> None:
-    from ssdlite_caffe.gen_model.spelling import Spelling
-
     convert(example_model, tmp_path / "out", ConvertOptions(spelling=Spelling(padding="symmetric")))
     report = compared(example_model, tmp_path / "out")
     assert report.first_failure is not None
@@ -145,7 +144,7 @@ class TestRefused:
                 compared(example_model, copy)
 
     def test_remapped_classes(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "map.yaml").write_text("background: [background]\nround: [class_1]\n")
+        (tmp_path / "map.yaml").write_text("round: [class_1]\n")
         remap_folder(example_folder, tmp_path / "map.yaml", tmp_path / "out")
         with pytest.raises(ModelError, match="has remapped classes; verify the folder that it was remapped from"):
             compared(example_model, tmp_path / "out")
@@ -159,28 +158,30 @@ class TestRefused:
             verify_pictures(example_model, example_folder, [tmp_path / "none.png"])
 
 
-class TestCheckpoint:
-    @pytest.fixture(scope="class")
-    def shapes(self, shared_models: Path) -> Path:
-        return shared_models / "shapes_v3_small_3"
+@pytest.fixture(scope="module")
+def shapes(shared_models: Path) -> Path:
+    """A model of which there is a checkpoint."""
+    return shared_models / "shapes_v3_small_3"
 
-    @pytest.fixture(scope="class")
-    def folder(self, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        out = tmp_path_factory.mktemp("checkpoint") / "out"
-        convert(shapes / "model.ckpt", out, ConvertOptions())
-        return out
 
-    def test_is_compared_through_the_graph_frozen_from_it(self, shapes: Path, folder: Path) -> None:
-        report = compared(shapes / "frozen_inference_graph.pb", folder)
-        assert report.first_failure is None
+@pytest.fixture(scope="module")
+def from_checkpoint(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("checkpoint") / "out"
+    convert(shapes / "model.ckpt", out, ConvertOptions())
+    return out
 
-    def test_has_no_graph_itself(self, shapes: Path, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
-            compared(shapes / "model.ckpt", folder)
-        for path in (*shapes.glob("model.ckpt.[di]*"), shapes / "pipeline.config"):
-            shutil.copy(path, tmp_path)
-        with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
-            compared(tmp_path / "model.ckpt", folder)
+
+def test_a_checkpoint_is_compared_through_the_graph_frozen_from_it(shapes: Path, from_checkpoint: Path) -> None:
+    assert compared(shapes / "frozen_inference_graph.pb", from_checkpoint).first_failure is None
+
+
+def test_a_checkpoint_has_no_graph_itself(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
+        compared(shapes / "model.ckpt", from_checkpoint)
+    for path in (*shapes.glob("model.ckpt.[di]*"), shapes / "pipeline.config"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
+        compared(tmp_path / "model.ckpt", from_checkpoint)
 
 
 def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tmp_path: Path) -> None:

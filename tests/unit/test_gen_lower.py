@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -168,6 +168,16 @@ def test_depthwise_type_and_engine(nets: dict[str, NetDesc]) -> None:
             depthwise = layer.group > 1
             assert layer.type == ("ConvolutionDepthwise" if depthwise else "Convolution")
             assert layer.engine == ("CAFFE" if depthwise else "DEFAULT")
+
+
+@pytest.mark.parametrize(
+    ("depthwise", "spread"), [("Convolution", True), ("ConvolutionDepthwise", True), ("DepthwiseConvolution", False)]
+)
+def test_what_opencv_runs_on_one_pixel_maps_is_spread(nets: dict[str, NetDesc], depthwise: Any, spread: bool) -> None:
+    layers = layers_of(nets["v2"], Spelling(depthwise=depthwise))
+    found = {layer.name for layer in layers if isinstance(layer, Convolution) and layer.dilation == (2, 2)}
+    heads = {f"layer_19_2_5_mbox_{part}/depthwise" for part in ("loc", "conf")}
+    assert found == (heads if spread else set())
 
 
 def test_learning_rates_and_fillers_only_in_training(nets: dict[str, NetDesc]) -> None:

@@ -124,6 +124,12 @@ def test_numbers() -> None:
             parse_numbers(text)
 
 
+def test_clip_first_puts_the_clipping_in_front() -> None:
+    assert arch_from_options("2", 91, boxes=BoxOptions(clip_first=True)).nms.clip_first
+    assert "code_type: CORNER" in run("-c", "3", "--clip-first").stdout
+    assert "code_type: CENTER_SIZE" in run("-c", "3").stdout
+
+
 def test_aliases() -> None:
     assert spelling_from_options(relu6=True, tfpad=True) == Spelling(batch_norm="keep")
     assert spelling_from_options(nobn=True) == Spelling(batch_norm="fold")

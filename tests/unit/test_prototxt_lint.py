@@ -111,6 +111,12 @@ def test_rules_of_runtimes(runtime, kind, body, text):
     assert not any(one.startswith(text) for one in without)
 
 
+@pytest.mark.parametrize(("code_type", "refused"), [("CENTER_SIZE", False), ("CORNER", True)])
+def test_ncnn_decodes_center_size_alone(code_type, refused):
+    text = f'layer {{ name: "d" type: "DetectionOutput" detection_output_param {{ code_type: {code_type} }} }}'
+    assert any("--clip late" in problem.text for problem in lint(text, runtime="ncnn").problems) is refused
+
+
 def test_ncnn_wants_an_input_layer():
     text = 'input: "d" input_shape { dim: 1 dim: 3 dim: 8 dim: 6 }\n' + LAYER % ("ReLU", "")
     assert found(text, runtime="ncnn")[0][:3] == (None, None, "warning")
