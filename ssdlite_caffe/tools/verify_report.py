@@ -156,7 +156,8 @@ def page(report: VerifyReport, results: Sequence[PictureResult], names: Sequence
         for result in results
     ]
     template = environment.get_template("verify.html.j2")
-    return template.render(report=report, verdict=verdict(report), pictures=pictures, shown_score=SHOWN_SCORE)
+    text = template.render(report=report, verdict=verdict(report), pictures=pictures, shown_score=SHOWN_SCORE)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
 
 
 def _data_url(picture: npt.NDArray[np.uint8], detections: Detections, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.errors import ImageError, ModelError
+from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
@@ -187,7 +187,14 @@ def test_a_checkpoint_has_no_graph_itself(shapes: Path, from_checkpoint: Path, t
 def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tmp_path: Path) -> None:
     html = tmp_path / "made" / "page.html"
     said: list[str] = []
-    report = verify_pictures(example_model, example_folder, [], limit=2, html=html, progress=said.append)
+    odd = tmp_path / "p\udcff.png"
+    shutil.copy(example_model.parent / "shapes.png", odd)
+    report = verify_pictures(example_model, example_folder, [odd], html=html)
+    assert "p\\udcff.png" in html.read_text()
+    options: dict[str, Any] = {"limit": 2, "html": html, "progress": said.append}
+    with pytest.raises(OutputError, match="exists already"):
+        verify_pictures(example_model, example_folder, [], **options)
+    report = verify_pictures(example_model, example_folder, [], **options, force=True)
     text = html.read_text()
     assert text.count("data:image/jpeg;base64,") == 4
     assert verdict(report) in text

@@ -13,16 +13,9 @@ import pytest
 
 from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.files import new_folder, refuse_existing, write_bytes, write_parts, write_text
+from tests.commands import tree
 
 MARKER = "report.json"
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden files too: path -> content, None for a folder."""
-    return {
-        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def fill(folder: Path, word: str) -> None:
