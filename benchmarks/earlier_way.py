@@ -8,7 +8,6 @@ pycaffe and saves it, is left out, and so is finding out what the net is.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ WEIGHTS = ("weights", "depthwise_weights", "biases", "beta", "gamma", "moving_me
 
 
 def main(graph: Path, folder: Path) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import numpy as np
     import tensorflow as tf
 

@@ -7,7 +7,7 @@ SsdliteError
 ├── PrototxtError     a prototxt or caffemodel that cannot be parsed or does not fit together
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
 ├── ImageError        a picture or video that cannot be read or written
-├── RuntimeMissing    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
+├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
 └── OutputError       a file or folder that exists already, or cannot be written
 """
 
@@ -42,7 +42,7 @@ class ImageError(SsdliteError):
     """A picture or video that cannot be read or written."""
 
 
-class RuntimeMissing(SsdliteError):
+class MissingRuntimeError(SsdliteError):
     """An optional library that a command needs and that is not installed."""
 
 

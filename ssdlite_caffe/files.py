@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -59,6 +60,18 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
     write_parts(path, [data], force=force)
 
 
+def file_sha256(path: Path) -> str:
+    """Hash of a file, hex.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def write_text(path: Path, text: str, *, force: bool = False) -> None:
     """Write `text` as UTF-8 to `path` in one step; errors as in `write_parts`.
 
@@ -99,7 +112,7 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
         raise OutputError(f"{path} holds files but no {marker}, so it is not replaced even with --force")
     staging = target
     try:
-        with _parents(target), _temporary_folder(target if standing else target.parent) as temporary:
+        with _parents(target), _only_one(target), _temporary_folder(target if standing else target.parent) as temporary:
             staging = temporary / "new"
             staging.mkdir()
             yield staging
@@ -135,6 +148,28 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _only_one(target: Path) -> Iterator[None]:
+    """Hold a lock on the folder above `target`, so that two runs cannot exchange the same folder at once.
+
+    Raises:
+        OutputError: another run is writing there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory locks on folders; there the second rename fails instead
+        yield
+        return
+    handle = os.open(target if target.is_dir() else target.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise OutputError(f"another run is writing {target}; wait for it, or give another name") from error
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
     Raises:
         ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
         TensorError: a weight is NaN or infinite.
-        RuntimeMissing: TensorFlow is not installed.
+        MissingRuntimeError: TensorFlow is not installed.
     """
     prefix = checkpoint_prefix(path)
     data = shards(prefix)

@@ -22,6 +22,8 @@ def read_bytes(path: Path) -> bytes:
         ModelError: it is absent, empty, unreadable or too large.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise ModelError(f"{path} is no regular file")
         size = path.stat().st_size
         if size >= MAX_BYTES:
             raise ModelError(f"{path} has {size} bytes; a graph file ends below {MAX_BYTES}")

@@ -27,7 +27,7 @@ def read_model(path: Path | str, *, pipeline_config: Path | str | None = None) -
     Raises:
         ModelError: `path` is something else, damaged, or not an SSD MobileNet; or contradicts the pipeline.config.
         TensorError: a weight is NaN or infinite, or a weights folder is not what its manifest says.
-        RuntimeMissing: TensorFlow is needed and not installed.
+        MissingRuntimeError: TensorFlow is needed and not installed.
     """
     from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
 

@@ -33,7 +33,7 @@ def read_saved_model(folder: Path) -> DumpedModel:
     Raises:
         ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
         TensorError: a weight is NaN or infinite.
-        RuntimeMissing: TensorFlow is needed and not installed.
+        MissingRuntimeError: TensorFlow is needed and not installed.
     """
     path = folder / "saved_model.pb"
     if not path.is_file():

@@ -175,6 +175,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 def _load(path: Path, shape: tuple[int, ...], name: str, problems: list[str]) -> FloatArray | None:
     """A tensor, or None and one more problem. Nothing is allocated before the header and the file's size agree."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        problems.append(f"{name} is a link or a special file, not a file of its own")
+        return None
     try:
         with path.open("rb") as stream:
             value = _read_array(stream, path.stat().st_size, shape)

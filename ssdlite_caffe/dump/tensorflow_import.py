@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ssdlite_caffe.errors import RuntimeMissing
+from ssdlite_caffe.errors import MissingRuntimeError
 
 
 def tensorflow(purpose: str) -> Any:
@@ -17,14 +17,14 @@ def tensorflow(purpose: str) -> Any:
         purpose: what it is needed for, as a subject ("a checkpoint").
 
     Raises:
-        RuntimeMissing: it is not installed, or does not load.
+        MissingRuntimeError: it is not installed, or does not load.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with _quiet():
             import tensorflow as module
     except ImportError as error:
-        raise RuntimeMissing(
+        raise MissingRuntimeError(
             f"{purpose} needs TensorFlow ({error}); install it with: pip install 'ssdlite-caffe[tensorflow]'. "
             "A frozen graph (frozen_inference_graph.pb) is read without it"
         ) from error

@@ -57,7 +57,7 @@ class Variables:
 
         Raises:
             ModelError: it cannot be read, or is one of TensorFlow 2's object checkpoints.
-            RuntimeMissing: TensorFlow is not installed.
+            MissingRuntimeError: TensorFlow is not installed.
         """
         self._prefix = prefix
         tf = tensorflow(purpose)

@@ -112,6 +112,11 @@ class ArchSpec:
         if not (math.isfinite(self.width_multiplier) and 0 < self.width_multiplier <= 16):
             raise ArchError(f"a width multiplier of {self.width_multiplier} is outside (0, 16]")
 
+        if not all(math.isfinite(v) and v > 0 for v in (*self.variances, self.pixel_scale)):
+            raise ArchError(
+                f"variances and pixel scale are positive numbers, not {(*self.variances, self.pixel_scale)}"
+            )
+
     @property
     def is_v3(self) -> bool:
         """Whether the family is a MobileNetV3."""
@@ -142,7 +147,7 @@ class ArchSpec:
                 x, y, w, h = (float(v) for v in values["variances"])
                 values["variances"] = (x, y, w, h)
             if "nms" in values:
-                values["nms"] = Nms(**values["nms"])
+                values["nms"] = Nms(**dict(values["nms"]))
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ArchError(f"not an architecture: {type(error).__name__}: {error}") from error

@@ -79,7 +79,7 @@ def render(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths | Non
         ArchError: the spelling cannot express the net, or the stage does not go with it.
     """
     lowered = lower(net, spelling, stage, data or DataPaths())
-    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, spelling))
+    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, spelling, stage))
 
 
 def render_solver(solver: Solver) -> str:
@@ -118,7 +118,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _facts(net: NetDesc, spelling: Spelling) -> Facts:
+def _facts(net: NetDesc, spelling: Spelling, stage: Stage) -> Facts:
     arch = net.arch
     asymmetric = any(not conv.padding.symmetric for conv in net.convolutions)
     bounded = any(conv.activation == "relu6" for conv in net.convolutions)
@@ -127,7 +127,7 @@ def _facts(net: NetDesc, spelling: Spelling) -> Facts:
         inexact.append(_INEXACT_PADDING)
     if spelling.activation == "relu" and bounded:
         inexact.append(_INEXACT_ACTIVATION)
-    if "clip late" in spelling.inexact(clip_first=arch.nms.clip_first):
+    if "clip late" in spelling.inexact(clip_first=arch.nms.clip_first) or (arch.nms.clip_first and stage == "test"):
         inexact.append(_INEXACT_CLIP)
     plural = "" if arch.num_classes == 1 else "es"
     return Facts(

@@ -45,8 +45,8 @@ def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
     """Pair the boxes of a cell one to one, the nearest first.
 
     Every pairing is exact once the ratios are folded into the predictor; the nearest keeps the ratios at 1 for the
-    boxes that are the same. Of equally near pairs the first in order is taken; distances are compared in thousandths, so
-    that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair the same way.
+    boxes that are the same. Of equally near pairs the first in order is taken; distances are compared in thousandths,
+    so that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair the same way.
 
     Args:
         tf_sizes: of TensorFlow's boxes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,6 +86,7 @@ class _Filler:
             if filled is not None:
                 blobs[layer.name] = filled
         self.compare(blobs, shapes.param_shapes)
+        self.compare_maps(shapes.blobs)
         for name in sorted(self.convs.keys() - self.layers.keys()):
             self.problems.append(
                 f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill"
@@ -121,6 +123,22 @@ class _Filler:
                 self.problems.append(
                     f"layer {name!r} is of the type {self.layers[name].type}, which no MobileNet SSD has"
                 )
+
+    def compare_maps(self, blobs: Mapping[str, tuple[int, ...] | None]) -> None:
+        """Check the sizes of the feature maps, and the score layer: other strides and pads make another detector.
+
+        A net of another input size is `check_input`'s affair.
+        """
+        read = blobs.get("data")
+        same_input = read is not None and read[2:] == self.desc.arch.input_size
+        for conv in self.convs.values():
+            shape = blobs.get(conv.top)
+            if same_input and shape is not None and shape[2:] != conv.out_size:
+                self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model has {conv.out_size}")
+        others = {"sigmoid": "Softmax", "softmax": "Sigmoid"}
+        wrong = others[self.desc.arch.score_converter]
+        if any(layer.type == wrong for layer in self.net.layer if layer.name.startswith("mbox_conf")):
+            self.problems.append(f"the net makes scores by {wrong}, the model by {self.desc.arch.score_converter}")
 
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         """Blobs of one layer, or None for a layer without any (or one that became a problem)."""
@@ -181,7 +199,8 @@ class _Filler:
                     f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes take {boxes * 4}"
                 )
                 return None
-            scales = self.model.settings.box_coder_scales or (10.0, 10.0, 5.0, 5.0)
+            scales = self.model.settings.box_coder_scales
+            assert scales is not None, "recognised without a box coder"
             kernel, bias = box_predictor_rows(weights.kernel, bias, match, scales, self.prior(feature_map).variances)
         else:
             classes, rest = divmod(weights.kernel.shape[0], boxes)
@@ -206,7 +225,7 @@ class _Filler:
         moving = [] if layer is None else moving_fields(layer.prior_box_param)
         if moving:
             self.problems.append(
-                f"layer {name!r} has {', '.join(moving)}: its boxes do not sit on their cells' centres, as the model's do"
+                f"layer {name!r} has {', '.join(moving)}: its boxes do not sit on their cells' centres"
             )
             return None
         return match_cell(feature_map.tf_boxes, caffe_sizes)

@@ -7,6 +7,7 @@ scope and shape by shape, is the answer; then strides, paddings, activations and
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -53,6 +54,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         ModelError: no family fits, or something in the model is not what the family's net does.
         TensorError: the tensors of its convolutions do not fit together; all are listed.
     """
+    _check_settings(model.settings)
     if model.arch is not None:
         return ArchSpec.from_dict(model.arch)
     arch = _matching_arch(model)
@@ -74,6 +76,14 @@ def recognise(model: DumpedModel) -> ArchSpec:
     )
     _check_graph(model, build(arch))
     return arch
+
+
+def _check_settings(settings: Settings) -> None:
+    """Refuse factors that would make every box or score the same, or none."""
+    factors = (*(settings.box_coder_scales or ()), 1.0 if settings.logit_scale is None else settings.logit_scale)
+    bad = [factor for factor in factors if not (math.isfinite(factor) and factor > 0)]
+    if bad:
+        raise ModelError(f"box-coder and logit scales are positive numbers, the model has {bad[0]}")
 
 
 def _matching_arch(model: DumpedModel) -> ArchSpec:
@@ -217,7 +227,11 @@ def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
 
 
 def _variances(settings: Settings) -> tuple[float, float, float, float]:
-    y, x, h, w = settings.box_coder_scales or (10.0, 10.0, 5.0, 5.0)
+    if settings.box_coder_scales is None:
+        raise ModelError(
+            "the model does not say its box coder's scales; name its pipeline.config with --pipeline-config"
+        )
+    y, x, h, w = settings.box_coder_scales
     return 1 / x, 1 / y, 1 / w, 1 / h
 
 
@@ -226,7 +240,9 @@ def _score_converter(settings: Settings) -> ScoreConverter:
         raise ModelError(
             "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank"
         )
-    return settings.score_converter or "sigmoid"
+    if settings.score_converter is None:
+        raise ModelError("the model does not say its score converter; name its pipeline.config with --pipeline-config")
+    return settings.score_converter
 
 
 def _nms(settings: Settings, default: Nms) -> Nms:

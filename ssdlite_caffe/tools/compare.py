@@ -52,13 +52,26 @@ class DetectionDifference:
 
 
 def compare_detections(
-    got: Detections, reference: Detections, *, box_tolerance: float, score_tolerance: float, max_total: int
+    got: Detections,
+    reference: Detections,
+    *,
+    box_tolerance: float,
+    score_tolerance: float,
+    max_total: int,
+    score_threshold: float = 0.0,
 ) -> DetectionDifference:
     """Pair the detections of two sides, one to one.
 
     Two are a pair when they share the class and differ by no more than the bounds. Where a side is full (`max_total`
-    detections), one whose score ties with that side's last is not missed: either may have been cut.
+    detections), one whose score ties with that side's last is not missed: either may have been cut. Nor is one whose
+    score is the threshold up to the tolerance.
     """
+
+    def excused(score: float, other: Detections) -> bool:
+        full = len(other.scores) >= max_total
+        last = float(np.min(other.scores)) if full else score_threshold
+        return float(score) <= last + score_tolerance and (full or score_threshold > 0)
+
     free = set(range(len(got.scores)))
     box = score = 0.0
     paired = 0
@@ -76,19 +89,10 @@ def compare_detections(
             paired += 1
             box = max(box, distance)
             score = max(score, abs(float(got.scores[j]) - float(reference.scores[i])))
-        elif not _tied_with_last(reference.scores[i], got, max_total, score_tolerance):
+        elif not excused(reference.scores[i], got):
             alone.append(f"only the reference has {_describe(reference, i)}")
-    alone += [
-        f"the reference lacks {_describe(got, j)}"
-        for j in sorted(free)
-        if not _tied_with_last(got.scores[j], reference, max_total, score_tolerance)
-    ]
+    alone += [f"the reference lacks {_describe(got, j)}" for j in sorted(free) if not excused(got.scores[j], reference)]
     return DetectionDifference(paired, box, score, tuple(alone))
-
-
-def _tied_with_last(score: float, other: Detections, max_total: int, tolerance: float) -> bool:
-    """Whether a detection may have been cut on the other side: that side is full and its last is no better."""
-    return len(other.scores) >= max_total and float(score) <= float(np.min(other.scores)) + tolerance
 
 
 def _describe(detections: Detections, i: int) -> str:

@@ -19,6 +19,7 @@ from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.tools.detector import Decoder, PictureResult, Progress, detect
 from ssdlite_caffe.tools.draw import pixel_boxes
 from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.terminal import table_console
 
 Output = Literal["table", "json", "csv"]
 
@@ -129,8 +130,7 @@ def _print_table(results: Sequence[PictureResult], names: Sequence[str], out: Pa
             table.add_row(Text(label), Text(row["name"]), f"{row['score']:.3f}", box)
             label = ""
         table.add_section()
-    # A file or pipe has no width; a line must not be folded for want of one.
-    console = Console() if sys.stdout.isatty() else Console(width=240)
+    console = table_console()
     if results:
         console.print(table)
     if out is not None and results:

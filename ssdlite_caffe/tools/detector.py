@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.tools.decode import Detections, clip_detections, decode
 from ssdlite_caffe.tools.draw import can_write, draw_detections, write_picture
 from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
+from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv, path_for_opencv
 from ssdlite_caffe.tools.pictures import Pixels, Source, Video, find_sources, read_picture
 from ssdlite_caffe.tools.resize import preprocess
 
@@ -63,7 +62,7 @@ class Detector:
 
         Raises:
             PrototxtError: OpenCV does not take the net.
-            RuntimeMissing: there is no fit OpenCV.
+            MissingRuntimeError: there is no fit OpenCV.
         """
         self._arch = folder.arch
         self._decoder = decoder
@@ -174,7 +173,7 @@ def _video_sink(target: Path, rate: float) -> Iterator[Callable[[Pixels], None]]
                 if writer is None:
                     height, width = picture.shape[:2]
                     code = cv2.VideoWriter.fourcc(*"mp4v")
-                    writer = cv2.VideoWriter(os.fspath(part), cv2.CAP_FFMPEG, code, rate, (width, height))
+                    writer = cv2.VideoWriter(path_for_opencv(part), cv2.CAP_FFMPEG, code, rate, (width, height))
                     if not writer.isOpened():
                         raise ImageError(f"cannot write {target}: this OpenCV has no MPEG-4 encoder")
                 writer.write(picture)

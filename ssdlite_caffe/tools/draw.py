@@ -66,7 +66,7 @@ def draw_detections(picture: Pixels, detections: Detections, names: Sequence[str
 
 def can_write(suffix: str) -> bool:
     """Whether pictures with this suffix (`.jpg`) can be written."""
-    return bool(suffix) and bool(import_opencv().haveImageWriter(f"picture{suffix}"))
+    return bool(suffix) and suffix.isascii() and bool(import_opencv().haveImageWriter(f"picture{suffix}"))
 
 
 def write_picture(path: Path, picture: Pixels, *, force: bool = False) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ssdlite_caffe.prototxt.lint import LintReport, lint
 from ssdlite_caffe.prototxt.shapes import Phase
 from ssdlite_caffe.prototxt.text import read_text
+from ssdlite_caffe.tools.terminal import table_console
 
 
 def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintReport:
@@ -20,7 +20,6 @@ def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintRe
 
 def print_report(report: LintReport) -> None:
     """Layers, totals and problems, on stdout."""
-    console = Console()
     table = Table(title=f"{report.net or report.name}, phase {report.phase}")
     table.add_column("line", justify="right")
     for heading in ("layer", "type", "shape"):
@@ -38,7 +37,7 @@ def print_report(report: LintReport) -> None:
             _count(shapes.param_count),
             _count(shapes.multiply_adds),
         )
-    console.print(table)
+    table_console().print(table)
     totals = f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds"
     print(totals + (f"; {report.left_out} layers of the other phase left out" if report.left_out else ""))
     for problem in report.problems:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.errors import PrototxtError, RuntimeMissing
+from ssdlite_caffe.errors import ImageError, MissingRuntimeError, PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.tools.decode import Detections, parse_detection_out
@@ -29,16 +29,16 @@ def import_opencv() -> Any:
     """Import OpenCV, quiet on stderr.
 
     Raises:
-        RuntimeMissing: it is not installed, or cannot read Caffe nets.
+        MissingRuntimeError: it is not installed, or cannot read Caffe nets.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import cv2
     except ImportError as error:
-        raise RuntimeMissing(f"this needs OpenCV ({error}): {_HOW}") from error
+        raise MissingRuntimeError(f"this needs OpenCV ({error}): {_HOW}") from error
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise RuntimeMissing(f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can: {_HOW}")
+        raise MissingRuntimeError(f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can: {_HOW}")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
@@ -47,6 +47,19 @@ def one_line(error: Exception) -> str:
     """What an OpenCV error says, without its source file and trailing lines."""
     text = str(getattr(error, "err", "") or error)
     return " ".join(text.split())
+
+
+def path_for_opencv(path: Path) -> str:
+    """A path as OpenCV takes it.
+
+    Raises:
+        ImageError: it is not UTF-8, at which OpenCV crashes.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ImageError(f"{path} is not a UTF-8 name, which OpenCV needs for videos; rename it") from error
+    return os.fspath(path)
 
 
 def _inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
@@ -85,7 +98,7 @@ class OpenCvNet:
 
         Raises:
             PrototxtError: a file cannot be read, or OpenCV does not take the net.
-            RuntimeMissing: there is no fit OpenCV.
+            MissingRuntimeError: there is no fit OpenCV.
         """
         self._cv2 = import_opencv()
         net = read_net(prototxt)
@@ -96,10 +109,14 @@ class OpenCvNet:
         self._source = _sources(net)
         self._detections = next((layer.top[0] for layer in net.layer if layer.type == "DetectionOutput"), None)
         try:
-            self._net = self._cv2.dnn.readNetFromCaffe(os.fspath(prototxt), os.fspath(caffemodel))
+            # Not their names: OpenCV crashes at one that is not UTF-8.
+            text, weights = (np.frombuffer(path.read_bytes(), np.uint8) for path in (prototxt, caffemodel))
+            self._net = self._cv2.dnn.readNetFromCaffe(text, weights)
             self._net.setPreferableBackend(self._cv2.dnn.DNN_BACKEND_OPENCV)
             self._net.setPreferableTarget(self._cv2.dnn.DNN_TARGET_CPU)
             self._net.enableWinograd(winograd)
+        except OSError as error:
+            raise PrototxtError(f"cannot read {error.filename}: {error.strerror or error}") from error
         except self._cv2.error as error:
             raise PrototxtError(f"OpenCV cannot load {prototxt} with {caffemodel}: {one_line(error)}") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.tools.opencv_runtime import import_opencv, one_line
+from ssdlite_caffe.tools.opencv_runtime import import_opencv, one_line, path_for_opencv
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -126,7 +126,7 @@ class Video:
         cv2 = import_opencv()
         self.path = path
         with _without_stderr():
-            self._capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
+            self._capture = cv2.VideoCapture(path_for_opencv(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise ImageError(f"{path} is no video that OpenCV can read")
         width, height = (self._capture.get(p) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))

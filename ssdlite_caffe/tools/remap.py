@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
 import typing
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from ssdlite_caffe.coco.label_map import LabelMap, builtin, numbered
 from ssdlite_caffe.coco.mapping import load_mapping
 from ssdlite_caffe.coco.remap import remap_rows
 from ssdlite_caffe.errors import PrototxtError
-from ssdlite_caffe.files import new_folder, write_text
+from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
@@ -127,7 +126,7 @@ def _write_files(
             spelling, data = _spelling(entries[name], old.path / REPORT)
             texts[name] = render(nets[1], spelling, stage, data)
             write_text(folder / name, texts[name])
-            files[name] = {**entries[name], "sha256": _sha256(folder / name)}
+            files[name] = {**entries[name], "sha256": file_sha256(folder / name)}
     for name, prototxt in WEIGHTS.items():
         if name in entries and prototxt in texts:
             net = parse_net(texts[prototxt], name=prototxt)
@@ -139,10 +138,10 @@ def _write_files(
                 )
             write_caffemodel(folder / name, net)
             values = sum(len(blob.data) for layer in net.layer for blob in layer.blobs)
-            files[name] = {**entries[name], "values": values, "sha256": _sha256(folder / name)}
-            hashes[name] = _sha256(old.path / name)
+            files[name] = {**entries[name], "values": values, "sha256": file_sha256(folder / name)}
+            hashes[name] = file_sha256(old.path / name)
     write_text(folder / LABEL_MAP, labels.to_prototxt())
-    files[LABEL_MAP] = {"sha256": _sha256(folder / LABEL_MAP)}
+    files[LABEL_MAP] = {"sha256": file_sha256(folder / LABEL_MAP)}
     return files, hashes
 
 
@@ -167,7 +166,3 @@ def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, 
         note = "softmax is taken over the classes kept, so their scores are higher than the source model's"
         report["notes"] = [*(n for n in report.get("notes", []) if n != note), note]
     return report
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.read import FROZEN
-from ssdlite_caffe.errors import ModelError, RuntimeMissing
+from ssdlite_caffe.errors import MissingRuntimeError, ModelError
 from ssdlite_caffe.tools.decode import Detections
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,14 +49,16 @@ def import_tensorflow() -> Any:
     oneDNN is left out unless the environment says otherwise: it sums convolutions in other orders.
 
     Raises:
-        RuntimeMissing: it is not installed.
+        MissingRuntimeError: it is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         import tensorflow
     except ImportError as error:
-        raise RuntimeMissing(f'this needs TensorFlow ({error}): pip install "ssdlite-caffe[tensorflow]"') from error
+        raise MissingRuntimeError(
+            f'this needs TensorFlow ({error}): pip install "ssdlite-caffe[tensorflow]"'
+        ) from error
     tensorflow.get_logger().setLevel("ERROR")
     return tensorflow
 
@@ -73,7 +75,7 @@ class TensorFlowDetector:
 
         Raises:
             ModelError: there is no such model, or no detector in it.
-            RuntimeMissing: TensorFlow is not installed.
+            MissingRuntimeError: TensorFlow is not installed.
         """
         self.path = path
         self._tf = import_tensorflow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
@@ -25,7 +27,7 @@ from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
-from ssdlite_caffe.tools.tolerances import BOX, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
+from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 FloatArray = npt.NDArray[np.float32]
 Picture = tuple[str, npt.NDArray[np.uint8]]
@@ -108,6 +110,8 @@ class VerifyReport:
         """Plain data for JSON."""
         failure = self.first_failure
         data = asdict(self)
+        for row in data["rows"]:  # JSON has no infinity
+            row.update({key: None for key in ("absolute", "relative") if not math.isfinite(row[key])})
         data["ok"] = failure is None
         data["first_failure"] = None if failure is None else failure.stage
         return data
@@ -161,6 +165,15 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
         raise ModelError(f"{folder.path} was converted from another model: its weights are not those of {model.source}")
 
 
+def worse(one: Row, other: Row) -> Row:
+    """Of the same stage in two pictures the one to show: the one that fails, or differs more; NaN more than all."""
+
+    def badness(row: Row) -> tuple[bool, float]:
+        return not row.ok, math.inf if math.isnan(row.absolute) else row.absolute
+
+    return max(one, other, key=badness)
+
+
 class _Comparison:
     """Gathers the worst difference of each stage over the pictures."""
 
@@ -173,35 +186,57 @@ class _Comparison:
         self.net: NetDesc = build(folder.arch)
         self.units: dict[str, ConvUnit] = {unit.scope: unit for unit in model.units}
         self.opencv = OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel, winograd=False)
+        self.headless = OpenCvNet(folder.headless_prototxt, folder.deploy_caffemodel, winograd=False)
         self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
         self.worst: dict[str, Row] = {}
         # The graph's own threshold rules TensorFlow's side; the folder's may have been overridden on converting.
         self.graph_nms = recognise(model).nms
 
     def rows(self) -> tuple[Row, ...]:
-        return tuple(self.worst.values())
+        """The rows of all pictures, and one for the files that are not run."""
+        changed = _changed_files(self.folder)
+        note = f"changed since conversion: {', '.join(changed)}" if changed else "as converted"
+        files = Row("other files", "files", (), float(len(changed)), float(len(changed)), 0.5, False, not changed, note)
+        return (*self.worst.values(), files)
 
     def picture(self, name: str, picture: npt.NDArray[np.uint8]) -> PictureResult:
         """Compare every stage on one picture."""
         arch = self.arch
         fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        self._input(picture, fed)
         blob = caffe_blob(fed)
         reference = self._tensorflow_layers(fed)
         names = [c.top for c in self.net.convolutions]
-        extra = ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
+        extra = ["mbox_loc", "mbox_conf", "mbox_conf_flatten", "mbox_priorbox"]
         got = self.opencv.forward(blob, [*names, *extra])
         for conv in self.net.convolutions:
             if conv.role != "box_predictor":
                 self._layer(conv, got[conv.top], reference[conv.name])
+        self._headless(blob, got)
         caffe_boxes, caffe_scores = _caffe_boxes(got, arch.num_classes)
-        tf_boxes, tf_scores = self._tensorflow_boxes(reference)
+        tf_boxes, tf_scores, note = self._tensorflow_boxes(fed, reference)
         order = _caffe_order(self.net)
-        self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, "all default boxes, decoded")
-        self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, "all default boxes")
-        tf_detections = self._tensorflow_detections(fed, tf_boxes, tf_scores)
+        self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
+        self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
+        tf_detections, note = self._tensorflow_detections(fed, tf_boxes, tf_scores)
         caffe_detections = clip_detections(self.opencv.detect(blob))
-        self._detections(name, caffe_detections, tf_detections)
+        self._detections(name, caffe_detections, tf_detections, note)
         return PictureResult(name, picture, tf_detections, caffe_detections)
+
+    def _input(self, picture: npt.NDArray[np.uint8], fed: FloatArray) -> None:
+        """Our resizing and normalising against the graph's own."""
+        if self.tensorflow.has_detections:
+            stem = self.tensorflow.network_input
+            own = self.tensorflow.run_image(picture, [stem])[stem]
+            self._absolute("input", difference(fed, own), INPUT, "resized and normalised", section="input")
+
+    def _headless(self, blob: FloatArray, got: dict[str, FloatArray]) -> None:
+        """The headless net's outputs against the deploy net's: the same layers, so the same numbers."""
+        heads = ["mbox_loc", "mbox_conf", "mbox_priorbox"]
+        found = self.headless.forward(blob, heads)
+        values, deployed = (np.concatenate([side[head].reshape(-1) for head in heads]) for side in (found, got))
+        found_difference = difference(values, deployed)
+        self._absolute("headless", found_difference, HEADLESS, "against the deploy net")
 
     def _tensorflow_layers(self, fed: FloatArray) -> dict[str, FloatArray]:
         """Output of each convolution's unit, NCHW, by Caffe's name."""
@@ -230,18 +265,27 @@ class _Comparison:
             Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer, True, ok, note)
         )
 
-    def _absolute(self, stage: str, found: Difference, bound: float, note: str) -> None:
-        self._keep(Row(stage, "detections", found.shape, found.absolute, found.relative, bound, False,
+    def _absolute(self, stage: str, found: Difference, bound: float, note: str, *, section: str = "detections") -> None:
+        self._keep(Row(stage, section, found.shape, found.absolute, found.relative, bound, False,
                        found.absolute <= bound, note))  # fmt: skip
 
     def _keep(self, row: Row) -> None:
-        """Keep the worse of this and the same stage's row so far; a NaN is worse than anything."""
-        known = self.worst.get(row.stage)
-        if known is None or not row.absolute <= known.absolute or (known.ok and not row.ok):
-            self.worst[row.stage] = row if known is None else replace(row, ok=row.ok and known.ok)
+        self.worst[row.stage] = worse(self.worst.get(row.stage, row), row)
 
-    def _tensorflow_boxes(self, reference: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Every default box decoded, (N, 4) xmin, ymin, xmax, ymax, its scores (N, classes), in TensorFlow's order."""
+    def _tensorflow_boxes(
+        self, fed: FloatArray, reference: dict[str, FloatArray]
+    ) -> tuple[FloatArray, FloatArray, str]:
+        """Every default box decoded, (N, 4) xmin, ymin, xmax, ymax, its scores (N, classes), in TensorFlow's order.
+
+        They are the graph's own; where it holds no decoder, they are decoded here from its predictors.
+        """
+        try:
+            raw = self.tensorflow.raw(fed)
+        except ModelError:
+            return *self._decoded(reference), "all default boxes; decoded here, the graph has no decoder"
+        return np.ascontiguousarray(raw.boxes[:, [1, 0, 3, 2]]), raw.scores, "all default boxes"
+
+    def _decoded(self, reference: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
         codes, logits = [], []
         for feature_map in self.net.feature_maps:
             codes.append(_per_box(reference[feature_map.loc[-1].name], 4))
@@ -252,34 +296,45 @@ class _Comparison:
             default_boxes = tf_default_boxes(self.net).astype(np.float32)
         assert settings.box_coder_scales is not None, "recognised without a box coder"
         sy, sx, sh, sw = settings.box_coder_scales
-        caffe_codes = np.concatenate(codes)[:, [1, 0, 3, 2]]
-        boxes = decode_boxes(
-            caffe_codes,
-            default_boxes[:, [1, 0, 3, 2]],
-            np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32),
-        )
+        variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32)
+        boxes = decode_boxes(np.concatenate(codes)[:, [1, 0, 3, 2]], default_boxes[:, [1, 0, 3, 2]], variances)
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
 
-    def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> Detections:
-        """TensorFlow's own, or the decoder's on its boxes, if its threshold was overridden or it has none."""
-        if self.tensorflow.has_detections and self.graph_nms == self.arch.nms:
-            return self.tensorflow.detect(fed)
-        return detect(boxes, scores, self.arch.nms)
+    def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> tuple[Detections, str]:
+        """TensorFlow's own detections, or the reference decoder's on its boxes where its graph has none like the net's.
 
-    def _detections(self, name: str, got: Detections, reference: Detections) -> None:
+        A score threshold of the folder's own changes none of those above both thresholds, since NMS goes from the best
+        score down.
+        """
+        alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
+        if self.tensorflow.has_detections and alike:
+            return self.tensorflow.detect(fed), ""
+        return detect(boxes, scores, self.arch.nms), "TensorFlow's boxes, chosen by the reference decoder: "
+
+    def _detections(self, name: str, got: Detections, reference: Detections, origin: str) -> None:
+        threshold = max(self.graph_nms.score_threshold, self.arch.nms.score_threshold)
         found = compare_detections(
-            got, reference, box_tolerance=self.bounds.box, score_tolerance=self.bounds.score,
-            max_total=self.arch.nms.max_total,
+            got.above(threshold), reference.above(threshold), box_tolerance=self.bounds.box,
+            score_tolerance=self.bounds.score, max_total=self.arch.nms.max_total, score_threshold=threshold,
         )  # fmt: skip
-        note = f"{len(reference)} in {name}"
-        if found.unpaired:
-            note = f"{name}: {'; '.join(found.unpaired[:3])}" + (
-                f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else ""
-            )
-        worst = max(found.box, found.score)
-        self._keep(Row("detections", "detections", (len(got), 6), float("inf") if found.unpaired else worst, worst,
+        shown = "; ".join(found.unpaired[:3])
+        more = f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else ""
+        note = f"{origin}{name}: {shown}{more}" if found.unpaired else f"{origin}{found.paired} in {name}"
+        worst = float("inf") if found.unpaired else max(found.box, found.score)
+        self._keep(Row("detections", "detections", (len(got), 6), worst, max(found.box, found.score),
                        max(self.bounds.box, self.bounds.score), False, not found.unpaired, note))  # fmt: skip
+
+
+def _changed_files(folder: ModelFolder) -> list[str]:
+    """Files of the folder that verify does not run, and that are no longer what convert wrote."""
+    files = folder.report.get("files", {})
+    run = {"deploy.prototxt", "deploy.caffemodel", "headless.prototxt"}
+    return [
+        name
+        for name, entry in files.items()
+        if name not in run and entry.get("sha256") != file_sha256(folder.path / name)
+    ]
 
 
 def _per_box(output: FloatArray, values: int) -> FloatArray:

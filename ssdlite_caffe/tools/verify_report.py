@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 
 from ssdlite_caffe.errors import ImageError
@@ -19,6 +18,8 @@ from ssdlite_caffe.tools.draw import draw_detections
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.opencv_runtime import import_opencv
 from ssdlite_caffe.tools.pictures import find_sources, read_picture
+from ssdlite_caffe.tools.terminal import table_console
+from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
 from ssdlite_caffe.tools.verify import Bounds, Picture, PictureResult, Row, VerifyReport, verify
 
 SHOWN_SCORE = 0.3
@@ -53,7 +54,10 @@ def verify_pictures(
             kept.append(result)
 
     pictures = _read(images, limit) if images else drawn_pictures(model.arch.input_size, limit)
-    bounds = None if tolerance is None else Bounds(box=tolerance, score=tolerance)
+    bounds = None
+    if tolerance is not None:
+        # Layers and logits come before the sigmoid and the boxes' small variances, which shrink their differences.
+        bounds = Bounds(layer=max(LAYER_RELATIVE, 10 * tolerance), box=tolerance, score=tolerance)
     progress("starting TensorFlow")
     report = verify(source, model, pictures, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
     if html is not None:
@@ -108,10 +112,9 @@ def worst_of_sections(rows: Sequence[Row]) -> list[Row]:
 
 def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
     """The table and the verdict, on stdout."""
-    console = Console()
     table = Table(title=f"TensorFlow and {report.runtime} on {len(report.names)} pictures")
     for heading in ("stage", "shape"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in ("largest difference", "relative", "bound"):
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -121,7 +124,7 @@ def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
         sizes = f"{row.absolute:.2e}", f"{row.relative:.1e}"
         mark, style = ("ok", None) if row.ok else ("DIFFERS", "bold red")
         table.add_row(row.stage, shape, *sizes, bound, mark, style=style)
-    console.print(table)
+    table_console().print(table)
     print(verdict(report))
 
 

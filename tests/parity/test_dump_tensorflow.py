@@ -18,14 +18,14 @@ from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.tensorflow_import import tensorflow
 from ssdlite_caffe.dump.units import find_units
-from ssdlite_caffe.errors import ModelError, RuntimeMissing
+from ssdlite_caffe.errors import MissingRuntimeError, ModelError
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.tensorflow
 
 try:
     tf = tensorflow("this test")
-except RuntimeMissing as missing:
+except MissingRuntimeError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 v1 = tf.compat.v1
 

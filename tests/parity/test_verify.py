@@ -18,7 +18,7 @@ from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.tools.remap import remap_folder
 from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
-from ssdlite_caffe.tools.verify_report import page, verdict, verify_pictures, worst_of_sections
+from ssdlite_caffe.tools.verify_report import page, print_report, verdict, verify_pictures, worst_of_sections
 from tests.scenes import draw_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("verify")]
@@ -182,6 +182,18 @@ def test_a_checkpoint_has_no_graph_itself(shapes: Path, from_checkpoint: Path, t
         shutil.copy(path, tmp_path)
     with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
         compared(tmp_path / "model.ckpt", from_checkpoint)
+
+
+def test_the_table_shows_whole_names(
+    example_model: Path, example_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = compared(example_model, example_folder)
+    print_report(report, all_layers=True)
+    shown = capsys.readouterr().out
+    assert all(f" {row.stage} " in shown for row in report.rows)
+    assert shown.endswith("equal within the bounds on 2 pictures\n")
+    print_report(report)
+    assert len(capsys.readouterr().out.splitlines()) < len(shown.splitlines()) / 2
 
 
 def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals, /dev and by
 
 
 def environment(**changes: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **changes}
+    """This process's, with stdout buffered, as it is by itself."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", **changes}
 
 
 def run(
@@ -207,7 +208,7 @@ def test_file_names_that_are_not_utf_8(example_model: Path, tmp_path: Path) -> N
     ):
         done = run(*arguments, **STRICT)
         assert (done.returncode, done.stderr) == (0, b""), arguments
-        assert done.stdout.decode("utf-8").count("udcf") >= (arguments[0] != "gen")
+        assert done.stdout.decode("utf-8").count("udcf") >= (arguments[0] not in ("gen", "lint"))
     found = json.loads(run("detect", folder, place + b"/p\xff.png", "--json", **STRICT).stdout)
     assert found["pictures"][0]["picture"] == os.fsdecode(place + b"/p\xff.png")
     assert {b"m\xff.pb", b"o\xff", b"w\xff", b"r\xff", b"d\xff", b"g\xff", b"\xfe"} < {
@@ -216,6 +217,20 @@ def test_file_names_that_are_not_utf_8(example_model: Path, tmp_path: Path) -> N
     refused = run("convert", model, "-o", folder, **STRICT)
     assert refused.returncode == 1
     assert refused.stderr.decode().startswith(f"ssdlite-caffe: {tmp_path}/o\\udcff exists already")
+
+
+@pytest.mark.opencv
+def test_file_names_at_which_opencv_would_crash(example_folder: Path, example_model: Path, tmp_path: Path) -> None:
+    place = os.fsencode(tmp_path)
+    shutil.copy(os.fsencode(example_model.parent / "shapes.png"), place + b"/picture.\xff")
+    (tmp_path / os.fsdecode(b"v\xff.mp4")).write_bytes(b"x")
+    inputs = [place + b"/picture.\xff", place + b"/v\xff.mp4"]
+    done = run("detect", example_folder, *inputs, "-o", tmp_path / "out", **STRICT)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        f"ssdlite-caffe: {tmp_path}/v\\udcff.mp4 is not a UTF-8 name, which OpenCV needs for videos; rename it"
+    ]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["picture.png"]
 
 
 def test_an_option_that_is_not_utf_8_cannot_go_into_a_prototxt(example_model: Path, tmp_path: Path) -> None:

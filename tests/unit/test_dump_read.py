@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.errors import ModelError, RuntimeMissing, SsdliteError, TensorError
+from ssdlite_caffe.errors import MissingRuntimeError, ModelError, SsdliteError, TensorError
 from tests.dump_graphs import GraphBuilder, mini_detector
 
 
@@ -139,7 +139,9 @@ def test_convolutions_inside_functions(tmp_path: Path) -> None:
 def test_folders_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         read_model(tmp_path / "gone.pb")
-    with pytest.raises(ModelError, match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb or checkpoint"):
+    with pytest.raises(
+        ModelError, match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb or checkpoint"
+    ):
         read_model(tmp_path)
     (tmp_path / "saved_model.pbtxt").write_text("x")
     with pytest.raises(ModelError, match="as text"):
@@ -196,7 +198,7 @@ def test_checkpoint_without_tensorflow_says_how_to_get_it(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     prefix = checkpoint_files(tmp_path, "model.ckpt.index", "model.ckpt.data-00000-of-00001")
     (tmp_path / "pipeline.config").write_text("model { ssd { num_classes: 3 } }")
-    with pytest.raises(RuntimeMissing, match=r"pip install 'ssdlite-caffe\[tensorflow\]'"):
+    with pytest.raises(MissingRuntimeError, match=r"pip install 'ssdlite-caffe\[tensorflow\]'"):
         read_model(prefix)
 
 

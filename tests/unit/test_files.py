@@ -218,9 +218,13 @@ class TestFolder:
     ) -> None:
         before = tree(old.parent)
         target = old if exists else old.parent / "made" / "other"
-        with pytest.raises(error), new_folder(target, marker=MARKER, force=True) as folder:
+
+        def fail(folder: Path) -> None:
             fill(folder, "new")
             raise error
+
+        with pytest.raises(error), new_folder(target, marker=MARKER, force=True) as folder:
+            fail(folder)
         assert tree(old.parent) == before
 
     def test_an_os_error_in_the_block_is_one_line(self, old: Path) -> None:
@@ -332,3 +336,16 @@ def test_a_mount_point_is_filled(small_disk: Path) -> None:
         with new_folder(small_disk, marker=MARKER, force=True) as folder:
             fill(folder, word)
     assert (small_disk / "deploy.prototxt").read_text() == "new deploy"
+
+
+def test_two_runs_cannot_replace_one_folder_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with new_folder(target, marker=MARKER) as folder:
+        (folder / MARKER).write_text("first")
+    with new_folder(target, marker=MARKER, force=True) as folder:
+        (folder / MARKER).write_text("second")
+        second = new_folder(target, marker=MARKER, force=True)
+        with pytest.raises(OutputError, match="another run is writing"):
+            second.__enter__()
+    assert (target / MARKER).read_text() == "second"
+    assert [entry.name for entry in target.iterdir()] == [MARKER]

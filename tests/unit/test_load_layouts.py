@@ -126,9 +126,7 @@ def test_a_bias_before_a_norm_moves_into_the_mean(seed: int, c: int) -> None:
     assert np.max(np.abs(difference) / (np.abs(fold.affine_of(norm).scale) + 1)) < 1e-6
 
 
-box_sizes = st.lists(
-    st.tuples(st.floats(0.02, 1.5), st.floats(0.02, 1.5)), min_size=1, max_size=7
-)
+box_sizes = st.lists(st.tuples(st.floats(0.02, 1.5), st.floats(0.02, 1.5)), min_size=1, max_size=7)
 
 
 @settings(max_examples=60)

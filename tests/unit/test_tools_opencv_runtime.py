@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.errors import PrototxtError, RuntimeMissing
+from ssdlite_caffe.errors import MissingRuntimeError, PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
 
@@ -110,7 +110,7 @@ def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(RuntimeMissing, match=r'needs OpenCV .*pip install "opencv-python-headless>=4.8,<5"'):
+    with pytest.raises(MissingRuntimeError, match=r'needs OpenCV .*pip install "opencv-python-headless>=4.8,<5"'):
         import_opencv()
 
 
@@ -118,7 +118,7 @@ def test_opencv_5_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = import_opencv()
     monkeypatch.delattr(cv2.dnn, "readNetFromCaffe")
     monkeypatch.setattr(cv2, "__version__", "5.0.0")
-    with pytest.raises(RuntimeMissing, match=r"OpenCV 5\.0\.0 cannot read Caffe nets"):
+    with pytest.raises(MissingRuntimeError, match=r"OpenCV 5\.0\.0 cannot read Caffe nets"):
         import_opencv()
 
 
