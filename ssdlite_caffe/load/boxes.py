@@ -46,7 +46,7 @@ def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
 
     Every pairing is exact once the ratios are folded into the predictor; the nearest keeps the ratios at 1 for the
     boxes that are the same. Of equally near pairs the first in order is taken; distances are compared in thousandths,
-    so that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair the same way.
+    so that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair alike.
 
     Args:
         tf_sizes: of TensorFlow's boxes.

@@ -57,9 +57,11 @@ def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path)
     data = json.loads(json.dumps(report.to_dict()))
     assert data["ok"] is True
     assert data["first_failure"] is None
-    assert [row["stage"] for row in data["rows"]][:2] == ["Conv", "conv/depthwise"]
+    stages = [row["stage"] for row in data["rows"]]
+    assert stages[:3] == ["input", "Conv", "conv/depthwise"]
+    assert stages[-5:] == ["headless", "boxes", "scores", "detections", "other files"]
     sections = worst_of_sections(report.rows)
-    assert [row.stage for row in sections[-3:]] == ["boxes", "scores", "detections"]
+    assert [row.stage for row in sections[-5:]] == stages[-5:]
     assert len(sections) < len(report.rows) / 2
 
 
@@ -83,7 +85,8 @@ def test_one_flipped_weight_is_found_at_its_layer(example_model: Path, copy: Pat
     assert verdict(report).startswith(f"the first stage beyond its bound is {stage}, ")
     before = [row.ok for row in report.rows[: report.rows.index(failure)]]
     assert all(before)
-    assert worst_of_sections(report.rows)[-1].stage == "detections"
+    shown = next(row for row in worst_of_sections(report.rows) if not row.ok)
+    assert shown.stage == stage
 
 
 def test_a_nan_is_found(example_model: Path, copy: Path) -> None:
@@ -124,9 +127,24 @@ def test_an_overridden_threshold_is_still_compared(example_model: Path, tmp_path
     convert(example_model, tmp_path / "out", ConvertOptions(score_threshold=0.2))
     report = compared(example_model, tmp_path / "out")
     assert report.first_failure is None
-    detections = report.rows[-1]
-    assert detections.stage == "detections"
+    detections = next(row for row in report.rows if row.stage == "detections")
     assert 0 < detections.shape[0] < 60
+
+
+@pytest.mark.parametrize("name", ["headless.prototxt", "train.caffemodel", "labelmap.prototxt"])
+def test_files_that_are_not_run_are_looked_at(example_model: Path, copy: Path, name: str) -> None:
+    """The headless net is run; the others must be what convert wrote."""
+    data = (copy / name).read_bytes()
+    if name == "headless.prototxt":
+        data = data.replace(b"min_size: 112.0", b"min_size: 113.0", 1)
+        assert data != (copy / name).read_bytes()
+    else:
+        data += b"\n"
+    (copy / name).write_bytes(data)
+    failure = compared(example_model, copy).first_failure
+    assert failure is not None
+    assert failure.stage == ("headless" if name == "headless.prototxt" else "other files")
+    assert failure.stage == "headless" or failure.note == f"changed since conversion: {name}"
 
 
 def test_bounds_can_be_set(example_model: Path, example_folder: Path) -> None:
