@@ -3,7 +3,9 @@
 This is the peer of `convert_speed.py`. The earlier scripts' second half, which loads the .npy files into a net with
 pycaffe and saves it, is left out, and so is finding out what the net is.
 
-    python earlier_way.py GRAPH FOLDER
+    python earlier_way.py GRAPH FOLDER [--at-once]
+
+The scripts called the session for each constant; with --at-once it is called for all of them together.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 WEIGHTS = ("weights", "depthwise_weights", "biases", "beta", "gamma", "moving_mean", "moving_variance")
 
 
-def main(graph: Path, folder: Path) -> None:
+def main(graph: Path, folder: Path, *, at_once: bool) -> None:
     import numpy as np
     import tensorflow as tf
 
@@ -23,13 +25,16 @@ def main(graph: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     with tf.Graph().as_default() as imported, tf.compat.v1.Session() as session:
         tf.graph_util.import_graph_def(definition, name="")
-        count = 0
-        for operation in imported.get_operations():
-            if operation.type == "Const" and operation.name.rpartition("/")[2] in WEIGHTS:
-                np.save(folder / f"{operation.name.replace('/', '_')}.npy", session.run(operation.outputs[0]))
-                count += 1
-    print(f"{count} tensors in {folder}")
+        tensors = [
+            operation.outputs[0]
+            for operation in imported.get_operations()
+            if operation.type == "Const" and operation.name.rpartition("/")[2] in WEIGHTS
+        ]
+        values = session.run(tensors) if at_once else map(session.run, tensors)
+        for tensor, value in zip(tensors, values, strict=True):
+            np.save(folder / f"{tensor.op.name.replace('/', '_')}.npy", value)
+    print(f"{len(tensors)} tensors in {folder}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), at_once="--at-once" in sys.argv[3:])

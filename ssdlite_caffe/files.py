@@ -151,23 +151,29 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Hold a lock on the folder above `target`, so that two runs cannot exchange the same folder at once.
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that exists, so that two runs cannot exchange what is in it at once.
+
+    One that does not exist yet needs none: of two runs that make it, the second cannot rename its own into place.
 
     Raises:
         OutputError: another run is writing there.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has no advisory locks on folders; there the second rename fails instead
+    except ImportError:  # Windows has no advisory locks on folders
         yield
         return
-    handle = os.open(target if target.is_dir() else target.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not folder.is_dir():
         yield
-    except BlockingIOError as error:
-        raise OutputError(f"another run is writing {target}; wait for it, or give another name") from error
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another run is writing {folder}; wait for it, or give another name") from error
+        yield
     finally:
         os.close(handle)
 

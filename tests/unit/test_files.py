@@ -349,3 +349,23 @@ def test_two_runs_cannot_replace_one_folder_at_once(tmp_path: Path) -> None:
             second.__enter__()
     assert (target / MARKER).read_text() == "second"
     assert [entry.name for entry in target.iterdir()] == [MARKER]
+
+
+def test_two_runs_may_make_two_folders_side_by_side(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "a", marker=MARKER) as a, new_folder(tmp_path / "b", marker=MARKER) as b:
+        fill(a, "first")
+        fill(b, "second")
+    assert (tmp_path / "a" / "deploy.prototxt").read_text() == "first deploy"
+    assert (tmp_path / "b" / "deploy.prototxt").read_text() == "second deploy"
+
+
+def test_of_two_runs_that_make_one_folder_the_second_fails(tmp_path: Path) -> None:
+    def make(word: str, meanwhile: Callable[[], None]) -> None:
+        with new_folder(tmp_path / "out", marker=MARKER) as folder:
+            fill(folder, word)
+            meanwhile()
+
+    with pytest.raises(OutputError, match=r"cannot write .*/out: Directory not empty"):
+        make("slow", lambda: make("quick", lambda: None))
+    assert (tmp_path / "out" / "deploy.prototxt").read_text() == "quick deploy"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
