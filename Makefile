@@ -6,7 +6,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check format protos clean
+.PHONY: help demo test test-oracle test-fast check format protos clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -34,13 +34,17 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
 	@echo "==> look at demo/pictures/shapes.png"
 
-test: $(VENV)/.dev  ## lint, type-check and run every test
+test: $(VENV)/.dev  ## lint, type-check and run the tests
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not oracle"
+
+test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API builds on the spot (10 minutes)
+	@echo "==> building models with the Object Detection API and comparing with them"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m oracle
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle"
 
 check: $(VENV)/.dev  ## ruff and mypy
 	@echo "==> ruff and mypy"

@@ -20,6 +20,7 @@ import common
 import numpy as np
 
 from ssdlite_caffe.errors import SsdliteError
+from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.decode import decode_boxes, split_priors
 from ssdlite_caffe.tools.model_folder import ModelFolder
@@ -28,7 +29,7 @@ from ssdlite_caffe.tools.pictures import read_picture
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from ssdlite_caffe.tools.tolerances import LAYER_ABSOLUTE
-from ssdlite_caffe.tools.verify import Picture, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import Picture, PictureResult, Row, VerifyReport, verify
 from ssdlite_caffe.tools.verify_report import drawn_pictures
 
 SHAPES = ("shapes_v3_small_3", "examples")
@@ -52,7 +53,9 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
         convert(graph, out, ConvertOptions())
         folder = ModelFolder.open(out)
         taken = list(pictures(name, data, folder.arch.input_size, count))
-        found = _maxima(verify(graph, folder, taken))
+        results: list[PictureResult] = []
+        found = _maxima(verify(graph, folder, taken, keep=results.append))
+        found["detections"] = _detections(results, folder.arch.nms.max_total)
         if float64:
             found["float64"] = in_float64(graph, folder, taken)
     return found
@@ -95,8 +98,24 @@ def _maxima(report: VerifyReport) -> dict[str, Any]:
     return {
         "pictures": len(report.names),
         "layer": {"name": layer.stage, "relative": layer.relative, "absolute": layer.absolute},
-        **{stage: rows[stage].absolute for stage in ("boxes", "scores", "detections")},
+        "boxes": rows["boxes"].absolute,
+        "scores": rows["scores"].absolute,
         "first_failure": report.first_failure.stage if report.first_failure else None,
+    }
+
+
+def _detections(results: Iterable[PictureResult], max_total: int) -> dict[str, Any]:
+    """The detections of both sides, paired where class, box and score agree within 0.001."""
+    pairs = [
+        compare_detections(
+            result.caffe, result.tensorflow, box_tolerance=1e-3, score_tolerance=1e-3, max_total=max_total
+        )
+        for result in results
+    ]
+    return {
+        "paired": sum(pair.paired for pair in pairs),
+        "unpaired": sum(len(pair.unpaired) for pair in pairs),
+        "largest": max(max(pair.box, pair.score) for pair in pairs),
     }
 
 
@@ -124,13 +143,17 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
     rows = []
     for name, found in result["models"].items():
         if "error" in found:
-            rows.append([name, "", found["error"], "", "", "", ""])
+            rows.append([name, "", found["error"], *[""] * 5])
             continue
         layer = found["layer"]
-        stages = [f"{found[stage]:.1e}" for stage in ("boxes", "scores", "detections")]
+        pairs = found["detections"]
+        stages = [f"{found['boxes']:.1e}", f"{found['scores']:.1e}", f"{pairs['largest']:.1e}"]
+        stages.append(f"{pairs['paired']}, {pairs['unpaired']}")
         verdict = f"beyond its bound: {found['first_failure']}" if found["first_failure"] else "within"
         rows.append([name, str(found["pictures"]), f"{layer['relative']:.1e} ({layer['name']})", *stages, verdict])
-    yield common.table(["model", "pictures", "worst layer, relative", "boxes", "scores", "detections", "verify"], rows)
+    yield common.table(
+        ["model", "pictures", "worst layer, relative", "boxes", "scores", "detections", "paired, not", "verify"], rows
+    )
     doubles = {name: found["float64"] for name, found in result["models"].items() if "float64" in found}
     if doubles:
         yield "\nboxes and scores, where float64 is taken for the truth\n"
