@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,15 +191,15 @@ class TestDetect:
 
 
 def test_verify_refuses_before_tensorflow_starts(
-    refused: Command, example_model: Path, example_folder: Path, tmp_path: Path
+    refused: Command, example_model: Path, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert "does not exist" in refused("verify", example_model, tmp_path / "none").err
-    other = graph_with_nan(
-        example_model, tmp_path / "other.pb", {"BoxPredictor_2/ClassPredictor/weights": 0.25}
-    )  # another model, with a finite value
+    other = graph_with_nan(example_model, tmp_path / "other.pb", {"BoxPredictor_2/ClassPredictor/weights": 0.25})
     assert "was converted from another model" in refused("verify", other, example_folder).err
     (tmp_path / "page.html").write_text("old")
     assert "exists already" in refused("verify", example_model, example_folder, "--html", tmp_path / "page.html").err
+    assert "this needs TensorFlow" in refused("verify", example_model, example_folder).err
 
 
 class TestJson:

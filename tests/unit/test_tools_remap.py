@@ -156,8 +156,11 @@ def test_all_classes_in_order_change_nothing(converted: Path, tmp_path: Path) ->
     mapping.write_text('{"circle": "circle", "square": "square", "triangle": "triangle"}')
     remap_folder(converted, mapping, tmp_path / "out")
     for file in converted.iterdir():
-        if file.name != "report.json":
-            assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes(), file.name
+        other = tmp_path / "out" / file.name
+        if file.suffix == ".caffemodel":
+            assert read_caffemodel(other) == read_caffemodel(file), file.name
+        elif file.name != "report.json":
+            assert other.read_bytes() == file.read_bytes(), file.name
 
 
 def test_two_mappings_after_each_other_are_one(converted: Path, remapped: Path, tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_opencv_gives_the_kept_classes_their_old_scores(converted: Path, remappe
     old, new = outputs
     np.testing.assert_array_equal(new["mbox_loc"], old["mbox_loc"])
     kept = old["mbox_conf"].reshape(-1, 4)[:, list(ROWS)]
-    assert kept.std() > 1
+    assert kept.std() > 0.5, "logits that hardly differ would prove little"
     np.testing.assert_array_equal(new["mbox_conf"].reshape(-1, 3), kept)
 
 
