@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
 
 
-def test_every_stage_is_within_its_bound(case: Case, record_property: pytest.RecordProperty) -> None:
+def test_every_stage_is_within_its_bound(case: Case, record_property: Callable[[str, object], None]) -> None:
     rows = case.report.rows
     layers = [row for row in rows if row.relative_bound]
     assert len(layers) == len(case.net.convolutions) - len(case.net.feature_maps)  # of the predictors, the logits alone

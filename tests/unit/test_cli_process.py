@@ -84,10 +84,11 @@ def test_modules_of_their_own(module: str) -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from ssdlite_caffe import cli
 from ssdlite_caffe.tools import convert
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 write = convert.write_filled
 
 def slow(*args, **kwargs):

@@ -1,0 +1,152 @@
+"""Predictors of nets that were edited, or made for other classes and sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.model import DumpedModel, FloatArray
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
+from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.text import parse_net
+from tests.filling import FOLD, KEEP, arch_of, filled, layer_of, model, net_of, problems
+from tests.models import with_settings, with_tensors
+
+
+def reverse_ratios(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.aspect_ratio[:] = list(param.aspect_ratio)[::-1]
+
+
+def spell_out_flip(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.aspect_ratio[:] = [r for ratio in param.aspect_ratio for r in (1 / ratio, ratio)]
+    param.flip = False
+
+
+def resize(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.min_size[:] = [size * 1.37 for size in param.min_size]
+    param.max_size[:] = [size * 1.61 for size in param.max_size]
+
+
+def vary(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.variance[:] = [0.05, 0.3, 0.15, 0.25]
+
+
+def vary_all(param: caffe_pb2.PriorBoxParameter) -> None:
+    param.variance[:] = [0.125]
+
+
+def leave_out_variance(param: caffe_pb2.PriorBoxParameter) -> None:
+    """Caffe then takes 0.1 for all four."""
+    del param.variance[:]
+
+
+def leave(param: caffe_pb2.PriorBoxParameter) -> None:
+    """Nothing changed."""
+
+
+@pytest.mark.parametrize("change", [leave, reverse_ratios, spell_out_flip, resize, vary, vary_all, leave_out_variance])
+@pytest.mark.parametrize("scales", [(10.0, 10.0, 5.0, 5.0), (4.0, 8.0, 3.0, 2.0)])
+def test_edited_prior_boxes_give_the_same_detections(
+    change: Callable[[caffe_pb2.PriorBoxParameter], None], scales: tuple[float, float, float, float]
+) -> None:
+    """Decoded on both sides from the same features: each of Caffe's boxes is one of TensorFlow's, with its logits."""
+    arch, random = arch_of(), np.random.default_rng(3)
+    net = net_of(arch)
+    maps = build(arch).feature_maps
+    for feature_map in maps:
+        change(layer_of(net, f"{feature_map.blob}_mbox_priorbox").prior_box_param)
+    given = with_settings(model(), box_coder_scales=scales, logit_scale=0.5)
+    blobs = filled(net, given).blobs
+    moved = 0
+    for feature_map in maps:
+        features = random.normal(size=feature_map.loc[-1].in_channels)
+        tf_boxes = decode(tf_codes(given, feature_map.index, features), feature_map.tf_boxes, 1 / np.asarray(scales))
+        tf_logits = tf_outputs(given, feature_map.index, "ClassPredictor", features).reshape(-1, 4) * 0.5
+        prior = prior_of(layer_of(net, f"{feature_map.blob}_mbox_priorbox").prior_box_param)
+        codes = outputs(blobs[f"{feature_map.blob}_mbox_loc"], features).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        variances = np.asarray(prior.variances)[[1, 0, 3, 2]]
+        boxes = decode(codes, cell_sizes(prior, arch.input_size), variances)
+        logits = outputs(blobs[f"{feature_map.blob}_mbox_conf"], features).reshape(-1, 4)
+        order = [int(np.abs(tf_logits - row).max(axis=1).argmin()) for row in logits]
+        assert sorted(order) == list(range(len(tf_boxes)))
+        moved += order != sorted(order)
+        np.testing.assert_allclose(logits, tf_logits[order], atol=2e-6)
+        np.testing.assert_allclose(boxes, tf_boxes[order], rtol=2e-6, atol=2e-6)
+    assert moved >= 5, "the orders differ, and a net that took TensorFlow's would be wrong"
+
+
+def outputs(blobs: tuple[FloatArray, ...], features: np.ndarray) -> np.ndarray:
+    return blobs[0][:, :, 0, 0].astype(np.float64) @ features + blobs[1]
+
+
+def tf_outputs(given: DumpedModel, index: int, kind: str, features: np.ndarray) -> np.ndarray:
+    kernel, bias = (given.tensors[f"BoxPredictor_{index}/{kind}/{part}"] for part in ("weights", "biases"))
+    return features @ kernel[0, 0].astype(np.float64) + bias
+
+
+def tf_codes(given: DumpedModel, index: int, features: np.ndarray) -> np.ndarray:
+    return tf_outputs(given, index, "BoxEncodingPredictor", features).reshape(-1, 4)
+
+
+def decode(codes: np.ndarray, sizes: Any, variances: np.ndarray) -> np.ndarray:
+    """(y, x) of the centre from the cell's, and (h, w), of codes (y, x, h, w)."""
+    sizes = np.asarray(sizes)
+    return np.concatenate([codes[:, :2] * variances[:2] * sizes, np.exp(codes[:, 2:] * variances[2:]) * sizes], axis=1)
+
+
+def prior_of(param: caffe_pb2.PriorBoxParameter) -> PriorBoxDesc:
+    """What Caffe's PriorBox reads from its parameters."""
+    variances = list(param.variance) or [0.1]
+    x, y, w, h = variances * 4 if len(variances) == 1 else variances
+    return PriorBoxDesc(
+        tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip, (x, y, w, h)
+    )
+
+
+class TestFinetune:
+    def test_class_predictors_of_another_count_are_left(self) -> None:
+        other = dataclasses.replace(arch_of(), num_classes=9)
+        for spelling, stage in itertools.product((KEEP, FOLD), ("train", "deploy")):
+            net = net_of(other, spelling, stage)  # type: ignore[arg-type]
+            found = filled(net, finetune=True)
+            predictors = [m.conf[-1].name for m in build(other).feature_maps]
+            assert list(found.left) == predictors
+            assert found.left["Conv_1_mbox_conf"] == "54 outputs in the net, 24 in the model"
+            usual = filled(net_of(arch_of(), spelling, stage)).blobs  # type: ignore[arg-type]
+            assert found.blobs.keys() == usual.keys() - set(predictors)
+            for name, blobs in found.blobs.items():
+                for blob, expected in zip(blobs, usual[name], strict=True):
+                    np.testing.assert_array_equal(blob, expected)
+
+    def test_without_finetune_each_is_a_problem(self) -> None:
+        found = problems(net_of(dataclasses.replace(arch_of(), num_classes=9)))
+        assert len(found) == 6
+        assert "layer 'Conv_1_mbox_conf' has 54 outputs in 1 groups, the model has 24 in 1" in found
+
+    def test_the_same_count_leaves_nothing(self) -> None:
+        assert filled(net_of(arch_of()), finetune=True).left == {}
+
+    def test_other_problems_are_still_problems(self) -> None:
+        net = net_of(dataclasses.replace(arch_of(), num_classes=9))
+        changed = with_tensors(model(), {"FeatureExtractor/MobilenetV2/Conv_1/weights": None})
+        assert len(problems(net, changed, finetune=True)) == 1
+
+    def test_another_input_size(self) -> None:
+        """Boxes keep their share of the picture, so the weights are those of a net that was made for the size."""
+        larger = dataclasses.replace(arch_of(), input_size=(225, 285))
+        net = parse_net(render(build(larger), FOLD, "headless"))
+        assert problems(net) == [
+            "the net reads pictures of 225x285, the model of 150x190; --finetune takes the weights over to another size"
+        ]
+        found, usual = filled(net, finetune=True), filled(net_of(arch_of()))
+        for name in ("Conv_1_mbox_loc", "layer_19_2_5_mbox_loc"):
+            np.testing.assert_allclose(found.blobs[name][0], usual.blobs[name][0], rtol=1e-5)
+            np.testing.assert_allclose(found.blobs[name][1], usual.blobs[name][1], atol=1e-4)
