@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, is_saved_model, parse_graph_def, read_bytes, sha256
+from ssdlite_caffe.dump.frozen import graph_of, is_saved_model, parse_graph_def, read_bytes
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.files import Sha256
 
 MANIFEST = "manifest.json"
 FROZEN = "frozen_inference_graph.pb"
@@ -76,8 +77,9 @@ def _read_file(path: Path) -> DumpedModel:
         if path.name != "saved_model.pb":
             raise ModelError(f"{path} is the graph of a SavedModel; give the folder that it is saved_model.pb of")
         return read_saved_model(path.parent)
+    digest = Sha256([data])
     graph = graph_of(parse_graph_def(data, path), path)
-    digest = sha256(data)
-    del data
+    sha256 = digest.hexdigest()
+    del data, digest  # as large as the weights
     units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped)
+    return DumpedModel(str(path), "frozen graph", sha256, units.tensors, units.units, settings, skipped)
