@@ -26,6 +26,10 @@ FAMILIES: tuple[Family, ...] = (
 )  # fmt: skip
 
 
+MAX_CLASSES = 1_000_000
+"""Far above any data set, and six predictors of a cell still fit Caffe's int."""
+
+
 @dataclass(frozen=True)
 class CellBoxes:
     """The default boxes of one feature map, the same in each of its cells, centred in the cell.
@@ -107,6 +111,8 @@ class ArchSpec:
             raise ArchError(
                 f"a class count of {self.num_classes} is too small: it counts background, so the least is {least}"
             )
+        if self.num_classes > MAX_CLASSES:
+            raise ArchError(f"a class count of {self.num_classes} is too large: the most is {MAX_CLASSES}")
         if min(self.input_size) < 1 or max(self.input_size) > 8192:
             raise ArchError(f"an input of {self.input_size[0]}x{self.input_size[1]} pixels is outside 1..8192")
         if not (math.isfinite(self.width_multiplier) and 0 < self.width_multiplier <= 16):

@@ -253,6 +253,7 @@ def gen(
         typer.Option(
             "--batch-size",
             min=0,
+            max=65536,
             help="Pictures a step.",
             show_default="train 24, test 8",
             rich_help_panel=_FILES,

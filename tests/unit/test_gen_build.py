@@ -169,15 +169,17 @@ def test_unknown_family() -> None:
     [
         ({"boxes": ()}, "0 feature maps"),
         ({"input_size": (300, 20)}, "too small"),
+        ({"num_classes": 1}, "a class count of 1 is too small"),
+        ({"num_classes": 99999999999}, "a class count of 99999999999 is too large"),
         ({"head_kernel": 1}, "predictor kernel"),
         ({"head_kernel": 0, "head": "ssd"}, "predictor kernel"),
         ({"classifier": True}, "no default boxes"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict[str, object], message: str) -> None:
-    arch: ArchSpec = dataclasses.replace(default_arch("v2", 3), **change)  # type: ignore[arg-type]
+    arch = default_arch("v2", 3)
     with pytest.raises(ArchError, match=message):
-        build(arch)
+        build(dataclasses.replace(arch, **change))  # type: ignore[arg-type]
 
 
 def test_v3_classifiers_are_square() -> None:

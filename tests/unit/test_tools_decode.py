@@ -147,6 +147,20 @@ def test_a_box_outside_the_picture_is_dropped_but_does_not_take_a_place() -> Non
     assert detect(boxes, scores, Nms(max_total=1), clip=False).boxes.tolist() == [[1.100000023841858, 0, 1.5, 1]]
 
 
+def test_a_score_of_exactly_the_threshold_is_not_detected() -> None:
+    boxes = np.array([[0, 0, 0.4, 1], [0.5, 0, 1, 1]], F)
+    scores = np.array([[0, 0.3], [0, np.nextafter(F(0.3), F(1))]], F)
+    found = detect(boxes, scores, Nms(score_threshold=0.3))
+    assert found.boxes.tolist() == [[0.5, 0, 1, 1]]
+
+
+def test_inverted_boxes_neither_suppress_nor_are_suppressed() -> None:
+    boxes = np.array([[0.6, 0.1, 0.2, 0.9], [0.2, 0.1, 0.6, 0.9]], F)
+    scores = np.array([[0, 0.9], [0, 0.8]], F)
+    found = detect(boxes, scores, Nms(), clip=False)
+    assert found.scores.tolist() == [F(0.9), F(0.8)]
+
+
 def test_nan_scores_are_never_detected() -> None:
     boxes = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], F)
     found = detect(boxes, np.array([[0, math.nan], [0, 0.5]], F), Nms())
