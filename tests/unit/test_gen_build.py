@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Family
+from ssdlite_caffe.gen_model.arch import FAMILIES, Family
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc
