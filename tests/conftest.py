@@ -61,3 +61,14 @@ def example_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("example") / "out"
     convert(example_model, folder, ConvertOptions())
     return folder
+
+
+@pytest.fixture(scope="session")
+def caffe_prefix() -> Path:
+    """The built Caffe: the folder named by SSDLITE_CAFFE_PREFIX, or the one that `ssdlite-caffe caffe build` writes."""
+    from ssdlite_caffe.tools.caffe_prefix import find_prefix
+
+    prefix = find_prefix()
+    if prefix is None:
+        pytest.skip("no Caffe is built: run `make caffe`")
+    return prefix
