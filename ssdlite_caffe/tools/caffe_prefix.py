@@ -1,7 +1,7 @@
 """Where the Caffe is that `ssdlite-caffe caffe build` built.
 
-A prefix holds `bin/caffe`, `bin/caffe_layer_tests`, `lib/libcaffe.so`, the package `python/caffe` (pycaffe) and the stamp
-of its build; it may be moved.
+A prefix holds `bin/caffe`, `bin/caffe_layer_tests`, `lib/libcaffe.so`, the package `python/caffe` (pycaffe) and the
+stamp of its build; it may be moved.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def extension_module(prefix: Path) -> Path:
     if not path.is_file():
         others = sorted(other.name for other in path.parent.glob("_caffe*.so"))
         raise MissingRuntimeError(
-            f"{path.parent} holds {others[0] if others else 'no _caffe module'}, not {path.name}: pycaffe was built for "
-            "another Python; build it for this one with: ssdlite-caffe caffe build"
+            f"{path.parent} holds {others[0] if others else 'no _caffe module'}, not {path.name}: pycaffe was built "
+            "for another Python; build it for this one with: ssdlite-caffe caffe build"
         )
     return path
