@@ -172,7 +172,7 @@ def prior_box_for(
 
     Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' spelling: min_size,
     max_size where there are two squares, each r, flip. Other sets get one min_size and a ratio for each further box.
-    Only one min_size is used because OpenCV's importer reads no second one.
+    Only one min_size is used because OpenCV's importer reads no second one. Sizes are whole pixels (see `_whole`).
 
     Raises:
         ArchError: no boxes, or one without size.
@@ -205,8 +205,8 @@ def _paired(shapes: list[tuple[float, float]], variances: tuple[float, float, fl
     ratios = [_round(ratio) for ratio in wide]
     if any(_near(a, b) for i, a in enumerate(ratios) for b in ratios[:i]):
         return None
-    least = _round(scale)
-    most = tuple(_round(larger * larger / scale) for larger in sorted(squares)[1:])
+    least = _whole(scale)
+    most = tuple(_whole(larger * larger / least) for larger in sorted(squares)[1:])
     if any(size <= least for size in most):
         return None
     return PriorBoxDesc((least,), most, tuple(ratios), True, variances)
@@ -222,7 +222,15 @@ def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, 
         while any(abs(spelled - taken) < _APART for taken in (1.0, *ratios)):
             spelled = _round(spelled + 2 * _APART)
         ratios.append(spelled)
-    return PriorBoxDesc((_round(scale),), (), tuple(ratios), False, variances)
+    return PriorBoxDesc((_whole(scale),), (), tuple(ratios), False, variances)
+
+
+def _whole(value: float) -> float:
+    """The nearest size that Caffe does not cut: its PriorBox keeps min_size and max_size as integers, OpenCV as floats.
+
+    Source: prior_box_layer.cpp of the SSD branch, Forward_cpu.
+    """
+    return float(max(1, round(value)))
 
 
 def _round(value: float) -> float:

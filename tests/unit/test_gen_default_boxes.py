@@ -114,6 +114,7 @@ def test_as_many_priors_as_boxes(size: tuple[int, int], boxes: list[tuple[float,
     ratios = [1.0, *prior.aspect_ratios]
     assert all(abs(a - b) > 1e-5 for i, a in enumerate(ratios) for b in ratios[:i])
     assert all(most > prior.min_sizes[0] for most in prior.max_sizes)
+    assert all(pixels >= 1 and pixels == int(pixels) for pixels in prior.min_sizes + prior.max_sizes)
 
 
 def test_a_smaller_second_square_is_no_max_size() -> None:

@@ -147,6 +147,14 @@ class TestFinetune:
             "the net reads pictures of 225x285, the model of 150x190; --finetune takes the weights over to another size"
         ]
         found, usual = filled(net, finetune=True), filled(net_of(arch_of()))
-        for name in ("Conv_1_mbox_loc", "layer_19_2_5_mbox_loc"):
-            np.testing.assert_allclose(found.blobs[name][0], usual.blobs[name][0], rtol=1e-5)
-            np.testing.assert_allclose(found.blobs[name][1], usual.blobs[name][1], atol=1e-4)
+        for number, name in ((1, "Conv_1_mbox_loc"), (5, "layer_19_2_5_mbox_loc")):
+            # A code of x means its share of the default box's width, whose whole pixels are not quite the same share.
+            sizes = [
+                np.asarray(cell_sizes(build(a).feature_maps[number].prior, a.input_size)) for a in (larger, arch_of())
+            ]
+            (weights, bias), (usual_weights, usual_bias) = found.blobs[name], usual.blobs[name]
+            shares = [np.concatenate([s[:, ::-1], np.ones_like(s)], axis=1).reshape(-1, 1, 1, 1) for s in sizes]
+            np.testing.assert_allclose(weights * shares[0], usual_weights * shares[1], rtol=1e-5)
+            growth = [np.concatenate([np.zeros_like(s), np.log(s[:, ::-1]) / 0.2], axis=1).reshape(-1) for s in sizes]
+            factors = [share.reshape(-1) for share in shares]
+            np.testing.assert_allclose(bias * factors[0] + growth[0], usual_bias * factors[1] + growth[1], atol=1e-4)
