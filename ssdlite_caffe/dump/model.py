@@ -35,6 +35,7 @@ class ConvUnit:
         gate_scale: the constant of a hard_sigmoid gate, else None.
         output: the graph's tensor after the activation (`FeatureExtractor/MobilenetV2/Conv/Relu6`), NHWC; None from a
             checkpoint.
+        input: what it reads, as an expression over the scopes before it (see `wiring`); None from a checkpoint.
     """
 
     scope: str
@@ -47,6 +48,7 @@ class ConvUnit:
     activation: Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"] | None = None
     gate_scale: float | None = None
     output: str | None = None
+    input: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Settings:
         extra_activation: from pipeline.config alone: what follows the extra layers and the heads' depthwise part.
         explicit_padding: from pipeline.config alone: use_explicit_padding.
         clip_first: boxes are clipped to the image before suppression, not after.
+        box_order, class_order: the scopes whose box codes and class logits are joined, in order; None where the graph
+            does not show it.
         unsupported: each thing that the detector does and a Caffe net does not, as a phrase ("soft NMS (sigma 0.5)").
     """
 
@@ -112,6 +116,8 @@ class Settings:
     anchors: AnchorGenerator | None = None
     extra_activation: Literal["relu6", "relu", "none"] | None = None
     explicit_padding: bool | None = None
+    box_order: tuple[str, ...] | None = None
+    class_order: tuple[str, ...] | None = None
     unsupported: tuple[str, ...] = ()
 
 

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.boxes import default_boxes, find_decoder
+from ssdlite_caffe.dump.boxes import Decoder, default_boxes, find_decoder
 from ssdlite_caffe.dump.evaluate import Evaluator
+from ssdlite_caffe.dump.graph import Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
@@ -16,6 +17,7 @@ from ssdlite_caffe.dump.scores import cuts_background, find_conversion
 from ssdlite_caffe.dump.shapes import FeatureMaps
 from ssdlite_caffe.dump.tflite_op import TFLITE_OP, apply_tflite_op
 from ssdlite_caffe.dump.units import Units
+from ssdlite_caffe.dump.wiring import join_order
 from ssdlite_caffe.errors import ModelError
 
 _PREDICTOR = re.compile(r"^BoxPredictor_(\d+)/(BoxEncodingPredictor|ClassPredictor)$")
@@ -77,8 +79,12 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     settings = _with_scores(constants, units, settings)
     tflite = next((node for node in graph if node.op == TFLITE_OP), None)
     if tflite is not None:
-        return apply_tflite_op(constants, tflite, settings)
-    return _with_suppression(constants, _with_boxes(constants, read, settings))
+        codes = tflite.inputs[0] if tflite.inputs else None
+        return apply_tflite_op(constants, tflite, _with_box_order(constants, units, settings, codes))
+    decoder = find_decoder(constants)
+    codes = decoder.codes.inputs[-1 if decoder.codes.op == "Split" else 0] if decoder else None
+    settings = _with_box_order(constants, units, settings, codes)
+    return _with_suppression(constants, _with_boxes(constants, read, decoder, settings))
 
 
 def _with_scores(constants: Constants, units: Units, settings: Settings) -> Settings:
@@ -92,12 +98,24 @@ def _with_scores(constants: Constants, units: Units, settings: Settings) -> Sett
     if suppresses and not cuts_background(constants, conversion.scores):
         notes = (*notes, "a class predictor without a background column")
     return dataclasses.replace(
-        settings, score_converter=conversion.converter, logit_scale=conversion.logit_scale, unsupported=notes
+        settings,
+        score_converter=conversion.converter,
+        logit_scale=conversion.logit_scale,
+        class_order=join_order(constants, _scopes(units), constants.graph[conversion.scores].inputs[0]),
+        unsupported=notes,
     )
 
 
-def _with_boxes(constants: Constants, read: NetworkInput, settings: Settings) -> Settings:
-    decoder = find_decoder(constants)
+def _with_box_order(constants: Constants, units: Units, settings: Settings, codes: Ref | None) -> Settings:
+    order = None if codes is None else join_order(constants, _scopes(units), codes)
+    return dataclasses.replace(settings, box_order=order)
+
+
+def _scopes(units: Units) -> dict[Ref, str]:
+    return {end: scope for scope, end in units.ends.items()}
+
+
+def _with_boxes(constants: Constants, read: NetworkInput, decoder: Decoder | None, settings: Settings) -> Settings:
     if decoder is None:
         return settings
     shapes = constants.plain

@@ -7,7 +7,7 @@ found and not guessed from names. Names only say which part of the detector a co
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ssdlite_caffe.dump.evaluate import NotConstantError
 from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray
 from ssdlite_caffe.dump.windows import window_padding
+from ssdlite_caffe.dump.wiring import expression
 from ssdlite_caffe.errors import ModelError
 
 CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
@@ -85,10 +86,11 @@ def find_units(constants: Constants) -> Units:
     tensors: dict[str, FloatArray] = {}
     nodes: dict[str, str] = {}
     ends: dict[str, Ref] = {}
+    outputs: dict[Ref, str] = {}
     for node in constants.graph:
         if node.op not in CONVOLUTIONS:
             continue
-        unit, found, end = _unit(constants, node)
+        unit, found, end, output = _unit(constants, node)
         if unit.scope in nodes:
             raise ModelError(
                 f"{constants.graph.source}: {nodes[unit.scope]} and {node.name} use the same weights "
@@ -96,12 +98,16 @@ def find_units(constants: Constants) -> Units:
             )
         nodes[unit.scope] = node.name
         ends[unit.scope] = end
+        outputs[output] = unit.scope
         units.append(unit)
         tensors.update(found)
-    return Units(tuple(units), tensors, ends)
+    read = (constants.graph.nodes[nodes[unit.scope]].inputs[0] for unit in units)
+    wired = (replace(unit, input=expression(constants, outputs, ref)) for unit, ref in zip(units, read, strict=True))
+    return Units(tuple(wired), tensors, ends)
 
 
-def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatArray], Ref]:
+def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatArray], Ref, Ref]:
+    """A convolution, its tensors, where its affine ops end, and where its activation ends."""
     if len(node.inputs) != 2:
         raise ModelError(f"{node.name} ({node.op}) has {len(node.inputs)} inputs where 2 are needed")
     if node.attr_text("data_format", "NHWC") != "NHWC":
@@ -129,7 +135,7 @@ def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatAr
         gate_scale=activation.gate_scale,
         output=str(activation.end),
     )
-    return unit, tensors, end
+    return unit, tensors, end, activation.end
 
 
 def _kernel(constants: Constants, node: Node) -> FloatArray:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.dump.wiring import joined
 from ssdlite_caffe.errors import ModelError, TensorError
 from ssdlite_caffe.gen_model.arch import (
     FAMILIES,
@@ -29,7 +30,7 @@ from ssdlite_caffe.gen_model.arch import (
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
-from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc, Padding
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc, Padding
 from ssdlite_caffe.gen_model.padding import same_padding
 from ssdlite_caffe.load.units import unit_problems
 
@@ -304,11 +305,15 @@ def _cell(grid: np.ndarray, name: str) -> CellBoxes:
 
 
 def _check_graph(model: DumpedModel, net: NetDesc) -> None:
-    """Strides, paddings and activations of the graph against the family's; a checkpoint has none to check."""
+    """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
     units = {u.scope: u for u in model.units}
-    problems = []
+    problems = _order_problems(model.settings, net)
+    blobs = _expressions(net)
     for conv in net.convolutions:
         unit = units[conv.tf_scope]
+        wanted = blobs.get(conv.bottom)
+        if unit.input is not None and wanted is not None and unit.input != wanted:
+            problems.append(f"{unit.scope} reads {unit.input}, in the family {wanted}")
         if unit.stride is not None and unit.stride != conv.stride:
             problems.append(f"{unit.scope} has stride {unit.stride}, the family {conv.stride}")
         if unit.dilation is not None and unit.dilation != conv.dilation:
@@ -323,6 +328,35 @@ def _check_graph(model: DumpedModel, net: NetDesc) -> None:
             f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
             f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
         )
+
+
+def _expressions(net: NetDesc) -> dict[str, str]:
+    """What each blob is, as `dump.wiring` writes it; the picture is in none."""
+    found: dict[str, str] = {}
+    body = [node for section in net.sections for node in section.nodes]
+    for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):
+        if isinstance(node, ConvDesc):
+            found[node.top] = node.tf_scope
+        elif isinstance(node, AddDesc):
+            found[node.top] = joined("sum", (found[bottom] for bottom in node.bottoms))
+        elif isinstance(node, GateDesc):
+            found[node.top] = joined("product", (found[node.bottom], found[node.gate]))
+        else:
+            found[node.top] = f"mean({found[node.bottom]})"
+    return found
+
+
+def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
+    """Boxes and scores are joined map after map, or they would not belong together."""
+    problems = []
+    for what, order, convs in (
+        ("box codes", settings.box_order, (m.loc for m in net.feature_maps)),
+        ("class logits", settings.class_order, (m.conf for m in net.feature_maps)),
+    ):
+        wanted = tuple(conv[-1].tf_scope for conv in convs)
+        if order is not None and order != wanted:
+            problems.append(f"its {what} are joined in the order {', '.join(order)}, in the family {', '.join(wanted)}")
+    return problems
 
 
 def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
