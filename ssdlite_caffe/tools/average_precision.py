@@ -1,0 +1,142 @@
+"""Average precision as Pascal VOC defines it, for pictures with boxes and detections of them.
+
+Boxes are corners, xmin, ymin, xmax, ymax, with areas (xmax - xmin) * (ymax - ymin): as Caffe's DetectionEvaluate has
+them, not VOC's own whole pixels with both edges inside.
+
+Source: the development kit of PASCAL VOC 2012, section 4.4 of its documentation; bbox_util.cpp of Caffe's SSD branch,
+ComputeAP ("11point", "MaxIntegral").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one class in one picture.
+
+    Attributes:
+        corners: float64 (N, 4).
+        difficult: bool (N,): neither has to be found, nor is it wrong to.
+    """
+
+    corners: FloatArray
+    difficult: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Detections of one class in one picture.
+
+    Attributes:
+        corners: float64 (M, 4).
+        scores: float64 (M,).
+    """
+
+    corners: FloatArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How detections fare, from the best score down.
+
+    Attributes:
+        hits: int64 (K,): true positives among the first 1, 2, ... K detections, those of difficult objects left out.
+        scores: float64 (K,): of each, falling.
+        positives: objects to find.
+    """
+
+    hits: npt.NDArray[np.int64]
+    scores: FloatArray
+    positives: int
+
+    @property
+    def precision(self) -> FloatArray:
+        """Share of the first detections that are right."""
+        return self.hits / np.arange(1, len(self.hits) + 1)
+
+    @property
+    def recall(self) -> FloatArray:
+        """Share of the objects that they find; NaN without objects."""
+        return self.hits / (self.positives or np.nan)
+
+    @property
+    def eleven_point(self) -> float:
+        """VOC 2007: mean, at the recalls 0, 0.1, ... 1, of the best precision from there on; NaN with no objects."""
+        if not self.positives:
+            return float("nan")
+        best = _best_from(self.precision)
+        # In whole numbers: a recall of 3 / 10 is not below 0.3.
+        reached = [int(np.searchsorted(self.hits * 10, step * self.positives)) for step in range(11)]
+        return float(sum(best[i] for i in reached if i < len(best)) / 11)
+
+    @property
+    def area(self) -> float:
+        """VOC 2010 and later: the area under the curve of the best precision from each recall on; NaN with none."""
+        if not self.positives:
+            return float("nan")
+        gained = np.diff(self.hits, prepend=0)
+        return float(np.sum(_best_from(self.precision) * gained) / self.positives)
+
+
+def _best_from(precision: FloatArray) -> FloatArray:
+    """Of each value and all after it the largest."""
+    best: FloatArray = np.maximum.accumulate(precision[::-1])[::-1]
+    return best
+
+
+def curve(pictures: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Curve:
+    """Judge the detections of one class over all pictures.
+
+    A detection is right when the object that it overlaps most has an IoU of at least `overlap` with it and no better
+    detection has taken it. One whose object is difficult does not count at all. Equal scores keep the pictures' order.
+    """
+    judged = [_judge(boxes, found, overlap) for boxes, found in pictures]
+    hit = np.concatenate([np.empty(0, np.int8), *(verdict for verdict, _ in judged)])
+    scores = np.concatenate([np.empty(0), *(score for _, score in judged)])
+    counted = hit >= 0
+    return of_verdicts(
+        scores[counted], hit[counted] == 1, sum(int(np.count_nonzero(~boxes.difficult)) for boxes, _ in pictures)
+    )
+
+
+def of_verdicts(scores: FloatArray, right: npt.NDArray[np.bool_], positives: int) -> Curve:
+    """The curve of detections whose matching is done: scores (K,), and which of them are right, in any order."""
+    order = np.argsort(-scores, kind="stable")
+    return Curve(np.cumsum(right[order], dtype=np.int64), scores[order], positives)
+
+
+def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """For each detection, best first: 1 right, 0 wrong, -1 not counted; and its score."""
+    order = np.argsort(-found.scores, kind="stable")
+    verdicts = np.zeros(len(order), np.int8)
+    if len(boxes.corners) and len(order):
+        overlaps = iou(found.corners[order], boxes.corners)
+        best = overlaps.argmax(axis=1)
+        taken = np.zeros(len(boxes.corners), np.bool_)
+        for i in np.flatnonzero(overlaps[np.arange(len(order)), best] >= overlap):
+            if boxes.difficult[best[i]]:
+                verdicts[i] = -1
+            elif not taken[best[i]]:
+                taken[best[i]] = True
+                verdicts[i] = 1
+    return verdicts, found.scores[order]
+
+
+def iou(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Intersection over union of every pair of boxes, (N, 4) and (M, 4), as (N, M); 0 for boxes without area."""
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    ratio: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
