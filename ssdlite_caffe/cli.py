@@ -28,6 +28,7 @@ from ssdlite_caffe.gen_model.spelling import (
     Engine,
     PaddingSpelling,
 )
+from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
 
 app = typer.Typer(
     name="ssdlite-caffe",
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gen")(gen)
+app.add_typer(lmdb_app, name="lmdb")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""

@@ -7,6 +7,7 @@ SsdliteError
 ├── PrototxtError     a prototxt or caffemodel that cannot be parsed or does not fit together
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
 ├── ImageError        a picture or video that cannot be read or written
+├── DatasetError      pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves
 ├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
 └── OutputError       a file or folder that exists already, or cannot be written
 """
@@ -40,6 +41,10 @@ class LabelMapError(SsdliteError):
 
 class ImageError(SsdliteError):
     """A picture or video that cannot be read or written."""
+
+
+class DatasetError(SsdliteError):
+    """Pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves."""
 
 
 class MissingRuntimeError(SsdliteError):

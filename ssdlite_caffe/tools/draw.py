@@ -5,8 +5,10 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import write_bytes
@@ -41,6 +43,25 @@ def draw_detections(picture: Pixels, detections: Detections, names: Sequence[str
     Returns:
         A new picture.
     """
+    order = slice(None, None, -1)
+    texts = [f"{names[i]} {score:.2f}" for i, score in zip(detections.classes, detections.scores, strict=True)]
+    return draw_labelled(picture, detections.boxes[order], detections.classes[order].tolist(), texts[order])
+
+
+def draw_labelled(
+    picture: Pixels, boxes: npt.NDArray[np.floating[Any]], classes: Sequence[int], texts: Sequence[str]
+) -> Pixels:
+    """Draw boxes with a text at each; lines and letters grow with the picture.
+
+    Args:
+        picture: uint8 (H, W, 3), BGR; left as it is.
+        boxes: (M, 4), xmin, ymin, xmax, ymax as fractions of the picture; the last is drawn on top.
+        classes: M numbers that choose the colours.
+        texts: M.
+
+    Returns:
+        A new picture.
+    """
     cv2 = import_opencv()
     drawn = picture.copy()
     height, width = picture.shape[:2]
@@ -48,12 +69,11 @@ def draw_detections(picture: Pixels, detections: Detections, names: Sequence[str
     thickness = max(1, round(side / 240))
     scale = max(0.35, side / 800)
     font = cv2.FONT_HERSHEY_SIMPLEX
-    boxes = np.rint(pixel_boxes(detections, height, width)).astype(int)
-    for number, score, box in list(zip(detections.classes, detections.scores, boxes, strict=True))[::-1]:
-        colour = class_colour(int(number))
+    corners = np.rint(boxes.astype(np.float64) * (width, height, width, height)).astype(int)
+    for number, text, box in zip(classes, texts, corners, strict=True):
+        colour = class_colour(number)
         left, top, right, bottom = (int(v) for v in np.clip(box, 0, [width - 1, height - 1] * 2))
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness)
-        text = f"{names[number]} {score:.2f}"
         (wide, high), below = cv2.getTextSize(text, font, scale, max(1, thickness // 2))
         # The label stands above the box, or inside where there is no room, and never runs off to the right.
         x = max(0, min(left, width - wide))

@@ -82,7 +82,7 @@ def read_picture(path: Path) -> Pixels:
     if not data.size:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:
-        with _without_stderr():
+        with without_stderr():
             picture: Pixels | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"cannot read {path} as a picture: {one_line(error)}") from error
@@ -92,7 +92,7 @@ def read_picture(path: Path) -> Pixels:
 
 
 @contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
+def without_stderr() -> Iterator[None]:
     """Silence the picture libraries, which write to stderr by themselves; we report the error ourselves."""
     try:
         kept = os.dup(2)
@@ -125,7 +125,7 @@ class Video:
         """
         cv2 = import_opencv()
         self.path = path
-        with _without_stderr():
+        with without_stderr():
             self._capture = cv2.VideoCapture(path_for_opencv(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise ImageError(f"{path} is no video that OpenCV can read")
@@ -151,7 +151,7 @@ class Video:
         """
         number = 0
         while True:
-            with _without_stderr():
+            with without_stderr():
                 good, frame = self._capture.read()
             if not good:
                 break

@@ -1,0 +1,260 @@
+"""The command `lmdb`: voc and coco write, check reads back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.coco.annotations import Dataset
+    from ssdlite_caffe.coco.label_map import LabelMap
+
+app = typer.Typer(
+    help="Write pictures and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
+)
+
+_PICTURES, _RUN = "Pictures", "Run"
+_SHOWN = 50
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to make: a folder.")]
+LabelMapOption = Annotated[
+    str | None,
+    typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="the names in the annotations"),
+]
+
+
+def _size(text: str | None) -> str | None:
+    if text is not None:
+        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+        if not found or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
+            raise typer.BadParameter(f"{text!r} is no size; write height x width, as 300x300")
+    return text
+
+
+Resize = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_PICTURES),
+]
+MinDim = Annotated[
+    int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_PICTURES)
+]
+MaxDim = Annotated[int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_PICTURES)]
+Encode = Annotated[
+    Literal["jpg", "png"] | None,
+    typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_PICTURES),
+]
+Quality = Annotated[
+    int, typer.Option(min=1, max=100, help="Of JPEG, where pictures are encoded anew.", rich_help_panel=_PICTURES)
+]
+NoDecode = Annotated[
+    bool,
+    typer.Option(
+        "--no-decode", help="Do not look whether pictures stored as they are are whole.", rich_help_panel=_PICTURES
+    ),
+]
+Shuffle = Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)]
+Seed = Annotated[int, typer.Option(help="Of that order.", rich_help_panel=_RUN)]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "-j", "--jobs", min=0, max=256, help="Pictures read at once; 0: one a processor.", rich_help_panel=_RUN
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Write nothing where anything is wrong with the data.", rich_help_panel=_RUN)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_RUN)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)]
+
+
+@app.command()
+def voc(
+    roots: Annotated[
+        list[Path], typer.Argument(metavar="ROOT...", help="Folders with JPEGImages, Annotations, ImageSets/Main.")
+    ],
+    out: Out,
+    split: Annotated[
+        str | None, typer.Option(help="List in ImageSets/Main.", show_default="trainval")
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", help="Lines `picture annotation`, paths below ROOT, in place of a split."),
+    ] = None,
+    label_map: LabelMapOption = None,
+    resize: Resize = None,
+    min_dim: MinDim = 0,
+    max_dim: MaxDim = 0,
+    encode: Encode = None,
+    quality: Quality = 95,
+    no_decode: NoDecode = False,
+    shuffle: Shuffle = False,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    strict: Strict = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write data laid out as Pascal VOC's."""
+    from ssdlite_caffe.coco.voc import open_voc
+
+    if list_file is not None and (split is not None or len(roots) > 1):
+        raise typer.BadParameter("--list goes with one ROOT and without --split")
+    _write(
+        lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels),
+        out, label_map, _shape(resize, min_dim, max_dim, encode, quality, no_decode), (shuffle, seed, jobs),
+        strict=strict, force=force, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def coco(
+    images: Annotated[Path, typer.Argument(help="Folder of the pictures.")],
+    annotations: Annotated[Path, typer.Argument(help="instances_*.json.")],
+    out: Out,
+    label_map: LabelMapOption = None,
+    resize: Resize = None,
+    min_dim: MinDim = 0,
+    max_dim: MaxDim = 0,
+    encode: Encode = None,
+    quality: Quality = 95,
+    no_decode: NoDecode = False,
+    shuffle: Shuffle = False,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    strict: Strict = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write data annotated as COCO's instances."""
+    from ssdlite_caffe.coco.instances import open_coco
+
+    _write(
+        lambda labels: open_coco(images, annotations, label_map=labels),
+        out, label_map, _shape(resize, min_dim, max_dim, encode, quality, no_decode), (shuffle, seed, jobs),
+        strict=strict, force=force, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="LMDB.")],
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="labelmap.prototxt in the LMDB"),
+    ] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Draw this many pictures with their boxes.")] = 0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for them.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where anything is wrong.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace pictures drawn earlier.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Count what is in an LMDB, and say what is wrong with it."""
+    from ssdlite_caffe.tools.lmdb_check import check_lmdb
+
+    if bool(draw) != (out is not None):
+        raise typer.BadParameter("--draw and -o go together")
+    with _bar("reading") as progress:
+        report = check_lmdb(folder, label_map=label_map, draw=draw, out=out, force=force, progress=progress)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print_check(report)
+    if strict and report["problems"]:
+        raise typer.Exit(1)
+
+
+def _shape(
+    resize: str | None, min_dim: int, max_dim: int, encode: Literal["jpg", "png"] | None, quality: int, no_decode: bool
+) -> Any:
+    from ssdlite_caffe.tools.encoded import Shape
+
+    if resize is not None and (min_dim or max_dim):
+        raise typer.BadParameter("give --resize, or --min-dim and --max-dim")
+    if max_dim and min_dim > max_dim:
+        raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
+    height, width = map(int, resize.split("x")) if resize else (0, 0)
+    return Shape((height, width) if resize else None, min_dim, max_dim, encode, quality, decode=not no_decode)
+
+
+def _write(
+    open_dataset: Callable[[LabelMap | None], Dataset], out: Path, label_map: str | None, shape: Any,
+    order: tuple[bool, int, int], *, strict: bool, force: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from ssdlite_caffe.coco.label_map import load_label_map
+    from ssdlite_caffe.files import refuse_existing
+    from ssdlite_caffe.tools.lmdb_write import Order, write_lmdb
+
+    refuse_existing(out, force=force)  # said before the annotations are read
+    dataset = open_dataset(load_label_map(label_map) if label_map else None)
+    with _bar("writing") as progress:
+        summary = write_lmdb(dataset, out, shape, Order(*order), strict=strict, force=force, progress=progress)
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    _say_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
+    print(
+        f"{summary['pictures']} of {summary['pictures_listed']} pictures with {summary['objects']} objects "
+        f"({_classes(summary)}) are in {out}"
+    )
+
+
+def _classes(report: dict[str, Any]) -> str:
+    named = [f"{item['name']} {item['objects']}" for item in report["classes"] if item["objects"]]
+    more = f", and {len(named) - 8} more classes" if len(named) > 8 else ""
+    return (", ".join(named[:8]) or "of no class") + more
+
+
+def _say_problems(lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+    if len(lines) > _SHOWN:
+        print(f"ssdlite-caffe: ... and {len(lines) - _SHOWN} more; --json has all", file=sys.stderr)
+
+
+def _print_check(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ssdlite_caffe.tools.terminal import table_console
+
+    _say_problems([f"{item['record']}: {item['what']}" for item in report["problems"]])
+    table = Table()
+    for title in ("label", "class", "objects", "pictures"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    for item in report["classes"]:
+        name = "?" if item["name"] is None else item["name"]
+        table.add_row(str(item["label"]), Text(name), str(item["objects"]), str(item["pictures"]))
+    console = table_console()
+    console.print(table)
+    (low, high), (narrow, wide) = report["heights"], report["widths"]
+    print(
+        f"{report['records']} records, {report['objects']} objects ({report['objects_difficult']} difficult), "
+        f"{report['pictures_empty']} pictures without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
+        f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
+    )
+
+
+@contextlib.contextmanager
+def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, on a terminal; it keeps its own way there while picture libraries are silenced."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w") as stream,
+        Progress(*columns, console=Console(file=stream), transient=True) as bar,
+    ):
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,138 @@
+"""Reading and writing LMDB environments, as Caffe's databases are; its errors become ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.errors import DatasetError, MissingRuntimeError, OutputError
+
+DATA = "data.mdb"
+MAX_KEY = 511
+"""Bytes of a key that LMDB takes."""
+
+_FIRST_MAP = 1 << 26
+
+
+def import_lmdb() -> Any:
+    """Import lmdb.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise MissingRuntimeError(f"this needs lmdb ({error}): pip install 'ssdlite-caffe[caffe]'") from error
+    return lmdb
+
+
+class Writer:
+    """Writes records in the order of their keys; the map, LMDB's bound of the file's size, grows when it is full.
+
+    A context manager. Nothing is sure to be on disk before it ends.
+    """
+
+    def __init__(self, folder: Path, *, first_map: int = _FIRST_MAP) -> None:
+        """Make an environment in `folder`, which exists and is empty.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        self._lmdb = import_lmdb()
+        self._folder = folder
+        self._size = first_map
+        self.growths = 0
+        with self._reported():
+            self._environment = self._lmdb.open(str(folder), map_size=first_map, sync=False, metasync=False)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                with self._reported():
+                    self._environment.sync(True)
+        finally:
+            self._environment.close()
+
+    def put(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write records, all or none; each key must be greater than all before.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        with self._reported():
+            while True:
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        for key, value in records:
+                            if not transaction.put(key, value, append=True):
+                                raise AssertionError(f"key {key!r} is out of order")
+                    return
+                except self._lmdb.MapFullError:
+                    self._size *= 2
+                    self.growths += 1
+                    self._environment.set_mapsize(self._size)
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lmdb.Error as error:
+            raise OutputError(f"cannot write {self._folder}: {error}") from error
+
+
+class Reader:
+    """Reads an environment. A context manager; iterate over it for (key, value) in the order of the keys."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open an environment.
+
+        Raises:
+            DatasetError: there is none, or it is damaged or cut off.
+        """
+        self._lmdb = import_lmdb()
+        self._folder = folder
+        if not (folder / DATA).is_file():
+            raise DatasetError(f"{folder} is no LMDB: it holds no {DATA}")
+        with self._reported():
+            self._environment = self._lmdb.open(
+                str(folder), readonly=True, create=False, lock=False, readahead=True, max_readers=1
+            )
+        try:
+            self._check_size()
+            self._length = int(self._environment.stat()["entries"])
+        except BaseException:
+            self._environment.close()
+            raise
+
+    def _check_size(self) -> None:
+        """Refuse a file that ends before the last page it speaks of: reading that page would kill the process."""
+        needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        present = (self._folder / DATA).stat().st_size
+        if present < needed:
+            raise DatasetError(f"{self._folder / DATA} is cut off: {present} bytes of {needed}")
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._environment.close()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        with self._reported(), self._environment.begin(buffers=False) as transaction, transaction.cursor() as cursor:
+            yield from cursor
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lmdb.Error as error:
+            raise DatasetError(f"{self._folder} is no LMDB that can be read: {error}") from error
