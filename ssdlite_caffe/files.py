@@ -127,11 +127,13 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder")
-    refuse_existing(path, force=force)
     target = path.absolute()
     standing = target.is_dir()
     if standing and any(target.iterdir()) and not (target / marker).is_file():
-        raise OutputError(f"{path} holds files but no {marker}, so it is not replaced even with --force")
+        raise OutputError(
+            f"{path} holds files but no {marker}, so it is not replaced, --force or not; give another name"
+        )
+    refuse_existing(path, force=force)
     staging = target
     try:
         with _parents(target), _only_one(target), _temporary_folder(target if standing else target.parent) as temporary:

@@ -26,6 +26,10 @@ FACTOR = np.ones(1, np.float32)
 """BatchNorm's third blob: mean and variance are divided by it, and 0 would silently zero both."""
 
 
+MOST_LISTED = 40
+"""Problems named one by one; with more, the net is another one."""
+
+
 @dataclass(frozen=True)
 class LayerBlobs:
     """What a net is filled with.
@@ -94,9 +98,12 @@ class _Filler:
         for name in sorted(self.model.tensors.keys() - self.used):
             self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} has no place in the net")
         if self.problems:
-            count = len(self.problems)
+            count, arch = len(self.problems), self.desc.arch
+            more = [f"... and {count - MOST_LISTED} more"] if count > MOST_LISTED else []
             raise TensorError(
-                f"the weights do not fit the net, {count} problem{'s' * (count > 1)}:\n  " + "\n  ".join(self.problems)
+                f"the weights, of a {arch.family} {arch.head} of width {arch.width_multiplier:g} with {arch.num_classes} "
+                f"classes, do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
+                + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
         return LayerBlobs(blobs, self.left)
 

@@ -107,11 +107,15 @@ def read_text(path: Path) -> str:
     Raises:
         PrototxtError: it cannot be read, is too large, or is not UTF-8 text.
     """
+    if path.is_dir():
+        raise PrototxtError(f"{path} is a folder; give a prototxt in it, such as {path / 'deploy.prototxt'}")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
+    if b"\0" in data[:4096] or path.suffix == ".caffemodel":
+        raise PrototxtError(f"{path} is not text but binary, as a caffemodel is; give the prototxt")
     _check_size(len(data), str(path))
     try:
         return data.decode("utf-8-sig")

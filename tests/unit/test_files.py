@@ -174,7 +174,7 @@ class TestFolder:
         (tmp_path / "thesis.tex").write_text("years of work")
         with (
             pytest.raises(
-                OutputError, match=r"holds files but no report\.json, so it is not replaced even with --force"
+                OutputError, match=r"holds files but no report\.json, so it is not replaced, --force or not"
             ),
             new_folder(tmp_path, marker=MARKER, force=True),
         ):

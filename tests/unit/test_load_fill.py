@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -237,7 +238,9 @@ class TestCoverage:
             "'BoxPredictor_1/ClassPredictor' has 23 outputs, no multiple of 6 boxes",
         ]
 
-    def test_a_layer_that_the_net_does_not_have(self) -> None:
+    def test_a_layer_that_the_net_does_not_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ssdlite_caffe.load.fill.MOST_LISTED", 1000)
+        monkeypatch.setattr("tests.filling.MOST_LISTED", 1000)
         net = net_of(arch_of())
         last = "layer_19_2_5_mbox_conf"
         assert layer_of(net, last).type == "Convolution"
@@ -343,9 +346,19 @@ class TestEditedNets:
         ]
 
 
-def test_a_description_of_another_detector() -> None:
+def test_a_description_of_another_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssdlite_caffe.load.fill.MOST_LISTED", 1000)
     other: NetDesc = build(arch_of("v1"))
     with pytest.raises(TensorError) as caught:
         fill(net_of(arch_of()), other, model())
     assert "has no counterpart in the model" in str(caught.value)
     assert "has no place in the net" in str(caught.value)
+
+
+def test_weights_of_another_family_are_named_and_not_all_listed() -> None:
+    with pytest.raises(TensorError) as caught:
+        filled(net_of(arch_of("v2")), model(), arch=arch_of("v3-small"))
+    first, *rest = str(caught.value).split("\n")
+    assert first.startswith("the weights, of a v3-small ssdlite of width ")
+    assert len(rest) == 41
+    assert re.fullmatch(r"  \.\.\. and \d+ more", rest[-1])

@@ -1,5 +1,7 @@
 """Parsing prototxt: errors with their place, unknown fields, nothing else than PrototxtError."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,7 +113,7 @@ def test_reading_files(tmp_path):
     assert text.read_net(path) == text.parse_net(NET)
     with pytest.raises(PrototxtError, match="No such file"):
         text.read_net(tmp_path / "absent")
-    with pytest.raises(PrototxtError, match="Is a directory"):
+    with pytest.raises(PrototxtError, match="is a folder"):
         text.read_net(tmp_path)
     path.write_bytes(b'name: "\xff"')
     with pytest.raises(PrototxtError, match="is not text"):
@@ -143,3 +145,12 @@ def test_formatting_and_parsing_give_the_message_back(number, dims, name):
     layer.power_param.scale = number
     layer.input_param.shape.add(dim=dims)
     assert text.parse_net(text.format_message(net)) == net
+
+
+def test_folders_and_caffemodels_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(PrototxtError, match=r"is a folder; give a prototxt in it, such as .*deploy\.prototxt"):
+        text.read_net(tmp_path)
+    for name in ("net.caffemodel", "net.prototxt"):
+        (tmp_path / name).write_bytes(b"\x0a\x00\x01")
+        with pytest.raises(PrototxtError, match="is not text but binary"):
+            text.read_net(tmp_path / name)
