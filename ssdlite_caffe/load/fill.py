@@ -101,8 +101,8 @@ class _Filler:
             count, arch = len(self.problems), self.desc.arch
             more = [f"... and {count - MOST_LISTED} more"] if count > MOST_LISTED else []
             raise TensorError(
-                f"the weights, of a {arch.family} {arch.head} of width {arch.width_multiplier:g} with {arch.num_classes} "
-                f"classes, do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
+                f"the weights, of a {arch.family} {arch.head} of width {arch.width_multiplier:g} with "
+                f"{arch.num_classes} classes, do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
                 + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
         return LayerBlobs(blobs, self.left)
