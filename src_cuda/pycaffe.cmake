@@ -23,11 +23,14 @@ set_target_properties(pycaffe PROPERTIES OUTPUT_NAME _caffe PREFIX "" SUFFIX ${P
 if(NOT CAFFE_PB2)
   set(CAFFE_PB2 ${PROTO_FOLDER}/caffe_pb2.py)
 endif()
-file(GLOB PACKAGE ${CAFFE_SOURCE}/python/caffe/*.py)
-file(COPY ${PACKAGE} DESTINATION ${PYCAFFE_FOLDER})
-file(GLOB PACKAGE CONFIGURE_DEPENDS ${OURS}/python/*.py)
-file(COPY ${PACKAGE} DESTINATION ${PYCAFFE_FOLDER})
-file(WRITE ${PYCAFFE_FOLDER}/proto/__init__.py "")
-configure_file(${CAFFE_PB2} ${PYCAFFE_FOLDER}/proto/caffe_pb2.py COPYONLY)
+# Copied at every build, so that an edited file comes along: the fork's first, then ours over them.
+file(GLOB PACKAGE CONFIGURE_DEPENDS ${CAFFE_SOURCE}/python/caffe/*.py)
+add_custom_target(pycaffe_files ALL
+  COMMAND ${CMAKE_COMMAND} -E make_directory ${PYCAFFE_FOLDER}
+  COMMAND ${CMAKE_COMMAND} -E copy_if_different ${PACKAGE} ${PYCAFFE_FOLDER}
+  COMMAND ${CMAKE_COMMAND} -E copy_directory ${OURS}/python ${PYCAFFE_FOLDER}
+  COMMAND ${CMAKE_COMMAND} -E copy_if_different ${CAFFE_PB2} ${PYCAFFE_FOLDER}/proto/messages_pb2.py
+  VERBATIM)
 install(TARGETS pycaffe DESTINATION python/caffe)
-install(DIRECTORY ${PYCAFFE_FOLDER} DESTINATION python FILES_MATCHING PATTERN "*.py")
+install(DIRECTORY ${PYCAFFE_FOLDER} DESTINATION python
+        FILES_MATCHING PATTERN "*.py" PATTERN "__pycache__" EXCLUDE PATTERN "test" EXCLUDE)
