@@ -1,0 +1,83 @@
+#ifndef CAFFE_UTIL_SIMD_HPP_
+#define CAFFE_UTIL_SIMD_HPP_
+
+#include <cstring>
+
+/**
+ * Vectors of the compiler (GCC's and Clang's vector extension), so that one text serves every processor: the build's
+ * -march decides how wide they are and how an operation is done.
+ */
+namespace caffe {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+/// `Lanes` values of T.
+template <typename T, int Lanes>
+struct Simd {
+  typedef T type __attribute__((vector_size(Lanes * sizeof(T))));
+};
+
+template <typename T, int Lanes>
+using SimdT = typename Simd<T, Lanes>::type;
+
+/// Lanes of the widest vector.
+template <typename T>
+constexpr int simd_lanes() {
+  return kVectorBytes / static_cast<int>(sizeof(T));
+}
+
+template <typename T, int Lanes>
+inline __attribute__((always_inline)) SimdT<T, Lanes> simd_load(const T* from) {
+  SimdT<T, Lanes> value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <typename T, int Lanes>
+inline __attribute__((always_inline)) void simd_store(const SimdT<T, Lanes> value, T* to) {
+  std::memcpy(to, &value, sizeof(value));
+}
+
+/// The first `count` lanes, 0 <= count <= Lanes.
+template <typename T, int Lanes>
+inline __attribute__((always_inline)) void simd_store_some(const SimdT<T, Lanes> value, T* to, const int count) {
+  T lanes[Lanes];
+  std::memcpy(lanes, &value, sizeof(value));
+  std::memcpy(to, lanes, count * sizeof(T));
+}
+
+/// All lanes x.
+template <typename T, int Lanes>
+inline __attribute__((always_inline)) SimdT<T, Lanes> simd_set(const T x) {
+  return x - SimdT<T, Lanes>{};  // x - 0 is x for every x, also for -0
+}
+
+/// Sum of the lanes: halves are added until one is left.
+template <typename T, int Lanes>
+struct SimdSum {
+  static inline __attribute__((always_inline)) T of(const SimdT<T, Lanes> value) {
+    SimdT<T, Lanes / 2> half[2];
+    std::memcpy(half, &value, sizeof(value));
+    return SimdSum<T, Lanes / 2>::of(half[0] + half[1]);
+  }
+};
+
+template <typename T>
+struct SimdSum<T, 2> {
+  static inline __attribute__((always_inline)) T of(const SimdT<T, 2> value) { return value[0] + value[1]; }
+};
+
+template <typename T, int Lanes>
+inline __attribute__((always_inline)) T simd_sum(const SimdT<T, Lanes> value) {
+  return SimdSum<T, Lanes>::of(value);
+}
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_SIMD_HPP_

@@ -1,0 +1,200 @@
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "caffe/util/parallel.hpp"
+
+namespace caffe {
+
+namespace {
+
+thread_local bool inside_body = false;
+
+// How often a waiting thread looks before it sleeps: about 20 microseconds. The layers of a net follow each other in
+// less than that, and waking a sleeping thread costs as much as a small layer.
+constexpr int kSpins = 2000;
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// One call of parallel_for. Ranges are handed out by a counter.
+struct Work {
+  int n;
+  int grain;
+  const std::function<void(int, int)>* body;
+  std::atomic<int> next{0};
+
+  void run() {
+    inside_body = true;
+    for (;;) {
+      const int begin = next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= n) { break; }
+      (*body)(begin, n - begin < grain ? n : begin + grain);
+    }
+    inside_body = false;
+  }
+};
+
+/// Workers that wait for the next Work. Only the thread that holds the pool's lock posts one.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int workers) {
+    for (int i = 0; i < workers; ++i) {
+      threads_.emplace_back([this] { loop(); });
+    }
+  }
+
+  ~ThreadPool() {
+    stop_ = true;
+    announce();
+    for (std::thread& thread : threads_) { thread.join(); }
+  }
+
+  void run(Work* work) {
+    work_ = work;
+    open_.store(true);
+    announce();
+    work->run();
+    // Nothing is left to take. A worker that has not come yet (asleep, or its processor is taken) is not waited for:
+    // it counts itself in before it looks at open_, so either it is seen here or it finds the work closed.
+    open_.store(false);
+    for (int spins = 0; inside_.load() > 0; ++spins) {
+      if (spins < kSpins) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  void announce() {
+    // The counters are sequentially consistent: a worker counts itself asleep before it looks at the ticket.
+    ticket_.fetch_add(1);
+    if (sleeping_.load() > 0) {
+      { std::lock_guard<std::mutex> lock(mutex_); }
+      wake_.notify_all();
+    }
+  }
+
+  void loop() {
+    unsigned seen = 0;
+    for (;;) {
+      for (int spins = 0; spins < kSpins && ticket_.load(std::memory_order_acquire) == seen; ++spins) { relax(); }
+      if (ticket_.load() == seen) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, [&] { return ticket_.load() != seen; });
+        sleeping_.fetch_sub(1);
+      }
+      if (stop_) { return; }
+      seen = ticket_.load();
+      inside_.fetch_add(1);
+      if (open_.load()) { work_->run(); }
+      inside_.fetch_sub(1);
+    }
+  }
+
+  std::vector<std::thread> threads_;
+  Work* work_ = nullptr;
+  std::atomic<bool> open_{false};
+  std::atomic<int> inside_{0};
+  std::atomic<int> sleeping_{0};
+  std::atomic<unsigned> ticket_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+int positive(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : std::max(0, std::atoi(text));
+}
+
+int default_threads() {
+  for (const char* name : {"CAFFE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}) {
+    if (const int asked = positive(name)) { return std::min(asked, 1024); }
+  }
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) { return std::max(1, CPU_COUNT(&allowed)); }
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// Kept until the process ends: its threads may be in use while static objects are destroyed.
+struct Shared {
+  std::mutex in_use;
+  std::unique_ptr<ThreadPool> pool;
+  std::atomic<int> threads{default_threads()};
+};
+
+Shared* shared = nullptr;
+std::once_flag once;
+
+// The workers of the parent do not exist in a forked child, and the lock may have been taken: both are left behind.
+void forget_in_child() {
+  Shared* made = new Shared;
+  made->threads.store(shared->threads.load());
+  shared = made;
+}
+
+Shared& get() {
+  std::call_once(once, [] {
+    shared = new Shared;
+    pthread_atfork(nullptr, nullptr, forget_in_child);
+  });
+  return *shared;
+}
+
+}  // namespace
+
+int parallel_threads() { return get().threads.load(); }
+
+void set_parallel_threads(int threads) {
+  Shared& all = get();
+  std::lock_guard<std::mutex> lock(all.in_use);
+  all.threads.store(std::max(1, threads));
+  all.pool.reset();
+}
+
+void parallel_for(int n, int grain, const std::function<void(int, int)>& body) {
+  if (n <= 0) { return; }
+  grain = std::max(1, grain);
+  if (inside_body || n <= grain) {
+    body(0, n);
+    return;
+  }
+  Shared& all = get();
+  std::unique_lock<std::mutex> lock(all.in_use, std::try_to_lock);
+  if (!lock.owns_lock() || all.threads.load() == 1) {
+    body(0, n);
+    return;
+  }
+  if (!all.pool) { all.pool.reset(new ThreadPool(all.threads.load() - 1)); }
+  Work work;
+  work.n = n;
+  work.grain = grain;
+  work.body = &body;
+  all.pool->run(&work);
+}
+
+int parallel_grain(int n, int least) {
+  const int ranges = 4 * parallel_threads();
+  return std::max(std::max(1, least), (n + ranges - 1) / ranges);
+}
+
+}  // namespace caffe
