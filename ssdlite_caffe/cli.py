@@ -28,6 +28,7 @@ from ssdlite_caffe.gen_model.spelling import (
     Engine,
     PaddingSpelling,
 )
+from ssdlite_caffe.tools.kit_command import kit
 from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("gen")(gen)
 app.add_typer(lmdb_app, name="lmdb")
+app.command("kit")(kit)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""

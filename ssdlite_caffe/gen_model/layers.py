@@ -70,9 +70,10 @@ class Convolution(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(LayerDesc):
-    """Statistics; the scale and shift are the Scale layer's that follows."""
+    """Statistics; the scale and shift are the Scale layer's that follows. `frozen`: never a batch's own."""
 
     eps: float
+    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -190,6 +190,7 @@ class BodyLowerer:
                 tops=(blob,),
                 learning=(_FROZEN,) * 3 if self.train else (),
                 eps=self.epsilon,
+                frozen=self.spelling.batch_norm == "frozen",
             ),
             Scale(
                 name=f"{conv.name}/scale",

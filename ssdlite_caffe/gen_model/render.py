@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,11 @@ _ACTIVATION = {
     "stock": "ReLU6 written as ReLU and Power",
     "relu": "ReLU for ReLU6",
 }
-_BATCH_NORM = {"keep": "BatchNorm and Scale layers", "fold": "folded into the convolutions"}
+_BATCH_NORM = {
+    "keep": "BatchNorm and Scale layers",
+    "frozen": "BatchNorm and Scale layers, with the statistics they come with",
+    "fold": "folded into the convolutions",
+}
 _INEXACT_PADDING = "TensorFlow pads one more after than before, this net the same on both sides"
 _INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
 _INEXACT_CLIP = "TensorFlow clips boxes to the image before suppression, this net leaves that to its reader"
@@ -53,7 +59,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Solver:
-    """Settings of Caffe's solver; `steps` are the iterations at which the rate is multiplied by `gamma`."""
+    """Settings of Caffe's solver; `steps` are the iterations at which the rate is multiplied by `gamma`.
+
+    Without `learn`, a solver that tests once and ends.
+    """
 
     train_net: str
     test_net: str = ""
@@ -70,6 +79,8 @@ class Solver:
     snapshot: int = 1000
     snapshot_prefix: str = "snapshot/mobilenet"
     mode: str = "GPU"
+    random_seed: int | None = None
+    learn: bool = True
 
 
 def render(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths | None = None) -> str:
@@ -85,6 +96,11 @@ def render(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths | Non
 def render_solver(solver: Solver) -> str:
     """The prototxt of a solver."""
     return _environment().get_template("solver.j2").render(solver=solver)
+
+
+def render_script(name: str, needed: Sequence[str]) -> str:
+    """A kit's shell script, train.sh or test.sh; `needed` are the files without which it stops."""
+    return _environment().get_template(f"{name}.j2").render(kit={"needed": needed})
 
 
 def number(value: float) -> str:
@@ -115,6 +131,7 @@ def _environment() -> Environment:
     )
     environment.filters["num"] = number
     environment.filters["quoted"] = quoted
+    environment.filters["shell"] = shlex.quote
     return environment
 
 

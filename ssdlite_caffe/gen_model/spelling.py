@@ -8,7 +8,7 @@ from typing import Literal
 Stage = Literal["train", "test", "deploy", "headless"]
 ActivationSpelling = Literal["relu6", "clip", "stock", "relu"]
 PaddingSpelling = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
-BatchNormSpelling = Literal["keep", "fold"]
+BatchNormSpelling = Literal["keep", "frozen", "fold"]
 DepthwiseSpelling = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
 ClipSpelling = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
@@ -24,7 +24,8 @@ class Spelling:
         padding: where TensorFlow pads one more after than before: exact makes the kernel one larger with a zero
             first row and column; slice computes one more window and cuts it off; pad-layer uses a Pad layer; tf_pad
             the field of that name; symmetric is not exact.
-        batch_norm: keep BatchNorm and Scale layers, or fold them into the convolution.
+        batch_norm: keep BatchNorm and Scale layers; keep them with the statistics they come with, in training too
+            (frozen), for small batches; or fold them into the convolution.
         depthwise: layer type of depthwise convolutions.
         engine: written into depthwise convolutions unless DEFAULT.
         clip: for models that clip boxes to the image before suppression: exact decodes and clips them with stock layers
