@@ -8,6 +8,8 @@ SsdliteError
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
 ├── ImageError        a picture or video that cannot be read or written
 ├── DatasetError      pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves
+├── CaffeError        a net, solver or training that the built Caffe stops at
+├── BuildError        a Caffe that cannot be built
 ├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
 └── OutputError       a file or folder that exists already, or cannot be written
 """
@@ -43,8 +45,16 @@ class ImageError(SsdliteError):
     """A picture or video that cannot be read or written."""
 
 
+class CaffeError(SsdliteError):
+    """A net, solver or training that the built Caffe stops at."""
+
+
 class DatasetError(SsdliteError):
     """Pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves."""
+
+
+class BuildError(SsdliteError):
+    """A Caffe that cannot be built: something is missing, the sources are others, or the compiler stops."""
 
 
 class MissingRuntimeError(SsdliteError):

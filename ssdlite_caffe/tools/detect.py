@@ -19,6 +19,7 @@ from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.tools.detector import Decoder, PictureResult, Progress, detect
 from ssdlite_caffe.tools.draw import pixel_boxes
 from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.net_runtime import NetRuntime
 from ssdlite_caffe.tools.terminal import table_console
 
 Output = Literal["table", "json", "csv"]
@@ -31,6 +32,7 @@ def run(
     inputs: Sequence[Path],
     *,
     decoder: Decoder = "caffe",
+    runtime: NetRuntime = "opencv",
     min_score: float = 0.3,
     out: Path | None = None,
     force: bool = False,
@@ -56,8 +58,9 @@ def run(
 
         def good() -> Iterator[PictureResult]:
             for item in detect(
-                model, inputs, decoder=decoder, min_score=min_score, out=out, force=force, progress=progress
-            ):
+                model, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
+                progress=progress,
+            ):  # fmt: skip
                 if isinstance(item, ImageError):
                     errors.append(item)
                     console.print(Text(f"ssdlite-caffe: {item}"), soft_wrap=True)

@@ -14,7 +14,8 @@ from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.tools.decode import Detections, clip_detections, decode
 from ssdlite_caffe.tools.draw import can_write, draw_detections, write_picture
 from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv, path_for_opencv
+from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
+from ssdlite_caffe.tools.opencv_runtime import import_opencv, path_for_opencv
 from ssdlite_caffe.tools.pictures import Pixels, Source, Video, find_sources, read_picture
 from ssdlite_caffe.tools.resize import preprocess
 
@@ -52,22 +53,22 @@ class Progress:
 class Detector:
     """A converted model that is ready to run."""
 
-    def __init__(self, folder: ModelFolder, decoder: Decoder = "caffe") -> None:
+    def __init__(self, folder: ModelFolder, decoder: Decoder = "caffe", runtime: NetRuntime = "opencv") -> None:
         """Load the net.
 
         Args:
             folder: the converted model.
             decoder: `caffe` runs the deploy net with its DetectionOutput layer, `numpy` the headless net and the
                 reference decoder.
+            runtime: what runs the net.
 
         Raises:
-            PrototxtError: OpenCV does not take the net.
-            MissingRuntimeError: there is no fit OpenCV.
+            SsdliteError: the runtime is not there, or does not take the net.
         """
         self._arch = folder.arch
         self._decoder = decoder
         prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
-        self._net = OpenCvNet(prototxt, folder.deploy_caffemodel)
+        self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
 
     def __call__(self, picture: Pixels) -> Detections:
         """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
@@ -84,6 +85,7 @@ def detect(
     inputs: Sequence[Path],
     *,
     decoder: Decoder = "caffe",
+    runtime: NetRuntime = "opencv",
     min_score: float = 0.3,
     out: Path | None = None,
     force: bool = False,
@@ -95,6 +97,7 @@ def detect(
         folder: the converted model.
         inputs: pictures, videos and folders.
         decoder: see `Detector`.
+        runtime: see `Detector`.
         min_score: detections below are left out.
         out: folder for pictures with boxes under their own base names, and videos as .mp4; where two have one name,
             the later gets a number.
@@ -106,11 +109,11 @@ def detect(
 
     Raises:
         OutputError: a file to be written exists already or is one of the inputs, or the disk refuses.
-        PrototxtError: OpenCV does not take the net.
+        SsdliteError: the runtime is not there, or does not take the net.
     """
     sources = find_sources(inputs)
     targets = [None] * len(sources) if out is None else _targets(sources, out, force=force)
-    detector = Detector(folder, decoder)
+    detector = Detector(folder, decoder, runtime)
     names = folder.labels.display_names
     done, total = 0, len(sources)
     for source, target in zip(sources, targets, strict=True):

@@ -24,7 +24,7 @@ from ssdlite_caffe.tools.compare import Difference, compare_detections, differen
 from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
 from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
+from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
@@ -122,6 +122,7 @@ def verify(
     folder: ModelFolder,
     pictures: Iterable[Picture],
     *,
+    runtime: NetRuntime = "opencv",
     pipeline_config: Path | None = None,
     bounds: Bounds | None = None,
     keep: Callable[[PictureResult], None] = lambda _: None,
@@ -135,6 +136,7 @@ def verify(
         source: the TensorFlow model that `folder` was converted from.
         folder: the converted model.
         pictures: compared one by one; at least one.
+        runtime: what runs the converted nets.
         pipeline_config: as for convert.
         bounds: what counts as equal.
         keep: is given each picture's detections, for drawing.
@@ -146,14 +148,14 @@ def verify(
     _check_same(model, folder)
     names = []
     with TensorFlowDetector(source) as tensorflow:
-        comparison = _Comparison(model, folder, bounds or Bounds(), tensorflow)
+        comparison = _Comparison(model, folder, bounds or Bounds(), tensorflow, runtime)
         for name, picture in pictures:
             keep(comparison.picture(name, picture))
             names.append(name)
     if not names:
         raise ModelError("verify needs at least one picture")
     return VerifyReport(
-        str(source), str(folder.path), "opencv", comparison.rows(), tuple(names), bool(folder.report.get("exact", True))
+        str(source), str(folder.path), runtime, comparison.rows(), tuple(names), bool(folder.report.get("exact", True))
     )
 
 
@@ -177,7 +179,14 @@ def worse(one: Row, other: Row) -> Row:
 class _Comparison:
     """Gathers the worst difference of each stage over the pictures."""
 
-    def __init__(self, model: DumpedModel, folder: ModelFolder, bounds: Bounds, tensorflow: TensorFlowDetector) -> None:
+    def __init__(
+        self,
+        model: DumpedModel,
+        folder: ModelFolder,
+        bounds: Bounds,
+        tensorflow: TensorFlowDetector,
+        runtime: NetRuntime,
+    ) -> None:
         self.bounds = bounds
         self.folder = folder
         self.tensorflow = tensorflow
@@ -185,8 +194,8 @@ class _Comparison:
         self.arch = folder.arch
         self.net: NetDesc = build(folder.arch)
         self.units: dict[str, ConvUnit] = {unit.scope: unit for unit in model.units}
-        self.opencv = OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel, winograd=False)
-        self.headless = OpenCvNet(folder.headless_prototxt, folder.deploy_caffemodel, winograd=False)
+        self.deploy = open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel)
+        self.headless = open_net(runtime, folder.headless_prototxt, folder.deploy_caffemodel)
         self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
         self.worst: dict[str, Row] = {}
         # The graph's own threshold rules TensorFlow's side; the folder's may have been overridden on converting.
@@ -208,7 +217,7 @@ class _Comparison:
         reference = self._tensorflow_layers(fed)
         names = [c.top for c in self.net.convolutions]
         extra = ["mbox_loc", "mbox_conf", "mbox_conf_flatten", "mbox_priorbox"]
-        got = self.opencv.forward(blob, [*names, *extra])
+        got = self.deploy.forward(blob, [*names, *extra])
         for conv in self.net.convolutions:
             if conv.role != "box_predictor":
                 self._layer(conv, got[conv.top], reference[conv.name])
@@ -219,7 +228,7 @@ class _Comparison:
         self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
         self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
         tf_detections, note = self._tensorflow_detections(fed, tf_boxes, tf_scores)
-        caffe_detections = clip_detections(self.opencv.detect(blob))
+        caffe_detections = clip_detections(self.deploy.detect(blob))
         self._detections(name, caffe_detections, tf_detections, note)
         return PictureResult(name, picture, tf_detections, caffe_detections)
 

@@ -16,6 +16,7 @@ from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.draw import draw_detections
 from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.net_runtime import NetRuntime
 from ssdlite_caffe.tools.opencv_runtime import import_opencv
 from ssdlite_caffe.tools.pictures import find_sources, read_picture
 from ssdlite_caffe.tools.terminal import table_console
@@ -31,6 +32,7 @@ def verify_pictures(
     folder: Path,
     images: Sequence[Path],
     *,
+    runtime: NetRuntime = "opencv",
     pipeline_config: Path | None = None,
     tolerance: float | None = None,
     limit: int = 8,
@@ -59,7 +61,7 @@ def verify_pictures(
         # Layers and logits come before the sigmoid and the boxes' small variances, which shrink their differences.
         bounds = Bounds(layer=max(LAYER_RELATIVE, 10 * tolerance), box=tolerance, score=tolerance)
     progress("starting TensorFlow")
-    report = verify(source, model, pictures, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
+    report = verify(source, model, pictures, runtime=runtime, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
     if html is not None:
         write_text(html, page(report, kept, model.labels.display_names), force=force)
     return report

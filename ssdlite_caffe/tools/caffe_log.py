@@ -1,0 +1,101 @@
+"""Reading what Caffe prints: glog lines on stderr, and protobuf's complaints between them."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_LINE = re.compile(r"([IWEF])\d{4,8} \d\d:\d\d:\d\d\.\d+\s+\d+ ([^:\s]+):(\d+)\] ?(.*)")
+_PARSE = re.compile(r"\[libprotobuf ERROR [^]]*\] (?:Error parsing text-format \S+: )?(.*)")
+_TRACE = "*** "
+_AT_WORK = re.compile(r"(?:Creating [Ll]ayer|Setting up) (\S+)$")
+_MAX_MESSAGE = 400
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One glog line.
+
+    Attributes:
+        level: I, W, E or F.
+        source: file and line of Caffe's that printed it.
+        text: the rest.
+    """
+
+    level: str
+    source: str
+    text: str
+
+
+def parse_line(line: str) -> LogLine | None:
+    """A glog line's parts, None for any other line."""
+    found = _LINE.match(line)
+    return LogLine(found[1], f"{found[2]}:{found[3]}", found[4]) if found else None
+
+
+def lines(log: Iterable[str]) -> Iterator[LogLine]:
+    """All glog lines of a log."""
+    return (parsed for line in log if (parsed := parse_line(line.rstrip("\n"))) is not None)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Layers of a caffemodel that Caffe put into a net, and those that the net does not have."""
+
+    copied: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def copied_layers(log: Iterable[str]) -> Copied:
+    """What Caffe says of each layer of a caffemodel while it fills a net.
+
+    Source: Net::CopyTrainedLayersFrom in net.cpp.
+    """
+    copied, ignored = [], []
+    for line in lines(log):
+        if line.text.startswith("Copying source layer "):
+            copied.append(line.text.removeprefix("Copying source layer "))
+        elif line.text.startswith("Ignoring source layer "):
+            ignored.append(line.text.removeprefix("Ignoring source layer "))
+    return Copied(tuple(copied), tuple(ignored))
+
+
+def reason(log: Iterable[str], *, layer: str = "", status: int | None = None) -> str:
+    """Why Caffe ended, in one line: the failed check, the layer, and where in a prototxt.
+
+    Args:
+        log: what it printed, line by line.
+        layer: the one it was running, where that is known; else the last that the log says is being made.
+        status: exit status as subprocess gives it, negative for a signal.
+    """
+    fatal: list[str] = []
+    source = parsing = making = ""
+    within = False
+    for line in log:
+        line = line.rstrip("\n")
+        parsed = parse_line(line)
+        if parsed is not None:
+            within = parsed.level == "F" and not fatal
+            if within:
+                fatal, source = [parsed.text], parsed.source
+            elif found := _AT_WORK.match(parsed.text):
+                making = found[1]
+            elif parsed.text == "Network initialization done.":
+                making = ""
+        elif found := _PARSE.match(line):
+            parsing = parsing or found[1]
+        elif line.startswith(_TRACE):
+            within = False
+        elif within:
+            fatal.append(line)
+    layer = layer or making
+    where = f" in layer {layer}" if layer and not parsing else ""
+    if fatal:
+        text = " ".join(" ".join(fatal).split())
+        short = text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
+        return f"{parsing + ': ' if parsing else ''}{short}{where} ({source})"
+    if status is not None and status < 0:
+        return f"Caffe was ended by {signal.Signals(-status).name}{where}"
+    return f"Caffe ended with status {status} and no message{where}"
