@@ -1,0 +1,65 @@
+"""What can run a detector on whole pictures, by name; a new runtime is one function and one line of RUNTIMES."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.tools.decode import Detections
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.net_runtime import NetRuntime
+from ssdlite_caffe.tools.pictures import Pixels
+
+Detect = Callable[[Pixels], Detections]
+"""Finds objects in a picture, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A detector in the forms there are of it.
+
+    Attributes:
+        labels: its classes.
+        folder: converted to Caffe.
+        tensorflow: the TensorFlow model.
+    """
+
+    labels: LabelMap
+    folder: ModelFolder | None = None
+    tensorflow: Path | None = None
+
+
+def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[Detect]]:
+    @contextlib.contextmanager
+    def opened(model: Evaluated) -> Iterator[Detect]:
+        from ssdlite_caffe.tools.detector import Detector
+
+        if model.folder is None:
+            raise ModelError(f"{runtime} runs converted models; {model.tensorflow} is none: convert it first")
+        yield Detector(model.folder, runtime=runtime)
+
+    return opened
+
+
+@contextlib.contextmanager
+def _tensorflow(model: Evaluated) -> Iterator[Detect]:
+    from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
+
+    if model.tensorflow is None:
+        raise ModelError("where the TensorFlow model lies is not known; name it with --tensorflow")
+    with TensorFlowDetector(model.tensorflow) as detector:
+        yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
+
+
+RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {
+    "tensorflow": _tensorflow,
+    "opencv": _net("opencv"),
+    "caffe": _net("caffe"),
+}
