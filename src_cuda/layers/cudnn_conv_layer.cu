@@ -1,0 +1,133 @@
+#ifdef USE_CUDNN
+#include <vector>
+
+#include "caffe/layers/cudnn_conv_layer.hpp"
+
+namespace caffe {
+
+/// planes x h x w into planes x long_h x long_w, zeros at the far ends.
+template <typename Dtype>
+__global__ void LengthenKernel(const int count, const Dtype* from, const int h,
+                               const int w, const int long_h, const int long_w,
+                               Dtype* to) {
+  CUDA_KERNEL_LOOP(i, count) {
+    const int x = i % long_w;
+    const int y = i / long_w % long_h;
+    const int plane = i / long_w / long_h;
+    to[i] = x < w && y < h ? from[(plane * h + y) * w + x] : Dtype(0);
+  }
+}
+
+/// The way back: the far ends are left out.
+template <typename Dtype>
+__global__ void ShortenKernel(const int count, const Dtype* from, const int h,
+                              const int w, const int long_h, const int long_w,
+                              Dtype* to) {
+  CUDA_KERNEL_LOOP(i, count) {
+    const int x = i % w;
+    const int y = i / w % h;
+    const int plane = i / w / h;
+    to[i] = from[(plane * long_h + y) * long_w + x];
+  }
+}
+
+template <typename Dtype>
+const Dtype* CuDNNConvolutionLayer<Dtype>::Extended(const Dtype* bottom) {
+  if (!this->pads_unevenly()) return bottom;
+  const int count = extended_.count();
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  LengthenKernel<<<CAFFE_GET_BLOCKS(count), CAFFE_CUDA_NUM_THREADS>>>(
+      count, bottom, this->input_shape(1), this->input_shape(2),
+      extended_.height(), extended_.width(), extended_.mutable_gpu_data());
+  CUDA_POST_KERNEL_CHECK;
+  return extended_.gpu_data();
+}
+
+template <typename Dtype>
+Dtype* CuDNNConvolutionLayer<Dtype>::ExtendedDiff(Dtype* bottom_diff) {
+  return this->pads_unevenly() ? extended_.mutable_gpu_diff() : bottom_diff;
+}
+
+template <typename Dtype>
+void CuDNNConvolutionLayer<Dtype>::CutBack(Dtype* bottom_diff) {
+  if (!this->pads_unevenly()) return;
+  const int count = this->num_ * this->bottom_dim_;
+  // NOLINT_NEXT_LINE(whitespace/operators)
+  ShortenKernel<<<CAFFE_GET_BLOCKS(count), CAFFE_CUDA_NUM_THREADS>>>(
+      count, extended_.gpu_diff(), this->input_shape(1), this->input_shape(2),
+      extended_.height(), extended_.width(), bottom_diff);
+  CUDA_POST_KERNEL_CHECK;
+}
+
+template <typename Dtype>
+void CuDNNConvolutionLayer<Dtype>::Forward_gpu(
+    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (!by_cudnn()) {
+    ConvolutionLayer<Dtype>::Forward_gpu(bottom, top);
+    return;
+  }
+  Describe();
+  ChooseForward();
+  cudnn::Session& session = cudnn::Session::Get();
+  const void* one = cudnn::dataType<Dtype>::one;
+  const void* zero = cudnn::dataType<Dtype>::zero;
+  for (int i = 0; i < bottom.size(); ++i) {
+    Dtype* output = top[i]->mutable_gpu_data();
+    CUDNN_CHECK(cudnnConvolutionForward(
+        session.handle(), one, in_, Extended(bottom[i]->gpu_data()), filter_,
+        this->blobs_[0]->gpu_data(), conv_, forward_.algorithm,
+        session.workspace(forward_.workspace), forward_.workspace, zero, out_,
+        output));
+    if (this->bias_term_) {
+      CUDNN_CHECK(cudnnAddTensor(session.handle(), one, bias_,
+                                 this->blobs_[1]->gpu_data(), one, out_,
+                                 output));
+    }
+  }
+}
+
+template <typename Dtype>
+void CuDNNConvolutionLayer<Dtype>::Backward_gpu(
+    const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+    const vector<Blob<Dtype>*>& bottom) {
+  if (!by_cudnn()) {
+    ConvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
+    return;
+  }
+  Describe();
+  ChooseBackward();
+  cudnn::Session& session = cudnn::Session::Get();
+  const void* one = cudnn::dataType<Dtype>::one;
+  const void* zero = cudnn::dataType<Dtype>::zero;
+  for (int i = 0; i < top.size(); ++i) {
+    const Dtype* top_diff = top[i]->gpu_diff();
+    // one as the last scale adds to the gradients of weights and bias.
+    if (this->bias_term_ && this->param_propagate_down_[1]) {
+      CUDNN_CHECK(cudnnConvolutionBackwardBias(
+          session.handle(), one, out_, top_diff, one, bias_,
+          this->blobs_[1]->mutable_gpu_diff()));
+    }
+    if (this->param_propagate_down_[0]) {
+      CUDNN_CHECK(cudnnConvolutionBackwardFilter(
+          session.handle(), one, in_, Extended(bottom[i]->gpu_data()), out_,
+          top_diff, conv_, backward_filter_.algorithm,
+          session.workspace(backward_filter_.workspace),
+          backward_filter_.workspace, one, filter_,
+          this->blobs_[0]->mutable_gpu_diff()));
+    }
+    if (propagate_down[i]) {
+      Dtype* bottom_diff = bottom[i]->mutable_gpu_diff();
+      CUDNN_CHECK(cudnnConvolutionBackwardData(
+          session.handle(), one, filter_, this->blobs_[0]->gpu_data(), out_,
+          top_diff, conv_, backward_data_.algorithm,
+          session.workspace(backward_data_.workspace),
+          backward_data_.workspace, zero, in_, ExtendedDiff(bottom_diff)));
+      CutBack(bottom_diff);
+    }
+  }
+}
+
+INSTANTIATE_LAYER_GPU_FUNCS(CuDNNConvolutionLayer);
+
+}  // namespace caffe
+#endif  // USE_CUDNN
