@@ -403,17 +403,6 @@ void weight_sums(const DepthwiseShape& s, const T* input, const T* output_diff, 
   }
 }
 
-template <typename T>
-double plane_sum(const T* values, const int count) {
-  constexpr int lanes = simd_lanes<T>();
-  SimdT<T, lanes> sum = {};
-  int i = 0;
-  for (; i + lanes <= count; i += lanes) { sum += simd_load<T, lanes>(values + i); }
-  double total = simd_sum<T, lanes>(sum);
-  for (; i < count; ++i) { total += values[i]; }
-  return total;
-}
-
 /// Planes for one thread to take at a time: some 20 microseconds of work.
 int planes_at_a_time(const DepthwiseShape& s, const int planes) {
   const double work = static_cast<double>(s.out_height) * s.out_width * s.kernel_h * s.kernel_w + 2000;
@@ -492,7 +481,7 @@ void depthwise_backward_weights(const DepthwiseShape& shape, const int num, cons
           weight_sums(shape, input + plane * in_plane, output_diff + plane * out_plane, sums.data());
         }
         if (bias_diff != nullptr) {
-          bias_sum += plane_sum(output_diff + plane * out_plane, static_cast<int>(out_plane));
+          bias_sum += simd_total(output_diff + plane * out_plane, static_cast<int>(out_plane));
         }
       }
       if (weight_diff != nullptr) {

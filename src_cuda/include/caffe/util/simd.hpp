@@ -78,6 +78,18 @@ inline __attribute__((always_inline)) T simd_sum(const SimdT<T, Lanes> value) {
   return SimdSum<T, Lanes>::of(value);
 }
 
+/// Sum of `count` values: lanes side by side in T, then in double.
+template <typename T>
+inline double simd_total(const T* values, const int count) {
+  constexpr int lanes = simd_lanes<T>();
+  SimdT<T, lanes> sum = {};
+  int i = 0;
+  for (; i + lanes <= count; i += lanes) { sum += simd_load<T, lanes>(values + i); }
+  double total = simd_sum<T, lanes>(sum);
+  for (; i < count; ++i) { total += values[i]; }
+  return total;
+}
+
 }  // namespace caffe
 
 #endif  // CAFFE_UTIL_SIMD_HPP_

@@ -1,0 +1,354 @@
+// Matrix products for convolutions; cpu_gemm.hpp says why.
+//
+// C = A B: B is copied in panels of up to kWide vectors of columns, so that a product reads it in order, and each tile of
+// rows x panel is summed in registers over all of K. A is read where it lies: its values are broadcast.
+//
+// C += A B^T: the operand with fewer rows is turned over into such panels, and the other one's values are broadcast.
+#include "caffe/util/cpu_gemm.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "caffe/common.hpp"
+#include "caffe/util/parallel.hpp"
+#include "caffe/util/simd.hpp"
+
+namespace caffe {
+
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 8;  // 24 sums, 3 of B, 1 of A of 32 registers
+#else
+constexpr int kRows = 4;  // 12 sums, 3 of B, 1 of A of 16 registers
+#endif
+constexpr int kWide = 3;  // vectors in a panel
+
+/// Values at a multiple of a cache line, kept from call to call.
+template <typename T>
+T* room(const int which, const size_t count) {
+  static thread_local std::vector<T> rooms[2];
+  constexpr size_t line = 64 / sizeof(T);
+  if (rooms[which].size() < count + line) { rooms[which].resize(count + line); }
+  const uintptr_t address = reinterpret_cast<uintptr_t>(rooms[which].data());
+  return reinterpret_cast<T*>((address + 63) / 64 * 64);
+}
+
+/// How C is begun.
+template <typename T>
+struct Begin {
+  const T* bias;
+  bool keep;
+};
+
+/// Rows x (Wide vectors) of C. A's value (i, k) lies at A[i * row + k * step]; panel: K x (Wide vectors).
+template <typename T, int Rows, int Wide, bool Transposed>
+void tile(const int K, const T* A, const size_t stride, const T* panel, const int columns, const Begin<T> begin,
+          const size_t ldc, T* C) {
+  constexpr int lanes = simd_lanes<T>();
+  typedef SimdT<T, lanes> V;
+  V sum[Rows][Wide];
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Wide; ++v) {
+      sum[i][v] = simd_set<T, lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]);
+    }
+  }
+  for (int k = 0; k < K; ++k) {
+    V b[Wide];
+#pragma GCC unroll 8
+    for (int v = 0; v < Wide; ++v) { b[v] = simd_load<T, lanes>(panel + v * lanes); }
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      const T a = Transposed ? A[k * stride + i] : A[i * stride + k];
+#pragma GCC unroll 8
+      for (int v = 0; v < Wide; ++v) { sum[i][v] += a * b[v]; }
+    }
+    panel += Wide * lanes;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Wide; ++v) {
+      T* to = C + i * ldc + v * lanes;
+      const int left = columns - v * lanes;
+      if (left >= lanes) {
+        if (begin.keep) { sum[i][v] += simd_load<T, lanes>(to); }
+        simd_store<T, lanes>(sum[i][v], to);
+      } else {
+        T some[lanes];
+        simd_store<T, lanes>(sum[i][v], some);
+        for (int x = 0; x < left; ++x) { to[x] = begin.keep ? to[x] + some[x] : some[x]; }
+      }
+    }
+  }
+}
+
+template <typename T>
+using Tile = void (*)(int, const T*, size_t, const T*, int, Begin<T>, size_t, T*);
+
+template <typename T, bool Transposed, int Wide, int Rows = kRows>
+struct TileOf {
+  static Tile<T> of(const int rows) {
+    return rows >= Rows ? tile<T, Rows, Wide, Transposed> : TileOf<T, Transposed, Wide, Rows - 1>::of(rows);
+  }
+};
+
+template <typename T, bool Transposed, int Wide>
+struct TileOf<T, Transposed, Wide, 1> {
+  static Tile<T> of(int) { return tile<T, 1, Wide, Transposed>; }
+};
+
+/// The tile for this many rows (kRows at most) and vectors.
+template <typename T>
+Tile<T> tile_of(const bool transposed, const int rows, const int wide) {
+  if (transposed) {
+    return wide == 1   ? TileOf<T, true, 1>::of(rows)
+           : wide == 2 ? TileOf<T, true, 2>::of(rows)
+                       : TileOf<T, true, 3>::of(rows);
+  }
+  return wide == 1   ? TileOf<T, false, 1>::of(rows)
+         : wide == 2 ? TileOf<T, false, 2>::of(rows)
+                     : TileOf<T, false, 3>::of(rows);
+}
+
+template <typename T>
+struct Product {
+  bool transposed;
+  int M, N, K;
+  const T* A;
+  const T* B;
+  const T* bias;
+  bool keep;
+  T* C;
+
+  static constexpr int lanes = simd_lanes<T>();
+  static constexpr int panel_columns = kWide * lanes;
+
+  int panels() const { return (N + panel_columns - 1) / panel_columns; }
+  size_t panel_size() const { return static_cast<size_t>(K) * panel_columns; }
+  int columns_of(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
+  static int wide(const int columns) { return (columns + lanes - 1) / lanes; }
+
+  void pack(const int panel, T* to) const {
+    const int columns = columns_of(panel);
+    const int padded = wide(columns) * lanes;
+    const T* from = B + static_cast<size_t>(panel) * panel_columns;
+    if (columns == panel_columns) {
+      for (int k = 0; k < K; ++k, from += N, to += panel_columns) {
+        for (int v = 0; v < kWide; ++v) {
+          simd_store<T, lanes>(simd_load<T, lanes>(from + v * lanes), to + v * lanes);
+        }
+      }
+      return;
+    }
+    for (int k = 0; k < K; ++k, from += N, to += padded) {
+      std::copy(from, from + columns, to);
+      std::fill(to + columns, to + padded, T(0));
+    }
+  }
+
+  /// Rows [first, end) of the columns of a panel.
+  void multiply(const int panel, const T* packed, const int first, const int end) const {
+    const int columns = columns_of(panel);
+    for (int row = first; row < end; row += kRows) {
+      const int rows = std::min(kRows, end - row);
+      const T* a = transposed ? A + row : A + static_cast<size_t>(row) * K;
+      const Begin<T> begin = {bias == nullptr ? nullptr : bias + row, keep};
+      tile_of<T>(transposed, rows, wide(columns))(K, a, transposed ? M : K, packed, columns, begin, N,
+                                                 C + static_cast<size_t>(row) * N +
+                                                     static_cast<size_t>(panel) * panel_columns);
+    }
+  }
+
+  void run() const {
+    const int all = panels();
+    if (all >= 4 * parallel_threads()) {
+      // Each thread packs panels of its own, some at a time so that they stay in the second-level cache while a tile's
+      // rows of A stay in the first.
+      const int budget = std::max(1, static_cast<int>(256 * 1024 / (panel_size() * sizeof(T))));
+      const int grain = std::min(parallel_grain(all, 1), budget);
+      parallel_for(all, grain, [this](const int begin, const int end) {
+        T* packed = room<T>(0, (end - begin) * panel_size());
+        for (int p = begin; p < end; ++p) { pack(p, packed + (p - begin) * panel_size()); }
+        for (int row = 0; row < M; row += kRows) {
+          for (int p = begin; p < end; ++p) {
+            multiply(p, packed + (p - begin) * panel_size(), row, std::min(row + kRows, M));
+          }
+        }
+      });
+      return;
+    }
+    // Few columns: all panels are packed first, and the threads share out the rows.
+    T* packed = room<T>(1, all * panel_size());
+    parallel_for(all, static_cast<int>(1 + 65536 / panel_size()), [=](const int begin, const int end) {
+      for (int p = begin; p < end; ++p) { pack(p, packed + p * panel_size()); }
+    });
+    const int tiles = (M + kRows - 1) / kRows;
+    const int least = static_cast<int>(1 + 400000 / (static_cast<size_t>(K) * N * kRows));
+    parallel_for(tiles, parallel_grain(tiles, least), [=](const int begin, const int end) {
+      for (int row = begin * kRows; row < std::min(end * kRows, M); row += kRows) {
+        for (int p = 0; p < all; ++p) { multiply(p, packed + p * panel_size(), row, std::min(row + kRows, M)); }
+      }
+    });
+  }
+};
+
+// ---- C += A B^T
+
+/// Blocks of 4 x 4 values turned over: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
+inline void turn_block(const float* from, const size_t stride, float* to, const size_t step) {
+  typedef SimdT<float, 4> V;
+  const V a = simd_load<float, 4>(from), b = simd_load<float, 4>(from + stride);
+  const V c = simd_load<float, 4>(from + 2 * stride), d = simd_load<float, 4>(from + 3 * stride);
+  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), to);
+  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7), to + step);
+  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), to + 2 * step);
+  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7), to + 3 * step);
+}
+
+inline void turn_block(const double* from, const size_t stride, double* to, const size_t step) {
+  for (int j = 0; j < 4; ++j) {
+    for (int k = 0; k < 4; ++k) { to[k * step + j] = from[j * stride + k]; }
+  }
+}
+
+/// C (M x N) += A B^T over columns [first, end) of A (M x K) and B (N x K).
+template <typename T>
+struct TurnedProduct {
+  int M, N;
+  size_t K;
+  const T* A;
+  const T* B;
+
+  static constexpr int lanes = simd_lanes<T>();
+  static constexpr int panel_columns = kWide * lanes;
+
+  int panels() const { return (N + panel_columns - 1) / panel_columns; }
+  int columns_of(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
+
+  /// Rows of B as columns of a panel, `length` of K.
+  void pack(const int panel, const int first, const int length, T* to) const {
+    const int columns = columns_of(panel);
+    const int padded = (columns + lanes - 1) / lanes * lanes;
+    const T* from = B + static_cast<size_t>(panel) * panel_columns * K + first;
+    int j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const T* rows = from + j * K;
+      int k = 0;
+      for (; k + 4 <= length; k += 4) { turn_block(rows + k, K, to + static_cast<size_t>(k) * padded + j, padded); }
+      for (; k < length; ++k) {
+        for (int i = 0; i < 4; ++i) { to[static_cast<size_t>(k) * padded + j + i] = rows[i * K + k]; }
+      }
+    }
+    for (; j < padded; ++j) {
+      for (int k = 0; k < length; ++k) { to[static_cast<size_t>(k) * padded + j] = j < columns ? from[j * K + k] : T(0); }
+    }
+  }
+
+  void multiply(const int panel, const T* packed, const int first, const int length, const int row, T* C) const {
+    const int columns = columns_of(panel);
+    const int rows = std::min(kRows, M - row);
+    const Begin<T> begin = {nullptr, true};
+    tile_of<T>(false, rows, (columns + lanes - 1) / lanes)(length, A + row * K + first, K, packed, columns, begin, N,
+                                                          C + static_cast<size_t>(row) * N + panel * panel_columns);
+  }
+
+  /// A stretch of K that leaves a panel in the first-level cache and all of them in the second.
+  int stretch() const {
+    const int all = static_cast<int>(256 * 1024 / sizeof(T)) / (panels() * panel_columns);
+    return std::max(64, std::min(256, all));
+  }
+
+  /// Columns [first, end) of A and B on this thread.
+  void run(const int first, const int end, T* C) const {
+    const int most = stretch();
+    for (int k = first; k < end; k += most) {
+      const int length = std::min(most, end - k);
+      T* packed = room<T>(0, static_cast<size_t>(panels()) * length * panel_columns);
+      for (int p = 0; p < panels(); ++p) { pack(p, k, length, packed + static_cast<size_t>(p) * length * panel_columns); }
+      for (int row = 0; row < M; row += kRows) {
+        for (int p = 0; p < panels(); ++p) {
+          multiply(p, packed + static_cast<size_t>(p) * length * panel_columns, k, length, row, C);
+        }
+      }
+    }
+  }
+
+  /// All of K with the threads sharing out the panels' packing, then the rows.
+  void run_by_rows(T* C) const {
+    const int most = 1024;
+    for (int k = 0; k < static_cast<int>(K); k += most) {
+      const int length = std::min(most, static_cast<int>(K) - k);
+      const size_t size = static_cast<size_t>(length) * panel_columns;
+      T* packed = room<T>(1, panels() * size);
+      parallel_for(panels(), static_cast<int>(1 + 32768 / size), [=](const int begin, const int end) {
+        for (int p = begin; p < end; ++p) { pack(p, k, length, packed + p * size); }
+      });
+      const int tiles = (M + kRows - 1) / kRows;
+      const int least = static_cast<int>(1 + 400000 / (static_cast<size_t>(length) * N * kRows));
+      parallel_for(tiles, parallel_grain(tiles, least), [=](const int begin, const int end) {
+        for (int row = begin * kRows; row < std::min(end * kRows, M); row += kRows) {
+          for (int p = 0; p < panels(); ++p) { multiply(p, packed + p * size, k, length, row, C); }
+        }
+      });
+    }
+  }
+};
+
+}  // namespace
+
+template <typename Dtype>
+void cpu_gemm(const bool transposed, const int M, const int N, const int K, const Dtype* A, const Dtype* B,
+              const Dtype* bias, const bool keep, Dtype* C) {
+  if (M == 0 || N == 0) { return; }
+  const Product<Dtype> product = {transposed, M, N, K, A, B, bias, keep, C};
+  product.run();
+}
+
+template <typename Dtype>
+void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, const Dtype* B, Dtype* C) {
+  if (M == 0 || N == 0) { return; }
+  const int parts = parallel_threads();
+  const bool by_rows = static_cast<size_t>(K) < static_cast<size_t>(512) * parts || M >= 4 * kRows * parts;
+  // The operand with fewer rows is the cheaper one to turn; then C comes out turned as well.
+  const bool swap = M < 64 && N > M;
+  if (by_rows && !swap) {
+    TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B}.run_by_rows(C);
+    return;
+  }
+  const TurnedProduct<Dtype> product = swap ? TurnedProduct<Dtype>{N, M, static_cast<size_t>(K), B, A}
+                                            : TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B};
+  // Each thread sums a part of K of its own; the parts are added in their order, so that a run can be repeated exactly.
+  const size_t size = static_cast<size_t>(M) * N;
+  const int used = by_rows ? 1 : parts;
+  std::vector<Dtype> sums(used * size);
+  if (by_rows) {
+    product.run_by_rows(sums.data());
+  } else {
+    parallel_for(parts, 1, [&](const int begin, const int end) {
+      for (int p = begin; p < end; ++p) {
+        product.run(static_cast<int>(static_cast<int64_t>(K) * p / parts),
+                    static_cast<int>(static_cast<int64_t>(K) * (p + 1) / parts), sums.data() + p * size);
+      }
+    });
+  }
+  for (int p = 0; p < used; ++p) {
+    const Dtype* part = sums.data() + p * size;
+    for (int i = 0; i < M; ++i) {
+      for (int j = 0; j < N; ++j) { C[static_cast<size_t>(i) * N + j] += swap ? part[j * M + i] : part[i * N + j]; }
+    }
+  }
+}
+
+#define INSTANTIATE_GEMM(Dtype)                                                                            \
+  template void cpu_gemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*); \
+  template void cpu_gemm_transposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
+INSTANTIATE_GEMM(float);
+INSTANTIATE_GEMM(double);
+
+}  // namespace caffe
