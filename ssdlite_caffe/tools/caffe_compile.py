@@ -1,0 +1,131 @@
+"""Running CMake and Ninja: their output in a log, how far they are, and the first error in a line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdlite_caffe.errors import BuildError
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a build is.
+
+    Attributes:
+        what: what is being done.
+        done: compiled or linked so far.
+        total: all that is to be compiled or linked; 0 while that is not known.
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
+
+
+Report = Callable[[Step], None]
+
+_STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
+_ERROR = re.compile(
+    r"(?P<place>[^\s:(][^:(]*[:(]\d+[:)]?(?:\d+:)?) ?(?:fatal )?error: (?P<text>.*)"  # g++, clang++ and nvcc
+)
+_LINK = re.compile(r"(undefined reference to .*|cannot find -l\S+|.*: fatal error: .*|ninja: (?:error|fatal): .*)")
+_CMAKE = re.compile(r"CMake Error[^:]*(?::\d+)?(?: \(\w+\))?:\s*(?P<text>.*)")
+_MEMORY = ("Killed signal terminated program", "Cannot allocate memory", "virtual memory exhausted", "out of memory")
+
+
+class Log:
+    """The whole output of a build, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin `path` anew."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("w", encoding="utf-8", errors="backslashreplace")
+
+    def write(self, text: str) -> None:
+        """Add text; at once, so that it is there whatever happens next."""
+        self._stream.write(text)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._stream.close()
+
+
+def run(command: Sequence[str], log: Log, report: Report, what: str, *, keep_open: int, folder: Path) -> None:
+    """Run one command of a build.
+
+    Args:
+        command: program and arguments.
+        log: takes all that it prints.
+        report: called at every `[n/m]` line.
+        what: what the command does, for `report` and errors.
+        keep_open: descriptor that the command and its children hold as long as they live.
+        folder: where it runs.
+
+    Raises:
+        BuildError: it cannot be started, or fails; the text has the first error and the log's name.
+    """
+    report(Step(what))
+    log.write(f"$ {' '.join(command)}\n")
+    lines: list[str] = []
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            list(command),
+            cwd=folder,
+            env={**os.environ, "NINJA_STATUS": "[%f/%t] ", "LC_ALL": "C.UTF-8", "CLICOLOR_FORCE": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            pass_fds=(keep_open,),
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be started: {error.strerror or error}") from error
+    with process:
+        assert process.stdout is not None  # a pipe
+        try:
+            for line in process.stdout:
+                log.write(line)
+                step = _STEP.match(line)
+                if step:
+                    report(Step(_short(step[3]), int(step[1]), int(step[2])))
+                elif not line.isspace():
+                    lines.append(line.rstrip())
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise BuildError(f"{what} fails: {first_error(lines)}; the whole log is in {log.path}")
+
+
+def _short(text: str) -> str:
+    """`Building CXX object CMakeFiles/caffe.dir/a/b/c.cpp.o` as `c.cpp`."""
+    name = text.rsplit("/", 1)[-1].strip()
+    return name.removesuffix(".o")
+
+
+def first_error(lines: Sequence[str]) -> str:
+    """The line that says why a build failed."""
+    for line in lines:
+        if any(sign in line for sign in _MEMORY):
+            return f"not enough memory for the compiler ({line.strip()}); try fewer --jobs"
+    for index, line in enumerate(lines):
+        error = _ERROR.search(line)
+        if error:
+            return f"{error['place'].rstrip(':')}: {error['text']}"
+        cmake = _CMAKE.match(line)
+        if cmake:
+            return cmake["text"] or next((text.strip() for text in lines[index + 1 :] if text.strip()), line)
+    for line in lines:
+        link = _LINK.search(line)
+        if link:
+            return link[0]
+    return lines[-1].strip() if lines else "it says nothing"
