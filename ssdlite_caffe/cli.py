@@ -28,6 +28,7 @@ from ssdlite_caffe.gen_model.spelling import (
     Engine,
     PaddingSpelling,
 )
+from ssdlite_caffe.keras.command import app as keras_app
 from ssdlite_caffe.tools.kit_command import kit
 from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command("gen")(gen)
 app.add_typer(lmdb_app, name="lmdb")
+app.add_typer(keras_app, name="keras")
 app.command("kit")(kit)
 
 INTERRUPTED = 130

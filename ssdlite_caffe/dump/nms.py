@@ -62,7 +62,9 @@ def find_suppression(constants: Constants, num_classes: int | None) -> Suppressi
     unsupported = []
     if sigma:
         unsupported.append(f"soft NMS (sigma {sigma:g})")
-    if nodes[0].op != _COMBINED:
+    if nodes[0].op == _COMBINED:
+        total = min([count for count in (total, _best_of(constants, nodes)) if count is not None], default=None)
+    else:
         total = _max_total(constants, nodes)
         if num_classes is not None and num_classes > 2 and len(nodes) == 1:
             unsupported.append("NMS over all classes together")
@@ -164,6 +166,13 @@ def _max_total(constants: Constants, nodes: Iterable[Node]) -> int | None:
     found = {_limit(constants, node.ref) for node in behind if node.op == "Minimum"}
     limits = found - {None}
     return limits.pop() if len(limits) == 1 else None
+
+
+def _best_of(constants: Constants, nodes: Iterable[Node]) -> int | None:
+    """The k of a top-k behind a suppression of all classes at once; None where there is none."""
+    behind = _downstream(constants, (node.ref for node in nodes))
+    counts = [_whole(constants.plain.scalar(node.inputs[1])) for node in behind if node.op == "TopKV2"]
+    return min([count for count in counts if count is not None], default=None)
 
 
 def _downstream(constants: Constants, start: Iterable[Ref]) -> Iterable[Node]:

@@ -1,0 +1,1 @@
+"""The same nets as Keras models: from checkpoint to Keras, frozen graph and TFLite, and running them."""

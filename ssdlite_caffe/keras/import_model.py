@@ -1,0 +1,123 @@
+"""From a TensorFlow detector to a Keras model: read, recognise, build, fill."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ssdlite_caffe.coco.label_map import check_classes, load_label_map
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.keras.model import Detector, Inputs, Outputs, build_model, detector_of
+from ssdlite_caffe.keras.names import layer_name
+from ssdlite_caffe.keras.store import save, suffix_of
+from ssdlite_caffe.keras.weights import Values, keras_values, set_values
+from ssdlite_caffe.load.recognise import recognise
+
+Variances = Literal["keep", "fold"]
+
+
+def import_detector(
+    model: DumpedModel,
+    *,
+    label_map: str | None = None,
+    variances: Variances = "keep",
+    inputs: Inputs = "network",
+    outputs: Outputs = "raw",
+) -> Detector:
+    """A Keras model with the weights of a TensorFlow detector.
+
+    Args:
+        model: as `read_model` gives it.
+        label_map: `coco`, `voc` or a file; None for numbered names.
+        variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
+            boxes stay the same.
+        inputs: see `build_model`.
+        outputs: see `build_model`.
+
+    Raises:
+        SsdliteError: the model is no SSD MobileNet, its weights do not fit, or the label map has other classes.
+    """
+    arch = recognise(model)
+    labels = None if label_map is None else load_label_map(label_map)
+    if labels is not None:
+        check_classes(labels, arch.num_classes, str(label_map))
+    net = build(arch)
+    values = keras_values(model, net)
+    if variances == "fold":
+        arch, values = without_variances(arch, values)
+    made = build_model(arch, labels, inputs=inputs, outputs=outputs)
+    set_values(made, values)
+    found = detector_of(made)
+    assert found is not None
+    return found
+
+
+def without_variances(arch: ArchSpec, values: Values) -> tuple[ArchSpec, Values]:
+    """The same detector with box-coder variances of 1: each row of the box predictors times its variance.
+
+    A code t meant t * v before and means t now. float64, rounded once.
+    """
+    x, y, width, height = arch.variances
+    changed = dict(values)
+    for feature_map in build(arch).feature_maps:
+        conv = feature_map.loc[-1]
+        factors = np.tile(np.asarray([y, x, height, width], np.float64), len(feature_map.tf_boxes))
+        for part in ("kernel", "bias"):
+            name = f"{layer_name(conv.tf_scope)}/{part}"
+            changed[name] = (values[name] * factors).astype(np.float32)
+    return dataclasses.replace(arch, variances=(1.0, 1.0, 1.0, 1.0)), changed
+
+
+def import_file(
+    source: Path,
+    out: Path,
+    *,
+    pipeline_config: Path | None = None,
+    label_map: str | None = None,
+    variances: Variances = "keep",
+    inputs: Inputs = "network",
+    outputs: Outputs = "raw",
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Import `source` into the file `out`; a report of what was done.
+
+    Raises:
+        SsdliteError: as `import_detector`, or `out` cannot be written.
+    """
+    suffix_of(out)
+    progress(f"reading {source}")
+    model = read_model(source, pipeline_config=pipeline_config)
+    progress("building the Keras model")
+    detector = import_detector(model, label_map=label_map, variances=variances, inputs=inputs, outputs=outputs)
+    progress(f"writing {out}")
+    save(detector, out, force=force)
+    arch = detector.arch
+    return {
+        "source": {"path": model.source, "form": model.form, "sha256": model.sha256},
+        "arch": arch.to_dict(),
+        "tensors": {"used": len(model.tensors), "skipped": model.skipped},
+        "variables": len(detector.model.weights),
+        "parameters": int(detector.model.count_params()),
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def summary(report: dict[str, Any], out: Path) -> str:
+    """A report in a few lines, for a person."""
+    arch = ArchSpec.from_dict(report["arch"])
+    height, width = arch.input_size
+    return (
+        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
+        f"input {height}x{width}, {arch.score_converter} scores\n"
+        f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
+        f"{report['parameters']} parameters are in {out}"
+    )

@@ -1,0 +1,150 @@
+"""SSD's loss. Imports TensorFlow: import it after `runtime.import_keras`.
+
+    loss = (localisation weight * sum of localisation + classification weight * sum of classification) / matches
+
+over all default boxes of all pictures, `matches` being the number of those that stand for an object, 1 at least.
+Sources: Liu et al., SSD, arXiv:1512.02325, section 2.2; ssd_meta_arch.py and core/losses.py of the TensorFlow OD API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import tensorflow as tf
+
+from ssdlite_caffe.gen_model.arch import ScoreConverter
+
+Kind = Literal["focal", "hard-negatives"]
+DELTA = 1.0
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Which loss.
+
+    Attributes:
+        kind: focal: the focal loss of sigmoid scores over all boxes, as in the zoo's V3 configurations;
+            hard-negatives: the cross entropy of sigmoid or softmax scores over objects and the hardest background.
+        alpha: of the focal loss; 0.75 in the zoo's V3 configurations (0.25 in the paper's).
+        gamma: of the focal loss.
+        negatives: background boxes for each object, in each picture.
+        least_negatives: background boxes in each picture.
+        localisation: weight.
+        classification: weight.
+    """
+
+    kind: Kind = "focal"
+    alpha: float = 0.75
+    gamma: float = 2.0
+    negatives: float = 3.0
+    least_negatives: int = 3
+    localisation: float = 1.0
+    classification: float = 1.0
+
+
+class Sums(NamedTuple):
+    """Of a batch, not yet divided by anything.
+
+    Attributes:
+        localisation: (B,), by picture.
+        classification: (B,), by picture.
+        matches: scalar, default boxes that stand for objects.
+    """
+
+    localisation: Any
+    classification: Any
+    matches: Any
+
+
+def huber(error: Any, delta: float = DELTA) -> Any:
+    """Smooth L1: e^2 / 2 up to `delta`, delta * |e| - delta^2 / 2 beyond.
+
+    Source: WeightedSmoothL1LocalizationLoss of the TensorFlow OD API.
+    """
+    size = tf.abs(error)
+    return tf.where(size <= delta, 0.5 * size * size, delta * size - 0.5 * delta * delta)
+
+
+def focal(logits: Any, wanted: Any, alpha: float, gamma: float) -> Any:
+    """Focal loss of sigmoid scores p, each on its own: -a (1 - q)^gamma ln(q).
+
+    q is p and a is alpha where the target is 1; 1 - p and 1 - alpha where it is 0.
+
+    Source: Lin et al., Focal Loss, arXiv:1708.02002, equation 5; SigmoidFocalClassificationLoss of the OD API.
+    """
+    score = tf.sigmoid(logits)
+    missed = wanted * (1.0 - score) + (1.0 - wanted) * score
+    weight = wanted * alpha + (1.0 - wanted) * (1.0 - alpha)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=logits)
+    return weight * tf.pow(missed, gamma) * entropy
+
+
+def hardest(losses: Any, candidates: Any, counts: Any) -> Any:
+    """The candidates of each picture with the largest losses.
+
+    Args:
+        losses: (B, N), not negative.
+        candidates: bool (B, N).
+        counts: int32 (B,), how many; all where there are fewer candidates.
+
+    Returns:
+        bool (B, N).
+
+    Source: SSD, section 2.2, "Hard negative mining". The OD API's miner also drops boxes that overlap a harder one by
+    0.99, which hardly any do.
+    """
+    ranked = tf.argsort(tf.where(candidates, losses, -1.0), -1, "DESCENDING", stable=True)
+    ranks = tf.argsort(ranked, -1, stable=True)
+    return candidates & (ranks < counts[:, None])
+
+
+def ssd_sums(
+    codes: Any, logits: Any, targets: tuple[Any, Any, Any], options: LossOptions, converter: ScoreConverter
+) -> Sums:
+    """The loss of a batch, before it is divided.
+
+    Background is class 0. Where all boxes count (focal) its column's target is always 0, as the OD API's
+    encode_background_as_zeros has it; with hard negatives it is 1 for background.
+
+    Args:
+        codes: (B, N, 4).
+        logits: (B, N, C).
+        targets: codes (B, N, 4), labels (B, N) and weights (B, N); see `targets.Targets`.
+        options: which loss.
+        converter: what makes scores of logits; the focal loss takes sigmoid.
+    """
+    wanted, labels, weights = targets
+    codes, logits = tf.cast(codes, tf.float32), tf.cast(logits, tf.float32)
+    objects = labels > 0
+    mask = tf.cast(objects, tf.float32)
+    localisation = tf.reduce_sum(huber(codes - wanted), -1) * mask
+    one_hot = tf.one_hot(labels, tf.shape(logits)[-1])
+    if options.kind == "focal":
+        one_hot *= tf.one_hot(0, tf.shape(logits)[-1], 0.0, 1.0)
+        classification = tf.reduce_sum(focal(logits, one_hot, options.alpha, options.gamma), -1) * weights
+    else:
+        if converter == "softmax":
+            entropy = tf.nn.softmax_cross_entropy_with_logits(labels=one_hot, logits=logits)
+        else:
+            entropy = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=one_hot, logits=logits), -1)
+        counts = tf.cast(tf.reduce_sum(mask, 1) * options.negatives, tf.int32)
+        counts = tf.maximum(counts, options.least_negatives)
+        negatives = hardest(tf.stop_gradient(entropy), ~objects & (weights > 0.0), counts)
+        classification = tf.where(objects | negatives, entropy, 0.0)
+    return Sums(
+        options.localisation * tf.reduce_sum(localisation, 1),
+        options.classification * tf.reduce_sum(classification, 1),
+        tf.reduce_sum(mask),
+    )
+
+
+def kernel_decay(model: Any, weight: float) -> Any:
+    """L2 regularisation: weight * sum of squares / 2, of the kernels of full and pointwise convolutions.
+
+    Depthwise kernels, BatchNorm and biases are left free, as slim's MobileNets do by default.
+    """
+    import keras
+
+    kernels = [layer.kernel for layer in model.layers if type(layer) is keras.layers.Conv2D]
+    return weight * tf.add_n([tf.nn.l2_loss(tf.cast(kernel, tf.float32)) for kernel in kernels])

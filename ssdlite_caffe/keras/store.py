@@ -1,0 +1,152 @@
+"""Keras models in files: `.keras`, `.weights.h5` and the older `.h5`, each with the architecture and the label map.
+
+`.keras` and `.h5` hold both in the configuration of the `Predictions` layer, `.weights.h5` in an attribute of its root.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssdlite_caffe.coco.label_map import Label, LabelMap
+from ssdlite_caffe.errors import ModelError, OutputError, SsdliteError
+from ssdlite_caffe.files import refuse_existing, write_bytes
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.keras.model import Detector, build_model, detector_of
+from ssdlite_caffe.keras.runtime import import_keras
+
+SUFFIXES = (".keras", ".weights.h5", ".h5")
+ATTRIBUTE = "ssdlite_caffe"
+_MAX_BYTES = 1 << 30
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def suffix_of(path: Path) -> str:
+    """Which of SUFFIXES a file has.
+
+    Raises:
+        OutputError: none.
+    """
+    found = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    if found is None:
+        raise OutputError(f"{path} is no name for a Keras model; it ends in one of {', '.join(SUFFIXES)}")
+    return found
+
+
+def save(detector: Detector, path: Path, *, force: bool = False) -> None:
+    """Write a model in the format of its suffix, in one step; the same model gives the same bytes.
+
+    Raises:
+        OutputError: the suffix is unknown, the file exists and `force` is false, or the disk refuses.
+    """
+    suffix = suffix_of(path)
+    refuse_existing(path, force=force)
+    try:
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            part = Path(folder) / f"model{suffix}"
+            if suffix == ".weights.h5":
+                detector.model.save_weights(part)
+                _write_attribute(part, detector)
+            else:
+                detector.model.save(part)
+            data = part.read_bytes()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_bytes(path, _without_dates(data) if suffix == ".keras" else data, force=force)
+
+
+def load(path: Path) -> Detector:
+    """Read a model that `save` wrote.
+
+    Raises:
+        ModelError: it cannot be read, or is no detector of this package.
+        MissingRuntimeError: Keras or TensorFlow is missing.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is a folder, not a Keras model" if path.is_dir() else f"{path} does not exist")
+    if not any(path.name.endswith(suffix) for suffix in SUFFIXES):
+        raise ModelError(f"{path} is no Keras model by its name; they end in {', '.join(SUFFIXES)}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+    import_keras()
+    try:
+        with _quiet():
+            found = _load_weights(path) if path.name.endswith(".weights.h5") else _load_whole(path)
+    except SsdliteError:
+        raise
+    except Exception as error:  # Keras and HDF5 raise nearly every kind for a damaged file
+        raise ModelError(f"{path} cannot be read as a Keras model: {_one_line(error)}") from error
+    if found is None:
+        raise ModelError(f"{path} is a Keras model, but no detector made by `ssdlite-caffe keras import` or `train`")
+    return found
+
+
+def _load_whole(path: Path) -> Detector | None:
+    keras, _ = import_keras()
+    from ssdlite_caffe.keras import layers
+
+    assert layers.PACKAGE  # imported for the classes that it registers
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > _MAX_BYTES:
+            raise ModelError(f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+    return detector_of(keras.saving.load_model(path, compile=False, safe_mode=True))
+
+
+def _load_weights(path: Path) -> Detector:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        text = file.attrs.get(ATTRIBUTE)
+    if text is None:
+        raise ModelError(f"{path} does not say which net its weights are for; give the .keras file")
+    known = json.loads(text)
+    labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(known["labels"])))
+    arch = ArchSpec.from_dict(known["arch"])
+    model = build_model(arch, labels)
+    model.load_weights(path)
+    return Detector(model, arch, labels)
+
+
+def _write_attribute(path: Path, detector: Detector) -> None:
+    import h5py
+
+    labels = [[entry.name, entry.display_name] for entry in detector.labels.entries]
+    with h5py.File(path, "r+") as file:
+        file.attrs[ATTRIBUTE] = json.dumps({"arch": detector.arch.to_dict(), "labels": labels})
+
+
+def _without_dates(data: bytes) -> bytes:
+    """The same archive with the date of its making taken out."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(made, "w") as target:
+        for entry in source.infolist():
+            content = source.read(entry)
+            if entry.filename == "metadata.json":
+                content = json.dumps({**json.loads(content), "date_saved": ""}).encode()
+            target.writestr(zipfile.ZipInfo(entry.filename, _EPOCH), content)
+    return made.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Keras' advice on file formats, which it logs as warnings."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,135 @@
+"""What each default box should predict: SSD's matching and box codes. Imports TensorFlow: after `runtime.import_keras`.
+
+Boxes are ymin, xmin, ymax, xmax as fractions of the picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+THRESHOLD = 0.5
+_LEAST_SIDE = 1e-8
+
+
+class Targets(NamedTuple):
+    """Of N default boxes, in the predictors' order.
+
+    Attributes:
+        codes: float32 (N, 4), ty, tx, th, tw; 0 where nothing is matched.
+        labels: int32 (N,), rows of the label map; 0 for background.
+        weights: float32 (N,), 0 for boxes that count neither as an object nor as background.
+    """
+
+    codes: Any
+    labels: Any
+    weights: Any
+
+
+def overlaps(one: Any, other: Any) -> Any:
+    """Intersection over union of (M, 4) and (N, 4) boxes, as (M, N); 0 where a union has no area."""
+    low = tf.maximum(one[:, None, :2], other[None, :, :2])
+    high = tf.minimum(one[:, None, 2:], other[None, :, 2:])
+    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), -1)
+    union = _areas(one)[:, None] + _areas(other)[None] - shared
+    return tf.math.divide_no_nan(shared, union)
+
+
+def _areas(boxes: Any) -> Any:
+    return tf.reduce_prod(tf.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), -1)
+
+
+def match(similarity: Any, ignored: Any, threshold: float = THRESHOLD) -> tuple[Any, Any]:
+    """Which object each default box stands for.
+
+    A default box takes the object that it overlaps most, where that is `threshold` or more; then every object takes the
+    default box that overlaps it most, whatever that had. Of equal ones the first is taken.
+
+    Args:
+        similarity: float (M, N), of objects and default boxes.
+        ignored: bool (M,), objects that are neither to be found nor background.
+        threshold: least overlap.
+
+    Returns:
+        int32 (N,): the object, or -1; and bool (N,): whether the box counts. A box without object that overlaps an
+        ignored one by `threshold` does not.
+
+    Source: ArgMaxMatcher of the TensorFlow OD API, matched and unmatched threshold equal, force_match_for_each_row.
+    """
+    wanted = tf.where(ignored[:, None], -1.0, similarity)
+    # One more row that nothing overlaps, so that there may be no objects at all.
+    rows = tf.pad(wanted, [[0, 1], [0, 0]], constant_values=-1.0)
+    best = tf.argmax(rows, 0, tf.int32)
+    matched = tf.where(tf.reduce_max(rows, 0) >= threshold, best, -1)
+    count = tf.shape(similarity)[1]
+    claims = tf.one_hot(tf.argmax(wanted, 1, tf.int32), count) * tf.cast(~ignored, tf.float32)[:, None]
+    claims = tf.pad(claims, [[0, 1], [0, 0]])
+    claimed = tf.reduce_max(claims, 0) > 0.0
+    matched = tf.where(claimed, tf.argmax(claims, 0, tf.int32), matched)
+    unwanted = tf.pad(tf.where(ignored[:, None], similarity, -1.0), [[0, 1], [0, 0]], constant_values=-1.0)
+    return matched, (matched >= 0) | (tf.reduce_max(unwanted, 0) < threshold)
+
+
+def encode(boxes: Any, defaults: Any, variances: tuple[float, float, float, float]) -> Any:
+    """Codes of boxes: ty = (y - Y) / H / v, th = ln(h / H) / v, and so across; the inverse of `layers.Decode`.
+
+    Args:
+        boxes: (N, 4).
+        defaults: (N, 4).
+        variances: x, y, width, height, the reciprocals of the OD API's scales.
+
+    Source: faster_rcnn_box_coder.py of the TensorFlow OD API.
+    """
+    vx, vy, vw, vh = variances
+    y, x, h, w = _centres(boxes)
+    centre_y, centre_x, height, width = _centres(defaults)
+    return tf.stack(
+        [
+            (y - centre_y) / height / vy,
+            (x - centre_x) / width / vx,
+            tf.math.log(h / height) / vh,
+            tf.math.log(w / width) / vw,
+        ],
+        -1,
+    )
+
+
+def _centres(boxes: Any) -> tuple[Any, Any, Any, Any]:
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, 4, axis=-1)
+    height, width = tf.maximum(ymax - ymin, _LEAST_SIDE), tf.maximum(xmax - xmin, _LEAST_SIDE)
+    return (ymin + ymax) / 2, (xmin + xmax) / 2, height, width
+
+
+def assign(
+    boxes: Any,
+    labels: Any,
+    ignored: Any,
+    defaults: npt.NDArray[np.floating[Any]],
+    variances: tuple[float, float, float, float],
+    threshold: float = THRESHOLD,
+) -> Targets:
+    """The targets of one picture.
+
+    Args:
+        boxes: float32 (M, 4), its objects; M may be 0.
+        labels: int32 (M,), 1 or more.
+        ignored: bool (M,).
+        defaults: (N, 4).
+        variances: see `encode`.
+        threshold: see `match`.
+    """
+    anchors = tf.constant(defaults, tf.float32)
+    matched, counts = match(overlaps(boxes, anchors), ignored, threshold)
+    found = matched >= 0
+    # Row M, at the end, is for boxes without an object.
+    rows = tf.where(found, matched, tf.shape(boxes)[0])
+    whole = tf.concat([boxes, tf.constant([[0.0, 0.0, 1.0, 1.0]])], 0)
+    codes = encode(tf.gather(whole, rows), anchors, variances)
+    return Targets(
+        tf.where(found[:, None], codes, 0.0),
+        tf.gather(tf.pad(labels, [[0, 1]]), rows),
+        tf.cast(counts, tf.float32),
+    )
