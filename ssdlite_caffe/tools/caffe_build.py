@@ -119,6 +119,8 @@ def read_stamp(prefix: Path) -> dict[str, Any]:
 
 def _refuse_foreign(prefix: Path) -> None:
     """Say before the build, not after it, that its result could not be put there."""
+    if prefix.is_dir() and any(prefix.glob(f".ssdlite-caffe.*/*/{STAMP}")):
+        (prefix / STAMP).touch()  # killed while an old build gave way to a new one: ours, and to be built anew
     if prefix.is_dir() and any(prefix.iterdir()) and not (prefix / STAMP).is_file():
         raise BuildError(
             f"{prefix} holds files but no {STAMP}: it is no prefix of ours; name another one with --prefix"
@@ -140,8 +142,7 @@ def _stamp(options: BuildOptions, fork: Path) -> dict[str, Any]:
         "version": ssdlite_caffe.__version__,
         "fork": caffe_sources.SHA256 if options.source is None else caffe_sources.tree_hash(fork),
         "messages": [file_sha256(_PROTO), file_sha256(_MESSAGES)],
-        "src_cuda": caffe_sources.tree_hash(ours, ("compat", "include", "layers", "python", "test", "util")),
-        "cmake": [file_sha256(path) for path in sorted([ours / "CMakeLists.txt", *ours.glob("*.cmake")])],
+        "src_cuda": caffe_sources.tree_hash(ours, ["."]),
         "configuration": _configuration(options, fork),
     }
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

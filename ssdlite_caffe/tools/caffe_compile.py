@@ -30,9 +30,8 @@ class Step:
 Report = Callable[[Step], None]
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
-_ERROR = re.compile(
-    r"(?P<place>[^\s:(][^:(]*[:(]\d+[:)]?(?:\d+:)?) ?(?:fatal )?error: (?P<text>.*)"  # g++, clang++ and nvcc
-)
+_ERROR = re.compile(r"(?P<place>[^\s:(][^:(]*[:(]\d+(?:\):|:\d+:|:)) (?:fatal )?error: (?P<text>.*)")
+"""Of g++ and clang++, `file:12:3: error: ...`, and of nvcc, `file(12): error: ...`."""
 _LINK = re.compile(r"(undefined reference to .*|cannot find -l\S+|.*: fatal error: .*|ninja: (?:error|fatal): .*)")
 _CMAKE = re.compile(r"CMake Error[^:]*(?::\d+)?(?: \(\w+\))?:\s*(?P<text>.*)")
 _MEMORY = ("Killed signal terminated program", "Cannot allocate memory", "virtual memory exhausted", "out of memory")

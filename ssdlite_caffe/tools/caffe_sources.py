@@ -24,7 +24,7 @@ NEEDED = ("include/caffe/layer.hpp", "src/caffe/net.cpp", "src/caffe/test/test_c
 
 _FOLDERS = ("include", "python", "src", "tools")
 _MAX_UNPACKED = 400 << 20
-_READ = frozenset({".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py"})
+_READ = frozenset({".c", ".cc", ".cmake", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".txt"})
 
 _BACKEND = f"""
 class __legacy__:
@@ -169,7 +169,7 @@ def own_sources(folder: Path) -> Path:
 
 
 def tree_hash(folder: Path, names: Iterable[str] = _FOLDERS) -> str:
-    """Hash of names and contents of the source files in the folders `names` of `folder`, hex."""
+    """Hash of names and contents of the source and CMake files in the folders `names` of `folder`, hex."""
     digest = hashlib.sha256()
     for name in names:
         for path in sorted((folder / name).rglob("*")):
