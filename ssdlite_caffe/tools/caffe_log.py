@@ -10,6 +10,9 @@ from dataclasses import dataclass
 _LINE = re.compile(r"([IWEF])\d{4,8} \d\d:\d\d:\d\d\.\d+\s+\d+ ([^:\s]+):(\d+)\] ?(.*)")
 _PARSE = re.compile(r"\[libprotobuf ERROR [^]]*\] (?:Error parsing text-format \S+: )?(.*)")
 _TRACE = "*** "
+_FIELD = re.compile(r'  (name|type): "(.*)"$')
+_UNKNOWN_TYPE = re.compile(r"Unknown layer type: (\S+)")
+_KNOWN_TYPES = re.compile(r" \(known types: .*\)")
 _AT_WORK = re.compile(r"(?:Creating [Ll]ayer|Setting up) (\S+)$")
 _MAX_MESSAGE = 400
 
@@ -71,7 +74,8 @@ def reason(log: Iterable[str], *, layer: str = "", status: int | None = None) ->
         status: exit status as subprocess gives it, negative for a signal.
     """
     fatal: list[str] = []
-    source = parsing = making = ""
+    source = parsing = making = name = ""
+    types: dict[str, str] = {}
     within = False
     for line in log:
         line = line.rstrip("\n")
@@ -84,18 +88,24 @@ def reason(log: Iterable[str], *, layer: str = "", status: int | None = None) ->
                 making = found[1]
             elif parsed.text == "Network initialization done.":
                 making = ""
+        elif found := _FIELD.match(line):  # the net, which Caffe writes out before it makes the layers
+            name = found[2] if found[1] == "name" else name
+            types.setdefault(found[2], name)
         elif found := _PARSE.match(line):
-            parsing = parsing or found[1]
+            parsing = parsing or found[1].rstrip(".") + ": "
         elif line.startswith(_TRACE):
             within = False
         elif within:
             fatal.append(line)
+    text = _KNOWN_TYPES.sub("", " ".join(" ".join(fatal).split())).rstrip(".")
+    if unknown := _UNKNOWN_TYPE.search(text):
+        making = types.get(unknown[1], "")
     layer = layer or making
-    where = f" in layer {layer}" if layer and not parsing else ""
-    if fatal:
-        text = " ".join(" ".join(fatal).split())
+    named = not layer or parsing or f"layer {layer}" in text or f"'{layer}'" in text
+    where = "" if named else f" in layer {layer}"
+    if text:
         short = text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "..."
-        return f"{parsing + ': ' if parsing else ''}{short}{where} ({source})"
+        return f"{parsing}{short}{where} ({source})"
     if status is not None and status < 0:
         return f"Caffe was ended by {signal.Signals(-status).name}{where}"
     return f"Caffe ended with status {status} and no message{where}"

@@ -71,7 +71,13 @@ def with_caffes_own(evaluation: Evaluation, model: Evaluated, data: Path) -> Eva
     prototxt, weights = folder.path / "test.prototxt", folder.path / "train.caffemodel"
     if not prototxt.is_file() or not weights.is_file():
         return evaluation
-    curves = evaluate_test_net(prototxt, weights, data, folder.path / "labelmap.prototxt")
+    own = caffes_own(evaluation, prototxt, weights, data, folder.path / "labelmap.prototxt")
+    return dataclasses.replace(evaluation, scores=(*evaluation.scores, own))
+
+
+def caffes_own(evaluation: Evaluation, prototxt: Path, weights: Path, lmdb: Path, label_map: Path) -> Score:
+    """Caffe's own judgement of the classes that `evaluation` has; arguments as of `evaluate_test_net`."""
+    curves = evaluate_test_net(prototxt, weights, lmdb, label_map)
     nan = float("nan")
     classes = {
         row: ClassScore(one.positives, nan, nan, nan, one.eleven_point, one.area)
@@ -80,5 +86,4 @@ def with_caffes_own(evaluation: Evaluation, model: Evaluated, data: Path) -> Eva
     }
     voc07, voc12 = (mean([getattr(one, key) for one in classes.values()]) for key in ("voc07", "voc12"))
     detections = sum(len(one.scores) for one in curves.values())
-    score = Score(NAME, detections, nan, nan, nan, nan, voc07, voc12, classes, curves)
-    return dataclasses.replace(evaluation, scores=(*evaluation.scores, score))
+    return Score(NAME, detections, nan, nan, nan, nan, voc07, voc12, classes, curves)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +39,7 @@ def evaluate(
     from ssdlite_caffe.tools.detection_evaluate import with_caffes_own
     from ssdlite_caffe.tools.evaluation_data import open_pictures
     from ssdlite_caffe.tools.evaluation_runtimes import RUNTIMES
+    from ssdlite_caffe.tools.terminal import bar
 
     unknown = set(runtime or ()) - RUNTIMES.keys()
     if unknown:
@@ -63,16 +62,3 @@ def evaluate(
     report.print_report(result)
     for line in tool.shown_problems(result):
         print(f"ssdlite-caffe: {line}", file=sys.stderr)
-
-
-@contextmanager
-def bar(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
