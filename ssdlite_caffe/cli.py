@@ -29,8 +29,12 @@ from ssdlite_caffe.gen_model.spelling import (
     PaddingSpelling,
 )
 from ssdlite_caffe.keras.command import app as keras_app
+from ssdlite_caffe.tools.caffe_command import caffe as caffe_app
+from ssdlite_caffe.tools.evaluate_command import evaluate
 from ssdlite_caffe.tools.kit_command import kit
 from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
+from ssdlite_caffe.tools.merge_command import merge_bn
+from ssdlite_caffe.tools.train_command import judge, train
 
 app = typer.Typer(
     name="ssdlite-caffe",
@@ -40,9 +44,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gen")(gen)
+app.command("evaluate")(evaluate)
+app.command("merge-bn")(merge_bn)
+app.add_typer(caffe_app, name="caffe")
 app.add_typer(lmdb_app, name="lmdb")
 app.add_typer(keras_app, name="keras")
 app.command("kit")(kit)
+app.command("train")(train)
+app.command("test")(judge)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""
@@ -54,6 +63,10 @@ Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
 PipelineConfig = Annotated[
     Path | None,
     typer.Option(help="pipeline.config of the training; needed for a checkpoint that has none beside it."),
+]
+Runtime = Annotated[
+    Literal["opencv", "caffe"],
+    typer.Option(help="What runs the converted net: OpenCV DNN, or the Caffe that `caffe build` built."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -174,6 +187,7 @@ def verify(
     images: Annotated[
         list[Path] | None, typer.Option("--images", help="Picture or folder, may be repeated; without it, drawn ones.")
     ] = None,
+    runtime: Runtime = "opencv",
     pipeline_config: PipelineConfig = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Bound of boxes and scores, in place of the table's.")
@@ -186,13 +200,13 @@ def verify(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Run TensorFlow and OpenCV DNN on the same inputs and compare them layer by layer."""
+    """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
     from ssdlite_caffe.tools import verify_report as tool
 
     with _progress() as progress:
         report = tool.verify_pictures(
-            model, folder, images or [], pipeline_config=pipeline_config, tolerance=tolerance, limit=limit, html=html,
-            force=force, progress=progress,
+            model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
+            limit=limit, html=html, force=force, progress=progress,
         )  # fmt: skip
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
@@ -226,17 +240,18 @@ def detect(
     decoder: Annotated[
         Literal["caffe", "numpy"], typer.Option(help="DetectionOutput, or the reference decoder on the headless net.")
     ] = "caffe",
+    runtime: Runtime = "opencv",
     force: Force = False,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
 ) -> None:
-    """Detect objects in pictures, folders and videos with OpenCV DNN."""
+    """Detect objects in pictures, folders and videos with a converted model."""
     from ssdlite_caffe.tools.detect import run
 
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
     failed = run(
-        folder, inputs, decoder=decoder, min_score=min_score, out=out, force=force,
+        folder, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
         output="json" if as_json else "csv" if as_csv else "table",
     )  # fmt: skip
     if failed:
