@@ -6,7 +6,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle test-fast check format protos clean
+.PHONY: help demo test test-oracle test-fast check format protos kits clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: $(VENV)/.dev  ## let ruff rewrite the code
 
 protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto
+
+kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
+	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done
 
 clean:  ## remove the environment, caches and the demo
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

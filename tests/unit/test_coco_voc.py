@@ -211,6 +211,12 @@ def test_a_box_is_refused_or_lies_inside(
     assert bool(what) == (max(-xmin, -ymin, xmax - width, ymax - height) > 1)
 
 
+@pytest.mark.parametrize(("over", "told"), [(0, False), (1, False), (1.01, True)])
+def test_a_pixel_past_an_edge_is_not_told(over: float, told: bool) -> None:
+    boxes = [(-over, 2, 9, 8), (1, -over, 9, 8), (1, 2, 20 + over, 8), (1, 2, 9, 10 + over)]
+    assert [bool(fit_box(box, 10, 20)[1]) for box in boxes] == [told] * 4
+
+
 @given(st.text(alphabet="ab./\\:\x00\n", max_size=8))
 def test_a_relative_path_stays_below(text: str) -> None:
     found = relative_path(text)

@@ -103,6 +103,7 @@ class TestWriting:
     def test_the_kits_of_the_repository(self, command: Command, name: str, tmp_path: Path) -> None:
         """`make kits` writes them anew."""
         folder = Path(__file__).resolve().parents[2] / name
+        # where they differ, `make kits` writes them anew
         assert command("kit", name, "-o", tmp_path / name).status == 0
         assert tree(tmp_path / name) == tree(folder)
         assert os.access(folder / "train.sh", os.X_OK)
