@@ -1,0 +1,219 @@
+#include "caffe/layers/batch_norm_layer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "caffe/util/math_functions.hpp"
+#include "caffe/util/parallel.hpp"
+#include "caffe/util/simd.hpp"
+
+// BatchNorm on the CPU: the class, its blobs and its GPU side are the fork's. A thread takes a channel through all its
+// passes while its values are in the cache, and no copies are made but x_norm_, which Backward needs:
+//
+//     forward   mean, then variance = mean((x - mean)^2), then y = (x - mean) / sqrt(variance + eps)
+//     backward  dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps)
+//
+// The means are over images and places. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+namespace caffe {
+
+namespace {
+
+/// A channel's planes, one in each image.
+struct Planes {
+  int num, size;
+  size_t step;
+
+  double count() const { return static_cast<double>(num) * size; }
+};
+
+/// A sum over a channel: op gives what a vector of places (and at the end a single place) adds.
+template <typename T, typename Op>
+double channel_sum(const Planes& planes, const Op& op) {
+  constexpr int lanes = simd_lanes<T>();
+  double total = 0;
+  for (int n = 0; n < planes.num; ++n) {
+    const size_t first = n * planes.step;
+    SimdT<T, lanes> sum[4] = {};
+    int i = 0;
+    for (; i + 4 * lanes <= planes.size; i += 4 * lanes) {
+      for (int v = 0; v < 4; ++v) { sum[v] += op.many(first + i + v * lanes); }
+    }
+    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.many(first + i); }
+    total += simd_sum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (; i < planes.size; ++i) { total += op.one(first + i); }
+  }
+  return total;
+}
+
+template <typename T>
+struct Value {
+  const T* x;
+  SimdT<T, simd_lanes<T>()> many(size_t i) const { return simd_load<T, simd_lanes<T>()>(x + i); }
+  T one(size_t i) const { return x[i]; }
+};
+
+template <typename T>
+struct SquaredDistance {
+  const T* x;
+  T from;
+  SimdT<T, simd_lanes<T>()> many(size_t i) const {
+    const auto d = simd_load<T, simd_lanes<T>()>(x + i) - from;
+    return d * d;
+  }
+  T one(size_t i) const { return (x[i] - from) * (x[i] - from); }
+};
+
+template <typename T>
+struct ProductOf {
+  const T* x;
+  const T* y;
+  SimdT<T, simd_lanes<T>()> many(size_t i) const {
+    return simd_load<T, simd_lanes<T>()>(x + i) * simd_load<T, simd_lanes<T>()>(y + i);
+  }
+  T one(size_t i) const { return x[i] * y[i]; }
+};
+
+}  // namespace
+
+template <typename Dtype>
+void BatchNormLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  const BatchNormParameter& param = this->layer_param_.batch_norm_param();
+  moving_average_fraction_ = param.moving_average_fraction();
+  eps_ = param.eps();
+  use_global_stats_ = param.has_use_global_stats() ? param.use_global_stats() : this->phase_ == TEST;
+  channels_ = bottom[0]->num_axes() == 1 ? 1 : bottom[0]->shape(1);
+  if (!this->blobs_.empty()) { return; }
+  // Mean, variance (both times the third) and the weight of what they were averaged from.
+  for (const int count : {channels_, channels_, 1}) {
+    this->blobs_.emplace_back(new Blob<Dtype>(vector<int>(1, count)));
+    caffe_set(count, Dtype(0), this->blobs_.back()->mutable_cpu_data());
+  }
+}
+
+template <typename Dtype>
+void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (bottom[0]->num_axes() > 1) {
+    CHECK_EQ(bottom[0]->shape(1), channels_)
+        << "BatchNorm layer " << this->layer_param_.name() << ": the channels of its bottom may not change.";
+  }
+  top[0]->ReshapeLike(*bottom[0]);
+  mean_.Reshape(vector<int>(1, channels_));
+  variance_.Reshape(vector<int>(1, channels_));
+  x_norm_.ReshapeLike(*bottom[0]);
+  // What only the GPU's side writes; a blob takes memory when it is first written.
+  temp_.ReshapeLike(*bottom[0]);
+  const int num = bottom[0]->shape(0);
+  const int ones[] = {num, bottom[0]->count() / (channels_ * num)};
+  Blob<Dtype>* const blobs[] = {&batch_sum_multiplier_, &spatial_sum_multiplier_};
+  num_by_chans_.Reshape(vector<int>(1, channels_ * num));
+  if (Caffe::mode() == Caffe::CPU) { return; }
+  for (int i = 0; i < 2; ++i) {
+    blobs[i]->Reshape(vector<int>(1, ones[i]));
+    caffe_set(ones[i], Dtype(1), blobs[i]->mutable_cpu_data());
+  }
+}
+
+template <typename Dtype>
+void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  const Dtype* x = bottom[0]->cpu_data();
+  Dtype* y = top[0]->mutable_cpu_data();
+  // Stored statistics need no Backward through x_norm_.
+  Dtype* kept = use_global_stats_ ? nullptr : x_norm_.mutable_cpu_data();
+  Dtype* means = mean_.mutable_cpu_data();
+  Dtype* deviations = variance_.mutable_cpu_data();
+  const int num = bottom[0]->shape(0);
+  const int size = bottom[0]->count() / (num * channels_);
+  const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
+  if (use_global_stats_) {
+    const Dtype weight = this->blobs_[2]->cpu_data()[0];
+    const Dtype factor = weight == 0 ? 0 : 1 / weight;
+    for (int c = 0; c < channels_; ++c) {
+      means[c] = factor * this->blobs_[0]->cpu_data()[c];
+      deviations[c] = std::sqrt(factor * this->blobs_[1]->cpu_data()[c] + eps_);
+    }
+  }
+  Dtype* mean_sum = use_global_stats_ ? nullptr : this->blobs_[0]->mutable_cpu_data();
+  Dtype* variance_sum = use_global_stats_ ? nullptr : this->blobs_[1]->mutable_cpu_data();
+  const double count = planes.count();
+  // What is averaged over time is the unbiased estimate.
+  const Dtype unbiased = count > 1 ? count / (count - 1) : 1;
+  const auto channels = [&](const int begin, const int end) {
+    for (int c = begin; c < end; ++c) {
+      const size_t first = static_cast<size_t>(c) * size;
+      if (!use_global_stats_) {
+        const Dtype mean = channel_sum<Dtype>(planes, Value<Dtype>{x + first}) / count;
+        const Dtype variance = channel_sum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
+        mean_sum[c] = mean + moving_average_fraction_ * mean_sum[c];
+        variance_sum[c] = unbiased * variance + moving_average_fraction_ * variance_sum[c];
+        means[c] = mean;
+        deviations[c] = std::sqrt(variance + eps_);
+      }
+      const Dtype mean = means[c];
+      const Dtype factor = 1 / deviations[c];
+      for (int n = 0; n < num; ++n) {
+        const Dtype* from = x + first + n * planes.step;
+        Dtype* to = y + first + n * planes.step;
+        if (kept == nullptr) {
+#pragma GCC ivdep
+          for (int i = 0; i < size; ++i) { to[i] = (from[i] - mean) * factor; }
+        } else {
+          Dtype* keep = kept + first + n * planes.step;
+#pragma GCC ivdep
+          for (int i = 0; i < size; ++i) { to[i] = keep[i] = (from[i] - mean) * factor; }
+        }
+      }
+    }
+  };
+  if (!use_global_stats_) {
+    Dtype* weight = this->blobs_[2]->mutable_cpu_data();
+    weight[0] = weight[0] * moving_average_fraction_ + 1;
+  }
+  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+}
+
+template <typename Dtype>
+void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                                         const vector<Blob<Dtype>*>& bottom) {
+  const Dtype* dy = top[0]->cpu_diff();
+  Dtype* dx = bottom[0]->mutable_cpu_diff();
+  const Dtype* y = use_global_stats_ ? nullptr : x_norm_.cpu_data();
+  const Dtype* deviations = variance_.cpu_data();
+  const int num = bottom[0]->shape(0);
+  const int size = bottom[0]->count() / (num * channels_);
+  const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
+  const double count = planes.count();
+  const auto channels = [&](const int begin, const int end) {
+    for (int c = begin; c < end; ++c) {
+      const size_t first = static_cast<size_t>(c) * size;
+      const Dtype factor = 1 / deviations[c];
+      Dtype mean = 0, slope = 0;
+      if (!use_global_stats_) {
+        mean = channel_sum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
+        slope = channel_sum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
+      }
+      for (int n = 0; n < num; ++n) {
+        const Dtype* from = dy + first + n * planes.step;
+        Dtype* to = dx + first + n * planes.step;
+        if (use_global_stats_) {
+#pragma GCC ivdep
+          for (int i = 0; i < size; ++i) { to[i] = from[i] * factor; }
+        } else {
+          const Dtype* out = y + first + n * planes.step;
+#pragma GCC ivdep
+          for (int i = 0; i < size; ++i) { to[i] = (from[i] - mean - slope * out[i]) * factor; }
+        }
+      }
+    }
+  };
+  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+}
+
+#ifdef CPU_ONLY
+STUB_GPU(BatchNormLayer);
+#endif
+
+INSTANTIATE_CLASS(BatchNormLayer);
+REGISTER_LAYER_CLASS(BatchNorm);
+
+}  // namespace caffe
