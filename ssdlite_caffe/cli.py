@@ -34,6 +34,7 @@ from ssdlite_caffe.tools.evaluate_command import evaluate
 from ssdlite_caffe.tools.kit_command import kit
 from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
 from ssdlite_caffe.tools.merge_command import merge_bn
+from ssdlite_caffe.tools.shapes_command import shapes
 from ssdlite_caffe.tools.train_command import judge, train
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.command("gen")(gen)
 app.command("evaluate")(evaluate)
 app.command("merge-bn")(merge_bn)
+app.command("shapes")(shapes)
 app.add_typer(caffe_app, name="caffe")
 app.add_typer(lmdb_app, name="lmdb")
 app.add_typer(keras_app, name="keras")

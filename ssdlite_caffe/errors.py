@@ -8,6 +8,7 @@ SsdliteError
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
 ├── ImageError        a picture or video that cannot be read or written
 ├── DatasetError      pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves
+├── TrainingError     a training that cannot go on, or does not go with what is in its folder
 ├── CaffeError        a net, solver or training that the built Caffe stops at
 ├── BuildError        a Caffe that cannot be built
 ├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
@@ -43,6 +44,10 @@ class LabelMapError(SsdliteError):
 
 class ImageError(SsdliteError):
     """A picture or video that cannot be read or written."""
+
+
+class TrainingError(SsdliteError):
+    """A training that cannot go on, or does not go with what is in its folder."""
 
 
 class CaffeError(SsdliteError):

@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ssdlite_caffe.keras.train_command import train
+
 app = typer.Typer(help="The same nets as Keras models: import, export, run.", no_args_is_help=True)
 export = typer.Typer(help="Write a Keras model as a frozen graph or for TensorFlow Lite.", no_args_is_help=True)
 app.add_typer(export, name="export")
+app.command("train")(train)
 
 Model = Annotated[Path, typer.Argument(help="Keras model that import or train wrote: .keras, .weights.h5 or .h5.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")]

@@ -113,7 +113,8 @@ class _Stored:
         pixels = decode_datum(record.datum)
         problems: list[Problem] = []
         where = f"{self._folder}: {self.name(number)}"
-        boxes = list(stored_boxes(where, record, self._labels, *pixels.shape[:2], problems))
+        height, width = pixels.shape[:2]
+        boxes = list(stored_boxes(where, record, self._labels, height, width, problems))
         return pixels, boxes, problems
 
 
@@ -175,12 +176,12 @@ def open_training_data(
     numbers, objects = [], []
     with ThreadPoolExecutor(_READERS) as pool:
         scanned = _ordered(pool, lambda number: _scan(source, number), iter(range(len(source))))
-            for number, (found, wrong) in enumerate(scanned):
-                if found is not None:
-                    numbers.append(number)
-                    objects.append(found)
-                problems += wrong
-                progress(number + 1, len(source))
+        for number, (found, wrong) in enumerate(scanned):
+            if found is not None:
+                numbers.append(number)
+                objects.append(found)
+            problems += wrong
+            progress(number + 1, len(source))
     if not any(len(found.boxes) for found in objects):
         first = f": {problems[0]}" if problems else ""
         raise DatasetError(f"{data} has no picture with an object to train on{first}")

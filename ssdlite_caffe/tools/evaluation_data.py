@@ -96,21 +96,28 @@ class _Stored:
                 except DatasetError as error:
                     self.problems.append(Problem(f"{self._folder}: {name}", str(error), "picture left out"))
                     continue
-                yield LabelledPicture(name, pixels, tuple(self._boxes(name, record, *pixels.shape[:2])))
+                where = f"{self._folder}: {name}"
+                height, width = pixels.shape[:2]
+                boxes = stored_boxes(where, record, self._labels, height, width, self.problems)
+                yield LabelledPicture(name, pixels, tuple(boxes))
 
-    def _boxes(self, name: str, record: caffe_pb2.AnnotatedDatum, height: int, width: int) -> Iterator[Box]:
-        for group in record.annotation_group:
-            for item in group.annotation:
-                box = item.bbox
-                corners, what = fit_box(
-                    (box.xmin * width, box.ymin * height, box.xmax * width, box.ymax * height), height, width
-                )
-                if not 0 < group.group_label < len(self._labels):
-                    corners, what = None, f"label {group.group_label} is not in the label map of {len(self._labels)}"
-                if corners is None:
-                    self.problems.append(Problem(f"{self._folder}: {name}", what, "object left out"))
-                else:
-                    yield Box(group.group_label, *corners, box.difficult)
+
+def stored_boxes(
+    where: str, record: caffe_pb2.AnnotatedDatum, labels: LabelMap, height: int, width: int, problems: list[Problem]
+) -> Iterator[Box]:
+    """The objects of a record, in pixels of a picture of this size; `problems` takes what is wrong with others."""
+    for group in record.annotation_group:
+        for item in group.annotation:
+            box = item.bbox
+            corners, what = fit_box(
+                (box.xmin * width, box.ymin * height, box.xmax * width, box.ymax * height), height, width
+            )
+            if not 0 < group.group_label < len(labels):
+                corners, what = None, f"label {group.group_label} is not in the label map of {len(labels)}"
+            if corners is None:
+                problems.append(Problem(where, what, "object left out"))
+            else:
+                yield Box(group.group_label, *corners, box.difficult)
 
 
 def open_pictures(data: Path, labels: LabelMap, *, split: str = "test", images: Path | None = None) -> LabelledPictures:

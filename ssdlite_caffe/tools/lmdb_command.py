@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from ssdlite_caffe.tools.terminal import bar
 
 if TYPE_CHECKING:
     from ssdlite_caffe.coco.annotations import Dataset
@@ -161,7 +161,7 @@ def check(
 
     if bool(draw) != (out is not None):
         raise typer.BadParameter("--draw and -o go together")
-    with _bar("reading") as progress:
+    with bar("reading") as progress:
         report = check_lmdb(folder, label_map=label_map, draw=draw, out=out, force=force, progress=progress)
     if as_json:
         print(json.dumps(report, indent=2))
@@ -194,7 +194,7 @@ def _write(
 
     refuse_existing(out, force=force)  # said before the annotations are read
     dataset = open_dataset(load_label_map(label_map) if label_map else None)
-    with _bar("writing") as progress:
+    with bar("writing") as progress:
         summary = write_lmdb(dataset, out, shape, Order(*order), strict=strict, force=force, progress=progress)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -240,21 +240,3 @@ def _print_check(report: dict[str, Any]) -> None:
         f"{report['pictures_empty']} pictures without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
         f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
     )
-
-
-@contextlib.contextmanager
-def _bar(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, on a terminal; it keeps its own way there while picture libraries are silenced."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        os.fdopen(os.dup(sys.stderr.fileno()), "w") as stream,
-        Progress(*columns, console=Console(file=stream), transient=True) as bar,
-    ):
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

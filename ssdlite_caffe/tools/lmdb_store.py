@@ -130,6 +130,23 @@ class Reader:
         with self._reported(), self._environment.begin(buffers=False) as transaction, transaction.cursor() as cursor:
             yield from cursor
 
+    def keys(self) -> list[bytes]:
+        """All keys, in their order; no value is read."""
+        with self._reported(), self._environment.begin(buffers=False) as transaction, transaction.cursor() as cursor:
+            return list(cursor.iternext(keys=True, values=False))
+
+    def get(self, key: bytes) -> bytes:
+        """The value of a key that is there; may be called from several threads.
+
+        Raises:
+            DatasetError: it is not there any more, or the file is damaged.
+        """
+        with self._reported(), self._environment.begin(buffers=False) as transaction:
+            value: bytes | None = transaction.get(key)
+        if value is None:
+            raise DatasetError(f"{self._folder} has no record {key!r}")
+        return value
+
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
         try:

@@ -66,8 +66,12 @@ def _in_folder(folder: Path) -> list[Source | ImageError]:
     return [*known] or [ImageError(f"{folder} holds no pictures or videos")]
 
 
-def read_picture(path: Path) -> Pixels:
+def read_picture(path: Path, *, quiet: bool = True) -> Pixels:
     """Read a picture of 8 or 16 bits, grey, colour or with alpha (left out), turned as its EXIF data says.
+
+    Args:
+        path: the file.
+        quiet: keep what picture libraries say of a damaged file off stderr; not where several threads read.
 
     Raises:
         ImageError: it cannot be read, is no picture, is cut off, or has more than 134 million pixels.
@@ -82,7 +86,7 @@ def read_picture(path: Path) -> Pixels:
     if not data.size:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:
-        with without_stderr():
+        with without_stderr() if quiet else contextlib.nullcontext():
             picture: Pixels | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"cannot read {path} as a picture: {one_line(error)}") from error

@@ -1,14 +1,51 @@
-"""Where tables are printed."""
+"""Tables on stdout and progress on stderr."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _WIDTH = 240
 
 
 def table_console() -> Console:
     """A console on stdout; a file or pipe has no width, and lines there must not be folded for want of one."""
+    from rich.console import Console
+
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+@contextlib.contextmanager
+def bar(verb: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, on a terminal; it keeps its own way there while picture libraries are silenced."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w") as stream,
+        Progress(*columns, console=Console(file=stream), transient=True) as shown,
+    ):
+        task = shown.add_task("", total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A line on stderr that says what is being done, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as line:
+        yield line.update

@@ -1,0 +1,167 @@
+"""The folder of a training: run.json, metrics.jsonl, checkpoints, tensorboard, and at the end model.keras.
+
+Every file but the two logs appears whole or not at all; a training that was killed leaves its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.errors import OutputError, TrainingError
+from ssdlite_caffe.files import refuse_existing, write_bytes, write_text
+
+RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
+_KEPT = 2
+_NAME = re.compile(r"step-(\d+)\.npz")
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A training's folder.
+
+    Attributes:
+        path: of the folder.
+        writes: whether this process writes; of several, one does.
+    """
+
+    path: Path
+    writes: bool = True
+
+    def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
+        """Make the folder for a new training.
+
+        Args:
+            identity: all that the training's course depends on.
+            force: remove an earlier training.
+
+        Raises:
+            OutputError: the folder holds something else, or a training and `force` is false, or the disk refuses.
+        """
+        if not self.writes:
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file, not a folder")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not (self.path / RUN).is_file():
+                raise OutputError(f"{self.path} holds files but no {RUN}, so no training goes there; give another name")
+            if not force:
+                raise OutputError(
+                    f"{self.path} holds a training already: --resume goes on with it, --force begins anew"
+                )
+            for name in (RUN, METRICS, MODEL):
+                (self.path / name).unlink(missing_ok=True)
+            for name in (CHECKPOINTS, TENSORBOARD):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        refuse_existing(self.path / MODEL, force=force)
+        write_text(self.path / RUN, json.dumps(identity, indent=2) + "\n", force=True)
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse to go on with a training that was another.
+
+        Raises:
+            TrainingError: there is none, or it differs; what differs is listed.
+        """
+        file = self.path / RUN
+        try:
+            known = json.loads(file.read_text("utf-8"))
+        except FileNotFoundError:
+            raise TrainingError(f"{self.path} holds no training to go on with: there is no {RUN}") from None
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"cannot read {file}: {error}") from error
+        wanted = json.loads(json.dumps(identity))
+        differing = sorted(_differences(known, wanted))
+        if differing:
+            raise TrainingError(
+                f"{self.path} is another training than was asked for: {'; '.join(differing[:6])}"
+                f"{f'; and {len(differing) - 6} more' if len(differing) > 6 else ''}"
+            )
+
+    def steps(self) -> list[int]:
+        """Those of which there is a checkpoint, the last one last."""
+        folder = self.path / CHECKPOINTS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+
+    def save(self, step: int, arrays: Arrays) -> None:
+        """Write a checkpoint, and remove the oldest ones.
+
+        Raises:
+            OutputError: the disk refuses; the earlier ones are still there.
+        """
+        if not self.writes:
+            return
+        stream = io.BytesIO()
+        named: dict[str, Any] = dict(arrays)
+        np.savez(stream, **named)
+        write_bytes(self._checkpoint(step), stream.getvalue(), force=True)
+        for old in self.steps()[:-_KEPT]:
+            self._checkpoint(old).unlink(missing_ok=True)
+
+    def load(self, step: int) -> Arrays:
+        """Read a checkpoint.
+
+        Raises:
+            TrainingError: it is damaged.
+        """
+        path = self._checkpoint(step)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise TrainingError(f"{path} is damaged: {error}; remove it to go on from the one before") from error
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.path / CHECKPOINTS / f"step-{step:08d}.npz"
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged after a step, which will be logged again; a line cut short by a kill goes too."""
+        path = self.path / METRICS
+        if self.writes and path.is_file():
+            lines = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+            write_text(path, "".join(f"{line}\n" for line in lines), force=True)
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Append a line of JSON to the metrics.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        if not self.writes:
+            return
+        try:
+            with (self.path / METRICS).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path / METRICS}: {error.strerror or error}") from error
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        keys = sorted(known.keys() | wanted.keys())
+        return [
+            line for key in keys for line in _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    if known == wanted:
+        return []
+    was, now = (text if len(text) <= 40 else f"{text[:37]}..." for text in (json.dumps(known), json.dumps(wanted)))
+    return [f"{name} was {was} and is {now}"]
