@@ -25,8 +25,8 @@ namespace caffe {
  * Where the bottom has more channels than group, or not two spatial axes, the layer computes as ConvolutionLayer does;
  * the two names of its own demand one kernel a channel.
  *
- * On the CPU one thread takes a channel's plane; util/depthwise.cpp tells how. On the GPU a block takes a tile of a
- * plane; layers/depthwise_conv_layer.cu tells how. Neither builds columns, so the layer takes no memory of its own.
+ * On the CPU a thread takes a channel's plane, on the GPU some outputs of a column: util/depthwise.cpp and
+ * layers/depthwise_conv_layer.cu tell how. Neither builds columns.
  *
  * Source: Howard et al., MobileNets (2017), section 3.1, for the operation.
  */
@@ -50,6 +50,8 @@ class DepthwiseConvolutionLayer : public ConvolutionLayer<Dtype> {
   /// One kernel a channel, on two spatial axes.
   bool is_depthwise_;
   DepthwiseShape shape_;
+  /// GPU: sums of shares of the outputs, for the gradients of weights and bias.
+  Blob<Dtype> weight_parts_;
 };
 
 }  // namespace caffe
