@@ -28,7 +28,7 @@ from ssdlite_caffe.tools.snapshots import (
     newest_whole,
     snapshot_at,
 )
-from ssdlite_caffe.tools.train_log import Reader, Snapshotting, Step, Tested
+from ssdlite_caffe.tools.train_log import Reader, Snapshotting, Step, Scored
 from ssdlite_caffe.tools.train_plot import draw_loss
 
 LOG, METRICS, PLOT, SOLVER_USED, LOCK = "train.log", "metrics.jsonl", "loss.png", "solver_used.prototxt", ".training"
@@ -288,12 +288,12 @@ class _Run:
         self.say("stopping after this iteration, with a snapshot; once more ends at once")
         caffe.interrupt()
 
-    def _handle(self, event: Step | Tested | Snapshotting, metrics: IO[str]) -> None:
+    def _handle(self, event: Step | Scored | Snapshotting, metrics: IO[str]) -> None:
         if not isinstance(event, Snapshotting):
             self._judge()  # what was being written is written now
         if isinstance(event, Step):
             self._step(event, metrics)
-        elif isinstance(event, Tested):
+        elif isinstance(event, Scored):
             self._write({"iteration": event.iteration, "test": event.name, "value": event.value}, metrics)
             self.say(f"iteration {event.iteration}: {event.name} = {event.value:.4f}")
         else:

@@ -28,7 +28,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Scored:
     """An output of a test net."""
 
     iteration: int
@@ -43,7 +43,7 @@ class Snapshotting:
     state: Path
 
 
-Event = Step | Tested | Snapshotting
+Event = Step | Scored | Snapshotting
 
 
 class Reader:
@@ -66,7 +66,7 @@ class Reader:
         elif found := _TESTING.match(parsed.text):
             self._tested = int(found[1])
         elif found := _TESTED.match(parsed.text):
-            return Tested(self._tested, found[1], _number(found[2]))
+            return Scored(self._tested, found[1], _number(found[2]))
         elif found := _STATE.match(parsed.text):
             return Snapshotting(Path(found[1]))
         return None
