@@ -83,6 +83,14 @@ void BatchNormLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const
   eps_ = param.eps();
   use_global_stats_ = param.has_use_global_stats() ? param.use_global_stats() : this->phase_ == TEST;
   channels_ = bottom[0]->num_axes() == 1 ? 1 : bottom[0]->shape(1);
+  // No solver may learn statistics, or let them decay. Caffe drops a BatchNorm's three `param` blocks as it reads a net
+  // (UpgradeNetBatchNorm in upgrade_proto.cpp) and leaves this to the layer.
+  for (int i = 0; i < 3; ++i) {
+    LayerParameter& layer = this->layer_param_;
+    ParamSpec* const fixed = i < layer.param_size() ? layer.mutable_param(i) : layer.add_param();
+    fixed->set_lr_mult(0);
+    fixed->set_decay_mult(0);
+  }
   if (!this->blobs_.empty()) { return; }
   // Mean, variance (both times the third) and the weight of what they were averaged from.
   for (const int count : {channels_, channels_, 1}) {
