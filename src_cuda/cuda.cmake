@@ -5,7 +5,7 @@
 # cuBLAS, cuRAND and cuDNN are looked for in the toolkit, and in the folder CUDA_PACKAGES: the `nvidia` folder of the
 # site-packages where pip put nvidia-cublas, nvidia-curand and nvidia-cudnn-cu13.
 set(CUDA_PACKAGES "$ENV{CUDA_PACKAGES}" CACHE PATH "Folder `nvidia` of the site-packages that hold cuBLAS, cuRAND, cuDNN")
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   # Machine code for Turing to Hopper, and 9.0's assembly for what comes after.
   set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90 CACHE STRING "GPUs to compile for")
 endif()

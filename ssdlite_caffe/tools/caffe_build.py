@@ -26,13 +26,13 @@ from ssdlite_caffe.errors import BuildError
 from ssdlite_caffe.files import file_sha256, new_folder
 from ssdlite_caffe.tools import caffe_sources
 from ssdlite_caffe.tools.caffe_compile import Log, Report, Step, run
-from ssdlite_caffe.tools.caffe_doctor import diagnose
+from ssdlite_caffe.tools.caffe_doctor import cuda_packages, diagnose
 from ssdlite_caffe.tools.caffe_prefix import STAMP, cache_folder, default_prefix
 
 _PACKAGE = Path(ssdlite_caffe.__file__).resolve().parent
 _PROTO = _PACKAGE / "prototxt" / "caffe.proto"
 _MESSAGES = _PACKAGE / "prototxt" / "caffe_pb2.py"
-_ENVIRONMENT = ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDACXX", "CUDAFLAGS", "CMAKE_PREFIX_PATH")
+_ENVIRONMENT = ("CXX", "CXXFLAGS", "LDFLAGS", "CMAKE_PREFIX_PATH", "CUDACXX", "CUDAFLAGS", "CUDAARCHS")
 _GIGABYTE = 1 << 30
 
 
@@ -89,7 +89,7 @@ def build(options: BuildOptions, report: Report) -> dict[str, Any]:
     """
     prefix = (default_prefix() if options.prefix is None else options.prefix).absolute()
     _refuse_foreign(prefix)
-    diagnose(cuda=options.cuda, pycaffe=options.pycaffe).require()
+    diagnose(cuda=options.cuda, cudnn=options.cudnn, pycaffe=options.pycaffe).require()
     cache = cache_folder()
     with _only_one(prefix, cache, report) as lock:
         fork = _fork(options.source, cache, lambda what: report(Step(what)))
@@ -173,6 +173,9 @@ def _flags(options: BuildOptions) -> list[str]:
         "PYCAFFE": options.pycaffe,
     }
     flags = [f"-D{name}={'ON' if value else 'OFF'}" for name, value in switches.items()]
+    packages = cuda_packages() if options.cuda else None
+    if packages is not None:
+        flags.append(f"-DCUDA_PACKAGES={packages}")
     return [*flags, f"-DPYTHON={sys.executable}", f"-DCAFFE_PROTO={_PROTO}", f"-DCAFFE_PB2={_MESSAGES}"]
 
 
@@ -239,7 +242,7 @@ def _compile(options: BuildOptions, fork: Path, folder: Path, log: Log, report: 
     configure = ["cmake", "-G", "Ninja", "-S", os.fspath(source_folder()), "-B", os.fspath(folder)]
     configure += [f"-DCAFFE_SOURCE={fork}", *_flags(options)]
     if shutil.which("ccache"):
-        configure += ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
+        configure += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("CXX", "CUDA")]
     run(configure, log, report, "configuring", keep_open=lock, folder=folder)
     jobs = options.jobs or default_jobs()
     run(["ninja", "-j", str(jobs)], log, report, "compiling", keep_open=lock, folder=folder)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 caffe = typer.Typer(help="Build the Caffe that runs and trains our nets.", no_args_is_help=True)
 
 Cuda = Annotated[bool, typer.Option("--cuda/--cpu", help="For the GPU as well, or for the CPU alone.")]
+Cudnn = Annotated[bool, typer.Option("--cudnn/--no-cudnn", help="Use cuDNN in a GPU build.")]
 Pycaffe = Annotated[bool, typer.Option(help="The Python module of Caffe, for the Python that runs this.")]
 Prefix = Annotated[
     Path | None,
@@ -33,7 +34,7 @@ def build(
         Path | None, typer.Option(help="A Caffe SSD fork of your own, instead of the one that is downloaded.")
     ] = None,
     cuda: Cuda = False,
-    cudnn: Annotated[bool, typer.Option(help="Use cuDNN in a GPU build.")] = True,
+    cudnn: Cudnn = True,
     native: Annotated[
         bool, typer.Option(help="Use every instruction of this machine's processor; the build may need the same one.")
     ] = True,
@@ -60,11 +61,11 @@ def build(
 
 
 @caffe.command()
-def doctor(cuda: Cuda = False, pycaffe: Pycaffe = True, as_json: Json = False) -> None:
+def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_json: Json = False) -> None:
     """Say what a build needs, what of it is missing, and what brings it; exit status 1 when something is."""
     from ssdlite_caffe.tools.caffe_doctor import diagnose
 
-    diagnosis = diagnose(cuda=cuda, pycaffe=pycaffe)
+    diagnosis = diagnose(cuda=cuda, cudnn=cudnn, pycaffe=pycaffe)
     if as_json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:

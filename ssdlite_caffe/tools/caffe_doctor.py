@@ -32,14 +32,16 @@ class Need:
         program: a program of which one has to be on PATH.
         headers: files below a folder of headers, of each entry one spelling, `a|b`, has to be there.
         libraries: likewise below a folder of libraries, without `lib` and `.so`.
+        pip: the package of the Python index that brings it.
         hint: what to do where no package brings it.
     """
 
     name: str
-    package: str
+    package: str = ""
     program: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    pip: str = ""
     hint: str = ""
 
 
@@ -52,6 +54,7 @@ class Finding:
         found: the file that meets it, empty when it is not met.
         missing: what was looked for in vain.
         package: the Debian package that brings it.
+        pip: the package of the Python index that brings it.
         hint: what to do where no package brings it.
     """
 
@@ -59,6 +62,7 @@ class Finding:
     found: str
     missing: str
     package: str
+    pip: str
     hint: str
 
     @property
@@ -86,12 +90,14 @@ class Diagnosis:
     @property
     def remedy(self) -> str:
         """What brings everything that is missing, in a line."""
+        remedies = []
         packages = sorted({finding.package for finding in self.missing if finding.package})
-        hints = list(dict.fromkeys(finding.hint for finding in self.missing if finding.hint))
         if packages:
-            sudo = "sudo " if os.geteuid() else ""
-            hints.insert(0, f"{sudo}apt-get install {' '.join(packages)}")
-        return "; ".join(hints)
+            remedies.append(f"{'sudo ' if os.geteuid() else ''}apt-get install {' '.join(packages)}")
+        wheels = [finding.pip for finding in self.missing if finding.pip]
+        if wheels:
+            remedies.append(f"{sys.executable} -m pip install {' '.join(wheels)}")
+        return "; ".join([*remedies, *dict.fromkeys(finding.hint for finding in self.missing if finding.hint)])
 
     def require(self) -> None:
         """Raise for what is missing.
@@ -139,19 +145,26 @@ _LIBRARIES = (
     ),
     Need("GoogleTest", "libgtest-dev", headers=("gtest/gtest.h",), libraries=("gtest",)),
 )
-_CUDA = Need(
+_NVCC = Need(
     "CUDA compiler",
-    "",
     program=(os.environ.get("CUDACXX") or "nvcc", "/usr/local/cuda/bin/nvcc"),
     hint="install NVIDIA's CUDA toolkit 12 or 13 and put its nvcc on PATH, or build with --cpu",
 )
+_CUDA = (
+    Need("cuBLAS", headers=("cublas_v2.h",), libraries=("cublas|cublas.so.13|cublas.so.12",), pip="nvidia-cublas"),
+    Need("cuRAND", headers=("curand.h",), libraries=("curand|curand.so.10",), pip="nvidia-curand"),
+)
+_CUDNN = Need("cuDNN", headers=("cudnn.h",), libraries=("cudnn|cudnn.so.9|cudnn.so.8",), pip="nvidia-cudnn-cu13")
 
 
-def diagnose(*, cuda: bool = False, pycaffe: bool = True, places: Sequence[Path] | None = None) -> Diagnosis:
+def diagnose(
+    *, cuda: bool = False, cudnn: bool = True, pycaffe: bool = True, places: Sequence[Path] | None = None
+) -> Diagnosis:
     """Look for everything that a build needs.
 
     Args:
         cuda: for a GPU build.
+        cudnn: with cuDNN, in a GPU build.
         pycaffe: with the Python module.
         places: folders that hold `include` and `lib`; None for those the compiler and CMake search.
     """
@@ -161,8 +174,23 @@ def diagnose(*, cuda: bool = False, pycaffe: bool = True, places: Sequence[Path]
     if pycaffe:
         findings += [_python_headers(), _look(_boost_python(places), places)]
     if cuda:
-        findings.append(_look(_CUDA, places))
+        toolkit = [*_toolkits(), *places]
+        findings += [_look(need, toolkit) for need in (_NVCC, *_CUDA, *((_CUDNN,) if cudnn else ()))]
     return Diagnosis(tuple(findings))
+
+
+def cuda_packages() -> Path | None:
+    """Folder below which pip puts CUDA's libraries: that of CUDA_PACKAGES, or `nvidia` of this Python's packages."""
+    named = os.environ.get("CUDA_PACKAGES")
+    folder = Path(named or Path(sysconfig.get_path("purelib")) / "nvidia")
+    return folder if folder.is_dir() else None
+
+
+def _toolkits() -> list[Path]:
+    packages = cuda_packages()
+    named = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    toolkits = [Path(name) for name in named] + sorted(Path("/usr/local").glob("cuda*"), reverse=True)
+    return [*(sorted(packages.iterdir()) if packages else ()), *toolkits]
 
 
 def _places() -> list[Path]:
@@ -186,11 +214,11 @@ def _look(need: Need, places: Sequence[Path]) -> Finding:
         missing += [] if path else [spellings.split("|")[0]]
     for spellings in need.libraries:
         path = _first(
-            folder / f"lib{name}{end}" for folder in libs for name in spellings.split("|") for end in (".so", ".a")
+            folder / f"lib{name}{end}" for folder in libs for name in spellings.split("|") for end in (".so", ".a", "")
         )
         found = path or found
         missing += [] if path else [f"lib{spellings.split('|')[0]}.so"]
-    return Finding(need.name, "" if missing else found, ", ".join(missing), need.package, need.hint)
+    return Finding(need.name, "" if missing else found, ", ".join(missing), need.package, need.pip, need.hint)
 
 
 def _first(paths: Iterable[Path]) -> str:
@@ -200,22 +228,20 @@ def _first(paths: Iterable[Path]) -> str:
 def _python_headers() -> Finding:
     header = Path(sysconfig.get_path("include")) / "Python.h"
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    missing = "" if header.is_file() else os.fspath(header)
-    return Finding(
-        f"headers of Python {version}", "" if missing else os.fspath(header), missing, f"python{version}-dev", ""
-    )
+    path = os.fspath(header)
+    found, missing = (path, "") if header.is_file() else ("", path)
+    return Finding(f"headers of Python {version}", found, missing, f"python{version}-dev", "", "")
 
 
 def _boost_python(places: Sequence[Path]) -> Need:
     """Boost.Python is built for one Python, the system's: another's pycaffe has no package to take it from."""
     need = Need("Boost.Python", "libboost-python-dev", libraries=(f"boost_python{_PYTHON}",))
     system = _system_python()
-    if system in ("", _PYTHON) or not _look(Need("", "", libraries=(f"boost_python{system}",)), places).ok:
+    if system in ("", _PYTHON) or not _look(Need("", libraries=(f"boost_python{system}",)), places).ok:
         return need
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     return Need(
         f"Boost.Python of Python {version}",
-        "",
         libraries=need.libraries,
         hint=f"run this command with Python {system[0]}.{system[1:]}, whose Boost.Python is installed, or build with "
         "--no-pycaffe",
