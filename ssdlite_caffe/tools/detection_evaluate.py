@@ -24,27 +24,32 @@ NAME = "caffe, DetectionEvaluate"
 def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path) -> dict[int, Curve]:
     """Run a test net once over an LMDB and gather what its DetectionEvaluate says of each class.
 
-    Pictures are resized by Caffe's own AnnotatedData; boxes are compared as fractions of the picture.
+    Pictures are resized by Caffe's own AnnotatedData; boxes are compared as fractions of the picture, or where the net
+    has a name_size_file in its pixels.
 
     Raises:
         SsdliteError: the net has no such layers, or Caffe stops.
     """
     net = read_net(prototxt)
     data = [layer for layer in net.layer if layer.type == "AnnotatedData"]
-    tops = [layer.top[0] for layer in net.layer if layer.type == "DetectionEvaluate"]
-    if len(data) != 1 or len(tops) != 1:
-        raise PrototxtError(f"{prototxt} is no test net: it has {len(data)} AnnotatedData layers and {len(tops)} "
+    judges = [layer for layer in net.layer if layer.type == "DetectionEvaluate"]
+    if len(data) != 1 or len(judges) != 1:
+        raise PrototxtError(f"{prototxt} is no test net: it has {len(data)} AnnotatedData layers and {len(judges)} "
                             "DetectionEvaluate layers")  # fmt: skip
     data[0].data_param.source = str(lmdb)
     data[0].data_param.batch_size = 1  # divides any number of records, so that none is judged twice
     data[0].annotated_data_param.label_map_file = str(label_map)
+    sizes = judges[0].detection_evaluate_param
+    if sizes.name_size_file:
+        sizes.name_size_file = str((prototxt.parent / sizes.name_size_file).resolve())
+    top = judges[0].top[0]
     with Reader(lmdb) as reader:
         count = len(reader)
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as folder:
         path = Path(folder) / "test.prototxt"
         path.write_text(format_message(net), "utf-8")
         with CaffeNet(path, weights) as caffe:
-            rows = [caffe.forward({}, tops)[tops[0]].reshape(-1, 5) for _ in range(count)]
+            rows = [caffe.forward({}, [top])[top].reshape(-1, 5) for _ in range(count)]
     return _curves(np.concatenate(rows))
 
 

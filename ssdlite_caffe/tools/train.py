@@ -28,7 +28,7 @@ from ssdlite_caffe.tools.snapshots import (
     newest_whole,
     snapshot_at,
 )
-from ssdlite_caffe.tools.train_log import Reader, Snapshotting, Step, Scored
+from ssdlite_caffe.tools.train_log import Reader, Scored, Snapshotting, Step
 from ssdlite_caffe.tools.train_plot import draw_loss
 
 LOG, METRICS, PLOT, SOLVER_USED, LOCK = "train.log", "metrics.jsonl", "loss.png", "solver_used.prototxt", ".training"
@@ -277,7 +277,12 @@ class _Run:
                 event = reader.read(line)
                 if event is not None:
                     self._handle(event, metrics)
-            caffe.finish(str(folder / SOLVER_TRAIN))
+            try:
+                caffe.finish(str(folder / SOLVER_TRAIN))
+            except CaffeError as error:
+                if self.unjudged is None:
+                    raise
+                raise self._bad(self.unjudged, str(error)) from error
             self._judge()
         draw_loss(self.entries, folder / PLOT)
         finished = not self.interrupted
@@ -297,8 +302,7 @@ class _Run:
             self._write({"iteration": event.iteration, "test": event.name, "value": event.value}, metrics)
             self.say(f"iteration {event.iteration}: {event.name} = {event.value:.4f}")
         else:
-            iteration = int(event.state.stem.rsplit("_", 1)[-1])
-            self.unjudged = snapshot_at(self.kit.folder, self.solver, iteration)
+            self.unjudged = snapshot_at(self.kit.folder, self.solver, event.iteration)
 
     def _step(self, step: Step, metrics: IO[str]) -> None:
         self.step = step
@@ -330,13 +334,20 @@ class _Run:
             return
         wrong = flaw(snapshot, self.kit.train.net, self.solver)
         if wrong:
-            free = shutil.disk_usage(self.kit.folder).free
-            full = f"; the disk has {free >> 20} MiB left" if free < 1 << 28 else ""
-            raise OutputError(
-                f"the snapshot of iteration {snapshot.iteration} is no good, so training was stopped: {wrong}{full}; "
-                f"{self._last_good()}"
-            )
+            raise self._bad(snapshot, wrong)
         self.good = snapshot
+
+    def _bad(self, snapshot: Snapshot, why: str) -> OutputError:
+        free = shutil.disk_usage(self.kit.folder).free
+        full = (
+            f" (the disk has {free >> 20} MiB left)"
+            if free < bytes_of_snapshot(self.kit.train.net, self.solver)
+            else ""
+        )
+        return OutputError(
+            f"the snapshot of iteration {snapshot.iteration} is no good, so training was stopped{full}: {why}; "
+            f"{self._last_good()}"
+        )
 
     def _last_good(self) -> str:
         return f"the last good snapshot is {self.good.state}" if self.good else "there is no good snapshot"

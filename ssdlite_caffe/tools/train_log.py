@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from ssdlite_caffe.tools.caffe_log import parse_line
 
@@ -15,7 +14,7 @@ _LOSS = re.compile(r"Iteration (\d+), loss = (\S+)")
 _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
 _TESTING = re.compile(r"Iteration (\d+), Testing net")
 _TESTED = re.compile(r"\s*Test net output #\d+: (\S+) = (\S+)")
-_STATE = re.compile(r"Snapshotting solver state to binary proto file (.*)")
+_SNAPSHOT = re.compile(r"Snapshotting (?:solver state )?to binary proto file .*_iter_(\d+)\.\w+")
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Snapshotting:
-    """Caffe begins to write a solverstate; the caffemodel is written."""
+    """Caffe begins to write a file of the snapshot: the caffemodel first, the solverstate after it."""
 
-    state: Path
+    iteration: int
 
 
 Event = Step | Scored | Snapshotting
@@ -67,8 +66,8 @@ class Reader:
             self._tested = int(found[1])
         elif found := _TESTED.match(parsed.text):
             return Scored(self._tested, found[1], _number(found[2]))
-        elif found := _STATE.match(parsed.text):
-            return Snapshotting(Path(found[1]))
+        elif found := _SNAPSHOT.match(parsed.text):
+            return Snapshotting(int(found[1]))
         return None
 
 
