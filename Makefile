@@ -6,7 +6,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oracle test-fast check format protos kits clean
+.PHONY: help demo caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -34,17 +34,33 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
 	@echo "==> look at demo/pictures/shapes.png"
 
+caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)
+	@echo "==> building Caffe"
+	@$(BIN)/ssdlite-caffe caffe build --jobs $(JOBS)
+
+caffe-cuda: $(VENV)/.demo  ## compile and link the GPU build into build/caffe-cuda (needs nvcc, no GPU; some 15 minutes)
+	@echo "==> installing cuBLAS, cuRAND and cuDNN (some 800 MB)"
+	@$(BIN)/python -m pip install --quiet --editable '.[opencv,cuda]'
+	@echo "==> building Caffe for GPUs"
+	@$(BIN)/ssdlite-caffe caffe build --cuda --prefix build/caffe-cuda --jobs $(JOBS)
+
 test: $(VENV)/.dev  ## lint, type-check and run the tests
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not oracle"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not oracle and not caffe"
+
+test-caffe: $(VENV)/.dev caffe  ## build Caffe, run its layer tests, and compare what it computes
+	@echo "==> running the layer tests"
+	@"$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
+	@echo "==> running the tests that need Caffe"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "caffe and not oracle"
 
 test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API builds on the spot (10 minutes)
 	@echo "==> building models with the Object Detection API and comparing with them"
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m oracle
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle"
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle and not caffe"
 
 check: $(VENV)/.dev  ## ruff and mypy
 	@echo "==> ruff and mypy"
