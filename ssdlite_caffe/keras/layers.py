@@ -215,8 +215,8 @@ class Suppression(_OfArch):
         boxes = tf.cast(inputs["boxes"], tf.float32)
         scores = tf.cast(inputs["scores"], tf.float32)[..., 1:]
         if nms.clip_first:
-            boxes = _clipped(boxes)
-            scores = tf.where(_has_area(boxes)[..., None], scores, -1.0)
+            boxes = clipped(boxes)
+            scores = tf.where(has_area(boxes)[..., None], scores, -1.0)
         candidates = int(scores.shape[1])
         per_class = min(nms.max_per_class, candidates)
         total = per_class * int(scores.shape[2])
@@ -225,8 +225,8 @@ class Suppression(_OfArch):
             iou_threshold=nms.iou_threshold, score_threshold=nms.score_threshold, clip_boxes=False,
         )  # fmt: skip
         # Those without area in the picture leave room for others, so the limit holds for what is left only.
-        boxes = _clipped(boxes)
-        valid = (tf.range(tf.shape(scores)[1])[None] < count[:, None]) & _has_area(boxes)
+        boxes = clipped(boxes)
+        valid = (tf.range(tf.shape(scores)[1])[None] < count[:, None]) & has_area(boxes)
         best, order = tf.math.top_k(tf.where(valid, scores, -1.0), min(nms.max_total, int(scores.shape[1])))
         found = best >= 0
         missing = [(0, 0), (0, nms.max_total - int(best.shape[1]))]
@@ -240,10 +240,12 @@ class Suppression(_OfArch):
         }
 
 
-def _clipped(boxes: Any) -> Any:
+def clipped(boxes: Any) -> Any:
+    """Boxes (..., 4) cut at the picture's edges."""
     return tf.maximum(tf.minimum(boxes, 1.0), 0.0)
 
 
-def _has_area(boxes: Any) -> Any:
+def has_area(boxes: Any) -> Any:
+    """Whether boxes (..., 4) have any."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, 4, axis=-1)
     return (ymax - ymin) * (xmax - xmin) > 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,37 @@ def run(
         SsdliteError: the model cannot be used, or the output cannot be written.
     """
     model = ModelFolder.open(folder)
+    names = model.labels.display_names
+
+    def results(progress: Callable[[Progress], None]) -> Iterator[PictureResult | ImageError]:
+        return detect(
+            model, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
+            progress=progress,
+        )  # fmt: skip
+
+    return show(results, names, out=out, output=output)
+
+
+def show(
+    detected: Callable[[Callable[[Progress], None]], Iterable[PictureResult | ImageError]],
+    names: Sequence[str],
+    *,
+    out: Path | None = None,
+    output: Output = "table",
+    keep: Callable[[PictureResult], None] = lambda _: None,
+) -> bool:
+    """Print what `detected` gives, which takes a function to report its progress to.
+
+    Args:
+        detected: see above.
+        names: of the classes, background first.
+        out: where the drawn pictures are, to be named.
+        output: the form.
+        keep: is given each result.
+
+    Returns:
+        Whether a picture could not be read; see `run`.
+    """
     console = Console(stderr=True)
     errors: list[ImageError] = []
     columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -57,17 +88,14 @@ def run(
             bar.update(task, completed=state.done, total=state.total)
 
         def good() -> Iterator[PictureResult]:
-            for item in detect(
-                model, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
-                progress=progress,
-            ):  # fmt: skip
+            for item in detected(progress):
                 if isinstance(item, ImageError):
                     errors.append(item)
                     console.print(Text(f"ssdlite-caffe: {item}"), soft_wrap=True)
                 else:
+                    keep(item)
                     yield item
 
-        names = model.labels.display_names
         if output == "csv":
             _print_csv(good(), names)
         else:

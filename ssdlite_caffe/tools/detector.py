@@ -111,10 +111,36 @@ def detect(
         OutputError: a file to be written exists already or is one of the inputs, or the disk refuses.
         SsdliteError: the runtime is not there, or does not take the net.
     """
+    yield from detect_with(
+        lambda: Detector(folder, decoder, runtime), folder.labels.display_names, inputs, min_score=min_score, out=out,
+        force=force, progress=progress,
+    )  # fmt: skip
+
+
+def detect_with(
+    opened: Callable[[], Callable[[Pixels], Detections]],
+    names: Sequence[str],
+    inputs: Sequence[Path],
+    *,
+    min_score: float = 0.3,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[PictureResult | ImageError]:
+    """`detect` with any detector.
+
+    Args:
+        opened: gives the detector, once the inputs and outputs are found good.
+        names: of the classes, background first.
+        inputs: see `detect`, as for the results and errors.
+        min_score: see `detect`.
+        out: see `detect`.
+        force: see `detect`.
+        progress: see `detect`.
+    """
     sources = find_sources(inputs)
     targets = [None] * len(sources) if out is None else _targets(sources, out, force=force)
-    detector = Detector(folder, decoder, runtime)
-    names = folder.labels.display_names
+    detector = opened()
     done, total = 0, len(sources)
     for source, target in zip(sources, targets, strict=True):
         progress(Progress(done, total))

@@ -185,8 +185,7 @@ def evaluate(
     scores = tuple(
         _score(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)) for name in runtimes
     )  # fmt: skip
-    place = model.folder.path if model.folder else model.tensorflow
-    return Evaluation(str(place), data, len(truth), model.labels.display_names, scores, problems)
+    return Evaluation(str(model.path), data, len(truth), model.labels.display_names, scores, problems)
 
 
 def _score(

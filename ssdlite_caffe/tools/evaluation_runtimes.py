@@ -29,11 +29,21 @@ class Evaluated:
         labels: its classes.
         folder: converted to Caffe.
         tensorflow: the TensorFlow model.
+        keras: the Keras model.
+        tflite: the TensorFlow Lite model.
     """
 
     labels: LabelMap
     folder: ModelFolder | None = None
     tensorflow: Path | None = None
+    keras: Path | None = None
+    tflite: Path | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Of the form that names it."""
+        forms = (self.folder.path if self.folder else None, self.keras, self.tflite, self.tensorflow)
+        return next((path for path in forms if path is not None), None)
 
 
 def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[Detect]]:
@@ -58,8 +68,29 @@ def _tensorflow(model: Evaluated) -> Iterator[Detect]:
         yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
 
 
+@contextlib.contextmanager
+def _keras(model: Evaluated) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.runtimes import KerasRuntime
+    from ssdlite_caffe.keras.store import load
+
+    if model.keras is None:
+        raise ModelError(f"keras runs Keras models; {model.path} is none: import it first")
+    yield KerasRuntime(load(model.keras))
+
+
+@contextlib.contextmanager
+def _tflite(model: Evaluated) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.runtimes import TfliteRuntime
+
+    if model.tflite is None:
+        raise ModelError(f"tflite runs TensorFlow Lite models; {model.path} is none: export it first")
+    yield TfliteRuntime(model.tflite)
+
+
 RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {
     "tensorflow": _tensorflow,
     "opencv": _net("opencv"),
     "caffe": _net("caffe"),
+    "keras": _keras,
+    "tflite": _tflite,
 }

@@ -1,0 +1,116 @@
+"""From a Keras model to TensorFlow Lite, detections included: float32, float16 weights, or int8."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.postprocess import postprocessing
+from ssdlite_caffe.keras.runtime import import_keras, silenced
+from ssdlite_caffe.keras.tflite_file import Description, with_description
+
+Inputs = Literal["network", "pixels", "picture"]
+Outputs = Literal["detections", "raw"]
+Numbers = Literal["float32", "float16", "int8"]
+Picture = npt.NDArray[np.float32]
+
+ENDS: dict[Outputs, tuple[str, ...]] = {
+    "detections": ("detection_boxes", "detection_classes", "detection_scores", "num_detections"),
+    "raw": ("box_encodings", "class_predictions_with_background"),
+}
+"""Outputs in the file's order, which for detections is the one that TensorFlow Lite's detection examples read."""
+
+
+def tflite_model(
+    detector: Detector,
+    *,
+    inputs: Inputs = "pixels",
+    outputs: Outputs = "detections",
+    numbers: Numbers = "float32",
+    calibration: Iterable[Picture] = (),
+) -> bytes:
+    """The model as a TensorFlow Lite file of built-in operations.
+
+    Args:
+        detector: the Keras model.
+        inputs: `network` takes the normalised network input; `pixels` takes 0..255 at the network's size (float32,
+            uint8 in an int8 model); `picture` takes uint8 pictures of any size, to which the input is to be resized.
+        outputs: `detections` by TFLite_Detection_PostProcess, which the interpreter has built in; or `raw`.
+        numbers: float16 stores weights in half the space and computes as before; int8 computes in 8 bits, but for the
+            decoding of boxes.
+        calibration: for int8, inputs of the kind `inputs` (1, H, W, 3), from which ranges of values are learned.
+
+    Raises:
+        ModelError: TensorFlow Lite cannot take it.
+    """
+    if numbers == "int8" and inputs == "picture":
+        raise ModelError("an int8 model reads pictures of one size: take the inputs `pixels` or `network`")
+    _, tf = import_keras()
+    with tempfile.TemporaryDirectory() as folder, _failures(), silenced():
+        module = _module(detector, inputs, outputs, numbers)
+        tf.saved_model.save(module, folder, signatures={"serving_default": module.signature})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.allow_custom_ops = True
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if numbers != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if numbers == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if numbers == "int8":
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
+            kind = np.float32 if inputs == "network" else np.uint8
+            converter.representative_dataset = lambda: ([picture.astype(kind)] for picture in calibration)
+        data = converter.convert()
+    return with_description(data, Description(detector.arch, detector.labels, inputs, outputs, numbers), ENDS[outputs])
+
+
+def _module(detector: Detector, inputs: Inputs, outputs: Outputs, numbers: Numbers) -> Any:
+    """A tf.Module with one signature, `serving_default`.
+
+    The net is frozen first: the converter makes constants of variables only where no operation is a function of its
+    own, as the one at the end is.
+    """
+    _, tf = import_keras()
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    size: tuple[int | None, ...] = (None, None) if inputs == "picture" else detector.arch.input_size
+    small = inputs == "picture" or (inputs == "pixels" and numbers == "int8")
+    start = tf.TensorSpec((1, *size, 3), tf.uint8 if small else tf.float32, name=inputs)
+    model = detector.rebuilt(inputs=inputs, outputs="raw").model
+
+    def net(values: Any) -> Any:
+        return model(values if inputs == "picture" else tf.cast(values, tf.float32), training=False)
+
+    traced = tf.function(net).get_concrete_function(start)
+    frozen = convert_variables_to_constants_v2(traced)
+    ended = postprocessing(detector.arch, exact=numbers != "int8")
+
+    def whole(values: Any) -> dict[str, Any]:
+        codes, logits = frozen(values)  # in the order of their names
+        return ended(codes, logits) if outputs == "detections" else dict(zip(ENDS["raw"], (codes, logits), strict=True))
+
+    module = tf.Module()
+    module.whole = tf.function(whole, input_signature=[start])
+    module.signature = module.whole.get_concrete_function()
+    return module
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """What the converter says against a model, in a line."""
+    try:
+        yield
+    except SsdliteError:
+        raise
+    except Exception as error:  # ConverterError is an Exception, and the rest comes from C++ as any
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f"TensorFlow Lite cannot take the model: {(lines or [type(error).__name__])[0][:300]}"
+        ) from error

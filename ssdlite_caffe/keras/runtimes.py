@@ -1,0 +1,144 @@
+"""Keras and TensorFlow Lite models as detectors of whole pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.keras.export_tflite import ENDS
+from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.runtime import import_keras, silenced
+from ssdlite_caffe.keras.tflite_file import Description, read_description
+from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.tools.pictures import Pixels
+from ssdlite_caffe.tools.resize import network_input, resize_bilinear_legacy
+
+
+class KerasRuntime:
+    """A Keras model that is ready to run."""
+
+    def __init__(self, detector: Detector) -> None:
+        """Trace it.
+
+        Args:
+            detector: any model; its weights are copied.
+        """
+        _, tf = import_keras()
+        self.arch, self.labels = detector.arch, detector.labels
+        model = detector.rebuilt(inputs="picture", outputs="detections").model
+        spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
+        self._run = tf.function(lambda picture: model(picture, training=False), input_signature=[spec])
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        found = self._run(np.ascontiguousarray(picture[None, ..., ::-1]))
+        return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
+
+
+class TfliteRuntime:
+    """A TensorFlow Lite model that is ready to run."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Load it.
+
+        Raises:
+            ModelError: it cannot be read, or was not made by `keras export tflite`.
+            MissingRuntimeError: there is no interpreter.
+        """
+        data, self.description = read_description(path)
+        self.arch, self.labels = self.description.arch, self.description.labels
+        self._path = path
+        try:
+            with silenced():  # it says which delegate it takes
+                self._interpreter = _interpreter()(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise ModelError(f"TensorFlow Lite cannot run {path}: {str(error).splitlines()[0][:300]}") from error
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        values = self.run(self.prepared(picture))
+        if self.description.outputs == "detections":
+            return clip_detections(_detections(values, first_class=0))
+        return decoded(values, self.description)
+
+    def prepared(self, picture: Pixels) -> npt.NDArray[Any]:
+        """What the model reads of a picture, uint8 (H, W, 3) BGR."""
+        arch, kind = self.arch, self.description.inputs
+        shown = picture[..., ::-1]
+        if kind == "network":
+            return network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        if kind == "picture":
+            return np.ascontiguousarray(shown[None])
+        resized = resize_bilinear_legacy(shown, arch.input_size)[None]
+        return np.rint(resized).astype(np.uint8) if self._input["dtype"] == np.uint8 else resized
+
+    def run(self, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Run the model.
+
+        Args:
+            values: what it reads, one picture.
+
+        Returns:
+            Its outputs by name, with the batch.
+
+        Raises:
+            ModelError: the values do not fit, or the interpreter fails.
+        """
+        try:
+            if self.description.inputs == "picture" and tuple(self._input["shape"]) != values.shape:
+                self._interpreter.resize_tensor_input(self._input["index"], values.shape)
+                self._interpreter.allocate_tensors()
+                (self._input,) = self._interpreter.get_input_details()
+            self._interpreter.set_tensor(self._input["index"], values)
+            self._interpreter.invoke()
+            found = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"TensorFlow Lite cannot run {self._path}: {str(error).splitlines()[0][:300]}") from error
+        return dict(zip(ENDS[self.description.outputs], found, strict=True))  # type: ignore[index]
+
+
+def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
+    """Detections from raw outputs, by the reference decoder."""
+    from ssdlite_caffe.gen_model.build import build
+    from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+
+    arch = description.arch
+    corners = tf_default_boxes(build(arch)).astype(np.float32)[:, [1, 0, 3, 2]]
+    codes = raw["box_encodings"][0][:, [1, 0, 3, 2]]
+    boxes = decode_boxes(codes, corners, np.asarray(arch.variances, np.float32))
+    scores = convert_scores(raw["class_predictions_with_background"][0], arch.score_converter)
+    return detect(boxes, scores, arch.nms)
+
+
+def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Detections:
+    count = int(values["num_detections"][0])
+    return Detections(
+        values["detection_classes"][0, :count].astype(np.int64) + (1 - first_class),
+        values["detection_scores"][0, :count].copy(),
+        np.ascontiguousarray(values["detection_boxes"][0, :count][:, [1, 0, 3, 2]]),
+    )
+
+
+def _interpreter() -> Callable[..., Any]:
+    """LiteRT's interpreter where it is installed, else TensorFlow's own."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        _, tf = import_keras()
+
+        def made(**options: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that LiteRT is its successor
+                return tf.lite.Interpreter(**options)
+
+        return made
+    return Interpreter  # type: ignore[no-any-return]

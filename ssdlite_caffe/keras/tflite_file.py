@@ -1,0 +1,99 @@
+"""A TensorFlow Lite file that says what it is: outputs in a fixed order, and a zip archive behind the model.
+
+The archive is where TensorFlow Lite's metadata keeps associated files: `labelmap.txt`, a class a line without
+background, and `ssdlite_caffe.json`, all that our own commands need. Interpreters read past it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.coco.label_map import Label, LabelMap
+from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.gen_model.arch import ArchSpec
+
+LABELS = "labelmap.txt"
+DESCRIPTION = "ssdlite_caffe.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MAX_BYTES = 1 << 29
+_MAX_TEXT_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in the file; see `export_tflite`."""
+
+    arch: ArchSpec
+    labels: LabelMap
+    inputs: str
+    outputs: str
+    numbers: str
+
+
+def with_description(data: bytes, description: Description, outputs: Sequence[str]) -> bytes:
+    """A converted model with its outputs named and in this order, and its description behind it."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
+    graph = model.subgraphs[0]
+    (signature,) = model.signatureDefs
+    tensors = {output.name.decode(): output.tensorIndex for output in signature.outputs}
+    graph.outputs = [tensors[name] for name in outputs]
+    for name in outputs:
+        graph.tensors[tensors[name]].name = name.encode()
+    (start,) = signature.inputs
+    graph.tensors[start.tensorIndex].name = start.name
+    ordered = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    stream = io.BytesIO(ordered)
+    with zipfile.ZipFile(stream, "a") as archive:
+        names = "".join(f"{entry.display_name}\n" for entry in description.labels.entries[1:])
+        archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), names)
+        archive.writestr(zipfile.ZipInfo(DESCRIPTION, _EPOCH), json.dumps(_to_dict(description), indent=1))
+    return stream.getvalue()
+
+
+def read_description(path: Path) -> tuple[bytes, Description]:
+    """A file and what it says of itself.
+
+    Raises:
+        ModelError: it cannot be read, or says nothing.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} does not exist")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+    data = path.read_bytes()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if archive.getinfo(DESCRIPTION).file_size > _MAX_TEXT_BYTES:
+                raise ModelError(f"{path} describes itself in more than {_MAX_TEXT_BYTES >> 20} MiB")
+            return data, _from_dict(json.loads(archive.read(DESCRIPTION)))
+    except SsdliteError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError, NotImplementedError) as error:
+        raise ModelError(
+            f"{path} was not made by `ssdlite-caffe keras export tflite`: it does not say which detector it is"
+        ) from error
+
+
+def _to_dict(description: Description) -> dict[str, Any]:
+    return {
+        "arch": description.arch.to_dict(),
+        "labels": [[entry.name, entry.display_name] for entry in description.labels.entries],
+        "inputs": description.inputs,
+        "outputs": description.outputs,
+        "numbers": description.numbers,
+    }
+
+
+def _from_dict(data: dict[str, Any]) -> Description:
+    labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(data["labels"])))
+    return Description(
+        ArchSpec.from_dict(data["arch"]), labels, str(data["inputs"]), str(data["outputs"]), str(data["numbers"])
+    )
