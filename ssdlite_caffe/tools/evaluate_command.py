@@ -16,7 +16,7 @@ def evaluate(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="tensorflow, opencv or caffe: what runs it; may be repeated.", show_default="opencv"
+            metavar="NAME", help="tensorflow, opencv, caffe, keras or tflite; may be repeated.", show_default="opencv"
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
