@@ -45,15 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("gen")(gen)
-app.command("evaluate")(evaluate)
-app.command("merge-bn")(merge_bn)
-app.command("shapes")(shapes)
-app.add_typer(caffe_app, name="caffe")
-app.add_typer(lmdb_app, name="lmdb")
-app.add_typer(keras_app, name="keras")
-app.command("kit")(kit)
-app.command("train")(train)
-app.command("test")(judge)
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""
@@ -283,6 +274,18 @@ def lint(
 
 def _print(data: dict[str, Any], as_json: bool, text: str) -> None:
     print(json.dumps(data, indent=2) if as_json else text)
+
+
+_TRAINING = "Data, training and evaluation"
+app.add_typer(lmdb_app, name="lmdb", rich_help_panel=_TRAINING)
+app.command("kit", rich_help_panel=_TRAINING)(kit)
+app.command("train", rich_help_panel=_TRAINING)(train)
+app.command("test", rich_help_panel=_TRAINING)(judge)
+app.command("evaluate", rich_help_panel=_TRAINING)(evaluate)
+app.command("merge-bn", rich_help_panel=_TRAINING)(merge_bn)
+app.add_typer(caffe_app, name="caffe", rich_help_panel=_TRAINING)
+app.add_typer(keras_app, name="keras", rich_help_panel=_TRAINING)
+app.command("shapes", rich_help_panel=_TRAINING)(shapes)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,10 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.prototxt.text import parse_net, read_net
 from tests.commands import Command, Result, graph_with_nan
 
-COMMANDS = ("gen", "dump", "load", "convert", "verify", "remap", "detect", "lint")
+COMMANDS = (
+    "gen", "dump", "load", "convert", "verify", "remap", "detect", "lint",
+    "lmdb", "kit", "train", "test", "evaluate", "merge-bn", "caffe", "keras", "shapes",
+)  # fmt: skip
 
 
 class TestHelp:
