@@ -192,9 +192,8 @@ vector<int> MineNegatives(const Matching& match, const Dtype* scores, const int 
 
 /// Whether this file's own way does it.
 bool Plain(const MultiBoxLossParameter& param) {
-  const bool mined = param.mining_type() == MultiBoxLossParameter_MiningType_MAX_NEGATIVE;
-  return param.share_location() && param.use_prior_for_matching() &&
-         (param.mining_type() == MultiBoxLossParameter_MiningType_NONE || (mined && !param.has_nms_param()));
+  return param.share_location() && param.use_prior_for_matching() && !param.has_nms_param() &&
+         param.mining_type() != MultiBoxLossParameter_MiningType_HARD_EXAMPLE;
 }
 
 }  // namespace

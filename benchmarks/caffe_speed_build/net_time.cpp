@@ -1,0 +1,112 @@
+// Times a net, one pass at a word: caffe_speed.py starts one for each side and asks them in turn.
+//
+//   net_time NET WEIGHTS|- TRAIN|TEST
+//
+// answers on stdout, a line to each line on stdin:
+//   forward   milliseconds of a forward pass
+//   backward  milliseconds of a backward pass
+//   peak      most memory held so far, in MiB
+//   layers    NAME TYPE FORWARD BACKWARD in milliseconds, then an empty line
+//   output    the net's outputs: count and sum of sizes of each
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "caffe/caffe.hpp"
+
+namespace {
+
+using caffe::Blob;
+using caffe::Caffe;
+using caffe::Net;
+
+double Now() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Pictures in [-1, 1]; for labels (rows of 8) three boxes an image of classes that are there.
+void Fill(Net<float>* net, const int classes) {
+  std::mt19937 random(3);
+  const auto uniform = [&](float low, float high) { return low + (high - low) * (random() / 4294967296.f); };
+  const int images = net->input_blobs()[0]->shape(0);
+  for (Blob<float>* blob : net->input_blobs()) {
+    float* to = blob->mutable_cpu_data();
+    if (blob->num_axes() != 4 || blob->shape(3) != 8) {
+      for (int i = 0; i < blob->count(); ++i) { to[i] = uniform(-1, 1); }
+      continue;
+    }
+    for (int i = 0; i < blob->shape(2); ++i, to += 8) {
+      const float x = uniform(0, 0.6), y = uniform(0, 0.6);
+      const float row[] = {static_cast<float>(i * images / blob->shape(2)), static_cast<float>(1 + i * 7 % classes), 0, x, y,
+                           x + uniform(0.1, 0.4), y + uniform(0.1, 0.4), 0};
+      std::copy(row, row + 8, to);
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  FLAGS_minloglevel = 2;
+  google::InitGoogleLogging(argv[0]);
+  if (argc != 4) {
+    std::cerr << "net_time NET WEIGHTS|- TRAIN|TEST\n";
+    return 2;
+  }
+  Caffe::set_mode(Caffe::CPU);
+  Caffe::set_random_seed(1);
+  Net<float> net(argv[1], std::string(argv[3]) == "TRAIN" ? caffe::TRAIN : caffe::TEST);
+  if (std::string(argv[2]) != "-") { net.CopyTrainedLayersFrom(argv[2]); }
+  Fill(&net, 2);
+  std::string word;
+  while (std::cin >> word) {
+    const double start = Now();
+    if (word == "forward") {
+      net.Forward();
+      std::cout << Now() - start << std::endl;
+    } else if (word == "backward") {
+      net.Backward();
+      std::cout << Now() - start << std::endl;
+    } else if (word == "peak") {
+      struct rusage usage;
+      getrusage(RUSAGE_SELF, &usage);
+      std::cout << usage.ru_maxrss / 1024. << std::endl;
+    } else if (word == "layers") {
+      const int count = net.layers().size();
+      const bool back = net.phase() == caffe::TRAIN;
+      std::vector<double> forward(count), backward(count);
+      for (int i = 0; i < count; ++i) {
+        const double before = Now();
+        net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]);
+        forward[i] = Now() - before;
+      }
+      for (int i = count - 1; back && i >= 0; --i) {
+        const double before = Now();
+        net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]);
+        backward[i] = Now() - before;
+      }
+      for (int i = 0; i < count; ++i) {
+        std::cout << net.layer_names()[i] << " " << net.layers()[i]->type() << " " << forward[i] << " " << backward[i]
+                  << "\n";
+      }
+      std::cout << std::endl;
+    } else if (word == "output") {
+      for (const Blob<float>* blob : net.output_blobs()) {
+        double sum = 0;
+        for (int i = 0; i < blob->count(); ++i) { sum += std::fabs(blob->cpu_data()[i]); }
+        std::cout << blob->count() << " " << sum << " ";
+      }
+      std::cout << std::endl;
+    } else {
+      std::cerr << "unknown word " << word << "\n";
+      return 2;
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,335 @@
+// BatchNorm, Scale, Eltwise and Permute on the CPU, the matrix products and the threads, against plain loops.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/layer_factory.hpp"
+#include "caffe/test/test_caffe_main.hpp"
+#include "caffe/test/test_gradient_check_util.hpp"
+#include "caffe/util/cpu_gemm.hpp"
+#include "caffe/util/parallel.hpp"
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+
+namespace caffe {
+
+namespace {
+
+template <typename Dtype>
+shared_ptr<Layer<Dtype> > Make(const std::string& text, Phase phase = TRAIN) {
+  LayerParameter param;
+  CHECK(google::protobuf::TextFormat::ParseFromString(text, &param)) << text;
+  param.set_phase(phase);
+  return LayerRegistry<Dtype>::CreateLayer(param);
+}
+
+}  // namespace
+
+template <typename Dtype>
+class CpuLayersTest : public ::testing::Test {
+ protected:
+  CpuLayersTest() { Caffe::set_mode(Caffe::CPU); }
+
+  int among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+
+  void Fill(Dtype* values, int count) {
+    std::normal_distribution<double> normal;
+    for (int i = 0; i < count; ++i) { values[i] = static_cast<Dtype>(normal(random_)); }
+  }
+
+  void Fill(Blob<Dtype>* blob) {
+    Fill(blob->mutable_cpu_data(), blob->count());
+    Fill(blob->mutable_cpu_diff(), blob->count());
+  }
+
+  static constexpr double kNear = sizeof(Dtype) == 4 ? 1e-5 : 1e-13;
+
+  std::mt19937 random_{11};
+};
+
+typedef ::testing::Types<float, double> Numbers;
+TYPED_TEST_CASE(CpuLayersTest, Numbers);
+
+TYPED_TEST(CpuLayersTest, ParallelForTakesEachOnce) {
+  const int before = parallel_threads();
+  for (const int threads : {1, 2, 4}) {
+    set_parallel_threads(threads);
+    EXPECT_EQ(threads, parallel_threads());
+    for (const int n : {0, 1, 7, 1000}) {
+      for (const int grain : {-1, 1, 3, 5000}) {
+        std::vector<std::atomic<int> > taken(n);
+        parallel_for(n, grain, [&](int begin, int end) {
+          parallel_for(2, 1, [&](int, int) {});  // from inside: runs here
+          for (int i = begin; i < end; ++i) { ++taken[i]; }
+        });
+        for (int i = 0; i < n; ++i) { EXPECT_EQ(1, taken[i]); }
+      }
+    }
+  }
+  // From several threads at once.
+  std::atomic<int> sum(0);
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 3; ++t) {
+    callers.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) {
+        parallel_for(10, 1, [&](int begin, int end) { sum += end - begin; });
+      }
+    });
+  }
+  for (std::thread& caller : callers) { caller.join(); }
+  EXPECT_EQ(6000, sum);
+  set_parallel_threads(before);
+}
+
+TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
+  typedef TypeParam Dtype;
+  for (int round = 0; round < 120; ++round) {
+    const bool wide = round % 3 == 0;
+    const int M = this->among(1, 70), N = this->among(1, wide ? 900 : 120), K = this->among(1, round % 5 == 0 ? 3000 : 90);
+    SCOPED_TRACE(std::to_string(M) + " x " + std::to_string(N) + " x " + std::to_string(K));
+    std::vector<Dtype> a(M * K), b(K * N), bias(M), c(M * N);
+    this->Fill(a.data(), a.size());
+    this->Fill(b.data(), b.size());
+    this->Fill(bias.data(), M);
+    this->Fill(c.data(), c.size());
+    for (int way = 0; way < 3; ++way) {  // A B + bias, C + A^T B, C + A B^T
+      std::vector<Dtype> got = c;
+      if (way == 0) {
+        cpu_gemm(false, M, N, K, a.data(), b.data(), bias.data(), false, got.data());
+      } else if (way == 1) {
+        cpu_gemm<Dtype>(true, M, N, K, a.data(), b.data(), nullptr, true, got.data());
+      } else {
+        cpu_gemm_transposed(M, N, K, a.data(), b.data(), got.data());
+      }
+      double worst = 0;
+      for (int i = 0; i < M; ++i) {
+        for (int j = 0; j < N; ++j) {
+          double wanted = way == 0 ? bias[i] : c[i * N + j];
+          for (int k = 0; k < K; ++k) {
+            wanted += static_cast<double>(way == 1 ? a[k * M + i] : a[i * K + k]) * (way == 2 ? b[j * K + k] : b[k * N + j]);
+          }
+          worst = std::max(worst, std::fabs(wanted - got[i * N + j]));
+        }
+      }
+      EXPECT_LE(worst, this->kNear * std::sqrt(K)) << "way " << way;
+    }
+  }
+}
+
+TYPED_TEST(CpuLayersTest, BatchNormAgainstLoops) {
+  typedef TypeParam Dtype;
+  for (int round = 0; round < 20; ++round) {
+    const int num = this->among(1, 5), channels = this->among(1, 9), height = this->among(1, 12), width = this->among(1, 23);
+    const bool in_place = round % 2 == 0;
+    Blob<Dtype> bottom(num, channels, height, width), other;
+    this->Fill(&bottom);
+    const std::vector<Dtype> x(bottom.cpu_data(), bottom.cpu_data() + bottom.count());
+    Blob<Dtype>& top = in_place ? bottom : other;
+    const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.25 moving_average_fraction: 0.875 }");
+    layer->SetUp(bottoms, tops);
+    for (int pass = 0; pass < 2; ++pass) {
+      std::copy(x.begin(), x.end(), bottom.mutable_cpu_data());
+      layer->Forward(bottoms, tops);
+    }
+    this->Fill(top.mutable_cpu_diff(), top.count());
+    const std::vector<Dtype> dy(top.cpu_diff(), top.cpu_diff() + top.count());
+    const std::vector<Dtype> y(top.cpu_data(), top.cpu_data() + top.count());
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    EXPECT_NEAR(1.875, layer->blobs()[2]->cpu_data()[0], 1e-6);
+    const int size = height * width;
+    const double count = num * size;
+    for (int c = 0; c < channels; ++c) {
+      const auto sum = [&](const std::function<double(int)>& of) {
+        double total = 0;
+        for (int n = 0; n < num; ++n) {
+          for (int i = 0; i < size; ++i) { total += of((n * channels + c) * size + i); }
+        }
+        return total;
+      };
+      const double mean = sum([&](int i) { return x[i]; }) / count;
+      const double variance = sum([&](int i) { return (x[i] - mean) * (x[i] - mean); }) / count;
+      const double deviation = std::sqrt(variance + 0.25);
+      EXPECT_NEAR(1.875 * mean, layer->blobs()[0]->cpu_data()[c], this->kNear);
+      EXPECT_NEAR(1.875 * variance * (count > 1 ? count / (count - 1) : 1), layer->blobs()[1]->cpu_data()[c], 2 * this->kNear);
+      const double slope = sum([&](int i) { return dy[i] * (x[i] - mean) / deviation; }) / count;
+      const double level = sum([&](int i) { return dy[i]; }) / count;
+      for (int n = 0; n < num; ++n) {
+        for (int i = (n * channels + c) * size; i < (n * channels + c + 1) * size; ++i) {
+          const double wanted = (x[i] - mean) / deviation;
+          EXPECT_NEAR(wanted, y[i], this->kNear);
+          EXPECT_NEAR((dy[i] - level - slope * wanted) / deviation, bottom.cpu_diff()[i], 10 * this->kNear);
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(CpuLayersTest, BatchNormWithStoredStatistics) {
+  typedef TypeParam Dtype;
+  Blob<Dtype> bottom(2, 3, 4, 5), top;
+  this->Fill(&bottom);
+  const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.5 }", TEST);
+  layer->SetUp(bottoms, tops);
+  for (const double weight : {4., 0.}) {  // 0: both count as 0
+    for (int c = 0; c < 3; ++c) {
+      layer->blobs()[0]->mutable_cpu_data()[c] = c - 1;
+      layer->blobs()[1]->mutable_cpu_data()[c] = c + 1;
+    }
+    layer->blobs()[2]->mutable_cpu_data()[0] = weight;
+    layer->Forward(bottoms, tops);
+    this->Fill(top.mutable_cpu_diff(), top.count());
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    for (int i = 0; i < bottom.count(); ++i) {
+      const int c = i / 20 % 3;
+      const double mean = weight == 0 ? 0 : (c - 1) / weight, variance = weight == 0 ? 0 : (c + 1) / weight;
+      EXPECT_NEAR((bottom.cpu_data()[i] - mean) / std::sqrt(variance + 0.5), top.cpu_data()[i], this->kNear);
+      EXPECT_NEAR(top.cpu_diff()[i] / std::sqrt(variance + 0.5), bottom.cpu_diff()[i], this->kNear);
+    }
+    EXPECT_EQ(Dtype(weight), layer->blobs()[2]->cpu_data()[0]);
+  }
+}
+
+TYPED_TEST(CpuLayersTest, BatchNormGradient) {
+  typedef TypeParam Dtype;
+  Blob<Dtype> bottom(3, 2, 3, 4), top;
+  this->Fill(&bottom);
+  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm'");
+  GradientChecker<Dtype> checker(1e-2, 1e-3);
+  checker.CheckGradientExhaustive(layer.get(), vector<Blob<Dtype>*>(1, &bottom), vector<Blob<Dtype>*>(1, &top));
+}
+
+TYPED_TEST(CpuLayersTest, ScaleAgainstLoops) {
+  typedef TypeParam Dtype;
+  struct Case {
+    vector<int> bottom, scale;
+    int axis;
+  };
+  const Case cases[] = {{{3, 4, 5, 7}, {4}, 1},  {{2, 3, 1, 1}, {3}, 1},       {{2, 3, 4, 5}, {2, 3}, 0},
+                        {{4, 3, 6}, {6}, 2},     {{2, 3, 4}, {2, 3, 4}, 0},    {{5, 40}, {40}, 1},
+                        {{2, 3, 4, 5}, {}, 0},   {{1, 65, 33, 31}, {65}, 1}};
+  for (const Case& at : cases) {
+    for (int way = 0; way < 4; ++way) {  // with a learned scale: in place or not; with a second bottom: bias or not
+      const bool learned = way < 2, in_place = way == 1, biased = way != 2;
+      std::ostringstream text;
+      text << "type: 'Scale' scale_param { axis: " << at.axis << " bias_term: " << (biased ? "true" : "false");
+      if (learned) { text << " num_axes: " << at.scale.size(); }
+      text << " filler { type: 'gaussian' } bias_filler { type: 'gaussian' } }";
+      SCOPED_TRACE(text.str());
+      Blob<Dtype> bottom(at.bottom), scale(at.scale), other;
+      this->Fill(&bottom);
+      this->Fill(&scale);
+      Blob<Dtype>& top = in_place ? bottom : other;
+      vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+      if (!learned) { bottoms.push_back(&scale); }
+      shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text.str());
+      layer->SetUp(bottoms, tops);
+      ASSERT_EQ((learned ? 1 : 0) + (biased ? 1 : 0), layer->blobs().size());
+      const std::vector<Dtype> x(bottom.cpu_data(), bottom.cpu_data() + bottom.count());
+      layer->Forward(bottoms, tops);
+      this->Fill(top.mutable_cpu_diff(), top.count());
+      const std::vector<Dtype> dy(top.cpu_diff(), top.cpu_diff() + top.count());
+      for (const auto& blob : layer->blobs()) { caffe_set(blob->count(), Dtype(2), blob->mutable_cpu_diff()); }
+      layer->Backward(tops, vector<bool>(2, true), bottoms);
+      const Blob<Dtype>& used = learned ? *layer->blobs()[0] : scale;
+      const int scales = used.count(), inner = bottom.count(at.axis + at.scale.size());
+      std::vector<double> scale_diff(scales, learned ? 2 : 0), bias_diff(scales, 2);
+      for (int i = 0; i < bottom.count(); ++i) {
+        const int s = i / inner % scales;
+        const double shift = biased ? layer->blobs().back()->cpu_data()[s] : 0;
+        EXPECT_NEAR(x[i] * used.cpu_data()[s] + shift, top.cpu_data()[i], this->kNear);
+        EXPECT_NEAR(dy[i] * used.cpu_data()[s], bottom.cpu_diff()[i], this->kNear);
+        scale_diff[s] += static_cast<double>(x[i]) * dy[i];
+        bias_diff[s] += dy[i];
+      }
+      for (int s = 0; s < scales; ++s) {
+        EXPECT_NEAR(scale_diff[s], used.cpu_diff()[s], 20 * this->kNear);
+        if (biased) { EXPECT_NEAR(bias_diff[s], layer->blobs().back()->cpu_diff()[s], 20 * this->kNear); }
+      }
+    }
+  }
+}
+
+TYPED_TEST(CpuLayersTest, EltwiseAgainstLoops) {
+  typedef TypeParam Dtype;
+  const std::string settings[] = {"operation: SUM", "operation: SUM coeff: 2 coeff: -0.5 coeff: 3", "operation: PROD",
+                                  "operation: PROD stable_prod_grad: false", "operation: MAX"};
+  for (const std::string& setting : settings) {
+    SCOPED_TRACE(setting);
+    Blob<Dtype> a(2, 5, 60, 70), b(2, 5, 60, 70), c(2, 5, 60, 70), top;
+    for (Blob<Dtype>* blob : {&a, &b, &c}) { this->Fill(blob); }
+    const vector<Blob<Dtype>*> bottoms = {&a, &b, &c}, tops = {&top};
+    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Eltwise' eltwise_param { " + setting + " }");
+    layer->SetUp(bottoms, tops);
+    layer->Forward(bottoms, tops);
+    this->Fill(top.mutable_cpu_diff(), top.count());
+    layer->Backward(tops, vector<bool>(3, true), bottoms);
+    const double coeffs[3] = {setting.find("coeff") < 99 ? 2. : 1., setting.find("coeff") < 99 ? -.5 : 1.,
+                              setting.find("coeff") < 99 ? 3. : 1.};
+    for (int i = 0; i < top.count(); ++i) {
+      const double x[3] = {a.cpu_data()[i], b.cpu_data()[i], c.cpu_data()[i]};
+      const double dy = top.cpu_diff()[i];
+      double y, slopes[3];
+      if (setting.find("SUM") < 99) {
+        y = coeffs[0] * x[0] + coeffs[1] * x[1] + coeffs[2] * x[2];
+        std::copy(coeffs, coeffs + 3, slopes);
+      } else if (setting.find("PROD") < 99) {
+        y = x[0] * x[1] * x[2];
+        for (int n = 0; n < 3; ++n) { slopes[n] = x[(n + 1) % 3] * x[(n + 2) % 3]; }
+      } else {
+        const int best = std::max_element(x, x + 3) - x;
+        y = x[best];
+        for (int n = 0; n < 3; ++n) { slopes[n] = n == best; }
+      }
+      ASSERT_NEAR(y, top.cpu_data()[i], 10 * this->kNear);
+      for (int n = 0; n < 3; ++n) { ASSERT_NEAR(dy * slopes[n], bottoms[n]->cpu_diff()[i], 50 * this->kNear); }
+    }
+  }
+}
+
+TYPED_TEST(CpuLayersTest, PermuteAgainstLoops) {
+  typedef TypeParam Dtype;
+  for (int round = 0; round < 60; ++round) {
+    const int axes = this->among(2, 5);
+    vector<int> shape, order(axes);
+    for (int i = 0; i < axes; ++i) { shape.push_back(this->among(1, round % 3 == 0 ? 40 : 6)); }
+    if (axes == 5) { shape[0] = 1; }
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), this->random_);
+    std::ostringstream text;
+    text << "type: 'Permute' permute_param {";
+    for (const int axis : order) { text << " order: " << axis; }
+    text << " }";
+    SCOPED_TRACE(text.str());
+    Blob<Dtype> bottom(shape), top;
+    std::iota(bottom.mutable_cpu_data(), bottom.mutable_cpu_data() + bottom.count(), Dtype(0));
+    const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+    shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text.str());
+    layer->SetUp(bottoms, tops);
+    layer->Forward(bottoms, tops);
+    std::copy(top.cpu_data(), top.cpu_data() + top.count(), top.mutable_cpu_diff());
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    vector<int> at(axes, 0);
+    for (int i = 0; i < top.count(); ++i) {
+      int from = 0;
+      for (int j = 0; j < axes; ++j) {
+        ASSERT_EQ(bottom.shape(order[j]), top.shape(j));
+        from += at[j] * bottom.count(order[j] + 1);
+      }
+      ASSERT_EQ(from, top.cpu_data()[i]);
+      ASSERT_EQ(from, bottom.cpu_diff()[from]);
+      for (int j = axes - 1; j >= 0 && ++at[j] == top.shape(j); --j) { at[j] = 0; }
+    }
+  }
+}
+
+}  // namespace caffe
