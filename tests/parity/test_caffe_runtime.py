@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.coco.label_map import numbered
+from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import CaffeError, MissingRuntimeError, PrototxtError
 from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.tools.caffe_runtime import CaffeNet
 from ssdlite_caffe.tools.compare import compare_detections
-from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.convert import ConvertOptions, convert, write_model
 from ssdlite_caffe.tools.detector import Detector
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.tools.model_folder import ModelFolder
@@ -251,3 +255,22 @@ def test_wrong_names_and_shapes(caffe_prefix: Path, example_folder: Path, tmp_pa
 def test_no_caffe(example_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingRuntimeError, match=r"no Caffe is built in .*; build it with: ssdlite-caffe caffe build"):
         CaffeNet(example_folder / "deploy.prototxt", example_folder / "deploy.caffemodel", prefix=tmp_path)
+
+
+def test_boxes_clipped_before_suppression(
+    caffe_prefix: Path, example_model: Path, scene_pictures: list[Any], tmp_path: Path
+) -> None:
+    """The layers that decode and clip in front of DetectionOutput, which then takes corners."""
+    model = read_model(example_model)
+    arch = recognise(model)
+    arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, clip_first=True, score_threshold=1e-3))
+    write_model(tmp_path, model, arch, numbered(arch.num_classes), ConvertOptions(), lambda _: None)
+    folder = ModelFolder.open(tmp_path)
+    assert "code_type: CORNER" in folder.deploy_prototxt.read_text()
+    deploy, numpy = (Detector(folder, decoder, "caffe") for decoder in ("caffe", "numpy"))  # type: ignore[arg-type]
+    for _, picture in scene_pictures:
+        found = compare_detections(
+            deploy(picture), numpy(picture), box_tolerance=1e-6, score_tolerance=1e-6, max_total=100
+        )
+        assert not found.unpaired
+        assert found.paired > 0
