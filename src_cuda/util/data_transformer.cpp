@@ -255,7 +255,7 @@ void DataTransformer<Dtype>::WritePicture(const cv::Mat& picture, const View& vi
 
 template <typename Dtype>
 vector<int> DataTransformer<Dtype>::InferBlobShape(int channels, const cv::Size& picture) const {
-  CHECK_GT(channels, 0);
+  CheckChannels(channels);
   const cv::Size resized = param_.has_resize_param() ? PlacementOf(param_.resize_param(), picture).outer : picture;
   const int crop_h = param_.crop_size() ? param_.crop_size() : param_.crop_h();
   const int crop_w = param_.crop_size() ? param_.crop_size() : param_.crop_w();
