@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ fi
 NINJA = """#!/bin/sh
 echo compile >> "$LEDGER"
 echo "[1/2] Building CXX object CMakeFiles/caffe.dir/a/net.cpp.o"
-while [ -n "$HOLD" ] && [ ! -e "$HOLD" ]; do sleep 0.02; done
+while [ -n "$HOLD" ] && [ ! -e "$HOLD" ] && [ -e "$LEDGER" ]; do sleep 0.02; done
 if [ -n "$BROKEN" ]; then echo "net.cpp:7:1: error: broken"; exit 1; fi
 echo "$VALUE" > object
 echo "[2/2] Linking CXX shared library lib/libcaffe.so"
@@ -58,6 +59,7 @@ class Workshop:
         for name in ("HOLD", "BROKEN"):
             monkeypatch.setenv(name, "")
         self.steps: list[Step] = []
+        self.processes: list[subprocess.Popen[str]] = []
 
     def options(self, **changes: object) -> BuildOptions:
         return BuildOptions(**{"prefix": self.prefix, "source": self.fork, "pycaffe": False, **changes})  # type: ignore[arg-type]
@@ -73,7 +75,15 @@ class Workshop:
         """The command, in a process of its own."""
         command = [sys.executable, "-m", "ssdlite_caffe.cli", "caffe", "build", "--no-pycaffe"]
         command += ["--prefix", str(self.prefix), "--source", str(self.fork)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return self.processes[-1]
+
+    def close(self) -> None:
+        """End what a failed test left: Ninja goes when the ledger does."""
+        self.ledger.unlink(missing_ok=True)
+        for process in self.processes:
+            process.kill()
+            process.communicate()
 
     def await_runs(self, count: int) -> None:
         end = time.monotonic() + 60
@@ -83,13 +93,15 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workshop]:
     class Healthy:
         def require(self) -> None:
             pass
 
     monkeypatch.setattr(caffe_build, "diagnose", lambda **_: Healthy())
-    return Workshop(tmp_path, monkeypatch)
+    workshop = Workshop(tmp_path, monkeypatch)
+    yield workshop
+    workshop.close()
 
 
 class TestBuild:
