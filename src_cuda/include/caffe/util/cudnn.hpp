@@ -11,6 +11,11 @@
 #error "cuDNN 8 or later is needed"
 #endif
 
+// cuDNN 9 counts a major version as 10000, those before as 1000.
+#define CUDNN_VERSION_MIN(major, minor, patch)                         \
+  (CUDNN_VERSION >= ((major) < 9 ? 1000 : 10000) * (major) +           \
+                        100 * (minor) + (patch))
+
 #define CUDNN_CHECK(condition)                     \
   do {                                             \
     const cudnnStatus_t status = condition;        \
