@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -27,13 +27,22 @@ class CaffeProcess:
     It ends when this process does, however that ends: two that train in one place would spoil each other's snapshots.
     """
 
-    def __init__(self, prefix: Path, arguments: list[str], *, folder: Path, keep_open: int | None = None) -> None:
+    def __init__(
+        self,
+        prefix: Path,
+        arguments: list[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        keep_open: int | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             prefix: where Caffe is installed.
             arguments: of the tool.
             folder: where it runs.
+            environment: variables that it gets beside this process' own.
             keep_open: a file descriptor that it holds as long as it lives.
         """
         self.arguments = arguments
@@ -46,7 +55,8 @@ class CaffeProcess:
 
         self._process = subprocess.Popen(  # noqa: S603
             [os.fspath(prefix / "bin" / "caffe"), *arguments],
-            cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            cwd=folder, env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True, preexec_fn=tie, pass_fds=() if keep_open is None else (keep_open,),
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ from ssdlite_caffe.tools.snapshots import (
     newest_whole,
     snapshot_at,
 )
-from ssdlite_caffe.tools.train_log import Reader, Scored, Snapshotting, Step
+from ssdlite_caffe.tools.train_log import Event, LeftOut, Reader, Scored, Step
 from ssdlite_caffe.tools.train_plot import draw_loss
 
 LOG, METRICS, PLOT, SOLVER_USED, LOCK = "train.log", "metrics.jsonl", "loss.png", "solver_used.prototxt", ".training"
@@ -36,6 +36,8 @@ _WRITTEN = (LOG, METRICS, PLOT)
 
 _DRAW_EVERY = 20.0
 """Seconds."""
+_MOST_SAID = 20
+"""Broken records that are told of one by one; the log has all."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class TrainOptions:
         gpu: number of the GPU; None with `cpu` false leaves the solver's choice.
         cpu: run on the CPU, whatever the solver says.
         force: begin anew, and remove what an earlier training left.
+        strict: stop at a record that cannot be read; else it is left out.
         prefix: where Caffe is installed.
     """
 
@@ -60,6 +63,7 @@ class TrainOptions:
     gpu: int | None = None
     cpu: bool = False
     force: bool = False
+    strict: bool = False
     prefix: Path | None = None
 
 
@@ -88,12 +92,14 @@ class Trained:
         loss: then.
         finished: whether max_iter is reached; else it was interrupted.
         snapshot: the last whole one, None where there is none.
+        left_out: records that could not be read.
     """
 
     iteration: int
     loss: float
     finished: bool
     snapshot: Snapshot | None
+    left_out: int
     seconds: float
 
 
@@ -134,7 +140,8 @@ def train(
             arguments.append(f"-weights={kit.weights.resolve()}")
         if options.gpu is not None:
             arguments.append(f"-gpu={options.gpu}")
-        return _Run(kit, solver, start, progress, say).run(prefix, arguments, lock)
+        strict = {"SSDLITE_STRICT_DATA": "1"} if options.strict else {}
+        return _Run(kit, solver, start, progress, say).run(prefix, arguments, lock, strict)
 
 
 def _solver(kit: Kit, options: TrainOptions) -> caffe_pb2.SolverParameter:
@@ -260,15 +267,16 @@ class _Run:
         self.paces: list[tuple[int, float]] = []
         self.drawn = 0.0
         self.interrupted = False
+        self.left_out = 0
         metrics = kit.folder / METRICS
         self.entries = read_metrics(metrics) if metrics.is_file() else []
 
-    def run(self, prefix: Path, arguments: list[str], lock: int | None) -> Trained:
+    def run(self, prefix: Path, arguments: list[str], lock: int | None, environment: dict[str, str]) -> Trained:
         folder, began = self.kit.folder, time.monotonic()
         with (
             (folder / LOG).open("a", encoding="utf-8", buffering=1) as log,
             (folder / METRICS).open("a", encoding="utf-8", buffering=1) as metrics,
-            CaffeProcess(prefix, arguments, folder=folder, keep_open=lock) as caffe,
+            CaffeProcess(prefix, arguments, folder=folder, environment=environment, keep_open=lock) as caffe,
             on_interrupt(lambda: self._interrupt(caffe)),
         ):
             reader = Reader()
@@ -286,21 +294,26 @@ class _Run:
             self._judge()
         draw_loss(self.entries, folder / PLOT)
         finished = not self.interrupted
-        return Trained(self.step.iteration, self.step.loss, finished, self.good, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Trained(self.step.iteration, self.step.loss, finished, self.good, self.left_out, seconds)
 
     def _interrupt(self, caffe: CaffeProcess) -> None:
         self.interrupted = True
         self.say("stopping after this iteration, with a snapshot; once more ends at once")
         caffe.interrupt()
 
-    def _handle(self, event: Step | Scored | Snapshotting, metrics: IO[str]) -> None:
-        if not isinstance(event, Snapshotting):
+    def _handle(self, event: Event, metrics: IO[str]) -> None:
+        if isinstance(event, (Step, Scored)):
             self._judge()  # what was being written is written now
         if isinstance(event, Step):
             self._step(event, metrics)
         elif isinstance(event, Scored):
             self._write({"iteration": event.iteration, "test": event.name, "value": event.value}, metrics)
             self.say(f"iteration {event.iteration}: {event.name} = {event.value:.4f}")
+        elif isinstance(event, LeftOut):
+            self.left_out += 1
+            if self.left_out <= _MOST_SAID:
+                self.say(f"{event.what}; it is left out")
         else:
             self.unjudged = snapshot_at(self.kit.folder, self.solver, event.iteration)
 

@@ -33,6 +33,9 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew, and remove what an earlier training left in the kit.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a record that cannot be read, in place of leaving it out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a kit with Caffe's solver, watched: log, losses and plot are written as it goes."""
@@ -43,16 +46,25 @@ def train(
         raise typer.BadParameter("--resume goes without --force and --weights")
     if cpu and gpu is not None:
         raise typer.BadParameter("give --cpu or --gpu")
-    options = TrainOptions(resume, weights, max_iter, seed, gpu, cpu, force)
+    options = TrainOptions(resume, weights, max_iter, seed, gpu, cpu, force, strict)
     with _live() as (progress, say):
         ended = run(kit, options, progress=progress, say=say)
     again = f"ssdlite-caffe train {kit} --resume"
     if as_json:
         snapshot = str(ended.snapshot.model) if ended.snapshot else None
         loss = ended.loss if math.isfinite(ended.loss) else None
-        print(json.dumps({"finished": ended.finished, "iteration": ended.iteration, "loss": loss,
-                          "snapshot": snapshot, "seconds": round(ended.seconds, 1)}, indent=2))  # fmt: skip
+        report = {
+            "finished": ended.finished,
+            "iteration": ended.iteration,
+            "loss": loss,
+            "snapshot": snapshot,
+            "left_out": ended.left_out,
+            "seconds": round(ended.seconds, 1),
+        }
+        print(json.dumps(report, indent=2))
         return
+    if ended.left_out:
+        print(f"{ended.left_out} records could not be read and were left out")
     where = f"weights: {ended.snapshot.model}" if ended.snapshot else "there is no snapshot"
     if ended.finished:
         print(f"trained in {_duration(ended.seconds)}, loss {ended.loss:.4g}; {where}")

@@ -15,6 +15,7 @@ _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
 _TESTING = re.compile(r"Iteration (\d+), Testing net")
 _TESTED = re.compile(r"\s*Test net output #\d+: (\S+) = (\S+)")
 _SNAPSHOT = re.compile(r"Snapshotting (?:solver state )?to binary proto file .*_iter_(\d+)\.\w+")
+_LEFT_OUT = re.compile(r"(.*: record .* cannot be read: .*); it is left out \((\d+) so far\)")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,20 @@ class Snapshotting:
     iteration: int
 
 
-Event = Step | Scored | Snapshotting
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that AnnotatedData cannot read, told of once.
+
+    Attributes:
+        what: which, and why.
+        count: how many so far.
+    """
+
+    what: str
+    count: int
+
+
+Event = Step | Scored | Snapshotting | LeftOut
 
 
 class Reader:
@@ -68,6 +82,8 @@ class Reader:
             return Scored(self._tested, found[1], _number(found[2]))
         elif found := _SNAPSHOT.match(parsed.text):
             return Snapshotting(int(found[1]))
+        elif found := _LEFT_OUT.match(parsed.text):
+            return LeftOut(found[1], int(found[2]))
         return None
 
 

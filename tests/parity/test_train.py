@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,6 +209,35 @@ def test_what_is_wrong_is_one_line(kit: Path, name: str, old: str, new: str, sai
     with pytest.raises(SsdliteError, match=said) as caught:
         train(kit, TrainOptions())
     assert "\n" not in str(caught.value)
+
+
+def test_two_that_go_on_from_one_snapshot_lose_alike(whole: Path, kit: Path, tmp_path: Path) -> None:
+    (kit / "snapshot").mkdir()
+    for path in (whole / "snapshot").glob("mobilenet_iter_10.*"):
+        shutil.copy(path, kit / "snapshot")
+    other = Path(shutil.copytree(kit, tmp_path / "other"))
+    for each in (kit, other):
+        train(each, TrainOptions(resume=True, max_iter=15))
+    assert losses(kit) == losses(other)
+    assert list(losses(kit)) == list(range(10, 15))
+
+
+def test_a_broken_record_is_left_out_unless_strict(kit: Path) -> None:
+    import lmdb
+
+    with (
+        lmdb.open(str(kit.parent / "trainval"), map_size=1 << 30) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        key, value = next(iter(transaction.cursor()))
+        transaction.put(key, value[: len(value) // 2])
+    said: list[str] = []
+    ended = train(kit, TrainOptions(max_iter=8), say=said.append)
+    assert ended.finished
+    assert ended.left_out == 1
+    assert f"record {key.decode()} of ../trainval cannot be read: " in said[0]
+    with pytest.raises(CaffeError, match=f"Check failed: .*record {re.escape(key.decode())} .* cannot be read"):
+        train(kit, TrainOptions(max_iter=8, force=True, strict=True))
 
 
 def test_a_gpu_on_a_build_without(kit: Path) -> None:

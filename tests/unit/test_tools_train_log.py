@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ssdlite_caffe.tools.caffe_log import copied_layers, parse_line, reason
-from ssdlite_caffe.tools.train_log import Event, Reader, Scored, Snapshotting, Step
+from ssdlite_caffe.tools.train_log import Event, LeftOut, Reader, Scored, Snapshotting, Step
 
 PREFIX = "I20240102 03:04:05.678901  4321 "
 
@@ -40,6 +40,11 @@ def test_tests_and_snapshots() -> None:
         "solver.cpp:595] Snapshotting to binary proto file snapshot/net_iter_40.caffemodel",
         "sgd_solver.cpp:273] Snapshotting solver state to binary proto file snapshot/net_iter_40.solverstate",
     ) == [Scored(40, "detection_eval", 0.75), Snapshotting(40), Snapshotting(40)]
+
+
+def test_records_left_out() -> None:
+    text = "AnnotatedData layer 'data': record 00000003_a of ../lmdb cannot be read: no picture"
+    assert events(f"annotated_data_layer.cpp:196] {text}; it is left out (2 so far)") == [LeftOut(text, 2)]
 
 
 def test_old_and_new_glog_lines() -> None:
