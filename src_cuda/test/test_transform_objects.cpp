@@ -283,6 +283,11 @@ TYPED_TEST(TransformObjectsTest, TestDecode) {
   EXPECT_EQ(1, decoded.channels());
   datum.set_data(datum.data().substr(0, 20));
   EXPECT_NE("", transformer.Decode(datum, 0, &decoded));
+  cv::imencode(".jpg", picture, code);
+  datum.set_data(std::string(code.begin(), code.end()));
+  EXPECT_EQ("", transformer.Decode(datum, 0, &decoded));
+  datum.set_data(datum.data().substr(0, code.size() - 40));
+  EXPECT_EQ("its JPEG is cut short", transformer.Decode(datum, 0, &decoded));
   datum.clear_data();
   EXPECT_EQ("its datum holds no picture", transformer.Decode(datum, 0, &decoded));
   datum.Clear();

@@ -47,12 +47,24 @@ int DataTransformer<Dtype>::WantedChannels() const {
   return colour ? 3 : 0;
 }
 
+namespace {
+
+// A JPEG without its end marker: older OpenCVs decode it, grey where it is missing.
+bool CutShort(const std::string& data) {
+  return data.compare(0, 2, "\xFF\xD8") == 0 && data.rfind("\xFF\xD9") == std::string::npos;
+}
+
+}  // namespace
+
 template <typename Dtype>
 std::string DataTransformer<Dtype>::Decode(const Datum& datum, int channels, cv::Mat* picture) const {
   const std::string& data = datum.data();
   if (datum.encoded()) {
     if (data.empty()) {
       return "its datum holds no picture";
+    }
+    if (CutShort(data)) {
+      return "its JPEG is cut short";
     }
     if (channels == 0) {
       channels = param_.force_color() ? 3 : param_.force_gray() ? 1 : 0;
