@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+from ssdlite_caffe.keras.names import POSTPROCESSOR
 from ssdlite_caffe.keras.runtime import import_keras
-
-OPERATION = "TFLite_Detection_PostProcess"
+from ssdlite_caffe.keras.tflite_file import OPERATION
 
 
 def postprocessing(arch: ArchSpec, *, exact: bool) -> Callable[[Any, Any], dict[str, Any]]:
@@ -79,7 +79,9 @@ def _clipped_codes(arch: ArchSpec, codes: Any, logits: Any) -> tuple[Any, Any]:
     _, tf = import_keras()
     from ssdlite_caffe.keras.layers import Decode, clipped, has_area
 
-    decoded = Decode(arch.to_dict())({"box_encodings": codes, "class_predictions_with_background": logits})
+    decoded = Decode(arch.to_dict(), name=POSTPROCESSOR)(
+        {"box_encodings": codes, "class_predictions_with_background": logits}
+    )
     boxes = clipped(decoded["boxes"])
     inside = has_area(boxes)[..., None]
     ymin, xmin, ymax, xmax = tf.unstack(tf.where(inside, boxes, tf.constant([0.0, 0.0, 1.0, 1.0])), 4, axis=-1)
@@ -94,7 +96,6 @@ def _signature(arch: ArchSpec, scales: tuple[float, ...]) -> str:
     attributes: dict[str, int | float | bool] = {
         "max_detections": nms.max_total,
         "max_classes_per_detection": 1,
-        "detections_per_class": nms.max_per_class,
         "use_regular_nms": True,
         "nms_score_threshold": float(nms.score_threshold),
         "nms_iou_threshold": float(nms.iou_threshold),

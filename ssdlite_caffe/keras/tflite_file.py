@@ -18,6 +18,7 @@ from ssdlite_caffe.coco.label_map import Label, LabelMap
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 
+OPERATION = "TFLite_Detection_PostProcess"
 LABELS = "labelmap.txt"
 DESCRIPTION = "ssdlite_caffe.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -47,6 +48,9 @@ def with_description(data: bytes, description: Description, outputs: Sequence[st
     graph.outputs = [tensors[name] for name in outputs]
     for name in outputs:
         graph.tensors[tensors[name]].name = name.encode()
+    for operator in graph.operators:
+        if model.operatorCodes[operator.opcodeIndex].customCode == OPERATION.encode():
+            operator.customOptions = _options(operator.customOptions, description.arch)
     (start,) = signature.inputs
     graph.tensors[start.tensorIndex].name = start.name
     ordered = bytes(flatbuffer_utils.convert_object_to_bytearray(model))
@@ -56,6 +60,13 @@ def with_description(data: bytes, description: Description, outputs: Sequence[st
         archive.writestr(zipfile.ZipInfo(LABELS, _EPOCH), names)
         archive.writestr(zipfile.ZipInfo(DESCRIPTION, _EPOCH), json.dumps(_to_dict(description), indent=1))
     return stream.getvalue()
+
+
+def _options(given: Any, arch: ArchSpec) -> list[int]:
+    """The operation's options with the limit for each class, which the converter forgets."""
+    from flatbuffers import flexbuffers
+
+    return list(flexbuffers.Dumps({**flexbuffers.Loads(bytes(given)), "detections_per_class": arch.nms.max_per_class}))
 
 
 def read_description(path: Path) -> tuple[bytes, Description]:

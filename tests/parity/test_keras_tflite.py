@@ -1,0 +1,198 @@
+"""TensorFlow Lite files in their interpreter against the Keras models they were made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
+from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.keras.export_tflite import tflite_model
+from ssdlite_caffe.keras.import_model import import_detector
+from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.postprocess import OPERATION
+from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
+from ssdlite_caffe.tools.compare import compare_detections
+from ssdlite_caffe.tools.decode import Detections
+from ssdlite_caffe.tools.evaluate import evaluate
+from ssdlite_caffe.tools.evaluation_data import open_pictures
+from ssdlite_caffe.tools.evaluation_runtimes import Evaluated
+from tests.keras_models import bytes_of, lively_detector, pictures
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
+
+FLOAT = 1e-4
+"""Of boxes and scores against Keras; measured 3e-6 on these nets, 9e-7 on the trained ones."""
+MODELS = ("shapes_v3_small_3", "bccd_v2_ssdlite_3", "random_v3_large_90", "zoo2018_v2_ssdlite_90")
+SMALL: dict[str, ArchSpec] = {
+    "v3-small": dataclasses.replace(
+        default_arch("v3-small", 3, input_size=(96, 80), width_multiplier=0.35),
+        nms=Nms(0.5, 0.05, 6, 9),
+        variances=(0.1, 0.15, 0.2, 0.25),
+    ),
+    "v2": dataclasses.replace(
+        default_arch("v2", 4, input_size=(64, 96), width_multiplier=0.35, score_converter="softmax"),
+        nms=Nms(0.6, 1e-8, 100, 100, clip_first=True),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def detector(request: pytest.FixtureRequest) -> Detector:
+    return lively_detector(SMALL[request.param])
+
+
+def shown(arch: ArchSpec, count: int = 2) -> list[np.ndarray]:
+    """Pictures, BGR, of the network's size, so that int8 models round nothing on the way in."""
+    return [np.ascontiguousarray(picture[..., ::-1]) for picture in bytes_of(pictures(arch, count, seed=7))]
+
+
+def written(folder: Path, detector: Detector, **options: Any) -> TfliteRuntime:
+    path = folder / "model.tflite"
+    path.write_bytes(tflite_model(detector, **options))
+    return TfliteRuntime(path, threads=1)
+
+
+def assert_same(got: Detections, wanted: Detections, arch: ArchSpec, bound: float) -> None:
+    found = compare_detections(
+        got, wanted, box_tolerance=bound, score_tolerance=bound, max_total=arch.nms.max_total,
+        score_threshold=arch.nms.score_threshold,
+    )  # fmt: skip
+    assert not found.unpaired
+    assert found.paired >= min(5, arch.nms.max_total)
+
+
+def operations(runtime: TfliteRuntime) -> set[str]:
+    return {str(operation["op_name"]) for operation in runtime._interpreter._get_ops_details()}
+
+
+def is_built_in(names: Iterable[str]) -> bool:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    known = {name for name in vars(schema.BuiltinOperator) if not name.startswith("_")}
+    return all(name in known | {OPERATION, "DELEGATE"} for name in names)
+
+
+def test_detections(detector: Detector, tmp_path: Path) -> None:
+    runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
+    for picture in shown(detector.arch):
+        assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
+        values = runtime.run(runtime.prepared(picture))
+        assert values["detection_boxes"].shape == (1, detector.arch.nms.max_total, 4)
+        assert 0 <= values["detection_boxes"].min() <= values["detection_boxes"].max() <= 1
+    assert operations(runtime) >= {OPERATION, "CONV_2D"}
+    assert is_built_in(operations(runtime))
+    assert not is_built_in(["FlexConv2D"])
+    names = [output["name"] for output in runtime._interpreter.get_output_details()]
+    assert names == ["detection_boxes", "detection_classes", "detection_scores", "num_detections"]
+    again = tmp_path / "again.tflite"
+    again.write_bytes(tflite_model(detector))
+    assert again.read_bytes() == (tmp_path / "model.tflite").read_bytes()
+
+
+def test_raw_outputs(detector: Detector, tmp_path: Path) -> None:
+    runtime, keras = written(tmp_path, detector, inputs="network", outputs="raw"), KerasRuntime(detector)
+    picture = shown(detector.arch)[0]
+    fed = runtime.prepared(picture)
+    wanted = detector.rebuilt(outputs="raw").model(fed)
+    for name, value in runtime.run(fed).items():
+        np.testing.assert_allclose(value, wanted[name], atol=FLOAT)
+    assert OPERATION not in operations(runtime)
+    assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
+
+
+def test_pictures_of_any_size(tmp_path: Path) -> None:
+    detector = lively_detector(SMALL["v3-small"])
+    runtime, keras = written(tmp_path, detector, inputs="picture"), KerasRuntime(detector)
+    for height, width in ((50, 70), (120, 33), (96, 80)):
+        coarse = np.random.default_rng(height).integers(0, 256, (8, 8, 3), np.uint8)
+        picture = coarse[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
+        assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
+
+
+def test_float16_and_int8_are_smaller_and_near(detector: Detector, tmp_path: Path) -> None:
+    arch, keras = detector.arch, KerasRuntime(detector)
+    exact = len(tflite_model(detector))
+    calibration = [picture[None].astype(np.float32) for picture in bytes_of(pictures(arch, 12, seed=3))]
+    for numbers, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
+        runtime = written(tmp_path, detector, numbers=numbers, calibration=calibration)
+        assert (tmp_path / "model.tflite").stat().st_size < share * exact
+        assert is_built_in(operations(runtime))
+        for picture in shown(arch):
+            values = runtime.run(runtime.prepared(picture))
+            best, wanted = values["detection_scores"][0], keras(picture).scores
+            count = min(len(wanted), 5)
+            np.testing.assert_allclose(best[:count], wanted[:count], atol=bound)
+        assert runtime._input["dtype"] == (np.uint8 if numbers == "int8" else np.float32)
+    kinds = {str(tensor["dtype"]) for tensor in runtime._interpreter.get_tensor_details()}
+    assert "<class 'numpy.int8'>" in kinds
+
+
+def test_the_file_says_what_it_is(detector: Detector, tmp_path: Path) -> None:
+    runtime = written(tmp_path, detector)
+    assert (runtime.arch, runtime.labels) == (detector.arch, detector.labels)
+    data = (tmp_path / "model.tflite").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        lines = archive.read("labelmap.txt").decode().splitlines()
+    assert lines == list(detector.labels.display_names[1:])
+
+
+def test_bad_files_are_one_line(tmp_path: Path) -> None:
+    detector = lively_detector(SMALL["v3-small"])
+    with pytest.raises(ModelError, match="pictures of one size"):
+        tflite_model(detector, inputs="picture", numbers="int8")
+    data = tflite_model(detector)
+    bare, cut = tmp_path / "bare.tflite", tmp_path / "cut.tflite"
+    bare.write_bytes(data[: data.index(b"PK\x03\x04")])
+    cut.write_bytes(data[2000:])
+    for path, message in (
+        (tmp_path / "none.tflite", "does not exist"),
+        (bare, "does not say which detector"),
+        (cut, "cannot run|does not say"),
+    ):
+        with pytest.raises(ModelError, match=message) as error:
+            TfliteRuntime(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_real_models(
+    name: str, shared_models: Path, bccd_pictures: list[Any], scene_pictures: list[Any], tmp_path: Path
+) -> None:
+    detector = import_detector(read_model(shared_models / name / "frozen_inference_graph.pb"))
+    runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
+    for _, picture in (scene_pictures if name.startswith("shapes") else bccd_pictures)[:3]:
+        assert_same(runtime(picture[..., ::-1]), keras(picture[..., ::-1]), detector.arch, FLOAT)
+
+
+@pytest.mark.slow
+def test_average_precision_on_bccd(shared_models: Path, tmp_path: Path) -> None:
+    """TensorFlow's, Keras' and TensorFlow Lite's are one; measured difference 0."""
+    from ssdlite_caffe.coco.label_map import LabelMap
+    from ssdlite_caffe.keras.store import save
+
+    data = shared_models.parent / "data" / "bccd"
+    if not data.is_dir():
+        pytest.skip("no shared/data/bccd beside the repository")
+    source = shared_models / "bccd_v2_ssdlite_3" / "frozen_inference_graph.pb"
+    labels = LabelMap.of_names(["RBC", "WBC", "Platelets"])
+    detector = dataclasses.replace(import_detector(read_model(source)), labels=labels).rebuilt()
+    save(detector, tmp_path / "a.keras")
+    (tmp_path / "a.tflite").write_bytes(tflite_model(detector))
+    model = Evaluated(labels, tensorflow=source, keras=tmp_path / "a.keras", tflite=tmp_path / "a.tflite")
+    result = evaluate(model, open_pictures(data, labels), ["tensorflow", "keras", "tflite"])
+    reference = result.scores[0]
+    assert reference.ap50 == pytest.approx(0.833, abs=0.001)
+    for score in result.scores[1:]:
+        assert score.ap == pytest.approx(reference.ap, abs=0.001)
+        assert score.ap50 == pytest.approx(reference.ap50, abs=0.001)

@@ -1,0 +1,149 @@
+"""`ssdlite-caffe keras ...` as people type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.keras.import_model import import_detector
+from ssdlite_caffe.keras.infer import coco_results, image_ids
+from ssdlite_caffe.keras.store import save
+from ssdlite_caffe.tools.decode import Detections
+from ssdlite_caffe.tools.detector import PictureResult
+from ssdlite_caffe.tools.opencv_runtime import import_opencv
+from ssdlite_caffe.tools.shapes import ShapesOptions, draw_scene, make_shapes
+from tests.commands import Command
+from tests.models import model_of
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
+
+
+@pytest.fixture(scope="module")
+def imported(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example model as a Keras file."""
+    from ssdlite_caffe.keras.import_model import import_file
+
+    path = tmp_path_factory.mktemp("keras") / "example.keras"
+    import_file(example_model, path, label_map=str(example_model.parent / "labelmap.pbtxt"))
+    return path
+
+
+def test_import_says_what_it_did(command: Command, example_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.keras"
+    arguments = ("keras", "import", example_model, "-o", out, "-l", example_model.parent / "labelmap.pbtxt")
+    result = command(*arguments)
+    assert result.status == 0
+    assert "tensors used, each once" in result.out
+    assert command(*arguments).err.startswith(f"ssdlite-caffe: {out} exists already; give another name")
+    again = command(*arguments, "--force", "--json", "--outputs", "detections", "--inputs", "picture")
+    assert json.loads(again.out)["variables"] == json.loads(again.out)["tensors"]["used"]
+
+
+def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.keras"
+    assert "voc has 21 classes and the model 4" in refused("keras", "import", example_model, "-o", out, "-l", "voc").err
+    assert "no name for a Keras model" in refused("keras", "import", example_model, "-o", tmp_path / "a.pb").err
+    assert "does not exist" in refused("keras", "import", tmp_path / "none.pb", "-o", out).err
+    assert "no Keras model by its name" in refused("keras", "export", "pb", example_model, "-o", tmp_path / "a.pb").err
+    assert "no Keras model by its name" in refused("keras", "infer", example_model, example_model.parent).err
+    empty = tmp_path / "pictures"
+    empty.mkdir()
+    calibrated = ("keras", "export", "tflite", imported, "-o", tmp_path / "a.tflite", "--int8", "--calibrate", empty)
+    assert "holds no pictures" in refused(*calibrated).err
+
+
+def test_usage(command: Command, imported: Path, tmp_path: Path) -> None:
+    to = ("keras", "export", "tflite", imported, "-o", tmp_path / "a.tflite")
+    assert command(*to, "--int8").status == 2
+    assert command(*to, "--float16", "--int8", "--calibrate", tmp_path).status == 2
+    assert not (tmp_path / "a.tflite").exists()
+
+
+def test_export_measures_what_numbers_cost(command: Command, imported: Path, tmp_path: Path) -> None:
+    data = tmp_path / "scenes"
+    make_shapes(data, ShapesOptions(count=4, seed=11, split="test"))
+    out = tmp_path / "a.tflite"
+    result = command("keras", "export", "tflite", imported, "-o", out, "--float16", "--data", data, "--json")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["bytes"] == out.stat().st_size
+    assert report["numbers"] == "float16"
+    runtimes = report["evaluation"]["runtimes"]
+    assert runtimes["keras"]["ap50"] > 0.9
+    assert report["evaluation"]["loss"]["ap"] == runtimes["keras"]["ap"] - runtimes["tflite"]["ap"]
+    assert abs(report["evaluation"]["loss"]["ap"]) < 0.02
+    pictures = data / "JPEGImages"
+    shown = command(
+        "keras", "export", "tflite", imported, "-o", out, "--int8", "--calibrate", pictures, "--calibration-count", "3",
+        "--data", data, "--limit", "2", "--force",
+    )  # fmt: skip
+    assert shown.status == 0, shown.err
+    assert "calibrated with 3 pictures" in shown.out
+    assert "AP50 lost" in shown.out
+    assert "tflite" in shown.out
+
+
+def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tmp_path: Path) -> None:
+    cv2 = import_opencv()
+    folder = tmp_path / "in"
+    folder.mkdir()
+    scenes = [np.ascontiguousarray(draw_scene(seed)[0][..., ::-1]) for seed in (1, 2)]
+    for name, scene in zip(("000000000139.png", "other.png"), scenes, strict=True):
+        cv2.imwrite(str(folder / name), scene)
+    coco = tmp_path / "results.json"
+    result = command("keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)["pictures"]
+    assert [len(picture["detections"]) for picture in found] == [len(draw_scene(seed)[1]) for seed in (1, 2)]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"000000000139.png", "other.png"}
+    rows = json.loads(coco.read_text())
+    assert [row["image_id"] for row in rows] == [139] * len(found[0]["detections"]) + ["other"] * len(
+        found[1]["detections"]
+    )
+    first, box = rows[0], found[0]["detections"][0]["box"]
+    assert first["category_id"] == found[0]["detections"][0]["class"]
+    np.testing.assert_allclose(first["bbox"], [box[0], box[1], box[2] - box[0], box[3] - box[1]], atol=0.02)
+
+    video = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 320))
+    for scene in scenes:
+        writer.write(scene)
+    writer.release()
+    result = command("keras", "infer", imported, video, "-o", tmp_path / "out", "--csv")
+    assert result.status == 0, result.err
+    assert {line.split(",")[1] for line in result.out.splitlines()[1:]} == {"0", "1"}
+    assert (tmp_path / "out" / "v.mp4").is_file()
+    failed = command("keras", "infer", imported, video, "--coco", tmp_path / "b.json")
+    assert (failed.status, "COCO's result format" in failed.err) == (1, True)
+
+
+def test_ids_of_annotations(tmp_path: Path) -> None:
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": [{"id": 7, "file_name": "deep/a.png"}]}))
+    ids = image_ids(annotations)
+    found = Detections(np.array([2]), np.array([0.5], np.float32), np.array([[0.1, 0.2, 0.3, 0.6]], np.float32))
+    assert coco_results([PictureResult(Path("x/a.png"), None, 100, 200, found)], ids) == [
+        {"image_id": 7, "category_id": 2, "bbox": [20.0, 20.0, 40.0, 40.0], "score": 0.5}
+    ]
+    with pytest.raises(DatasetError, match=r"b\.png is none of the annotations"):
+        coco_results([PictureResult(Path("b.png"), None, 9, 9, found)], ids)
+    annotations.write_text("[]")
+    with pytest.raises(DatasetError, match=r"not COCO's instances"):
+        image_ids(annotations)
+
+
+def test_export_pb_with_another_threshold(command: Command, tmp_path: Path) -> None:
+    from ssdlite_caffe.dump.read import read_model
+
+    arch = default_arch("v2", 3, input_size=(64, 64), width_multiplier=0.35)
+    save(import_detector(model_of(arch)), tmp_path / "a.weights.h5")
+    out = tmp_path / "a.pb"
+    result = command("keras", "export", "pb", tmp_path / "a.weights.h5", "-o", out, "--score-threshold", "0.125")
+    assert result.status == 0, result.err
+    assert f"{out.stat().st_size} bytes" in result.out
+    assert read_model(out).settings.score_threshold == 0.125
