@@ -47,6 +47,9 @@ void AddRow(const Dtype* from, const int stride, const int count, Dtype* to) {
   }
 }
 
+/// Values that one thread moves at a time, at least: some microseconds of work.
+const int kGrain = 1 << 14;
+
 /// Columns of a picture of two axes; layout at the top of base_conv_layer.hpp.
 template <typename Dtype>
 void ToColumns(const Dtype* image, const int channels, const Axis& y,
@@ -72,7 +75,8 @@ void ToColumns(const Dtype* image, const int channels, const Axis& y,
       std::fill(to + y_end * x.out, to + y.out * x.out, Dtype(0));
     }
   };
-  parallel_for(channels * taps, parallel_grain(channels * taps, 1), rows);
+  parallel_for(channels * taps,
+               parallel_grain(channels * taps, kGrain / (y.out * x.out)), rows);
 }
 
 /// Adds each value of the columns to the place of the picture it came from.
@@ -99,7 +103,10 @@ void FromColumns(const Dtype* columns, const int channels, const Axis& y,
       }
     }
   };
-  parallel_for(channels, parallel_grain(channels, 1), planes);
+  const int taps = y.kernel * x.kernel;
+  parallel_for(channels,
+               parallel_grain(channels, kGrain / (taps * y.out * x.out)),
+               planes);
 }
 
 /// A field that is given not at all, once, or once an axis.

@@ -16,6 +16,7 @@
 #endif
 #include "caffe/test/test_caffe_main.hpp"
 #include "caffe/test/test_gradient_check_util.hpp"
+#include "caffe/util/parallel.hpp"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
@@ -293,6 +294,31 @@ TYPED_TEST(ConvLayersTest, SymmetricPadding) {
     this->CheckForward(set, 1, 4, 5, 7, 4, false);
     if (this->HasFatalFailure()) return;
   }
+}
+
+TYPED_TEST(ConvLayersTest, ThreadsAgree) {
+  typedef typename TypeParam::Dtype Dtype;
+  // Large enough for several threads to make the columns and add them up.
+  const Setting set = {3, 3, 2, 2, 1, 1, -1, -1};
+  this->CheckForward(set, 1, 3, 130, 131, 4);
+  Blob<Dtype> in(1, 3, 130, 131), out;
+  Fill(&in);
+  vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
+  ConvolutionLayer<Dtype> layer(Parse(set.text(4)));
+  layer.SetUp(bottom, top);
+  const int usual = parallel_threads();
+  vector<Dtype> outputs[2], diffs[2];
+  for (int k = 0; k < 2; ++k) {
+    set_parallel_threads(k == 0 ? 1 : 4);
+    layer.Forward(bottom, top);
+    outputs[k].assign(out.cpu_data(), out.cpu_data() + out.count());
+    caffe_copy(out.count(), out.cpu_data(), out.mutable_cpu_diff());
+    layer.Backward(top, vector<bool>(1, true), bottom);
+    diffs[k].assign(in.cpu_diff(), in.cpu_diff() + in.count());
+  }
+  set_parallel_threads(usual);
+  EXPECT_EQ(outputs[0], outputs[1]);
+  EXPECT_EQ(diffs[0], diffs[1]);
 }
 
 TYPED_TEST(ConvLayersTest, NdPathEqualsPlanarPath) {
