@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import refuse_existing, write_text
 from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.store import load
+from ssdlite_caffe.keras.tflite_file import read_description
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.detect import Output, show
 from ssdlite_caffe.tools.detector import PictureResult, detect_with
@@ -26,6 +28,15 @@ def open_runtime(path: Path) -> KerasRuntime | TfliteRuntime:
         ModelError: it cannot be read.
     """
     return TfliteRuntime(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
+
+
+def labels_of(path: Path) -> LabelMap:
+    """The classes of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return read_description(path)[1].labels if path.suffix == ".tflite" else load(path).labels
 
 
 def infer(

@@ -34,6 +34,7 @@ class KerasRuntime:
         model = detector.rebuilt(inputs="picture", outputs="detections").model
         spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
         self._run = tf.function(lambda picture: model(picture, training=False), input_signature=[spec])
+        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, and not in the first picture's time
 
     def __call__(self, picture: Pixels) -> Detections:
         """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""

@@ -112,11 +112,20 @@ def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def open_model(path: Path, *, tensorflow: Path | None = None, label_map: str | None = None) -> Evaluated:
-    """A folder that convert wrote, or a TensorFlow model.
+def open_model(
+    path: Path,
+    *,
+    tensorflow: Path | None = None,
+    keras: Path | None = None,
+    tflite: Path | None = None,
+    label_map: str | None = None,
+) -> Evaluated:
+    """A folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model, and other forms of the same.
 
     Args:
-        path: either.
+        path: any of these.
+        keras: the same detector as a Keras model.
+        tflite: the same detector as a TensorFlow Lite model.
         tensorflow: the model that the folder was converted from; without it, where the folder's report says.
         label_map: class names in place of the folder's; a TensorFlow model has none of its own.
 
@@ -124,10 +133,16 @@ def open_model(path: Path, *, tensorflow: Path | None = None, label_map: str | N
         SsdliteError: it is neither, or the label map does not fit.
     """
     labels = load_label_map(label_map) if label_map else None
+    kind = model_kind(path)
+    if kind:
+        from ssdlite_caffe.keras.infer import labels_of
+
+        forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
+        return Evaluated(labels or labels_of(path), None, **forms)
     if not (path / "report.json").is_file():
         if labels is None:
             raise DatasetError(f"{path} is no converted model, so its class names are not known; give --label-map")
-        return Evaluated(labels, tensorflow=path)
+        return Evaluated(labels, None, path, keras, tflite)
     folder = ModelFolder.open(path)
     if labels is not None:
         check_classes(labels, folder.arch.num_classes)
@@ -135,7 +150,12 @@ def open_model(path: Path, *, tensorflow: Path | None = None, label_map: str | N
         known = folder.report.get("source")
         place = known.get("path") if isinstance(known, dict) else None
         tensorflow = Path(place) if isinstance(place, str) and Path(place).exists() else None
-    return Evaluated(labels or folder.labels, folder, tensorflow)
+    return Evaluated(labels or folder.labels, folder, tensorflow, keras, tflite)
+
+
+def model_kind(path: Path) -> str:
+    """`keras` or `tflite` for a file with such a name; else empty."""
+    return "keras" if path.name.endswith((".keras", ".h5")) else "tflite" if path.suffix == ".tflite" else ""
 
 
 def evaluate(

@@ -11,12 +11,16 @@ import typer
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder that convert wrote, or a TensorFlow model.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model.")
+    ],
     data: Annotated[Path, typer.Option(help="Folder in VOC's layout, LMDB, or COCO's instances_*.json.")],
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="tensorflow, opencv, caffe, keras or tflite; may be repeated.", show_default="opencv"
+            metavar="NAME",
+            help="tensorflow, opencv, caffe, keras or tflite; may be repeated.",
+            show_default="the model's own",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
@@ -27,6 +31,8 @@ def evaluate(
     tensorflow: Annotated[
         Path | None, typer.Option(help="The TensorFlow model, where it is not at the place it was converted from.")
     ] = None,
+    keras: Annotated[Path | None, typer.Option(help="The same detector as a Keras model.")] = None,
+    tflite: Annotated[Path | None, typer.Option(help="The same detector as a TensorFlow Lite model.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most pictures to take.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw precision over recall into this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
@@ -47,9 +53,9 @@ def evaluate(
     if plot is not None:
         refuse_existing(plot, force=force)
         report.import_pyplot()  # said before the work is done
-    opened = tool.open_model(model, tensorflow=tensorflow, label_map=label_map)
+    opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
     pictures = open_pictures(data, opened.labels, split=split, images=images)
-    names = list(dict.fromkeys(runtime or (["opencv"] if opened.folder else ["tensorflow"])))
+    names = list(dict.fromkeys(runtime or [tool.model_kind(model) or ("opencv" if opened.folder else "tensorflow")]))
     with bar("evaluating") as progress:
         result = tool.evaluate(opened, pictures, names, data=str(data), limit=limit, progress=progress)
     if "caffe" in names and limit is None:
