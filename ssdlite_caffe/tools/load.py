@@ -27,6 +27,8 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
     model = read_folder(weights)
     net = read_net(prototxt)
     filled = fill(net, build(recognise(model)), model, finetune=finetune)
+    for layer in [layer for layer in net.layer if layer.name in filled.left]:
+        net.layer.remove(layer)  # Caffe starts a layer from its fillers only where the file does not name it at all
     write_filled(out, net, filled.blobs, force=force)
     return {
         "layers_filled": len(filled.blobs),

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite_caffe.prototxt.binary import read_caffemodel
+from ssdlite_caffe.prototxt.text import read_net
 from tests.commands import Command, graph_with_nan
 from tests.dump_graphs import GraphBuilder
 
@@ -204,6 +206,11 @@ class TestWeights:
         result = command("load", weights, net, "-o", tmp_path / "out.caffemodel", "--finetune")
         assert result.status == 0
         assert result.out.count("left to its filler: ") == 6
+        named = {layer.name for layer in read_caffemodel(tmp_path / "out.caffemodel").layer}
+        wanted = {layer.name for layer in read_net(net).layer}
+        left = wanted - named
+        assert len(left) == 6
+        assert all(name.endswith("_mbox_conf") for name in left)
 
 
 class TestNets:
