@@ -144,7 +144,10 @@ class OpenCvNet:
             self._net.setInput(blob)
             found = dict(zip(layers, self._net.forwardAndRetrieve(layers), strict=True))
         except self._cv2.error as error:
-            raise PrototxtError(f"OpenCV cannot run {self.prototxt}: {one_line(error)}") from error
+            raise PrototxtError(
+                f"OpenCV cannot run {self.prototxt}: {one_line(error)}; what it does not have is named by: "
+                f"ssdlite-caffe lint {self.prototxt} --runtime opencv"
+            ) from error
         values = {name: found[layer][top] for name, (layer, top) in self._source.items() if layer in found}
         values[name] = blob
         return {output: values[output] for output in outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -124,6 +125,10 @@ def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
         bound = f"{row.bound:.0e}" + (" rel." if row.relative_bound else "")
         shape = "x".join(map(str, row.shape))
         sizes = f"{row.absolute:.2e}", f"{row.relative:.1e}"
+        if row.section == "files":
+            sizes, bound = (f"{row.absolute:.0f} changed", ""), ""
+        elif math.isinf(row.absolute):
+            sizes = "unpaired", ""
         mark, style = ("ok", None) if row.ok else ("DIFFERS", "bold red")
         table.add_row(row.stage, shape, *sizes, bound, mark, style=style)
     table_console().print(table)
@@ -134,7 +139,8 @@ def verdict(report: VerifyReport) -> str:
     """One sentence: equal, or the first stage that is not."""
     failure = report.first_failure
     if failure is None:
-        return f"equal within the bounds on {len(report.names)} pictures"
+        count = len(report.names)
+        return f"equal within the bounds on {count} picture{'s' * (count != 1)}"
     reason = "" if report.exact else " (the folder was converted with a spelling that is not exact)"
     note = f": {failure.note}" if failure.note else ""
     return f"the first stage beyond its bound is {failure.stage}, {failure.absolute:.2e}{note}{reason}"
