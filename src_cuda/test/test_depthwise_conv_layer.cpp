@@ -78,12 +78,16 @@ struct Plain {
     bottom_diff.assign(bottom.count(), 0);
     weight_diff.assign(weights.count(), 0);
     bias_diff.assign(s.channels, 0);
+    const int out_height = out.shape(2), out_width = out.shape(3);
+    const Dtype* slopes = out.cpu_diff();
+    const Dtype* kernels = weights.cpu_data();
+    const Dtype* values = bottom.cpu_data();
     for (int n = 0; n < s.num; ++n) {
       for (int c = 0; c < s.channels; ++c) {
-        for (int y = 0; y < out.shape(2); ++y) {
-          for (int x = 0; x < out.shape(3); ++x) {
-            const int at = out.offset(n, c, y, x);
-            const double slope = out.cpu_diff()[at];
+        for (int y = 0; y < out_height; ++y) {
+          for (int x = 0; x < out_width; ++x) {
+            const int at = ((n * s.channels + c) * out_height + y) * out_width + x;
+            const double slope = slopes[at];
             if (bias != nullptr) { top[at] = bias[c]; }
             bias_diff[c] += slope;
             bias_size[c] += std::fabs(slope);
@@ -92,8 +96,9 @@ struct Plain {
                 const int iy = y * s.stride_h - pad_h + i * s.dilation_h;
                 const int ix = x * s.stride_w - pad_w + j * s.dilation_w;
                 if (iy < 0 || ix < 0 || iy >= s.height || ix >= s.width) { continue; }
-                const int from = bottom.offset(n, c, iy, ix), tap = weights.offset(c, 0, i, j);
-                const double weight = weights.cpu_data()[tap], value = bottom.cpu_data()[from];
+                const int from = ((n * s.channels + c) * s.height + iy) * s.width + ix;
+                const int tap = (c * s.kernel_h + i) * s.kernel_w + j;
+                const double weight = kernels[tap], value = values[from];
                 top[at] += weight * value;
                 bottom_diff[from] += weight * slope;
                 weight_diff[tap] += value * slope;

@@ -9,6 +9,8 @@
 #include "caffe/util/depthwise.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "caffe/common.hpp"
@@ -33,6 +35,13 @@ int divide_up(const int a, const int b) { return a >= 0 ? (a + b - 1) / b : -(-a
 int divide_down(const int a, const int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 int clamp(const int x, const int low, const int high) { return std::max(low, std::min(x, high)); }
 
+/// The values at First, First + 2, .. of two vectors side by side.
+template <typename T, int Lanes, int First, int... I>
+inline SimdT<T, Lanes> every_second(const T* from, std::integer_sequence<int, I...>) {
+  const SimdT<T, Lanes> a = simd_load<T, Lanes>(from), b = simd_load<T, Lanes>(from + Lanes);
+  return __builtin_shufflevector(a, b, (2 * I + First)...);
+}
+
 /// A plane, and the rows of it that a band holds.
 struct Band {
   int height, width;  // plane
@@ -40,31 +49,72 @@ struct Band {
   int stride;         // number of phases
   int length;         // values in one phase of a row
 
+  /// Values that a band of `rows` needs: whole vectors are stored past the end of the last row.
   template <typename T>
-  void fill(const T* plane, const int first, const int rows, T* band) const {
-    for (int r = 0; r < rows; ++r) {
+  size_t size(const int rows) const {
+    return static_cast<size_t>(rows) * stride * length + 2 * simd_lanes<T>();
+  }
+
+  /// after: values of the array behind the plane, which may be read and are not used.
+  template <typename T>
+  void fill(const T* plane, const int64_t after, const int first, const int rows, T* band) const {
+    for (int r = 0; r < rows; ++r, band += static_cast<size_t>(stride) * length) {
       const int y = first + r;
-      for (int p = 0; p < stride; ++p, band += length) {
-        if (y < 0 || y >= height) {
-          std::fill(band, band + length, T(0));
-          continue;
-        }
-        // band[q] is column q stride + p - pad.
-        const int begin = clamp(divide_up(pad - p, stride), 0, length);
-        const int end = clamp(divide_down(width - 1 + pad - p, stride) + 1, begin, length);
-        const T* from = plane + static_cast<size_t>(y) * width + begin * stride + p - pad;
-        std::fill(band, band + begin, T(0));
-        T* to = band + begin;
-        const int count = end - begin;
-        if (stride == 1) {
-          std::copy(from, from + count, to);
-        } else if (stride == 2) {  // a constant, so that the compiler vectorises it
-          for (int i = 0; i < count; ++i) { to[i] = from[2 * i]; }
-        } else {
-          for (int i = 0; i < count; ++i) { to[i] = from[i * stride]; }
-        }
-        std::fill(band + end, band + length, T(0));
+      if (y < 0 || y >= height) {
+        zeros(band, stride * length);
+        continue;
       }
+      const T* row = plane + static_cast<size_t>(y) * width;
+      const bool room = static_cast<int64_t>(height - 1 - y) * width + after >= 2 * simd_lanes<T>();
+      if (!room || pad < 0 || stride > 2) {
+        any_row(row, band);
+      } else if (stride == 1) {
+        phase<1, 0>(row, pad, width, band);
+      } else if (pad % 2 == 0) {
+        phase<2, 0>(row, pad / 2, (width + 1) / 2, band);
+        phase<2, 1>(row, pad / 2, width / 2, band + length);
+      } else {
+        phase<2, 1>(row, (pad + 1) / 2, width / 2, band);
+        phase<2, 0>(row, pad / 2, (width + 1) / 2, band + length);
+      }
+    }
+  }
+
+ private:
+  // Phases are stored from left to right in whole vectors: what goes past the end is written again afterwards.
+
+  template <typename T>
+  static void zeros(T* to, const int count) {
+    constexpr int lanes = simd_lanes<T>();
+    for (int i = 0; i < count; i += lanes) { simd_store<T, lanes>(SimdT<T, lanes>{}, to + i); }
+  }
+
+  /// `before` zeros, then the columns First, First + Step, .. of the row, `columns` of them at most, then zeros.
+  template <int Step, int First, typename T>
+  void phase(const T* row, const int before, const int columns, T* to) const {
+    constexpr int lanes = simd_lanes<T>();
+    const int count = std::max(0, std::min(columns, length - before));
+    zeros(to, before);
+    T* at = to + before;
+    for (int x = 0; x < count; x += lanes) {
+      if (Step == 1) {
+        simd_store<T, lanes>(simd_load<T, lanes>(row + x), at + x);
+      } else {
+        simd_store<T, lanes>(every_second<T, lanes, First>(row + 2 * x, std::make_integer_sequence<int, lanes>()), at + x);
+      }
+    }
+    zeros(at + count, length - before - count);
+  }
+
+  template <typename T>
+  void any_row(const T* row, T* to) const {
+    for (int p = 0; p < stride; ++p, to += length) {
+      // to[q] is column q stride + p - pad.
+      const int begin = clamp(divide_up(pad - p, stride), 0, length);
+      const int end = clamp(divide_down(width - 1 + pad - p, stride) + 1, begin, length);
+      std::fill(to, to + begin, T(0));
+      for (int q = begin; q < end; ++q) { to[q] = row[q * stride + p - pad]; }
+      std::fill(to + end, to + length, T(0));
     }
   }
 };
@@ -84,7 +134,7 @@ constexpr int register_rows(const int kernel, const int stride) {
 
 /// Rows rows of outputs: kernel K x K, stride S, Lanes outputs at a time.
 template <typename T, int Lanes, int K, int S, int Rows>
-void unrolled_rows(const T* band, const int length, const T* weights, const T bias, const int count, T* out) {
+inline __attribute__((always_inline)) void unrolled_rows(const T* band, const int length, const T* weights, const T bias, const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   for (int x = 0; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
@@ -111,6 +161,26 @@ void unrolled_rows(const T* band, const int length, const T* weights, const T bi
         simd_store_some<T, Lanes>(sum[r], out + r * count + x, count);
       }
     }
+  }
+}
+
+/// A block of rows of outputs.
+template <typename T, int Lanes, int K, int S>
+void unrolled_block(const T* band, const int length, const T* weights, const T bias, const int count, const int rows,
+                    T* out) {
+  constexpr int step = register_rows(K, S);
+  T kernel[K * K];  // of its own, so that the compiler knows that no output lies in it
+  std::copy(weights, weights + K * K, kernel);
+  const size_t row_length = static_cast<size_t>(S) * S * length;
+  if (rows < step) {
+    for (int r = 0; r < rows; ++r) {
+      unrolled_rows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
+    }
+    return;
+  }
+  for (int r = 0; r < rows; r += step) {
+    r = std::min(r, rows - step);  // the last ones overlap those before
+    unrolled_rows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
   }
 }
 
@@ -143,18 +213,14 @@ void tapped_row(const T* const* rows, const T* weights, const int taps, const T 
 /// What changes with the shape: chosen once a call.
 template <typename T>
 struct Steps {
-  // R rows of outputs, and one row; null when the shape has no unrolled one.
-  void (*rows)(const T*, int, const T*, T, int, T*);
-  void (*row)(const T*, int, const T*, T, int, T*);
-  int register_rows;
+  // A block of rows; null when the shape has no unrolled one.
+  void (*rows)(const T*, int, const T*, T, int, int, T*);
   void (*tapped)(const T* const*, const T*, int, T, int, T*);
 };
 
 template <typename T, int Lanes, int K, int S>
 void unrolled_steps(Steps<T>* steps) {
-  steps->register_rows = register_rows(K, S);
-  steps->rows = unrolled_rows<T, Lanes, K, S, register_rows(K, S)>;
-  steps->row = unrolled_rows<T, Lanes, K, S, 1>;
+  steps->rows = unrolled_block<T, Lanes, K, S>;
 }
 
 /// Whether the shape has unrolled steps, and then its kernel and stride.
@@ -165,7 +231,7 @@ bool unrolls(const DepthwiseShape& s) {
 
 template <typename T, int Lanes>
 Steps<T> steps_of(const DepthwiseShape& s) {
-  Steps<T> steps = {nullptr, nullptr, 1, tapped_row<T, Lanes>};
+  Steps<T> steps = {nullptr, tapped_row<T, Lanes>};
   if (unrolls(s)) {
     switch (s.kernel_h * 10 + s.stride_h) {
       case 31: unrolled_steps<T, Lanes, 3, 1>(&steps); break;
@@ -200,28 +266,26 @@ Steps<T> steps_for(const DepthwiseShape& s, const int count) {
 }
 
 template <typename T>
-void forward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* input, const T* weights, const T bias,
-                   T* output) {
+void forward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* input, const int64_t after,
+                   const T* weights, const T bias, T* output) {
   const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
                       std::max(s.out_width, simd_lanes<T>()) + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
   const int row_length = shape.stride * shape.length;
   const int block = rows_of_block<T>(s, row_length);
   const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = room<T>(0, static_cast<size_t>((block - 1) * s.stride_h + extent) * row_length);
+  T* band = room<T>(0, shape.template size<T>((block - 1) * s.stride_h + extent));
   std::vector<const T*> taps(steps.rows == nullptr ? s.kernel_h * s.kernel_w : 0);
   for (int y = 0; y < s.out_height; y += block) {
     const int rows = std::min(block, s.out_height - y);
-    shape.fill(input, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
+    shape.fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
     T* out = output + static_cast<size_t>(y) * s.out_width;
-    const int step = steps.rows != nullptr && rows >= steps.register_rows ? steps.register_rows : 1;
-    for (int r = 0; r < rows; r += step) {
-      r = std::min(r, rows - step);  // the last ones overlap those before
+    if (steps.rows != nullptr) {
+      steps.rows(band, shape.length, weights, bias, s.out_width, rows, out);
+      continue;
+    }
+    for (int r = 0; r < rows; ++r) {
       const T* from = band + static_cast<size_t>(r) * s.stride_h * row_length;
       T* to = out + static_cast<size_t>(r) * s.out_width;
-      if (steps.rows != nullptr) {
-        (step > 1 ? steps.rows : steps.row)(from, shape.length, weights, bias, s.out_width, to);
-        continue;
-      }
       for (int i = 0; i < s.kernel_h; ++i) {
         for (int j = 0; j < s.kernel_w; ++j) {
           const int x = j * s.dilation_w;
@@ -236,8 +300,8 @@ void forward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* inpu
 
 /// Gradient of a plane for any stride: each phase of the input's columns meets only some columns of the kernel.
 template <typename T>
-void backward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* output_diff, const T* weights,
-                    T* input_diff) {
+void backward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* output_diff, const int64_t after,
+                    const T* weights, T* input_diff) {
   const int phases = s.stride_w;
   const int phase_length = divide_up(s.width, phases);
   // Input column q phases + p meets output column q + offset through kernel column j, where that is whole.
@@ -260,8 +324,8 @@ void backward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* out
     const int first = divide_up(y + s.pad_h - (s.kernel_h - 1) * s.dilation_h, s.stride_h);
     const int last = divide_down(end - 1 + s.pad_h, s.stride_h);
     const int band_rows = std::max(0, last - first + 1);
-    T* band = room<T>(0, static_cast<size_t>(band_rows + 1) * shape.length);
-    shape.fill(output_diff, first, band_rows, band);
+    T* band = room<T>(0, shape.template size<T>(band_rows + 1));
+    shape.fill(output_diff, after, first, band_rows, band);
     for (int iy = y; iy < end; ++iy) {
       for (int p = 0; p < phases; ++p) {
         int met = 0;
@@ -367,7 +431,8 @@ void block_sums(const DepthwiseShape& s, const T* band, const int length, const 
 
 /// sums += what one plane adds to the gradient of its kernel.
 template <typename T, int Lanes>
-void weight_sums(const DepthwiseShape& s, const T* input, const T* output_diff, double* sums) {
+void weight_sums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
+                 const int64_t diff_after, double* sums) {
   // Outputs beyond the row's end are zeros, so that whole vectors can be added.
   const int diff_length = divide_up(s.out_width, Lanes) * Lanes;
   const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
@@ -376,14 +441,14 @@ void weight_sums(const DepthwiseShape& s, const T* input, const T* output_diff, 
   const int row_length = shape.stride * shape.length;
   const int block = rows_of_block<T>(s, row_length);
   const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = room<T>(0, static_cast<size_t>((block - 1) * s.stride_h + extent) * row_length);
+  T* band = room<T>(0, shape.template size<T>((block - 1) * s.stride_h + extent));
   for (int y = 0; y < s.out_height; y += block) {
     const int rows = std::min(block, s.out_height - y);
-    shape.fill(input, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
+    shape.fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
     const T* diff = output_diff + static_cast<size_t>(y) * s.out_width;
     if (diff_length != s.out_width) {
-      T* padded = room<T>(1, static_cast<size_t>(block) * diff_length);
-      diff_shape.fill(diff, 0, rows, padded);
+      T* padded = room<T>(1, diff_shape.template size<T>(block));
+      diff_shape.fill(output_diff, diff_after, y, rows, padded);
       diff = padded;
     }
     block_sums<T, Lanes>(s, band, shape.length, diff, diff_length, rows, sums);
@@ -391,15 +456,16 @@ void weight_sums(const DepthwiseShape& s, const T* input, const T* output_diff, 
 }
 
 template <typename T>
-void weight_sums(const DepthwiseShape& s, const T* input, const T* output_diff, double* sums) {
+void weight_sums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
+                 const int64_t diff_after, double* sums) {
   constexpr int most = simd_lanes<T>();
   const int lanes = lanes_for<T>(s.out_width);
   if (lanes == most) {
-    weight_sums<T, most>(s, input, output_diff, sums);
+    weight_sums<T, most>(s, input, after, output_diff, diff_after, sums);
   } else if (lanes == at_least_2(most / 2)) {
-    weight_sums<T, at_least_2(most / 2)>(s, input, output_diff, sums);
+    weight_sums<T, at_least_2(most / 2)>(s, input, after, output_diff, diff_after, sums);
   } else {
-    weight_sums<T, at_least_2(most / 4)>(s, input, output_diff, sums);
+    weight_sums<T, at_least_2(most / 4)>(s, input, after, output_diff, diff_after, sums);
   }
 }
 
@@ -415,13 +481,14 @@ template <typename Dtype>
 void depthwise_forward(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
                        const Dtype* weights, const Dtype* bias, Dtype* output) {
   const Steps<Dtype> steps = steps_for<Dtype>(shape, shape.out_width);
-  const size_t in_plane = static_cast<size_t>(shape.height) * shape.width;
-  const size_t out_plane = static_cast<size_t>(shape.out_height) * shape.out_width;
+  const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
+  const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
+  const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
   parallel_for(num * channels, planes_at_a_time(shape, num * channels), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
       const int c = i % channels;
-      forward_plane(shape, steps, input + i * in_plane, weights + c * taps, bias == nullptr ? Dtype(0) : bias[c],
+      forward_plane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps, bias == nullptr ? Dtype(0) : bias[c],
                     output + i * out_plane);
     }
   });
@@ -430,15 +497,17 @@ void depthwise_forward(const DepthwiseShape& shape, const int num, const int cha
 template <typename Dtype>
 void depthwise_backward_data(const DepthwiseShape& shape, const int num, const int channels, const Dtype* output_diff,
                              const Dtype* weights, Dtype* input_diff) {
-  const size_t in_plane = static_cast<size_t>(shape.height) * shape.width;
-  const size_t out_plane = static_cast<size_t>(shape.out_height) * shape.out_width;
+  const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
+  const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
+  const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
   const int grain = planes_at_a_time(shape, num * channels);
   if (shape.stride_h > 1 || shape.stride_w > 1) {
     const Steps<Dtype> steps = steps_for<Dtype>(shape, divide_up(shape.width, shape.stride_w));
     parallel_for(num * channels, grain, [&](const int begin, const int end) {
       for (int i = begin; i < end; ++i) {
-        backward_plane(shape, steps, output_diff + i * out_plane, weights + i % channels * taps,
+        backward_plane(shape, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane,
+                       weights + i % channels * taps,
                        input_diff + i * in_plane);
       }
     });
@@ -458,7 +527,8 @@ void depthwise_backward_data(const DepthwiseShape& shape, const int num, const i
     for (int i = begin; i < end; ++i) {
       const Dtype* plain = weights + i % channels * taps;
       std::reverse_copy(plain, plain + taps, kernel.begin());
-      forward_plane(turned, steps, output_diff + i * out_plane, kernel.data(), Dtype(0), input_diff + i * in_plane);
+      forward_plane(turned, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
+                    input_diff + i * in_plane);
     }
   });
 }
@@ -466,8 +536,9 @@ void depthwise_backward_data(const DepthwiseShape& shape, const int num, const i
 template <typename Dtype>
 void depthwise_backward_weights(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
                                 const Dtype* output_diff, Dtype* weight_diff, Dtype* bias_diff) {
-  const size_t in_plane = static_cast<size_t>(shape.height) * shape.width;
-  const size_t out_plane = static_cast<size_t>(shape.out_height) * shape.out_width;
+  const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
+  const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
+  const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
   const int grain = std::max(1, planes_at_a_time(shape, num * channels) / num);
   parallel_for(channels, grain, [&](const int begin, const int end) {
@@ -476,9 +547,10 @@ void depthwise_backward_weights(const DepthwiseShape& shape, const int num, cons
       std::fill(sums.begin(), sums.end(), 0.);
       double bias_sum = 0;
       for (int n = 0; n < num; ++n) {
-        const size_t plane = static_cast<size_t>(n) * channels + c;
+        const int64_t plane = static_cast<int64_t>(n) * channels + c;
         if (weight_diff != nullptr) {
-          weight_sums(shape, input + plane * in_plane, output_diff + plane * out_plane, sums.data());
+          weight_sums(shape, input + plane * in_plane, (planes - 1 - plane) * in_plane,
+                      output_diff + plane * out_plane, (planes - 1 - plane) * out_plane, sums.data());
         }
         if (bias_diff != nullptr) {
           bias_sum += simd_total(output_diff + plane * out_plane, static_cast<int>(out_plane));
