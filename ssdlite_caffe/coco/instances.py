@@ -47,6 +47,11 @@ class CocoDataset:
             raise DatasetError(f"{path} names no picture that can be used{listed}")
         self._annotations = self._by_image(content["annotations"])
 
+    @property
+    def category_ids(self) -> dict[int, int]:
+        """What the file calls each row of the label map that it has."""
+        return {row: number for number, (row, _) in self._rows.items() if row is not None}
+
     def objects(self, entry: Entry, height: int, width: int) -> tuple[list[Box], list[Problem]]:
         """See `annotations.Dataset.objects`."""
         assert isinstance(entry.annotations, int)

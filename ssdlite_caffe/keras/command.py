@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ssdlite_caffe.keras.testing_command import run_test
 from ssdlite_caffe.keras.train_command import train
 from ssdlite_caffe.tools.terminal import status
 
@@ -15,6 +16,7 @@ app = typer.Typer(help="The same nets as Keras models: import, export, run.", no
 export = typer.Typer(help="Write a Keras model as a frozen graph or for TensorFlow Lite.", no_args_is_help=True)
 app.add_typer(export, name="export")
 app.command("train")(train)
+app.command("test")(run_test)
 
 Model = Annotated[Path, typer.Argument(help="Keras model that import or train wrote: .keras, .weights.h5 or .h5.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")]

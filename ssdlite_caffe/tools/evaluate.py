@@ -18,7 +18,7 @@ from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.tools.average_precision import Boxes, Curve, Found, curve
 from ssdlite_caffe.tools.coco_metrics import coco_metrics
 from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.evaluation_data import LabelledPictures
+from ssdlite_caffe.tools.evaluation_data import LabelledPicture, LabelledPictures
 from ssdlite_caffe.tools.evaluation_runtimes import RUNTIMES, Evaluated
 from ssdlite_caffe.tools.model_folder import ModelFolder
 
@@ -166,6 +166,7 @@ def evaluate(
     data: str = "",
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    seen: Callable[[LabelledPicture, str, Detections], None] = lambda picture, runtime, detections: None,
 ) -> Evaluation:
     """Run every runtime on every picture, and judge what it finds.
 
@@ -176,6 +177,7 @@ def evaluate(
         data: what to call the pictures.
         limit: most pictures to take.
         progress: is told how many pictures are done, and of how many.
+        seen: is told what each runtime found in each picture.
 
     Raises:
         SsdliteError: a runtime cannot be used, or no picture can.
@@ -195,6 +197,7 @@ def evaluate(
                 started = time.perf_counter()
                 found[name].append(detect(picture.pixels))
                 seconds[name] += time.perf_counter() - started
+                seen(picture, name, found[name][-1])
             if len(truth) == limit:
                 break
     progress(total, total)
