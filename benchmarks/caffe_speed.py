@@ -1,0 +1,351 @@
+"""How fast is the built Caffe on the CPU?
+
+On one machine, in turn: the fork as it is (its own layers), our prefix, OpenCV DNN and, for the net up to its heads,
+onnxruntime with the same weights. Measured: the folded deploy net's forward pass (to the detections, and to the heads
+alone), a training step (forward and backward) with the memory it takes, and single depthwise layers.
+
+The fork and our prefix are timed by `net_time`, which `caffe_speed_build` links to both; it is built at the first run
+(the fork takes minutes), or taken from `--build`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
+from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.tools.caffe_prefix import cache_folder, caffe_prefix
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
+
+HERE = Path(__file__).resolve().parent
+LAYERS = {"112x112x96": (96, 112, 1), "75x75x144": (144, 75, 1), "19x19x576": (576, 19, 1), "10x10x960": (960, 10, 1)}
+"""Depthwise layers of kernel 3, stride 1: channels, side, stride."""
+
+LAYER_NET = """
+name: "layer" force_backward: true
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 dim: {c} dim: {s} dim: {s} }} }} }}
+layer {{ name: "dw" type: "Convolution" bottom: "data" top: "dw" convolution_param {{ num_output: {c} group: {c}
+  kernel_size: 3 pad: 1 stride: {stride} bias_term: false weight_filler {{ type: "msra" }} }} }}
+"""
+INPUTS = """
+layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {n} dim: 3 dim: {h} dim: {w} }} }} }}
+layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: 1 dim: 1 dim: {boxes} dim: 8 }} }} }}
+"""
+
+
+class NetTime:
+    """A `net_time` process: one net in one Caffe."""
+
+    def __init__(self, program: Path, net: Path, weights: Path | None, phase: str, threads: int) -> None:
+        counts = {f"{name}_NUM_THREADS": str(threads) for name in ("CAFFE", "OPENBLAS", "OMP")}
+        self._process = subprocess.Popen(
+            [program, net, weights or "-", phase],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **counts},
+        )
+
+    def ask(self, word: str) -> list[str]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self._process.args[0]} ended: {self._process.wait()}")  # type: ignore[index]
+        return answer.split()
+
+    def milliseconds(self, word: str) -> float:
+        return float(self.ask(word)[0])
+
+    def close(self) -> float:
+        """End it; MiB it held at most."""
+        peak = self.milliseconds("peak")
+        self._process.communicate()
+        return peak
+
+
+def programs(build: Path, prefix: Path, source: Path | None) -> dict[str, Path]:
+    """net_time of both sides, built if need be."""
+    if not (build / "net_time_ours").is_file():
+        if source is None:
+            from ssdlite_caffe.tools.caffe_sources import downloaded_sources
+
+            source = downloaded_sources(cache_folder(), print)
+        print(f"building the fork as it is in {build}, some minutes", file=sys.stderr)
+        options = [f"-DCAFFE_SOURCE={source}", f"-DCAFFE_PREFIX={prefix}"]
+        subprocess.run(["cmake", "-G", "Ninja", "-S", HERE / "caffe_speed_build", "-B", build, *options], check=True)
+        subprocess.run(["ninja", "-C", build], check=True)
+    return {"fork": build / "net_time_fork", "ours": build / "net_time_ours"}
+
+
+def measured(
+    sides: dict[str, NetTime], words: Sequence[str], repetitions: int
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
+    """Milliseconds of each word on each side, and each side's peak memory."""
+
+    def once(net: NetTime) -> dict[str, float]:
+        return {word: net.milliseconds(word) for word in words}
+
+    turns = common.alternate({name: lambda net=net: once(net) for name, net in sides.items()}, repetitions)
+    times = {name: {word: [turn[word] for turn in of] for word in words} for name, of in turns.items()}
+    if len(words) > 1:
+        for of_side in times.values():
+            of_side["step"] = [sum(parts) for parts in zip(*(of_side[word] for word in words), strict=True)]
+    return times, {name: net.close() for name, net in sides.items()}
+
+
+def opencv(net: Path, weights: Path, size: tuple[int, int], outputs: list[str], threads: int) -> Callable[[], float]:
+    import_opencv().setNumThreads(threads)
+    loaded = OpenCvNet(net, weights, winograd=True)
+    blob = np.random.default_rng(3).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
+    return _timed(lambda: loaded.forward(blob, outputs))
+
+
+def _timed(run: Callable[[], Any]) -> Callable[[], float]:
+    def once() -> float:
+        start = time.perf_counter()
+        run()
+        return (time.perf_counter() - start) * 1e3
+
+    return once
+
+
+def onnx_session(prototxt: Path, weights: Path, outputs: Sequence[str], threads: int) -> Any:
+    """The net up to its heads in onnxruntime, or None without the packages.
+
+    Raises:
+        KeyError: a layer type that is none of a folded MobileNetV2-SSDLite's.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        return None
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    net = read_net(prototxt)
+    blobs = {layer.name: [blob_to_array(blob) for blob in layer.blobs] for layer in read_caffemodel(weights).layer}
+    nodes, constants = [], [numpy_helper.from_array(np.float32(x), name) for x, name in ((0, "zero"), (6, "six"))]
+    now = dict.fromkeys(net.input, "input")  # blob -> ONNX value, which changes with each layer in place
+    shape = list(net.input_shape[0].dim) if net.input_shape else list(net.input_dim)
+    for layer in net.layer:
+        if layer.type == "Input":
+            now[layer.top[0]] = "input"
+            shape = list(layer.input_param.shape[0].dim)
+            continue
+        if layer.type == "PriorBox" or (layer.type == "Concat" and layer.top[0].endswith("priorbox")):
+            continue
+        inputs, made = [now[name] for name in layer.bottom], f"{layer.name}:out"
+        kind, attributes = _onnx_kind(layer)
+        if layer.type == "ReLU6":
+            inputs += ["zero", "six"]
+        for i, blob in enumerate(blobs.get(layer.name, [])):
+            constants.append(numpy_helper.from_array(blob.astype(np.float32), f"{layer.name}:{i}"))
+            inputs.append(f"{layer.name}:{i}")
+        nodes.append(helper.make_node(kind, inputs, [made], name=layer.name, **attributes))
+        now[layer.top[0]] = made
+        if all(name in now for name in outputs):
+            break
+
+    def value(name: str, shape: list[int] | None) -> Any:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes, "net", [value("input", shape)], [value(now[name], None) for name in outputs], constants
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def _of_convolution(param: Any) -> list[tuple[Any, int]]:
+    return [(param.stride, 1), (param.pad, 0), (param.dilation, 1)]
+
+
+def _onnx_kind(layer: caffe_pb2.LayerParameter) -> tuple[str, dict[str, Any]]:
+    match layer.type:
+        case "Convolution":
+            param = layer.convolution_param
+            stride, pad, dilation = ((of or [least])[0] for of, least in _of_convolution(param))
+            return "Conv", {
+                "group": param.group,
+                "strides": [stride] * 2,
+                "pads": [pad] * 4,
+                "dilations": [dilation] * 2,
+            }
+        case "ReLU6":
+            return "Clip", {}
+        case "Eltwise":
+            return "Add", {}
+        case "Permute":
+            return "Transpose", {"perm": list(layer.permute_param.order)}
+        case "Flatten":
+            return "Flatten", {"axis": layer.flatten_param.axis}
+        case "Concat":
+            return "Concat", {"axis": layer.concat_param.axis}
+    raise KeyError(f"layer {layer.name} has type {layer.type}")
+
+
+def forward(sides: dict[str, Path], folder: ModelFolder, options: Any) -> dict[str, Any]:
+    """Milliseconds of a forward pass to the detections, and to the heads."""
+    size = folder.arch.input_size
+    result = {}
+    heads = ["mbox_loc", "mbox_conf"]
+    for name, net, outputs in (
+        ("to the detections", folder.deploy_prototxt, ["detection_out"]),
+        ("to the heads", folder.headless_prototxt, heads),
+    ):
+        weights = folder.deploy_caffemodel
+        nets = {side: NetTime(path, net, weights, "TEST", options.threads) for side, path in sides.items()}
+        runs = {side: lambda of=of: of.milliseconds("forward") for side, of in nets.items()}
+        runs["opencv"] = opencv(net, weights, size, outputs, options.threads)
+        if outputs == heads and (session := onnx_session(net, weights, heads, options.threads)):
+            blob = np.random.default_rng(3).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
+            runs["onnxruntime"] = _timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
+            _check_equal(session, net, weights, blob, heads)
+        result[name] = {"milliseconds": common.alternate(runs, options.repetitions)}
+        result[name]["peak_mib"] = {side: of.close() for side, of in nets.items()}
+    return result
+
+
+def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: list[str]) -> None:
+    """The ONNX graph must be the same net."""
+    ours = OpenCvNet(net, weights).forward(blob, outputs)
+    for name, theirs in zip(outputs, session.run(None, {"input": blob}), strict=True):
+        apart = np.abs(ours[name].ravel() - theirs.ravel()).max()
+        if apart > 1e-3 * np.abs(theirs).max():
+            sys.exit(f"the ONNX graph gives another {name}: {apart} apart")
+
+
+def training(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options: Any) -> dict[str, Any]:
+    """A training step on made-up pictures, three boxes each, and its memory."""
+    height, width = folder.arch.input_size
+    text = (folder.path / "train.prototxt").read_text()
+    data = re.search(r'^layer \{\n  name: "data"\n.*?^\}\n', text, re.MULTILINE | re.DOTALL)
+    assert data
+    made = INPUTS.format(n=options.batch, h=height, w=width, boxes=3 * options.batch)
+    net = scratch / "train.prototxt"
+    net.write_text(text[: data.start()] + made + text[data.end() :])
+    weights = folder.path / "train.caffemodel"
+    nets = {side: NetTime(path, net, weights, "TRAIN", options.threads) for side, path in sides.items()}
+    times, peak = measured(nets, ["forward", "backward"], options.steps)
+    return {"batch": options.batch, "milliseconds": times, "peak_mib": peak}
+
+
+def layers(sides: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any]:
+    """Depthwise layers alone."""
+    result = {}
+    for name, (channels, side, stride) in LAYERS.items():
+        net = scratch / "layer.prototxt"
+        net.write_text(LAYER_NET.format(c=channels, s=side, stride=stride))
+        nets = {of: NetTime(path, net, None, "TRAIN", options.threads) for of, path in sides.items()}
+        result[name] = {"milliseconds": measured(nets, ["forward", "backward"], options.repetitions)[0]}
+    return result
+
+
+def main() -> None:
+    parser = common.parser(__doc__, repetitions=30)
+    parser.add_argument("--steps", type=int, default=5, help="training steps of each side")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in a training step")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--prefix", type=Path, help="prefix of the built Caffe")
+    parser.add_argument("--source", type=Path, help="sources of the fork, in place of the pinned release")
+    parser.add_argument("--build", type=Path, default=cache_folder() / "caffe-speed", help="where net_time is built")
+    options = parser.parse_args()
+    sides = programs(options.build.absolute(), caffe_prefix(options.prefix), options.source)
+    result: dict[str, Any] = {
+        "machine": common.machine("opencv", "onnxruntime", "numpy"),
+        "repetitions": options.repetitions,
+        "threads": options.threads,
+        "models": {},
+    }
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        result["layers"] = layers(sides, scratch, options)
+        for model, graph in common.graphs(options.models).items():
+            try:
+                convert(graph, scratch / model, ConvertOptions())
+                folder = ModelFolder.open(scratch / model)
+                result["models"][model] = {
+                    "forward": forward(sides, folder, options),
+                    "training": training(sides, folder, scratch, options),
+                }
+            except KeyError as error:
+                print(f"{model} is left out: {error}", file=sys.stderr)
+    _compare(result)
+    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
+    common.report(result, _text(result), as_json=options.json)
+
+
+def _compare(result: dict[str, Any]) -> None:
+    """Quotients to ours, run by run."""
+    for layer in result["layers"].values():
+        times = layer["milliseconds"]
+        layer["fork_over_ours"] = {
+            word: common.ratios(times["fork"][word], times["ours"][word]) for word in times["fork"]
+        }
+    for model in result["models"].values():
+        for part in model["forward"].values():
+            times = part["milliseconds"]
+            part["over_ours"] = {name: common.ratios(times[name], times["ours"]) for name in times if name != "ours"}
+        times = model["training"]["milliseconds"]
+        model["training"]["fork_over_ours"] = _over(times)
+
+
+def _over(times: dict[str, dict[str, list[float]]]) -> dict[str, common.Spread]:
+    return {word: common.ratios(times["fork"][word], times["ours"][word]) for word in times["fork"]}
+
+
+def _text(result: dict[str, Any]) -> Iterator[str]:
+    yield f"least / median / most of {result['repetitions']} runs, {result['threads']} threads; ratios run by run\n"
+    rows = []
+    for name, layer in result["layers"].items():
+        rows += _rows(f"depthwise 3x3 {name}", layer)
+    for model, measures in result["models"].items():
+        for part, forwards in measures["forward"].items():
+            for side, times in forwards["milliseconds"].items():
+                ratio = forwards["over_ours"].get(side)
+                what = [f"{model} {part}", side, common.Spread.of(times).text("{:.2f}")]
+                rows.append([*what, ratio.text("{:.2f}") if ratio else ""])
+        rows += _rows(f"{model} training, batch {measures['training']['batch']}", measures["training"])
+    yield common.table(["what", "side", "ms", "ratio to ours"], rows)
+    yield ""
+    for model, measures in result["models"].items():
+        for part, peak in (
+            *((part, of["peak_mib"]) for part, of in measures["forward"].items()),
+            ("training", measures["training"]["peak_mib"]),
+        ):
+            yield f"{model} {part}, peak memory: " + ", ".join(f"{side} {mib:.0f} MiB" for side, mib in peak.items())
+
+
+def _rows(what: str, measures: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            f"{what}, {word}",
+            side,
+            common.Spread.of(times).text("{:.3f}"),
+            measures["fork_over_ours"][word].text("{:.2f}") if side == "fork" else "",
+        ]
+        for word in measures["fork_over_ours"]
+        for side, times in ((side, of[word]) for side, of in measures["milliseconds"].items())
+    ]
+
+
+if __name__ == "__main__":
+    main()
