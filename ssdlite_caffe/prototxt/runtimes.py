@@ -186,7 +186,7 @@ _NNIE = Runtime(
         **dict.fromkeys(_TRAINING_LAYERS, _TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {_KERNEL}"),),
-    even_kernels="it is made for 3x3 kernels; --padding slice keeps them and is exact, --padding symmetric keeps them and is not",
+    even_kernels="it is made for 3x3 kernels; --padding slice keeps them and is exact, symmetric keeps them and is not",
 )
 
 RUNTIMES: dict[str, Runtime] = {"opencv": _OPENCV, "bvlc": _BVLC, "ncnn": _NCNN, "nnie": _NNIE}

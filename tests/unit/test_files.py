@@ -173,9 +173,7 @@ class TestFolder:
     def test_one_of_somebody_else_is_never_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("years of work")
         with (
-            pytest.raises(
-                OutputError, match=r"holds files but no report\.json, so it is not replaced, --force or not"
-            ),
+            pytest.raises(OutputError, match=r"holds files but no report\.json, so it is not replaced, --force or not"),
             new_folder(tmp_path, marker=MARKER, force=True),
         ):
             pytest.fail("the block must not run")
