@@ -26,6 +26,7 @@ from ssdlite_caffe.tools.encoded import Shape
 from ssdlite_caffe.tools.kit import KitOptions, write_kit
 from ssdlite_caffe.tools.kit_test import judge_kit
 from ssdlite_caffe.tools.lmdb_write import Order, write_lmdb
+from ssdlite_caffe.tools.merge_command import merge_bn
 from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
 from ssdlite_caffe.tools.train import LOG, METRICS, PLOT, TrainOptions, read_metrics, train
 
@@ -271,3 +272,11 @@ def test_test(whole: Path) -> None:
     done = subprocess.run(command("test", whole, "--json"), capture_output=True, text=True, check=True,
                           env={**os.environ})  # fmt: skip
     assert set(json.loads(done.stdout)["runtimes"]) == {"caffe", "caffe, DetectionEvaluate"}
+
+
+def test_merge_bn_of_a_kit_takes_its_newest_snapshot(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merge_bn(whole, tmp_path / "out")
+    assert f"mobilenet_iter_{STEPS}.caffemodel are folded" in capsys.readouterr().out
+    assert (tmp_path / "out" / "deploy.caffemodel").is_file()
