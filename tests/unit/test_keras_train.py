@@ -1,0 +1,222 @@
+"""Training: that it learns, goes on exactly after a kill, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.errors import OutputError, SsdliteError, TrainingError
+from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
+from tests.commands import Command
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.xdist_group("keras-train")]
+SMALL = ("-v", "3-small-minimalistic", "--size", "0.35", "--input", "64", "--batch-size", "4", "--log-every", "1")
+STEPS = (
+    "--steps",
+    "6",
+    "--checkpoint-every",
+    "2",
+    "--optimizer",
+    "adam",
+    "--lr",
+    "0.003",
+    "--warmup",
+    "2",
+    "--seed",
+    "7",
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    make_shapes(folder, ShapesOptions(10, 2, side=64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of six steps, in a process of its own as any training."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    process = start(scenes, folder)
+    assert process.wait(600) == 0
+    return folder
+
+
+def start(scenes: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", scenes, "-o", folder, *SMALL, *STEPS, *more]
+    return subprocess.Popen(
+        [str(part) for part in command], text=True, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "2"}
+    )
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics, but for what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "pictures_per_second"} for line in lines]
+
+
+def test_what_a_training_leaves(finished: Path) -> None:
+    from ssdlite_caffe.keras.store import load
+
+    lines = curve(finished)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[2]["rate"] == pytest.approx(0.003)
+    parts = ("localisation", "classification", "regularisation")
+    assert all(line["loss"] == pytest.approx(sum(line[part] for part in parts)) for line in lines)
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
+        "step-00000004.npz",
+        "step-00000006.npz",
+    ]
+    detector = load(finished / "model.keras")
+    assert detector.labels.display_names == ("background", "circle", "square", "triangle")
+    assert detector.arch.input_size == (64, 64)
+    assert points(finished) == pytest.approx([line["loss"] for line in lines])
+
+
+def points(folder: Path) -> list[float]:
+    """The curve of the loss that TensorBoard will show."""
+    from tensorflow.core.util import event_pb2
+
+    from ssdlite_caffe.keras.runtime import import_keras
+
+    _, tf = import_keras()
+    found = []
+    for record in tf.data.TFRecordDataset([str(path) for path in (folder / "tensorboard").iterdir()]):
+        event = event_pb2.Event.FromString(record.numpy())
+        found += [float(tf.make_ndarray(value.tensor)) for value in event.summary.value if value.tag == "loss"]
+    return found
+
+
+def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    process = start(scenes, folder, "--log-every", "3")  # the last one counts
+    checkpoint = folder / "checkpoints" / "step-00000002.npz"
+    limit = time.monotonic() + 1500
+    while not checkpoint.is_file():
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for path in (folder / "checkpoints").iterdir():
+        if path.name != checkpoint.name:
+            path.unlink()  # as if it had been killed right then
+    assert not (folder / "model.keras").exists()
+    assert start(scenes, folder, "--log-every", "3", "--resume").wait(600) == 0
+    found, whole = curve(folder), curve(finished)
+    assert [line["step"] for line in found] == [3, 6]
+    for name in ("localisation", "classification", "regularisation"):
+        means = [np.mean([line[name] for line in whole[at : at + 3]]) for at in (0, 3)]
+        assert [line[name] for line in found] == pytest.approx(means, rel=1e-12)
+    one, other = (np.load(path / "checkpoints" / "step-00000006.npz") for path in (finished, folder))
+    assert one.files == other.files
+    assert all((one[name] == other[name]).all() for name in one.files)
+    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+
+
+def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Command) -> None:
+    again = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS)
+    assert again.status == 1
+    assert "--resume goes on with it" in again.err
+    other = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS, "--seed", "8", "--lr", "1", "--resume")
+    assert other.status == 1
+    assert "schedule.base was 0.003 and is 1.0" in other.err
+    assert "seed was 7 and is 8" in other.err
+
+
+def some_options(scenes: Path, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    from ssdlite_caffe.keras.runtime import import_keras
+
+    import_keras()
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import DataOptions, NetOptions, TrainOptions
+    from ssdlite_caffe.keras.trainer import StepOptions
+
+    options = TrainOptions(
+        DataOptions(scenes), Schedule(0.003, 2),
+        NetOptions(version="3-small-minimalistic", width_multiplier=0.35, input_size=(64, 64)),
+        StepOptions(batch=4, optimizer="adam"), log_every=1,
+    )  # fmt: skip
+    return replace(options, **changes)
+
+
+def test_fine_tuning_keeps_all_but_the_class_predictors(finished: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.store import load
+    from ssdlite_caffe.keras.train import NetOptions, train
+    from ssdlite_caffe.keras.trainer import StepOptions
+    from ssdlite_caffe.keras.weights import get_values
+
+    make_shapes(tmp_path / "more", ShapesOptions(4, 3, side=64))
+    for path in (tmp_path / "more" / "Annotations").iterdir():
+        path.write_text(path.read_text().replace("triangle", "circle").replace("square", "circle"))
+    options = some_options(
+        tmp_path / "more", net=NetOptions(start=finished / "model.keras"), schedule=Schedule(1e-12, 1, "constant"),
+        step=StepOptions(batch=4, freeze_batch_norm=True),
+    )  # fmt: skip
+    train(tmp_path / "out", options)
+    before, after = (load(folder / "model.keras") for folder in (finished, tmp_path / "out"))
+    assert after.labels.display_names == ("background", "circle")
+    old, new = get_values(before.model), get_values(after.model)
+    for name, value in old.items():
+        if "ClassPredictor/" in name:
+            assert new[name].shape[-1] == value.shape[-1] // 2
+            if name.endswith("bias"):
+                np.testing.assert_allclose(new[name], -4.6, atol=1e-5)
+        else:
+            np.testing.assert_allclose(new[name], value, atol=1e-6, err_msg=name)
+
+
+def test_a_loss_that_is_no_number_stops_it(scenes: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import train
+    from ssdlite_caffe.keras.trainer import StepOptions
+
+    options = some_options(scenes, schedule=Schedule(1e30, 5, "constant"), step=StepOptions(batch=4))
+    with pytest.raises(TrainingError, match=r"loss of step [1-4] is no number .*JPEGImages/00000\d\.jpg, JPEG"):
+        train(tmp_path / "out", options)
+    assert not (tmp_path / "out" / "model.keras").exists()
+
+
+def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.augment import NONE
+    from ssdlite_caffe.keras.losses import LossOptions
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import NetOptions, train
+    from ssdlite_caffe.keras.trainer import StepOptions
+
+    net = NetOptions(version="3-small-minimalistic", width_multiplier=0.35, input_size=(64, 64), scores="softmax")
+    step = StepOptions(batch=10, optimizer="adam", loss=LossOptions("hard-negatives"), augment=NONE, momentum=0.5)
+    options = some_options(scenes, net=net, step=step, schedule=Schedule(0.01, 25, "constant"))
+    train(tmp_path / "out", options)
+    lines = curve(tmp_path / "out")
+    assert lines[-1]["classification"] < 0.5 * lines[0]["classification"]
+    assert lines[-1]["localisation"] < 0.7 * lines[0]["localisation"]
+
+
+def test_what_does_not_go_together(scenes: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.train import NetOptions, train
+
+    with pytest.raises(TrainingError, match="focal loss"):
+        train(tmp_path / "out", some_options(scenes, net=NetOptions(scores="softmax")))
+    with pytest.raises(TrainingError, match="no training to go on with"):
+        train(tmp_path / "out", some_options(scenes), resume=True)
+    with pytest.raises(SsdliteError, match="does not exist"):
+        train(tmp_path / "out", some_options(scenes, net=NetOptions(start=tmp_path / "no.keras")))
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("dear")
+    with pytest.raises(OutputError, match="holds files"):
+        train(tmp_path / "letters", some_options(scenes), force=True)
+    assert not (tmp_path / "out").exists()
