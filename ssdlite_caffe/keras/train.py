@@ -160,7 +160,7 @@ def train(
     if step.loss.kind == "focal" and arch.score_converter == "softmax":
         raise TrainingError("the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives")
     folder = RunFolder(out, writes=_is_chief(strategy))
-    identity = _identity(options, arch, step, data)
+    identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
     folder.check(identity) if resume else folder.begin(identity, force=force)
     progress("building the model")
     trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
@@ -269,6 +269,11 @@ def _begin_with(trainer: Trainer, start: Detector) -> None:
     kept = {n: v for n, v in get_values(start.model).items() if same or not n.startswith(reset)}
     set_values(trainer.model, {**get_values(trainer.model), **kept})
     trainer.restart_averages()
+
+
+def _kernels(tf: Any) -> dict[str, str]:
+    """What computes: others give the same numbers but for rounding, which a training soon makes more of."""
+    return {"tensorflow": tf.__version__, "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"]}
 
 
 def _identity(options: TrainOptions, arch: ArchSpec, step: StepOptions, data: TrainingData) -> dict[str, Any]:

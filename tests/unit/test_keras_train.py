@@ -54,9 +54,9 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(scenes: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", scenes, "-o", folder, *SMALL, *STEPS, *more]
-    return subprocess.Popen(
-        [str(part) for part in command], text=True, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "2"}
-    )
+    # Another process may have set for itself which kernels it runs; those of a training are part of its course.
+    kernels = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    return subprocess.Popen([str(part) for part in command], text=True, env={**os.environ, **kernels})
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -132,6 +132,15 @@ def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Com
     assert other.status == 1
     assert "schedule.base was 0.003 and is 1.0" in other.err
     assert "seed was 7 and is 8" in other.err
+
+
+def test_other_kernels_are_refused(scenes: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would go on nearly as the first ones, and nearly is not exactly."""
+    from ssdlite_caffe.keras.train import train
+
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    with pytest.raises(TrainingError, match=r"kernels\.onednn was .1. and is .0."):
+        train(finished, some_options(scenes), resume=True)
 
 
 def some_options(scenes: Path, **changes: Any) -> Any:
