@@ -41,6 +41,8 @@ layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 d
 layer {{ name: "dw" type: "Convolution" bottom: "data" top: "dw" convolution_param {{ num_output: {c} group: {c}
   kernel_size: 3 pad: 1 stride: {stride} bias_term: false weight_filler {{ type: "msra" }} }} }}
 """
+IN_TURN: dict[str, Any] = {"pause": 0.2, "warm": 0.2}
+"""How sides take turns: each as in a stream of pictures, with nothing of the others on the processors."""
 INPUTS = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {n} dim: 3 dim: {h} dim: {w} }} }} }}
 layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: 1 dim: 1 dim: {boxes} dim: 8 }} }} }}
@@ -102,7 +104,7 @@ def measured(
     def once(net: NetTime) -> dict[str, float]:
         return {word: net.milliseconds(word) for word in words}
 
-    turns = common.alternate({name: lambda net=net: once(net) for name, net in sides.items()}, repetitions)
+    turns = common.alternate({name: lambda net=net: once(net) for name, net in sides.items()}, repetitions, **IN_TURN)
     times = {name: {word: [turn[word] for turn in of] for word in words} for name, of in turns.items()}
     if len(words) > 1:
         for of_side in times.values():
@@ -219,7 +221,7 @@ def forward(sides: dict[str, Path], folder: ModelFolder, options: Any) -> dict[s
             blob = np.random.default_rng(3).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
             runs["onnxruntime"] = _timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
             _check_equal(session, net, weights, blob, heads)
-        result[name] = {"milliseconds": common.alternate(runs, options.repetitions)}
+        result[name] = {"milliseconds": common.alternate(runs, options.repetitions, **IN_TURN)}
         result[name]["peak_mib"] = {side: of.close() for side, of in nets.items()}
     return result
 

@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -70,14 +71,26 @@ class Spread:
         return " / ".join(form.format(value) for value in (self.least, self.median, self.most))
 
 
-def alternate(sides: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, list[Any]]:
-    """Run each side once untimed, then all in turn, `repetitions` times, beginning with another side each time."""
+def alternate(
+    sides: Mapping[str, Callable[[], Any]], repetitions: int, *, pause: float = 0.0, warm: float = 0.0
+) -> dict[str, list[Any]]:
+    """Run each side once untimed, then all in turn, `repetitions` times, beginning with another side each time.
+
+    pause: seconds of rest before each run, so that threads which another side leaves spinning have gone to sleep
+    (OpenBLAS's spin for tens of milliseconds).
+    warm: seconds that a side runs untimed before each timed run, so that its own threads are awake, its data in the
+    caches and the processor at full speed again.
+    """
     for side in sides.values():
         side()
     results: dict[str, list[Any]] = {name: [] for name in sides}
     names = list(sides)
     for turn in range(repetitions):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            time.sleep(pause)
+            ready = time.perf_counter() + warm
+            while time.perf_counter() < ready:
+                sides[name]()
             results[name].append(sides[name]())
     return results
 
