@@ -6,6 +6,8 @@ Slim names no minimalistic detectors; ours halve the same rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ssdlite_caffe.gen_model.arch import Activation
 from ssdlite_caffe.gen_model.families import Body, ConvRow, Family, InvertedResidual
 from ssdlite_caffe.gen_model.rounding import make_divisible
@@ -73,37 +75,28 @@ def _small(*, minimalistic: bool, divider: int) -> Body:
     # fmt: on
 
 
-def _pooled(out: int, *, minimalistic: bool) -> ConvRow:
-    activation: Activation = "relu" if minimalistic else "hard_swish"
-    return ConvRow("Conv_2", "Conv_2", out=out, activation=activation, batch_norm=False)
-
-
 def _large_family(title: str, *, minimalistic: bool) -> Family:
-    return Family(
-        title=title,
-        tf_scope="MobilenetV3",
-        detector=_large(minimalistic=minimalistic, divider=2),
-        classifier=_large(minimalistic=minimalistic, divider=1),
-        depth=_depth,
-        first_map=12,
-        extra_tf="layer_17",
-        extra_caffe="layer_17_{part}_{index}",
-        pooled=_pooled(1280, minimalistic=minimalistic),
-        input_size=320,
-    )
+    return _family(title, _large, minimalistic=minimalistic, pooled=1280, first_map=12, extras="layer_17")
 
 
 def _small_family(title: str, *, minimalistic: bool) -> Family:
+    return _family(title, _small, minimalistic=minimalistic, pooled=1024, first_map=8, extras="layer_13")
+
+
+def _family(
+    title: str, body: Callable[..., Body], *, minimalistic: bool, pooled: int, first_map: int, extras: str
+) -> Family:
+    activation: Activation = "relu" if minimalistic else "hard_swish"
     return Family(
         title=title,
         tf_scope="MobilenetV3",
-        detector=_small(minimalistic=minimalistic, divider=2),
-        classifier=_small(minimalistic=minimalistic, divider=1),
+        detector=body(minimalistic=minimalistic, divider=2),
+        classifier=body(minimalistic=minimalistic, divider=1),
         depth=_depth,
-        first_map=8,
-        extra_tf="layer_13",
-        extra_caffe="layer_13_{part}_{index}",
-        pooled=_pooled(1024, minimalistic=minimalistic),
+        first_map=first_map,
+        extra_tf=extras,
+        extra_caffe=extras + "_{part}_{index}",
+        pooled=ConvRow("Conv_2", "Conv_2", out=pooled, activation=activation, batch_norm=False),
         input_size=320,
     )
 
