@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "caffe/filler.hpp"
+#include "caffe/util/columns.hpp"
 #include "caffe/util/cpu_gemm.hpp"
 #include "caffe/util/im2col.hpp"
 #include "caffe/util/math_functions.hpp"
@@ -13,101 +14,6 @@
 namespace caffe {
 
 namespace {
-
-/// One spatial axis of a convolution.
-struct Axis {
-  int in, out, kernel, stride, before, dilation;
-
-  /// Input place that output place 0 meets with kernel place k.
-  int offset(const int k) const { return k * dilation - before; }
-  /// First output place that meets an input place >= edge with kernel place k.
-  int first(const int k, const int edge) const {
-    const int missing = edge - offset(k);
-    return missing <= 0 ? 0 : std::min((missing + stride - 1) / stride, out);
-  }
-};
-
-template <typename Dtype>
-void CopyRow(const Dtype* from, const int stride, const int count, Dtype* to) {
-  if (stride == 1) {
-    std::copy(from, from + count, to);
-  } else if (stride == 2) {  // a constant, so that the compiler vectorises it
-    for (int i = 0; i < count; ++i) to[i] = from[2 * i];
-  } else {
-    for (int i = 0; i < count; ++i) to[i] = from[stride * i];
-  }
-}
-
-template <typename Dtype>
-void AddRow(const Dtype* from, const int stride, const int count, Dtype* to) {
-  if (stride == 1) {
-    for (int i = 0; i < count; ++i) to[i] += from[i];
-  } else {
-    for (int i = 0; i < count; ++i) to[stride * i] += from[i];
-  }
-}
-
-/// Values that one thread moves at a time, at least: some microseconds of work.
-const int kGrain = 1 << 14;
-
-/// Columns of a picture of two axes; layout at the top of base_conv_layer.hpp.
-template <typename Dtype>
-void ToColumns(const Dtype* image, const int channels, const Axis& y,
-               const Axis& x, Dtype* columns) {
-  const int taps = y.kernel * x.kernel;
-  const auto rows = [=](const int begin, const int end) {
-    for (int row = begin; row < end; ++row) {
-      const Dtype* plane = image + row / taps * y.in * x.in;
-      const int ky = row % taps / x.kernel;
-      const int kx = row % x.kernel;
-      const int x_begin = x.first(kx, 0), x_end = x.first(kx, x.in);
-      const int y_begin = y.first(ky, 0), y_end = y.first(ky, y.in);
-      Dtype* to = columns + static_cast<size_t>(row) * y.out * x.out;
-      std::fill(to, to + y_begin * x.out, Dtype(0));
-      for (int oy = y_begin; oy < y_end; ++oy) {
-        Dtype* line = to + oy * x.out;
-        const Dtype* from = plane + (oy * y.stride + y.offset(ky)) * x.in;
-        std::fill(line, line + x_begin, Dtype(0));
-        CopyRow(from + x_begin * x.stride + x.offset(kx), x.stride,
-                x_end - x_begin, line + x_begin);
-        std::fill(line + x_end, line + x.out, Dtype(0));
-      }
-      std::fill(to + y_end * x.out, to + y.out * x.out, Dtype(0));
-    }
-  };
-  parallel_for(channels * taps,
-               parallel_grain(channels * taps, kGrain / (y.out * x.out)), rows);
-}
-
-/// Adds each value of the columns to the place of the picture it came from.
-template <typename Dtype>
-void FromColumns(const Dtype* columns, const int channels, const Axis& y,
-                 const Axis& x, Dtype* image) {
-  const auto planes = [=](const int begin, const int end) {
-    std::fill(image + begin * y.in * x.in, image + end * y.in * x.in, Dtype(0));
-    for (int c = begin; c < end; ++c) {
-      Dtype* plane = image + c * y.in * x.in;
-      for (int ky = 0; ky < y.kernel; ++ky) {
-        for (int kx = 0; kx < x.kernel; ++kx) {
-          const int row = (c * y.kernel + ky) * x.kernel + kx;
-          const Dtype* from =
-              columns + static_cast<size_t>(row) * y.out * x.out;
-          const int x_begin = x.first(kx, 0), x_end = x.first(kx, x.in);
-          const int y_end = y.first(ky, y.in);
-          for (int oy = y.first(ky, 0); oy < y_end; ++oy) {
-            AddRow(from + oy * x.out + x_begin, x.stride, x_end - x_begin,
-                   plane + (oy * y.stride + y.offset(ky)) * x.in +
-                       x_begin * x.stride + x.offset(kx));
-          }
-        }
-      }
-    }
-  };
-  const int taps = y.kernel * x.kernel;
-  parallel_for(channels,
-               parallel_grain(channels, kGrain / (taps * y.out * x.out)),
-               planes);
-}
 
 /// A field that is given not at all, once, or once an axis.
 template <typename Field>
@@ -285,10 +191,25 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   conv_input_shape_.Reshape(vector<int>(1, num_spatial_axes_ + 1));
   std::copy(in.shape().begin() + channel_axis_, in.shape().end(),
             conv_input_shape_.mutable_cpu_data());
+  if (num_spatial_axes_ == 2) {
+    const int* kernel = kernel_shape_.cpu_data();
+    const int* stride = stride_.cpu_data();
+    const int* pad = pad_.cpu_data();
+    const int* dilation = dilation_.cpu_data();
+    plane_ = {in.shape(spatial),  in.shape(spatial + 1),
+              out.shape(spatial), out.shape(spatial + 1),
+              kernel[0],          kernel[1],
+              stride[0],          stride[1],
+              pad[0],             pad[1],
+              dilation[0],        dilation[1]};
+  }
+  direct_ = planar() && group_ == 1 && !is_1x1_ &&
+            direct_conv_wins<Dtype>(plane_, conv_in_channels_);
   col_buffer_shape_.assign(1, kernel_dim_ * group_);
   col_buffer_shape_.insert(col_buffer_shape_.end(),
                            out.shape().begin() + spatial, out.shape().end());
-  // Takes memory when first written: never for a 1x1 kernel.
+  // Takes memory when first written: never for a 1x1 kernel, and not by the
+  // forward pass of a direct convolution.
   col_buffer_.Reshape(col_buffer_shape_);
 }
 
@@ -301,39 +222,27 @@ bool BaseConvolutionLayer<Dtype>::pads_unevenly() const {
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::to_columns_cpu(const Dtype* image) {
-  const int* in = conv_input_shape_.cpu_data();
-  const int* kernel = kernel_shape_.cpu_data();
-  const int* stride = stride_.cpu_data();
-  const int* pad = pad_.cpu_data();
-  const int* dilation = dilation_.cpu_data();
   Dtype* columns = col_buffer_.mutable_cpu_data();
   if (planar()) {
-    const int* out = &col_buffer_shape_[1];
-    const Axis y = {in[1], out[0], kernel[0], stride[0], pad[0], dilation[0]};
-    const Axis x = {in[2], out[1], kernel[1], stride[1], pad[1], dilation[1]};
-    ToColumns(image, conv_in_channels_, y, x, columns);
+    to_columns(plane_, conv_in_channels_, image, columns);
   } else {
-    im2col_nd_cpu(image, num_spatial_axes_, in, col_buffer_shape_.data(),
-                  kernel, pad, stride, dilation, columns);
+    im2col_nd_cpu(image, num_spatial_axes_, conv_input_shape_.cpu_data(),
+                  col_buffer_shape_.data(), kernel_shape_.cpu_data(),
+                  pad_.cpu_data(), stride_.cpu_data(), dilation_.cpu_data(),
+                  columns);
   }
 }
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::from_columns_cpu(Dtype* image) {
-  const int* in = conv_input_shape_.cpu_data();
-  const int* kernel = kernel_shape_.cpu_data();
-  const int* stride = stride_.cpu_data();
-  const int* pad = pad_.cpu_data();
-  const int* dilation = dilation_.cpu_data();
   const Dtype* columns = col_buffer_.cpu_data();
   if (planar()) {
-    const int* out = &col_buffer_shape_[1];
-    const Axis y = {in[1], out[0], kernel[0], stride[0], pad[0], dilation[0]};
-    const Axis x = {in[2], out[1], kernel[1], stride[1], pad[1], dilation[1]};
-    FromColumns(columns, conv_in_channels_, y, x, image);
+    from_columns(plane_, conv_in_channels_, columns, image);
   } else {
-    col2im_nd_cpu(columns, num_spatial_axes_, in, col_buffer_shape_.data(),
-                  kernel, pad, stride, dilation, image);
+    col2im_nd_cpu(columns, num_spatial_axes_, conv_input_shape_.cpu_data(),
+                  col_buffer_shape_.data(), kernel_shape_.cpu_data(),
+                  pad_.cpu_data(), stride_.cpu_data(), dilation_.cpu_data(),
+                  image);
   }
 }
 
@@ -364,7 +273,11 @@ void BaseConvolutionLayer<Dtype>::forward_cpu_gemm(const Dtype* input,
                                                    const Dtype* weights,
                                                    Dtype* output,
                                                    bool skip_im2col) {
-  multiply_cpu(columns_cpu(input, !skip_im2col), weights, nullptr, output);
+  if (skip_im2col) {
+    multiply_cpu(columns_cpu(input, false), weights, nullptr, output);
+  } else {
+    forward_cpu_gemm_bias(input, weights, nullptr, output);
+  }
 }
 
 template <typename Dtype>
@@ -372,7 +285,12 @@ void BaseConvolutionLayer<Dtype>::forward_cpu_gemm_bias(const Dtype* input,
                                                         const Dtype* weights,
                                                         const Dtype* bias,
                                                         Dtype* output) {
-  multiply_cpu(columns_cpu(input, true), weights, bias, output);
+  if (direct_) {
+    direct_conv_forward(plane_, conv_in_channels_, conv_out_channels_, input,
+                        weights, bias, output);
+  } else {
+    multiply_cpu(columns_cpu(input, true), weights, bias, output);
+  }
 }
 
 template <typename Dtype>
@@ -431,14 +349,10 @@ template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::to_columns_gpu(const Dtype* image) {
   Dtype* columns = col_buffer_.mutable_gpu_data();
   if (planar() && !pads_unevenly()) {
-    const int* in = conv_input_shape_.cpu_data();
-    const int* kernel = kernel_shape_.cpu_data();
-    const int* stride = stride_.cpu_data();
-    const int* pad = pad_.cpu_data();
-    const int* dilation = dilation_.cpu_data();
-    im2col_gpu(image, conv_in_channels_, in[1], in[2], kernel[0], kernel[1],
-               pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1],
-               columns);
+    const PlaneShape& p = plane_;
+    im2col_gpu(image, conv_in_channels_, p.height, p.width, p.kernel_h,
+               p.kernel_w, p.pad_h, p.pad_w, p.stride_h, p.stride_w,
+               p.dilation_h, p.dilation_w, columns);
   } else {
     // Told the size of its output, this one needs only what lies before.
     im2col_nd_gpu(image, num_spatial_axes_,
@@ -453,14 +367,10 @@ template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::from_columns_gpu(Dtype* image) {
   const Dtype* columns = col_buffer_.gpu_data();
   if (planar() && !pads_unevenly()) {
-    const int* in = conv_input_shape_.cpu_data();
-    const int* kernel = kernel_shape_.cpu_data();
-    const int* stride = stride_.cpu_data();
-    const int* pad = pad_.cpu_data();
-    const int* dilation = dilation_.cpu_data();
-    col2im_gpu(columns, conv_in_channels_, in[1], in[2], kernel[0], kernel[1],
-               pad[0], pad[1], stride[0], stride[1], dilation[0], dilation[1],
-               image);
+    const PlaneShape& p = plane_;
+    col2im_gpu(columns, conv_in_channels_, p.height, p.width, p.kernel_h,
+               p.kernel_w, p.pad_h, p.pad_w, p.stride_h, p.stride_w,
+               p.dilation_h, p.dilation_w, image);
   } else {
     col2im_nd_gpu(columns, num_spatial_axes_,
                   reverse_dimensions() ? top_dim_ : bottom_dim_,

@@ -22,14 +22,7 @@ void DepthwiseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bo
 template <typename Dtype>
 void DepthwiseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   ConvolutionLayer<Dtype>::Reshape(bottom, top);
-  if (!is_depthwise_) { return; }
-  const int* kernel = this->kernel_shape_.cpu_data();
-  const int* stride = this->stride_.cpu_data();
-  const int* pad = this->pad_.cpu_data();
-  const int* dilation = this->dilation_.cpu_data();
-  shape_ = {this->input_shape(1),   this->input_shape(2), this->output_shape_[0], this->output_shape_[1],
-            kernel[0],              kernel[1],            stride[0],              stride[1],
-            pad[0],                 pad[1],               dilation[0],            dilation[1]};
+  if (is_depthwise_) { shape_ = this->plane_; }
 }
 
 template <typename Dtype>

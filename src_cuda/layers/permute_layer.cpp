@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "caffe/util/parallel.hpp"
+#include "caffe/util/simd.hpp"
 
 // Permute on the CPU: the class and its GPU side are the fork's. Axes that stay neighbours are joined, which leaves few:
 // from N x C x H x W to N x H x W x C, only N, C and HW, a matrix turned over in each image. The last axis of the result
@@ -37,9 +38,42 @@ vector<Axis> Joined(const int num_axes, const int* order, const int* from_steps,
   return axes;
 }
 
+/// MoveTiles where a.from and b.to are 1: a matrix turned over.
+template <bool Back, typename Dtype>
+void Turn(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
+  const auto move = [=](const int i, const int j) {
+    Dtype& left = from[i + j * b.from];
+    Dtype& right = to[i * a.to + j];
+    (Back ? left : right) = Back ? right : left;
+  };
+  int j = 0;
+  for (; j + 4 <= b.size; j += 4) {
+    int i = 0;
+    for (; i + 4 <= a.size; i += 4) {
+      Dtype* left = from + i + j * b.from;
+      Dtype* right = to + i * a.to + j;
+      if (Back) {
+        simd_turn(right, a.to, left, b.from);
+      } else {
+        simd_turn(left, b.from, right, a.to);
+      }
+    }
+    for (; i < a.size; ++i) {
+      for (int k = 0; k < 4; ++k) { move(i, j + k); }
+    }
+  }
+  for (; j < b.size; ++j) {
+    for (int i = 0; i < a.size; ++i) { move(i, j); }
+  }
+}
+
 /// to[i a.to + j b.to] = from[i a.from + j b.from]; Back: the other way round.
 template <bool Back, typename Dtype>
 void MoveTiles(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
+  if (a.from == 1 && b.to == 1) {
+    Turn<Back>(a, b, from, to);
+    return;
+  }
   for (int i0 = 0; i0 < a.size; i0 += kTile) {
     for (int j0 = 0; j0 < b.size; j0 += kTile) {
       const int i_end = std::min(i0 + kTile, a.size), j_end = std::min(j0 + kTile, b.size);

@@ -296,6 +296,21 @@ TYPED_TEST(ConvLayersTest, SymmetricPadding) {
   }
 }
 
+TYPED_TEST(ConvLayersTest, WideRowsOfFewChannels) {
+  // Rows that fill vectors of any processor: these go without columns.
+  const Setting sets[] = {
+      {4, 4, 2, 2, 1, 1, 1, 1},   {3, 3, 2, 2, 1, 1, -1, -1},
+      {3, 3, 1, 1, 1, 1, 1, 1},   {3, 2, 1, 2, 2, 1, 3, 2},
+      {2, 5, 3, 3, 1, 1, 0, 7},   {1, 1, 2, 2, 1, 1, 0, 0},
+      {5, 3, 1, 1, 3, 1, -1, -1}, {3, 3, 2, 2, 1, 1, 33, 65},
+  };
+  for (const Setting& set : sets) {
+    this->CheckForward(set, 2, 3, 13, 64 * set.stride_w, 9);
+    this->CheckForward(set, 1, 1, 30, 126 * set.stride_w - 1, 16, false);
+    if (this->HasFatalFailure()) return;
+  }
+}
+
 TYPED_TEST(ConvLayersTest, ThreadsAgree) {
   typedef typename TypeParam::Dtype Dtype;
   // Large enough for several threads to make the columns and add them up.

@@ -1,7 +1,9 @@
-// BatchNorm, Scale, Eltwise and Permute on the CPU, the matrix products and the threads, against plain loops.
+// BatchNorm, Scale, Eltwise, Permute, Concat, Slice and Sigmoid on the CPU, the matrix products and the threads, against
+// plain loops.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <sstream>
@@ -330,6 +332,133 @@ TYPED_TEST(CpuLayersTest, PermuteAgainstLoops) {
       for (int j = axes - 1; j >= 0 && ++at[j] == top.shape(j); --j) { at[j] = 0; }
     }
   }
+}
+
+TYPED_TEST(CpuLayersTest, ConcatAndSliceAgainstLoops) {
+  typedef TypeParam Dtype;
+  for (int round = 0; round < 40; ++round) {
+    // Many short rows, one long row, and anything between.
+    vector<int> shape = {round % 4 == 0 ? 1 : this->among(1, 40), this->among(1, 40), this->among(1, round % 4 ? 9 : 2000)};
+    const int axis = this->among(0, 2), parts = this->among(1, 4);
+    Blob<Dtype> part[4], whole, back[4];
+    vector<Blob<Dtype>*> bottoms, wholes(1, &whole), tops;
+    std::ostringstream slice;
+    slice << "type: 'Slice' slice_param { axis: " << axis - (round % 2 ? 3 : 0);
+    int total = 0;
+    for (int i = 0; i < parts; ++i) {
+      shape[axis] = this->among(1, 7);
+      part[i].Reshape(shape);
+      this->Fill(&part[i]);
+      bottoms.push_back(&part[i]);
+      tops.push_back(&back[i]);
+      total += shape[axis];
+      if (i + 1 < parts) { slice << " slice_point: " << total; }
+    }
+    slice << " }";
+    SCOPED_TRACE(slice.str());
+    shared_ptr<Layer<Dtype> > concat =
+        Make<Dtype>("type: 'Concat' concat_param { axis: " + std::to_string(axis - (round % 3 ? 0 : 3)) + " }");
+    concat->SetUp(bottoms, wholes);
+    concat->Forward(bottoms, wholes);
+    shared_ptr<Layer<Dtype> > slicer = Make<Dtype>(slice.str());
+    slicer->SetUp(wholes, tops);
+    slicer->Forward(wholes, tops);
+    shape[axis] = total;
+    ASSERT_EQ(shape, whole.shape());
+    const int rows = part[0].count(0, axis), step = whole.count(axis);
+    int begin = 0;
+    for (int i = 0; i < parts; ++i) {
+      ASSERT_EQ(part[i].shape(), back[i].shape());
+      const int size = part[i].count(axis);
+      for (int j = 0; j < part[i].count(); ++j) {
+        ASSERT_EQ(part[i].cpu_data()[j], whole.cpu_data()[j / size * step + begin + j % size]);
+        ASSERT_EQ(part[i].cpu_data()[j], back[i].cpu_data()[j]);
+      }
+      begin += size;
+      this->Fill(back[i].mutable_cpu_diff(), back[i].count());
+    }
+    ASSERT_EQ(rows * step, whole.count());
+    // Back through both: each gradient comes to where its value came from.
+    slicer->Backward(tops, vector<bool>(1, true), wholes);
+    vector<bool> down(parts, true);
+    if (parts > 1) {
+      down[0] = false;
+      caffe_set(part[0].count(), Dtype(7), part[0].mutable_cpu_diff());
+    }
+    concat->Backward(wholes, down, bottoms);
+    for (int i = 0; i < parts; ++i) {
+      for (int j = 0; j < part[i].count(); ++j) {
+        ASSERT_EQ(down[i] ? back[i].cpu_diff()[j] : Dtype(7), part[i].cpu_diff()[j]);
+      }
+    }
+  }
+}
+
+TYPED_TEST(CpuLayersTest, ConcatAndSliceNameTheLayer) {
+  typedef TypeParam Dtype;
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  Blob<Dtype> one(2, 3, 4, 5), other(2, 3, 4, 6), top, second;
+  const struct {
+    const char *text, *message;
+    vector<Blob<Dtype>*> bottoms, tops;
+  } bad[] = {
+      {"name: 'c' type: 'Concat' concat_param { axis: 1 concat_dim: 1 }", "layer c: .*not both", {&one, &one}, {&top}},
+      {"name: 'c' type: 'Concat' concat_param { concat_dim: 4294967295 }", "layer c: .*no axis", {&one, &one}, {&top}},
+      {"name: 'c' type: 'Concat'", "layer c: bottom 1 has shape 2 3 4 6", {&one, &other}, {&top}},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 1 slice_point: 2 }", "layer s: 2 tops", {&one}, {&top, &second}},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 3 }", "layer s: slice_points", {&one}, {&top, &second}},
+      {"name: 's' type: 'Slice'", "layer s: 3 does not divide into 2", {&one}, {&top, &second}},
+  };
+  for (const auto& wrong : bad) {
+    EXPECT_DEATH(Make<Dtype>(wrong.text)->SetUp(wrong.bottoms, wrong.tops), wrong.message) << wrong.text;
+  }
+}
+
+TYPED_TEST(CpuLayersTest, SigmoidAgainstTheFormula) {
+  typedef TypeParam Dtype;
+  const int count = 100003;  // more than one thread takes, and not whole vectors
+  Blob<Dtype> bottom(1, 1, 1, count), apart;
+  vector<Dtype> x(count);
+  for (int i = 0; i < count; ++i) { x[i] = -110 + 130. * i / count; }
+  const Dtype infinity = std::numeric_limits<Dtype>::infinity();
+  const Dtype some[] = {0, static_cast<Dtype>(-0.), 1e-30, -1e-30, 1000, -1000, infinity, -infinity};
+  std::copy(some, some + 8, x.begin() + 50000);
+  x[77] = NAN;
+  for (const bool in_place : {false, true}) {
+    Blob<Dtype>& top = in_place ? bottom : apart;
+    const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Sigmoid'");
+    layer->SetUp(bottoms, tops);
+    std::copy(x.begin(), x.end(), bottom.mutable_cpu_data());
+    layer->Forward(bottoms, tops);
+    for (int i = 0; i < count; ++i) { top.mutable_cpu_diff()[i] = 1 + i % 5; }
+    vector<Dtype> y(top.cpu_data(), top.cpu_data() + count);
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    for (int i = 0; i < count; ++i) {
+      if (i == 77) {
+        EXPECT_TRUE(std::isnan(y[i]));
+        EXPECT_TRUE(std::isnan(bottom.cpu_diff()[i]));
+        continue;
+      }
+      const long double wanted = 1 / (1 + std::exp(-static_cast<long double>(x[i])));
+      const Dtype nearest = static_cast<Dtype>(wanted);
+      // Of every size, down to the least that there is: 2.4 units in the last place at most.
+      ASSERT_LE(std::fabs(wanted - y[i]), 2.5 * (std::nextafter(nearest, Dtype(2)) - nearest)) << "at " << x[i];
+      ASSERT_EQ((1 + i % 5) * (y[i] * (1 - y[i])), bottom.cpu_diff()[i]) << "at " << x[i];
+    }
+    caffe_set(count, Dtype(7), bottom.mutable_cpu_diff());
+    layer->Backward(tops, vector<bool>(1, false), bottoms);
+    EXPECT_EQ(7, bottom.cpu_diff()[count - 1]);
+  }
+}
+
+TYPED_TEST(CpuLayersTest, SigmoidGradient) {
+  typedef TypeParam Dtype;
+  Blob<Dtype> bottom(2, 3, 2, 5), top;
+  this->Fill(&bottom);
+  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Sigmoid'");
+  GradientChecker<Dtype> checker(1e-2, 1e-3);
+  checker.CheckGradientExhaustive(layer.get(), {&bottom}, {&top});
 }
 
 }  // namespace caffe

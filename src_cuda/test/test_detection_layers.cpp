@@ -16,6 +16,7 @@
 #include "caffe/layers/detection_output_layer.hpp"
 #include "caffe/layers/multibox_loss_layer.hpp"
 #include "caffe/test/test_caffe_main.hpp"
+#include "caffe/test/test_gradient_check_util.hpp"
 #include "caffe/util/bbox_util.hpp"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
@@ -246,6 +247,50 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
       losses[passes - 1] = top.cpu_data()[0];
     }
     EXPECT_EQ(losses[0], losses[1]);
+  }
+}
+
+TYPED_TEST(DetectionLayersTest, LossGradientWithMining) {
+  // The loss jumps where two negatives change places at the edge of what is mined, so a numeric gradient means nothing
+  // there. Here the losses of any two priors lie 0.2 apart at least, which a step of 0.01 does not bridge.
+  typedef TypeParam Dtype;
+  const int priors = 12, classes = 3;
+  Blob<Dtype> loc(2, priors * 4, 1, 1), conf(2, priors * classes, 1, 1), prior(1, 2, priors * 4, 1), label(1, 1, 2, 8), top;
+  for (int p = 0; p < priors; ++p) {  // side by side, so that each object meets one
+    const double box[] = {p / 12., 0.25, (p + 1) / 12., 0.5};
+    for (int i = 0; i < 4; ++i) {
+      prior.mutable_cpu_data()[p * 4 + i] = box[i];
+      prior.mutable_cpu_data()[(priors + p) * 4 + i] = i < 2 ? 0.1 : 0.2;
+    }
+  }
+  const Dtype objects[] = {0, 1, 0, 0.16, 0.26, 0.25, 0.5, 0, 1, 2, 0, 0.59, 0.24, 0.67, 0.5, 0};  // priors 2 and 7
+  std::copy(objects, objects + 16, label.mutable_cpu_data());
+  this->random_.FillUniform(-0.2, 0.2, &loc);  // the smooth L1 loss bends at 1
+  for (int image = 0; image < 2; ++image) {
+    for (int p = 0; p < priors; ++p) {
+      Dtype* scores = conf.mutable_cpu_data() + (image * priors + p) * classes;
+      scores[0] = -2 + 0.3 * (p * (image == 0 ? 5 : 7) % priors);  // background: each prior another one
+      scores[1] = -0.5;
+      scores[2] = 0.2;
+    }
+  }
+  const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
+  for (const char* type : {"SOFTMAX", "LOGISTIC"}) {
+    MultiBoxLossLayer<Dtype> layer(Parse(
+        std::string("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 share_location: true "
+                    "use_prior_for_matching: true overlap_threshold: 0.5 mining_type: MAX_NEGATIVE neg_pos_ratio: 3 "
+                    "neg_overlap: 0.5 conf_loss_type: ") + type + " }"));
+    GradientChecker<Dtype> checker(1e-2, 1e-3);
+    layer.SetUp(bottoms, tops);
+    layer.Forward(bottoms, tops);
+    top.mutable_cpu_diff()[0] = 1;
+    layer.Backward(tops, {true, true, false, false}, bottoms);
+    for (int image = 0; image < 2; ++image) {  // the object's prior and three negatives
+      int with_gradient = 0;
+      for (int p = 0; p < priors; ++p) { with_gradient += conf.cpu_diff()[(image * priors + p) * classes] != 0; }
+      EXPECT_EQ(4, with_gradient) << type;
+    }
+    for (const int bottom : {0, 1}) { checker.CheckGradientSingle(&layer, bottoms, tops, bottom, 0, 0); }
   }
 }
 

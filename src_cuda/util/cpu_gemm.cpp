@@ -42,76 +42,104 @@ struct Begin {
   bool keep;
 };
 
-/// Rows x (Wide vectors) of C. A's value (i, k) lies at A[i * row + k * step]; panel: K x (Wide vectors).
-template <typename T, int Rows, int Wide, bool Transposed>
-void tile(const int K, const T* A, const size_t stride, const T* panel, const int columns, const Begin<T> begin,
+/// B's columns of a tile, copied: K x (vectors of the tile).
+template <typename T>
+struct Packed {
+  const T* panel;
+
+  const T* row(const int k, const int columns) const { return panel + static_cast<size_t>(k) * columns; }
+};
+
+/// Read where they lie: row k at its own place.
+template <typename T>
+struct Placed {
+  const T* band;
+  const int* starts;
+
+  const T* row(const int k, int) const { return band + starts[k]; }
+};
+
+/// Rows x (Wide vectors of Lanes) of C. A's value (i, k) lies at A[i * stride + k], Transposed: at A[k * stride + i].
+template <typename T, int Lanes, int Rows, int Wide, bool Transposed, typename Source>
+void tile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Begin<T> begin,
           const size_t ldc, T* C) {
-  constexpr int lanes = simd_lanes<T>();
-  typedef SimdT<T, lanes> V;
+  typedef SimdT<T, Lanes> V;
   V sum[Rows][Wide];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
     for (int v = 0; v < Wide; ++v) {
-      sum[i][v] = simd_set<T, lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]);
+      sum[i][v] = simd_set<T, Lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]);
     }
   }
   for (int k = 0; k < K; ++k) {
+    const T* from = B.row(k, Wide * Lanes);
     V b[Wide];
 #pragma GCC unroll 8
-    for (int v = 0; v < Wide; ++v) { b[v] = simd_load<T, lanes>(panel + v * lanes); }
+    for (int v = 0; v < Wide; ++v) { b[v] = simd_load<T, Lanes>(from + v * Lanes); }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const T a = Transposed ? A[k * stride + i] : A[i * stride + k];
 #pragma GCC unroll 8
       for (int v = 0; v < Wide; ++v) { sum[i][v] += a * b[v]; }
     }
-    panel += Wide * lanes;
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
     for (int v = 0; v < Wide; ++v) {
-      T* to = C + i * ldc + v * lanes;
-      const int left = columns - v * lanes;
-      if (left >= lanes) {
-        if (begin.keep) { sum[i][v] += simd_load<T, lanes>(to); }
-        simd_store<T, lanes>(sum[i][v], to);
+      T* to = C + i * ldc + v * Lanes;
+      const int left = columns - v * Lanes;
+      if (left >= Lanes) {
+        if (begin.keep) { sum[i][v] += simd_load<T, Lanes>(to); }
+        simd_store<T, Lanes>(sum[i][v], to);
       } else {
-        T some[lanes];
-        simd_store<T, lanes>(sum[i][v], some);
+        T some[Lanes];
+        simd_store<T, Lanes>(sum[i][v], some);
         for (int x = 0; x < left; ++x) { to[x] = begin.keep ? to[x] + some[x] : some[x]; }
       }
     }
   }
 }
 
-template <typename T>
-using Tile = void (*)(int, const T*, size_t, const T*, int, Begin<T>, size_t, T*);
+template <typename T, typename Source>
+using Tile = void (*)(int, const T*, size_t, Source, int, Begin<T>, size_t, T*);
 
-template <typename T, bool Transposed, int Wide, int Rows = kRows>
+template <typename T, int Lanes, int Wide, bool Transposed, typename Source, int Rows = kRows>
 struct TileOf {
-  static Tile<T> of(const int rows) {
-    return rows >= Rows ? tile<T, Rows, Wide, Transposed> : TileOf<T, Transposed, Wide, Rows - 1>::of(rows);
+  static Tile<T, Source> of(const int rows) {
+    return rows >= Rows ? tile<T, Lanes, Rows, Wide, Transposed, Source>
+                        : TileOf<T, Lanes, Wide, Transposed, Source, Rows - 1>::of(rows);
   }
 };
 
-template <typename T, bool Transposed, int Wide>
-struct TileOf<T, Transposed, Wide, 1> {
-  static Tile<T> of(int) { return tile<T, 1, Wide, Transposed>; }
+template <typename T, int Lanes, int Wide, bool Transposed, typename Source>
+struct TileOf<T, Lanes, Wide, Transposed, Source, 1> {
+  static Tile<T, Source> of(int) { return tile<T, Lanes, 1, Wide, Transposed, Source>; }
 };
 
-/// The tile for this many rows (kRows at most) and vectors.
+/// Lanes of a vector that holds a quarter of the widest one.
 template <typename T>
-Tile<T> tile_of(const bool transposed, const int rows, const int wide) {
-  if (transposed) {
-    return wide == 1   ? TileOf<T, true, 1>::of(rows)
-           : wide == 2 ? TileOf<T, true, 2>::of(rows)
-                       : TileOf<T, true, 3>::of(rows);
-  }
-  return wide == 1   ? TileOf<T, false, 1>::of(rows)
-         : wide == 2 ? TileOf<T, false, 2>::of(rows)
-                     : TileOf<T, false, 3>::of(rows);
+constexpr int few_lanes() {
+  return simd_lanes<T>() < 8 ? 2 : simd_lanes<T>() / 4;
+}
+
+/// Columns that a tile works on where `columns` are left: whole vectors, or one short vector for very few.
+template <typename T>
+int padded_columns(const int columns) {
+  constexpr int lanes = simd_lanes<T>();
+  return columns <= few_lanes<T>() ? few_lanes<T>() : (columns + lanes - 1) / lanes * lanes;
+}
+
+/// The tile for this many rows (kRows at most) and columns (kWide vectors at most).
+template <typename T, bool Transposed, typename Source>
+Tile<T, Source> tile_of(const int rows, const int columns) {
+  constexpr int lanes = simd_lanes<T>();
+  const int padded = padded_columns<T>(columns);
+  if (padded < lanes) { return TileOf<T, few_lanes<T>(), 1, Transposed, Source>::of(rows); }
+  return padded == lanes       ? TileOf<T, lanes, 1, Transposed, Source>::of(rows)
+         : padded == 2 * lanes ? TileOf<T, lanes, 2, Transposed, Source>::of(rows)
+                               : TileOf<T, lanes, 3, Transposed, Source>::of(rows);
 }
 
 template <typename T>
@@ -130,11 +158,10 @@ struct Product {
   int panels() const { return (N + panel_columns - 1) / panel_columns; }
   size_t panel_size() const { return static_cast<size_t>(K) * panel_columns; }
   int columns_of(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
-  static int wide(const int columns) { return (columns + lanes - 1) / lanes; }
 
   void pack(const int panel, T* to) const {
     const int columns = columns_of(panel);
-    const int padded = wide(columns) * lanes;
+    const int padded = padded_columns<T>(columns);
     const T* from = B + static_cast<size_t>(panel) * panel_columns;
     if (columns == panel_columns) {
       for (int k = 0; k < K; ++k, from += N, to += panel_columns) {
@@ -157,9 +184,10 @@ struct Product {
       const int rows = std::min(kRows, end - row);
       const T* a = transposed ? A + row : A + static_cast<size_t>(row) * K;
       const Begin<T> begin = {bias == nullptr ? nullptr : bias + row, keep};
-      tile_of<T>(transposed, rows, wide(columns))(K, a, transposed ? M : K, packed, columns, begin, N,
-                                                 C + static_cast<size_t>(row) * N +
-                                                     static_cast<size_t>(panel) * panel_columns);
+      const auto tile = transposed ? tile_of<T, true, Packed<T> >(rows, columns)
+                                   : tile_of<T, false, Packed<T> >(rows, columns);
+      tile(K, a, transposed ? M : K, Packed<T>{packed}, columns, begin, N,
+           C + static_cast<size_t>(row) * N + static_cast<size_t>(panel) * panel_columns);
     }
   }
 
@@ -198,25 +226,6 @@ struct Product {
 
 // ---- C += A B^T
 
-/// Blocks of 4 x 4 values turned over: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
-inline void turn_block(const float* from, const size_t stride, float* to, const size_t step) {
-  typedef SimdT<float, 4> V;
-  const V a = simd_load<float, 4>(from), b = simd_load<float, 4>(from + stride);
-  const V c = simd_load<float, 4>(from + 2 * stride), d = simd_load<float, 4>(from + 3 * stride);
-  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), to);
-  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7), to + step);
-  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), to + 2 * step);
-  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7), to + 3 * step);
-}
-
-inline void turn_block(const double* from, const size_t stride, double* to, const size_t step) {
-  for (int j = 0; j < 4; ++j) {
-    for (int k = 0; k < 4; ++k) { to[k * step + j] = from[j * stride + k]; }
-  }
-}
-
 /// C (M x N) += A B^T over columns [first, end) of A (M x K) and B (N x K).
 template <typename T>
 struct TurnedProduct {
@@ -234,13 +243,13 @@ struct TurnedProduct {
   /// Rows of B as columns of a panel, `length` of K.
   void pack(const int panel, const int first, const int length, T* to) const {
     const int columns = columns_of(panel);
-    const int padded = (columns + lanes - 1) / lanes * lanes;
+    const int padded = padded_columns<T>(columns);
     const T* from = B + static_cast<size_t>(panel) * panel_columns * K + first;
     int j = 0;
     for (; j + 4 <= columns; j += 4) {
       const T* rows = from + j * K;
       int k = 0;
-      for (; k + 4 <= length; k += 4) { turn_block(rows + k, K, to + static_cast<size_t>(k) * padded + j, padded); }
+      for (; k + 4 <= length; k += 4) { simd_turn(rows + k, K, to + static_cast<size_t>(k) * padded + j, padded); }
       for (; k < length; ++k) {
         for (int i = 0; i < 4; ++i) { to[static_cast<size_t>(k) * padded + j + i] = rows[i * K + k]; }
       }
@@ -254,8 +263,8 @@ struct TurnedProduct {
     const int columns = columns_of(panel);
     const int rows = std::min(kRows, M - row);
     const Begin<T> begin = {nullptr, true};
-    tile_of<T>(false, rows, (columns + lanes - 1) / lanes)(length, A + row * K + first, K, packed, columns, begin, N,
-                                                          C + static_cast<size_t>(row) * N + panel * panel_columns);
+    tile_of<T, false, Packed<T> >(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, begin, N,
+                                                 C + static_cast<size_t>(row) * N + panel * panel_columns);
   }
 
   /// A stretch of K that leaves a panel in the first-level cache and all of them in the second.
@@ -311,6 +320,22 @@ void cpu_gemm(const bool transposed, const int M, const int N, const int K, cons
 }
 
 template <typename Dtype>
+void cpu_gemm_placed(const int M, const int columns, const int K, const Dtype* A, const Dtype* B, const int* starts,
+                     const Dtype* bias, const size_t ldc, Dtype* C) {
+  constexpr int most = kWide * simd_lanes<Dtype>();
+  for (int row = 0; row < M; row += kRows) {
+    const int rows = std::min(kRows, M - row);
+    const Begin<Dtype> begin = {bias == nullptr ? nullptr : bias + row, false};
+    for (int x = 0; x < columns; x += most) {
+      const int count = std::min(most, columns - x);
+      tile_of<Dtype, false, Placed<Dtype> >(rows, count)(K, A + static_cast<size_t>(row) * K, K,
+                                                         Placed<Dtype>{B + x, starts}, count, begin, ldc,
+                                                         C + row * ldc + x);
+    }
+  }
+}
+
+template <typename Dtype>
 void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, const Dtype* B, Dtype* C) {
   if (M == 0 || N == 0) { return; }
   const int parts = parallel_threads();
@@ -345,8 +370,10 @@ void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, 
   }
 }
 
-#define INSTANTIATE_GEMM(Dtype)                                                                            \
+#define INSTANTIATE_GEMM(Dtype)                                                                               \
   template void cpu_gemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*); \
+  template void cpu_gemm_placed<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*,   \
+                                       size_t, Dtype*);                                                       \
   template void cpu_gemm_transposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_GEMM(float);
 INSTANTIATE_GEMM(double);

@@ -1,19 +1,17 @@
 // Depthwise convolution on the CPU.
 //
-// Each plane goes through in bands of rows that stay in the first-level cache. A band is copied with its padding as
-// zeros, and with the columns of stride s apart sorted into s phases (phase p holds the columns p, p + s, ..), so that
-// what neighbouring outputs meet lies side by side whatever the stride: then a vector of outputs is the sum over the
-// kernel of (weight times one unaligned load), with no edge cases left. Rows end in a last vector that overlaps the one
-// before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled, with several output rows in registers so that a
-// load serves all of them.
+// Each plane goes through in bands of rows (band.hpp) that stay in the first-level cache: a vector of outputs is the
+// sum over the kernel of (weight times one unaligned load), with no edge cases left. Rows end in a last vector that
+// overlaps the one before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled, with several output rows in
+// registers so that a load serves all of them.
 #include "caffe/util/depthwise.hpp"
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/band.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -30,94 +28,6 @@ T* room(const int which, const size_t count) {
   if (rooms[which].size() < count) { rooms[which].resize(count); }
   return rooms[which].data();
 }
-
-int divide_up(const int a, const int b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
-int divide_down(const int a, const int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
-int clamp(const int x, const int low, const int high) { return std::max(low, std::min(x, high)); }
-
-/// The values at First, First + 2, .. of two vectors side by side.
-template <typename T, int Lanes, int First, int... I>
-inline SimdT<T, Lanes> every_second(const T* from, std::integer_sequence<int, I...>) {
-  const SimdT<T, Lanes> a = simd_load<T, Lanes>(from), b = simd_load<T, Lanes>(from + Lanes);
-  return __builtin_shufflevector(a, b, (2 * I + First)...);
-}
-
-/// A plane, and the rows of it that a band holds.
-struct Band {
-  int height, width;  // plane
-  int pad;            // columns before the plane's first; negative: that many columns are left out
-  int stride;         // number of phases
-  int length;         // values in one phase of a row
-
-  /// Values that a band of `rows` needs: whole vectors are stored past the end of the last row.
-  template <typename T>
-  size_t size(const int rows) const {
-    return static_cast<size_t>(rows) * stride * length + 2 * simd_lanes<T>();
-  }
-
-  /// after: values of the array behind the plane, which may be read and are not used.
-  template <typename T>
-  void fill(const T* plane, const int64_t after, const int first, const int rows, T* band) const {
-    for (int r = 0; r < rows; ++r, band += static_cast<size_t>(stride) * length) {
-      const int y = first + r;
-      if (y < 0 || y >= height) {
-        zeros(band, stride * length);
-        continue;
-      }
-      const T* row = plane + static_cast<size_t>(y) * width;
-      const bool room = static_cast<int64_t>(height - 1 - y) * width + after >= 2 * simd_lanes<T>();
-      if (!room || pad < 0 || stride > 2) {
-        any_row(row, band);
-      } else if (stride == 1) {
-        phase<1, 0>(row, pad, width, band);
-      } else if (pad % 2 == 0) {
-        phase<2, 0>(row, pad / 2, (width + 1) / 2, band);
-        phase<2, 1>(row, pad / 2, width / 2, band + length);
-      } else {
-        phase<2, 1>(row, (pad + 1) / 2, width / 2, band);
-        phase<2, 0>(row, pad / 2, (width + 1) / 2, band + length);
-      }
-    }
-  }
-
- private:
-  // Phases are stored from left to right in whole vectors: what goes past the end is written again afterwards.
-
-  template <typename T>
-  static void zeros(T* to, const int count) {
-    constexpr int lanes = simd_lanes<T>();
-    for (int i = 0; i < count; i += lanes) { simd_store<T, lanes>(SimdT<T, lanes>{}, to + i); }
-  }
-
-  /// `before` zeros, then the columns First, First + Step, .. of the row, `columns` of them at most, then zeros.
-  template <int Step, int First, typename T>
-  void phase(const T* row, const int before, const int columns, T* to) const {
-    constexpr int lanes = simd_lanes<T>();
-    const int count = std::max(0, std::min(columns, length - before));
-    zeros(to, before);
-    T* at = to + before;
-    for (int x = 0; x < count; x += lanes) {
-      if (Step == 1) {
-        simd_store<T, lanes>(simd_load<T, lanes>(row + x), at + x);
-      } else {
-        simd_store<T, lanes>(every_second<T, lanes, First>(row + 2 * x, std::make_integer_sequence<int, lanes>()), at + x);
-      }
-    }
-    zeros(at + count, length - before - count);
-  }
-
-  template <typename T>
-  void any_row(const T* row, T* to) const {
-    for (int p = 0; p < stride; ++p, to += length) {
-      // to[q] is column q stride + p - pad.
-      const int begin = clamp(divide_up(pad - p, stride), 0, length);
-      const int end = clamp(divide_down(width - 1 + pad - p, stride) + 1, begin, length);
-      std::fill(to, to + begin, T(0));
-      for (int q = begin; q < end; ++q) { to[q] = row[q * stride + p - pad]; }
-      std::fill(to + end, to + length, T(0));
-    }
-  }
-};
 
 /// Rows of outputs whose band fits the budget.
 template <typename T>

@@ -6,6 +6,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/plane_shape.hpp"
 
 namespace caffe {
 
@@ -25,7 +26,8 @@ namespace caffe {
  * Column row (c, k1, .., kn) holds, for each output place p, the input value
  * c, p stride - pad + k dilation (0 outside), so that each group's output is
  * the product of its weights with its rows of the columns. A 1x1 kernel with
- * stride 1 and no padding needs no columns: the input is the matrix.
+ * stride 1 and no padding needs no columns: the input is the matrix. Nor does
+ * the forward pass on the CPU where direct_conv_wins (util/columns.hpp) says so.
  *
  * Padding differs on the two sides of an axis where tf_pad asks for it: pad_
  * holds what lies before, pad_after_ what lies after.
@@ -100,6 +102,8 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   Blob<int> dilation_;
   vector<int> pad_after_;
   vector<int> output_shape_;
+  /// The same for two spatial axes, with the convolution's input and output.
+  PlaneShape plane_;
   /// Channels and spatial axes of the convolution's input.
   Blob<int> conv_input_shape_;
   /// Rows of the columns, then the spatial axes of the convolution's output.
@@ -123,6 +127,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
  private:
   void SetUpAxes(const ConvolutionParameter& param);
   void SetUpWeights(const ConvolutionParameter& param);
+  /// Whether plane_ tells all.
   bool planar() const { return num_spatial_axes_ == 2 && !force_nd_im2col_; }
   void to_columns_cpu(const Dtype* image);
   void from_columns_cpu(Dtype* image);
@@ -142,6 +147,8 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   int kernel_dim_;            // weights of one output channel
   int col_offset_;            // values in the columns of one group
   int output_offset_;         // values in the output of one group
+
+  bool direct_;  // the forward pass on the CPU makes no columns
 
   Blob<Dtype> col_buffer_;
   Blob<Dtype> ones_;

@@ -1,18 +1,11 @@
 #ifndef CAFFE_UTIL_DEPTHWISE_HPP_
 #define CAFFE_UTIL_DEPTHWISE_HPP_
 
+#include "caffe/util/plane_shape.hpp"
+
 namespace caffe {
 
-/// One channel's plane and its kernel. Output (y, x) meets input (y stride_h - pad_h + i dilation_h, same of x), 0
-/// outside; what is padded after follows from the output's size.
-struct DepthwiseShape {
-  int height, width;          // input plane
-  int out_height, out_width;  // output plane
-  int kernel_h, kernel_w;
-  int stride_h, stride_w;
-  int pad_h, pad_w;  // before
-  int dilation_h, dilation_w;
-};
+using DepthwiseShape = PlaneShape;
 
 /// output = kernels over input; planes num * channels one after the other. bias may be null.
 template <typename Dtype>

@@ -78,6 +78,25 @@ inline __attribute__((always_inline)) T simd_sum(const SimdT<T, Lanes> value) {
   return SimdSum<T, Lanes>::of(value);
 }
 
+/// A block of 4 x 4 values turned over: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
+inline void simd_turn(const float* from, const size_t stride, float* to, const size_t step) {
+  typedef SimdT<float, 4> V;
+  const V a = simd_load<float, 4>(from), b = simd_load<float, 4>(from + stride);
+  const V c = simd_load<float, 4>(from + 2 * stride), d = simd_load<float, 4>(from + 3 * stride);
+  const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), to);
+  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7), to + step);
+  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), to + 2 * step);
+  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7), to + 3 * step);
+}
+
+inline void simd_turn(const double* from, const size_t stride, double* to, const size_t step) {
+  for (int j = 0; j < 4; ++j) {
+    for (int k = 0; k < 4; ++k) { to[k * step + j] = from[j * stride + k]; }
+  }
+}
+
 /// Sum of `count` values: lanes side by side in T, then in double.
 template <typename T>
 inline double simd_total(const T* values, const int count) {
