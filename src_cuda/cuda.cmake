@@ -2,25 +2,35 @@
 #
 #   ninja -C build cuda_objects     compiles every .cu and links nothing: needs nvcc and headers, no GPU and no driver
 #
-# cuBLAS, cuRAND and cuDNN are looked for in the toolkit, and in the folder CUDA_PACKAGES: the `nvidia` folder of the
-# site-packages where pip put nvidia-cublas, nvidia-curand and nvidia-cudnn-cu13.
+# cuBLAS, cuRAND and cuDNN are looked for in the compiler's toolkit, and in the folder CUDA_PACKAGES: the `nvidia` folder
+# of the site-packages where pip put nvidia-cublas, nvidia-curand and nvidia-cudnn-cu13 (and, it may be, nvcc itself).
 set(CUDA_PACKAGES "$ENV{CUDA_PACKAGES}" CACHE PATH "Folder `nvidia` of the site-packages that hold cuBLAS, cuRAND, cuDNN")
 if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  # Machine code for Turing to Hopper, and 9.0's assembly for what comes after.
-  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90 CACHE STRING "GPUs to compile for")
+  # Machine code for Turing, Ampere and Ada (8.0's runs on every 8.x) and Hopper, and 9.0's assembly for what comes after.
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90 CACHE STRING "GPUs to compile for")
 endif()
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # found below: pip's has no libcudart.so that a bare -lcudart would find
 enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
+# C++ files read CUDA's headers too, and two of the fork's read Thrust's, which lie in a folder of their own since 13. They
+# come first: pip's packages may hold headers of another version than the compiler's.
+target_include_directories(settings SYSTEM INTERFACE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+foreach(folder IN LISTS CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES)
+  if(EXISTS ${folder}/cccl)
+    target_include_directories(settings SYSTEM INTERFACE ${folder}/cccl)
+  endif()
+endforeach()
+
 # need_cuda_library(NAME HEADER SONAME...): a header and a library of the toolkit or of pip's packages, which carry the
-# numbered library alone.
+# numbered library alone; the number comes first, so that no other version's is taken.
 file(GLOB PACKAGE_FOLDERS ${CUDA_PACKAGES}/*)
 function(need_cuda_library name header)
-  find_path(${name}_INCLUDE ${header} HINTS ${PACKAGE_FOLDERS} PATH_SUFFIXES include
-            PATHS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-  find_library(${name}_LIBRARY NAMES ${name} ${ARGN} HINTS ${PACKAGE_FOLDERS} PATH_SUFFIXES lib lib64
-               PATHS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
+  find_path(${name}_INCLUDE ${header} HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${PACKAGE_FOLDERS}
+            PATH_SUFFIXES include)
+  find_library(${name}_LIBRARY NAMES ${ARGN} ${name} HINTS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES} ${PACKAGE_FOLDERS}
+               PATH_SUFFIXES lib lib64)
   if(NOT ${name}_INCLUDE OR NOT ${name}_LIBRARY)
     message(FATAL_ERROR "${name} (${header}) was not found: install it with the CUDA toolkit, or with pip and set "
                         "CUDA_PACKAGES to site-packages/nvidia")
@@ -30,21 +40,14 @@ function(need_cuda_library name header)
   target_include_directories(settings SYSTEM INTERFACE ${${name}_INCLUDE})
   target_link_libraries(settings INTERFACE ${${name}_LIBRARY})
 endfunction()
-need_cuda_library(cublas cublas_v2.h libcublas.so.13 libcublas.so.12)
+string(REGEX MATCH "^[0-9]+" CUDA_MAJOR ${CMAKE_CUDA_COMPILER_VERSION})
+need_cuda_library(cudart cuda_runtime.h libcudart.so.${CUDA_MAJOR})
+need_cuda_library(cublas cublas_v2.h libcublas.so.${CUDA_MAJOR})
 need_cuda_library(curand curand.h libcurand.so.10)
 if(CUDNN)
   need_cuda_library(cudnn cudnn.h libcudnn.so.9 libcudnn.so.8)
   target_compile_definitions(settings INTERFACE USE_CUDNN)
 endif()
-# C++ files read CUDA's headers too, and two of the fork's read Thrust's, which lie in a folder of their own since 13.
-target_include_directories(settings SYSTEM INTERFACE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-foreach(folder IN LISTS CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES)
-  if(EXISTS ${folder}/cccl)
-    target_include_directories(settings SYSTEM INTERFACE ${folder}/cccl)
-  endif()
-endforeach()
-find_package(CUDAToolkit REQUIRED)
-target_link_libraries(settings INTERFACE CUDA::cudart)
 target_compile_options(settings INTERFACE
   # Of the fork's code: unused variables, and comparing int with size_t.
   "$<$<COMPILE_LANGUAGE:CUDA>:-diag-suppress=177,550;-Wno-deprecated-gpu-targets>"
@@ -58,6 +61,10 @@ function(add_cuda_objects)
   add_dependencies(cuda_objects messages)
   set_source_files_properties(${FORK}/layers/proposal_layer.cu PROPERTIES
     COMPILE_OPTIONS "-include;${OURS}/compat/proposal_layer.cuh")
+  set_source_files_properties(${FORK}/common.cpp PROPERTIES
+    COMPILE_OPTIONS "-include;${OURS}/compat/device_properties.hpp")
   target_sources(caffe PRIVATE $<TARGET_OBJECTS:cuda_objects>)
+  # A shared library may leave functions undefined until it is loaded: GPU code that is declared and not there would.
+  target_link_options(caffe PRIVATE LINKER:--no-undefined)
   set_target_properties(caffe PROPERTIES INSTALL_RPATH "$ORIGIN;${CUDA_FOLDERS}")
 endfunction()

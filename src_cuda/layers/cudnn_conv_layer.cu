@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "caffe/layers/cudnn_conv_layer.hpp"
+#include "caffe/util/pointwise.cuh"
 
 namespace caffe {
 
@@ -10,12 +11,12 @@ template <typename Dtype>
 __global__ void LengthenKernel(const int count, const Dtype* from, const int h,
                                const int w, const int long_h, const int long_w,
                                Dtype* to) {
-  CUDA_KERNEL_LOOP(i, count) {
-    const int x = i % long_w;
-    const int y = i / long_w % long_h;
-    const int plane = i / long_w / long_h;
-    to[i] = x < w && y < h ? from[(plane * h + y) * w + x] : Dtype(0);
-  }
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const int x = i % long_w;
+  const int y = i / long_w % long_h;
+  const int plane = i / long_w / long_h;
+  to[i] = x < w && y < h ? from[(plane * h + y) * w + x] : Dtype(0);
 }
 
 /// The way back: the far ends are left out.
@@ -23,12 +24,12 @@ template <typename Dtype>
 __global__ void ShortenKernel(const int count, const Dtype* from, const int h,
                               const int w, const int long_h, const int long_w,
                               Dtype* to) {
-  CUDA_KERNEL_LOOP(i, count) {
-    const int x = i % w;
-    const int y = i / w % h;
-    const int plane = i / w / h;
-    to[i] = from[(plane * long_h + y) * long_w + x];
-  }
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const int x = i % w;
+  const int y = i / w % h;
+  const int plane = i / w / h;
+  to[i] = from[(plane * long_h + y) * long_w + x];
 }
 
 template <typename Dtype>
@@ -36,7 +37,7 @@ const Dtype* CuDNNConvolutionLayer<Dtype>::Extended(const Dtype* bottom) {
   if (!this->pads_unevenly()) return bottom;
   const int count = extended_.count();
   // NOLINT_NEXT_LINE(whitespace/operators)
-  LengthenKernel<<<CAFFE_GET_BLOCKS(count), CAFFE_CUDA_NUM_THREADS>>>(
+  LengthenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(
       count, bottom, this->input_shape(1), this->input_shape(2),
       extended_.height(), extended_.width(), extended_.mutable_gpu_data());
   CUDA_POST_KERNEL_CHECK;
@@ -53,7 +54,7 @@ void CuDNNConvolutionLayer<Dtype>::CutBack(Dtype* bottom_diff) {
   if (!this->pads_unevenly()) return;
   const int count = this->num_ * this->bottom_dim_;
   // NOLINT_NEXT_LINE(whitespace/operators)
-  ShortenKernel<<<CAFFE_GET_BLOCKS(count), CAFFE_CUDA_NUM_THREADS>>>(
+  ShortenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(
       count, extended_.gpu_diff(), this->input_shape(1), this->input_shape(2),
       extended_.height(), extended_.width(), bottom_diff);
   CUDA_POST_KERNEL_CHECK;

@@ -165,18 +165,18 @@ __device__ Dtype block_sum(Dtype value) {
   return value;
 }
 
-/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x shares,
-/// for K = 0 also x taps + 1.
+/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x shares;
+/// for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
 template <typename Dtype, int K, int S>
 __global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, const int channels,
                                        const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
                                        Dtype* __restrict__ parts) {
-  const int c = blockIdx.x, share = blockIdx.y, shares = gridDim.y;
+  const int c = K > 0 ? blockIdx.x : blockIdx.x % channels, share = blockIdx.y, shares = gridDim.y;
   const int taps = K > 0 ? K * K : s.kernel_h * s.kernel_w;
   const int places = s.out_height * s.out_width;
   const int64_t count = static_cast<int64_t>(num) * places;
   Dtype sum[K > 0 ? K * K + 1 : 1] = {};
-  const int tap = K > 0 ? 0 : blockIdx.z;
+  const int tap = K > 0 ? 0 : blockIdx.x / channels;
   const int tap_y = K > 0 ? 0 : tap / s.kernel_w * s.dilation_h, tap_x = K > 0 ? 0 : tap % s.kernel_w * s.dilation_w;
   for (int64_t at = static_cast<int64_t>(share) * kThreads + threadIdx.x; at < count;
        at += static_cast<int64_t>(shares) * kThreads) {
@@ -323,7 +323,7 @@ int weight_shares(const DepthwiseShape& s, const int num, const int channels) {
 template <typename Dtype, int K, int S>
 void launch_parts(const DepthwiseShape& s, const int num, const int channels, const int shares, const Dtype* input,
                   const Dtype* output_diff, Dtype* parts) {
-  const dim3 grid(channels, shares, K > 0 ? 1 : s.kernel_h * s.kernel_w + 1);
+  const dim3 grid(K > 0 ? channels : channels * (s.kernel_h * s.kernel_w + 1), shares);
   depthwise_weight_parts<Dtype, K, S><<<grid, kThreads>>>(s, num, channels, input, output_diff, parts);
   CUDA_POST_KERNEL_CHECK;
 }

@@ -76,6 +76,12 @@ void SetMode(int device) {
 #ifdef CPU_ONLY
   LOG(FATAL) << "This Caffe is built for the CPU alone, and GPU " << device << " is asked for";
 #else
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (device >= devices) {
+    LOG(FATAL) << "GPU " << device << " is asked for, and this machine has " << devices
+               << (error == cudaSuccess ? "" : string(": ") + cudaGetErrorString(error));
+  }
   LOG(INFO) << "Use GPU " << device;
   Caffe::SetDevice(device);
   Caffe::set_mode(Caffe::GPU);

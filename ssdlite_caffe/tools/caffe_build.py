@@ -26,7 +26,7 @@ from ssdlite_caffe.errors import BuildError
 from ssdlite_caffe.files import file_sha256, new_folder
 from ssdlite_caffe.tools import caffe_sources
 from ssdlite_caffe.tools.caffe_compile import Log, Report, Step, run
-from ssdlite_caffe.tools.caffe_doctor import cuda_packages, diagnose
+from ssdlite_caffe.tools.caffe_doctor import cuda_compiler, cuda_packages, diagnose
 from ssdlite_caffe.tools.caffe_prefix import STAMP, cache_folder, default_prefix
 
 _PACKAGE = Path(ssdlite_caffe.__file__).resolve().parent
@@ -157,7 +157,7 @@ def _configuration(options: BuildOptions, fork: Path) -> dict[str, Any]:
         "flags": _flags(options),
         "compiler": _first_line([*compiler.split(), "--version"]),
         "protoc": _first_line(["protoc", "--version"]),
-        "cuda": _first_line([os.environ.get("CUDACXX") or "nvcc", "--version"], last=True) if options.cuda else "",
+        "cuda": _first_line([cuda_compiler(), "--version"], last=True) if options.cuda else "",
         "processor": _processor() if options.native else platform.machine(),
         "python": [sys.executable, sys.version, str(sysconfig.get_config_var("EXT_SUFFIX"))] if options.pycaffe else [],
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
@@ -173,9 +173,8 @@ def _flags(options: BuildOptions) -> list[str]:
         "PYCAFFE": options.pycaffe,
     }
     flags = [f"-D{name}={'ON' if value else 'OFF'}" for name, value in switches.items()]
-    packages = cuda_packages() if options.cuda else None
-    if packages is not None:
-        flags.append(f"-DCUDA_PACKAGES={packages}")
+    if options.cuda:
+        flags += [f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}", f"-DCUDA_PACKAGES={cuda_packages() or ''}"]
     return [*flags, f"-DPYTHON={sys.executable}", f"-DCAFFE_PROTO={_PROTO}", f"-DCAFFE_PB2={_MESSAGES}"]
 
 

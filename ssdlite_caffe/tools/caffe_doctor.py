@@ -94,7 +94,7 @@ class Diagnosis:
         packages = sorted({finding.package for finding in self.missing if finding.package})
         if packages:
             remedies.append(f"{'sudo ' if os.geteuid() else ''}apt-get install {' '.join(packages)}")
-        wheels = [finding.pip for finding in self.missing if finding.pip]
+        wheels = dict.fromkeys(finding.pip for finding in self.missing if finding.pip)
         if wheels:
             remedies.append(f"{sys.executable} -m pip install {' '.join(wheels)}")
         return "; ".join([*remedies, *dict.fromkeys(finding.hint for finding in self.missing if finding.hint)])
@@ -145,16 +145,10 @@ _LIBRARIES = (
     ),
     Need("GoogleTest", "libgtest-dev", headers=("gtest/gtest.h",), libraries=("gtest",)),
 )
-_NVCC = Need(
-    "CUDA compiler",
-    program=(os.environ.get("CUDACXX") or "nvcc", "/usr/local/cuda/bin/nvcc"),
-    hint="install NVIDIA's CUDA toolkit 12 or 13 and put its nvcc on PATH, or build with --cpu",
-)
-_CUDA = (
-    Need("cuBLAS", headers=("cublas_v2.h",), libraries=("cublas|cublas.so.13|cublas.so.12",), pip="nvidia-cublas"),
-    Need("cuRAND", headers=("curand.h",), libraries=("curand|curand.so.10",), pip="nvidia-curand"),
-)
-_CUDNN = Need("cuDNN", headers=("cudnn.h",), libraries=("cudnn|cudnn.so.9|cudnn.so.8",), pip="nvidia-cudnn-cu13")
+_CUDA_VERSIONS = (12, 13)
+_NVCC_PLACES = ("nvcc", "/usr/local/cuda/bin/nvcc")
+_CUDA_EXTRA = "'ssdlite-caffe[cuda]'"
+_CUDA_HINT = "have NVIDIA's CUDA toolkit 12 or 13 with its nvcc on PATH (or named by CUDACXX), or build with --cpu"
 
 
 def diagnose(
@@ -174,8 +168,9 @@ def diagnose(
     if pycaffe:
         findings += [_python_headers(), _look(_boost_python(places), places)]
     if cuda:
-        toolkit = [*_toolkits(), *places]
-        findings += [_look(need, toolkit) for need in (_NVCC, *_CUDA, *((_CUDNN,) if cudnn else ()))]
+        compiler, major = _cuda_compiler()
+        toolkit = [*_toolkits(compiler.found), *places]
+        findings += [compiler, *(_look(need, toolkit) for need in _cuda_libraries(major, cudnn=cudnn))]
     return Diagnosis(tuple(findings))
 
 
@@ -186,11 +181,76 @@ def cuda_packages() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _toolkits() -> list[Path]:
+def cuda_compiler() -> str:
+    """The nvcc that a GPU build takes; empty when there is none.
+
+    CUDACXX names it. Else it is pip's, which fits the libraries of pip that lie beside it, before the one on PATH.
+    """
+    packages = cuda_packages()
+    wheels = [os.fspath(nvcc) for nvcc in sorted(packages.glob("cu*/bin/nvcc"), reverse=True)] if packages else []
+    named = os.environ.get("CUDACXX")
+    for program in [named] if named else [*wheels, *_NVCC_PLACES]:
+        found = shutil.which(program)
+        if found:
+            return found
+    return ""
+
+
+def _cuda_compiler() -> tuple[Finding, int]:
+    """The finding for nvcc, and the major version of CUDA that the libraries have to be of."""
+    newest = _CUDA_VERSIONS[-1]
+    path = cuda_compiler()
+    if not path:
+        missing = f"no {os.environ.get('CUDACXX') or 'nvcc'} on PATH"
+        return Finding("CUDA compiler", "", missing, "", _CUDA_EXTRA, f"or {_CUDA_HINT}"), newest
+    version = _cuda_version(path)
+    major = int(version.partition(".")[0] or 0)
+    if major in _CUDA_VERSIONS:
+        return Finding(f"CUDA compiler {version}", path, "", "", "", ""), major
+    missing = f"{path} is of CUDA {version}, not 12 or 13" if version else f"{path} does not run"
+    # With CUDACXX set, pip's would not be looked at.
+    remedy = ("", f"unset CUDACXX, or {_CUDA_HINT}") if os.environ.get("CUDACXX") else (_CUDA_EXTRA, f"or {_CUDA_HINT}")
+    return Finding("CUDA compiler", "", missing, "", *remedy), newest
+
+
+def _cuda_version(nvcc: str) -> str:
+    """Version of CUDA that a compiler is of, as `13.0`; empty when it does not say one."""
+    try:
+        done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    version = re.search(r"release (\d+\.\d+)", done.stdout)
+    return version.group(1) if version else ""
+
+
+def _cuda_libraries(major: int, *, cudnn: bool) -> list[Need]:
+    """What is compiled and linked with: of the extra `cuda`, or of packages that are named after an older CUDA."""
+    kinds = [
+        ("CUDA runtime", "cuda_runtime.h", f"cudart.so.{major}|cudart", "cuda-runtime"),
+        ("Thrust", "cccl/thrust/version.h|thrust/version.h", "", "cuda-cccl"),
+        ("cuBLAS", "cublas_v2.h", f"cublas.so.{major}|cublas", "cublas"),
+        ("cuRAND", "curand.h", "curand.so.10|curand", "curand"),
+        ("cuDNN", "cudnn.h", "cudnn.so.9|cudnn.so.8|cudnn", "cudnn"),
+    ]
+    return [
+        Need(
+            name,
+            headers=(header,),
+            libraries=(library,) if library else (),
+            pip=_CUDA_EXTRA if major == _CUDA_VERSIONS[-1] else f"nvidia-{wheel}-cu{major}",
+        )
+        for name, header, library, wheel in kinds
+        if cudnn or name != "cuDNN"
+    ]
+
+
+def _toolkits(nvcc: str) -> list[Path]:
+    """Where CUDA's headers and libraries may lie: with the compiler, with pip's packages, in toolkits of the system."""
     packages = cuda_packages()
     named = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     toolkits = [Path(name) for name in named] + sorted(Path("/usr/local").glob("cuda*"), reverse=True)
-    return [*(sorted(packages.iterdir()) if packages else ()), *toolkits]
+    own = [Path(nvcc).resolve().parent.parent] if nvcc else []
+    return [*own, *(sorted(packages.iterdir()) if packages else ()), *toolkits]
 
 
 def _places() -> list[Path]:
@@ -217,7 +277,8 @@ def _look(need: Need, places: Sequence[Path]) -> Finding:
             folder / f"lib{name}{end}" for folder in libs for name in spellings.split("|") for end in (".so", ".a", "")
         )
         found = path or found
-        missing += [] if path else [f"lib{spellings.split('|')[0]}.so"]
+        name = spellings.split("|")[0]
+        missing += [] if path else [f"lib{name}" if ".so." in name else f"lib{name}.so"]
     return Finding(need.name, "" if missing else found, ", ".join(missing), need.package, need.pip, need.hint)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,28 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every header and library, some where Debian has them, and a PATH with every program."""
     folder = tmp_path / "usr"
     names = [*caffe_doctor._TOOLS, *caffe_doctor._LIBRARIES]
-    for need in [*names, *caffe_doctor._CUDA, caffe_doctor._CUDNN]:
+    for need in [*names, *caffe_doctor._cuda_libraries(13, cudnn=True)]:
         for spellings in need.headers:
             _touch(folder / "include" / spellings.split("|")[0])
         for spellings in need.libraries:
-            _touch(folder / "lib" / MULTIARCH / f"lib{spellings.split('|')[-1]}{'' if '.so.' in spellings else '.so'}")
-    for program in ("c++", "cmake", "ninja", "protoc", "nvcc"):
+            _touch(folder / "lib" / MULTIARCH / f"lib{spellings.split('|')[-1]}.so")
+    for program in ("c++", "cmake", "ninja", "protoc"):
         path = _touch(folder / "bin" / program)
         path.chmod(0o755)
+    _nvcc(folder / "bin" / "nvcc", "13.0")
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(folder / "bin"))
     monkeypatch.setenv("CUDA_PACKAGES", str(tmp_path / "none"))
     return folder
+
+
+def _nvcc(path: Path, version: str) -> Path:
+    """A program that says of itself what nvcc of that version says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def _touch(path: Path) -> Path:
@@ -97,29 +107,79 @@ def test_the_other_pythons_boost(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not [found for found in diagnose(places=[place]).missing if "Boost" in found.name]
 
 
-def test_a_gpu_build_needs_more(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caffe_doctor, "_toolkits", list)
-    monkeypatch.setattr(caffe_doctor, "_NVCC", replace(caffe_doctor._NVCC, program=("nvcc",)))
+@pytest.fixture
+def no_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toolkits of this machine are not looked at."""
+    monkeypatch.setattr(caffe_doctor, "_NVCC_PLACES", ("nvcc",))
+    monkeypatch.setattr(caffe_doctor, "_toolkits", lambda nvcc: [])
+
+
+@pytest.mark.usefixtures("no_toolkit")
+def test_a_gpu_build_needs_more(place: Path) -> None:
     assert diagnose(cuda=True, pycaffe=False, places=[place]).ok
     (place / "bin" / "nvcc").unlink()
     (place / "include" / "cudnn.h").unlink()
     diagnosis = diagnose(cuda=True, pycaffe=False, places=[place])
-    assert [finding.name for finding in diagnosis.missing] == ["CUDA compiler", "cuDNN"]
-    assert "-m pip install nvidia-cudnn-cu13; install NVIDIA's CUDA toolkit" in diagnosis.remedy
+    assert [(finding.name, finding.missing) for finding in diagnosis.missing] == [
+        ("CUDA compiler", "no nvcc on PATH"),
+        ("cuDNN", "cudnn.h"),
+    ]
+    assert diagnosis.remedy.split(" -m ")[1].startswith("pip install 'ssdlite-caffe[cuda]'; or have NVIDIA's CUDA")
     assert [found.name for found in diagnose(cuda=True, cudnn=False, pycaffe=False, places=[place]).missing] == [
         "CUDA compiler"
     ]
     assert diagnose(pycaffe=False, places=[place]).ok
 
 
+@pytest.mark.usefixtures("no_toolkit")
+@pytest.mark.parametrize("version", ["11.8", "14.0"])
+def test_another_cuda(place: Path, version: str) -> None:
+    nvcc = _nvcc(place / "bin" / "nvcc", version)
+    with pytest.raises(BuildError) as raised:
+        diagnose(cuda=True, pycaffe=False, places=[place]).require()
+    (line,) = str(raised.value).splitlines()
+    assert f"CUDA compiler ({nvcc} is of CUDA {version}, not 12 or 13); run: " in line
+    assert "-m pip install 'ssdlite-caffe[cuda]'; or " in line
+
+
+@pytest.mark.usefixtures("no_toolkit")
+def test_a_named_compiler_is_the_only_one(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that on PATH nor pip's stands in for one that CUDACXX names."""
+    old = _nvcc(tmp_path / "old" / "nvcc", "11.8")
+    monkeypatch.setenv("CUDACXX", str(old))
+    (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
+    assert finding.missing == f"{old} is of CUDA 11.8, not 12 or 13"
+    assert finding.hint.startswith("unset CUDACXX, or have NVIDIA's CUDA toolkit 12 or 13")
+    old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
+    assert finding.missing == f"{old} does not run"
+    monkeypatch.setenv("CUDACXX", str(tmp_path / "none"))
+    (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
+    assert finding.missing == f"no {tmp_path / 'none'} on PATH"
+
+
+@pytest.mark.usefixtures("no_toolkit")
+def test_cuda_12(place: Path) -> None:
+    """Libraries of another version do not do, and their packages are called otherwise."""
+    _nvcc(place / "bin" / "nvcc", "12.9")
+    library = next(place.rglob("libcublas.so"))
+    library.rename(library.with_name("libcublas.so.13"))
+    (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
+    assert (finding.missing, finding.pip) == ("libcublas.so.12", "nvidia-cublas-cu12")
+    library.with_name("libcublas.so.12").touch()
+    assert diagnose(cuda=True, pycaffe=False, places=[place]).ok
+
+
 def test_of_pip_packages(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip's packages have a folder each, and numbered libraries alone."""
+    """pip's packages have numbered libraries alone; its compiler, which fits them, goes before that on PATH."""
     monkeypatch.setenv("CUDA_PACKAGES", str(tmp_path / "nvidia"))
     (place / "include" / "cudnn.h").rename(_touch(tmp_path / "nvidia" / "cudnn" / "include" / "cudnn.h"))
-    library = next(place.rglob("libcudnn.so.8"))
+    library = next(place.rglob("libcudnn.so"))
     library.rename(_touch(tmp_path / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9"))
-    (found,) = [found for found in diagnose(cuda=True, places=[place]).findings if found.name == "cuDNN"]
-    assert found.found == str(tmp_path / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9")
+    nvcc = _nvcc(tmp_path / "nvidia" / "cu13" / "bin" / "nvcc", "13.5")
+    found = {finding.name: finding.found for finding in diagnose(cuda=True, places=[place]).findings}
+    assert found["cuDNN"] == str(tmp_path / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9")
+    assert found["CUDA compiler 13.5"] == str(nvcc)
 
 
 def test_command(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

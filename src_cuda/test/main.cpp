@@ -1,0 +1,21 @@
+// main of caffe_layer_tests. In a GPU build each test of a device runs four times: on the CPU with floats and doubles, and
+// on the GPU; on a machine without a GPU the first two.
+#include <iostream>
+
+#include "caffe/common.hpp"
+#include "caffe/test/test_caffe_main.hpp"
+
+int main(int argc, char** argv) {
+#ifndef CPU_ONLY
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error != cudaSuccess || devices == 0) {
+    std::cout << "No GPU: its tests are left out (" << cudaGetErrorString(error) << ")." << std::endl;
+    // The third and fourth of TestDtypesAndDevices; a filter on the command line takes this one's place.
+    ::testing::GTEST_FLAG(filter) = "-*/2.*:*/3.*";
+  }
+#endif
+  ::testing::InitGoogleTest(&argc, argv);
+  caffe::GlobalInit(&argc, &argv);
+  return RUN_ALL_TESTS();
+}
