@@ -149,7 +149,7 @@ class Sides:
 def compare(ours: Path, theirs: Path) -> dict[str, int]:
     """Records that are the same to the byte, and those that are not."""
     with Reader(ours) as one, Reader(theirs) as other:
-        left, right = dict(one), dict(other)
+        left, right = dict(iter(one)), dict(iter(other))
     assert left.keys() == right.keys()
     same = sum(left[key] == right[key] for key in left)
     return {"same": same, "other": len(left) - same}

@@ -171,7 +171,8 @@ def prior_box_for(
     """A PriorBox layer with exactly as many boxes a cell as `cell` has, near them in shape.
 
     Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' spelling: min_size,
-    max_size where there are two squares, each r, flip. Other sets get one min_size and a ratio for each further box.
+    max_size where there are two squares, each r, flip. So do boxes of any ratios that have the smallest square's scale,
+    without flip. Other sets get one min_size and a ratio for each further box.
     Only one min_size is used because OpenCV's importer reads no second one. Sizes are whole pixels (see `_whole`).
 
     Raises:
@@ -187,29 +188,61 @@ def prior_box_for(
     return _paired(shapes, variances) or _unpaired(shapes, variances)
 
 
+def small_boxes(cell: CellBoxes, input_size: tuple[int, int]) -> CellBoxes:
+    """Boxes that a PriorBox layer has exactly, as many as `cell` and with the smallest of its sizes among them.
+
+    TensorFlow's first map has one small square beside oblong boxes of twice its scale, which no PriorBox says with one
+    min_size: `prior_box_for` makes the square as large as the others. Here the square is the smallest box, the others'
+    scale gives a second square, and their ratios the shapes of further small boxes. Of squares of 30 and ratios 2 and
+    1/2 at 60 pixels come squares of 30 and 60 and the ratio 2 at 30. Cells whose smallest box PriorBox has, or with
+    too few ratios, stay as they are.
+
+    Raises:
+        ArchError: no boxes, or one without size.
+    """
+    prior = prior_box_for(cell, input_size, (0.1, 0.1, 0.2, 0.2))
+    height, width = input_size
+    shapes = sorted((math.sqrt(h * height * w * width), w * width / (h * height)) for h, w in cell.sizes)
+    least = _whole(shapes[0][0])
+    if least >= prior.min_sizes[0]:
+        return cell
+    others = [scale for scale, _ in shapes[1:]]
+    middle = math.exp(sum(map(math.log, others)) / len(others))
+    most = max(_whole(middle * middle / least), least + 1)
+    oblong = sorted(
+        {_round(ratio) for _, ratio in shapes if not _near(ratio, 1.0)}, key=lambda r: (abs(math.log(r)), -r)
+    )
+    ratios = oblong[: len(cell.sizes) - 2]
+    if len(ratios) < len(cell.sizes) - 2:
+        return cell
+    small = PriorBoxDesc((least,), (most,), tuple(ratios), False, prior.variances)
+    return CellBoxes(cell_sizes(small, input_size))
+
+
 def _near(a: float, b: float) -> bool:
     return abs(a - b) <= _NEAR * b
 
 
 def _paired(shapes: list[tuple[float, float]], variances: tuple[float, float, float, float]) -> PriorBoxDesc | None:
-    """min_size, max_size and flipped ratios, or None where the boxes are not of that kind."""
-    squares = [scale for scale, ratio in shapes if _near(ratio, 1.0)]
+    """min_size, max_size and ratios, or None where one of each cannot say the boxes."""
+    squares = sorted(scale for scale, ratio in shapes if _near(ratio, 1.0))
     oblong = [(scale, ratio) for scale, ratio in shapes if not _near(ratio, 1.0)]
-    wide = [ratio for _, ratio in oblong if ratio > 1]
-    tall = [1 / ratio for _, ratio in oblong if ratio < 1]
+    wide = sorted(ratio for _, ratio in oblong if ratio > 1)
+    tall = sorted(1 / ratio for _, ratio in oblong if ratio < 1)
     scale = oblong[0][0] if oblong else min(squares)
-    if not 1 <= len(squares) <= 2 or len(wide) != len(tall) or not all(_near(s, scale) for s, _ in oblong):
+    if not 1 <= len(squares) <= 2 or not all(_near(s, scale) for s, _ in oblong):
         return None
-    if not all(_near(w, t) for w, t in zip(sorted(wide), sorted(tall), strict=True)):
+    flip = len(wide) == len(tall) and all(map(_near, wide, tall))
+    if not flip and not _near(squares[0], scale):
         return None
-    ratios = [_round(ratio) for ratio in wide]
+    ratios = [_round(ratio) for _, ratio in oblong if ratio > 1 or not flip]
     if any(_near(a, b) for i, a in enumerate(ratios) for b in ratios[:i]):
         return None
     least = _whole(scale)
-    most = tuple(_whole(larger * larger / least) for larger in sorted(squares)[1:])
+    most = tuple(_whole(larger * larger / least) for larger in squares[1:])
     if any(size <= least for size in most):
         return None
-    return PriorBoxDesc((least,), most, tuple(ratios), True, variances)
+    return PriorBoxDesc((least,), most, tuple(ratios), flip, variances)
 
 
 def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, float, float]) -> PriorBoxDesc:

@@ -47,6 +47,7 @@ class Convolution(LayerDesc):
         layer_type: Convolution, or a fork's own type for depthwise ones.
         spread: its dilation changes nothing in what is computed, see `padding.spread_axis`.
         fillers: write them, for training.
+        filler_std: of normally distributed weights; 0: msra's.
     """
 
     layer_type: DepthwiseSpelling = "Convolution"
@@ -61,6 +62,7 @@ class Convolution(LayerDesc):
     engine: Engine
     tf_pad: bool
     fillers: bool
+    filler_std: float = 0.0
 
     @property
     def type(self) -> str:
@@ -249,7 +251,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedData(LayerDesc):
-    """Pictures with boxes from an LMDB, resized to `size`; `augment` with SSD's augmentation."""
+    """Pictures with boxes from an LMDB, resized to `size`; `augment` with SSD's, shrinking up to `zoom` times."""
 
     source: str
     batch_size: int
@@ -257,6 +259,7 @@ class AnnotatedData(LayerDesc):
     size: tuple[int, int]
     pixels: Pixels
     augment: bool
+    zoom: float
 
 
 @dataclass(frozen=True, kw_only=True)

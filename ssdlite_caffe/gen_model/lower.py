@@ -108,6 +108,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
             size=arch.input_size,
             pixels=pixels,
             augment=train,
+            zoom=data.zoom,
         )
     if arch.input_size[0] != arch.input_size[1]:
         raise ArchError(

@@ -30,6 +30,8 @@ from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis
 from ssdlite_caffe.gen_model.spelling import Spelling
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
+_PREDICTOR_STD = 0.03
+"""Of the zoo's configurations (box_predictor, initializer). From msra, logits of such wide maps begin far from 0."""
 
 
 @dataclass
@@ -173,6 +175,7 @@ class BodyLowerer:
             engine=self.spelling.engine if conv.depthwise else "DEFAULT",
             tf_pad=tf_pad,
             fillers=self.train,
+            filler_std=_PREDICTOR_STD if conv.role in ("box_predictor", "class_predictor") else 0.0,
         )
 
     def _spread(self, conv: ConvDesc) -> bool:

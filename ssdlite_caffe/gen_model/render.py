@@ -59,8 +59,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Solver:
-    """Settings of Caffe's solver; `steps` are the iterations at which the rate is multiplied by `gamma`.
+    """Settings of Caffe's solver.
 
+    `steps` are the iterations at which the rate is multiplied by `gamma`; without any it falls evenly, to 0 at the end.
     Without `learn`, a solver that tests once and ends.
     """
 
@@ -69,13 +70,13 @@ class Solver:
     test_iter: int = 0
     test_interval: int = 10000
     base_lr: float = 0.0005
-    gamma: float = 0.5
-    steps: tuple[int, ...] = (20000, 40000)
+    gamma: float = 0.1
+    steps: tuple[int, ...] = ()
     max_iter: int = 120000
     display: int = 10
     weight_decay: float = 0.00005
-    type: str = "RMSProp"
-    momentum: float = 0.0
+    type: str = "Adam"
+    momentum: float = 0.9
     snapshot: int = 1000
     snapshot_prefix: str = "snapshot/mobilenet"
     mode: str = "GPU"

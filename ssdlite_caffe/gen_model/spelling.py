@@ -59,3 +59,5 @@ class DataPaths:
     name_size_file: str = ""
     batch_size: int = 0
     """0: 24 for train, 8 for test."""
+    zoom: float = 4.0
+    """Most that training shrinks pictures; 1: never."""

@@ -70,6 +70,42 @@ def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
     )
 
 
+def rematch_cell(tf_sizes: Sizes, old: Sizes, new: Sizes) -> CellMatch:
+    """Which box of a PriorBox each box of another one takes, when the predictor stands for the old one already.
+
+    Both PriorBoxes take TensorFlow's boxes as `match_cell` pairs them, so that the new predictor is, up to float32,
+    what it would be if made from TensorFlow's.
+
+    Args:
+        tf_sizes: of TensorFlow's boxes.
+        old: of the PriorBox that the predictor was made for.
+        new: of the PriorBox that it is to be made for.
+    """
+    before, after = match_cell(tf_sizes, old).source, match_cell(tf_sizes, new).source
+    order = tuple(before.index(t) for t in after)
+    return CellMatch(
+        order,
+        tuple(_ratio(old[o][0], size[0]) for o, size in zip(order, new, strict=True)),
+        tuple(_ratio(old[o][1], size[1]) for o, size in zip(order, new, strict=True)),
+    )
+
+
+def refold_box_predictor(
+    kernel: FloatArray, bias: FloatArray, match: CellMatch, variances: tuple[float, float, float, float]
+) -> tuple[FloatArray, FloatArray]:
+    """Rows of a box predictor for another PriorBox; before and after box by box as (x, y, w, h).
+
+    Args:
+        kernel: float32 (K * 4, I, H, W).
+        bias: float32 (K * 4,).
+        match: of `rematch_cell`.
+        variances: (x, y, width, height) of both PriorBoxes.
+    """
+    swapped = np.arange(len(bias)).reshape(-1, 4)[:, [1, 0, 3, 2]].reshape(-1)
+    x, y, width, height = variances
+    return box_predictor_rows(kernel[swapped], bias[swapped], match, (1 / y, 1 / x, 1 / height, 1 / width), variances)
+
+
 def _ratio(a: float, b: float) -> float:
     return 1.0 if abs(a / b - 1) <= SAME_SIZE else a / b
 

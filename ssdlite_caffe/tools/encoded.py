@@ -1,8 +1,8 @@
 """Pictures as they go into a Caffe database: a file's own bytes where Caffe makes 8-bit colour of them, or others.
 
-Caffe decodes a stored picture as it is (OpenCV's IMREAD_UNCHANGED) unless a net asks for force_color: a grey one then
-has one channel, one with alpha four, and EXIF's turn is not made. So these are decoded as they are shown, and encoded
-anew as plain colour.
+The SSD branch decodes a stored picture as it is (OpenCV's IMREAD_UNCHANGED) unless a net asks for force_color: a grey
+one then has one channel and one with alpha four; nowhere is EXIF's turn made. So these are decoded as they
+are shown, and encoded anew as plain colour.
 """
 
 from __future__ import annotations

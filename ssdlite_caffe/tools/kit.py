@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssdlite_caffe.coco.label_map import BUILTIN, load_label_map
-from ssdlite_caffe.errors import DatasetError, OutputError, SsdliteError
+from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.errors import ArchError, DatasetError, OutputError, SsdliteError
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import small_boxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
 from ssdlite_caffe.gen_model.spelling import BatchNormSpelling, DataPaths, Spelling, Stage
 from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.tools.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.tools.kit_check import (
     INITIAL,
     KIT,
@@ -58,7 +60,9 @@ class KitOptions:
         source: a converted folder of the same detector that gives the first weights; None: fillers do.
         finetune: leave the class predictors to their fillers where the classes are other ones.
         frozen: train with the BatchNorm statistics that the weights come with.
+        small_boxes: default boxes on the first map as small as TensorFlow's smallest.
         batch_size: pictures a step of training.
+        zoom: most that training shrinks pictures; 1: never.
         spelling: of all nets; train and test keep BatchNorm.
         solver: what it is told; names of the nets and the length of a test are filled in.
     """
@@ -67,7 +71,9 @@ class KitOptions:
     source: Path | None = None
     finetune: bool = False
     frozen: bool = False
+    small_boxes: bool = False
     batch_size: int = 24
+    zoom: float = 4.0
     spelling: Spelling = field(default_factory=Spelling)
     solver: Solver = field(default_factory=lambda: Solver(TRAIN))
 
@@ -99,7 +105,11 @@ def write_kit(
         SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; or `out` exists.
     """
     labels = load_label_map(label_map)
-    net = build(dataclasses.replace(arch, num_classes=len(labels)))
+    arch = dataclasses.replace(arch, num_classes=len(labels))
+    small = _with_small_boxes(arch)
+    if options.small_boxes and small == arch:
+        raise ArchError("the net's default boxes are as small as TensorFlow's already: leave out --small-boxes")
+    net = build(small if options.small_boxes else arch)
     _refuse(out, options, force=force)
     train, test = _data(label_map, out, options)
     _check_counts(label_map, len(labels), options)
@@ -108,12 +118,14 @@ def write_kit(
         "train": train._asdict() if options.lmdbs else None,
         "test": test._asdict() if options.lmdbs else None,
     }
+    if options.lmdbs:
+        kit["default_boxes"] = _shares(net, build(small), options.lmdbs[0], labels)
     with new_folder(out, marker=KIT, force=force) as folder:
         write_text(folder / LABEL_MAP, labels.to_prototxt())
         _write_nets(folder, net, options, train, test)
         if options.source is not None:
             kit["initial"] = write_initial_weights(
-                folder / INITIAL, read_net(folder / TRAIN), labels, options.source, finetune=options.finetune
+                folder / INITIAL, read_net(folder / TRAIN), net, labels, options.source, finetune=options.finetune
             )
         _write_solvers(folder, options.solver, test)
         for name in _SCRIPTS:
@@ -123,6 +135,27 @@ def write_kit(
         if options.lmdbs:
             _check(folder, out)
     return kit
+
+
+def _with_small_boxes(arch: ArchSpec) -> ArchSpec:
+    first, *rest = arch.boxes
+    return dataclasses.replace(arch, boxes=(small_boxes(first, arch.input_size), *rest))
+
+
+def _shares(net: NetDesc, small: NetDesc, lmdb: Path, labels: LabelMap) -> list[dict[str, Any]]:
+    """Of each class, the share of objects that a default box fits, and what it would be with small boxes."""
+    objects = objects_by_label(lmdb)
+    shares, alternative = matched_shares(net, objects), matched_shares(small, objects)
+    names = labels.display_names
+    return [
+        {
+            "class": names[label] if 0 < label < len(names) else str(label),
+            "objects": len(objects[label]),
+            "share": round(share, 4),
+            "share_small": round(alternative[label], 4),
+        }
+        for label, share in shares.items()
+    ]
 
 
 def pictures_a_step(pictures: int) -> int:
@@ -193,7 +226,7 @@ def _relative(path: Path, base: Path) -> str:
 
 def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, test: _Data) -> None:
     data = {
-        "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size),
+        "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom),
         "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, pictures_a_step(test.pictures)),
     }
     batch_norm: dict[str, BatchNormSpelling] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +37,14 @@ def kit(
         bool,
         typer.Option("--freeze-bn", help="Keep BatchNorm's statistics: for small batches.", rich_help_panel=_DATA),
     ] = False,
+    small_boxes: Annotated[
+        bool,
+        typer.Option("--small-boxes", help="Default boxes as small as TensorFlow's smallest: for small objects.",
+                     rich_help_panel=_DATA),
+    ] = False,
+    zoom: Annotated[
+        float, typer.Option(min=1, max=16, help="Most that pictures shrink; 1: never.", rich_help_panel=_DATA)
+    ] = 4.0,
     version: Annotated[
         Version | None, typer.Option("-v", "--version", show_default="2", rich_help_panel=_NET)
     ] = None,
@@ -63,13 +71,15 @@ def kit(
     rate: Annotated[float, typer.Option(min=0, help="First learning rate.", rich_help_panel=_SOLVER)] = 0.0005,
     steps: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="When the rate drops.", show_default="1/6 and 1/3 of the steps",
+        typer.Option(metavar="A,B,...", help="When the rate drops.", show_default="it falls evenly, to 0 at the end",
                      rich_help_panel=_SOLVER),
     ] = None,
-    gamma: Annotated[float, typer.Option(min=0, max=1, help="And by what factor.", rich_help_panel=_SOLVER)] = 0.5,
+    gamma: Annotated[
+        float, typer.Option(min=0, max=1, help="And by what factor, with --steps.", rich_help_panel=_SOLVER)
+    ] = 0.1,
     solver: Annotated[
-        Literal["RMSProp", "SGD", "Nesterov", "Adam"], typer.Option(rich_help_panel=_SOLVER)
-    ] = "RMSProp",
+        Literal["Adam", "RMSProp", "SGD", "Nesterov"], typer.Option(rich_help_panel=_SOLVER)
+    ] = "Adam",
     weight_decay: Annotated[float, typer.Option(min=0, rich_help_panel=_SOLVER)] = 0.00005,
     snapshot: Annotated[int, typer.Option(min=1, help="Steps between snapshots.", rich_help_panel=_SOLVER)] = 1000,
     test_interval: Annotated[int, typer.Option(min=1, help="Steps between tests.", rich_help_panel=_SOLVER)] = 10_000,
@@ -98,13 +108,14 @@ def kit(
     arch = _arch(*given) if source is None else _source_arch(source)
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     told = Solver(
-        TRAIN, base_lr=rate, gamma=gamma, steps=_steps(steps, iterations), max_iter=iterations, display=display,
+        TRAIN, base_lr=rate, gamma=gamma, steps=_steps(steps), max_iter=iterations, display=display,
         weight_decay=weight_decay, type=solver, momentum=0.0 if solver == "RMSProp" else 0.9, snapshot=snapshot,
         test_interval=test_interval, mode=mode, random_seed=seed,
     )  # fmt: skip
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
-        batch_size=batch_size, spelling=Spelling(activation, padding, "fold", depthwise, engine), solver=told,
+        small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
+        spelling=Spelling(activation, padding, "fold", depthwise, engine), solver=told,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force)
     if as_json:
@@ -133,16 +144,16 @@ def _source_arch(source: Path) -> ArchSpec:
     return ModelFolder.open(source).arch
 
 
-def _steps(text: str | None, iterations: int) -> tuple[int, ...]:
+def _steps(text: str | None) -> tuple[int, ...]:
     if text is None:
-        return iterations // 6, iterations // 3
+        return ()
     parts = text.split(",")
     if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
         raise typer.BadParameter(f"{text!r} is no list of steps; write whole numbers with commas, like 20000,40000")
     return tuple(int(part) for part in parts)
 
 
-def _text(report: dict[str, object], out: Path, solver: Solver) -> str:
+def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:
     arch = report["arch"]
     initial = report.get("initial")
     assert isinstance(arch, dict)
@@ -152,7 +163,20 @@ def _text(report: dict[str, object], out: Path, solver: Solver) -> str:
         lines.append(f"it starts from {initial['layers']} layers of {initial['source']}" + (
             f"; {left} class predictors start anew" if left else ""
         ))  # fmt: skip
+    lines += _unfitting(report)
     if report["train"] is None:
         lines.append(f"put the LMDBs trainval_lmdb and test_lmdb into {out}")
     lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} steps)")
     return "\n".join(lines)
+
+
+def _unfitting(report: dict[str, Any]) -> list[str]:
+    """A line for each class that few default boxes fit."""
+    from ssdlite_caffe.tools.kit_boxes import FEW
+
+    return [
+        f"{one['class']}: {one['share']:.1%} of its objects have a default box that they overlap by half"
+        + (f", with --small-boxes {one['share_small']:.1%}" if one["share_small"] > one["share"] else "")
+        for one in report.get("default_boxes", ())
+        if one["share"] < FEW
+    ]

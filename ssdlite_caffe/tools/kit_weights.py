@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.load.boxes import FloatArray, class_predictor_rows, refold_box_predictor, rematch_cell
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.binary import blob_shape, read_caffemodel, write_caffemodel
+from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.tools.model_folder import ModelFolder
 
@@ -21,13 +26,14 @@ _MOST_LISTED = 20
 
 
 def write_initial_weights(
-    out: Path, net: caffe_pb2.NetParameter, labels: LabelMap, source: Path, *, finetune: bool
+    out: Path, net: caffe_pb2.NetParameter, desc: NetDesc, labels: LabelMap, source: Path, *, finetune: bool
 ) -> dict[str, Any]:
     """Write the weights of a converted model that fit a train net.
 
     Args:
         out: caffemodel to write.
         net: the train net.
+        desc: what the train net is; its default boxes may be other ones than the model's, as many in each cell.
         labels: its classes.
         source: a converted folder.
         finetune: leave the class predictors out where the classes are other ones; the net's fillers give them.
@@ -49,8 +55,34 @@ def write_initial_weights(
     problems = misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
+    _change_boxes(kept, build(model.arch), desc)
     write_caffemodel(out, caffe_pb2.NetParameter(name=weights.name, layer=kept))
     return {"source": str(source), "layers": len(kept), "left_to_fillers": left}
+
+
+def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:
+    """Bring predictors from the default boxes of one net to another's: the detections stay the same."""
+    named = {layer.name: layer for layer in layers}
+    for before, after in zip(old.feature_maps, new.feature_maps, strict=True):
+        if before.prior == after.prior:
+            continue
+        sizes = cell_sizes(before.prior, old.arch.input_size), cell_sizes(after.prior, new.arch.input_size)
+        match = rematch_cell(before.tf_boxes, *sizes)
+        boxes, classes = named.get(before.blob + BOXES), named.get(before.blob + PREDICTOR)
+        if boxes is not None:
+            _set_blobs(boxes, refold_box_predictor(*_kernel_and_bias(boxes), match, before.prior.variances))
+        if classes is not None:
+            _set_blobs(classes, class_predictor_rows(*_kernel_and_bias(classes), match, old.arch.num_classes, 1.0))
+
+
+def _kernel_and_bias(layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, FloatArray]:
+    kernel, bias = (blob_to_array(blob, layer.name) for blob in layer.blobs)
+    return kernel, bias.reshape(-1)
+
+
+def _set_blobs(layer: caffe_pb2.LayerParameter, arrays: Sequence[FloatArray]) -> None:
+    for blob, array in zip(layer.blobs, arrays, strict=True):
+        blob.CopyFrom(blob_from_array(array))
 
 
 def misfits(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter) -> list[str]:

@@ -159,25 +159,42 @@ def parse_record(value: bytes) -> caffe_pb2.AnnotatedDatum:
 
 
 def decode_datum(datum: caffe_pb2.Datum) -> Pixels:
-    """The picture of a record as Caffe decodes it where a net has no force_color: uint8 (H, W, 3), BGR.
+    """The picture of a record as Caffe decodes it for a net that reads colours: uint8 (H, W, 3), BGR.
 
     Raises:
-        DatasetError: it cannot be decoded, its size and data do not agree, or it is not of 8 bits and 3 channels.
+        DatasetError: it cannot be decoded, its size and data do not agree, or it is stored as pixels of other than 3
+            channels.
     """
-    pixels = _encoded_pixels(datum.data) if datum.encoded else _raw_pixels(datum)
+    return _in_colour(_stored_pixels(datum), datum)
+
+
+def _stored_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
+    """The picture with the channels and bits that it is stored with."""
+    return _encoded_pixels(datum.data, "IMREAD_UNCHANGED") if datum.encoded else _raw_pixels(datum)
+
+
+def _in_colour(pixels: npt.NDArray[Any], datum: caffe_pb2.Datum) -> Pixels:
+    if _is_colour(pixels):
+        return pixels
+    if not datum.encoded:
+        raise DatasetError(f"holds {_kind(pixels)}, and Caffe stops there: only encoded pictures are made coloured")
+    return _encoded_pixels(datum.data, "IMREAD_COLOR")
+
+
+def _is_colour(pixels: npt.NDArray[Any]) -> bool:
+    return pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+
+
+def _kind(pixels: npt.NDArray[Any]) -> str:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if channels != 3 or pixels.dtype != np.uint8:
-        raise DatasetError(
-            f"is a picture of {channels} channel{'s' * (channels != 1)} of {pixels.dtype}, not 3 of uint8; Caffe stops "
-            f"where a batch has both kinds"
-        )
-    return pixels
+    return f"a picture of {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
 
 
-def _encoded_pixels(data: bytes) -> npt.NDArray[Any]:
+def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
     cv2 = import_opencv()
     try:
-        pixels: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        flags = getattr(cv2, flag) | (cv2.IMREAD_IGNORE_ORIENTATION if flag == "IMREAD_COLOR" else 0)
+        pixels: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
@@ -215,11 +232,15 @@ def _read(
             contents.problems += [(record, what) for what in _key_problems(key, names)]
             try:
                 message = parse_record(value)
-                pixels = decode_datum(message.datum)
+                stored = _stored_pixels(message.datum)
+                pixels = _in_colour(stored, message.datum)
             except DatasetError as error:
                 contents.problems.append((record, str(error)))
             else:
                 contents.sizes[pixels.shape[:2]] += 1
+                if not _is_colour(stored):
+                    what = f"is {_kind(stored)}, which is read as 3 of 8; Caffes that do not do so stop at it"
+                    contents.problems.append((record, what))
                 contents.problems += [(record, what) for what in _count(contents, message, label_map)]
                 draw(number, pixels, message)
             progress(contents.records, len(reader))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +19,7 @@ from ssdlite_caffe.tools.terminal import bar
 if TYPE_CHECKING:
     from ssdlite_caffe.coco.annotations import Dataset
     from ssdlite_caffe.coco.label_map import LabelMap
+    from ssdlite_caffe.tools.encoded import Shape
 
 app = typer.Typer(
     help="Write pictures and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
@@ -25,10 +29,6 @@ _PICTURES, _RUN = "Pictures", "Run"
 _SHOWN = 50
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to make: a folder.")]
-LabelMapOption = Annotated[
-    str | None,
-    typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="the names in the annotations"),
-]
 
 
 def _size(text: str | None) -> str | None:
@@ -39,43 +39,76 @@ def _size(text: str | None) -> str | None:
     return text
 
 
-Resize = Annotated[
-    str | None,
-    typer.Option(metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_PICTURES),
-]
-MinDim = Annotated[
-    int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_PICTURES)
-]
-MaxDim = Annotated[int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_PICTURES)]
-Encode = Annotated[
-    Literal["jpg", "png"] | None,
-    typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_PICTURES),
-]
-Quality = Annotated[
-    int, typer.Option(min=1, max=100, help="Of JPEG, where pictures are encoded anew.", rich_help_panel=_PICTURES)
-]
-NoDecode = Annotated[
-    bool,
-    typer.Option(
-        "--no-decode", help="Do not look whether pictures stored as they are are whole.", rich_help_panel=_PICTURES
-    ),
-]
-Shuffle = Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)]
-Seed = Annotated[int, typer.Option(help="Of that order.", rich_help_panel=_RUN)]
-Jobs = Annotated[
-    int,
-    typer.Option(
-        "-j", "--jobs", min=0, max=256, help="Pictures read at once; 0: one a processor.", rich_help_panel=_RUN
-    ),
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Write nothing where anything is wrong with the data.", rich_help_panel=_RUN)
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_RUN)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)]
+@dataclass(frozen=True)
+class _Options:
+    """What all commands that write an LMDB take: `_writes` gives them an option for each field."""
+
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="the names in the annotations"),
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_PICTURES
+        ),
+    ] = None
+    min_dim: Annotated[
+        int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_PICTURES)
+    ] = 0
+    max_dim: Annotated[
+        int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_PICTURES)
+    ] = 0
+    encode: Annotated[
+        Literal["jpg", "png"] | None,
+        typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_PICTURES),
+    ] = None
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, where pictures are encoded anew.", rich_help_panel=_PICTURES)
+    ] = 95
+    no_decode: Annotated[
+        bool,
+        typer.Option(
+            "--no-decode", help="Do not look whether pictures stored as they are are whole.", rich_help_panel=_PICTURES
+        ),
+    ] = False
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)] = False
+    seed: Annotated[int, typer.Option(help="Of that order.", rich_help_panel=_RUN)] = 0
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "-j", "--jobs", min=0, max=256, help="Pictures read at once; 0: one a processor.", rich_help_panel=_RUN
+        ),
+    ] = 0
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Write nothing where anything is wrong with the data.", rich_help_panel=_RUN),
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_RUN)] = (
+        False
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)] = False
+
+
+def _writes(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's parameter `options` by one for each of their fields, as typer wants them."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(_Options, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        options = _Options(**{name: given.pop(name) for name in shared})
+        command(**given, options=options)
+
+    taken = [*(own[name] for name in own if name != "options"), *shared.values()]
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in taken]
+    called.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in keywords}
+    return called
 
 
 @app.command()
+@_writes
 def voc(
     roots: Annotated[
         list[Path], typer.Argument(metavar="ROOT...", help="Folders with JPEGImages, Annotations, ImageSets/Main.")
@@ -88,59 +121,30 @@ def voc(
         Path | None,
         typer.Option("--list", help="Lines `picture annotation`, paths below ROOT, in place of a split."),
     ] = None,
-    label_map: LabelMapOption = None,
-    resize: Resize = None,
-    min_dim: MinDim = 0,
-    max_dim: MaxDim = 0,
-    encode: Encode = None,
-    quality: Quality = 95,
-    no_decode: NoDecode = False,
-    shuffle: Shuffle = False,
-    seed: Seed = 0,
-    jobs: Jobs = 0,
-    strict: Strict = False,
-    force: Force = False,
-    as_json: Json = False,
+    *,
+    options: _Options,
 ) -> None:  # fmt: skip
     """Write data laid out as Pascal VOC's."""
     from ssdlite_caffe.coco.voc import open_voc
 
     if list_file is not None and (split is not None or len(roots) > 1):
         raise typer.BadParameter("--list goes with one ROOT and without --split")
-    _write(
-        lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels),
-        out, label_map, _shape(resize, min_dim, max_dim, encode, quality, no_decode), (shuffle, seed, jobs),
-        strict=strict, force=force, as_json=as_json,
-    )  # fmt: skip
+    _write(lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels), out, options)
 
 
 @app.command()
+@_writes
 def coco(
     images: Annotated[Path, typer.Argument(help="Folder of the pictures.")],
     annotations: Annotated[Path, typer.Argument(help="instances_*.json.")],
     out: Out,
-    label_map: LabelMapOption = None,
-    resize: Resize = None,
-    min_dim: MinDim = 0,
-    max_dim: MaxDim = 0,
-    encode: Encode = None,
-    quality: Quality = 95,
-    no_decode: NoDecode = False,
-    shuffle: Shuffle = False,
-    seed: Seed = 0,
-    jobs: Jobs = 0,
-    strict: Strict = False,
-    force: Force = False,
-    as_json: Json = False,
+    *,
+    options: _Options,
 ) -> None:
     """Write data annotated as COCO's instances."""
     from ssdlite_caffe.coco.instances import open_coco
 
-    _write(
-        lambda labels: open_coco(images, annotations, label_map=labels),
-        out, label_map, _shape(resize, min_dim, max_dim, encode, quality, no_decode), (shuffle, seed, jobs),
-        strict=strict, force=force, as_json=as_json,
-    )  # fmt: skip
+    _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
 
 
 @app.command()
@@ -171,32 +175,33 @@ def check(
         raise typer.Exit(1)
 
 
-def _shape(
-    resize: str | None, min_dim: int, max_dim: int, encode: Literal["jpg", "png"] | None, quality: int, no_decode: bool
-) -> Any:
+def _shape(options: _Options) -> Shape:
     from ssdlite_caffe.tools.encoded import Shape
 
+    resize, min_dim, max_dim = options.resize, options.min_dim, options.max_dim
     if resize is not None and (min_dim or max_dim):
         raise typer.BadParameter("give --resize, or --min-dim and --max-dim")
     if max_dim and min_dim > max_dim:
         raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
     height, width = map(int, resize.split("x")) if resize else (0, 0)
-    return Shape((height, width) if resize else None, min_dim, max_dim, encode, quality, decode=not no_decode)
+    size = (height, width) if resize else None
+    return Shape(size, min_dim, max_dim, options.encode, options.quality, decode=not options.no_decode)
 
 
-def _write(
-    open_dataset: Callable[[LabelMap | None], Dataset], out: Path, label_map: str | None, shape: Any,
-    order: tuple[bool, int, int], *, strict: bool, force: bool, as_json: bool,
-) -> None:  # fmt: skip
+def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, options: _Options) -> None:
     from ssdlite_caffe.coco.label_map import load_label_map
     from ssdlite_caffe.files import refuse_existing
     from ssdlite_caffe.tools.lmdb_write import Order, write_lmdb
 
-    refuse_existing(out, force=force)  # said before the annotations are read
-    dataset = open_dataset(load_label_map(label_map) if label_map else None)
+    shape = _shape(options)
+    order = Order(options.shuffle, options.seed, options.jobs)
+    refuse_existing(out, force=options.force)  # said before the annotations are read
+    dataset = open_dataset(load_label_map(options.label_map) if options.label_map else None)
     with bar("writing") as progress:
-        summary = write_lmdb(dataset, out, shape, Order(*order), strict=strict, force=force, progress=progress)
-    if as_json:
+        summary = write_lmdb(
+            dataset, out, shape, order, strict=options.strict, force=options.force, progress=progress
+        )  # fmt: skip
+    if options.as_json:
         print(json.dumps(summary, indent=2))
         return
     _say_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])

@@ -46,7 +46,7 @@ def made(caffe_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_lmdb(open_voc([folder / "voc" / split], split, label_map=labels), folder / split, Shape(), Order())
     arch: ArchSpec = default_arch("v2", 4, input_size=(96, 96), width_multiplier=0.25)
     solver = Solver("train.prototxt", max_iter=STEPS, snapshot=10, display=1, base_lr=0.001, mode="CPU",
-                    type="Adam", momentum=0.9, steps=(20,), random_seed=7, test_interval=1000)  # fmt: skip
+                    type="Adam", momentum=0.9, steps=(20,), gamma=0.5, random_seed=7, test_interval=1000)  # fmt: skip
     options = KitOptions((folder / "trainval", folder / "test"), batch_size=4, solver=solver)
     write_kit(str(folder / "names.txt"), arch, folder / "kit", options)
     return folder

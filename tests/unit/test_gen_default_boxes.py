@@ -17,6 +17,7 @@ from ssdlite_caffe.gen_model.default_boxes import (
     cell_boxes_of_anchors,
     cell_sizes,
     prior_box_for,
+    small_boxes,
     ssd_boxes,
     tf_default_boxes,
 )
@@ -198,3 +199,34 @@ def test_caffe_boxes_are_opencv_s(flip: bool, most: tuple[float, ...]) -> None:
     assert found.shape[1] == len(expected)
     np.testing.assert_allclose(found[0], expected, atol=2e-7)
     np.testing.assert_allclose(found[1], np.broadcast_to(prior.variances, found[1].shape), rtol=1e-6)
+
+
+def test_small_boxes_of_the_standard_first_map() -> None:
+    first = ssd_boxes((300, 300))[0]
+    small = small_boxes(first, (300, 300))
+    assert prior_box_for(small, (300, 300), VARIANCES) == PriorBoxDesc((30.0,), (120.0,), (2.0,), False, VARIANCES)
+    np.testing.assert_allclose(small.sizes[0], first.sizes[0], rtol=1e-12)
+    assert small.sizes[1] == (0.2, 0.2)
+
+
+@given(st.tuples(st.integers(33, 600), st.integers(33, 600)), st.floats(0.15, 0.5), st.booleans())
+def test_small_boxes_are_a_prior_box_s(size: tuple[int, int], scale: float, reduce_lowest: bool) -> None:
+    """As many, the smallest as small as TensorFlow's to a pixel, and PriorBox has them exactly."""
+    first = ssd_boxes(size, min_scale=scale, reduce_lowest=reduce_lowest)[0]
+    small = small_boxes(first, size)
+    assert len(small.sizes) == len(first.sizes)
+    least = min(height * size[0] for height, width in first.sizes if abs(width * size[1] / height / size[0] - 1) < 1e-6)
+    assert any(abs(height * size[0] - least) <= 0.5 for height, _ in small.sizes)
+    if reduce_lowest:
+        assert cell_sizes(prior_box_for(small, size, VARIANCES), size) == small.sizes
+    else:
+        assert small == first
+    assert small_boxes(small, size) == small
+
+
+def test_boxes_without_their_reciprocals() -> None:
+    """Ratios at the smallest square's scale are written as they are."""
+    cell = CellBoxes(tuple((60 / math.sqrt(r) / 300, 60 * math.sqrt(r) / 300) for r in (1.0, 2.0, 0.25)))
+    prior = prior_box_for(cell, (300, 300), VARIANCES)
+    assert prior == PriorBoxDesc((60.0,), (), (2.0, 0.25), False, VARIANCES)
+    np.testing.assert_allclose(cell_sizes(prior, (300, 300)), cell.sizes, rtol=1e-6)

@@ -215,3 +215,27 @@ def test_solver() -> None:
     )
     assert solver.eval_type == "detection"
     assert parse(render_solver(Solver("train.prototxt")), caffe_pb2.SolverParameter).test_net == []
+    assert (solver.type, solver.lr_policy, solver.power, round(solver.momentum, 6)) == ("Adam", "poly", 1.0, 0.9)
+    stepped = parse(render_solver(Solver("train.prototxt", steps=(7, 9))), caffe_pb2.SolverParameter)
+    assert (stepped.lr_policy, list(stepped.stepvalue), stepped.gamma) == ("multistep", [7, 9], pytest.approx(0.1))
+
+
+def test_predictors_begin_near_zero() -> None:
+    """A normal filler for box and class predictors alone, msra's for the rest."""
+    train = parse(render(build(default_arch("v2", 4)), Spelling(), "train"), caffe_pb2.NetParameter)
+    fillers = {x.name: x.convolution_param.weight_filler for x in train.layer if x.type == "Convolution"}
+    normal = {name for name, filler in fillers.items() if filler.type == "gaussian"}
+    assert normal == {name for name in fillers if name.endswith(("_mbox_loc", "_mbox_conf"))}
+    assert len(normal) == 12
+    assert all(fillers[name].std == pytest.approx(0.03) for name in normal)
+    assert all(fillers[name].type == "msra" for name in fillers.keys() - normal)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 2.5])
+def test_zoom(zoom: float) -> None:
+    train = parse(
+        render(build(default_arch("v2", 4)), Spelling(), "train", DataPaths(zoom=zoom)), caffe_pb2.NetParameter
+    )
+    transform = train.layer[0].transform_param
+    assert transform.HasField("expand_param") == (zoom > 1)
+    assert zoom == 1 or transform.expand_param.max_expand_ratio == zoom

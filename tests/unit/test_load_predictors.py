@@ -12,9 +12,10 @@ import pytest
 
 from ssdlite_caffe.dump.model import DumpedModel, FloatArray
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
 from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.load.boxes import match_cell, refold_box_predictor, rematch_cell
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import parse_net
 from tests.filling import FOLD, KEEP, arch_of, filled, layer_of, model, net_of, problems
@@ -81,6 +82,31 @@ def test_edited_prior_boxes_give_the_same_detections(
         np.testing.assert_allclose(logits, tf_logits[order], atol=2e-6)
         np.testing.assert_allclose(boxes, tf_boxes[order], rtol=2e-6, atol=2e-6)
     assert moved >= 5, "the orders differ, and a net that took TensorFlow's would be wrong"
+
+
+def test_another_prior_box_gives_the_same_detections() -> None:
+    """A predictor made for the usual boxes, made over for small ones."""
+    arch, random = arch_of(), np.random.default_rng(5)
+    first = build(arch).feature_maps[0]
+    small = dataclasses.replace(arch, boxes=(small_boxes(arch.boxes[0], arch.input_size), *arch.boxes[1:]))
+    priors = first.prior, build(small).feature_maps[0].prior
+    old, new = (cell_sizes(prior, arch.input_size) for prior in priors)
+    assert old != new
+    match = rematch_cell(first.tf_boxes, old, new)
+    direct = match_cell(first.tf_boxes, new)
+    assert [match_cell(first.tf_boxes, old).source[o] for o in match.source] == list(direct.source)
+    channels, variances = 16, np.asarray((0.05, 0.3, 0.15, 0.25))
+    kernel = random.normal(size=(4 * len(old), channels, 1, 1)).astype(np.float32)
+    bias = random.normal(size=4 * len(old)).astype(np.float32)
+    features = random.normal(size=channels)
+    x, y, w, h = variances.tolist()
+    made = refold_box_predictor(kernel, bias, match, (x, y, w, h))
+    swapped = variances[[1, 0, 3, 2]]
+    before = decode(outputs((kernel, bias), features).reshape(-1, 4)[:, [1, 0, 3, 2]], old, swapped)
+    after = decode(outputs(made, features).reshape(-1, 4)[:, [1, 0, 3, 2]], new, swapped)
+    np.testing.assert_allclose(after, before[list(match.source)], rtol=2e-6, atol=2e-6)
+    same = [i for i, o in enumerate(match.source) if old[o] == new[i]]
+    assert all(np.array_equal(made[0][4 * i : 4 * i + 4], kernel[4 * match.source[i] :][:4]) for i in same)
 
 
 def outputs(blobs: tuple[FloatArray, ...], features: np.ndarray) -> np.ndarray:

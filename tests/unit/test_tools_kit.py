@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.coco.voc import open_voc
-from ssdlite_caffe.errors import DatasetError, LabelMapError, OutputError, PrototxtError, SsdliteError
-from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.errors import ArchError, DatasetError, LabelMapError, OutputError, PrototxtError, SsdliteError
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes, cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.options import arch_from_options
 from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.text import format_message, read, read_net
+from ssdlite_caffe.tools.detector import Detector
 from ssdlite_caffe.tools.kit import KitOptions, pictures_a_step, write_kit
+from ssdlite_caffe.tools.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.tools.kit_check import check_kit, lmdb_facts
 from ssdlite_caffe.tools.kit_weights import predicted_classes
+from ssdlite_caffe.tools.lmdb_store import Reader
 from ssdlite_caffe.tools.lmdb_write import write_lmdb
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from tests.commands import Command, tree
-from tests.datasets import NAMES, some_voc
+from tests.datasets import NAMES, some_voc, write_voc
 
 pytestmark = pytest.mark.opencv
 
@@ -199,6 +206,42 @@ class TestWeights:
         merge_folder(tmp_path / "kit", tmp_path / "kit" / "initial.caffemodel", tmp_path / "merged")
         assert ModelFolder.open(tmp_path / "merged").arch.num_classes == 4
 
+    def test_small_boxes_find_the_same(
+        self, named: Path, data: Path, tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]]
+    ) -> None:
+        """The weights are made over for the small boxes; nets, kit.json and what merge-bn makes of it all have them."""
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
+        model = ModelFolder.open(named)
+        options = dataclasses.replace(self.options(data, named, finetune=False), small_boxes=True)
+        report = write_kit(str(data / "names.txt"), model.arch, tmp_path / "kit", options)
+        small = ArchSpec.from_dict(report["arch"])
+        assert min(small.boxes[0].sizes) < min(cell_sizes(build(model.arch).feature_maps[0].prior, (320, 320)))
+        for name in ("train", "test", "deploy", "headless"):
+            net = read_net(tmp_path / "kit" / f"{name}.prototxt")
+            first = next(layer.prior_box_param for layer in net.layer if layer.type == "PriorBox")
+            assert (list(first.min_size), list(first.max_size), list(first.aspect_ratio)) == ([32], [128], [2])
+            assert not first.flip
+        merge_folder(tmp_path / "kit", tmp_path / "kit" / "initial.caffemodel", tmp_path / "merged")
+        merged = ModelFolder.open(tmp_path / "merged")
+        assert merged.arch.boxes == small.boxes
+        detectors = [Detector(folder, runtime="opencv") for folder in (model, merged)]
+        found = 0
+        for _, picture in scene_pictures[:3]:
+            before, after = (detector(picture) for detector in detectors)
+            sure = before.scores > 0.1
+            found += int(sure.sum())
+            np.testing.assert_allclose(after.scores[: len(before.scores)][sure], before.scores[sure], atol=1e-5)
+            np.testing.assert_allclose(after.boxes[: len(before.boxes)][sure], before.boxes[sure], atol=1e-5)
+        assert found >= 3
+
+    def test_small_boxes_twice(self, named: Path, data: Path, tmp_path: Path) -> None:
+        arch = ModelFolder.open(named).arch
+        first, *rest = arch.boxes
+        arch = dataclasses.replace(arch, boxes=(small_boxes(first, arch.input_size), *rest))
+        options = KitOptions(lmdbs=(data / "train", data / "test"), small_boxes=True)
+        with pytest.raises(ArchError, match="leave out --small-boxes"):
+            write_kit(str(data / "names.txt"), arch, tmp_path / "kit", options)
+
     @pytest.mark.parametrize(
         ("layers", "count"),
         [
@@ -211,6 +254,42 @@ class TestWeights:
     )
     def test_counting_predictors(self, layers: dict[str, int], count: int | None) -> None:
         assert predicted_classes(layers) == count
+
+
+class TestDefaultBoxes:
+    def test_shares(self, tmp_path: Path) -> None:
+        """An object that is a default box is matched, one of a third its size is not; each class for itself."""
+        net = build(default_arch("v2", 3))
+        box = caffe_prior_boxes(net.feature_maps[0].prior, (19, 19), (300, 300))[3 * 19 * 9 + 3 * 9]
+        middle, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        tiny = np.concatenate([middle - size / 6, middle + size / 6])
+        objects = {1: box[None], 2: np.stack([tiny, box, tiny, tiny])}
+        assert matched_shares(net, objects) == {1: 1.0, 2: 0.25}
+
+    def test_objects_of_an_lmdb(self, data: Path) -> None:
+        found = objects_by_label(data / "train")
+        with Reader(data / "train") as reader:
+            records = [caffe_pb2.AnnotatedDatum.FromString(value) for _, value in reader]
+        groups = [group for record in records for group in record.annotation_group]
+        assert {label: len(boxes) for label, boxes in found.items()} == {
+            label: sum(len(group.annotation) for group in groups if group.group_label == label)
+            for label in {group.group_label for group in groups}
+        }
+        fewer = objects_by_label(data / "train", 1)
+        assert sum(map(len, fewer.values())) == sum(len(group.annotation) for group in records[0].annotation_group)
+
+    def test_it_is_told(self, command: Command, tmp_path: Path) -> None:
+        """Objects of a tenth of the picture's sides: none has a default box, all have with small boxes."""
+        root = write_voc(tmp_path / "voc", {"p": [("dot", (37, 22, 44, 26), 0)]})
+        lmdb, names = tmp_path / "lmdb", tmp_path / "names.txt"
+        names.write_text("dot\n")
+        write_lmdb(open_voc([root], "trainval"), lmdb)
+        arguments = ("kit", names, "--train", lmdb, "--test", lmdb, "--input", "300")
+        said = command(*arguments, "-o", tmp_path / "kit").out
+        assert "dot: 0.0% of its objects have a default box" in said
+        assert "with --small-boxes" in said
+        said = command(*arguments, "-o", tmp_path / "small", "--small-boxes").out
+        assert "default box" not in said
 
 
 class TestCheck:

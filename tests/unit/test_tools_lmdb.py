@@ -21,7 +21,7 @@ from ssdlite_caffe.coco.voc import open_voc
 from ssdlite_caffe.errors import DatasetError, OutputError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.tools.encoded import Shape
-from ssdlite_caffe.tools.lmdb_check import check_lmdb
+from ssdlite_caffe.tools.lmdb_check import check_lmdb, decode_datum
 from ssdlite_caffe.tools.lmdb_store import Reader, Writer
 from ssdlite_caffe.tools.lmdb_write import Order, annotated_datum, write_lmdb
 from tests.commands import Command, tree
@@ -301,6 +301,12 @@ class TestCheck:
             b"00000011_grey": (of(encoded(pixels(0)[:, :, 0])), "1 channel "),
             b"00000012_size": (caffe_pb2.AnnotatedDatum(datum=small).SerializeToString(), "says 3x9x9"),
             b"00000013_good": (value(), "another record has this name"),
+            b"00000014_deep": (of(encoded(pixels(0).astype(np.uint16) * 257, ".png")), "3 channels of 16 bits"),
+            b"00000015_raw_grey": (
+                caffe_pb2.AnnotatedDatum(datum=caffe_pb2.Datum(channels=1, height=2, width=4, data=bytes(8)))
+                .SerializeToString(),
+                "Caffe stops there",
+            ),
             b"x": (value(), "the key is not"),
             b"y\xff\x1b[31m": (value(), "the key is not"),
         }  # fmt: skip
@@ -316,6 +322,19 @@ class TestCheck:
         assert found.keys() == expected.keys()
         assert all(what in found[key] for key, what in expected.items())
         assert len(report["problems"]) == len(expected)
+
+    def test_pictures_are_read_in_colour(self) -> None:
+        """Grey ones, and ones of 16 bits, as Caffe reads them for a net that has three means."""
+        picture = pixels(0)
+        grey, deep = picture[:, :, 0], picture.astype(np.uint16) * 257
+        read = [
+            decode_datum(caffe_pb2.Datum(encoded=True, data=encoded(one, ".png"))) for one in (picture, grey, deep)
+        ]  # fmt: skip
+        for found, expected in zip(read, (picture, np.repeat(grey[:, :, None], 3, axis=2), picture), strict=True):
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, expected)
+        with pytest.raises(DatasetError, match="1 channel of 8 bits"):
+            decode_datum(caffe_pb2.Datum(channels=1, height=2, width=4, data=bytes(8)))
 
     def test_drawing(self, tmp_path: Path) -> None:
         import cv2
