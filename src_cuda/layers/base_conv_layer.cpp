@@ -168,6 +168,11 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     CHECK(bottom[i]->shape() == bottom[0]->shape())
         << layer << ": all its bottoms must have one shape.";
   }
+  for (int i = 0; i < bottom.size(); ++i) {
+    CHECK(bottom[i] != top[i])
+        << layer << ": in place it would read what it has written; give it a "
+        << "top of its own.";
+  }
   num_ = bottom[0]->count(0, channel_axis_);
   bottom_shape_ = &bottom[0]->shape();
   compute_output_shape();

@@ -112,7 +112,7 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
   // What only the GPU's side writes; a blob takes memory when it is first written.
   temp_.ReshapeLike(*bottom[0]);
   const int num = bottom[0]->shape(0);
-  const int ones[] = {num, bottom[0]->count() / (channels_ * num)};
+  const int ones[] = {num, bottom[0]->count(1) / channels_};
   Blob<Dtype>* const blobs[] = {&batch_sum_multiplier_, &spatial_sum_multiplier_};
   num_by_chans_.Reshape(vector<int>(1, channels_ * num));
   if (Caffe::mode() == Caffe::CPU) { return; }
@@ -124,6 +124,7 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
 
 template <typename Dtype>
 void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (bottom[0]->count() == 0) { return; }  // there is no mean of nothing
   const Dtype* x = bottom[0]->cpu_data();
   Dtype* y = top[0]->mutable_cpu_data();
   // Stored statistics need no Backward through x_norm_.
@@ -131,7 +132,7 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
   Dtype* means = mean_.mutable_cpu_data();
   Dtype* deviations = variance_.mutable_cpu_data();
   const int num = bottom[0]->shape(0);
-  const int size = bottom[0]->count() / (num * channels_);
+  const int size = bottom[0]->count(1) / channels_;
   const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
   if (use_global_stats_) {
     const Dtype weight = this->blobs_[2]->cpu_data()[0];
@@ -183,12 +184,13 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
 template <typename Dtype>
 void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                          const vector<Blob<Dtype>*>& bottom) {
+  if (bottom[0]->count() == 0) { return; }
   const Dtype* dy = top[0]->cpu_diff();
   Dtype* dx = bottom[0]->mutable_cpu_diff();
   const Dtype* y = use_global_stats_ ? nullptr : x_norm_.cpu_data();
   const Dtype* deviations = variance_.cpu_data();
   const int num = bottom[0]->shape(0);
-  const int size = bottom[0]->count() / (num * channels_);
+  const int size = bottom[0]->count(1) / channels_;
   const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
   const double count = planes.count();
   const auto channels = [&](const int begin, const int end) {

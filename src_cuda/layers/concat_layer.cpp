@@ -25,6 +25,9 @@ void ConcatLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vecto
     concat_axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
   }
   vector<int> shape = bottom[0]->shape();
+  for (int i = 0; i < bottom.size(); ++i) {
+    CHECK(bottom[i] != top[0]) << "Concat layer " << this->layer_param_.name() << ": it needs a top of its own.";
+  }
   for (int i = 1; i < bottom.size(); ++i) {
     vector<int> other = bottom[i]->shape();
     CHECK_EQ(shape.size(), other.size()) << "Concat layer " << this->layer_param_.name() << ": bottom " << i << " has "

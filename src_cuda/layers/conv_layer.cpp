@@ -1,6 +1,8 @@
 #include "caffe/layers/conv_layer.hpp"
 
 #include <algorithm>
+#include <climits>
+#include <cstdint>
 #include <vector>
 
 namespace caffe {
@@ -16,19 +18,27 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
   this->output_shape_.clear();
   for (int i = 0; i < this->num_spatial_axes_; ++i) {
     const int input = this->input_shape(i + 1);
-    const int extent = dilation[i] * (kernel[i] - 1) + 1;
+    // 64 bits: what a prototxt asks for may pass those of an int.
+    const int64_t extent = int64_t(dilation[i]) * (kernel[i] - 1) + 1;
     if (same) {
-      const int places = (input + stride[i] - 1) / stride[i];
-      const int total = std::max((places - 1) * stride[i] + extent - input, 0);
+      const int64_t places = (int64_t(input) + stride[i] - 1) / stride[i];
+      const int64_t total = std::max<int64_t>(
+          (places - 1) * stride[i] + extent - input, 0);
+      CHECK_LE(total, INT_MAX) << "Convolution layer "
+                               << this->layer_param_.name()
+                               << ": its kernel is too large.";
       this->pad_.mutable_cpu_data()[i] = total / 2;
       this->pad_after_[i] = total - total / 2;
     }
-    const int slack = input + this->pad_.cpu_data()[i] + this->pad_after_[i] -
-                      extent;
+    const int64_t slack = int64_t(input) + this->pad_.cpu_data()[i] +
+                          this->pad_after_[i] - extent;
     CHECK_GE(slack, 0) << "Convolution layer " << this->layer_param_.name()
                        << ": a kernel of extent " << extent
                        << " does not fit the padded input of "
                        << slack + extent << " on spatial axis " << i << ".";
+    CHECK_LT(slack + extent, INT_MAX)
+        << "Convolution layer " << this->layer_param_.name()
+        << ": its padding is too large.";
     this->output_shape_.push_back(slack / stride[i] + 1);
   }
 }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "caffe/util/box_matching.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -22,11 +23,6 @@
 namespace caffe {
 
 namespace {
-
-struct DecodedBox {
-  float xmin, ymin, xmax, ymax;
-  float size;  // 0 for a box that ends before it begins
-};
 
 struct Candidate {
   float score;
@@ -43,7 +39,7 @@ struct Decoder {
   bool variance_in_target;
 
   template <typename Dtype>
-  DecodedBox decode(const Dtype* prior_at, const Dtype* variance_at, const Dtype* code_at) const {
+  PlainBox decode(const Dtype* prior_at, const Dtype* variance_at, const Dtype* code_at) const {
     float prior[4], variance[4], value[4];
     for (int i = 0; i < 4; ++i) {
       prior[i] = prior_at[i];
@@ -51,7 +47,7 @@ struct Decoder {
       value[i] = code_at[i];
     }
     const float width = prior[2] - prior[0], height = prior[3] - prior[1];
-    DecodedBox box;
+    PlainBox box;
     switch (code) {
       case PriorBoxParameter_CodeType_CORNER:
         box.xmin = prior[0] + variance[0] * value[0];
@@ -88,22 +84,14 @@ struct Decoder {
   }
 };
 
-float Overlap(const DecodedBox& a, const DecodedBox& b) {
-  const float width = std::min(a.xmax, b.xmax) - std::max(a.xmin, b.xmin);
-  const float height = std::min(a.ymax, b.ymax) - std::max(a.ymin, b.ymin);
-  if (!(width > 0 && height > 0)) { return 0; }
-  const float both = width * height;
-  return both / (a.size + b.size - both);
-}
-
 /// Keeps of the candidates, best first, those that overlap none kept before by more than the threshold; eta below 1
 /// lowers a threshold over 0.5 with each box that is kept.
-void Suppress(const vector<DecodedBox>& boxes, float threshold, const float eta, vector<Candidate>* candidates) {
-  vector<DecodedBox> kept;
+void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, vector<Candidate>* candidates) {
+  vector<PlainBox> kept;
   size_t count = 0;
   for (const Candidate candidate : *candidates) {
-    const DecodedBox& box = boxes[candidate.box];
-    const bool keep = std::none_of(kept.begin(), kept.end(), [&](const DecodedBox& other) {
+    const PlainBox& box = boxes[candidate.box];
+    const bool keep = std::none_of(kept.begin(), kept.end(), [&](const PlainBox& other) {
       return !(Overlap(box, other) <= threshold);
     });
     if (!keep) { continue; }
@@ -210,7 +198,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
   const Dtype* variances = priors + num_priors_ * 4;
   const int num = bottom[0]->num();
   const Decoder decoder = {code_type_, variance_encoded_in_target_};
-  const auto decode = [&](const int image, const int loc_class, vector<DecodedBox>* boxes) {
+  const auto decode = [&](const int image, const int loc_class, vector<PlainBox>* boxes) {
     boxes->resize(num_priors_);
     for (int b = 0; b < num_priors_; ++b) {
       const size_t at = (static_cast<size_t>(image) * num_priors_ + b) * num_loc_classes_ + loc_class;
@@ -221,10 +209,10 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
   struct Row {
     int image, label;
     float score;
-    DecodedBox box;
+    PlainBox box;
   };
   vector<Row> rows;
-  vector<DecodedBox> shared;
+  vector<PlainBox> shared;
   for (int image = 0; image < num; ++image) {
     const Dtype* image_scores = scores + static_cast<size_t>(image) * num_priors_ * num_classes_;
     vector<vector<Candidate> > candidates(num_classes_);
@@ -242,7 +230,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
       if (!candidates[c].empty()) { found.push_back(c); }
     }
     if (found.empty()) { continue; }
-    vector<vector<DecodedBox> > boxes(share_location_ ? 0 : num_classes_);
+    vector<vector<PlainBox> > boxes(share_location_ ? 0 : num_classes_);
     if (share_location_) { decode(image, 0, &shared); }
     const auto work = [&](const int begin, const int end) {
       for (int i = begin; i < end; ++i) {

@@ -37,7 +37,9 @@ void EltwiseLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const v
 
 template <typename Dtype>
 void EltwiseLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  for (int i = 1; i < bottom.size(); ++i) {
+  for (int i = 0; i < bottom.size(); ++i) {
+    CHECK(bottom[i] != top[0]) << "Eltwise layer " << this->layer_param_.name()
+                               << ": in place it would read what it has written; give it a top of its own.";
     // The shapes may differ where their counts do not, as the fork allows.
     CHECK_EQ(bottom[i]->count(), bottom[0]->count())
         << "Eltwise layer " << this->layer_param_.name() << ": bottom " << i << " has shape "

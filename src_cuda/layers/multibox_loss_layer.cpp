@@ -1,13 +1,12 @@
 #include "caffe/layers/multibox_loss_layer.hpp"
 
 #include <algorithm>
-#include <cfloat>
-#include <cmath>
 #include <map>
 #include <utility>
 #include <vector>
 
 #include "caffe/layer_factory.hpp"
+#include "caffe/util/box_matching.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/parallel.hpp"
 
@@ -20,22 +19,9 @@ namespace caffe {
 
 namespace {
 
-struct PlainBox {
-  float xmin, ymin, xmax, ymax;
-  float size;
-};
-
-template <typename T>
-PlainBox PlainOf(const T* at) {
-  PlainBox box = {static_cast<float>(at[0]), static_cast<float>(at[1]), static_cast<float>(at[2]),
-                  static_cast<float>(at[3]), 0};
-  if (box.xmax >= box.xmin && box.ymax >= box.ymin) { box.size = (box.xmax - box.xmin) * (box.ymax - box.ymin); }
-  return box;
-}
-
 PlainBox PlainOf(const NormalizedBBox& box) {
   const float values[] = {box.xmin(), box.ymin(), box.xmax(), box.ymax()};
-  return PlainOf(values);
+  return caffe::PlainOf(values);
 }
 
 NormalizedBBox MessageOf(const PlainBox& box) {
@@ -46,148 +32,6 @@ NormalizedBBox MessageOf(const PlainBox& box) {
   made.set_ymax(box.ymax);
   made.set_size(box.size);
   return made;
-}
-
-float Overlap(const PlainBox& a, const PlainBox& b) {
-  const float width = std::min(a.xmax, b.xmax) - std::max(a.xmin, b.xmin);
-  const float height = std::min(a.ymax, b.ymax) - std::max(a.ymin, b.ymin);
-  if (!(width > 0 && height > 0)) { return 0; }
-  const float both = width * height;
-  return both / (a.size + b.size - both);
-}
-
-bool Inside(const float x) { return x >= 0 && x <= 1; }
-bool CrossesBoundary(const PlainBox& box) {
-  return !(Inside(box.xmin) && Inside(box.ymin) && Inside(box.xmax) && Inside(box.ymax));
-}
-
-/// For each prior box the object it stands for, -1 for none, -2 for a box that is left out; and its largest overlap.
-struct Matching {
-  vector<int> indices;
-  vector<float> overlaps;
-};
-
-Matching Match(const vector<PlainBox>& priors, const vector<PlainBox>& objects, const bool per_prediction,
-               const float threshold, const bool ignore_crossing) {
-  const float kLeast = 1e-6;  // overlaps under this are none
-  const int num_priors = priors.size(), num_objects = objects.size();
-  Matching match = {vector<int>(num_priors, -1), vector<float>(num_priors, 0)};
-  vector<float> table(static_cast<size_t>(num_objects) * num_priors, 0);
-  for (int i = 0; i < num_priors; ++i) {
-    if (ignore_crossing && CrossesBoundary(priors[i])) {
-      match.indices[i] = -2;
-      continue;
-    }
-    for (int j = 0; j < num_objects; ++j) {
-      const float overlap = Overlap(priors[i], objects[j]);
-      if (!(overlap > kLeast)) { continue; }
-      table[static_cast<size_t>(j) * num_priors + i] = overlap;
-      match.overlaps[i] = std::max(match.overlaps[i], overlap);
-    }
-  }
-  // First the pairs with the largest overlap, each object and each box once. An object's best box changes only when
-  // another object takes it.
-  const auto best_of = [&](const int j) {
-    int best = -1;
-    float most = 0;
-    for (int i = 0; i < num_priors; ++i) {
-      const float overlap = table[static_cast<size_t>(j) * num_priors + i];
-      if (overlap > most && match.indices[i] == -1) {
-        most = overlap;
-        best = i;
-      }
-    }
-    return std::make_pair(most, best);
-  };
-  vector<std::pair<float, int> > best;
-  for (int j = 0; j < num_objects; ++j) { best.push_back(best_of(j)); }
-  vector<bool> done(num_objects, false);
-  for (;;) {
-    int next = -1;
-    for (int j = 0; j < num_objects; ++j) {
-      if (done[j] || best[j].second < 0) { continue; }
-      if (match.indices[best[j].second] != -1) { best[j] = best_of(j); }
-      if (best[j].second < 0) { continue; }
-      if (next < 0 || best[j].first > best[next].first ||
-          (best[j].first == best[next].first && best[j].second < best[next].second)) {
-        next = j;
-      }
-    }
-    if (next < 0) { break; }
-    match.indices[best[next].second] = next;
-    match.overlaps[best[next].second] = best[next].first;
-    done[next] = true;
-  }
-  if (!per_prediction) { return match; }
-  // Then every box that is left to the object it overlaps most, where that is enough.
-  for (int i = 0; i < num_priors; ++i) {
-    if (match.indices[i] != -1) { continue; }
-    int object = -1;
-    float most = -1;
-    for (int j = 0; j < num_objects; ++j) {
-      const float overlap = table[static_cast<size_t>(j) * num_priors + i];
-      if (overlap > kLeast && overlap >= threshold && overlap > most) {
-        most = overlap;
-        object = j;
-      }
-    }
-    if (object >= 0) {
-      match.indices[i] = object;
-      match.overlaps[i] = most;
-    }
-  }
-  return match;
-}
-
-/// Confidence loss of a box that stands for the background.
-template <typename Dtype>
-float BackgroundLoss(const Dtype* scores, const int classes, const int background, const bool softmax) {
-  if (softmax) {
-    const Dtype most = *std::max_element(scores, scores + classes);
-    Dtype sum = 0;
-    for (int c = 0; c < classes; ++c) { sum += std::exp(scores[c] - most); }
-    const Dtype probability = std::exp(scores[background] - most) / sum;
-    return -std::log(std::max(probability, Dtype(FLT_MIN)));
-  }
-  // The sum over the classes of max(x, 0) - x [background] + log(1 + exp(-|x|)), the logs as one of a product: its
-  // factors are 2 at most, so that 512 of them stay in a double's range.
-  double loss = background >= 0 && background < classes ? -static_cast<double>(scores[background]) : 0.;
-  double product = 1;
-  for (int c = 0; c < classes; ++c) {
-    loss += std::max(scores[c], Dtype(0));
-    product *= 1 + static_cast<double>(std::exp(-std::fabs(scores[c])));
-    if (c % 512 == 511) {
-      loss += std::log(product);
-      product = 1;
-    }
-  }
-  return loss + std::log(product);
-}
-
-/// Of the boxes that stand for nothing and overlap no object much, the `ratio` times as many as there are matches with
-/// the largest losses; in the order of their numbers.
-template <typename Dtype>
-vector<int> MineNegatives(const Matching& match, const Dtype* scores, const int classes, const int background,
-                          const bool softmax, const float ratio, const float most_overlap) {
-  vector<std::pair<float, int> > losses;
-  int matches = 0;
-  for (int i = 0; i < match.indices.size(); ++i) {
-    if (match.indices[i] > -1) { ++matches; }
-    if (match.indices[i] == -1 && match.overlaps[i] < most_overlap) { losses.push_back({0.f, i}); }
-  }
-  const int wanted = std::min(static_cast<int>(matches * ratio), static_cast<int>(losses.size()));
-  vector<int> negatives;
-  if (wanted <= 0) { return negatives; }
-  for (auto& loss : losses) {
-    loss.first = BackgroundLoss(scores + static_cast<size_t>(loss.second) * classes, classes, background, softmax);
-  }
-  std::nth_element(losses.begin(), losses.begin() + wanted - 1, losses.end(),
-                   [](const std::pair<float, int>& a, const std::pair<float, int>& b) {
-                     return a.first > b.first || (a.first == b.first && a.second < b.second);
-                   });
-  for (int n = 0; n < wanted; ++n) { negatives.push_back(losses[n].second); }
-  std::sort(negatives.begin(), negatives.end());
-  return negatives;
 }
 
 /// Whether this file's own way does it.
@@ -323,8 +167,9 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
         if (found == objects.end()) { continue; }
         vector<PlainBox> boxes;
         for (const NormalizedBBox& box : found->second) { boxes.push_back(PlainOf(box)); }
-        Matching match = Match(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
-                               param.overlap_threshold(), param.ignore_cross_boundary_bbox());
+        Matching match =
+            MatchBoxes(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
+                       param.overlap_threshold(), param.ignore_cross_boundary_bbox());
         if (do_neg_mining_) {
           all_neg_indices_[image] =
               MineNegatives(match, conf_data + static_cast<size_t>(image) * num_priors_ * num_classes_, num_classes_,
@@ -367,7 +212,7 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
           for (int k = 0; k < 4; ++k) {
             // bp_inside: an edge outside the image gets no gradient.
             *gt = wanted[k];
-            *pred = param.bp_inside() && !Inside(edges[k]) ? wanted[k] : static_cast<float>(loc[k]);
+            *pred = param.bp_inside() && !InsideImage(edges[k]) ? wanted[k] : static_cast<float>(loc[k]);
             if (param.encode_variance_in_target()) {
               CHECK_GT(variance[k], 0) << "MultiBoxLoss layer " << this->layer_param_.name() << ": a variance of 0.";
               *gt /= static_cast<float>(variance[k]);

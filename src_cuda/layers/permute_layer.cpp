@@ -111,7 +111,7 @@ void Move(const vector<Axis>& axes, Dtype* from, Dtype* to) {
   }
   const int stretches = (other.size + kTile - 1) / kTile;
   const int count = static_cast<int>(places * stretches);
-  parallel_for(count, parallel_grain(count, 1 + 30000 / (last.size * std::min(other.size, kTile))),
+  parallel_for(count, parallel_grain(count, 1 + 30000 / std::max(1, last.size * std::min(other.size, kTile))),
                [&](const int begin, const int end) {
                  for (int at = begin; at < end; ++at) {
                    const int stretch = at % stretches;
@@ -133,6 +133,8 @@ void Move(const vector<Axis>& axes, Dtype* from, Dtype* to) {
 
 template <typename Dtype>
 void PermuteLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  CHECK(bottom[0] != top[0]) << "Permute layer " << this->layer_param_.name()
+                             << ": in place it would read what it has written; give it a top of its own.";
   const PermuteParameter& param = this->layer_param_.permute_param();
   num_axes_ = bottom[0]->num_axes();
   // The axes that are named, then the others as they come.

@@ -111,7 +111,7 @@ void ScaleLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   Dtype* kept = bottom[0] == top[0] ? temp_.mutable_cpu_data() : nullptr;
   Dtype* y = top[0]->mutable_cpu_data();
   const int rows = outer_dim_ * scale_dim_, inner = inner_dim_, scales = scale_dim_;
-  parallel_for(rows, parallel_grain(rows, 1 + 30000 / inner), [=](const int begin, const int end) {
+  parallel_for(rows, parallel_grain(rows, 1 + 30000 / std::max(1, inner)), [=](const int begin, const int end) {
     for (int row = begin; row < end; ++row) {
       const size_t first = static_cast<size_t>(row) * inner;
       const Dtype factor = scale[row % scales], shift = bias == nullptr ? Dtype(0) : bias[row % scales];
@@ -147,7 +147,7 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   Dtype* scale_diff = for_scale ? scale->mutable_cpu_diff() : nullptr;
   Dtype* bias_diff = for_bias ? this->blobs_[bias_param_id_]->mutable_cpu_diff() : nullptr;
   const int outer = outer_dim_, scales = scale_dim_, inner = inner_dim_;
-  const int least = static_cast<int>(1 + 30000 / (static_cast<int64_t>(outer) * inner));
+  const int least = static_cast<int>(1 + 30000 / std::max<int64_t>(1, static_cast<int64_t>(outer) * inner));
   // A thread takes a scale in all images: dy is read from the cache the second time, and sums need no second step.
   parallel_for(scales, parallel_grain(scales, least), [=](const int begin, const int end) {
     if (inner == 1) {  // rows of scales: along them

@@ -36,6 +36,7 @@ void SliceLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
   vector<int> shape = bottom[0]->shape();
   int begin = 0;
   for (int i = 0; i < parts; ++i) {
+    CHECK(bottom[0] != top[i]) << "Slice layer " << this->layer_param_.name() << ": it needs tops of its own.";
     const int end = slice_point_.empty() ? (i + 1) * (all / parts) : i + 1 < parts ? slice_point_[i] : all;
     CHECK(slice_point_.empty() || begin < end)
         << "Slice layer " << this->layer_param_.name() << ": slice_points must rise, from 1 to " << all - 1 << ".";

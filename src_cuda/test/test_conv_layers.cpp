@@ -553,6 +553,12 @@ TYPED_TEST(ConvLayersTest, BadParametersNameTheLayer) {
       {"num_output: 3 kernel_size: 3 group: 2", "num_output 3 does not divide"},
       {"num_output: 3 kernel_size: 3 group: 3", "4 channels do not divide"},
       {"num_output: 2 kernel_size: 7", "kernel of extent 7 does not fit"},
+      // What does not fit an int.
+      {"num_output: 2 kernel_size: 3 dilation: 2000000000",
+       "kernel of extent 4000000001 does not fit"},
+      {"num_output: 2 kernel_size: 3 pad: 2000000000", "padding is too large"},
+      {"num_output: 2 kernel_size: 3 dilation: 2000000000 tf_pad: SAME",
+       "kernel is too large"},
   };
   Blob<Dtype> in(2, 4, 6, 5), out;
   vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
@@ -563,6 +569,18 @@ TYPED_TEST(ConvLayersTest, BadParametersNameTheLayer) {
   DeconvolutionLayer<Dtype> layer(
       Parse("num_output: 2 kernel_size: 3 tf_pad: SAME"));
   EXPECT_DEATH(layer.SetUp(bottom, top), "tf_pad is for Convolution only");
+}
+
+TYPED_TEST(ConvLayersTest, InPlaceIsRefused) {
+  typedef typename TypeParam::Dtype Dtype;
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  for (const char* group : {"1", "3"}) {
+    Blob<Dtype> in(1, 3, 6, 5);
+    vector<Blob<Dtype>*> both(1, &in);
+    shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(
+        Parse(std::string("num_output: 3 kernel_size: 3 pad: 1 group: ") + group));
+    EXPECT_DEATH(layer->SetUp(both, both), "layer conv: in place");
+  }
 }
 
 }  // namespace caffe

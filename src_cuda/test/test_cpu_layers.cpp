@@ -1,5 +1,5 @@
-// BatchNorm, Scale, Eltwise, Permute, Concat, Slice and Sigmoid on the CPU, the matrix products and the threads, against
-// plain loops.
+// BatchNorm, Scale, Eltwise, Permute, Concat, Slice and Sigmoid on the CPU, the matrix products and the threads,
+// against plain loops.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -338,7 +338,8 @@ TYPED_TEST(CpuLayersTest, ConcatAndSliceAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 40; ++round) {
     // Many short rows, one long row, and anything between.
-    vector<int> shape = {round % 4 == 0 ? 1 : this->among(1, 40), this->among(1, 40), this->among(1, round % 4 ? 9 : 2000)};
+    vector<int> shape = {round % 4 == 0 ? 1 : this->among(1, 40), this->among(1, 40),
+                         this->among(1, round % 4 ? 9 : 2000)};
     const int axis = this->among(0, 2), parts = this->among(1, 4);
     Blob<Dtype> part[4], whole, back[4];
     vector<Blob<Dtype>*> bottoms, wholes(1, &whole), tops;
@@ -394,10 +395,10 @@ TYPED_TEST(CpuLayersTest, ConcatAndSliceAgainstLoops) {
   }
 }
 
-TYPED_TEST(CpuLayersTest, ConcatAndSliceNameTheLayer) {
+TYPED_TEST(CpuLayersTest, BadLayersAreNamed) {
   typedef TypeParam Dtype;
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  Blob<Dtype> one(2, 3, 4, 5), other(2, 3, 4, 6), top, second;
+  Blob<Dtype> one(2, 3, 4, 5), other(2, 3, 4, 6), second(2, 3, 4, 5), top;
   const struct {
     const char *text, *message;
     vector<Blob<Dtype>*> bottoms, tops;
@@ -405,12 +406,71 @@ TYPED_TEST(CpuLayersTest, ConcatAndSliceNameTheLayer) {
       {"name: 'c' type: 'Concat' concat_param { axis: 1 concat_dim: 1 }", "layer c: .*not both", {&one, &one}, {&top}},
       {"name: 'c' type: 'Concat' concat_param { concat_dim: 4294967295 }", "layer c: .*no axis", {&one, &one}, {&top}},
       {"name: 'c' type: 'Concat'", "layer c: bottom 1 has shape 2 3 4 6", {&one, &other}, {&top}},
-      {"name: 's' type: 'Slice' slice_param { slice_point: 1 slice_point: 2 }", "layer s: 2 tops", {&one}, {&top, &second}},
-      {"name: 's' type: 'Slice' slice_param { slice_point: 3 }", "layer s: slice_points", {&one}, {&top, &second}},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 1 slice_point: 2 }", "layer s: 2 tops", {&one},
+       {&top, &second}},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 3 }", "layer s: slice_points must rise, from 1 to 2", {&one},
+       {&top, &second}},
+      {"name: 'p' type: 'Permute' permute_param { order: 2 }", "layer p: in place", {&one}, {&one}},
+      {"name: 'c' type: 'Concat'", "layer c: it needs", {&one, &second}, {&one}},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 1 }", "layer s: it needs", {&one}, {&top, &one}},
+      {"name: 'e' type: 'Eltwise'", "layer e: in place", {&one, &second}, {&second}},
       {"name: 's' type: 'Slice'", "layer s: 3 does not divide into 2", {&one}, {&top, &second}},
   };
   for (const auto& wrong : bad) {
     EXPECT_DEATH(Make<Dtype>(wrong.text)->SetUp(wrong.bottoms, wrong.tops), wrong.message) << wrong.text;
+  }
+}
+
+TYPED_TEST(CpuLayersTest, EmptyBatches) {
+  // A batch of no images passes, leaves gradients as they were, and the next batch is as the one before.
+  typedef TypeParam Dtype;
+  const std::string convolution = "type: 'Convolution' convolution_param { weight_filler { type: 'gaussian' } ";
+  const std::string texts[] = {
+      convolution + "num_output: 3 kernel_size: 3 pad: 1 }",
+      convolution + "num_output: 2 kernel_size: 1 }",
+      convolution + "num_output: 4 kernel_size: 3 group: 4 }",
+      convolution + "num_output: 4 kernel_size: 3 stride: 2 group: 4 }",
+      "type: 'BatchNorm'",
+      "type: 'BatchNorm' batch_norm_param { use_global_stats: true }",
+      "type: 'Scale' scale_param { bias_term: true }",
+      "type: 'Eltwise'",
+      "type: 'Permute' permute_param { order: 0 order: 2 order: 3 order: 1 }",
+      "type: 'Permute' permute_param { order: 1 order: 2 order: 3 order: 0 }",
+      "type: 'Concat'",
+      "type: 'Slice'",
+      "type: 'Sigmoid'",
+      "type: 'ReLU6'",
+      "type: 'HardSwish'",
+  };
+  for (const std::string& text : texts) {
+    SCOPED_TRACE(text);
+    Blob<Dtype> bottom(2, 4, 6, 5), top, more;
+    this->Fill(&bottom);
+    const bool two_bottoms = text == "type: 'Eltwise'" || text == "type: 'Concat'";
+    const vector<Blob<Dtype>*> bottoms(two_bottoms ? 2 : 1, &bottom);
+    const vector<Blob<Dtype>*> tops = text == "type: 'Slice'" ? vector<Blob<Dtype>*>{&top, &more}
+                                                               : vector<Blob<Dtype>*>{&top};
+    const vector<bool> down(bottoms.size(), true);
+    shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text);
+    layer->SetUp(bottoms, tops);
+    layer->Forward(bottoms, tops);
+    const vector<Dtype> first(top.cpu_data(), top.cpu_data() + top.count());
+    for (Blob<Dtype>* blob : tops) { caffe_set(blob->count(), Dtype(1), blob->mutable_cpu_diff()); }
+    layer->Backward(tops, down, bottoms);
+    vector<vector<Dtype> > kept;
+    for (const auto& blob : layer->blobs()) { kept.emplace_back(blob->cpu_diff(), blob->cpu_diff() + blob->count()); }
+    bottom.Reshape(0, 4, 6, 5);
+    layer->Reshape(bottoms, tops);
+    layer->Forward(bottoms, tops);
+    EXPECT_EQ(0, top.count());
+    layer->Backward(tops, down, bottoms);
+    for (int i = 0; i < kept.size(); ++i) {
+      const Dtype* diff = layer->blobs()[i]->cpu_diff();
+      EXPECT_EQ(kept[i], vector<Dtype>(diff, diff + kept[i].size()));
+    }
+    bottom.Reshape(2, 4, 6, 5);
+    layer->Forward(bottoms, tops);
+    EXPECT_EQ(first, vector<Dtype>(top.cpu_data(), top.cpu_data() + top.count()));
   }
 }
 

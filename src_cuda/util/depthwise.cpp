@@ -450,7 +450,7 @@ void depthwise_backward_weights(const DepthwiseShape& shape, const int num, cons
   const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
   const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
-  const int grain = std::max(1, planes_at_a_time(shape, num * channels) / num);
+  const int grain = std::max(1, planes_at_a_time(shape, num * channels) / std::max(1, num));
   parallel_for(channels, grain, [&](const int begin, const int end) {
     std::vector<double> sums(taps);
     for (int c = begin; c < end; ++c) {
