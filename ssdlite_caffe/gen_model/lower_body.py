@@ -225,8 +225,12 @@ class BodyLowerer:
             return [*layers, gate], linear
         # x * relu6(x + 3) first and * 1/6 last, as TensorFlow rounds; this order also leaves the ramp's blob as
         # its ReLU6 made it, which the backward passes of both ReLU6 and the product read.
-        product = Eltwise(name=f"{conv.name}/product", bottoms=(linear, ramp), tops=(top,), operation="PROD")
-        return [*layers, product, Power(name=f"{conv.name}/sixth", bottoms=(top,), tops=(top,), scale=1 / 6)], linear
+        # The sixth is not taken in place in training: Caffe's Power fills its bottom's gradient before it reads its
+        # top's (power_layer.cpp, Backward_cpu).
+        name = f"{conv.name}/product"
+        blob = name if self.train else top
+        product = Eltwise(name=name, bottoms=(linear, ramp), tops=(blob,), operation="PROD")
+        return [*layers, product, Power(name=f"{conv.name}/sixth", bottoms=(blob,), tops=(top,), scale=1 / 6)], linear
 
     def _bounded(self, name: str, bottom: str, top: str) -> list[LayerDesc]:
         """relu6 from `bottom` to `top`.

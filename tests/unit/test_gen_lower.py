@@ -18,6 +18,7 @@ from ssdlite_caffe.gen_model.layers import (
     DetectionOutput,
     Eltwise,
     LayerDesc,
+    Power,
     PriorBox,
     ReLU,
     ReLU6,
@@ -233,3 +234,16 @@ def test_convdesc_names_are_the_blobs_heads_read(nets: dict[str, NetDesc]) -> No
         tops = {top for layer in layers_of(nets["v3-large"], spelling) for top in layer.tops}
         body = [n for s in nets["v3-large"].sections for n in s.nodes if isinstance(n, ConvDesc)]
         assert {c.top for c in body} <= tops
+
+
+@pytest.mark.parametrize("activation", get_args(ActivationSpelling))
+def test_no_power_in_place_in_training(nets: dict[str, NetDesc], activation: ActivationSpelling) -> None:
+    """Caffe's Power fills its bottom's gradient before it reads its top's: in place, all gradients before it are lost."""
+    powers = [
+        layer
+        for net in nets.values()
+        for layer in layers_of(net, Spelling(activation=activation, batch_norm="keep"), "train")
+        if isinstance(layer, Power)
+    ]
+    assert powers
+    assert not [layer.name for layer in powers if set(layer.bottoms) & set(layer.tops)]
