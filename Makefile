@@ -31,18 +31,20 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@echo "==> converting examples/frozen_inference_graph.pb into demo/model"
 	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb --label-map examples/labelmap.pbtxt -o demo/model --force
 	@echo "==> detecting in examples/shapes.png"
-	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
+	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png --min-score 0.5 -o demo/pictures --force
 	@echo "==> look at demo/pictures/shapes.png"
 
 caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)
 	@echo "==> building Caffe"
 	@$(BIN)/ssdlite-caffe caffe build --jobs $(JOBS)
 
-caffe-cuda: $(VENV)/.demo  ## compile and link the GPU build into build/caffe-cuda (needs nvcc, no GPU; some 15 minutes)
-	@echo "==> installing cuBLAS, cuRAND and cuDNN (some 800 MB)"
+caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caffe-cuda (needs no GPU; some 20 minutes)
+	@echo "==> installing CUDA's compiler, cuBLAS, cuRAND and cuDNN (some 1 GB)"
 	@$(BIN)/python -m pip install --quiet --editable '.[opencv,cuda]'
 	@echo "==> building Caffe for GPUs"
 	@$(BIN)/ssdlite-caffe caffe build --cuda --prefix build/caffe-cuda --jobs $(JOBS)
+	@echo "==> running the layer tests, on the GPU where there is one"
+	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
 
 test: $(VENV)/.dev  ## lint, type-check and run the tests
 	@$(MAKE) --no-print-directory check
