@@ -238,7 +238,7 @@ def test_convdesc_names_are_the_blobs_heads_read(nets: dict[str, NetDesc]) -> No
 
 @pytest.mark.parametrize("activation", get_args(ActivationSpelling))
 def test_no_power_in_place_in_training(nets: dict[str, NetDesc], activation: ActivationSpelling) -> None:
-    """Caffe's Power fills its bottom's gradient before it reads its top's: in place, all gradients before it are lost."""
+    """Caffe's Power fills its bottom's gradient before it reads its top's: in place, the gradient ends there."""
     powers = [
         layer
         for net in nets.values()
