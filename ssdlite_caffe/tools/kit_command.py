@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from ssdlite_caffe.gen_model.render import Solver
 
 _NET, _DATA, _SOLVER, _FILES = "Net, where --from gives none", "Data and weights", "Solver", "Files"
+
+_MOST = 2**31 - 1
+"""Of Caffe's int32."""
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to go by")
+    return value
 
 
 def kit(
@@ -43,7 +53,9 @@ def kit(
                      rich_help_panel=_DATA),
     ] = False,
     zoom: Annotated[
-        float, typer.Option(min=1, max=16, help="Most that pictures shrink; 1: never.", rich_help_panel=_DATA)
+        float,
+        typer.Option(min=1, max=16, callback=_finite, help="Most that pictures shrink; 1: never.",
+                     rich_help_panel=_DATA),
     ] = 4.0,
     version: Annotated[
         Version | None, typer.Option("-v", "--version", show_default="2", rich_help_panel=_NET)
@@ -60,32 +72,42 @@ def kit(
                      rich_help_panel=_NET),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score of a detection.", rich_help_panel=_FILES)
+        float, typer.Option(min=0, max=1, callback=_finite, help="Least score of a detection.", rich_help_panel=_FILES)
     ] = 0.01,
     activation: Annotated[ActivationSpelling, typer.Option(rich_help_panel=_FILES)] = "relu6",
     padding: Annotated[PaddingSpelling, typer.Option(rich_help_panel=_FILES)] = "exact",
     depthwise: Annotated[DepthwiseSpelling, typer.Option(rich_help_panel=_FILES)] = "Convolution",
     engine: Annotated[Engine, typer.Option(rich_help_panel=_FILES)] = "DEFAULT",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.", rich_help_panel=_SOLVER)] = 24,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps.", rich_help_panel=_SOLVER)] = 120_000,
-    rate: Annotated[float, typer.Option(min=0, help="First learning rate.", rich_help_panel=_SOLVER)] = 0.0005,
+    batch_size: Annotated[int, typer.Option(min=1, max=_MOST, help="Pictures a step.", rich_help_panel=_SOLVER)] = 24,
+    iterations: Annotated[int, typer.Option(min=1, max=_MOST, help="Steps.", rich_help_panel=_SOLVER)] = 120_000,
+    rate: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="First learning rate.", rich_help_panel=_SOLVER)
+    ] = 0.0005,
     steps: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="When the rate drops.", show_default="it falls evenly, to 0 at the end",
                      rich_help_panel=_SOLVER),
     ] = None,
     gamma: Annotated[
-        float, typer.Option(min=0, max=1, help="And by what factor, with --steps.", rich_help_panel=_SOLVER)
+        float,
+        typer.Option(min=0, max=1, callback=_finite, help="And by what factor, with --steps.",
+                     rich_help_panel=_SOLVER),
     ] = 0.1,
     solver: Annotated[
         Literal["Adam", "RMSProp", "SGD", "Nesterov"], typer.Option(rich_help_panel=_SOLVER)
     ] = "Adam",
-    weight_decay: Annotated[float, typer.Option(min=0, rich_help_panel=_SOLVER)] = 0.00005,
-    snapshot: Annotated[int, typer.Option(min=1, help="Steps between snapshots.", rich_help_panel=_SOLVER)] = 1000,
-    test_interval: Annotated[int, typer.Option(min=1, help="Steps between tests.", rich_help_panel=_SOLVER)] = 10_000,
-    display: Annotated[int, typer.Option(min=1, help="Steps between lines in the log.", rich_help_panel=_SOLVER)] = 10,
+    weight_decay: Annotated[float, typer.Option(min=0, callback=_finite, rich_help_panel=_SOLVER)] = 0.00005,
+    snapshot: Annotated[
+        int, typer.Option(min=1, max=_MOST, help="Steps between snapshots.", rich_help_panel=_SOLVER)
+    ] = 1000,
+    test_interval: Annotated[
+        int, typer.Option(min=1, max=_MOST, help="Steps between tests.", rich_help_panel=_SOLVER)
+    ] = 10_000,
+    display: Annotated[
+        int, typer.Option(min=1, max=_MOST, help="Steps between lines in the log.", rich_help_panel=_SOLVER)
+    ] = 10,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of Caffe's random numbers.", show_default="none",
+        int | None, typer.Option(min=0, max=_MOST, help="Of Caffe's random numbers.", show_default="none",
                                  rich_help_panel=_SOLVER)
     ] = None,
     mode: Annotated[Literal["GPU", "CPU"], typer.Option(rich_help_panel=_SOLVER)] = "GPU",
@@ -150,7 +172,10 @@ def _steps(text: str | None) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
         raise typer.BadParameter(f"{text!r} is no list of steps; write whole numbers with commas, like 20000,40000")
-    return tuple(int(part) for part in parts)
+    numbers = tuple(map(int, parts))
+    if list(numbers) != sorted(set(numbers)):
+        raise typer.BadParameter(f"{text!r} does not rise: each step comes after the one before")
+    return numbers
 
 
 def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:

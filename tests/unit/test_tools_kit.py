@@ -443,7 +443,9 @@ class TestCommand:
         "options",
         [
             ["--train", "x"], ["--finetune"], ["--from", "x", "--version", "2"], ["--steps", "1,x"], ["--input", "0"],
-            ["--batch-size", "0"], ["--mode", "TPU"],
+            ["--batch-size", "0"], ["--mode", "TPU"], ["--rate", "nan"], ["--rate", "inf"], ["--zoom", "nan"],
+            ["--weight-decay", "inf"], ["--steps", "5,3"], ["--steps", "5,5"], ["--iterations", "2147483648"],
+            ["--batch-size", "2147483648"], ["--seed", "5000000000"], ["--score-threshold", "nan"],
         ],
         ids=" ".join,
     )  # fmt: skip
