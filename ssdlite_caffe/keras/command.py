@@ -34,6 +34,9 @@ def import_(
         Path | None,
         typer.Option(help="pipeline.config of the training; needed for a checkpoint that has none beside it."),
     ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
+    ] = None,
     inputs: Annotated[
         Literal["network", "pixels", "picture"],
         typer.Option(help="network: normalised; pixels: 0..255 at the network's size; picture: uint8 of any size."),
@@ -53,8 +56,8 @@ def import_(
 
     with status() as progress:
         report = import_file(
-            model, out, pipeline_config=pipeline_config, label_map=label_map, variances=variances, inputs=inputs,
-            outputs=outputs, force=force, progress=progress,
+            model, out, pipeline_config=pipeline_config, label_map=label_map, score_threshold=score_threshold,
+            variances=variances, inputs=inputs, outputs=outputs, force=force, progress=progress,
         )  # fmt: skip
     _print(report, as_json, summary(report, out))
 

@@ -27,6 +27,7 @@ def import_detector(
     model: DumpedModel,
     *,
     label_map: str | None = None,
+    score_threshold: float | None = None,
     variances: Variances = "keep",
     inputs: Inputs = "network",
     outputs: Outputs = "raw",
@@ -36,6 +37,7 @@ def import_detector(
     Args:
         model: as `read_model` gives it.
         label_map: `coco`, `voc` or a file; None for numbered names.
+        score_threshold: replaces the graph's.
         variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
             boxes stay the same.
         inputs: see `build_model`.
@@ -45,6 +47,8 @@ def import_detector(
         SsdliteError: the model is no SSD MobileNet, its weights do not fit, or the label map has other classes.
     """
     arch = recognise(model)
+    if score_threshold is not None:
+        arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     labels = None if label_map is None else load_label_map(label_map)
     if labels is not None:
         check_classes(labels, arch.num_classes, str(label_map))
@@ -81,6 +85,7 @@ def import_file(
     *,
     pipeline_config: Path | None = None,
     label_map: str | None = None,
+    score_threshold: float | None = None,
     variances: Variances = "keep",
     inputs: Inputs = "network",
     outputs: Outputs = "raw",
@@ -96,7 +101,9 @@ def import_file(
     progress(f"reading {source}")
     model = read_model(source, pipeline_config=pipeline_config)
     progress("building the Keras model")
-    detector = import_detector(model, label_map=label_map, variances=variances, inputs=inputs, outputs=outputs)
+    detector = import_detector(
+        model, label_map=label_map, score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs
+    )
     progress(f"writing {out}")
     save(detector, out, force=force)
     arch = detector.arch

@@ -137,6 +137,22 @@ def test_crops_of_every_kind_occur(augment: ModuleType, tf: Any) -> None:
     assert overlaps[~whole].max() > 0.8
 
 
+def test_a_least_overlap_is_kept(augment: ModuleType, tf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "LEAST_OVERLAPS", (0.7,) * 6)
+    boxes = tf.constant([[0.1, 0.1, 0.9, 0.9], [0.4, 0.4, 0.5, 0.5]])
+    windows = [augment.crop(boxes, tf.constant([6, n], tf.int64), augment.AugmentOptions()).numpy() for n in range(20)]
+    cropped = np.array([window for window in windows if tuple(window) != augment.WHOLE])
+    assert len(cropped) > 5
+    assert augment.overlaps(tf.constant(cropped), boxes).numpy().max(1).min() >= 0.7
+
+
+def test_crops_have_a_chance(augment: ModuleType, tf: Any) -> None:
+    boxes = tf.constant([[0.2, 0.2, 0.8, 0.8]])
+    never = augment.AugmentOptions(crop=0.0)
+    for number in range(10):
+        assert tuple(augment.crop(boxes, tf.constant([5, number], tf.int64), never).numpy()) == augment.WHOLE
+
+
 @QUICK
 @given(SEEDS)
 def test_zooming_out(augment: ModuleType, tf: Any, seed: int) -> None:
@@ -164,6 +180,39 @@ def test_colours(augment: ModuleType, tf: Any) -> None:
     shift = (augment.distort(middle, tf.constant([1, 2], tf.int64), bright) - middle).numpy()
     assert 0.01 < abs(shift).max() <= 32.01
     assert np.ptp(shift) < 0.01
+
+
+def test_each_change_of_colour(augment: ModuleType, tf: Any) -> None:
+    """Contrast is a factor, saturation leaves hue and value, hue turns by so many degrees at most."""
+    from colorsys import rgb_to_hsv
+
+    pixels = np.random.default_rng(1).uniform(60, 120, (6, 7, 3)).astype(np.float32)
+    still = {"colours": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+
+    def changed(number: int, **spread: float) -> np.ndarray:
+        options = augment.AugmentOptions(**{**still, **spread})
+        return augment.distort(tf.constant(pixels), tf.constant([2, number], tf.int64), options).numpy()
+
+    def hsv(values: np.ndarray) -> np.ndarray:
+        return np.array([rgb_to_hsv(*pixel) for pixel in values.reshape(-1, 3) / 255.0])
+
+    turns = []
+    for number in range(8):
+        factors = changed(number, contrast=0.5) / pixels
+        assert np.ptp(factors) < 1e-3
+        assert 0.5 <= factors.mean() <= 1.5
+        before, after = hsv(pixels), hsv(changed(number, saturation=0.5))
+        np.testing.assert_allclose(after[:, [0, 2]], before[:, [0, 2]], atol=2e-3)
+        ratio = after[:, 1] / before[:, 1]
+        assert np.ptp(ratio) < 0.02
+        assert 0.5 <= ratio.mean() <= 1.5
+        after = hsv(changed(number, hue=18.0))
+        np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=2e-3)
+        turn = (after[:, 0] - before[:, 0] + 0.5) % 1.0 - 0.5
+        assert np.ptp(turn) < 2e-3
+        assert abs(turn).max() <= 0.051
+        turns += [abs(factors - 1).max(), abs(ratio - 1).max(), abs(turn).max()]
+    assert (np.reshape(turns, (8, 3)).max(0) > [0.1, 0.1, 0.01]).all()
 
 
 def test_augment(augment: ModuleType, tf: Any) -> None:

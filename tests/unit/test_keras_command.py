@@ -149,3 +149,12 @@ def test_export_pb_with_another_threshold(command: Command, tmp_path: Path) -> N
     assert result.status == 0, result.err
     assert f"{out.stat().st_size} bytes" in result.out
     assert read_model(out).settings.score_threshold == 0.125
+
+
+def test_import_with_another_threshold(command: Command, example_model: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.store import load
+
+    out = tmp_path / "a.keras"
+    result = command("keras", "import", example_model, "-o", out, "--score-threshold", "0.125")
+    assert result.status == 0, result.err
+    assert load(out).arch.nms.score_threshold == 0.125

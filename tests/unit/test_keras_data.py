@@ -97,6 +97,22 @@ def test_what_cannot_be_used_is_left_out_and_told(scenes: Path) -> None:
     data = open_training_data(scenes, labels=open_training_data(scenes / ".").labels)
     assert data.names == tuple(f"JPEGImages/00000{n}.jpg" for n in (0, 2, 3, 4))
     assert any("000001.jpg" in str(item) for item in data.problems)
+    for number, scene in enumerate((0, 2, 3, 4)):
+        assert (
+            np.abs(data.pixels(number).astype(float).mean((0, 1)) - draw_scene((2, scene), 64)[0].mean((0, 1))).max()
+            < 3
+        )
+
+
+def test_difficult_objects_do_not_count(scenes: Path) -> None:
+    xml = scenes / "Annotations" / "000000.xml"
+    text = xml.read_text()
+    first = "<difficult>0</difficult>"
+    assert first in text
+    xml.write_text(text.replace(first, "<difficult>1</difficult>", 1))
+    ignored = [found.ignored.tolist() for found in open_training_data(scenes).objects]
+    assert ignored[0] == [True] + [False] * (len(ignored[0]) - 1)
+    assert not any(itertools.chain(*ignored[1:]))
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])

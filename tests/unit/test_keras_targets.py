@@ -75,6 +75,14 @@ def test_overlaps(targets: ModuleType, seed: int, rows: int, columns: int) -> No
     np.testing.assert_allclose(targets.overlaps(one, other), np.reshape(expected, (rows, columns)), atol=1e-6)
 
 
+def test_boxes_without_area(targets: ModuleType) -> None:
+    """They overlap nothing, not even themselves, and their codes are numbers."""
+    empty = np.array([[0.3, 0.3, 0.3, 0.3], [0.5, 0.2, 0.5, 0.4]], np.float32)
+    assert targets.overlaps(empty, empty).numpy().tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    whole = np.array([[0, 0, 1, 1]] * 2, np.float32)
+    assert np.isfinite(targets.encode(empty, whole, VARIANCES)).all()
+
+
 @QUICK
 @given(st.integers(0, 2**32), st.integers(0, 6), st.integers(1, 12), st.sampled_from([0.3, 0.5, 0.75]))
 def test_match(targets: ModuleType, seed: int, rows: int, columns: int, threshold: float) -> None:
@@ -205,6 +213,24 @@ def test_hardest_takes_the_first_of_equal_ones(losses: ModuleType) -> None:
         np.array([[1.0, 2.0, 2.0, 2.0]], np.float32), np.array([[True] * 4]), np.array([2], np.int32)
     )
     assert found.numpy().tolist() == [[False, True, True, False]]
+
+
+def test_decay_is_of_full_and_pointwise_kernels(losses: ModuleType) -> None:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3),
+            layers.DepthwiseConv2D(3),
+            layers.BatchNormalization(),
+            layers.Conv2D(2, 1),
+        ]
+    )
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, 3.0))
+    assert float(losses.kernel_decay(model, 0.25)) == pytest.approx(0.25 * (3 * 3 * 3 * 4 + 4 * 2) * 9 / 2)
 
 
 def test_cosine_with_warm_up() -> None:
