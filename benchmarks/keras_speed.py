@@ -1,32 +1,37 @@
-"""A training step of V3-large SSDLite 320, 90 classes: ours in Keras against torchvision's, pictures a second.
+"""How fast are the Keras nets, on the CPU?
 
-    python benchmarks/keras_speed.py [--batch 8] [--steps 10] [--threads 2]
+Training: a step of V3-large SSDLite 320 with 91 classes, ours in Keras against torchvision's. Both take pictures that
+are in memory already, with the same number of objects, and do forward, loss, backward and update with momentum.
+torchvision matches boxes in the step; ours has its targets from tf.data, so matching is timed with the step here too.
 
-Both take pictures that are in memory already, with the same number of objects, and do forward, loss, backward and
-update with momentum, in a process each. The shortest step counts. torchvision matches boxes in the step; ours has its
-targets from tf.data, so matching is timed with the step here too.
+Inference: TensorFlow's frozen graph, and what comes of it: Keras, TensorFlow Lite and OpenCV with the Caffe net, each
+from a picture of any size to detections.
+
+Every side runs in a process of its own, in turn; the shortest step of all turns counts.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import common
 
 SIDE, CLASSES, OBJECTS = 320, 91, 8
+TENSORFLOW, KERAS, TFLITE, OPENCV = "TensorFlow's graph", "Keras", "TensorFlow Lite", "OpenCV, Caffe net"
+OURS, TORCHVISION = "ours, Keras", "torchvision"
 
 
-def ours(batch: int, steps: int, threads: int) -> float:
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+def ours(batch: int, steps: int) -> float:
     from ssdlite_caffe.keras.runtime import import_keras
 
     keras, tf = import_keras()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
     from ssdlite_caffe.gen_model.build import build, default_arch
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
     from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums
@@ -64,11 +69,10 @@ def ours(batch: int, steps: int, threads: int) -> float:
     return shortest(lambda: float(step(*data)), steps)
 
 
-def torchvisions(batch: int, steps: int, threads: int) -> float:
+def torchvisions(batch: int, steps: int) -> float:
     import torch
     import torchvision
 
-    torch.set_num_threads(threads)
     model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=CLASSES
     ).train()
@@ -89,8 +93,59 @@ def torchvisions(batch: int, steps: int, threads: int) -> float:
     return shortest(step, steps)
 
 
-def shortest(step: object, steps: int) -> float:
-    for _ in range(2):
+def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
+    """A form of a model, ready to detect in a picture; `folder` is as `prepare` leaves it."""
+    if side == TENSORFLOW:
+        from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
+
+        detector = TensorFlowDetector(folder / "model.pb")
+        return lambda picture: detector.detect_image(picture[..., ::-1])
+    if side == OPENCV:
+        import cv2
+
+        from ssdlite_caffe.tools.detector import Detector
+        from ssdlite_caffe.tools.model_folder import ModelFolder
+
+        cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
+        return Detector(ModelFolder.open(folder / "caffe"))
+    from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
+
+    if side == TFLITE:
+        return TfliteRuntime(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
+    from ssdlite_caffe.keras.store import load
+
+    return KerasRuntime(load(folder / "model.keras"))
+
+
+def inference(side: str, folder: Path, steps: int) -> float:
+    from ssdlite_caffe.tools.pictures import read_picture
+
+    picture = read_picture(folder / "picture.png")
+    run = runtime(side, folder)
+    return shortest(lambda: run(picture), steps)
+
+
+def prepare(graph: Path, folder: Path) -> None:
+    """All forms of a frozen graph, and a picture."""
+    import cv2
+
+    folder.mkdir()
+    (folder / "model.pb").write_bytes(graph.read_bytes())
+    picture = cv2.resize(cv2.imread(str(common.ROOT / "examples" / "shapes.png")), (640, 480))
+    cv2.imwrite(str(folder / "picture.png"), picture)
+    for command in (
+        ("convert", "model.pb", "-o", "caffe"),
+        ("keras", "import", "model.pb", "-o", "model.keras"),
+        ("keras", "export", "tflite", "model.keras", "-o", "model.tflite"),
+    ):
+        process = [sys.executable, "-m", "ssdlite_caffe.cli", *command]
+        search = {**os.environ, "PYTHONPATH": str(common.ROOT)}
+        subprocess.run(process, cwd=folder, env=search, check=True, stdout=subprocess.DEVNULL)
+
+
+def shortest(step: Callable[[], Any], steps: int) -> float:
+    """Seconds, after some that do not count."""
+    for _ in range(3):
         step()
     times = []
     for _ in range(steps):
@@ -100,32 +155,77 @@ def shortest(step: object, steps: int) -> float:
     return min(times)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["ours", "torchvision"])
-    options = parser.parse_args()
-    sizes = options.batch, options.steps, options.threads
-    if options.only:
-        seconds = (ours if options.only == "ours" else torchvisions)(*sizes)
-        print(json.dumps(seconds))
-        return
-    sides = ["ours", "torchvision"]
-    if importlib.util.find_spec("torchvision") is None:
-        print("torchvision is not installed, so there is nothing to compare with: pip install torch torchvision")
-        sides = ["ours"]
-    speeds = {}
-    for side in sides:
-        command = [sys.executable, __file__, "--only", side]
-        for name in ("batch", "steps", "threads"):
-            command += [f"--{name}", str(getattr(options, name))]
-        found = subprocess.run(command, check=True, capture_output=True, text=True)
-        speeds[side] = options.batch / float(found.stdout.splitlines()[-1])
-        print(f"{side:12} {speeds[side]:7.2f} pictures a second")
+def in_turn(sides: dict[str, list[str]], turns: int, threads: int) -> dict[str, float]:
+    """Each side's shortest step, in seconds; a side is the start of a command."""
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    # TensorFlow's own default: its faster kernels, which our commands leave out where numbers are compared.
+    settings = {**dict.fromkeys(names, str(threads)), "TF_ENABLE_ONEDNN_OPTS": "1", "PYTHONPATH": str(common.ROOT)}
+    found: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(turns):
+        for side, command in sides.items():
+            done = subprocess.run(command, env={**os.environ, **settings}, check=True, stdout=subprocess.PIPE)
+            found[side].append(float(done.stdout.splitlines()[-1]))
+    return {side: min(times) for side, times in found.items()}
+
+
+def has_torchvision(python: str) -> bool:
+    return subprocess.run([python, "-c", "import torchvision"], capture_output=True, check=False).returncode == 0
+
+
+def text(result: dict[str, Any]) -> Iterator[str]:
+    speeds = result["training"]
+    if speeds:
+        rows = [[side, f"{speed:.2f}"] for side, speed in speeds.items()]
+        yield common.table(["training step, V3-large", "pictures a second"], rows)
     if len(speeds) == 2:
-        print(f"ours / torchvision: {speeds['ours'] / speeds['torchvision']:.2f}")
+        yield f"ours / torchvision: {speeds[OURS] / speeds[TORCHVISION]:.2f}\n"
+    elif speeds:
+        yield "no torchvision to compare with: pip install torch torchvision, or name a Python that has it\n"
+    if result["inference"]:
+        sides = [TENSORFLOW, KERAS, TFLITE, OPENCV]
+        rows = [[name, *(f"{1e3 * times[side]:.1f}" for side in sides)] for name, times in result["inference"].items()]
+        yield common.table(["picture to detections, ms", *sides], rows)
+
+
+def main() -> None:
+    parser = common.parser(__doc__.splitlines()[0] if __doc__ else None, repetitions=2)
+    parser.add_argument("--batch", type=int, default=8, help="pictures of a training step")
+    parser.add_argument("--steps", type=int, default=10, help="of each turn")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--torch-python", default=sys.executable, help="Python with torch and torchvision")
+    parser.add_argument("--part", choices=["training", "inference"], help="one of the two")
+    parser.add_argument("--only", nargs="+", help="one side in this process, as the benchmark calls itself")
+    options = parser.parse_args()
+    if options.only:
+        side, *folder = options.only
+        if folder:
+            seconds = inference(side, Path(folder[0]), options.steps)
+        else:
+            seconds = (ours if side == OURS else torchvisions)(options.batch, options.steps)
+        print(seconds)
+        return
+    rest = [f"--batch={options.batch}", f"--steps={options.steps}", "--only"]
+    pythons = {OURS: sys.executable}
+    if has_torchvision(options.torch_python):
+        pythons[TORCHVISION] = options.torch_python
+    result: dict[str, Any] = {"machine": {}, "training": {}, "inference": {}}
+    turns = options.repetitions, options.threads
+    if options.part != "inference":
+        sides = {side: [python, __file__, *rest, side] for side, python in pythons.items()}
+        seconds_of = in_turn(sides, *turns)
+        result["training"] = {side: options.batch / seconds for side, seconds in seconds_of.items()}
+    if options.part != "training":
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, graph in common.graphs(options.models).items():
+                folder = Path(temporary) / name
+                prepare(graph, folder)
+                sides = {
+                    side: [sys.executable, __file__, *rest, side, str(folder)]
+                    for side in (TENSORFLOW, KERAS, TFLITE, OPENCV)
+                }
+                result["inference"][name] = in_turn(sides, *turns)
+    result["machine"] = common.machine("tensorflow", "keras", "opencv", "numpy")
+    common.report(result, text(result), as_json=options.json)
 
 
 if __name__ == "__main__":
