@@ -140,6 +140,8 @@ def open_model(
         forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
         return Evaluated(labels or labels_of(path), None, **forms)
     if not (path / "report.json").is_file():
+        if not path.exists():
+            raise DatasetError(f"there is no {path}; give a converted folder, or a TensorFlow, Keras or TFLite model")
         if labels is None:
             raise DatasetError(f"{path} is no converted model, so its class names are not known; give --label-map")
         return Evaluated(labels, None, path, keras, tflite)

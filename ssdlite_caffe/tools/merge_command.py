@@ -22,6 +22,7 @@ def merge_bn(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fold a trained net's BatchNorms into its convolutions, for deployment."""
+    from ssdlite_caffe.errors import PrototxtError
     from ssdlite_caffe.tools import merge_bn as tool
 
     if net.is_dir():
@@ -30,6 +31,8 @@ def merge_bn(
 
             weights = newest_weights(net)
         report = tool.merge_folder(net, weights, out, force=force)
+    elif not net.exists():
+        raise PrototxtError(f"there is no {net}; give a kit, a converted folder or a prototxt")
     elif weights is None:
         raise typer.BadParameter("a prototxt needs --weights")
     else:

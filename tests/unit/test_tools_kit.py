@@ -459,3 +459,8 @@ class TestCommand:
         lmdbs = ("--train", data / "train", "--test", data / "test")
         assert "do not agree" in refused("kit", "voc", "-o", tmp_path / "kit", *lmdbs).err
         assert "does not exist" in refused("kit", "voc", "-o", tmp_path / "kit", "--from", tmp_path / "no").err
+
+    def test_nothing_there(self, refused: Command, tmp_path: Path) -> None:
+        none = tmp_path / "none"
+        assert f"there is no {none}" in refused("merge-bn", none, "-o", tmp_path / "out").err
+        assert f"there is no {none}" in refused("evaluate", none, "--data", tmp_path).err
