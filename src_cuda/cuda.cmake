@@ -63,6 +63,8 @@ function(add_cuda_objects)
     COMPILE_OPTIONS "-include;${OURS}/compat/proposal_layer.cuh")
   set_source_files_properties(${FORK}/common.cpp PROPERTIES
     COMPILE_OPTIONS "-include;${OURS}/compat/device_properties.hpp")
+  set_source_files_properties(${FORK}/layers/pixelshuffle_layer.cpp ${FORK}/layers/upsample_layer.cpp PROPERTIES
+    COMPILE_OPTIONS "-include;${OURS}/compat/cpu_sides.hpp")
   target_sources(caffe PRIVATE $<TARGET_OBJECTS:cuda_objects>)
   # A shared library may leave functions undefined until it is loaded: GPU code that is declared and not there would.
   target_link_options(caffe PRIVATE LINKER:--no-undefined)

@@ -169,6 +169,7 @@ def train(
     report = _run(folder, trainer, options, progress)
     if folder.writes:
         write_model(trainer.detector(), out)
+    _leave(strategy)
     return {"model": str(out / MODEL), "pictures": len(data), "classes": len(data.labels), **report}
 
 
@@ -224,6 +225,13 @@ def _strategy(tf: Any) -> Any:
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _leave(strategy: Any) -> None:
+    """End the thread that watches the other hosts: it would keep a worker that is done from exiting."""
+    stop = getattr(strategy.extended, "_stop_check_health_thread", None)
+    if stop is not None:
+        stop()
 
 
 def _is_chief(strategy: Any) -> bool:
