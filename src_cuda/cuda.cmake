@@ -68,5 +68,4 @@ function(add_cuda_objects)
   target_sources(caffe PRIVATE $<TARGET_OBJECTS:cuda_objects>)
   # A shared library may leave functions undefined until it is loaded: GPU code that is declared and not there would.
   target_link_options(caffe PRIVATE LINKER:--no-undefined)
-  set_target_properties(caffe PROPERTIES INSTALL_RPATH "$ORIGIN;${CUDA_FOLDERS}")
 endfunction()

@@ -17,7 +17,8 @@ add_library(pycaffe MODULE ${CAFFE_SOURCE}/python/caffe/_caffe.cpp)
 target_include_directories(pycaffe SYSTEM PRIVATE ${NUMPY_INCLUDE} ${PYTHON_INCLUDE})
 target_link_libraries(pycaffe PRIVATE caffe Boost::python${PYTHON_VERSION})
 set(PYCAFFE_FOLDER ${CMAKE_BINARY_DIR}/python/caffe)
-set_target_properties(pycaffe PROPERTIES OUTPUT_NAME _caffe PREFIX "" SUFFIX ${PYTHON_SUFFIX} INSTALL_RPATH "$ORIGIN/../../lib"
+set(MODULE_RPATH "$ORIGIN/../../lib" ${CUDA_FOLDERS})
+set_target_properties(pycaffe PROPERTIES OUTPUT_NAME _caffe PREFIX "" SUFFIX ${PYTHON_SUFFIX} INSTALL_RPATH "${MODULE_RPATH}"
                       LIBRARY_OUTPUT_DIRECTORY ${PYCAFFE_FOLDER})
 
 if(NOT CAFFE_PB2)
