@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,11 +53,13 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(scenes: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(scenes: Path, folder: Path, *more: str, cluster: str | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", scenes, "-o", folder, *SMALL, *STEPS, *more]
     # Another process may have set for itself which kernels it runs; those of a training are part of its course.
-    kernels = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
-    return subprocess.Popen([str(part) for part in command], text=True, env={**os.environ, **kernels})
+    settings = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    if cluster is not None:
+        settings["TF_CONFIG"] = cluster
+    return subprocess.Popen([str(part) for part in command], text=True, env={**os.environ, **settings})
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -122,6 +125,34 @@ def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_pat
     assert one.files == other.files
     assert all((one[name] == other[name]).all() for name in one.files)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+
+
+def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
+    """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own pictures."""
+    more = ("--freeze-bn", "--steps", "3", "--optimizer", "sgd", "--lr", "0.01")
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        workers = [f"127.0.0.1:{each.getsockname()[1]}" for each in (one, other)]
+    together = [
+        start(
+            scenes, tmp_path / "two", *more,
+            cluster=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}}),
+        )
+        for number in (0, 1)
+    ]  # fmt: skip
+    try:
+        assert [process.wait(600) for process in together] == [0, 0]
+    finally:
+        for process in together:
+            process.kill()
+    assert start(scenes, tmp_path / "one", *more).wait(600) == 0
+    for found, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    one_, two = (np.load(tmp_path / name / "checkpoints" / "step-00000003.npz") for name in ("one", "two"))
+    assert one_.files == two.files
+    for name in one_.files:
+        np.testing.assert_allclose(two[name], one_[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Command) -> None:
