@@ -230,3 +230,11 @@ def test_boxes_without_their_reciprocals() -> None:
     prior = prior_box_for(cell, (300, 300), VARIANCES)
     assert prior == PriorBoxDesc((60.0,), (), (2.0, 0.25), False, VARIANCES)
     np.testing.assert_allclose(cell_sizes(prior, (300, 300)), cell.sizes, rtol=1e-6)
+
+
+def test_a_square_smaller_than_an_unpaired_shape_counts() -> None:
+    def size(scale: float, ratio: float) -> tuple[float, float]:
+        return scale / 300 / math.sqrt(ratio), scale / 300 * math.sqrt(ratio)
+
+    prior = prior_box_for(CellBoxes((size(30, 1), size(60, 2))), (300, 300), (0.1, 0.1, 0.2, 0.2))
+    assert (prior.min_sizes, prior.max_sizes, prior.aspect_ratios) == ((42.0,), (), (2.0,))  # sqrt(30 * 60)

@@ -185,3 +185,9 @@ class TestFinetune:
             growth = [np.concatenate([np.zeros_like(s), np.log(s[:, ::-1]) / 0.2], axis=1).reshape(-1) for s in sizes]
             factors = [share.reshape(-1) for share in shares]
             np.testing.assert_allclose(bias * factors[0] + growth[0], usual_bias * factors[1] + growth[1], atol=1e-4)
+
+
+def test_boxes_that_go_round_are_followed() -> None:
+    sizes = ((0.1, 0.1), (0.2, 0.4), (0.4, 0.2))
+    match = rematch_cell(sizes, (sizes[1], sizes[2], sizes[0]), sizes)
+    assert match.source == (2, 0, 1), "the first new box is the third of the old ones"

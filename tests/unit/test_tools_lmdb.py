@@ -409,3 +409,17 @@ class TestCommand:
     def test_check_draws_both_or_neither(self, command: Command, tmp_path: Path) -> None:
         assert command("lmdb", "check", tmp_path, "--draw", 3).status == 2
         assert command("lmdb", "check", tmp_path, "-o", tmp_path / "x").status == 2
+
+
+def test_a_turned_grey_picture_is_not_turned() -> None:
+    """Caffe makes no EXIF turn, and the boxes belong to the pixels as they are stored."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(np.zeros((4, 12), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", exif=exif)
+    assert decode_datum(caffe_pb2.Datum(encoded=True, data=stream.getvalue())).shape == (4, 12, 3)
