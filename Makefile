@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@echo "==> converting examples/frozen_inference_graph.pb into demo/model"
 	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb --label-map examples/labelmap.pbtxt -o demo/model --force
 	@echo "==> detecting in examples/shapes.png"
-	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png --min-score 0.5 -o demo/pictures --force
+	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
 	@echo "==> look at demo/pictures/shapes.png"
 
 caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)

@@ -88,7 +88,7 @@ def torchvisions(batch: int, steps: int) -> float:
         loss = sum(model(pictures, targets).values())
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return shortest(step, steps)
 

@@ -2,7 +2,7 @@
 
 The Object Detection API's faster_rcnn_box_coder unstacks the codes into ty, tx, th, tw, divides each by its scale and
 computes centre = t * size + default centre, size = exp(t) * default size. Optimisers multiply by the reciprocal, or
-draw constants together; both are followed.
+draw constants together, up to the scale being part of the sizes that ty and tx are multiplied by; all are followed.
 
 Source: object_detection/box_coders/faster_rcnn_box_coder.py, `_decode`.
 """
@@ -25,6 +25,9 @@ _BOX_KEEPING = frozenset(
     {"Sub", "Unpack", "Split", "Transpose", "Reshape", "Tile", "ExpandDims", "Squeeze", "Identity", "BroadcastTo"}
 )
 
+_TWO_ROUNDINGS = 2.0**-23
+"""Relative: of a reciprocal and of a product to float32, half a unit in the last place each."""
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -32,19 +35,24 @@ class Decoder:
 
     Attributes:
         codes: the node that gives ty, tx, th, tw as its outputs 0 to 3.
-        scales: box-coder scales (y, x, height, width).
+        scales: box-coder scales (y, x, height, width); None where they cannot be told.
         sizes: what exp(th) and exp(tw) are multiplied by: heights and widths of the default boxes.
         centres: what is added to ty * height and tx * width; None where that was not found.
     """
 
     codes: Node
-    scales: Scales
+    scales: Scales | None
     sizes: tuple[Ref, Ref]
     centres: tuple[Ref | None, Ref | None]
 
 
-def find_decoder(constants: Constants) -> Decoder | None:
-    """The box decoder of a graph; None where it has none."""
+def find_decoder(constants: Constants, shapes: Evaluator) -> Decoder | None:
+    """The box decoder of a graph; None where it has none.
+
+    Args:
+        constants: of the graph.
+        shapes: an evaluator that knows the shapes of feature maps.
+    """
     graph = constants.graph
     sizes: dict[Ref, Ref] = {}
     scales: dict[Ref, float] = {}
@@ -58,11 +66,11 @@ def find_decoder(constants: Constants) -> Decoder | None:
     for code in sizes:
         height, width = Ref(code.name, 2), Ref(code.name, 3)
         if height in sizes and width in sizes:
-            y_scale, y_centre = _centre(constants, Ref(code.name, 0))
-            x_scale, x_centre = _centre(constants, Ref(code.name, 1))
+            y_scale, y_centre = _centre(constants, Ref(code.name, 0), sizes[height], shapes)
+            x_scale, x_centre = _centre(constants, Ref(code.name, 1), sizes[width], shapes)
             return Decoder(
                 graph[code],
-                (y_scale, x_scale, scales[height], scales[width]),
+                None if y_scale is None or x_scale is None else (y_scale, x_scale, scales[height], scales[width]),
                 (sizes[height], sizes[width]),
                 (y_centre, x_centre),
             )
@@ -138,8 +146,8 @@ def _scale(constants: Constants, use: Use) -> float | None:
     return float(np.float32(1 / number)) if node.op == "Mul" else None
 
 
-def _centre(constants: Constants, code: Ref) -> tuple[float, Ref | None]:
-    """(scale, default centre) of ty or tx: code / scale * size + centre."""
+def _centre(constants: Constants, code: Ref, size: Ref, shapes: Evaluator) -> tuple[float | None, Ref | None]:
+    """(scale, default centre) of ty or tx: code / scale * size + centre; None for what cannot be told."""
     graph = constants.graph
     scale = 1.0
     uses = graph.uses(code)
@@ -148,9 +156,29 @@ def _centre(constants: Constants, code: Ref) -> tuple[float, Ref | None]:
         if found is not None:
             scale = found
             uses = graph.uses(uses[0].node.ref)
-    products = [use.node for use in uses if use.node.op == "Mul"]
-    sums = [use for product in products for use in graph.uses(product.ref) if use.node.op in ADDS]
-    return scale, _other(graph, sums[0]) if len(sums) == 1 else None
+    products = [use for use in uses if use.node.op == "Mul"]
+    rest = _quotient(size, _other(graph, products[0]), shapes) if len(products) == 1 else None
+    sums = [use for product in products for use in graph.uses(product.node.ref) if use.node.op in ADDS]
+    return None if rest is None else scale * rest, _other(graph, sums[0]) if len(sums) == 1 else None
+
+
+def _quotient(size: Ref, factor: Ref | None, shapes: Evaluator) -> float | None:
+    """The number by which `size` was divided to give `factor`, each element rounded to float32; None if it was not.
+
+    Of the numbers that explain the elements, the one with the fewest digits.
+    """
+    if factor == size:
+        return 1.0
+    whole, part = shapes.get(size), shapes.get(factor)
+    if whole is None or part is None or whole.size != part.size or not whole.size or not np.all(part):
+        return None
+    whole, part = whole.astype(np.float64).reshape(-1), part.astype(np.float64).reshape(-1)
+    middle = float(np.median(whole / part))
+    for digits in range(1, 10):
+        number = float(f"{middle:.{digits}g}")
+        if np.allclose(whole, part * number, rtol=_TWO_ROUNDINGS, atol=0):
+            return number
+    return None
 
 
 def _other(graph: Graph, use: Use) -> Ref | None:

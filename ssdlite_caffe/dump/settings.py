@@ -81,10 +81,11 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     if tflite is not None:
         codes = tflite.inputs[0] if tflite.inputs else None
         return apply_tflite_op(constants, tflite, _with_box_order(constants, units, settings, codes))
-    decoder = find_decoder(constants)
+    shapes = _shapes(constants, read)
+    decoder = find_decoder(constants, shapes)
     codes = decoder.codes.inputs[-1 if decoder.codes.op == "Split" else 0] if decoder else None
     settings = _with_box_order(constants, units, settings, codes)
-    return _with_suppression(constants, _with_boxes(constants, read, decoder, settings))
+    return _with_suppression(constants, _with_boxes(constants, shapes, decoder, settings))
 
 
 def _with_scores(constants: Constants, units: Units, settings: Settings) -> Settings:
@@ -115,13 +116,17 @@ def _scopes(units: Units) -> dict[Ref, str]:
     return {end: scope for scope, end in units.ends.items()}
 
 
-def _with_boxes(constants: Constants, read: NetworkInput, decoder: Decoder | None, settings: Settings) -> Settings:
+def _shapes(constants: Constants, read: NetworkInput) -> Evaluator:
+    """An evaluator that knows the shapes of feature maps, where the network's input has a size."""
+    if read.size is None:
+        return constants.plain
+    maps = FeatureMaps(constants.graph, constants.plain, read.stem, read.size)
+    return Evaluator(constants.graph, shape_of=maps.shape)
+
+
+def _with_boxes(constants: Constants, shapes: Evaluator, decoder: Decoder | None, settings: Settings) -> Settings:
     if decoder is None:
         return settings
-    shapes = constants.plain
-    if read.size is not None:
-        maps = FeatureMaps(constants.graph, constants.plain, read.stem, read.size)
-        shapes = Evaluator(constants.graph, shape_of=maps.shape)
     return dataclasses.replace(
         settings, box_coder_scales=decoder.scales, default_boxes=default_boxes(constants, shapes, decoder)
     )

@@ -84,7 +84,7 @@ def compare_in_float64(source: Path, detector: Detector, picture: np.ndarray) ->
     codes, scores = TensorFlowNet(source, name, outputs).run(fed)
     model = detector.rebuilt(outputs="raw", dtype="float64").model
     got = model(fed.astype(np.float64))
-    wanted = codes.T if codes.shape[0] == 4 else codes.reshape(-1, 4)
+    wanted = codes.reshape(4, -1).T if codes.shape[0] == 4 else codes.reshape(-1, 4)
     assert np.abs(got["box_encodings"][0] - wanted).max() < RAW_FLOAT64 * np.abs(wanted).max()
     logits = np.asarray(got["class_predictions_with_background"][0])
     assert np.abs(1 / (1 + np.exp(-logits)) - scores[0]).max() < RAW_FLOAT64

@@ -10,7 +10,7 @@ import pytest
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import corners_of
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.model import Settings
+from ssdlite_caffe.dump.model import FloatArray, Settings
 from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.shapes import FeatureMaps, output_size
@@ -39,6 +39,52 @@ def test_every_setting_is_read_from_its_op(reciprocal: bool) -> None:
     assert settings.unsupported == ()
     assert settings.default_boxes is not None
     np.testing.assert_array_equal(settings.default_boxes, mini_boxes((24, 32)))
+
+
+def with_folded_sizes(y_factor: FloatArray, x_factor: FloatArray) -> GraphBuilder:
+    """Default boxes as constants, and ty and tx multiplied by such, in place of a scale first and a size then."""
+    folded = GraphBuilder()
+    replaced = ("ty", "tx", "x", "y", "height", "width")
+    folded.definition.node.extend(node for node in mini_detector().definition.node if node.name not in replaced)
+    ymin, xmin, ymax, xmax = mini_boxes((24, 32)).T
+    for name, value in zip(("height", "width"), sizes_of_mini_boxes(), strict=True):
+        folded.const(name, value)
+    y = folded.node("y/product", "Mul", "codes", folded.const("ty", y_factor))
+    x = folded.node("x/product", "Mul", folded.const("tx", x_factor), "codes:1")
+    folded.node("y", "AddV2", y, folded.const("y/centre", (ymin + ymax) / 2))
+    folded.node("x", "AddV2", folded.const("x/centre", (xmin + xmax) / 2), x)
+    return folded
+
+
+def sizes_of_mini_boxes() -> tuple[FloatArray, FloatArray]:
+    ymin, xmin, ymax, xmax = mini_boxes((24, 32)).T
+    return ymax - ymin, xmax - xmin
+
+
+@pytest.mark.parametrize("scales", [(10.0, 8.0), (1.0, 1.0), (1 / 0.15, 7.25), (2.0, 0.3)])
+def test_scales_folded_into_the_sizes(scales: tuple[float, float]) -> None:
+    """As Grappler leaves `code / scale * constant`: both constants made one, or by way of a reciprocal."""
+    height, width = sizes_of_mini_boxes()
+    y_scale, x_scale = map(np.float32, scales)
+    settings = settings_of(with_folded_sizes(height / y_scale, width * (np.float32(1) / x_scale)))
+    assert settings.box_coder_scales == pytest.approx((*scales, 5.0, 4.0), rel=2e-7)
+    assert settings.default_boxes is not None
+    np.testing.assert_allclose(settings.default_boxes, mini_boxes((24, 32)), atol=3e-7)
+    if scales != (1 / 0.15, 7.25):
+        assert settings.box_coder_scales == (*scales, 5.0, 4.0), "the shortest number that explains the sizes"
+
+
+@pytest.mark.parametrize("wrong", ["one size off", "other boxes", "one of them zero"])
+def test_sizes_that_no_scale_explains(wrong: str) -> None:
+    height, width = sizes_of_mini_boxes()
+    folded = height / 10
+    if wrong == "one size off":
+        folded[3] *= np.float32(1 + 2**-20)
+    elif wrong == "other boxes":
+        folded = np.concatenate([folded, folded])
+    else:
+        folded[0] = 0
+    assert settings_of(with_folded_sizes(folded, width / 8)).box_coder_scales is None
 
 
 def test_softmax_is_told_from_sigmoid() -> None:
