@@ -140,7 +140,10 @@ def _decoder(
     b.node("boxes", "ConcatV2", b.const("boxes/0", boxes[:half]), b.const("boxes/1", boxes[half:]), axis)
     b.node("boxes/batch", "ExpandDims", "boxes", axis)
     b.node("boxes/shape", "Shape", codes)
-    b.node("boxes/tiled", "Tile", "boxes/batch", "boxes/shape")
+    first, second = b.const("boxes/first", [0], "int32"), b.const("boxes/second", [1], "int32")
+    b.node("boxes/count", "StridedSlice", "boxes/shape", first, second, second, shrink_axis_mask=1)
+    one = b.const("boxes/one", 1, "int32")
+    b.node("boxes/tiled", "Tile", "boxes/batch", b.node("boxes/multiples", "Pack", "boxes/count", one, one))
     flat = b.const("flat", [-1, 4], "int32")
     turn = b.const("turn", [1, 0], "int32")
     b.node(
@@ -158,7 +161,15 @@ def _decoder(
         b.node(name, op, source, b.const(f"{name}/y", value))
     b.node("h", "Mul", b.node("exp_h", "Exp", "th"), "height")
     b.node("w", "Mul", b.node("exp_w", "Exp", "tw"), "width")
-    b.node("decoded", "Pack", "h", "w", b.node("y", "Mul", "ty", "height"), b.node("x", "Mul", "tx", "width"))
+    two = b.const("two", 2.0)
+    centres = {}
+    for side, start, size, moved in (("y", "anchors", "height", "ty"), ("x", "anchors:1", "width", "tx")):
+        middle = b.node(f"{side}/centre", "AddV2", start, b.node(f"{side}/default_half", "RealDiv", size, two))
+        centres[side] = b.node(side, "AddV2", b.node(f"{side}/product", "Mul", moved, size), middle)
+    halves = {side: b.node(f"{side}/half", "RealDiv", size, two) for side, size in (("y", "h"), ("x", "w"))}
+    corners = [b.node(f"{side}min", "Sub", centres[side], halves[side]) for side in centres]
+    corners += [b.node(f"{side}max", "AddV2", centres[side], halves[side]) for side in centres]
+    b.node("decoded", "Pack", *corners)
 
 
 def _suppression(b: GraphBuilder, name: str, score_threshold: float, sigma: float) -> None:

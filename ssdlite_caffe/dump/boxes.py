@@ -1,32 +1,41 @@
 """Default boxes and box-coder scales, read from the ops that decode the box predictor's output.
 
 The Object Detection API's faster_rcnn_box_coder unstacks the codes into ty, tx, th, tw, divides each by its scale and
-computes centre = t * size + default centre, size = exp(t) * default size. Optimisers multiply by the reciprocal, or
-draw constants together, up to the scale being part of the sizes that ty and tx are multiplied by; all are followed.
+computes centre = t * size + default centre, size = exp(t) * default size, corners = centre -+ size / 2. Optimisers
+multiply by reciprocals and draw constants together, half sizes and scales among them, each in its own way. So the ops
+are not read one by one: they are computed, with codes of our own, and what comes out tells boxes and scales.
 
 Source: object_detection/box_coders/faster_rcnn_box_coder.py, `_decode`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
-from ssdlite_caffe.dump.evaluate import Evaluator
-from ssdlite_caffe.dump.graph import Graph, Node, Ref, Use
+from ssdlite_caffe.dump.evaluate import Evaluator, ShapeOf
+from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.dump.model import FloatArray
 from ssdlite_caffe.dump.tensors import Array
+from ssdlite_caffe.dump.units import CONVOLUTIONS
 
 Scales = tuple[float, float, float, float]
+Vector = npt.NDArray[np.float64]
 
 _BOX_KEEPING = frozenset(
     {"Sub", "Unpack", "Split", "Transpose", "Reshape", "Tile", "ExpandDims", "Squeeze", "Identity", "BroadcastTo"}
 )
-
-_TWO_ROUNDINGS = 2.0**-23
-"""Relative: of a reciprocal and of a product to float32, half a unit in the last place each."""
+_ELEMENTWISE = ADDS | DIVISIONS | {"Mul", "Sub", "Exp", "Neg"}
+_THREE_ROUNDINGS = 1.5 * 2.0**-23
+"""Relative: of a reciprocal and of two products to float32, half a unit in the last place each."""
+_CODES_OF_A_PICTURE = (1, -1, 4)
+"""Shape of what the codes are taken from; graphs repeat their default boxes for every picture of a batch."""
+_SAME_BOXES = 1e-6
+"""How far boxes may lie from those that a decoder with float32 centres makes of codes 0, as a fraction of the input."""
 
 
 @dataclass(frozen=True)
@@ -35,69 +44,93 @@ class Decoder:
 
     Attributes:
         codes: the node that gives ty, tx, th, tw as its outputs 0 to 3.
-        scales: box-coder scales (y, x, height, width); None where they cannot be told.
-        sizes: what exp(th) and exp(tw) are multiplied by: heights and widths of the default boxes.
-        centres: what is added to ty * height and tx * width; None where that was not found.
+        size: what exp(th) is multiplied by: heights of the default boxes, as a rule.
+        corners: ymin, xmin, ymax, xmax of the decoded boxes; None where they were not found.
     """
 
     codes: Node
-    scales: Scales | None
-    sizes: tuple[Ref, Ref]
-    centres: tuple[Ref | None, Ref | None]
+    size: Ref
+    corners: tuple[Ref, ...] | None
 
 
-def find_decoder(constants: Constants, shapes: Evaluator) -> Decoder | None:
-    """The box decoder of a graph; None where it has none.
-
-    Args:
-        constants: of the graph.
-        shapes: an evaluator that knows the shapes of feature maps.
-    """
+def find_decoder(constants: Constants) -> Decoder | None:
+    """The box decoder of a graph; None where it has none."""
     graph = constants.graph
     sizes: dict[Ref, Ref] = {}
-    scales: dict[Ref, float] = {}
     for node in graph:
         if node.op != "Exp" or not node.inputs:
             continue
-        code, scale = _unscaled(constants, graph.origin(node.inputs[0]))
-        size = next((_other(graph, use) for use in graph.uses(node.ref) if use.node.op == "Mul"), None)
-        if size is not None and graph[code].op in ("Unpack", "Split"):
-            sizes[code], scales[code] = size, scale
+        code = _unscaled(constants, graph.origin(node.inputs[0]))
+        products = [use for use in graph.uses(node.ref) if use.node.op == "Mul" and len(use.node.inputs) == 2]
+        if products and graph[code].op in ("Unpack", "Split") and graph[code].inputs:
+            sizes[code] = graph.origin(products[0].node.inputs[1 - products[0].position])
     for code in sizes:
         height, width = Ref(code.name, 2), Ref(code.name, 3)
         if height in sizes and width in sizes:
-            y_scale, y_centre = _centre(constants, Ref(code.name, 0), sizes[height], shapes)
-            x_scale, x_centre = _centre(constants, Ref(code.name, 1), sizes[width], shapes)
-            return Decoder(
-                graph[code],
-                None if y_scale is None or x_scale is None else (y_scale, x_scale, scales[height], scales[width]),
-                (sizes[height], sizes[width]),
-                (y_centre, x_centre),
-            )
+            return Decoder(graph[code], sizes[height], _corners(graph, graph[code]))
     return None
 
 
-def default_boxes(constants: Constants, shapes: Evaluator, decoder: Decoder) -> FloatArray | None:
-    """The default boxes that a decoder uses, float32 (N, 4): ymin, xmin, ymax, xmax.
+def _unscaled(constants: Constants, ref: Ref) -> Ref:
+    """The code of code / scale or code * (1 / scale); `ref` itself where it is no such thing."""
+    node = constants.graph[ref]
+    if node.op in DIVISIONS | {"Mul"} and len(node.inputs) == 2:
+        for code, scale in (node.inputs, node.inputs[::-1]):
+            if constants.plain.get(scale) is not None:
+                return constants.graph.origin(code)
+    return ref
+
+
+def _corners(graph: Graph, codes: Node) -> tuple[Ref, ...] | None:
+    """The four that are joined behind the arithmetic on `codes`."""
+    pending = deque(Ref(codes.name, port) for port in range(4))
+    seen = set(pending)
+    while pending:
+        for use in graph.uses(pending.popleft()):
+            node = use.node
+            if node.op in ("Pack", "ConcatV2", "Concat"):
+                parts = node.inputs[1:] if node.op == "Concat" else node.inputs[:4]
+                return parts if len(parts) == 4 else None
+            if node.op in _ELEMENTWISE and node.ref not in seen:
+                seen.add(node.ref)
+                pending.append(node.ref)
+    return None
+
+
+def boxes_and_scales(
+    constants: Constants, shape_of: ShapeOf | None, decoder: Decoder
+) -> tuple[FloatArray | None, Scales | None]:
+    """The default boxes and box-coder scales that a decoder uses.
 
     Args:
         constants: of the graph.
-        shapes: an evaluator that knows the shapes of feature maps.
+        shape_of: shapes of feature maps, where they are known.
         decoder: from `find_decoder`.
 
     Returns:
-        The boxes as TensorFlow computes them, bit for bit; or, where folding has left only centres and sizes, the
-        corners computed of these in float64 and rounded once. None where they are not constant.
+        Boxes, float32 (N, 4): ymin, xmin, ymax, xmax, as TensorFlow computes them, bit for bit; or, where folding has
+        left no such constant, what the decoder makes of codes 0, computed in float64 and rounded once. And scales (y,
+        x, height, width). None for what cannot be told.
     """
-    ref = decoder.sizes[0]
+    stored = _stored_boxes(Evaluator(constants.graph, shape_of=shape_of), decoder.size)
+    still, moved = (_decoded(constants.graph, shape_of, decoder, code) for code in (0.0, 1.0))
+    if still is None or moved is None:
+        return stored, None
+    if stored is None or stored.shape != still.shape or not np.abs(stored - still).max() <= _SAME_BOXES:
+        stored = still.astype(np.float32)
+    return stored, _scales(still, moved)
+
+
+def _stored_boxes(plain: Evaluator, ref: Ref) -> FloatArray | None:
+    """Boxes as a constant, from which the default boxes' sizes `ref` are computed."""
     boxes: FloatArray | None = None
     for _ in range(32):
-        boxes = _as_boxes(shapes.get(ref), boxes)
-        node = constants.graph[ref]
+        boxes = _as_boxes(plain.get(ref), boxes)
+        node = plain.graph[ref]
         if node.op not in _BOX_KEEPING or not node.inputs:
             break
         ref = node.inputs[1 if node.op == "Split" else 0]
-    return boxes if boxes is not None else _corners(shapes, decoder)
+    return boxes
 
 
 def _as_boxes(value: Array | None, otherwise: FloatArray | None) -> FloatArray | None:
@@ -108,12 +141,51 @@ def _as_boxes(value: Array | None, otherwise: FloatArray | None) -> FloatArray |
     return np.ascontiguousarray(value.reshape(-1, 4), np.float32)
 
 
-def _corners(shapes: Evaluator, decoder: Decoder) -> FloatArray | None:
-    parts = [shapes.get(ref) for ref in (*decoder.centres, *decoder.sizes)]
-    vectors = [part.astype(np.float64).reshape(-1) for part in parts if part is not None and part.dtype.kind == "f"]
-    if len(vectors) != 4 or len({vector.size for vector in vectors}) != 1 or vectors[0].size < 2:
+def _decoded(graph: Graph, shape_of: ShapeOf | None, decoder: Decoder, code: float) -> Vector | None:
+    """The boxes (N, 4) of which every code is `code`; None where they cannot be computed.
+
+    Codes of float64 make float64 of all that depends on them; constants come as float32, as TensorFlow has them.
+    """
+    if decoder.corners is None:
         return None
-    return corners_of(*vectors)
+    before = {node.name for node in graph.upstream(decoder.codes.inputs, stop=CONVOLUTIONS)}
+
+    def shape(ref: Ref) -> tuple[int, ...] | None:
+        known = None if shape_of is None else shape_of(ref)
+        return _CODES_OF_A_PICTURE if known is None and ref.name in before else known
+
+    codes = (np.asarray([code], np.float64),) * 4
+    evaluator = Evaluator(graph, shape_of=shape, given={decoder.codes.name: codes})
+    parts = [evaluator.get(ref) for ref in decoder.corners]
+    corners = [part.astype(np.float64).reshape(-1) for part in parts if part is not None and part.dtype.kind == "f"]
+    if len(corners) != 4 or len({corner.size for corner in corners}) != 1 or not corners[0].size:
+        return None
+    return np.stack(corners, axis=1)
+
+
+def _scales(still: Vector, moved: Vector) -> Scales | None:
+    """Scales, from the boxes of codes 0 and of codes 1; None where they are not the same for all boxes.
+
+    Codes of 1 move a centre by size / scale, and make a size exp(1 / scale) times as large.
+    """
+    size, grown = (boxes[:, 2:] - boxes[:, :2] for boxes in (still, moved))
+    steps = (moved[:, 2:] + moved[:, :2] - still[:, 2:] - still[:, :2]) / 2
+    with np.errstate(all="ignore"):
+        found = [_one_number(values) for values in (*(size / steps).T, *(1 / np.log(grown / size)).T)]
+    y, x, height, width = found
+    return None if y is None or x is None or height is None or width is None else (y, x, height, width)
+
+
+def _one_number(values: Vector) -> float | None:
+    """The number with the fewest digits that all values are, each but for its roundings to float32; None if none is."""
+    if not np.isfinite(values).all():
+        return None
+    middle = float(np.median(values))
+    for digits in range(1, 10):
+        number = float(f"{middle:.{digits}g}")
+        if np.allclose(values, number, rtol=_THREE_ROUNDINGS, atol=0):
+            return number
+    return None
 
 
 def corners_of(y: Array, x: Array, height: Array, width: Array) -> FloatArray:
@@ -121,66 +193,3 @@ def corners_of(y: Array, x: Array, height: Array, width: Array) -> FloatArray:
     y, x, height, width = (np.asarray(v, np.float64) for v in (y, x, height, width))
     corners = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
     return np.stack(corners, axis=1).astype(np.float32)
-
-
-def _unscaled(constants: Constants, ref: Ref) -> tuple[Ref, float]:
-    """(code, scale) of code / scale or code * (1 / scale); scale 1 where it is the code itself."""
-    node = constants.graph[ref]
-    for position in range(len(node.inputs)):
-        scale = _scale(constants, Use(node, position))
-        if scale is not None:
-            return constants.graph.origin(node.inputs[position]), scale
-    return ref, 1.0
-
-
-def _scale(constants: Constants, use: Use) -> float | None:
-    """The box-coder scale by which `use` divides what it reads; float32, so that 1 / 0.1 is 10."""
-    node = use.node
-    if len(node.inputs) != 2:
-        return None
-    number = constants.plain.scalar(node.inputs[1 - use.position])
-    if number is None or number == 0:
-        return None
-    if node.op in DIVISIONS and use.position == 0:
-        return number
-    return float(np.float32(1 / number)) if node.op == "Mul" else None
-
-
-def _centre(constants: Constants, code: Ref, size: Ref, shapes: Evaluator) -> tuple[float | None, Ref | None]:
-    """(scale, default centre) of ty or tx: code / scale * size + centre; None for what cannot be told."""
-    graph = constants.graph
-    scale = 1.0
-    uses = graph.uses(code)
-    if len(uses) == 1:
-        found = _scale(constants, uses[0])
-        if found is not None:
-            scale = found
-            uses = graph.uses(uses[0].node.ref)
-    products = [use for use in uses if use.node.op == "Mul"]
-    rest = _quotient(size, _other(graph, products[0]), shapes) if len(products) == 1 else None
-    sums = [use for product in products for use in graph.uses(product.node.ref) if use.node.op in ADDS]
-    return None if rest is None else scale * rest, _other(graph, sums[0]) if len(sums) == 1 else None
-
-
-def _quotient(size: Ref, factor: Ref | None, shapes: Evaluator) -> float | None:
-    """The number by which `size` was divided to give `factor`, each element rounded to float32; None if it was not.
-
-    Of the numbers that explain the elements, the one with the fewest digits.
-    """
-    if factor == size:
-        return 1.0
-    whole, part = shapes.get(size), shapes.get(factor)
-    if whole is None or part is None or whole.size != part.size or not whole.size or not np.all(part):
-        return None
-    whole, part = whole.astype(np.float64).reshape(-1), part.astype(np.float64).reshape(-1)
-    middle = float(np.median(whole / part))
-    for digits in range(1, 10):
-        number = float(f"{middle:.{digits}g}")
-        if np.allclose(whole, part * number, rtol=_TWO_ROUNDINGS, atol=0):
-            return number
-    return None
-
-
-def _other(graph: Graph, use: Use) -> Ref | None:
-    inputs = use.node.inputs
-    return graph.origin(inputs[1 - use.position]) if len(inputs) == 2 else None

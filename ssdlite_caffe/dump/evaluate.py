@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -29,13 +29,21 @@ class Evaluator:
         precise: compute in float64 what TensorFlow computes in float32, for folds that are rounded once at the end.
             Otherwise every operation rounds as TensorFlow's does.
         shape_of: shape of an output that is not constant (a feature map), where it is known.
+        given: outputs of nodes, taken for constant.
     """
 
-    def __init__(self, graph: Graph, *, precise: bool = False, shape_of: ShapeOf | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        precise: bool = False,
+        shape_of: ShapeOf | None = None,
+        given: Mapping[str, tuple[Array, ...]] | None = None,
+    ) -> None:
         self.graph = graph
         self._precise = precise
         self._shape_of = shape_of
-        self._values: dict[str, tuple[Array, ...]] = {}
+        self._values: dict[str, tuple[Array, ...]] = dict(given or {})
         self._failed: dict[str, str] = {}
         self._budget = _BUDGET
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.boxes import Decoder, default_boxes, find_decoder
-from ssdlite_caffe.dump.evaluate import Evaluator
+from ssdlite_caffe.dump.boxes import boxes_and_scales, find_decoder
+from ssdlite_caffe.dump.evaluate import ShapeOf
 from ssdlite_caffe.dump.graph import Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
@@ -81,11 +81,13 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     if tflite is not None:
         codes = tflite.inputs[0] if tflite.inputs else None
         return apply_tflite_op(constants, tflite, _with_box_order(constants, units, settings, codes))
-    shapes = _shapes(constants, read)
-    decoder = find_decoder(constants, shapes)
+    decoder = find_decoder(constants)
     codes = decoder.codes.inputs[-1 if decoder.codes.op == "Split" else 0] if decoder else None
     settings = _with_box_order(constants, units, settings, codes)
-    return _with_suppression(constants, _with_boxes(constants, shapes, decoder, settings))
+    if decoder is not None:
+        boxes, scales = boxes_and_scales(constants, _shape_of(constants, read), decoder)
+        settings = dataclasses.replace(settings, default_boxes=boxes, box_coder_scales=scales)
+    return _with_suppression(constants, settings)
 
 
 def _with_scores(constants: Constants, units: Units, settings: Settings) -> Settings:
@@ -116,20 +118,11 @@ def _scopes(units: Units) -> dict[Ref, str]:
     return {end: scope for scope, end in units.ends.items()}
 
 
-def _shapes(constants: Constants, read: NetworkInput) -> Evaluator:
-    """An evaluator that knows the shapes of feature maps, where the network's input has a size."""
+def _shape_of(constants: Constants, read: NetworkInput) -> ShapeOf | None:
+    """Shapes of feature maps, where the network's input has a size."""
     if read.size is None:
-        return constants.plain
-    maps = FeatureMaps(constants.graph, constants.plain, read.stem, read.size)
-    return Evaluator(constants.graph, shape_of=maps.shape)
-
-
-def _with_boxes(constants: Constants, shapes: Evaluator, decoder: Decoder | None, settings: Settings) -> Settings:
-    if decoder is None:
-        return settings
-    return dataclasses.replace(
-        settings, box_coder_scales=decoder.scales, default_boxes=default_boxes(constants, shapes, decoder)
-    )
+        return None
+    return FeatureMaps(constants.graph, constants.plain, read.stem, read.size).shape
 
 
 def _with_suppression(constants: Constants, settings: Settings) -> Settings:

@@ -44,8 +44,9 @@ def stripped(graph: Graph) -> Graph:
     return import_tensorflow().compat.v1.graph_util.extract_sub_graph(graph, OUTPUTS)
 
 
-def constants_folded(graph: Graph) -> Graph:
-    """Grappler's constant folding, as every session does it, and a graph saved from one keeps it."""
+def constants_folded(graph: Graph, *optimizers: str) -> Graph:
+    """Grappler's constant folding, and others of its rewrites, as every session does it; a graph saved from one keeps
+    them."""
     tf = import_tensorflow()
     from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
     from tensorflow.python.grappler import tf_optimizer
@@ -59,7 +60,7 @@ def constants_folded(graph: Graph) -> Graph:
     rewrite.meta_optimizer_iterations = rewriter_config_pb2.RewriterConfig.ONE
     rewrite.min_graph_nodes = -1
     rewrite.fail_on_optimizer_errors = True
-    rewrite.optimizers.append("constfold")
+    rewrite.optimizers.extend(["constfold", *optimizers])
     folded = tf_optimizer.OptimizeGraph(config, meta)
     assert len(folded.node) < len(stripped(graph).node)
     return folded
@@ -138,6 +139,7 @@ def biases_added(graph: Graph) -> Graph:
 
 FOLDED = {
     "grappler": constants_folded,
+    "grappler, all": lambda graph: constants_folded(graph, "common_subgraph_elimination", "arithmetic", "constfold"),
     "no training nodes": training_nodes_removed,
     "unfused": unfused,
     "unfused, constants folded": lambda graph: constants_folded(unfused(graph)),
@@ -146,7 +148,7 @@ FOLDED = {
     "optimized for inference": optimized_for_inference,
     "biases added": biases_added,
 }
-SAME_BYTES = ("grappler", "no training nodes")
+SAME_BYTES = ("grappler", "grappler, all", "no training nodes")
 """Forms that hold the very same weights."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -48,9 +49,12 @@ def test_other_files_are_named(tmp_path: Path, data: bytes, text: str) -> None:
 
 
 def test_every_cut_of_a_graph_is_refused(tmp_path: Path) -> None:
-    whole = mini_detector().definition.SerializeToString()
+    definition = mini_detector().definition
+    whole = definition.SerializeToString()
+    # A cut between two nodes leaves a graph of fewer nodes.
+    ends = set(itertools.accumulate(len(pb.GraphDef(node=[node]).SerializeToString()) for node in definition.node))
     path = tmp_path / "cut.pb"
-    for length in range(1, len(whole), 97):
+    for length in set(range(1, len(whole), 97)) - ends:
         path.write_bytes(whole[:length])
         with pytest.raises(SsdliteError):
             read_model(path)

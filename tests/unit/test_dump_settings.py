@@ -41,18 +41,26 @@ def test_every_setting_is_read_from_its_op(reciprocal: bool) -> None:
     np.testing.assert_array_equal(settings.default_boxes, mini_boxes((24, 32)))
 
 
-def with_folded_sizes(y_factor: FloatArray, x_factor: FloatArray) -> GraphBuilder:
-    """Default boxes as constants, and ty and tx multiplied by such, in place of a scale first and a size then."""
+def with_folded_sizes(y_factor: FloatArray, x_factor: FloatArray, *, halved: bool = False) -> GraphBuilder:
+    """Default boxes as constants, and ty and tx multiplied by such, in place of a scale first and a size then.
+
+    With `halved`, exp(th) and exp(tw) are multiplied by half the sizes, so that nothing halves their products.
+    """
     folded = GraphBuilder()
-    replaced = ("ty", "tx", "x", "y", "height", "width")
+    replaced = {"ty", "tx", "height", "width", *(f"{side}/{part}" for side in "yx" for part in ("product", "centre"))}
+    if halved:
+        replaced |= {"y/half", "x/half"}
     folded.definition.node.extend(node for node in mini_detector().definition.node if node.name not in replaced)
     ymin, xmin, ymax, xmax = mini_boxes((24, 32)).T
     for name, value in zip(("height", "width"), sizes_of_mini_boxes(), strict=True):
-        folded.const(name, value)
-    y = folded.node("y/product", "Mul", "codes", folded.const("ty", y_factor))
-    x = folded.node("x/product", "Mul", folded.const("tx", x_factor), "codes:1")
-    folded.node("y", "AddV2", y, folded.const("y/centre", (ymin + ymax) / 2))
-    folded.node("x", "AddV2", folded.const("x/centre", (xmin + xmax) / 2), x)
+        folded.const(name, value / 2 if halved else value)
+    if halved:
+        folded.node("y/half", "Identity", "h")
+        folded.node("x/half", "Identity", "w")
+    folded.node("y/product", "Mul", "codes", folded.const("ty", y_factor))
+    folded.node("x/product", "Mul", folded.const("tx", x_factor), "codes:1")
+    folded.const("y/centre", (ymin + ymax) / 2)
+    folded.const("x/centre", (xmin + xmax) / 2)
     return folded
 
 
@@ -61,12 +69,14 @@ def sizes_of_mini_boxes() -> tuple[FloatArray, FloatArray]:
     return ymax - ymin, xmax - xmin
 
 
+@pytest.mark.parametrize("halved", [False, True])
 @pytest.mark.parametrize("scales", [(10.0, 8.0), (1.0, 1.0), (1 / 0.15, 7.25), (2.0, 0.3)])
-def test_scales_folded_into_the_sizes(scales: tuple[float, float]) -> None:
-    """As Grappler leaves `code / scale * constant`: both constants made one, or by way of a reciprocal."""
+def test_scales_folded_into_the_sizes(scales: tuple[float, float], halved: bool) -> None:
+    """As Grappler leaves `code / scale * constant`: both constants made one, or by way of a reciprocal; and halves."""
     height, width = sizes_of_mini_boxes()
     y_scale, x_scale = map(np.float32, scales)
-    settings = settings_of(with_folded_sizes(height / y_scale, width * (np.float32(1) / x_scale)))
+    graph = with_folded_sizes(height / y_scale, width * (np.float32(1) / x_scale), halved=halved)
+    settings = settings_of(graph)
     assert settings.box_coder_scales == pytest.approx((*scales, 5.0, 4.0), rel=2e-7)
     assert settings.default_boxes is not None
     np.testing.assert_allclose(settings.default_boxes, mini_boxes((24, 32)), atol=3e-7)
@@ -179,25 +189,15 @@ def test_boxes_of_which_only_centres_and_sizes_are_left() -> None:
     boxes = mini_boxes((24, 32)).astype(np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     centre = boxes[:, :2] + size / 2
-    builder = mini_detector()
+    left = {"height": size[:, 0], "width": size[:, 1], "y/centre": centre[:, 0], "x/centre": centre[:, 1]}
     folded = GraphBuilder()
-    gone = {"anchors", "anchors/t", "anchors/r", "boxes/tiled", "boxes/batch", "boxes", "height", "width", "y", "x"}
-    for node in builder.definition.node:
-        if node.name == "decoded":
-            folded.const("height", size[:, 0])
-            folded.const("width", size[:, 1])
-            for axis, name in enumerate("yx"):
-                folded.node(
-                    name,
-                    "AddV2",
-                    folded.node(f"{name}/mul", "Mul", f"t{name}", ("height", "width")[axis]),
-                    folded.const(f"{name}/centre", centre[:, axis]),
-                )
-        if node.name not in gone:
-            folded.definition.node.append(node)
-    found = settings_of(folded).default_boxes
-    assert found is not None
-    np.testing.assert_allclose(found, boxes, rtol=0, atol=1.2e-7)
+    folded.definition.node.extend(node for node in mini_detector().definition.node if node.name not in left)
+    for name, value in left.items():
+        folded.const(name, value)
+    found = settings_of(folded)
+    assert found.default_boxes is not None
+    np.testing.assert_allclose(found.default_boxes, boxes, rtol=0, atol=1.2e-7)
+    assert found.box_coder_scales == (10.0, 8.0, 5.0, 4.0)
 
 
 def test_corners_are_rounded_once() -> None:
