@@ -253,7 +253,7 @@ def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, 
     for ratio in (ratio for i, (_, ratio) in enumerate(shapes) if i != first):
         spelled = _round(ratio)
         while any(abs(spelled - taken) < _APART for taken in (1.0, *ratios)):
-            spelled = _round(spelled + 2 * _APART)
+            spelled = _round(spelled + max(2 * _APART, 1e-5 * spelled))  # far enough to be other digits
         ratios.append(spelled)
     return PriorBoxDesc((_whole(scale),), (), tuple(ratios), False, variances)
 

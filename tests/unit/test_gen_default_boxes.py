@@ -118,6 +118,14 @@ def test_as_many_priors_as_boxes(size: tuple[int, int], boxes: list[tuple[float,
     assert all(pixels >= 1 and pixels == int(pixels) for pixels in prior.min_sizes + prior.max_sizes)
 
 
+@pytest.mark.parametrize("ratio", [1e-3, 1.0, 9.99999, 1083.96, 1e6])
+def test_equal_boxes_get_different_ratios(ratio: float) -> None:
+    cell = CellBoxes(((0.1, 0.1 * ratio),) * 12)
+    ratios = (1.0, *prior_box_for(cell, (300, 300), VARIANCES).aspect_ratios)
+    assert len({np.float32(r) for r in ratios}) == 12
+    assert len(cell_sizes(prior_box_for(cell, (300, 300), VARIANCES), (300, 300))) == 12
+
+
 def test_a_smaller_second_square_is_no_max_size() -> None:
     """Caffe and OpenCV want max_size above min_size."""
     cell = CellBoxes(((0.2, 0.2), (0.1, 0.1), (0.1, 0.4), (0.4, 0.1)))
