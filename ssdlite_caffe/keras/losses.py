@@ -130,7 +130,7 @@ def ssd_sums(
             entropy = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=one_hot, logits=logits), -1)
         counts = tf.cast(tf.reduce_sum(mask, 1) * options.negatives, tf.int32)
         counts = tf.maximum(counts, options.least_negatives)
-        negatives = hardest(tf.stop_gradient(entropy), ~objects & (weights > 0.0), counts)
+        negatives = hardest(entropy, ~objects & (weights > 0.0), counts)
         classification = tf.where(objects | negatives, entropy, 0.0)
     return Sums(
         options.localisation * tf.reduce_sum(localisation, 1),
