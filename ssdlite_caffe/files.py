@@ -150,6 +150,33 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def held_folder(path: Path) -> Iterator[None]:
+    """Make a folder where there is none, and hold it: files are written into it one by one, and by no other run.
+
+    On an exception a folder that was made here goes again, where it is empty.
+
+    Raises:
+        OutputError: another run is writing there, or the disk refuses.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, not a folder")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_parents(path / _PREFIX))
+            held.enter_context(_only_one(path))
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run was writing in a folder that is held, or in one below it."""
+    for leftover in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
 def _exchange(folder: Path, temporary: Path, marker: str) -> None:
     """Move what is in `folder` to `old` in `temporary`, and what is in `new` there to `folder`; all or nothing."""
     new, old = temporary / "new", temporary / "old"
@@ -197,6 +224,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"another run is writing {folder}; wait for it, or give another name") from error
+        except OSError:  # a file system that locks no folders, as NFS
+            pass
         yield
     finally:
         os.close(handle)

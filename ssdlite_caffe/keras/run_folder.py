@@ -5,12 +5,14 @@ Every file but the two logs appears whole or not at all; a training that was kil
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.errors import OutputError, TrainingError
-from ssdlite_caffe.files import refuse_existing, write_bytes, write_text
+from ssdlite_caffe.files import held_folder, remove_leftovers, write_bytes, write_text
 
 RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
 _KEPT = 2
-_NAME = re.compile(r"step-(\d+)\.npz")
+_NAME = re.compile(r"step-(\d{8,})\.npz")
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -40,36 +42,53 @@ class RunFolder:
     path: Path
     writes: bool = True
 
-    def begin(self, identity: Mapping[str, Any], *, force: bool) -> None:
-        """Make the folder for a new training.
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings out of the folder, which is made where there is none.
+
+        Raises:
+            OutputError: another one is in there, or the disk refuses.
+        """
+        with held_folder(self.path) if self.writes else contextlib.nullcontext():
+            yield
+
+    def check_free(self, *, force: bool) -> None:
+        """Refuse a folder that is not for a new training.
+
+        Raises:
+            OutputError: it holds something else, or a training and `force` is false.
+        """
+        if not self.writes or not any(self.path.iterdir()):
+            return
+        if not (self.path / RUN).is_file():
+            raise OutputError(f"{self.path} holds files but no {RUN}, so no training goes there; give another name")
+        if not force:
+            raise OutputError(f"{self.path} holds a training already: --resume goes on with it, --force begins anew")
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Make the folder that of a new training; an earlier one is removed.
 
         Args:
             identity: all that the training's course depends on.
-            force: remove an earlier training.
 
         Raises:
-            OutputError: the folder holds something else, or a training and `force` is false, or the disk refuses.
+            OutputError: the disk refuses.
         """
         if not self.writes:
             return
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is a file, not a folder")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / RUN).is_file():
-                raise OutputError(f"{self.path} holds files but no {RUN}, so no training goes there; give another name")
-            if not force:
-                raise OutputError(
-                    f"{self.path} holds a training already: --resume goes on with it, --force begins anew"
-                )
-            for name in (RUN, METRICS, MODEL):
+        remove_leftovers(self.path)
+        try:
+            for name in (METRICS, MODEL):
                 (self.path / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, TENSORBOARD):
-                shutil.rmtree(self.path / name, ignore_errors=True)
-        refuse_existing(self.path / MODEL, force=force)
+                if (self.path / name).exists():
+                    shutil.rmtree(self.path / name)
+        except OSError as error:
+            raise OutputError(f"cannot empty {self.path}: {error.strerror or error}") from error
         write_text(self.path / RUN, json.dumps(identity, indent=2) + "\n", force=True)
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse to go on with a training that was another.
+        """Refuse to go on with a training that was another; of one that was killed, remove what is half-written.
 
         Raises:
             TrainingError: there is none, or it differs; what differs is listed.
@@ -79,8 +98,10 @@ class RunFolder:
             known = json.loads(file.read_text("utf-8"))
         except FileNotFoundError:
             raise TrainingError(f"{self.path} holds no training to go on with: there is no {RUN}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"cannot read {file}: {error}") from error
+        if not isinstance(known, dict):
+            raise TrainingError(f"cannot read {file}: it is no training's")
         wanted = json.loads(json.dumps(identity))
         differing = sorted(_differences(known, wanted))
         if differing:
@@ -88,6 +109,9 @@ class RunFolder:
                 f"{self.path} is another training than was asked for: {'; '.join(differing[:6])}"
                 f"{f'; and {len(differing) - 6} more' if len(differing) > 6 else ''}"
             )
+        if self.writes:
+            remove_leftovers(self.path)
+            remove_leftovers(self.path / CHECKPOINTS)
 
     def steps(self) -> list[int]:
         """Those of which there is a checkpoint, the last one last."""
@@ -110,18 +134,29 @@ class RunFolder:
         for old in self.steps()[:-_KEPT]:
             self._checkpoint(old).unlink(missing_ok=True)
 
-    def load(self, step: int) -> Arrays:
+    def load(self, step: int, like: Arrays) -> Arrays:
         """Read a checkpoint.
 
+        Args:
+            step: of which.
+            like: arrays of the names, shapes and types that it must have.
+
         Raises:
-            TrainingError: it is damaged.
+            TrainingError: it is damaged, or of another model.
         """
         path = self._checkpoint(step)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
             raise TrainingError(f"{path} is damaged: {error}; remove it to go on from the one before") from error
+        wrong = sorted(like.keys() ^ arrays.keys())
+        wrong += [
+            n for n in like if n in arrays and (like[n].shape, like[n].dtype) != (arrays[n].shape, arrays[n].dtype)
+        ]
+        if wrong:
+            raise TrainingError(f"{path} is of another model: {', '.join(wrong[:5])} differ")
+        return arrays
 
     def _checkpoint(self, step: int) -> Path:
         return self.path / CHECKPOINTS / f"step-{step:08d}.npz"
@@ -130,8 +165,8 @@ class RunFolder:
         """Drop what was logged after a step, which will be logged again; a line cut short by a kill goes too."""
         path = self.path / METRICS
         if self.writes and path.is_file():
-            lines = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
-            write_text(path, "".join(f"{line}\n" for line in lines), force=True)
+            lines = [line for line in path.read_bytes().splitlines() if _step_of(line) <= step]
+            write_bytes(path, b"".join(line + b"\n" for line in lines), force=True)
 
     def log(self, values: Mapping[str, Any]) -> None:
         """Append a line of JSON to the metrics.
@@ -148,10 +183,10 @@ class RunFolder:
             raise OutputError(f"cannot write {self.path / METRICS}: {error.strerror or error}") from error
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")
 
 

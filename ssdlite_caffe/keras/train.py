@@ -19,7 +19,7 @@ from ssdlite_caffe.gen_model.arch import ArchSpec, Version
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.keras.data import TrainingData, open_training_data
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import MODEL, TENSORBOARD, RunFolder
+from ssdlite_caffe.keras.run_folder import MODEL, TENSORBOARD, Arrays, RunFolder
 from ssdlite_caffe.keras.runtime import import_keras
 from ssdlite_caffe.keras.schedule import Schedule
 
@@ -147,28 +147,33 @@ def train(
     from ssdlite_caffe.keras.store import load
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
-    labels = load_label_map(options.data.label_map) if options.data.label_map else None
-    data = open_training_data(
-        options.data.data, split=options.data.split, images=options.data.images, labels=labels,
-        progress=lambda done, total: progress(f"reading pictures, {done} of {total}"),
-    )  # fmt: skip
-    for item in data.problems:
-        problem(str(item))
-    start = load(options.net.start) if options.net.start else None
-    arch = _arch(options.net, start, data.labels)
-    step = replace(options.step or StepOptions(), dtype=_dtype(tf, options.precision))
-    if step.loss.kind == "focal" and arch.score_converter == "softmax":
-        raise TrainingError("the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives")
     folder = RunFolder(out, writes=_is_chief(strategy))
-    identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
-    folder.check(identity) if resume else folder.begin(identity, force=force)
-    progress("building the model")
-    trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
-    if start is not None:
-        _begin_with(trainer, start)
-    report = _run(folder, trainer, options, progress)
-    if folder.writes:
-        write_model(trainer.detector(), out)
+    with folder.held():
+        if not resume:
+            folder.check_free(force=force)
+        labels = load_label_map(options.data.label_map) if options.data.label_map else None
+        data = open_training_data(
+            options.data.data, split=options.data.split, images=options.data.images, labels=labels,
+            progress=lambda done, total: progress(f"reading pictures, {done} of {total}"),
+        )  # fmt: skip
+        for item in data.problems:
+            problem(str(item))
+        start = load(options.net.start) if options.net.start else None
+        arch = _arch(options.net, start, data.labels)
+        step = replace(options.step or StepOptions(), dtype=_dtype(tf, options.precision))
+        if step.loss.kind == "focal" and arch.score_converter == "softmax":
+            raise TrainingError(
+                "the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives"
+            )
+        identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
+        folder.check(identity) if resume else folder.begin(identity)
+        progress("building the model")
+        trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
+        if start is not None:
+            _begin_with(trainer, start)
+        report = _run(folder, trainer, options, progress)
+        if folder.writes:
+            write_model(trainer.detector(), out)
     _leave(strategy)
     return {"model": str(out / MODEL), "pictures": len(data), "classes": len(data.labels), **report}
 
@@ -189,7 +194,10 @@ def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: C
     known = folder.steps()
     if known:
         first = known[-1]
-        arrays = folder.load(first)
+        if first > schedule.steps:
+            raise TrainingError(f"{folder.path} has a checkpoint of step {first}, behind the last, {schedule.steps}")
+        state = {**trainer.state(), "window": window}
+        arrays = folder.load(first, like=state)
         window = arrays.pop("window")
         trainer.restore(arrays)
         folder.cut_metrics(first)
@@ -214,8 +222,16 @@ def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: C
                 board.write(done, {**values, "pictures_per_second": speed})
                 window = np.zeros(4)
             if done % options.checkpoint_every == 0 or done == schedule.steps:
-                folder.save(done, {**trainer.state(), "window": window})
+                folder.save(done, {**_finite(trainer.state(), done), "window": window})
     return {"steps": schedule.steps, "resumed_at": first, "seconds": round(time.monotonic() - began, 1), **logged}
+
+
+def _finite(state: Arrays, steps: int) -> Arrays:
+    """Refuse weights of which the next step's loss would be no number."""
+    wrong = sum(not np.isfinite(values).all() for values in state.values())
+    if wrong:
+        raise TrainingError(f"{wrong} variables are no numbers after {steps} steps; lower --lr")
+    return state
 
 
 def _strategy(tf: Any) -> Any:

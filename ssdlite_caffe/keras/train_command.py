@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -118,6 +119,12 @@ def train(
 
     if resume and force:
         raise typer.BadParameter("give --resume or --force")
+    highest = rate if rate is not None else {"sgd": 0.02, "rmsprop": 0.004, "adam": 0.001}[optimizer]
+    numbers = (highest, ema, momentum, alpha, gamma, negatives, decay, zoom, crop, mirror, colours)
+    if not all(map(math.isfinite, numbers)):
+        raise typer.BadParameter("an option is no number to go by")
+    if highest <= 0:
+        raise typer.BadParameter(f"a learning rate of {highest:g} changes nothing, or for the worse")
     try:
         size = parse_size(input_size) if input_size else None
         drop_steps = tuple(int(part) for part in drops.split(",")) if drops else ()
@@ -137,7 +144,6 @@ def train(
     from ssdlite_caffe.keras.trainer import StepOptions
 
     kind = loss or ("focal" if scores == "sigmoid" else "hard-negatives")
-    highest = rate if rate is not None else {"sgd": 0.02, "rmsprop": 0.004, "adam": 0.001}[optimizer]
     options = TrainOptions(
         DataOptions(data, split, images, label_map),
         Schedule(highest, steps, schedule, warmup, drop_steps),

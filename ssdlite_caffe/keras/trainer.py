@@ -203,18 +203,9 @@ class Trainer:
         return {name: np.asarray(tf.convert_to_tensor(variable)) for name, variable in self._variables()}
 
     def restore(self, arrays: Arrays) -> None:
-        """Inverse of `state`.
-
-        Raises:
-            TrainingError: names or shapes differ.
-        """
-        variables = dict(self._variables())
-        wrong = sorted(variables.keys() ^ arrays.keys())
-        wrong += [n for n in variables.keys() & arrays.keys() if tuple(variables[n].shape) != arrays[n].shape]
-        if wrong:
-            raise TrainingError(f"the checkpoint is of another model: {', '.join(wrong[:5])} differ")
+        """Inverse of `state`: of the same names, shapes and types."""
         with self.strategy.scope():
-            for name, variable in variables.items():
+            for name, variable in self._variables():
                 variable.assign(arrays[name])
 
     def _variables(self) -> list[tuple[str, Any]]:

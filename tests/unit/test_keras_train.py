@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import OutputError, SsdliteError, TrainingError
+from ssdlite_caffe.files import held_folder
 from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
-from tests.commands import Command
+from tests.commands import Command, tree
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.xdist_group("keras-train")]
 SMALL = ("-v", "3-small-minimalistic", "--size", "0.35", "--input", "64", "--batch-size", "4", "--log-every", "1")
@@ -228,6 +230,49 @@ def test_a_loss_that_is_no_number_stops_it(scenes: Path, tmp_path: Path) -> None
     with pytest.raises(TrainingError, match=r"loss of step [1-4] is no number .*JPEGImages/00000\d\.jpg, JPEG"):
         train(tmp_path / "out", options)
     assert not (tmp_path / "out" / "model.keras").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, tmp_path: Path) -> None:
+    """The loss of the only step is a number, and the step leads out of all numbers."""
+    from dataclasses import replace
+
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import train
+
+    options = some_options(scenes, schedule=Schedule(3e38, 1, "constant"))
+    with pytest.raises(TrainingError, match="no numbers after 1 steps; lower --lr"):
+        train(tmp_path / "run", replace(options, step=replace(options.step, optimizer="sgd")))
+    assert not (tmp_path / "run" / "model.keras").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_checkpoint_behind_the_end(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    known = json.loads((folder / "run.json").read_text())
+    known["kernels"]["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # as if this process had run it
+    (folder / "run.json").write_text(json.dumps(known))
+    last = folder / "checkpoints" / "step-00000006.npz"
+    last.rename(last.with_name("step-00000009.npz"))
+    result = command("keras", "train", scenes, "-o", folder, *SMALL, *STEPS, "--resume")
+    assert result.status == 1
+    assert "a checkpoint of step 9, behind the last, 6" in result.err
+
+
+def test_one_training_at_a_time(scenes: Path, finished: Path, command: Command) -> None:
+    before = tree(finished)
+    with held_folder(finished):
+        for option in ("--resume", "--force"):
+            result = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS, option)
+            assert (result.status, result.err.count("\n")) == (1, 1)
+            assert f"another run is writing {finished}" in result.err
+    assert tree(finished) == before
+
+
+@pytest.mark.parametrize("number", ["--lr nan", "--lr 0", "--lr -1", "--gamma inf", "--zoom nan"])
+def test_numbers_that_are_none(scenes: Path, number: str, command: Command, tmp_path: Path) -> None:
+    assert command("keras", "train", scenes, "-o", tmp_path / "run", *number.split()).status == 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""The folder of a training: what of it can be taken up, and what cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.errors import OutputError, TrainingError
+from ssdlite_caffe.files import held_folder
+from ssdlite_caffe.keras.run_folder import Arrays, RunFolder
+
+IDENTITY = {"seed": 1, "schedule": {"steps": 6}}
+STATE: Arrays = {"model/0000": np.arange(6, dtype=np.float32).reshape(2, 3), "window": np.zeros(4)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    with made.held():
+        made.check_free(force=False)
+        made.begin(IDENTITY)
+    for step in (2, 4, 6):
+        made.save(step, STATE)
+        made.log({"step": step})
+    return made
+
+
+def last(folder: RunFolder) -> Path:
+    return folder.path / "checkpoints" / "step-00000006.npz"
+
+
+def test_the_last_two_checkpoints_are_kept(folder: RunFolder) -> None:
+    assert folder.steps() == [4, 6]
+    found = folder.load(6, like=STATE)
+    assert found.keys() == STATE.keys()
+    assert all((found[name] == STATE[name]).all() for name in STATE)
+
+
+def edited(**changes: np.ndarray | None) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        arrays = {**STATE, **changes}
+        np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda path: path.write_bytes(b""), "is damaged: .*; remove it"),
+        (lambda path: path.write_bytes(path.read_bytes()[:200]), "is damaged: .*; remove it"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"\x80?", b"\x90?", 1)), "is damaged: .*; remove it"),
+        (lambda path: np.savez(path, a=np.array([{}], object)), "is damaged: .*; remove it"),
+        (edited(window=None), "is of another model: window differ"),
+        (edited(window=np.zeros(3)), "is of another model: window differ"),
+        (edited(more=np.zeros(3)), "is of another model: more differ"),
+        (edited(**{"model/0000": STATE["model/0000"].astype(np.float64)}), "is of another model: model/0000 differ"),
+    ],
+    ids=["empty", "cut", "changed", "objects", "missing", "shape", "more", "type"],
+)
+def test_bad_checkpoints_are_one_line(folder: RunFolder, damage: Callable[[Path], object], text: str) -> None:
+    damage(last(folder))
+    with pytest.raises(TrainingError, match=rf"step-00000006\.npz {text}") as error:
+        folder.load(6, like=STATE)
+    assert "\n" not in str(error.value)
+
+
+def test_other_names_are_no_checkpoints(folder: RunFolder) -> None:
+    last(folder).rename(last(folder).with_name("step-7.npz"))
+    assert folder.steps() == [4]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{", "\udcff"])
+def test_bad_descriptions_are_one_line(folder: RunFolder, text: str) -> None:
+    (folder.path / "run.json").write_text(text, "utf-8", "surrogateescape")
+    with pytest.raises(TrainingError, match=r"cannot read .*run\.json") as error:
+        folder.check(IDENTITY)
+    assert "\n" not in str(error.value)
+
+
+def test_what_differs_is_listed(folder: RunFolder) -> None:
+    folder.check(IDENTITY)
+    with pytest.raises(TrainingError, match=re.escape("schedule.steps was 6 and is 7; seed was 1 and is null")):
+        folder.check({"schedule": {"steps": 7}})
+
+
+def test_what_a_kill_left_goes(folder: RunFolder) -> None:
+    """Files cut short, and a line of metrics that is not even text."""
+    half = [place / ".ssdlite-caffe.abc" for place in (folder.path, last(folder).parent)]
+    for path in half:
+        path.write_bytes(b"half")
+    with (folder.path / "metrics.jsonl").open("ab") as stream:
+        stream.write(b'{"step": \xff')
+    folder.check(IDENTITY)
+    folder.cut_metrics(4)
+    assert not any(path.exists() for path in half)
+    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_one_training_at_a_time(folder: RunFolder) -> None:
+    with held_folder(folder.path):
+        with pytest.raises(OutputError, match="another run is writing"), folder.held():
+            pass
+        with RunFolder(folder.path, writes=False).held():
+            pass
+    with folder.held():
+        pass
+
+
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no data"), RunFolder(tmp_path / "a" / "b").held():
+        raise ValueError("no data")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    for path in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(OutputError, match=r"is (a file, )?not a folder"), RunFolder(path).held():
+            pass
+
+
+def test_a_new_training_takes_the_place_of_an_earlier_one_by_force(folder: RunFolder) -> None:
+    with pytest.raises(OutputError, match="--resume goes on with it, --force begins anew"):
+        folder.check_free(force=False)
+    folder.check_free(force=True)
+    folder.begin({"seed": 2})
+    assert [path.name for path in folder.path.iterdir()] == ["run.json"]
+    assert json.loads((folder.path / "run.json").read_text()) == {"seed": 2}
+
+
+def test_other_files_are_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(OutputError, match=r"holds files but no run\.json"):
+        RunFolder(tmp_path).check_free(force=True)
