@@ -61,15 +61,28 @@ class TfliteRuntime:
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {path}: {str(error).splitlines()[0][:300]}") from error
-        (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
+        inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())  # type: ignore[call-overload]
+        if len(inputs) != 1 or len(self._outputs) != len(wanted):
+            raise ModelError(f"{path} has other inputs or outputs than it says")
+        (self._input,) = inputs
 
     def __call__(self, picture: Pixels) -> Detections:
-        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it.
+
+        Raises:
+            ModelError: the interpreter fails, or what comes out is no detections of these classes.
+        """
         values = self.run(self.prepared(picture))
-        if self.description.outputs == "detections":
-            return clip_detections(_detections(values, first_class=0))
-        return decoded(values, self.description)
+        try:
+            if self.description.outputs == "raw":
+                return decoded(values, self.description)
+            found = clip_detections(_detections(values, first_class=0))
+        except (ValueError, IndexError, OverflowError) as error:
+            raise ModelError(f"{self._path} gives no detections: {error}") from error
+        if not ((found.classes > 0) & (found.classes < self.arch.num_classes)).all():
+            raise ModelError(f"{self._path} gives classes that it has no names for")
+        return found
 
     def prepared(self, picture: Pixels) -> npt.NDArray[Any]:
         """What the model reads of a picture, uint8 (H, W, 3) BGR."""

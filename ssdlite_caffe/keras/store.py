@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,12 +138,14 @@ def _without_dates(data: bytes) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Keras' advice on file formats, which it logs as warnings."""
+    """Without Keras' advice on file formats, which it logs as warnings, and what it warns of before it fails."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 

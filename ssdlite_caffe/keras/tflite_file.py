@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.coco.label_map import Label, LabelMap
+from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 
@@ -79,7 +79,10 @@ def read_description(path: Path) -> tuple[bytes, Description]:
         raise ModelError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} does not exist")
     if path.stat().st_size > _MAX_BYTES:
         raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if archive.getinfo(DESCRIPTION).file_size > _MAX_TEXT_BYTES:
@@ -87,7 +90,7 @@ def read_description(path: Path) -> tuple[bytes, Description]:
             return data, _from_dict(json.loads(archive.read(DESCRIPTION)))
     except SsdliteError:
         raise
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises nearly every kind for a damaged archive
         raise ModelError(
             f"{path} was not made by `ssdlite-caffe keras export tflite`: it does not say which detector it is"
         ) from error
@@ -105,6 +108,6 @@ def _to_dict(description: Description) -> dict[str, Any]:
 
 def _from_dict(data: dict[str, Any]) -> Description:
     labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(data["labels"])))
-    return Description(
-        ArchSpec.from_dict(data["arch"]), labels, str(data["inputs"]), str(data["outputs"]), str(data["numbers"])
-    )
+    arch = ArchSpec.from_dict(data["arch"])
+    check_classes(labels, arch.num_classes, "the model's label map")
+    return Description(arch, labels, str(data["inputs"]), str(data["outputs"]), str(data["numbers"]))

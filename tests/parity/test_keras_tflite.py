@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import zipfile
 from collections.abc import Iterable
 from functools import cache
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.export_tflite import tflite_model
@@ -22,6 +23,7 @@ from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.postprocess import OPERATION
 from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
+from ssdlite_caffe.keras.tflite_file import DESCRIPTION
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.evaluate import evaluate
@@ -164,6 +166,43 @@ def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=message) as error:
             TfliteRuntime(path)
         assert "\n" not in str(error.value)
+
+
+def described(data: bytes, text: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    """The model with another description behind it."""
+    stream = io.BytesIO(data[: data.index(b"PK\x03\x04")])
+    with zipfile.ZipFile(stream, "a", compression) as archive:
+        archive.writestr(DESCRIPTION, text)
+    return stream.getvalue()
+
+
+def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
+    data = tflite_model(made("v2"))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        known = json.loads(archive.read(DESCRIPTION))
+    path = tmp_path / "a.tflite"
+    for change, message in (
+        ({"outputs": "raw"}, "other inputs or outputs than it says"),
+        ({"outputs": "boxes"}, "other inputs or outputs than it says"),
+        ({"arch": {**known["arch"], "num_classes": 3}}, "classes and the model 3"),
+        ({"labels": {"a": 1}}, "does not say which detector"),
+    ):
+        path.write_bytes(described(data, json.dumps({**known, **change}).encode()))
+        with pytest.raises(SsdliteError, match=message):
+            TfliteRuntime(path)
+    fewer = {**known, "arch": {**known["arch"], "num_classes": 2}, "labels": known["labels"][:2]}
+    path.write_bytes(described(data, json.dumps(fewer).encode()))
+    with pytest.raises(ModelError, match="classes that it has no names for"):
+        TfliteRuntime(path)(shown(made("v2").arch, 1)[0])
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        whole = described(data, json.dumps(known).encode(), compression)
+        path.write_bytes(whole)
+        assert TfliteRuntime(path).arch == made("v2").arch
+        start = whole.index(b"PK\x03\x04") + 30 + len(DESCRIPTION)
+        for place in range(start, start + 40, 5):
+            path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
+            with pytest.raises(ModelError, match="does not say which detector"):
+                TfliteRuntime(path)
 
 
 @pytest.mark.slow

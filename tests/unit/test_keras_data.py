@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssdlite_caffe.coco.annotations import Box
 from ssdlite_caffe.errors import DatasetError
-from ssdlite_caffe.keras.data import Feed, open_training_data, order, share
+from ssdlite_caffe.keras.data import Feed, Objects, open_training_data, order, share
 from ssdlite_caffe.tools.shapes import ShapesOptions, draw_scene, make_shapes
 
 
@@ -45,6 +46,13 @@ def test_shares_make_up_the_batches(workers: int, part: int, batches: int) -> No
     for number in range(batches):
         joined = [item for mine in shares for item in mine[number * part : (number + 1) * part]]
         assert joined == items[number * batch : (number + 1) * batch]
+
+
+def test_corners_become_fractions_of_their_own_side() -> None:
+    found = Objects.of([Box(2, 10, 20, 30, 60, difficult=True), Box(1, 0, 0, 50, 100, difficult=False)], 100, 50)
+    np.testing.assert_array_equal(found.boxes, np.array([[0.2, 0.2, 0.6, 0.6], [0, 0, 1, 1]], np.float32))
+    assert found.labels.tolist() == [2, 1]
+    assert found.ignored.tolist() == [True, False]
 
 
 def test_pictures_and_boxes(scenes: Path) -> None:
