@@ -168,9 +168,9 @@ def _scales(still: Vector, moved: Vector) -> Scales | None:
 
     Codes of 1 move a centre by size / scale, and make a size exp(1 / scale) times as large.
     """
-    size, grown = (boxes[:, 2:] - boxes[:, :2] for boxes in (still, moved))
-    steps = (moved[:, 2:] + moved[:, :2] - still[:, 2:] - still[:, :2]) / 2
     with np.errstate(all="ignore"):
+        size, grown = (boxes[:, 2:] - boxes[:, :2] for boxes in (still, moved))
+        steps = (moved[:, 2:] + moved[:, :2] - still[:, 2:] - still[:, :2]) / 2
         found = [_one_number(values) for values in (*(size / steps).T, *(1 / np.log(grown / size)).T)]
     y, x, height, width = found
     return None if y is None or x is None or height is None or width is None else (y, x, height, width)

@@ -204,7 +204,7 @@ def small_boxes(cell: CellBoxes, input_size: tuple[int, int]) -> CellBoxes:
     height, width = input_size
     shapes = sorted((math.sqrt(h * height * w * width), w * width / (h * height)) for h, w in cell.sizes)
     least = _whole(shapes[0][0])
-    if least >= prior.min_sizes[0]:
+    if shapes[0][0] >= (prior.min_sizes[0] - 0.5) * (1 - _NEAR):  # the same size, rounded to whole pixels
         return cell
     others = [scale for scale, _ in shapes[1:]]
     middle = math.exp(sum(map(math.log, others)) / len(others))

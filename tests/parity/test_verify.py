@@ -66,18 +66,20 @@ def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path)
 
 
 @pytest.mark.parametrize(
-    ("layer", "stage"),
+    ("layer", "blob", "stage"),
     [
-        ("Conv", "Conv"),
-        ("conv/squeeze_excite/Conv_1", "conv/squeeze_excite/Conv_1"),
-        ("conv_5/depthwise", "conv_5/depthwise"),
-        ("Conv_1_mbox_conf/depthwise", "Conv_1_mbox_conf/depthwise"),
-        ("layer_13_2_5_mbox_conf", "layer_13_2_5_mbox_conf"),
-        ("Conv_1_mbox_loc", "boxes"),
+        ("Conv", 0, "Conv"),
+        ("conv/squeeze_excite/Conv_1", 0, "conv/squeeze_excite/Conv_1"),
+        ("conv_5/depthwise", 0, "conv_5/depthwise"),
+        ("Conv_1_mbox_conf/depthwise", 0, "Conv_1_mbox_conf/depthwise"),
+        ("layer_13_2_5_mbox_conf", 1, "layer_13_2_5_mbox_conf"),  # a bias: its largest weight reads a zero here
+        ("Conv_1_mbox_loc", 0, "boxes"),
     ],
 )
-def test_one_flipped_weight_is_found_at_its_layer(example_model: Path, copy: Path, layer: str, stage: str) -> None:
-    change_blob(copy, layer, flip_largest)
+def test_one_flipped_weight_is_found_at_its_layer(
+    example_model: Path, copy: Path, layer: str, blob: int, stage: str
+) -> None:
+    change_blob(copy, layer, flip_largest, blob)
     report = compared(example_model, copy)
     failure = report.first_failure
     assert failure is not None

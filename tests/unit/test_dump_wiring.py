@@ -20,55 +20,75 @@ BODY = "FeatureExtractor/MobilenetV3"
 Nodes = dict[str, pb.NodeDef]
 
 
+def one_of(nodes: Nodes, *names: str) -> str:
+    """The name that a graph has: ours first, then the Object Detection API's."""
+    return next(name for name in names if name in nodes)
+
+
+def add_of(nodes: Nodes, block: int) -> str:
+    return one_of(nodes, f"{BODY}/expanded_conv_{block}/add/Add", f"{BODY}/expanded_conv_{block}/add")
+
+
 def redirect(nodes: Nodes, old: str, new: str) -> None:
     """Whoever reads `old` reads `new`."""
     for node in nodes.values():
         node.input[:] = [new if name == old else name for name in node.input]
 
 
-def swap(nodes: Nodes, name: str) -> None:
-    inputs = nodes[name].input
-    inputs[0], inputs[1] = inputs[1], inputs[0]
-
-
 def residual_left_out(nodes: Nodes) -> None:
-    add = f"{BODY}/expanded_conv_2/add"
-    redirect(nodes, add, nodes[add].input[0])
+    redirect(nodes, add_of(nodes, 2), nodes[add_of(nodes, 2)].input[0])
 
 
 def residual_turned_into_a_difference(nodes: Nodes) -> None:
-    nodes[f"{BODY}/expanded_conv_2/add"].op = "Sub"
+    nodes[add_of(nodes, 2)].op = "Sub"
 
 
 def residual_from_another_block(nodes: Nodes) -> None:
-    nodes[f"{BODY}/expanded_conv_5/add"].input[1] = nodes[f"{BODY}/expanded_conv_4/add"].input[0]
+    nodes[add_of(nodes, 5)].input[1] = nodes[add_of(nodes, 4)].input[0]
 
 
 def gate_left_out(nodes: Nodes) -> None:
-    gate = f"{BODY}/expanded_conv_4/squeeze_excite/mul"
+    scope = f"{BODY}/expanded_conv_4/squeeze_excite"
+    gate = one_of(nodes, f"{scope}/mul/Mul", f"{scope}/mul")
     redirect(nodes, gate, nodes[gate].input[0])
 
 
 def gate_of_the_largest(nodes: Nodes) -> None:
-    nodes[f"{BODY}/expanded_conv_4/squeeze_excite/Mean"].op = "Max"
+    scope = f"{BODY}/expanded_conv_4"
+    nodes[one_of(nodes, f"{scope}/squeeze/Mean", f"{scope}/squeeze_excite/Mean")].op = "Max"
+
+
+def box_codes_swapped(nodes: Nodes) -> None:
+    inputs = nodes[one_of(nodes, "predictions/concat", "concat")].input
+    inputs[0], inputs[1] = inputs[1], inputs[0]
+
+
+def class_logits_swapped(nodes: Nodes) -> None:
+    inputs = nodes[one_of(nodes, "predictions/concat_1", "concat_1")].input
+    inputs[0], inputs[1] = inputs[1], inputs[0]
+
+
+@pytest.fixture(params=["example", "Object Detection API"])
+def model(request: pytest.FixtureRequest) -> Path:
+    if request.param == "example":
+        return Path(request.getfixturevalue("example_model"))
+    return Path(request.getfixturevalue("shared_models")) / "shapes_v3_small_3" / "frozen_inference_graph.pb"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (residual_left_out, "in the family sum("),
-        (residual_turned_into_a_difference, "reads Sub FeatureExtractor/MobilenetV3/expanded_conv_2/add"),
+        (residual_turned_into_a_difference, f"reads Sub {BODY}/expanded_conv_2/add"),
         (residual_from_another_block, "in the family sum("),
         (gate_left_out, "in the family product("),
         (gate_of_the_largest, "in the family mean("),
-        (lambda nodes: swap(nodes, "concat"), "box codes are joined in the order BoxPredictor_1/"),
-        (lambda nodes: swap(nodes, "concat_1"), "class logits are joined in the order BoxPredictor_1/"),
+        (box_codes_swapped, "box codes are joined in the order BoxPredictor_1/"),
+        (class_logits_swapped, "class logits are joined in the order BoxPredictor_1/"),
     ],
 )
-def test_other_edges_are_refused(
-    change: Callable[[Nodes], None], message: str, example_model: Path, tmp_path: Path
-) -> None:
-    definition = pb.GraphDef.FromString(example_model.read_bytes())
+def test_other_edges_are_refused(change: Callable[[Nodes], None], message: str, model: Path, tmp_path: Path) -> None:
+    definition = pb.GraphDef.FromString(model.read_bytes())
     change({node.name: node for node in definition.node})
     path = tmp_path / "changed.pb"
     path.write_bytes(definition.SerializeToString())

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssdlite_caffe.dump.model import AnchorGenerator
@@ -218,6 +218,7 @@ def test_small_boxes_of_the_standard_first_map() -> None:
 
 
 @given(st.tuples(st.integers(33, 600), st.integers(33, 600)), st.floats(0.15, 0.5), st.booleans())
+@example((130, 130), 0.35, False)  # sizes of 45.5 and of one rounding less
 def test_small_boxes_are_a_prior_box_s(size: tuple[int, int], scale: float, reduce_lowest: bool) -> None:
     """As many, the smallest as small as TensorFlow's to a pixel, and PriorBox has them exactly."""
     first = ssd_boxes(size, min_scale=scale, reduce_lowest=reduce_lowest)[0]

@@ -96,7 +96,9 @@ def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tm
     for name, scene in zip(("000000000139.png", "other.png"), scenes, strict=True):
         cv2.imwrite(str(folder / name), scene)
     coco = tmp_path / "results.json"
-    result = command("keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--json")
+    result = command(
+        "keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--min-score", 0.5, "--json"
+    )
     assert result.status == 0, result.err
     found = json.loads(result.out)["pictures"]
     for picture, seed in zip(found, (1, 2), strict=True):
