@@ -28,8 +28,10 @@ def import_keras() -> tuple[Any, Any]:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     try:
-        import keras
-        import tensorflow
+        # TensorFlow says on stderr which kernels it has, whatever the level.
+        with contextlib.nullcontext() if "tensorflow" in sys.modules else silenced():
+            import keras
+            import tensorflow
     except ImportError as error:
         raise MissingRuntimeError(f"this needs Keras and TensorFlow ({error}): {_HOW}") from error
     if int(keras.__version__.split(".")[0]) < 3:

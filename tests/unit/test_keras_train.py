@@ -246,6 +246,14 @@ def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, tmp_path: Path) 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
+    """In a process that imports it anew, with the kernels of a training."""
+    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", tmp_path / "none", "-o", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"})
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
+
+
 def test_a_checkpoint_behind_the_end(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
