@@ -193,15 +193,16 @@ class _Tree:
 def _find_names(entries: Sequence[Entry]) -> LabelMap:
     """The class names in all annotations, sorted; files that cannot be read are left for later to be told of."""
     names: set[str] = set()
+    first = ""
     for entry in entries:
         assert isinstance(entry.annotations, Path)
         try:
             names |= {item.fields.get("name", "") for item in read_xml(entry.annotations)[1]}
-        except DatasetError:
-            continue
+        except DatasetError as error:
+            first = first or f": {error}"
     usable = [name for name in sorted(names - BACKGROUND_NAMES) if _is_name(name)]
     if not usable:
-        raise DatasetError(f"the annotations, {entries[0].annotations} the first of them, name no class at all")
+        raise DatasetError(f"the annotations, {entries[0].annotations} the first of them, name no class at all{first}")
     return LabelMap.of_names(usable)
 
 

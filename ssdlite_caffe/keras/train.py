@@ -179,9 +179,10 @@ def train(
 
 
 def write_model(detector: Detector, folder: Path) -> None:
-    """Write model.keras into a training's folder."""
+    """Write model.keras and its class names into a training's folder."""
     from ssdlite_caffe.keras.store import save
 
+    write_text(folder / LABEL_MAP, detector.labels.to_prototxt(), force=True)
     save(detector, folder / MODEL, force=True)
 
 
@@ -200,7 +201,7 @@ def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: C
         arrays = folder.load(first, like=state)
         window = arrays.pop("window")
         trainer.restore(arrays)
-        folder.cut_metrics(first)
+    folder.cut_metrics(first)
     progress("tracing the first step")
     batches = trainer.batches(first) if first < schedule.steps else None
     began = time.monotonic()

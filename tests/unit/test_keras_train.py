@@ -254,6 +254,21 @@ def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
 
 
+def test_killed_before_the_first_checkpoint(scenes: Path, tmp_path: Path) -> None:
+    """Nothing is logged twice."""
+    from ssdlite_caffe.keras.train import train
+
+    folder = tmp_path / "run"
+    train(folder, some_options(scenes))
+    whole, model = curve(folder), (folder / "model.keras").read_bytes()
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "model.keras").unlink()
+    train(folder, some_options(scenes), resume=True)
+    assert curve(folder) == whole
+    assert [line["step"] for line in whole] == [1, 2]
+    assert (folder / "model.keras").read_bytes() == model
+
+
 def test_a_checkpoint_behind_the_end(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
