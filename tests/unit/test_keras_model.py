@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssdlite_caffe.coco.label_map import LabelMap
@@ -140,6 +140,19 @@ def test_pixels_and_pictures_are_what_tensorflow_reads(detector: Detector) -> No
     np.testing.assert_array_equal(stem, exact * np.float32(2 / 255) - np.float32(1))
 
 
+def test_activations_round_as_tensorflows() -> None:
+    """x * relu6(x + 3) * (1/6), from left to right in float32, and not x / 6, which rounds otherwise."""
+    from ssdlite_caffe.keras.runtime import import_keras
+
+    import_keras()
+    from ssdlite_caffe.keras.layers import HardSigmoid, HardSwish
+
+    values = np.random.default_rng(0).normal(0, 3, 1000).astype(np.float32)
+    inner = np.clip(values + np.float32(3), 0, 6)
+    np.testing.assert_array_equal(HardSwish()(values), values * inner * np.float32(1 / 6))
+    np.testing.assert_array_equal(HardSigmoid(0.16667)(values), inner * np.float32(0.16667))
+
+
 @settings(max_examples=8, deadline=None)
 @given(
     clip_first=st.booleans(),
@@ -149,6 +162,8 @@ def test_pixels_and_pictures_are_what_tensorflow_reads(detector: Detector) -> No
     converter=st.sampled_from(["sigmoid", "softmax"]),
     seed=st.integers(0, 99),
 )
+@example(clip_first=False, per_class=9, total=3, score_threshold=1e-8, converter="sigmoid", seed=0)
+@example(clip_first=True, per_class=9, total=30, score_threshold=1e-8, converter="softmax", seed=0)
 def test_detections_are_the_reference_decoders(
     clip_first: bool, per_class: int, total: int, score_threshold: float, converter: Any, seed: int
 ) -> None:
@@ -181,6 +196,8 @@ def test_detections_are_the_reference_decoders(
         np.testing.assert_allclose(got.scores, wanted.scores, rtol=1e-5)
         np.testing.assert_allclose(got.boxes, wanted.boxes, atol=1e-5)
         assert (found["detection_scores"][picture, count:] == 0).all()
+        assert (found["detection_boxes"][picture, count:] == 0).all()
+        assert (found["detection_classes"][picture, count:] == 1).all(), "the OD API counts from 1 there too"
         assert found["detection_scores"].shape[1] == total
 
 
