@@ -25,7 +25,7 @@ from ssdlite_caffe.keras.names import layer_name, node_scopes, scope_of_layer
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values, keras_values, set_values
 from ssdlite_caffe.tools.decode import Detections, convert_scores, decode_boxes, detect
-from tests.models import model_of, with_tensors, with_unit
+from tests.models import model_of, with_settings, with_tensors, with_unit
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
 
@@ -243,6 +243,15 @@ def test_folded_batch_norms_compute_the_same() -> None:
     fed = np.random.default_rng(0).uniform(-1, 1, (1, 80, 64, 3)).astype(np.float32)
     one, other = (import_detector(m).model(fed)["box_encodings"] for m in (model, folded))
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * np.abs(one).max())
+
+
+def test_a_factor_of_the_logits_goes_into_the_class_predictors() -> None:
+    model, net = model_of(SMALL), build(SMALL)
+    plain, scaled = (keras_values(with_settings(model, logit_scale=scale), net) for scale in (1.0, 0.3))
+    predictors = {layer_name(m.conf[-1].tf_scope) for m in net.feature_maps}
+    for name, value in plain.items():
+        wanted = value.astype(np.float64) * 0.3 if name.split("/")[0] in predictors else value
+        np.testing.assert_array_equal(scaled[name], wanted.astype(np.float32), name)
 
 
 def test_variances_can_be_folded_into_the_predictors() -> None:
