@@ -75,7 +75,8 @@ def export_pb(
 
     with status() as progress:
         report = run(model, out, score_threshold=score_threshold, force=force, progress=progress)
-    _print(report, as_json, f"{report['nodes']} nodes, {report['bytes']} bytes are in {out}")
+    written = f"{report['nodes']} nodes, {report['bytes']} bytes are in {out}"
+    _print(report, as_json, f"{written}\nclass names are in {report['label_map']}, where convert finds them")
 
 
 @export.command("tflite")
@@ -137,7 +138,7 @@ def infer(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
     coco: Annotated[Path | None, typer.Option(help="Write JSON in COCO's result format to this file.")] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO's instances_*.json, for the pictures' ids in --coco.")
+        Path | None, typer.Option(help="COCO's instances_*.json, for the ids of pictures and categories in --coco.")
     ] = None,
     force: Force = False,
     as_json: Json = False,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.files import refuse_existing, write_bytes
+from ssdlite_caffe.coco.label_map import beside
+from ssdlite_caffe.files import refuse_existing, write_bytes, write_text
 from ssdlite_caffe.keras.model import Detector, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.runtime import import_keras
@@ -37,7 +38,7 @@ def export_pb(
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write the `frozen_graph` of a Keras model's file.
+    """Write the `frozen_graph` of a Keras model's file, and its class names beside it, where `convert` finds them.
 
     Args:
         model: the file.
@@ -51,9 +52,10 @@ def export_pb(
 
     Raises:
         ModelError: `model` cannot be read.
-        OutputError: `out` exists and `force` is false, or the disk refuses.
+        OutputError: a file exists and `force` is false, or the disk refuses.
     """
     refuse_existing(out, force=force)
+    refuse_existing(beside(out), force=force)
     progress(f"reading {model}")
     detector = load(model)
     if score_threshold is not None:
@@ -61,8 +63,10 @@ def export_pb(
     progress("tracing the graph")
     graph = frozen_graph(detector)
     data = graph.SerializeToString(deterministic=True)
+    write_text(beside(out), detector.labels.to_prototxt(), force=force)
     write_bytes(out, data, force=force)
-    return {"arch": detector.arch.to_dict(), "nodes": len(graph.node), "bytes": len(data)}
+    report = {"arch": detector.arch.to_dict(), "nodes": len(graph.node), "bytes": len(data)}
+    return {**report, "label_map": str(beside(out))}
 
 
 def frozen_graph(detector: Detector) -> Any:

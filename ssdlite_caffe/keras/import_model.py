@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssdlite_caffe.coco.label_map import check_classes, load_label_map
+from ssdlite_caffe.coco.label_map import check_classes, label_map_of
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -36,7 +36,7 @@ def import_detector(
 
     Args:
         model: as `read_model` gives it.
-        label_map: `coco`, `voc` or a file; None for numbered names.
+        label_map: `coco`, `voc` or a file; None: the one beside the model, or numbered names.
         score_threshold: replaces the graph's.
         variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
             boxes stay the same.
@@ -49,9 +49,9 @@ def import_detector(
     arch = recognise(model)
     if score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
-    labels = None if label_map is None else load_label_map(label_map)
+    labels, where = label_map_of(Path(model.source), label_map)
     if labels is not None:
-        check_classes(labels, arch.num_classes, str(label_map))
+        check_classes(labels, arch.num_classes, where)
     net = build(arch)
     values = keras_values(model, net)
     if variances == "fold":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError
@@ -58,7 +58,7 @@ def infer(
         min_score: detections below are left out.
         out: folder for pictures with boxes.
         coco: JSON file in COCO's result format; see `coco_results`.
-        annotations: COCO's instances_*.json, which says the pictures' ids.
+        annotations: COCO's instances_*.json, which says the ids of pictures and categories.
         output: what is printed.
         force: replace files.
 
@@ -70,8 +70,8 @@ def infer(
     """
     if coco is not None:
         refuse_existing(coco, force=force)
-    ids = None if annotations is None else image_ids(annotations)
     runtime = open_runtime(model)
+    ids = None if annotations is None else ids_of(annotations, runtime.labels)
     names = runtime.labels.display_names
     kept: list[PictureResult] = []
 
@@ -84,18 +84,33 @@ def infer(
         ),
         names, out=out, output=output, keep=kept.append,
     )  # fmt: skip
-    if coco is not None:
-        write_text(coco, json.dumps(coco_results(kept, ids)) + "\n", force=force)
+    if coco is not None and kept:
+        rows = coco_results(kept, ids)
+        write_text(coco, json.dumps(rows) + "\n", force=force)
+        if output == "table":
+            print(f"{len(rows)} detections of {len(kept)} pictures are in {coco}")
     return failed
 
 
-def coco_results(results: Sequence[PictureResult], ids: dict[str, int] | None = None) -> list[dict[str, Any]]:
+class Ids(NamedTuple):
+    """What COCO's annotations call things.
+
+    Attributes:
+        images: file name -> image_id.
+        categories: row of the label map -> category_id, for the classes that the annotations have too.
+    """
+
+    images: dict[str, int]
+    categories: dict[int, int]
+
+
+def coco_results(results: Sequence[PictureResult], ids: Ids | None = None) -> list[dict[str, Any]]:
     """Detections as COCO's evaluation reads them: image_id, category_id, bbox (x, y, width, height in pixels), score.
 
     Args:
         results: of pictures; frames of videos have no place in COCO's format.
-        ids: file name -> image_id; without, a file name of digits alone is its id, as COCO names its pictures, and any
-            other stands for itself.
+        ids: of the annotations; detections of classes that they lack are left out. Without, a file name of digits alone
+            is its id, as COCO names its pictures, any other stands for itself, and a category is its row.
 
     Raises:
         DatasetError: a picture has no id, or is a video's frame.
@@ -107,18 +122,20 @@ def coco_results(results: Sequence[PictureResult], ids: dict[str, int] | None = 
         number: int | str
         if ids is None:
             number = int(result.path.stem) if result.path.stem.isdecimal() else result.path.stem
-        elif result.path.name in ids:
-            number = ids[result.path.name]
+        elif result.path.name in ids.images:
+            number = ids.images[result.path.name]
         else:
             raise DatasetError(f"{result.path} is none of the annotations' pictures")
         found = result.detections
         scale = (result.width, result.height, result.width, result.height)
         for label, score, box in zip(found.classes, found.scores, found.boxes, strict=True):
+            if ids is not None and int(label) not in ids.categories:
+                continue
             xmin, ymin, xmax, ymax = (float(v) * s for v, s in zip(box, scale, strict=True))
             rows.append(
                 {
                     "image_id": number,
-                    "category_id": int(label),
+                    "category_id": int(label) if ids is None else ids.categories[int(label)],
                     "bbox": [round(v, 3) for v in (xmin, ymin, xmax - xmin, ymax - ymin)],
                     "score": round(float(score), 6),
                 }
@@ -126,18 +143,25 @@ def coco_results(results: Sequence[PictureResult], ids: dict[str, int] | None = 
     return rows
 
 
-def image_ids(annotations: Path) -> dict[str, int]:
-    """File name -> id, of COCO's instances_*.json.
+def ids_of(annotations: Path, labels: LabelMap) -> Ids:
+    """The ids in COCO's instances_*.json of pictures, and of the classes of `labels`, found by name.
 
     Raises:
-        DatasetError: it cannot be read, or is no such file.
+        DatasetError: it cannot be read, is no such file, or has none of the classes.
     """
     try:
         if annotations.stat().st_size > _MAX_ANNOTATIONS:
             raise DatasetError(f"{annotations} is larger than {_MAX_ANNOTATIONS >> 20} MiB")
-        images = json.loads(annotations.read_text("utf-8"))["images"]
-        return {Path(image["file_name"]).name: int(image["id"]) for image in images}
+        content = json.loads(annotations.read_text("utf-8"))
+        images = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
+        known = {str(category["name"]): int(category["id"]) for category in content["categories"]}
     except OSError as error:
         raise DatasetError(f"cannot read {annotations}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{annotations} is not COCO's instances_*.json: {type(error).__name__}: {error}") from error
+    rows = {name: labels.find(name) for name in known}
+    categories = {row: known[name] for name, row in rows.items() if row is not None}
+    if not categories:
+        names = ", ".join(list(known)[:6])
+        raise DatasetError(f"none of the categories of {annotations} is a class of the model: {names}")
+    return Ids(images, categories)

@@ -24,7 +24,21 @@ from ssdlite_caffe.errors import OutputError, TrainingError
 from ssdlite_caffe.files import held_folder, remove_leftovers, write_bytes, write_text
 
 RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
+LABEL_MAP = "labelmap.prototxt"
 _KEPT = 2
+_OPTIONS = {
+    "schedule.base": "--lr", "schedule.steps": "--steps", "schedule.kind": "--schedule", "schedule.warmup": "--warmup",
+    "schedule.drops": "--drops", "step.batch": "--batch-size", "step.optimizer": "--optimizer", "step.ema": "--ema",
+    "step.momentum": "--bn-momentum", "step.freeze_batch_norm": "--freeze-bn", "step.dtype": "--precision",
+    "step.decay": "--weight-decay", "step.loss.kind": "--loss", "step.loss.alpha": "--alpha",
+    "step.loss.gamma": "--gamma", "step.loss.negatives": "--negatives", "step.augment.largest": "--zoom",
+    "step.augment.crop": "--crop", "step.augment.mirror": "--mirror", "step.augment.colours": "--colours",
+    "seed": "--seed", "log_every": "--log-every", "start": "the file of --from", "arch.family": "--version",
+    "arch.width_multiplier": "--size", "arch.input_size": "--input", "arch.head": "--type",
+    "arch.score_converter": "--scores", "labels": "the classes", "data.pictures": "the number of pictures",
+    "data.annotations": "the annotations", "kernels.tensorflow": "TensorFlow",
+}  # fmt: skip
+"""What a person calls the parts of run.json."""
 _NAME = re.compile(r"step-(\d{8,})\.npz")
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -78,7 +92,7 @@ class RunFolder:
             return
         remove_leftovers(self.path)
         try:
-            for name in (METRICS, MODEL):
+            for name in (METRICS, MODEL, LABEL_MAP):
                 (self.path / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, TENSORBOARD):
                 if (self.path / name).exists():
@@ -106,8 +120,8 @@ class RunFolder:
         differing = sorted(_differences(known, wanted))
         if differing:
             raise TrainingError(
-                f"{self.path} is another training than was asked for: {'; '.join(differing[:6])}"
-                f"{f'; and {len(differing) - 6} more' if len(differing) > 6 else ''}"
+                f"{self.path} is another training than was asked for: {'; '.join(differing)}; give what it began with, "
+                "or another folder and --from for a new training"
             )
         if self.writes:
             remove_leftovers(self.path)
@@ -199,4 +213,4 @@ def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
     if known == wanted:
         return []
     was, now = (text if len(text) <= 40 else f"{text[:37]}..." for text in (json.dumps(known), json.dumps(wanted)))
-    return [f"{name} was {was} and is {now}"]
+    return [f"{_OPTIONS.get(name, name)} was {was} and is {now}"]

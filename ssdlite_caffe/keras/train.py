@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +16,15 @@ import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.errors import TrainingError
-from ssdlite_caffe.files import file_sha256
-from ssdlite_caffe.gen_model.arch import ArchSpec, Version
+from ssdlite_caffe.files import file_sha256, write_text
+from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.keras.data import TrainingData, open_training_data
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import MODEL, TENSORBOARD, Arrays, RunFolder
+from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, TENSORBOARD, Arrays, RunFolder
 from ssdlite_caffe.keras.runtime import import_keras
 from ssdlite_caffe.keras.schedule import Schedule
+from ssdlite_caffe.tools.terminal import on_interrupt
 
 if TYPE_CHECKING:
     from ssdlite_caffe.keras.model import Detector, DType
@@ -52,6 +55,7 @@ class NetOptions:
         width_multiplier: TensorFlow's depth_multiplier.
         input_size: (height, width); None: the family's.
         scores: what makes scores of logits.
+        head: SSDLite or plain SSD; None: SSDLite.
     """
 
     start: Path | None = None
@@ -59,6 +63,7 @@ class NetOptions:
     width_multiplier: float = 1.0
     input_size: tuple[int, int] | None = None
     scores: Literal["sigmoid", "softmax"] = "sigmoid"
+    head: HeadKind | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def train(
     strategy: Any = None,
     progress: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train, and write `out`/model.keras; a report of what was done.
 
@@ -134,9 +140,11 @@ def train(
         strategy: tf.distribute.Strategy; None: by the environment (TF_CONFIG) and the GPUs there are.
         progress: told what is being done.
         problem: told what is wrong with the data.
+        say: told where the training begins, on what, and where it was stopped.
 
     Raises:
         TrainingError: the loss is no number, or the folder holds another training.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint of the last whole step is there.
         SsdliteError: the data or the model to begin with cannot be used, or the disk refuses.
     """
     # For training oneDNN's kernels are twice as fast; how they sum does not matter here.
@@ -171,7 +179,10 @@ def train(
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
         if start is not None:
             _begin_with(trainer, start)
-        report = _run(folder, trainer, options, progress)
+        if resume and not folder.steps():
+            say(f"there is no checkpoint in {out} yet: from the beginning")
+        say(f"training on {_devices(tf, strategy)}")
+        report = _run(folder, trainer, options, progress, say)
         if folder.writes:
             write_model(trainer.detector(), out)
     _leave(strategy)
@@ -186,7 +197,10 @@ def write_model(detector: Detector, folder: Path) -> None:
     save(detector, folder / MODEL, force=True)
 
 
-def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: Callable[[str], None]) -> dict[str, Any]:
+def _run(
+    folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: Callable[[str], None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
     """All steps that are left."""
     from ssdlite_caffe.keras.tensorboard import Board
 
@@ -201,12 +215,17 @@ def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: C
         arrays = folder.load(first, like=state)
         window = arrays.pop("window")
         trainer.restore(arrays)
+        say(f"going on from step {first}")
     folder.cut_metrics(first)
     progress("tracing the first step")
     batches = trainer.batches(first) if first < schedule.steps else None
     began = time.monotonic()
     logged: dict[str, Any] = {}
-    with Board(folder.path / TENSORBOARD if folder.writes else None) as board:
+    stop = threading.Event()
+    with contextlib.ExitStack() as opened:
+        board = opened.enter_context(Board(folder.path / TENSORBOARD if folder.writes else None))
+        if _hosts(trainer.strategy) < 2:  # a host that ends early would leave the others waiting
+            opened.enter_context(on_interrupt(stop.set))
         for step in range(first, schedule.steps):
             rate = schedule.at(step)
             window += 1.0, *trainer.step(batches, step, rate)
@@ -222,8 +241,11 @@ def _run(folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: C
                 folder.log(logged)
                 board.write(done, {**values, "pictures_per_second": speed})
                 window = np.zeros(4)
-            if done % options.checkpoint_every == 0 or done == schedule.steps:
+            if done % options.checkpoint_every == 0 or done == schedule.steps or stop.is_set():
                 folder.save(done, {**_finite(trainer.state(), done), "window": window})
+            if stop.is_set() and done < schedule.steps:
+                say(f"stopped after step {done} of {schedule.steps}; the same command with --resume goes on")
+                raise KeyboardInterrupt
     return {"steps": schedule.steps, "resumed_at": first, "seconds": round(time.monotonic() - began, 1), **logged}
 
 
@@ -242,6 +264,20 @@ def _strategy(tf: Any) -> Any:
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _devices(tf: Any, strategy: Any) -> str:
+    """What computes, for a person."""
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    here = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
+    hosts = _hosts(strategy)
+    return f"{here}, one of {hosts} hosts" if hosts > 1 else here
+
+
+def _hosts(strategy: Any) -> int:
+    resolver = strategy.cluster_resolver
+    spec = {} if resolver is None else resolver.cluster_spec().as_dict()
+    return sum(map(len, spec.values()))
 
 
 def _leave(strategy: Any) -> None:
@@ -276,7 +312,7 @@ def _arch(net: NetOptions, start: Detector | None, labels: LabelMap) -> ArchSpec
 
     return arch_from_options(
         net.version, len(labels), width_multiplier=net.width_multiplier, input_size=net.input_size,
-        boxes=BoxOptions(scores=net.scores),
+        head=net.head, boxes=BoxOptions(scores=net.scores),
     )  # fmt: skip
 
 

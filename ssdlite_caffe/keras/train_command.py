@@ -10,14 +10,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from ssdlite_caffe.gen_model.arch import Version
+from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.tools.terminal import status
 
 _DATA, _NET, _STEPS, _LOSS, _PICTURES = "Data", "Net", "Steps", "Loss", "Augmentation"
 _SHOWN = 20
+_OF_NEW_NETS = {
+    "version": "--version", "head": "--type", "width": "--size", "input_size": "--input", "scores": "--scores",
+}  # fmt: skip
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         Path, typer.Argument(help="Folder in VOC's layout, COCO's instances_*.json, or an LMDB that lmdb wrote.")
     ],
@@ -42,9 +46,19 @@ def train(
     version: Annotated[
         Version, typer.Option("-v", "--version", help="MobileNet version of a new net.", rich_help_panel=_NET)
     ] = "3-small",
+    head: Annotated[
+        HeadKind | None,
+        typer.Option(
+            "-t", "--type", help="Extra layers and predictors of a new net.", show_default="ssdlite",
+            rich_help_panel=_NET,
+        ),
+    ] = None,
     width: Annotated[float, typer.Option("--size", help="Width multiplier of a new net.", rich_help_panel=_NET)] = 1.0,
     input_size: Annotated[
-        str | None, typer.Option("--input", metavar="N|HxW", help="Input of a new net.", rich_help_panel=_NET)
+        str | None, typer.Option(
+            "--input", metavar="N|HxW", help="Input of a new net.", show_default="V1, V2: 300; V3: 320",
+            rich_help_panel=_NET,
+        ),
     ] = None,
     scores: Annotated[
         Literal["sigmoid", "softmax"], typer.Option(help="Score converter of a new net.", rich_help_panel=_NET)
@@ -62,7 +76,12 @@ def train(
         ),
     ] = None,
     schedule: Annotated[Literal["cosine", "step", "constant"], typer.Option(rich_help_panel=_STEPS)] = "cosine",
-    warmup: Annotated[int, typer.Option(min=0, help="Steps that the rate rises.", rich_help_panel=_STEPS)] = 100,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps that the rate rises.", show_default="100, at most a tenth of all", rich_help_panel=_STEPS
+        ),
+    ] = None,
     drops: Annotated[
         str, typer.Option(metavar="N,N...", help="Steps at which `step` takes a tenth.", rich_help_panel=_STEPS)
     ] = "",
@@ -119,6 +138,9 @@ def train(
 
     if resume and force:
         raise typer.BadParameter("give --resume or --force")
+    given = [option for name, option in _OF_NEW_NETS.items() if _is_given(context, name)]
+    if start is not None and given:
+        raise typer.BadParameter(f"{', '.join(given)}: the net of {start} is what it is; leave that out, or --from")
     highest = rate if rate is not None else {"sgd": 0.02, "rmsprop": 0.004, "adam": 0.001}[optimizer]
     numbers = (highest, ema, momentum, alpha, gamma, negatives, decay, zoom, crop, mirror, colours)
     if not all(map(math.isfinite, numbers)):
@@ -146,8 +168,8 @@ def train(
     kind = loss or ("focal" if scores == "sigmoid" else "hard-negatives")
     options = TrainOptions(
         DataOptions(data, split, images, label_map),
-        Schedule(highest, steps, schedule, warmup, drop_steps),
-        NetOptions(start, version, width, size, scores),
+        Schedule(highest, steps, schedule, min(100, steps // 10) if warmup is None else warmup, drop_steps),
+        NetOptions(start, version, width, size, scores, head),
         StepOptions(
             batch_size, optimizer, LossOptions(kind, alpha, gamma, negatives),
             AugmentOptions(colours, expand=0.5 if zoom > 1 else 0.0, largest=zoom, crop=crop, mirror=mirror),
@@ -164,8 +186,13 @@ def train(
         elif len(problems) == _SHOWN + 1:
             print("ssdlite-caffe: ... and more", file=sys.stderr)
 
+    def say(line: str) -> None:
+        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+
+    if start is None and freeze:
+        say("--freeze-bn without --from keeps BatchNorm as a new net has it, which has learned nothing")
     with status() as progress:
-        report = run(out, options, resume=resume, force=force, progress=progress, problem=problem)
+        report = run(out, options, resume=resume, force=force, progress=progress, problem=problem, say=say)
     if as_json:
         print(json.dumps({**report, "problems": problems}, indent=2))
         return
@@ -173,3 +200,8 @@ def train(
         f"{report['steps']} steps on {report['pictures']} pictures of {report['classes'] - 1} classes in "
         f"{report['seconds']:.0f} s; the model is {report['model']}"
     )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"

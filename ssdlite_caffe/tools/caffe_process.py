@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -97,21 +97,3 @@ class CaffeProcess:
         status = self._process.wait()
         if status:
             raise CaffeError(f"Caffe stops at {what}: {reason(self._last, status=status)}")
-
-
-@contextlib.contextmanager
-def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` at the first Ctrl-C or SIGTERM; the second ends this process as ever."""
-
-    def handle(number: int, _: object) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-        action()
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe import __version__
-from ssdlite_caffe.coco.label_map import LabelMap, check_classes, load_label_map, numbered
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes, label_map_of, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.files import new_folder, write_text
@@ -45,7 +45,7 @@ class ConvertOptions:
 
     Attributes:
         spelling: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
-        label_map: `coco`, `voc`, a Caffe or OD API label map file, or None for numbered names.
+        label_map: `coco`, `voc`, a Caffe or OD API label map file; None: the one beside the model, or numbered names.
         score_threshold: replaces the graph's (exports often carry 0.3, which makes an mAP too low).
     """
 
@@ -69,8 +69,9 @@ def convert(
     arch = recognise(model)
     if options.score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=options.score_threshold))
-    names = numbered(arch.num_classes) if options.label_map is None else load_label_map(options.label_map)
-    check_classes(names, arch.num_classes)
+    found, where = label_map_of(source, options.label_map)
+    names = found or numbered(arch.num_classes)
+    check_classes(names, arch.num_classes, where or "the label map")
     with new_folder(out, marker=REPORT, force=force) as folder:
         return write_model(folder, model, arch, names, options, progress)
 

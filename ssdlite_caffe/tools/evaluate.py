@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.coco.annotations import Box
-from ssdlite_caffe.coco.label_map import check_classes, load_label_map
+from ssdlite_caffe.coco.label_map import check_classes, label_map_of
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.tools.average_precision import Boxes, Curve, Found, curve
 from ssdlite_caffe.tools.coco_metrics import coco_metrics
@@ -127,12 +127,13 @@ def open_model(
         keras: the same detector as a Keras model.
         tflite: the same detector as a TensorFlow Lite model.
         tensorflow: the model that the folder was converted from; without it, where the folder's report says.
-        label_map: class names in place of the folder's; a TensorFlow model has none of its own.
+        label_map: class names in place of the folder's; a TensorFlow model has none of its own, but for one beside it
+            that `keras export pb` wrote.
 
     Raises:
         SsdliteError: it is neither, or the label map does not fit.
     """
-    labels = load_label_map(label_map) if label_map else None
+    labels, _ = label_map_of(path, label_map)
     kind = model_kind(path)
     if kind:
         from ssdlite_caffe.keras.infer import labels_of

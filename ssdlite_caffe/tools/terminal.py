@@ -1,10 +1,12 @@
-"""Tables on stdout and progress on stderr."""
+"""Tables on stdout, progress on stderr, and Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -49,3 +51,27 @@ def status() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("") as line:
         yield line.update
+
+
+@contextlib.contextmanager
+def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` at the first Ctrl-C or SIGTERM; the second ends this process as ever.
+
+    Signals are the main thread's: in another one nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        action()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

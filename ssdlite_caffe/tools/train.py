@@ -18,7 +18,7 @@ from ssdlite_caffe.files import write_text
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message
 from ssdlite_caffe.tools.caffe_prefix import STAMP, caffe_prefix
-from ssdlite_caffe.tools.caffe_process import CaffeProcess, on_interrupt
+from ssdlite_caffe.tools.caffe_process import CaffeProcess
 from ssdlite_caffe.tools.kit_check import SOLVER_TRAIN, Kit, check_kit
 from ssdlite_caffe.tools.snapshots import (
     Snapshot,
@@ -28,6 +28,7 @@ from ssdlite_caffe.tools.snapshots import (
     newest_whole,
     snapshot_at,
 )
+from ssdlite_caffe.tools.terminal import on_interrupt
 from ssdlite_caffe.tools.train_log import Event, LeftOut, Reader, Scored, Step
 from ssdlite_caffe.tools.train_plot import draw_loss
 

@@ -178,7 +178,7 @@ def test_a_folder_of_another_layout(tmp_path: Path) -> None:
 
 def test_nothing_to_name_classes_by(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": [], "b": [("", (1, 2, 3, 4), 0), ("background", (1, 2, 3, 4), 0)]})
-    with pytest.raises(DatasetError, match="name no class at all$"):
+    with pytest.raises(DatasetError, match=r"name no class at all$"):
         open_voc([tmp_path], "trainval")
     for path in (tmp_path / "Annotations").iterdir():
         path.write_text('<!DOCTYPE annotation [<!ENTITY a "a">]><annotation/>')

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.import_model import import_detector
-from ssdlite_caffe.keras.infer import coco_results, image_ids
-from ssdlite_caffe.keras.store import save
+from ssdlite_caffe.keras.infer import Ids, coco_results, ids_of
+from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.detector import PictureResult
 from ssdlite_caffe.tools.opencv_runtime import import_opencv
@@ -128,17 +129,45 @@ def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tm
 
 def test_ids_of_annotations(tmp_path: Path) -> None:
     annotations = tmp_path / "instances.json"
-    annotations.write_text(json.dumps({"images": [{"id": 7, "file_name": "deep/a.png"}]}))
-    ids = image_ids(annotations)
-    found = Detections(np.array([2]), np.array([0.5], np.float32), np.array([[0.1, 0.2, 0.3, 0.6]], np.float32))
+    content = {
+        "images": [{"id": 7, "file_name": "deep/a.png"}],
+        "categories": [{"id": 90, "name": "dog"}, {"id": 5, "name": "cow"}, {"id": 6, "name": "emu"}],
+    }
+    annotations.write_text(json.dumps(content))
+    labels = LabelMap.of_names(["ant", "cow", "dog"])
+    ids = ids_of(annotations, labels)
+    assert ids == Ids({"a.png": 7}, {2: 5, 3: 90})
+    box = [0.1, 0.2, 0.3, 0.6]
+    found = Detections(np.array([1, 3]), np.array([0.9, 0.5], np.float32), np.array([box, box], np.float32))
     assert coco_results([PictureResult(Path("x/a.png"), None, 100, 200, found)], ids) == [
-        {"image_id": 7, "category_id": 2, "bbox": [20.0, 20.0, 40.0, 40.0], "score": 0.5}
+        {"image_id": 7, "category_id": 90, "bbox": [20.0, 20.0, 40.0, 40.0], "score": 0.5}
     ]
+    without = coco_results([PictureResult(Path("x/007.png"), None, 100, 200, found)])
+    assert [(row["image_id"], row["category_id"]) for row in without] == [(7, 1), (7, 3)]
     with pytest.raises(DatasetError, match=r"b\.png is none of the annotations"):
         coco_results([PictureResult(Path("b.png"), None, 9, 9, found)], ids)
+    with pytest.raises(DatasetError, match=r"none of the categories of .* is a class of the model: dog, cow, emu$"):
+        ids_of(annotations, LabelMap.of_names(["ant"]))
     annotations.write_text("[]")
     with pytest.raises(DatasetError, match=r"not COCO's instances"):
-        image_ids(annotations)
+        ids_of(annotations, labels)
+
+
+def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tmp_path: Path) -> None:
+    assert command("keras", "export", "pb", imported, "-o", tmp_path / "a.pb").status == 0
+    assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "caffe").status == 0
+    names = load_label_map(tmp_path / "caffe" / "labelmap.prototxt").display_names
+    assert names == ("background", "circle", "square", "triangle")
+    assert command("keras", "import", tmp_path / "a.pb", "-o", tmp_path / "a.keras").status == 0
+    assert load(tmp_path / "a.keras").labels.display_names == names
+    (tmp_path / "other.txt").write_text("square\ncircle\ntriangle\n")
+    refused = command("convert", tmp_path / "a.pb", "-o", tmp_path / "wrong", "-l", tmp_path / "other.txt")
+    assert refused.status == 1
+    assert "the classes in another order than" in refused.err
+    assert "trained with circle, square, triangle" in refused.err
+    (tmp_path / "new.txt").write_text("ball\nbox\nsail\n")
+    assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "new", "-l", tmp_path / "new.txt").status == 0
+    assert load_label_map(tmp_path / "new" / "labelmap.prototxt").display_names[1:] == ("ball", "box", "sail")
 
 
 def test_export_pb_with_another_threshold(command: Command, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.coco.label_map import load_label_map
 from ssdlite_caffe.errors import OutputError, SsdliteError, TrainingError
 from ssdlite_caffe.files import held_folder
 from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
@@ -55,13 +56,16 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(scenes: Path, folder: Path, *more: str, cluster: str | None = None) -> subprocess.Popen[str]:
+def start(
+    scenes: Path, folder: Path, *more: str, cluster: str | None = None, errors: int | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", scenes, "-o", folder, *SMALL, *STEPS, *more]
     # Another process may have set for itself which kernels it runs; those of a training are part of its course.
     settings = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
     if cluster is not None:
         settings["TF_CONFIG"] = cluster
-    return subprocess.Popen([str(part) for part in command], text=True, env={**os.environ, **settings})
+    environment = {**os.environ, **settings}
+    return subprocess.Popen([str(part) for part in command], text=True, env=environment, stderr=errors)
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -85,6 +89,7 @@ def test_what_a_training_leaves(finished: Path) -> None:
     detector = load(finished / "model.keras")
     assert detector.labels.display_names == ("background", "circle", "square", "triangle")
     assert detector.arch.input_size == (64, 64)
+    assert load_label_map(finished / "labelmap.prototxt") == detector.labels
     assert points(finished) == pytest.approx([line["loss"] for line in lines])
 
 
@@ -129,6 +134,27 @@ def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_pat
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
+def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    process = start(scenes, folder, "--checkpoint-every", "100", errors=subprocess.PIPE)
+    limit = time.monotonic() + 1500
+    while not (folder / "metrics.jsonl").is_file():
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 130
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    step = int(checkpoint.stem.removeprefix("step-"))
+    assert 1 <= step < 6, "it was too fast for this test"
+    assert f"stopped after step {step} of 6; the same command with --resume goes on" in said
+    process = start(scenes, folder, "--checkpoint-every", "100", "--resume", errors=subprocess.PIPE)
+    assert f"going on from step {step}\n" in process.communicate(timeout=600)[1]
+    assert curve(folder) == curve(finished)
+    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+
+
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own pictures."""
     more = ("--freeze-bn", "--steps", "3", "--optimizer", "sgd", "--lr", "0.01")
@@ -163,8 +189,16 @@ def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Com
     assert "--resume goes on with it" in again.err
     other = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS, "--seed", "8", "--lr", "1", "--resume")
     assert other.status == 1
-    assert "schedule.base was 0.003 and is 1.0" in other.err
-    assert "seed was 7 and is 8" in other.err
+    assert "--lr was 0.003 and is 1.0" in other.err
+    assert "--seed was 7 and is 8" in other.err
+
+
+@pytest.mark.parametrize("more", [("-v", "2"), ("--size", "0.5", "--type", "ssd"), ("--input", "64")])
+def test_a_model_s_net_is_not_to_be_chosen(scenes: Path, more: tuple[str, ...], command: Command) -> None:
+    refused = command("keras", "train", scenes, "-o", scenes / "run", "--from", "a.keras", *more)
+    assert refused.status == 2
+    assert "the net of a.keras is what it is" in " ".join(refused.err.replace("│", " ").split())
+    assert not (scenes / "run").exists()
 
 
 def test_other_kernels_are_refused(scenes: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
