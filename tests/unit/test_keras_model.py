@@ -89,9 +89,9 @@ def test_training_defaults() -> None:
     assert (norm.momentum, norm.epsilon) == (0.97, 1e-3)
     np.testing.assert_allclose(model.get_layer("BoxPredictor_3.ClassPredictor").bias, -4.6)
     assert np.abs(model.get_layer("BoxPredictor_3.BoxEncodingPredictor").bias).max() == 0
-    assert (
-        build_model(SMALL, momentum=0.9).get_layer("BoxPredictor_0.ClassPredictor_depthwise.BatchNorm").momentum == 0.9
-    )
+    for given, momentum in ((0.9, 0.9), (None, 0.9997)):
+        norm = build_model(SMALL, momentum=given).get_layer("BoxPredictor_0.ClassPredictor_depthwise.BatchNorm")
+        assert norm.momentum == momentum
 
 
 def test_batch_norm_trains_as_keras_own() -> None:
