@@ -89,8 +89,8 @@ def test_training_defaults() -> None:
     assert (norm.momentum, norm.epsilon) == (0.97, 1e-3)
     np.testing.assert_allclose(model.get_layer("BoxPredictor_3.ClassPredictor").bias, -4.6)
     assert np.abs(model.get_layer("BoxPredictor_3.BoxEncodingPredictor").bias).max() == 0
-    for given, momentum in ((0.9, 0.9), (None, 0.9997)):
-        norm = build_model(SMALL, momentum=given).get_layer("BoxPredictor_0.ClassPredictor_depthwise.BatchNorm")
+    for asked, momentum in ((0.9, 0.9), (None, 0.9997)):
+        norm = build_model(SMALL, momentum=asked).get_layer("BoxPredictor_0.ClassPredictor_depthwise.BatchNorm")
         assert norm.momentum == momentum
 
 
