@@ -72,7 +72,9 @@ def load(path: Path) -> Detector:
     if not path.is_file():
         raise ModelError(f"{path} is a folder, not a Keras model" if path.is_dir() else f"{path} does not exist")
     if not any(path.name.endswith(suffix) for suffix in SUFFIXES):
-        raise ModelError(f"{path} is no Keras model by its name; they end in {', '.join(SUFFIXES)}")
+        raise ModelError(
+            f"{path} is no Keras model by its name; they end in {', '.join(SUFFIXES)}, and TensorFlow Lite's in .tflite"
+        )
     if path.stat().st_size > _MAX_BYTES:
         raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
     import_keras()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.errors import ImageError
+from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.keras.export_tflite import Inputs, Numbers, Outputs, Picture, tflite_model
@@ -115,6 +115,8 @@ def export_tflite(
     Raises:
         SsdliteError: a file cannot be read or written, or TensorFlow Lite cannot take the model.
     """
+    if out.suffix != ".tflite":
+        raise OutputError(f"{out} is no name for a TensorFlow Lite model; it ends in .tflite")
     refuse_existing(out, force=force)
     progress(f"reading {model}")
     detector = load(model)

@@ -74,7 +74,7 @@ def _keras(model: Evaluated) -> Iterator[Detect]:
     from ssdlite_caffe.keras.store import load
 
     if model.keras is None:
-        raise ModelError(f"keras runs Keras models; {model.path} is none: import it first")
+        raise ModelError(f"{model.path} is no Keras model; name one with --keras (keras import makes it)")
     yield KerasRuntime(load(model.keras))
 
 
@@ -83,7 +83,7 @@ def _tflite(model: Evaluated) -> Iterator[Detect]:
     from ssdlite_caffe.keras.runtimes import TfliteRuntime
 
     if model.tflite is None:
-        raise ModelError(f"tflite runs TensorFlow Lite models; {model.path} is none: export it first")
+        raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
     yield TfliteRuntime(model.tflite)
 
 

@@ -50,6 +50,8 @@ def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: 
     assert "voc has 21 classes and the model 4" in refused("keras", "import", example_model, "-o", out, "-l", "voc").err
     assert "no name for a Keras model" in refused("keras", "import", example_model, "-o", tmp_path / "a.pb").err
     assert "does not exist" in refused("keras", "import", tmp_path / "none.pb", "-o", out).err
+    wrong = refused("keras", "export", "tflite", example_model, "-o", tmp_path / "a.bin")
+    assert "it ends in .tflite" in wrong.err
     assert "no Keras model by its name" in refused("keras", "export", "pb", example_model, "-o", tmp_path / "a.pb").err
     assert "no Keras model by its name" in refused("keras", "infer", example_model, example_model.parent).err
     empty = tmp_path / "pictures"
