@@ -261,7 +261,7 @@ def test_variances_can_be_folded_into_the_predictors() -> None:
     folded = import_detector(model, outputs="decoded", variances="fold")
     assert folded.arch.variances == (1.0, 1.0, 1.0, 1.0)
     a, b = (d.rebuilt(outputs="raw").model(fed)["box_encodings"] for d in (kept, folded))
-    np.testing.assert_allclose(np.asarray(a) * [0.1, 0.1, 0.2, 0.2], b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(a) * [0.1, 0.125, 0.2, 0.25], b, rtol=1e-5, atol=1e-5)
     a, b = (d.model(fed)["boxes"] for d in (kept, folded))
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
