@@ -52,7 +52,9 @@ def judge_kit(
         merge_folder(folder, weights, Path(scratch) / "deploy")
         model = ModelFolder.open(Path(scratch) / "deploy")
         pictures = open_pictures(lmdb, model.labels)
-        result = evaluate(Evaluated(model.labels, model), pictures, runtimes, data=os.path.normpath(lmdb), progress=progress)
+        result = evaluate(
+            Evaluated(model.labels, model), pictures, runtimes, data=os.path.normpath(lmdb), progress=progress
+        )
     own = caffes_own(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
     result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
