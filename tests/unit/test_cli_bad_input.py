@@ -114,7 +114,7 @@ class TestLabelMaps:
         path = tmp_path / "map.pbtxt"
         path.write_text(text)
         said = refused("convert", example_model, "-o", tmp_path / "out", "--label-map", path).err
-        assert message.replace("map.pbtxt has", "the label map has") in said
+        assert message in said
 
     @pytest.mark.parametrize("name", ["cocoa", "none.pbtxt"])
     def test_that_are_not_there(self, refused: Command, example_model: Path, tmp_path: Path, name: str) -> None:
