@@ -60,7 +60,7 @@ def test_every_cut_of_a_graph_is_refused(tmp_path: Path) -> None:
             read_model(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=400))
 def test_random_bytes(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "random.pb"
@@ -69,7 +69,7 @@ def test_random_bytes(tmp_path: Path, data: bytes) -> None:
         read_model(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_graphs_raise_or_are_read(tmp_path: Path, data: st.DataObject) -> None:
     """A few bytes changed in a good graph: whatever comes of it, it is our error or a model."""
@@ -85,7 +85,7 @@ def test_damaged_graphs_raise_or_are_read(tmp_path: Path, data: st.DataObject) -
 WHOLE = mini_detector().definition.SerializeToString()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rewired_graphs_raise_or_are_read(tmp_path: Path, data: st.DataObject) -> None:
     """Inputs, ops and attributes of a good graph exchanged at random: our error or a model."""

@@ -153,7 +153,7 @@ def test_activations_round_as_tensorflows() -> None:
     np.testing.assert_array_equal(HardSigmoid(0.16667)(values), inner * np.float32(0.16667))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     clip_first=st.booleans(),
     per_class=st.integers(1, 9),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssdlite_caffe.keras.schedule import Schedule
 
 pytestmark = pytest.mark.tensorflow
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 VARIANCES = (0.1, 0.2, 0.3, 0.4)
 
 

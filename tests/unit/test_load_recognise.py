@@ -44,7 +44,7 @@ def refused(model: DumpedModel, kind: type[SsdliteError] = ModelError) -> str:
     return str(caught.value)
 
 
-@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.settings(max_examples=12)
 @hypothesis.given(
     family=st.sampled_from(FAMILIES),
     head=st.sampled_from(["ssdlite", "ssd"]),

@@ -48,7 +48,7 @@ def agree(text):
         assert opencv_shape(text, "t") == inferred.blobs["t"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_convolution(data):
     height, width = data.draw(SIZE), data.draw(SIZE)
@@ -68,7 +68,7 @@ def test_convolution(data):
     agree(net)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIZE, SIZE, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.booleans())
 def test_deconvolution(height, width, kernel, stride, pad, bias):
     assume(kernel > pad * 2)
@@ -76,7 +76,7 @@ def test_deconvolution(height, width, kernel, stride, pad, bias):
     agree(given_input(1, 2, height, width) + one_layer("Deconvolution", f"convolution_param {{ {body} }}"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SIZE, SIZE, st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), st.booleans())
 def test_pooling(height, width, kernel_h, kernel_w, stride, pad, ceil):
     assume(pad < min(kernel_h, kernel_w) and kernel_h <= height + 2 * pad and kernel_w <= width + 2 * pad)
@@ -84,7 +84,7 @@ def test_pooling(height, width, kernel_h, kernel_w, stride, pad, ceil):
     agree(given_input(2, 3, height, width) + one_layer("Pooling", f"pooling_param {{ {body} }}"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     SIZE,
     SIZE,

@@ -193,7 +193,7 @@ class TestWriting:
 
 
 class TestStore:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.lists(st.integers(0, 200_000), max_size=12), st.integers(1, 5))
     def test_the_map_grows(self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], batch: int) -> None:
         folder = tmp_path_factory.mktemp("map")
