@@ -154,7 +154,7 @@ def load_label_map(name_or_path: str | Path) -> LabelMap:
 
 
 def beside(model: Path) -> Path:
-    """Where the class names of a model file lie that `keras export pb` wrote."""
+    """Where the class names of a frozen graph lie that `keras export pb` wrote."""
     return model.parent / f"{model.stem}.labelmap.prototxt"
 
 
@@ -162,7 +162,7 @@ def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
     """The label map to use for a model, and what it is called in messages.
 
     Args:
-        model: the model, which may have one beside it.
+        model: the model; a frozen graph may have one beside it.
         given: `coco`, `voc` or a file, which comes first.
 
     Returns:
@@ -171,7 +171,7 @@ def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
     Raises:
         LabelMapError: one cannot be read, or the given one has the model's own names in another order.
     """
-    own = load_label_map(beside(model)) if beside(model).is_file() else None
+    own = load_label_map(beside(model)) if model.suffix == ".pb" and beside(model).is_file() else None
     if given is None:
         return own, "" if own is None else str(beside(model))
     chosen = load_label_map(given)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
+from ssdlite_caffe.coco.label_map import LabelMap, label_map_of, load_label_map
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.import_model import import_detector
@@ -167,6 +167,7 @@ def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tm
     assert refused.status == 1
     assert "the classes in another order than" in refused.err
     assert "trained with circle, square, triangle" in refused.err
+    assert label_map_of(tmp_path / "a.keras", None) == (None, ""), "the names of a graph alone"
     (tmp_path / "new.txt").write_text("ball\nbox\nsail\n")
     assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "new", "-l", tmp_path / "new.txt").status == 0
     assert load_label_map(tmp_path / "new" / "labelmap.prototxt").display_names[1:] == ("ball", "box", "sail")
