@@ -14,13 +14,15 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ssdlite_caffe.errors import OutputError
 
 _PREFIX = ".ssdlite-caffe."
 """Of temporary files and folders."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
+"""What a file system says that locks no folders; of NFS, EBADF: it locks what is open for writing."""
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -42,16 +44,28 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, force: bool 
     Raises:
         OutputError: `path` exists and `force` is false, or is a folder or device, or the disk refuses.
     """
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, not a file")
-    refuse_existing(path, force=force)
-    target = Path(os.path.realpath(path))
+    write_together({path: parts}, force=force)
+
+
+def write_together(files: Mapping[Path, Iterable[bytes | memoryview]], *, force: bool = False) -> None:
+    """Write files that belong together: no old one goes before all new ones are whole; errors as in `write_parts`."""
+    for path in files:
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, not a file")
+        refuse_existing(path, force=force)
+    moves = []
     try:
-        with _parents(target), _temporary_file(target.parent) as temporary:
-            with temporary.open("wb") as stream:
-                stream.writelines(parts)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
+        with contextlib.ExitStack() as held:
+            for path, parts in files.items():
+                target = Path(os.path.realpath(path))
+                held.enter_context(_parents(target))
+                temporary = held.enter_context(_temporary_file(target.parent))
+                with temporary.open("wb") as stream:
+                    stream.writelines(parts)
+                temporary.chmod(0o666 & ~_umask())
+                moves.append((temporary, target))
+            for temporary, target in moves:
+                temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -224,8 +238,9 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"another run is writing {folder}; wait for it, or give another name") from error
-        except OSError:  # a file system that locks no folders, as NFS
-            pass
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(handle)

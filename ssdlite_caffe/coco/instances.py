@@ -139,20 +139,25 @@ class CocoDataset:
         )
 
 
-def open_coco(images: Path, annotations: Path, *, label_map: LabelMap | None = None) -> CocoDataset:
+def open_coco(
+    images: Path, annotations: Path, *, label_map: LabelMap | None = None, labelled: bool = True
+) -> CocoDataset:
     """Open data annotated as COCO's.
 
     Args:
         images: the folder that the file names of the pictures start from.
         annotations: instances_*.json.
         label_map: without one, the categories become classes in the order of their ids, without gaps.
+        labelled: whether there must be annotations and pictures; False: for ids alone, as of image_info_*.json.
 
     Raises:
         DatasetError: the file cannot be read, is not of this form, or names no picture that can be used.
     """
-    if not images.is_dir():
+    if labelled and not images.is_dir():
         raise DatasetError(f"{images} is no folder of pictures")
     content = _read(annotations)
+    if isinstance(content, dict) and not labelled:
+        content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(f"{annotations} holds no list {key!r}, so it is not a file of COCO's instances")

@@ -153,37 +153,6 @@ def load_label_map(name_or_path: str | Path) -> LabelMap:
     return parse_label_map(read_text(path), str(path))
 
 
-def beside(model: Path) -> Path:
-    """Where the class names of a frozen graph lie that `keras export pb` wrote."""
-    return model.parent / f"{model.stem}.labelmap.prototxt"
-
-
-def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
-    """The label map to use for a model, and what it is called in messages.
-
-    Args:
-        model: the model; a frozen graph may have one beside it.
-        given: `coco`, `voc` or a file, which comes first.
-
-    Returns:
-        None and no name where there is none.
-
-    Raises:
-        LabelMapError: one cannot be read, or the given one has the model's own names in another order.
-    """
-    own = load_label_map(beside(model)) if model.suffix == ".pb" and beside(model).is_file() else None
-    if given is None:
-        return own, "" if own is None else str(beside(model))
-    chosen = load_label_map(given)
-    names = () if own is None else own.display_names
-    if names != chosen.display_names and sorted(names) == sorted(chosen.display_names):
-        raise LabelMapError(
-            f"{given} has the classes in another order than {beside(model)}: the model was trained with "
-            f"{', '.join(names[1:7])}{', ...' if len(names) > 7 else ''}"
-        )
-    return chosen, given
-
-
 def check_classes(label_map: LabelMap, num_classes: int, name: str = "the label map") -> None:
     """Refuse a label map that does not fit a model; `num_classes` counts background.
 

@@ -60,11 +60,20 @@ def _read_folder(path: Path, config: Path | None) -> DumpedModel:
         return read_folder(path)
     if is_saved_model_folder(path):
         return read_saved_model(path)
-    if (path / FROZEN).is_file():
-        return _read_file(path / FROZEN)
+    graph = frozen_graph_of(path)
+    if graph is not None:
+        return _read_file(graph)
     if is_checkpoint(path):
         return read_checkpoint(path, pipeline_config=config)
     raise ModelError(f"{path} holds no {MANIFEST}, saved_model.pb, {FROZEN} or checkpoint")
+
+
+def frozen_graph_of(path: Path) -> Path | None:
+    """The frozen graph that `read_model` reads of a file or folder; None where it reads something else."""
+    if path.is_dir():
+        others = (MANIFEST, "saved_model.pb", "saved_model.pbtxt")
+        return path / FROZEN if (path / FROZEN).is_file() and not any((path / o).is_file() for o in others) else None
+    return path if path.suffix == ".pb" and path.name != "saved_model.pb" else None
 
 
 def _read_file(path: Path) -> DumpedModel:

@@ -138,7 +138,8 @@ def infer(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
     coco: Annotated[Path | None, typer.Option(help="Write JSON in COCO's result format to this file.")] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="COCO's instances_*.json, for the ids of pictures and categories in --coco.")
+        Path | None,
+        typer.Option(help="COCO's instances_*.json or image_info_*.json, for the ids in --coco."),
     ] = None,
     force: Force = False,
     as_json: Json = False,
@@ -149,6 +150,8 @@ def infer(
 
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
+    if annotations is not None and coco is None:
+        raise typer.BadParameter("--annotations is for --coco: give that too")
     failed = run(
         model, inputs, min_score=min_score, out=out, coco=coco, annotations=annotations, force=force,
         output="json" if as_json else "csv" if as_csv else "table",

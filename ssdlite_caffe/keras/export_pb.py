@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.coco.label_map import beside
-from ssdlite_caffe.files import refuse_existing, write_bytes, write_text
+from ssdlite_caffe.errors import OutputError
+from ssdlite_caffe.files import refuse_existing, write_together
 from ssdlite_caffe.keras.model import Detector, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.runtime import import_keras
 from ssdlite_caffe.keras.store import load
+from ssdlite_caffe.tools.class_names import beside
 
 INPUT = "image_tensor"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
@@ -52,8 +53,10 @@ def export_pb(
 
     Raises:
         ModelError: `model` cannot be read.
-        OutputError: a file exists and `force` is false, or the disk refuses.
+        OutputError: `out` does not end in .pb, a file exists and `force` is false, or the disk refuses.
     """
+    if out.suffix != ".pb":
+        raise OutputError(f"{out} is no name for a frozen graph; it ends in .pb")
     refuse_existing(out, force=force)
     refuse_existing(beside(out), force=force)
     progress(f"reading {model}")
@@ -63,8 +66,7 @@ def export_pb(
     progress("tracing the graph")
     graph = frozen_graph(detector)
     data = graph.SerializeToString(deterministic=True)
-    write_text(beside(out), detector.labels.to_prototxt(), force=force)
-    write_bytes(out, data, force=force)
+    write_together({beside(out): [detector.labels.to_prototxt().encode()], out: [data]}, force=force)
     report = {"arch": detector.arch.to_dict(), "nodes": len(graph.node), "bytes": len(data)}
     return {**report, "label_map": str(beside(out))}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ Outputs = Literal["detections", "raw"]
 Numbers = Literal["float32", "float16", "int8"]
 Picture = npt.NDArray[np.float32]
 
-ENDS: dict[Outputs, tuple[str, ...]] = {
+ENDS: Mapping[str, tuple[str, ...]] = {
     "detections": ("detection_boxes", "detection_classes", "detection_scores", "num_detections"),
     "raw": ("box_encodings", "class_predictions_with_background"),
 }

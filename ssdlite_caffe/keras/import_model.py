@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssdlite_caffe.coco.label_map import check_classes, label_map_of
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -19,6 +19,7 @@ from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.store import save, suffix_of
 from ssdlite_caffe.keras.weights import Values, keras_values, set_values
 from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.tools.class_names import label_map_of
 
 Variances = Literal["keep", "fold"]
 
@@ -26,7 +27,7 @@ Variances = Literal["keep", "fold"]
 def import_detector(
     model: DumpedModel,
     *,
-    label_map: str | None = None,
+    labels: LabelMap | None = None,
     score_threshold: float | None = None,
     variances: Variances = "keep",
     inputs: Inputs = "network",
@@ -36,7 +37,7 @@ def import_detector(
 
     Args:
         model: as `read_model` gives it.
-        label_map: `coco`, `voc` or a file; None: the one beside the model, or numbered names.
+        labels: its classes; None: numbered names.
         score_threshold: replaces the graph's.
         variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
             boxes stay the same.
@@ -49,9 +50,6 @@ def import_detector(
     arch = recognise(model)
     if score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
-    labels, where = label_map_of(Path(model.source), label_map)
-    if labels is not None:
-        check_classes(labels, arch.num_classes, where)
     net = build(arch)
     values = keras_values(model, net)
     if variances == "fold":
@@ -92,7 +90,7 @@ def import_file(
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Import `source` into the file `out`; a report of what was done.
+    """Import `source`, with the class names beside it or of the file `label_map`, into `out`; a report.
 
     Raises:
         SsdliteError: as `import_detector`, or `out` cannot be written.
@@ -100,9 +98,12 @@ def import_file(
     suffix_of(out)
     progress(f"reading {source}")
     model = read_model(source, pipeline_config=pipeline_config)
+    labels, where = label_map_of(source, label_map)
+    if labels is not None:
+        check_classes(labels, recognise(model).num_classes, where)
     progress("building the Keras model")
     detector = import_detector(
-        model, label_map=label_map, score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs
+        model, labels=labels, score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs
     )
     progress(f"writing {out}")
     save(detector, out, force=force)

@@ -8,11 +8,12 @@ Sources: Liu et al., SSD, arXiv:1512.02325, section 2.2; ssd_meta_arch.py and co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
+from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.gen_model.arch import ScoreConverter
 
 Kind = Literal["focal", "hard-negatives"]
@@ -25,7 +26,8 @@ class LossOptions:
 
     Attributes:
         kind: focal: the focal loss of sigmoid scores over all boxes, as in the zoo's V3 configurations;
-            hard-negatives: the cross entropy of sigmoid or softmax scores over objects and the hardest background.
+            hard-negatives: the cross entropy of sigmoid or softmax scores over objects and the hardest background;
+            None: what suits the score converter, see `suited`.
         alpha: of the focal loss; 0.75 in the zoo's V3 configurations (0.25 in the paper's).
         gamma: of the focal loss.
         negatives: background boxes for each object, in each picture.
@@ -34,13 +36,24 @@ class LossOptions:
         classification: weight.
     """
 
-    kind: Kind = "focal"
+    kind: Kind | None = None
     alpha: float = 0.75
     gamma: float = 2.0
     negatives: float = 3.0
     least_negatives: int = 3
     localisation: float = 1.0
     classification: float = 1.0
+
+
+def suited(options: LossOptions, converter: ScoreConverter) -> LossOptions:
+    """The options with a kind: where none is asked for, focal for sigmoid scores and hard-negatives for softmax.
+
+    Raises:
+        TrainingError: the focal loss of softmax scores is asked for.
+    """
+    if options.kind == "focal" and converter == "softmax":
+        raise TrainingError("the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives")
+    return replace(options, kind=options.kind or ("focal" if converter == "sigmoid" else "hard-negatives"))
 
 
 class Sums(NamedTuple):
@@ -114,6 +127,7 @@ def ssd_sums(
         options: which loss.
         converter: what makes scores of logits; the focal loss takes sigmoid.
     """
+    options = suited(options, converter)
     wanted, labels, weights = targets
     codes, logits = tf.cast(codes, tf.float32), tf.cast(logits, tf.float32)
     objects = labels > 0

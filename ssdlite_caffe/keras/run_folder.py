@@ -1,4 +1,4 @@
-"""The folder of a training: run.json, metrics.jsonl, checkpoints, tensorboard, and at the end model.keras.
+"""The folder of a training: run.json, metrics.jsonl, checkpoints, tensorboard; at the end model.keras, and its classes.
 
 Every file but the two logs appears whole or not at all; a training that was killed leaves its last checkpoint.
 """
@@ -26,7 +26,7 @@ from ssdlite_caffe.files import held_folder, remove_leftovers, write_bytes, writ
 RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
 LABEL_MAP = "labelmap.prototxt"
 _KEPT = 2
-_OPTIONS = {
+OPTIONS = {
     "schedule.base": "--lr", "schedule.steps": "--steps", "schedule.kind": "--schedule", "schedule.warmup": "--warmup",
     "schedule.drops": "--drops", "step.batch": "--batch-size", "step.optimizer": "--optimizer", "step.ema": "--ema",
     "step.momentum": "--bn-momentum", "step.freeze_batch_norm": "--freeze-bn", "step.dtype": "--precision",
@@ -213,4 +213,4 @@ def _differences(known: Any, wanted: Any, name: str = "") -> list[str]:
     if known == wanted:
         return []
     was, now = (text if len(text) <= 40 else f"{text[:37]}..." for text in (json.dumps(known), json.dumps(wanted)))
-    return [f"{_OPTIONS.get(name, name)} was {was} and is {now}"]
+    return [f"{OPTIONS.get(name, name)} was {was} and is {now}"]

@@ -62,7 +62,7 @@ class TfliteRuntime:
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {path}: {str(error).splitlines()[0][:300]}") from error
         self._outputs = self._interpreter.get_output_details()
-        inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())  # type: ignore[call-overload]
+        inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())
         if len(inputs) != 1 or len(self._outputs) != len(wanted):
             raise ModelError(f"{path} has other inputs or outputs than it says")
         (self._input,) = inputs
@@ -117,7 +117,7 @@ class TfliteRuntime:
             found = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {self._path}: {str(error).splitlines()[0][:300]}") from error
-        return dict(zip(ENDS[self.description.outputs], found, strict=True))  # type: ignore[index]
+        return dict(zip(ENDS[self.description.outputs], found, strict=True))
 
 
 def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:

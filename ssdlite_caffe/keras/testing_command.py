@@ -36,7 +36,8 @@ def run_test(
     from ssdlite_caffe.tools import evaluate as tool
     from ssdlite_caffe.tools import evaluate_report as report
     from ssdlite_caffe.tools.coco_results import CocoResults, read_ids
-    from ssdlite_caffe.tools.evaluation_data import open_pictures
+    from ssdlite_caffe.tools.decode import Detections
+    from ssdlite_caffe.tools.evaluation_data import LabelledPicture, open_pictures
     from ssdlite_caffe.tools.terminal import bar
 
     kind = tool.model_kind(model)
@@ -48,10 +49,12 @@ def run_test(
     opened = tool.open_model(model, label_map=label_map)
     pictures = open_pictures(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
     results = CocoResults(pictures.categories)
+
+    def seen(picture: LabelledPicture, _: str, detections: Detections) -> None:
+        results.add(picture.id, picture.pixels.shape[0], picture.pixels.shape[1], detections)
+
     with bar("testing") as progress:
-        result = tool.evaluate(
-            opened, pictures, [kind], data=str(data), limit=limit, progress=progress, seen=results.add
-        )
+        result = tool.evaluate(opened, pictures, [kind], data=str(data), limit=limit, progress=progress, seen=seen)
     text = json.dumps(result.to_dict(), indent=2)
     if out is not None:
         with new_folder(out, marker=METRICS, force=force) as folder:

@@ -152,6 +152,7 @@ def train(
     _, tf = import_keras()
     tf.config.experimental.enable_op_determinism()
     strategy = strategy or _strategy(tf)
+    from ssdlite_caffe.keras.losses import suited
     from ssdlite_caffe.keras.store import load
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
@@ -168,11 +169,9 @@ def train(
             problem(str(item))
         start = load(options.net.start) if options.net.start else None
         arch = _arch(options.net, start, data.labels)
-        step = replace(options.step or StepOptions(), dtype=_dtype(tf, options.precision))
-        if step.loss.kind == "focal" and arch.score_converter == "softmax":
-            raise TrainingError(
-                "the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives"
-            )
+        step = options.step or StepOptions()
+        loss = suited(step.loss, arch.score_converter)
+        step = replace(step, loss=loss, dtype=_dtype(tf, options.precision))
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         folder.check(identity) if resume else folder.begin(identity)
         progress("building the model")

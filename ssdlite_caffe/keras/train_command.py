@@ -165,13 +165,12 @@ def train(
     from ssdlite_caffe.keras.train import train as run
     from ssdlite_caffe.keras.trainer import StepOptions
 
-    kind = loss or ("focal" if scores == "sigmoid" else "hard-negatives")
     options = TrainOptions(
         DataOptions(data, split, images, label_map),
         Schedule(highest, steps, schedule, min(100, steps // 10) if warmup is None else warmup, drop_steps),
         NetOptions(start, version, width, size, scores, head),
         StepOptions(
-            batch_size, optimizer, LossOptions(kind, alpha, gamma, negatives),
+            batch_size, optimizer, LossOptions(loss, alpha, gamma, negatives),
             AugmentOptions(colours, expand=0.5 if zoom > 1 else 0.0, largest=zoom, crop=crop, mirror=mirror),
             decay, ema, momentum, freeze,
         ),

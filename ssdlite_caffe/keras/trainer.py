@@ -33,7 +33,7 @@ class StepOptions:
     Attributes:
         batch: pictures of a step, over all devices.
         optimizer: sgd has momentum 0.9; rmsprop the zoo's rho 0.9, momentum 0.9 and epsilon 1; adam Keras' defaults.
-        loss: which.
+        loss: which; `Trainer` takes one whose kind is chosen.
         augment: how much is done to pictures.
         decay: L2 regularisation of the kernels (4e-5 in the zoo).
         ema: of the weights kept for the final model; 0 keeps the last ones.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssdlite_caffe.coco.annotations import read_bounded
+from ssdlite_caffe.coco.instances import open_coco
+from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.evaluation_data import LabelledPicture
 
 _MAX_BYTES = 1 << 26
 _DECIMALS = 3
@@ -28,9 +29,8 @@ class CocoResults:
         self.found: list[dict[str, Any]] = []
         self._categories = categories
 
-    def add(self, picture: LabelledPicture, runtime: str, detections: Detections) -> None:
-        """Take a picture's detections; `bbox` is x, y, width and height in pixels."""
-        height, width = picture.pixels.shape[:2]
+    def add(self, image_id: int | str, height: int, width: int, detections: Detections) -> None:
+        """Take the detections of a picture of this size; `bbox` is x, y, width and height in pixels."""
         corners = (detections.boxes.astype(float) * [width, height, width, height]).tolist()
         for label, score, box in zip(detections.classes.tolist(), detections.scores.tolist(), corners, strict=True):
             if label in self._categories:
@@ -38,7 +38,7 @@ class CocoResults:
                 sides = xmin, ymin, xmax - xmin, ymax - ymin
                 self.found.append(
                     {
-                        "image_id": picture.id,
+                        "image_id": image_id,
                         "category_id": self._categories[label],
                         "bbox": [round(value, _DECIMALS) for value in sides],
                         "score": round(score, 6),
@@ -48,6 +48,53 @@ class CocoResults:
     def to_json(self) -> str:
         """The file's text."""
         return json.dumps(self.found) + "\n"
+
+
+class CocoIds:
+    """What results call pictures and classes.
+
+    Attributes:
+        categories: the id of each row that has one.
+    """
+
+    def __init__(self, labels: LabelMap, annotations: Path | None) -> None:
+        """Take the ids of annotations.
+
+        Args:
+            labels: the model's.
+            annotations: COCO's instances_*.json or image_info_*.json. Without it a file name of digits alone is its id,
+                as COCO names its pictures, any other stands for itself, and a category is its row.
+
+        Raises:
+            DatasetError: they cannot be read, or have none of the classes.
+        """
+        self.categories = {row: row for row in range(1, len(labels))}
+        self._annotations = annotations
+        self._ids: dict[str, set[int]] = {}
+        if annotations is None:
+            return
+        found = open_coco(annotations.parent, annotations, label_map=labels, labelled=False)
+        self.categories = found.category_ids
+        if not self.categories:
+            names = ", ".join(labels.display_names[1:7])
+            raise DatasetError(f"none of the categories of {annotations} is a class of the model: {names}")
+        for entry in found.entries:
+            for name in {entry.name, PurePosixPath(entry.name).name}:
+                self._ids.setdefault(name, set()).add(int(entry.id))
+
+    def picture(self, path: Path) -> int | str:
+        """The id of a picture: of the annotations' file name that its path ends in, or that ends in its name.
+
+        Raises:
+            DatasetError: the annotations have no such picture, or several.
+        """
+        if self._annotations is None:
+            return int(path.stem) if path.stem.isdecimal() else path.stem
+        parts = path.parts
+        ids = next((self._ids[n] for i in range(len(parts)) if (n := "/".join(parts[i:])) in self._ids), set())
+        if len(ids) != 1:
+            raise DatasetError(f"{path} is {'several' if ids else 'none'} of the pictures of {self._annotations}")
+        return next(iter(ids))
 
 
 def read_ids(path: Path) -> frozenset[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe import __version__
-from ssdlite_caffe.coco.label_map import LabelMap, check_classes, label_map_of, numbered
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.files import new_folder, write_text
@@ -24,6 +24,7 @@ from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.tools.class_names import label_map_of
 from ssdlite_caffe.tools.model_folder import REPORT
 
 STAGES: tuple[tuple[str, Stage], ...] = (

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.coco.annotations import Box
-from ssdlite_caffe.coco.label_map import check_classes, label_map_of
+from ssdlite_caffe.coco.label_map import check_classes
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.tools.average_precision import Boxes, Curve, Found, curve
+from ssdlite_caffe.tools.class_names import label_map_of
 from ssdlite_caffe.tools.coco_metrics import coco_metrics
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.evaluation_data import LabelledPicture, LabelledPictures

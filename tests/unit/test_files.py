@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from ssdlite_caffe.errors import OutputError
-from ssdlite_caffe.files import new_folder, refuse_existing, write_bytes, write_parts, write_text
+from ssdlite_caffe.files import (
+    held_folder,
+    new_folder,
+    refuse_existing,
+    write_bytes,
+    write_parts,
+    write_text,
+    write_together,
+)
 from tests.commands import tree
 
 MARKER = "report.json"
@@ -128,6 +136,30 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, error: BaseEx
         return real(*args, **kwargs)
 
     monkeypatch.setattr(Path, name, failing)
+
+
+class TestFiles:
+    def test_appear_together(self, tmp_path: Path) -> None:
+        names, graph = tmp_path / "a" / "names", tmp_path / "a" / "graph"
+        write_together({names: [b"one"], graph: [b"two", b"three"]})
+        assert tree(tmp_path / "a") == {"names": b"one", "graph": b"twothree"}
+
+    @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+    def test_none_goes_before_all_are_whole(self, tmp_path: Path, error: BaseException) -> None:
+        def broken() -> Iterator[bytes]:
+            yield b"new"
+            raise error
+
+        (tmp_path / "names").write_text("old")
+        with pytest.raises((OutputError, KeyboardInterrupt)):
+            write_together({tmp_path / "names": [b"new"], tmp_path / "graph": broken()}, force=True)
+        assert tree(tmp_path) == {"names": b"old"}
+
+    def test_one_in_the_way_leaves_all(self, tmp_path: Path) -> None:
+        (tmp_path / "graph").write_text("old")
+        with pytest.raises(OutputError, match="graph exists already"):
+            write_together({tmp_path / "names": [b"new"], tmp_path / "graph": [b"new"]})
+        assert tree(tmp_path) == {"graph": b"old"}
 
 
 class TestFolder:
@@ -367,3 +399,21 @@ def test_of_two_runs_that_make_one_folder_the_second_fails(tmp_path: Path) -> No
         make("slow", lambda: make("quick", lambda: None))
     assert (tmp_path / "out" / "deploy.prototxt").read_text() == "quick deploy"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EBADF, errno.EIO])
+def test_a_disk_without_locks(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does without; any other error is one."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    if code == errno.EIO:
+        with pytest.raises(OutputError, match=r"cannot write .*out: Input/output error"), held_folder(tmp_path / "out"):
+            pytest.fail("the folder was given")
+        assert tree(tmp_path) == {}
+        return
+    with held_folder(tmp_path / "out"):
+        write_text(tmp_path / "out" / "a", "a")
+    assert tree(tmp_path / "out") == {"a": b"a"}

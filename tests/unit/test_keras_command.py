@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite_caffe.coco.label_map import LabelMap, label_map_of, load_label_map
-from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.coco.label_map import load_label_map
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.import_model import import_detector
-from ssdlite_caffe.keras.infer import Ids, coco_results, ids_of
 from ssdlite_caffe.keras.store import load, save
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.detector import PictureResult
+from ssdlite_caffe.tools.class_names import label_map_of
 from ssdlite_caffe.tools.opencv_runtime import import_opencv
 from ssdlite_caffe.tools.shapes import ShapesOptions, draw_scene, make_shapes
 from tests.commands import Command
@@ -53,6 +50,7 @@ def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: 
     wrong = refused("keras", "export", "tflite", example_model, "-o", tmp_path / "a.bin")
     assert "it ends in .tflite" in wrong.err
     assert "no Keras model by its name" in refused("keras", "export", "pb", example_model, "-o", tmp_path / "a.pb").err
+    assert "it ends in .pb" in refused("keras", "export", "pb", imported, "-o", tmp_path / "a.graph").err
     assert "no Keras model by its name" in refused("keras", "infer", example_model, example_model.parent).err
     empty = tmp_path / "pictures"
     empty.mkdir()
@@ -125,34 +123,10 @@ def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tm
     assert result.status == 0, result.err
     assert {line.split(",")[1] for line in result.out.splitlines()[1:]} == {"0", "1"}
     assert (tmp_path / "out" / "v.mp4").is_file()
+    wrong = command("keras", "infer", imported, video, "--annotations", tmp_path / "a.json")
+    assert (wrong.status, "--annotations" in wrong.err) == (2, True)
     failed = command("keras", "infer", imported, video, "--coco", tmp_path / "b.json")
     assert (failed.status, "COCO's result format" in failed.err) == (1, True)
-
-
-def test_ids_of_annotations(tmp_path: Path) -> None:
-    annotations = tmp_path / "instances.json"
-    content = {
-        "images": [{"id": 7, "file_name": "deep/a.png"}],
-        "categories": [{"id": 90, "name": "dog"}, {"id": 5, "name": "cow"}, {"id": 6, "name": "emu"}],
-    }
-    annotations.write_text(json.dumps(content))
-    labels = LabelMap.of_names(["ant", "cow", "dog"])
-    ids = ids_of(annotations, labels)
-    assert ids == Ids({"a.png": 7}, {2: 5, 3: 90})
-    box = [0.1, 0.2, 0.3, 0.6]
-    found = Detections(np.array([1, 3]), np.array([0.9, 0.5], np.float32), np.array([box, box], np.float32))
-    assert coco_results([PictureResult(Path("x/a.png"), None, 100, 200, found)], ids) == [
-        {"image_id": 7, "category_id": 90, "bbox": [20.0, 20.0, 40.0, 40.0], "score": 0.5}
-    ]
-    without = coco_results([PictureResult(Path("x/007.png"), None, 100, 200, found)])
-    assert [(row["image_id"], row["category_id"]) for row in without] == [(7, 1), (7, 3)]
-    with pytest.raises(DatasetError, match=r"b\.png is none of the annotations"):
-        coco_results([PictureResult(Path("b.png"), None, 9, 9, found)], ids)
-    with pytest.raises(DatasetError, match=r"none of the categories of .* is a class of the model: dog, cow, emu$"):
-        ids_of(annotations, LabelMap.of_names(["ant"]))
-    annotations.write_text("[]")
-    with pytest.raises(DatasetError, match=r"not COCO's instances"):
-        ids_of(annotations, labels)
 
 
 def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tmp_path: Path) -> None:
@@ -168,6 +142,12 @@ def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tm
     assert "the classes in another order than" in refused.err
     assert "trained with circle, square, triangle" in refused.err
     assert label_map_of(tmp_path / "a.keras", None) == (None, ""), "the names of a graph alone"
+    folder = tmp_path / "folder"
+    assert command("keras", "export", "pb", imported, "-o", folder / "frozen_inference_graph.pb").status == 0
+    assert command("convert", folder, "-o", tmp_path / "of_folder").status == 0
+    assert load_label_map(tmp_path / "of_folder" / "labelmap.prototxt").display_names == names
+    (folder / "manifest.json").write_text("{}")
+    assert label_map_of(folder, None) == (None, ""), "the graph of this folder is not what is read"
     (tmp_path / "new.txt").write_text("ball\nbox\nsail\n")
     assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "new", "-l", tmp_path / "new.txt").status == 0
     assert load_label_map(tmp_path / "new" / "labelmap.prototxt").display_names[1:] == ("ball", "box", "sail")

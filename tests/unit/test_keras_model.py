@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.label_map import LabelMap, builtin
 from ssdlite_caffe.errors import ArchError, LabelMapError, ModelError, OutputError, TensorError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import build, default_arch
@@ -372,4 +372,4 @@ def test_what_cannot_be_built_is_said() -> None:
     with pytest.raises(LabelMapError, match="2 classes and the model 4"):
         build_model(SMALL, LabelMap.of_names(["one"]))
     with pytest.raises(LabelMapError, match="21 classes and the model 4"):
-        import_detector(model_of(SMALL), label_map="voc")
+        import_detector(model_of(SMALL), labels=builtin("voc"))

@@ -12,7 +12,8 @@ import pytest
 
 from ssdlite_caffe.errors import OutputError, TrainingError
 from ssdlite_caffe.files import held_folder
-from ssdlite_caffe.keras.run_folder import Arrays, RunFolder
+from ssdlite_caffe.keras.run_folder import OPTIONS, Arrays, RunFolder
+from tests.commands import Command
 
 IDENTITY = {"seed": 1, "schedule": {"steps": 6}}
 STATE: Arrays = {"model/0000": np.arange(6, dtype=np.float32).reshape(2, 3), "window": np.zeros(4)}
@@ -141,3 +142,10 @@ def test_other_files_are_never_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("x")
     with pytest.raises(OutputError, match=r"holds files but no run\.json"):
         RunFolder(tmp_path).check_free(force=True)
+
+
+def test_what_differs_is_called_by_an_option_that_exists(command: Command) -> None:
+    named = {name for name in OPTIONS.values() if name.startswith("-")}
+    known = set(re.findall(r"--[a-z-]+", command("keras", "train", "--help").out))
+    assert named, "nothing would be asked"
+    assert named <= known

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.keras.schedule import Schedule
 
 pytestmark = pytest.mark.tensorflow
@@ -196,6 +197,17 @@ def test_ssd_loss(losses: ModuleType, seed: int, kind: str, share: float) -> Non
     np.testing.assert_allclose(sums.localisation, expected[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(sums.classification, expected[1], rtol=1e-4, atol=1e-5)
     assert sums.matches == expected[2]
+
+
+def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
+    def kind(converter: str, wanted: str | None = None) -> str:
+        return losses.suited(losses.LossOptions(wanted), converter).kind
+
+    assert (kind("sigmoid"), kind("softmax")) == ("focal", "hard-negatives")
+    assert kind("sigmoid", "hard-negatives") == kind("softmax", "hard-negatives") == "hard-negatives"
+    assert kind("sigmoid", "focal") == "focal"
+    with pytest.raises(TrainingError, match="focal loss is one of sigmoid scores"):
+        kind("softmax", "focal")
 
 
 def test_weights_of_the_two_losses(losses: ModuleType) -> None:

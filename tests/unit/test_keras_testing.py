@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite_caffe.coco.label_map import load_label_map
+from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.errors import DatasetError
-from ssdlite_caffe.tools.coco_results import CocoResults, read_ids
+from ssdlite_caffe.tools.coco_results import CocoIds, CocoResults, read_ids
 from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.evaluation_data import LabelledPicture, open_pictures
+from ssdlite_caffe.tools.evaluation_data import open_pictures
 from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
 from tests.commands import Command
 
@@ -43,14 +43,44 @@ def model(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_results_have_cocos_form() -> None:
-    picture = LabelledPicture("a.jpg", np.zeros((50, 100, 3), np.uint8), (), 17)
     results = CocoResults({1: 5, 3: 9})
     boxes = np.array([[0.1, 0.2, 0.4, 0.6], [0, 0, 1, 1], [0.5, 0.5, 1, 1]], np.float32)
-    results.add(picture, "keras", Detections(np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32), boxes))
+    results.add(17, 50, 100, Detections(np.array([1, 2, 3]), np.array([0.9, 0.8, 0.7], np.float32), boxes))
     assert json.loads(results.to_json()) == [
         {"image_id": 17, "category_id": 5, "bbox": [10.0, 10.0, 30.0, 20.0], "score": 0.9},
         {"image_id": 17, "category_id": 9, "bbox": [50.0, 25.0, 50.0, 25.0], "score": 0.7},
     ]
+
+
+def test_ids_of_annotations(tmp_path: Path) -> None:
+    annotations = tmp_path / "image_info.json"
+    names = ["deep/a.png", "b.png", "left/c.png", "right/c.png"]
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names, 7)],
+        "categories": [{"id": 90, "name": "dog"}, {"id": 5, "name": "cow"}, {"id": 6, "name": "emu"}],
+    }
+    annotations.write_text(json.dumps(content))
+    ids = CocoIds(LabelMap.of_names(["ant", "cow", "dog"]), annotations)
+    assert ids.categories == {2: 5, 3: 90}
+    places = {"x/a.png": 7, "deep/a.png": 7, "deep/b.png": 8, "b.png": 8, "x/left/c.png": 9, "/right/c.png": 10}
+    assert {place: ids.picture(Path(place)) for place in places} == places
+    with pytest.raises(DatasetError, match=r"d\.png is none of the pictures of .*image_info\.json"):
+        ids.picture(Path("deep/d.png"))
+    with pytest.raises(DatasetError, match=r"c\.png is several of the pictures of"):
+        ids.picture(Path("c.png"))
+    with pytest.raises(DatasetError, match=r"none of the categories of .* is a class of the model: ant$"):
+        CocoIds(LabelMap.of_names(["ant"]), annotations)
+    annotations.write_text("[]")
+    with pytest.raises(DatasetError, match="not a file of COCO's instances"):
+        CocoIds(LabelMap.of_names(["ant"]), annotations)
+    with pytest.raises(DatasetError, match="No such file"):
+        CocoIds(LabelMap.of_names(["ant"]), tmp_path / "no" / "file.json")
+
+
+def test_ids_without_annotations() -> None:
+    ids = CocoIds(LabelMap.of_names(["ant", "cow"]), None)
+    assert ids.categories == {1: 1, 2: 2}
+    assert [ids.picture(Path(name)) for name in ("x/007.png", "a.png", "x/7b.png")] == [7, "a", "7b"]
 
 
 @pytest.mark.parametrize("text", ["3\n5\n", "[3, 5]", '["3", "5"]', "3 5"])

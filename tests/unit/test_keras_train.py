@@ -334,25 +334,28 @@ def test_numbers_that_are_none(scenes: Path, number: str, command: Command, tmp_
 
 def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.augment import NONE
-    from ssdlite_caffe.keras.losses import LossOptions
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import NetOptions, train
     from ssdlite_caffe.keras.trainer import StepOptions
 
     net = NetOptions(version="3-small-minimalistic", width_multiplier=0.35, input_size=(64, 64), scores="softmax")
-    step = StepOptions(batch=10, optimizer="adam", loss=LossOptions("hard-negatives"), augment=NONE, momentum=0.5)
+    step = StepOptions(batch=10, optimizer="adam", augment=NONE, momentum=0.5)
     options = some_options(scenes, net=net, step=step, schedule=Schedule(0.01, 25, "constant"))
     train(tmp_path / "out", options)
     lines = curve(tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["step"]["loss"]["kind"] == "hard-negatives"
     assert lines[-1]["classification"] < 0.5 * lines[0]["classification"]
     assert lines[-1]["localisation"] < 0.7 * lines[0]["localisation"]
 
 
 def test_what_does_not_go_together(scenes: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.keras.losses import LossOptions
     from ssdlite_caffe.keras.train import NetOptions, train
+    from ssdlite_caffe.keras.trainer import StepOptions
 
+    focal = StepOptions(batch=4, loss=LossOptions("focal"))
     with pytest.raises(TrainingError, match="focal loss"):
-        train(tmp_path / "out", some_options(scenes, net=NetOptions(scores="softmax")))
+        train(tmp_path / "out", some_options(scenes, net=NetOptions(scores="softmax"), step=focal))
     with pytest.raises(TrainingError, match="no training to go on with"):
         train(tmp_path / "out", some_options(scenes), resume=True)
     with pytest.raises(SsdliteError, match="does not exist"):
