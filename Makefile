@@ -6,7 +6,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits clean
+.PHONY: help demo example caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -32,7 +32,11 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb --label-map examples/labelmap.pbtxt -o demo/model --force
 	@echo "==> detecting in examples/shapes.png"
 	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
-	@echo "==> look at demo/pictures/shapes.png"
+	@echo "==> look at demo/pictures/shapes.png; to train the model yourself, too: make example"
+
+example: $(VENV)/.dev  ## train the example model anew, from drawn scenes to Caffe (examples/README.md; some 16 minutes)
+	@sed -n 's/^    //p' examples/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -ex
+	@echo "==> look at scenes/pictures/shapes.png"
 
 caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)
 	@echo "==> building Caffe"
