@@ -145,7 +145,7 @@ def _hard_swish(constants: Constants, ref: Ref, use: Use, scope: str) -> Ref | N
     product = None if end is None else _product(constants, ref, end)
     if product is None:
         return None
-    if abs(product[1] - _SIXTH) > 1e-7:
+    if not abs(product[1] - _SIXTH) <= 1e-7:
         raise ModelError(f"{scope} ends in a hard swish with the factor {product[1]:.8g} where 1/6 is needed")
     return product[0]
 

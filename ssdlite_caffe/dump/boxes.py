@@ -116,8 +116,9 @@ def boxes_and_scales(
     still, moved = (_decoded(constants.graph, shape_of, decoder, code) for code in (0.0, 1.0))
     if still is None or moved is None:
         return stored, None
-    if stored is None or stored.shape != still.shape or not np.abs(stored - still).max() <= _SAME_BOXES:
-        stored = still.astype(np.float32)
+    if stored is None or stored.shape != still.shape or not np.allclose(stored, still, rtol=0, atol=_SAME_BOXES):
+        with np.errstate(over="ignore"):  # whether they are boxes at all is told when the net is known
+            stored = still.astype(np.float32)
     return stored, _scales(still, moved)
 
 
@@ -191,5 +192,6 @@ def _one_number(values: Vector) -> float | None:
 def corners_of(y: Array, x: Array, height: Array, width: Array) -> FloatArray:
     """(N, 4) ymin, xmin, ymax, xmax of centres and sizes, computed in float64 and rounded once."""
     y, x, height, width = (np.asarray(v, np.float64) for v in (y, x, height, width))
-    corners = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
-    return np.stack(corners, axis=1).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
+        return np.stack(corners, axis=1).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -96,18 +97,20 @@ def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits
         return constants.plain.scalar(node.inputs[position]) if position < len(node.inputs) else None
 
     if node.op == _COMBINED:
-        return number(4), number(5), _whole(number(2)), _whole(number(3)), 0.0
+        score = None if number(5) == -math.inf else number(5)
+        return number(4), score, _whole(number(2)), _whole(number(3)), 0.0
     iou = node.attr_float("iou_threshold", 0.5) if node.op == "NonMaxSuppression" else number(3)
     inside = number(4) if node.op not in ("NonMaxSuppression", "NonMaxSuppressionV2") else None
     thresholds = [value for value in (inside, _filter_threshold(constants, node, filters)) if value is not None]
     # NonMaxSuppressionV3 is often called with -inf, behind a filter of its own.
-    score = max((value for value in thresholds if value > float("-inf")), default=None)
+    score = max((value for value in thresholds if value != -math.inf), default=None)
     sigma = number(5) if node.op == "NonMaxSuppressionV5" else None
     return iou, score, _limit(constants, node.inputs[2]) if len(node.inputs) > 2 else None, None, sigma or 0.0
 
 
 def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+    """A count; None also for what counts nothing."""
+    return None if value is None or not math.isfinite(value) else int(value)
 
 
 def _limit(constants: Constants, ref: Ref) -> int | None:

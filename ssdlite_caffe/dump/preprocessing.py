@@ -73,7 +73,7 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     """Read the way from the picture to the first convolution `stem`.
 
     Raises:
-        ModelError: the channels are scaled differently.
+        ModelError: the channels are scaled differently, or the input has no size.
     """
     path = picture_path(constants.graph, stem.inputs[0])
     size = next((found for node in path if (found := _size(constants, node)) is not None), None)
@@ -94,7 +94,11 @@ def _is_uint8(node: Node) -> bool:
 def _size(constants: Constants, node: Node) -> tuple[int, int] | None:
     if node.op.startswith("Resize") and len(node.inputs) > 1:
         value = constants.plain.get(node.inputs[1])
-        return (int(value[0]), int(value[1])) if value is not None and value.shape == (2,) else None
+        if value is None or value.shape != (2,) or value.dtype.kind != "i":
+            return None
+        if value.min() <= 0:
+            raise ModelError(f"{constants.graph.source}: {node.name} makes pictures of {value[0]} by {value[1]} pixels")
+        return int(value[0]), int(value[1])
     if node.op == "Placeholder":
         shape = node.attr_shape("shape")
         if shape is not None and len(shape) == 4 and min(shape[1:3]) > 0 and shape[3] == 3:

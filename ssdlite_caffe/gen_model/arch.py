@@ -28,6 +28,8 @@ FAMILIES: tuple[Family, ...] = (
 
 MAX_CLASSES = 1_000_000
 """Far above any data set, and six predictors of a cell still fit Caffe's int."""
+_MAX_COUNT = 2**31 - 1
+_MAX_PIXEL = 1e6
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class Nms:
     max_total: int = 100
     clip_first: bool = False
     top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.iou_threshold <= 1:
+            raise ArchError(f"boxes overlap by 0 to 1, so {self.iou_threshold} is no threshold for it")
+        if not math.isfinite(self.score_threshold):
+            raise ArchError(f"a score threshold of {self.score_threshold} is none")
+        counts = self.max_per_class, self.max_total, 1 if self.top_k is None else self.top_k
+        if not all(1 <= count <= _MAX_COUNT for count in counts):
+            raise ArchError(f"detections that are kept are counted from 1 on, not {min(counts)} or {max(counts)}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,10 @@ class ArchSpec:
             raise ArchError(
                 f"variances and pixel scale are positive numbers, not {(*self.variances, self.pixel_scale)}"
             )
+        if not abs(self.pixel_mean) <= _MAX_PIXEL:
+            raise ArchError(f"a pixel mean of {self.pixel_mean} is outside what pixels may be")
+        if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
+            raise ArchError(f"the constant of gates is a positive number, not {self.gate_scale}")
 
     @property
     def is_v3(self) -> bool:

@@ -39,6 +39,8 @@ CENTRE_TOLERANCE = 1e-5
 """How far a default box's centre may lie from its cell's, as a fraction of the input; float32 corners give 1e-7."""
 SIZE_TOLERANCE = 1e-5
 """How much the boxes of one kind may differ from cell to cell, relatively."""
+_FARTHEST = 1e3
+"""Of a default box's edges, as fractions of the input."""
 
 _BACKBONES: dict[str, tuple[Family, ...]] = {
     "FeatureExtractor/MobilenetV1/": ("v1",),
@@ -85,6 +87,8 @@ def _check_settings(settings: Settings) -> None:
     bad = [factor for factor in factors if not (math.isfinite(factor) and factor > 0)]
     if bad:
         raise ModelError(f"box-coder and logit scales are positive numbers, the model has {bad[0]}")
+    if settings.pixel_scale is not None and not (math.isfinite(settings.pixel_scale) and settings.pixel_scale):
+        raise ModelError(f"the model multiplies pixels by {settings.pixel_scale}")
 
 
 def _matching_arch(model: DumpedModel) -> ArchSpec:
@@ -284,6 +288,8 @@ def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
 
 def _cell(grid: np.ndarray, name: str) -> CellBoxes:
     """Args: grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax."""
+    if not (np.abs(grid) <= _FARTHEST).all() or not (grid[..., 2:] > grid[..., :2]).all():
+        raise ModelError(f"default boxes of {name} are no boxes: without size, far away, or no numbers")
     height, width = grid.shape[:2]
     centres = (grid[..., :2] + grid[..., 2:]) / 2
     expected = np.stack(
@@ -299,7 +305,7 @@ def _cell(grid: np.ndarray, name: str) -> CellBoxes:
     ordered = np.sort(sizes.reshape(height * width, -1, 2), axis=0)
     # The median; numpy's own imports its masked arrays, which take longer than all of this.
     typical = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE or not (typical > 0).all():
+    if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE:
         raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox makes them all alike")
     return CellBoxes(tuple((float(h), float(w)) for h, w in typical))
 
