@@ -15,6 +15,25 @@ IDENTITIES = frozenset(
 )
 """Ops whose output 0 is their input 0. (Enter takes a value into a loop; what it takes is what stands outside.)"""
 
+_INPUTS = {
+    op: count
+    for count, ops in {
+        1: "Exp Neg Relu Relu6 Rsqrt Shape Sigmoid Softmax Sqrt Square Squeeze Unpack",
+        2: (
+            "Add AddV2 All Any BiasAdd BroadcastTo Conv2D DepthwiseConv2dNative Div Equal ExpandDims Fill FloorDiv "
+            "FloorMod Gather Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr Max Maximum Mean Min Minimum "
+            "MirrorPad Mul NotEqual Pad Pow Prod RealDiv Reshape ResizeArea ResizeBicubic ResizeBilinear "
+            "ResizeNearestNeighbor Split Sub Sum Tile TopKV2 Transpose"
+        ),
+        3: "ClipByValue GatherV2 NonMaxSuppression PadV2 Range Select SelectV2 Slice SpaceToBatchND SplitV",
+        4: "NonMaxSuppressionV2 StridedSlice TensorArrayWriteV3",
+        5: "FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 NonMaxSuppressionV3 NonMaxSuppressionV4",
+        6: "CombinedNonMaxSuppression NonMaxSuppressionV5",
+    }.items()
+    for op in ops.split()
+}
+"""How many inputs the ops have that are looked at, where each has its place."""
+
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
 
 
@@ -111,7 +130,7 @@ class Graph:
         source: path, for messages.
 
     Raises:
-        ModelError: two nodes of one name, or an input that names no node.
+        ModelError: two nodes of one name, an input that names no node, or too few inputs.
     """
 
     def __init__(
@@ -127,6 +146,11 @@ class Graph:
             self.nodes[node.name] = node
         self._uses: dict[str, list[tuple[int, Use]]] = {}
         for node in self.nodes.values():
+            if len(node.inputs) < _INPUTS.get(node.op, 0):
+                raise ModelError(
+                    f"{source}: the node {node.name!r} has {len(node.inputs)} inputs where {node.op} takes "
+                    f"{_INPUTS[node.op]}; the graph is damaged"
+                )
             for position, ref in enumerate(node.inputs):
                 if ref.name not in self.nodes:
                     raise ModelError(f"{source}: the node {node.name!r} reads {ref.name!r}, which is not in the graph")

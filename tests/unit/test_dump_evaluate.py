@@ -120,7 +120,6 @@ def test_doubling_is_stopped() -> None:
         ("Add", ([1.0, 2.0], [1.0, 2.0, 3.0])),
         ("Transpose", ([1.0], [0, 0])),
         ("Range", (0, 5, 0)),
-        ("Add", (1.0,)),
     ],
 )
 def test_what_cannot_be_computed_is_not_constant(op: str, values: tuple[object, ...]) -> None:

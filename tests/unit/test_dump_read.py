@@ -122,6 +122,14 @@ def test_nan_names_every_tensor(tmp_path: Path) -> None:
     assert "FeatureExtractor/MobilenetV2/Conv/weights (1 of 135)" in str(raised.value)
 
 
+def test_a_node_without_all_its_inputs(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    b.node("x", "Placeholder")
+    b.node("m", "Mul", "x")
+    with pytest.raises(ModelError, match="the node 'm' has 1 inputs where Mul takes 2; the graph is damaged"):
+        read_model(b.write(tmp_path / "short.pb"))
+
+
 def test_a_graph_that_is_not_frozen(tmp_path: Path) -> None:
     b = GraphBuilder()
     b.node("v", "VariableV2")

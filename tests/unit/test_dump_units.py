@@ -383,8 +383,9 @@ def test_kernel_that_is_computed_is_rounded_once() -> None:
 )  # fmt: skip
 def test_scope_of_a_convolution(node: str, kernel: str, scope: str) -> None:
     b = GraphBuilder()
-    b.node(node, "Conv2D")
-    assert scope_of(next(iter(b.graph())), kernel) == scope
+    b.node("x", "Placeholder")
+    b.node(node, "Conv2D", "x", "x")
+    assert scope_of(b.graph().nodes[node], kernel) == scope
 
 
 def test_shared_weights_are_refused() -> None:

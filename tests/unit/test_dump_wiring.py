@@ -111,11 +111,11 @@ def test_sums_inside_one_another_are_bounded() -> None:
 
 def test_join_order_follows_scaling_and_gives_up_on_other_ops() -> None:
     constants = graph_of(
-        ("a", "Conv2D", []),
-        ("b", "Conv2D", []),
-        ("r", "Reshape", ["a"]),
-        ("e", "Exp", ["b"]),
         ("axis", "Const", []),
+        ("a", "Conv2D", ["axis", "axis"]),
+        ("b", "Conv2D", ["axis", "axis"]),
+        ("r", "Reshape", ["a", "axis"]),
+        ("e", "Exp", ["b"]),
         ("whole", "ConcatV2", ["b", "r", "axis"]),
         ("odd", "ConcatV2", ["r", "e", "axis"]),
     )
