@@ -35,7 +35,8 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@echo "==> look at demo/pictures/shapes.png; to train the model yourself, too: make example"
 
 example: $(VENV)/.dev  ## train the example model anew, from drawn scenes to Caffe (examples/README.md; some 16 minutes)
-	@sed -n 's/^    //p' examples/README.md | PATH="$(CURDIR)/$(BIN):$$PATH" sh -ex
+	@test ! -e scenes || { echo "scenes/ is there already; move it away, or run what is left of examples/README.md"; exit 1; }
+	@sed -n 's/^    //p' examples/README.md | PATH="$(abspath $(BIN)):$$PATH" sh -ex
 	@echo "==> look at scenes/pictures/shapes.png"
 
 caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)

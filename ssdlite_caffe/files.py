@@ -53,21 +53,25 @@ def write_together(files: Mapping[Path, Iterable[bytes | memoryview]], *, force:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, not a file")
         refuse_existing(path, force=force)
-    moves = []
+    moves: dict[Path, tuple[Path, Path]] = {}
+    writing = Path()
     try:
         with contextlib.ExitStack() as held:
-            for path, parts in files.items():
-                target = Path(os.path.realpath(path))
+            for writing, parts in files.items():
+                target = Path(os.path.realpath(writing))
+                if target in moves:
+                    raise OutputError(f"cannot write {writing}: it is {moves[target][0]}, which is written too")
                 held.enter_context(_parents(target))
                 temporary = held.enter_context(_temporary_file(target.parent))
                 with temporary.open("wb") as stream:
                     stream.writelines(parts)
                 temporary.chmod(0o666 & ~_umask())
-                moves.append((temporary, target))
-            for temporary, target in moves:
+                moves[target] = writing, temporary
+            for target, (path, temporary) in moves.items():
+                writing = path
                 temporary.replace(target)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {writing}: {error.strerror or error}") from error
 
 
 def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:

@@ -13,8 +13,8 @@ from tests.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A busy machine may take any time for an example, and that is no failure. New examples are looked for wherever people run
-# the tests; continuous integration takes the same ones each time, so that what fails there is due to the change.
+# A busy machine may take any time for an example, and that is no failure. New examples are looked for wherever people
+# run the tests; continuous integration takes the same ones each time, so that what fails there is due to the change.
 hypothesis.settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("house")
 

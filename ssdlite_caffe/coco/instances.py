@@ -37,7 +37,7 @@ class CocoDataset:
         self.problems: list[Problem] = []
         self._path = path
         self._images = content["images"]
-        categories = self._categories(content["categories"])
+        categories = _category_names(path, content["categories"])
         self.label_map = label_map or _label_map(path, categories)
         rows = Rows(self.label_map)
         self._rows = {number: rows.find(name) for number, name in categories.items()}
@@ -84,24 +84,6 @@ class CocoDataset:
         corners, what = fit_box((left, top, left + wide, top + high), height, width)
         return corners and Box(row, *corners, bool(crowd)), what
 
-    def _categories(self, items: list[Any]) -> dict[int, str]:
-        """Names by id."""
-        found: dict[int, str] = {}
-        for number, item in enumerate(items):
-            where = f"{self._path}: categories[{number}]"
-            if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("name"), str):
-                raise DatasetError(f"{where} has no id (a whole number) or no name (a text)")
-            if item["id"] in found:
-                raise DatasetError(f"{where} has the id {item['id']} of {shown(found[item['id']])} once more")
-            try:
-                check_name(item["name"])
-            except LabelMapError as error:
-                raise DatasetError(f"{where}: {error}") from error
-            found[item["id"]] = item["name"]
-        if not found:
-            raise DatasetError(f"{self._path} has no categories")
-        return found
-
     def _entries(self, images: Path) -> Iterator[Entry]:
         ids: set[int] = set()
         names: set[str] = set()
@@ -139,39 +121,72 @@ class CocoDataset:
         )
 
 
-def open_coco(
-    images: Path, annotations: Path, *, label_map: LabelMap | None = None, labelled: bool = True
-) -> CocoDataset:
+def open_coco(images: Path, annotations: Path, *, label_map: LabelMap | None = None) -> CocoDataset:
     """Open data annotated as COCO's.
 
     Args:
         images: the folder that the file names of the pictures start from.
         annotations: instances_*.json.
         label_map: without one, the categories become classes in the order of their ids, without gaps.
-        labelled: whether there must be annotations and pictures; False: for ids alone, as of image_info_*.json.
 
     Raises:
         DatasetError: the file cannot be read, is not of this form, or names no picture that can be used.
     """
-    if labelled and not images.is_dir():
+    if not images.is_dir():
         raise DatasetError(f"{images} is no folder of pictures")
-    content = _read(annotations)
-    if isinstance(content, dict) and not labelled:
-        content.setdefault("annotations", [])
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DatasetError(f"{annotations} holds no list {key!r}, so it is not a file of COCO's instances")
-    return CocoDataset(annotations, images, content, label_map)
+    return CocoDataset(annotations, images, _read(annotations, "images", "annotations", "categories"), label_map)
 
 
-def _read(path: Path) -> Any:
+def read_coco_ids(path: Path) -> tuple[list[tuple[int, str]], dict[int, str]]:
+    """What COCO's instances_*.json or image_info_*.json calls pictures and classes.
+
+    Returns:
+        Id and file name of each picture, whatever it is like, and the name of each category by its id.
+
+    Raises:
+        DatasetError: the file cannot be read, or is not of this form.
+    """
+    content = _read(path, "images", "categories")
+    images = []
+    for number, item in enumerate(content["images"]):
+        if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("file_name"), str):
+            raise DatasetError(f"{path}: images[{number}] has no id (a whole number) or no file_name (a text)")
+        images.append((item["id"], item["file_name"]))
+    return images, _category_names(path, content["categories"])
+
+
+def _read(path: Path, *lists: str) -> dict[str, Any]:
     data = read_bounded(path, _MAX_BYTES)
     try:
-        return json.loads(data, object_hook=_slim)
+        content = json.loads(data, object_hook=_slim)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: no JSON: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, thousands of brackets
         raise DatasetError(f"{path}: no JSON: {shown(str(error))}") from error
+    for key in lists:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DatasetError(f"{path} holds no list {key!r}, so it is not a file of COCO's instances")
+    assert isinstance(content, dict)
+    return content
+
+
+def _category_names(path: Path, items: list[Any]) -> dict[int, str]:
+    """Names by id."""
+    found: dict[int, str] = {}
+    for number, item in enumerate(items):
+        where = f"{path}: categories[{number}]"
+        if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("name"), str):
+            raise DatasetError(f"{where} has no id (a whole number) or no name (a text)")
+        if item["id"] in found:
+            raise DatasetError(f"{where} has the id {item['id']} of {shown(found[item['id']])} once more")
+        try:
+            check_name(item["name"])
+        except LabelMapError as error:
+            raise DatasetError(f"{where}: {error}") from error
+        found[item["id"]] = item["name"]
+    if not found:
+        raise DatasetError(f"{path} has no categories")
+    return found
 
 
 def _slim(item: dict[str, Any]) -> dict[str, Any]:

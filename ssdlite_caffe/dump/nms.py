@@ -97,8 +97,7 @@ def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits
         return constants.plain.scalar(node.inputs[position]) if position < len(node.inputs) else None
 
     if node.op == _COMBINED:
-        score = None if number(5) == -math.inf else number(5)
-        return number(4), score, _whole(number(2)), _whole(number(3)), 0.0
+        return number(4), number(5), _whole(number(2)), _whole(number(3)), 0.0
     iou = node.attr_float("iou_threshold", 0.5) if node.op == "NonMaxSuppression" else number(3)
     inside = number(4) if node.op not in ("NonMaxSuppression", "NonMaxSuppressionV2") else None
     thresholds = [value for value in (inside, _filter_threshold(constants, node, filters)) if value is not None]

@@ -69,7 +69,7 @@ def _read_folder(path: Path, config: Path | None) -> DumpedModel:
 
 
 def frozen_graph_of(path: Path) -> Path | None:
-    """The frozen graph that `read_model` reads of a file or folder; None where it reads something else."""
+    """The frozen graph that `path` is by its name, or that `read_model` takes of a folder; None where there is none."""
     if path.is_dir():
         others = (MANIFEST, "saved_model.pb", "saved_model.pbtxt")
         return path / FROZEN if (path / FROZEN).is_file() and not any((path / o).is_file() for o in others) else None

@@ -132,7 +132,7 @@ def read_folder(path: Path) -> DumpedModel:
             raise ValueError(f"units name tensors that are not listed: {', '.join(unknown[:4])}")
         if not (arch is None or isinstance(arch, dict)):
             raise ValueError("arch is no object")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path / MANIFEST} is damaged: {type(error).__name__}: {error}") from error
     problems: list[str] = []
     tensors = {}

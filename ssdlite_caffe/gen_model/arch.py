@@ -66,9 +66,9 @@ class Nms:
             raise ArchError(f"boxes overlap by 0 to 1, so {self.iou_threshold} is no threshold for it")
         if not math.isfinite(self.score_threshold):
             raise ArchError(f"a score threshold of {self.score_threshold} is none")
-        counts = self.max_per_class, self.max_total, 1 if self.top_k is None else self.top_k
-        if not all(1 <= count <= _MAX_COUNT for count in counts):
-            raise ArchError(f"detections that are kept are counted from 1 on, not {min(counts)} or {max(counts)}")
+        for name, count in ("max_per_class", self.max_per_class), ("max_total", self.max_total), ("top_k", self.top_k):
+            if count is not None and not (isinstance(count, int) and 1 <= count <= _MAX_COUNT):
+                raise ArchError(f"{name} is {str(count)[:20]}; detections are counted from 1 to {_MAX_COUNT}")
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class ArchSpec:
             if "nms" in values:
                 values["nms"] = Nms(**dict(values["nms"]))
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArchError(f"not an architecture: {type(error).__name__}: {error}") from error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ssdlite_caffe.dump.read import frozen_graph_of
 from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.files import refuse_existing, write_together
 from ssdlite_caffe.keras.model import Detector, with_threshold
@@ -53,10 +54,10 @@ def export_pb(
 
     Raises:
         ModelError: `model` cannot be read.
-        OutputError: `out` does not end in .pb, a file exists and `force` is false, or the disk refuses.
+        OutputError: `out` is no name for a graph, a file exists and `force` is false, or the disk refuses.
     """
-    if out.suffix != ".pb":
-        raise OutputError(f"{out} is no name for a frozen graph; it ends in .pb")
+    if frozen_graph_of(out) is None:
+        raise OutputError(f"{out} is no name for a frozen graph; it ends in .pb, and saved_model.pb is another thing")
     refuse_existing(out, force=force)
     refuse_existing(beside(out), force=force)
     progress(f"reading {model}")

@@ -28,6 +28,7 @@ def import_detector(
     model: DumpedModel,
     *,
     labels: LabelMap | None = None,
+    labels_name: str = "the label map",
     score_threshold: float | None = None,
     variances: Variances = "keep",
     inputs: Inputs = "network",
@@ -38,6 +39,7 @@ def import_detector(
     Args:
         model: as `read_model` gives it.
         labels: its classes; None: numbered names.
+        labels_name: what messages call them.
         score_threshold: replaces the graph's.
         variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
             boxes stay the same.
@@ -50,6 +52,8 @@ def import_detector(
     arch = recognise(model)
     if score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
+    if labels is not None:
+        check_classes(labels, arch.num_classes, labels_name)
     net = build(arch)
     values = keras_values(model, net)
     if variances == "fold":
@@ -99,11 +103,15 @@ def import_file(
     progress(f"reading {source}")
     model = read_model(source, pipeline_config=pipeline_config)
     labels, where = label_map_of(source, label_map)
-    if labels is not None:
-        check_classes(labels, recognise(model).num_classes, where)
     progress("building the Keras model")
     detector = import_detector(
-        model, labels=labels, score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs
+        model,
+        labels=labels,
+        labels_name=where,
+        score_threshold=score_threshold,
+        variances=variances,
+        inputs=inputs,
+        outputs=outputs,
     )
     progress(f"writing {out}")
     save(detector, out, force=force)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
 from ssdlite_caffe.files import refuse_existing, write_text
 from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.store import load
@@ -15,7 +15,7 @@ from ssdlite_caffe.tools.coco_results import CocoIds, CocoResults
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.detect import Output, show
 from ssdlite_caffe.tools.detector import PictureResult, detect_with
-from ssdlite_caffe.tools.pictures import Pixels
+from ssdlite_caffe.tools.pictures import Pixels, find_sources
 
 
 def open_runtime(path: Path) -> KerasRuntime | TfliteRuntime:
@@ -70,18 +70,18 @@ def infer(
         refuse_existing(coco, force=force)
     runtime = open_runtime(model)
     ids = CocoIds(runtime.labels, annotations)
+    numbers = {} if coco is None else image_ids(inputs, ids)
+    if coco is not None and coco.resolve() in {path.resolve() for path in (model, annotations, *numbers) if path}:
+        raise OutputError(f"{coco} is one of the inputs; give another name")
     names = runtime.labels.display_names
     results = CocoResults(ids.categories)
     pictures = 0
 
     def keep(one: PictureResult) -> None:
         nonlocal pictures
-        if coco is None:
-            return
-        if one.frame is not None:
-            raise DatasetError(f"{one.path} is a video, which COCO's result format does not know")
-        pictures += 1
-        results.add(ids.picture(one.path), one.height, one.width, one.detections)
+        if one.path in numbers:
+            pictures += 1
+            results.add(numbers[one.path], one.height, one.width, one.detections)
 
     def opened() -> Callable[[Pixels], Detections]:
         return runtime
@@ -97,3 +97,22 @@ def infer(
         if output == "table":
             print(f"{len(results.found)} detections of {pictures} pictures are in {coco}")
     return failed
+
+
+def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
+    """What COCO's results call each picture of the inputs; those that are not there are left out.
+
+    Raises:
+        DatasetError: one has no id, several have one, or it is a video.
+    """
+    found: dict[int | str, Path] = {}
+    for source in find_sources(inputs):
+        if isinstance(source, ImageError):
+            continue
+        if source.video:
+            raise DatasetError(f"{source.path} is a video, which COCO's result format does not know")
+        number = ids.picture(source.path)
+        if number in found:
+            raise DatasetError(f"{source.path} and {found[number]} are one picture to COCO, of the id {number}")
+        found[number] = source.path
+    return {path: number for number, path in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -16,7 +16,7 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.keras.augment import AugmentOptions, augment
 from ssdlite_caffe.keras.data import Feed, TrainingData, order, share
-from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums
+from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
 from ssdlite_caffe.keras.model import Detector, DType, build_model
 from ssdlite_caffe.keras.run_folder import Arrays
 from ssdlite_caffe.keras.targets import assign
@@ -33,7 +33,7 @@ class StepOptions:
     Attributes:
         batch: pictures of a step, over all devices.
         optimizer: sgd has momentum 0.9; rmsprop the zoo's rho 0.9, momentum 0.9 and epsilon 1; adam Keras' defaults.
-        loss: which; `Trainer` takes one whose kind is chosen.
+        loss: which.
         augment: how much is done to pictures.
         decay: L2 regularisation of the kernels (4e-5 in the zoo).
         ema: of the weights kept for the final model; 0 keeps the last ones.
@@ -80,6 +80,7 @@ class Trainer:
         replicas = strategy.num_replicas_in_sync
         if options.batch % replicas:
             raise TrainingError(f"a batch of {options.batch} pictures cannot be shared by {replicas} devices")
+        options = replace(options, loss=suited(options.loss, arch.score_converter))
         self.arch, self.labels, self.options, self.strategy = arch, labels, options, strategy
         self._data, self._seed = data, seed
         self._feed: Feed | None = None

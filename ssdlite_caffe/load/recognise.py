@@ -258,7 +258,8 @@ def _nms(settings: Settings, default: Nms) -> Nms:
         "max_total": settings.max_total,
         "clip_first": settings.clip_first,
     }
-    return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
+    # A score threshold of -inf is none: TensorFlow's own default.
+    return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None and v != -math.inf})
 
 
 def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
@@ -25,18 +26,21 @@ def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
         None and no name where there is none.
 
     Raises:
-        LabelMapError: one cannot be read, or the given one has the model's own names in another order.
+        LabelMapError: the one to use cannot be read, or the given one has the model's own names in another order.
     """
     graph = frozen_graph_of(model)
-    file = None if graph is None or not beside(graph).is_file() else beside(graph)
-    own = None if file is None else load_label_map(file)
+    places = () if graph is None else (beside(graph), beside(graph.resolve()))  # it may be a link
+    file = next((place for place in places if place.is_file()), None)
     if given is None:
-        return own, "" if own is None else str(file)
+        return (None, "") if file is None else (load_label_map(file), str(file))
     chosen = load_label_map(given)
-    names = () if own is None else own.display_names
-    if names != chosen.display_names and sorted(names) == sorted(chosen.display_names):
+    names: tuple[str, ...] = ()
+    if file is not None:
+        with contextlib.suppress(LabelMapError):
+            names = load_label_map(file).display_names[1:]
+    if names != chosen.display_names[1:] and sorted(names) == sorted(chosen.display_names[1:]):
         raise LabelMapError(
             f"{given} has the classes in another order than {file}: the model was trained with "
-            f"{', '.join(names[1:7])}{', ...' if len(names) > 7 else ''}"
+            f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
         )
     return chosen, given

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ssdlite_caffe.coco.annotations import read_bounded
-from ssdlite_caffe.coco.instances import open_coco
+from ssdlite_caffe.coco.annotations import Rows, read_bounded
+from ssdlite_caffe.coco.instances import read_coco_ids
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.tools.decode import Detections
@@ -70,28 +70,32 @@ class CocoIds:
         """
         self.categories = {row: row for row in range(1, len(labels))}
         self._annotations = annotations
-        self._ids: dict[str, set[int]] = {}
+        self._by_path: dict[str, set[int]] = {}
+        self._by_name: dict[str, set[int]] = {}
         if annotations is None:
             return
-        found = open_coco(annotations.parent, annotations, label_map=labels, labelled=False)
-        self.categories = found.category_ids
+        images, names = read_coco_ids(annotations)
+        rows = Rows(labels)
+        found = ((rows.find(name)[0], number) for number, name in names.items())
+        self.categories = {row: number for row, number in found if row is not None}
         if not self.categories:
-            names = ", ".join(labels.display_names[1:7])
-            raise DatasetError(f"none of the categories of {annotations} is a class of the model: {names}")
-        for entry in found.entries:
-            for name in {entry.name, PurePosixPath(entry.name).name}:
-                self._ids.setdefault(name, set()).add(int(entry.id))
+            known = ", ".join(labels.display_names[1:7])
+            raise DatasetError(f"none of the categories of {annotations} is a class of the model: {known}")
+        for number, name in images:
+            path = PurePosixPath(name.replace("\\", "/"))
+            self._by_path.setdefault(str(path), set()).add(number)
+            self._by_name.setdefault(path.name, set()).add(number)
 
     def picture(self, path: Path) -> int | str:
-        """The id of a picture: of the annotations' file name that its path ends in, or that ends in its name.
+        """The id of a picture: of the annotations' path that its own ends in or, failing that, of its file name.
 
         Raises:
             DatasetError: the annotations have no such picture, or several.
         """
         if self._annotations is None:
             return int(path.stem) if path.stem.isdecimal() else path.stem
-        parts = path.parts
-        ids = next((self._ids[n] for i in range(len(parts)) if (n := "/".join(parts[i:])) in self._ids), set())
+        ends = ("/".join(path.parts[i:]) for i in range(len(path.parts)))
+        ids = next((self._by_path[end] for end in ends if end in self._by_path), self._by_name.get(path.name, set()))
         if len(ids) != 1:
             raise DatasetError(f"{path} is {'several' if ids else 'none'} of the pictures of {self._annotations}")
         return next(iter(ids))

@@ -202,6 +202,7 @@ def test_a_header_that_claims_the_world_allocates_nothing(tmp_path: Path) -> Non
         (lambda m: {**m, "settings": {**m["settings"], "new": 1}}, "unknown fields new"),
         (lambda m: {**m, "tensors": {"a": {"shape": ["x"]}}}, "damaged"),
         (lambda m: {**m, "arch": 3}, "arch is no object"),
+        (lambda m: {**m, "settings": {**m["settings"], "pixel_scale": 10**400}}, "too large to convert to float"),
         (lambda m: {k: v for k, v in m.items() if k != "sha256"}, "sha256"),
     ],
 )

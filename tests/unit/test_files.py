@@ -155,6 +155,21 @@ class TestFiles:
             write_together({tmp_path / "names": [b"new"], tmp_path / "graph": broken()}, force=True)
         assert tree(tmp_path) == {"names": b"old"}
 
+    def test_one_cannot_be_the_other(self, tmp_path: Path) -> None:
+        (tmp_path / "names").symlink_to("graph")
+        with pytest.raises(OutputError, match=r"graph: it is .*names, which is written too"):
+            write_together({tmp_path / "names": [b"new"], tmp_path / "graph": [b"new"]}, force=True)
+        assert not (tmp_path / "graph").exists()
+
+    def test_the_one_that_fails_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(OutputError, match=r"cannot write .*names: Input"):
+            write_together({tmp_path / "names": [b"new"], tmp_path / "graph": [b"new"]})
+        assert tree(tmp_path) == {}
+
     def test_one_in_the_way_leaves_all(self, tmp_path: Path) -> None:
         (tmp_path / "graph").write_text("old")
         with pytest.raises(OutputError, match="graph exists already"):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, Family
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Family, Nms
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc
@@ -174,12 +175,31 @@ def test_unknown_family() -> None:
         ({"head_kernel": 1}, "predictor kernel"),
         ({"head_kernel": 0, "head": "ssd"}, "predictor kernel"),
         ({"classifier": True}, "no default boxes"),
+        ({"gate_scale": 0.0}, "the constant of gates is a positive number, not 0.0"),
+        ({"gate_scale": math.nan}, "the constant of gates is a positive number, not nan"),
+        ({"pixel_mean": -math.inf}, "a pixel mean of -inf"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict[str, object], message: str) -> None:
     arch = default_arch("v2", 3)
     with pytest.raises(ArchError, match=message):
         build(dataclasses.replace(arch, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("pixel_scale", 10**400), ("gate_scale", 10**400), ("width_multiplier", 10**400), ("input_size", [math.inf, 1])],
+)
+def test_numbers_that_no_float_is(part: str, value: object) -> None:
+    """As JSON may have them."""
+    with pytest.raises(ArchError, match="not an architecture"):
+        ArchSpec.from_dict({**default_arch("v2", 3).to_dict(), part: value})
+
+
+@pytest.mark.parametrize("value", [0, 2**31, 1.5, math.nan, 10**400])
+def test_counts_of_detections(value: int) -> None:
+    with pytest.raises(ArchError, match=r"max_total is .{1,20}; detections are counted from 1 to 2147483647$"):
+        Nms(max_total=value)
 
 
 def test_v3_classifiers_are_square() -> None:

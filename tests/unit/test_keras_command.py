@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import load_label_map
+from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.store import load, save
@@ -50,7 +51,8 @@ def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: 
     wrong = refused("keras", "export", "tflite", example_model, "-o", tmp_path / "a.bin")
     assert "it ends in .tflite" in wrong.err
     assert "no Keras model by its name" in refused("keras", "export", "pb", example_model, "-o", tmp_path / "a.pb").err
-    assert "it ends in .pb" in refused("keras", "export", "pb", imported, "-o", tmp_path / "a.graph").err
+    for name in ("a.graph", "saved_model.pb"):
+        assert "it ends in .pb" in refused("keras", "export", "pb", imported, "-o", tmp_path / name).err
     assert "no Keras model by its name" in refused("keras", "infer", example_model, example_model.parent).err
     empty = tmp_path / "pictures"
     empty.mkdir()
@@ -129,6 +131,35 @@ def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tm
     assert (failed.status, "COCO's result format" in failed.err) == (1, True)
 
 
+def test_results_are_refused_before_any_work(refused: Command, imported: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        import_opencv().imwrite(str(tmp_path / folder / "1.png"), np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "v.avi").write_bytes(b"")
+    annotations = tmp_path / "instances.json"
+    annotations.write_text(json.dumps({"images": [], "categories": [{"id": 1, "name": "circle"}]}))
+    result = tmp_path / "r.json"
+
+    def say(*inputs: Path, out: Path = result, more: tuple[str | Path, ...] = ()) -> str:
+        drawn = tmp_path / "drawn"
+        done = refused("keras", "infer", imported, *inputs, "--coco", out, "--force", "-o", drawn, *more)
+        assert not drawn.exists()
+        return done.err
+
+    one = tmp_path / "a" / "1.png"
+    assert "is a video, which COCO's result format does not know" in say(one, tmp_path / "v.avi")
+    assert "1.png are one picture to COCO, of the id 1" in say(tmp_path / "a", tmp_path / "b")
+    assert "1.png is none of the pictures of" in say(one, more=("--annotations", annotations))
+    before = imported.read_bytes()
+    assert "is one of the inputs" in say(one, out=imported)
+    assert imported.read_bytes() == before
+    annotations.write_text(
+        json.dumps({"images": [{"id": 3, "file_name": "1.png"}], "categories": [{"id": 1, "name": "circle"}]})
+    )
+    assert "instances.json is one of the inputs" in say(one, out=annotations, more=("--annotations", annotations))
+    assert not result.exists()
+
+
 def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tmp_path: Path) -> None:
     assert command("keras", "export", "pb", imported, "-o", tmp_path / "a.pb").status == 0
     assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "caffe").status == 0
@@ -146,6 +177,12 @@ def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tm
     assert command("keras", "export", "pb", imported, "-o", folder / "frozen_inference_graph.pb").status == 0
     assert command("convert", folder, "-o", tmp_path / "of_folder").status == 0
     assert load_label_map(tmp_path / "of_folder" / "labelmap.prototxt").display_names == names
+    (tmp_path / "link.pb").symlink_to(tmp_path / "a.pb")
+    assert label_map_of(tmp_path / "link.pb", None)[1] == str(tmp_path / "a.labelmap.prototxt")
+    (tmp_path / "a.labelmap.prototxt").write_text("oh")
+    assert label_map_of(tmp_path / "a.pb", "voc")[1] == "voc", "what is given comes first"
+    with pytest.raises(SsdliteError, match="not a label map"):
+        label_map_of(tmp_path / "a.pb", None)
     (folder / "manifest.json").write_text("{}")
     assert label_map_of(folder, None) == (None, ""), "the graph of this folder is not what is read"
     (tmp_path / "new.txt").write_text("ball\nbox\nsail\n")

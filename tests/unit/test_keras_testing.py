@@ -54,25 +54,41 @@ def test_results_have_cocos_form() -> None:
 
 def test_ids_of_annotations(tmp_path: Path) -> None:
     annotations = tmp_path / "image_info.json"
-    names = ["deep/a.png", "b.png", "left/c.png", "right/c.png"]
+    names = [
+        "deep/a.png",
+        "b.png",
+        "left/c.png",
+        "right/c.png",
+        "./e.png",
+        "C:\\x\\f.png",
+        "g.png",
+        "in/g.png",
+        "h",
+        "h",
+    ]
     content = {
-        "images": [{"id": number, "file_name": name} for number, name in enumerate(names, 7)],
+        "images": [{"id": number, "file_name": name, "height": None} for number, name in enumerate(names, 7)],
         "categories": [{"id": 90, "name": "dog"}, {"id": 5, "name": "cow"}, {"id": 6, "name": "emu"}],
     }
     annotations.write_text(json.dumps(content))
     ids = CocoIds(LabelMap.of_names(["ant", "cow", "dog"]), annotations)
     assert ids.categories == {2: 5, 3: 90}
     places = {"x/a.png": 7, "deep/a.png": 7, "deep/b.png": 8, "b.png": 8, "x/left/c.png": 9, "/right/c.png": 10}
+    places |= {"x/e.png": 11, "x/f.png": 12, "x/g.png": 13, "in/g.png": 14}
     assert {place: ids.picture(Path(place)) for place in places} == places
     with pytest.raises(DatasetError, match=r"d\.png is none of the pictures of .*image_info\.json"):
         ids.picture(Path("deep/d.png"))
-    with pytest.raises(DatasetError, match=r"c\.png is several of the pictures of"):
-        ids.picture(Path("c.png"))
+    for name in ("c.png", "h"):
+        with pytest.raises(DatasetError, match=f"{name} is several of the pictures of"):
+            ids.picture(Path(name))
     with pytest.raises(DatasetError, match=r"none of the categories of .* is a class of the model: ant$"):
         CocoIds(LabelMap.of_names(["ant"]), annotations)
     annotations.write_text("[]")
     with pytest.raises(DatasetError, match="not a file of COCO's instances"):
         CocoIds(LabelMap.of_names(["ant"]), annotations)
+    annotations.write_text(json.dumps({**content, "images": [{"id": "7", "file_name": "a.png"}]}))
+    with pytest.raises(DatasetError, match=r"images\[0\] has no id \(a whole number\)"):
+        CocoIds(LabelMap.of_names(["cow"]), annotations)
     with pytest.raises(DatasetError, match="No such file"):
         CocoIds(LabelMap.of_names(["ant"]), tmp_path / "no" / "file.json")
 

@@ -111,8 +111,8 @@ def test_a_weights_folder_says_what_it_is(model: DumpedModel) -> None:
         ({"iou_threshold": math.nan}, "nan is no threshold"),
         ({"iou_threshold": 1.5}, "1.5 is no threshold"),
         ({"score_threshold": math.inf}, "a score threshold of inf is none"),
-        ({"max_per_class": 0}, "counted from 1 on, not 0 or 100"),
-        ({"max_total": 1 << 31}, "counted from 1 on, not 1 or 2147483648"),
+        ({"max_per_class": 0}, "max_per_class is 0; detections are counted from 1 to 2147483647"),
+        ({"max_total": 1 << 31}, "max_total is 2147483648; detections are counted"),
         (
             {"default_boxes": None, "anchors": AnchorGenerator(height_stride=(8,) * 6)},
             "strides or offsets of their own",
