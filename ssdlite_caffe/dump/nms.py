@@ -94,7 +94,7 @@ def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits
     """(IoU threshold, score threshold, most a class, most in all, soft-NMS sigma) of one node."""
 
     def number(position: int) -> float | None:
-        return constants.plain.scalar(node.inputs[position]) if position < len(node.inputs) else None
+        return constants.plain.scalar(node.inputs[position])
 
     if node.op == _COMBINED:
         return number(4), number(5), _whole(number(2)), _whole(number(3)), 0.0
@@ -104,7 +104,7 @@ def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits
     # NonMaxSuppressionV3 is often called with -inf, behind a filter of its own.
     score = max((value for value in thresholds if value != -math.inf), default=None)
     sigma = number(5) if node.op == "NonMaxSuppressionV5" else None
-    return iou, score, _limit(constants, node.inputs[2]) if len(node.inputs) > 2 else None, None, sigma or 0.0
+    return iou, score, _limit(constants, node.inputs[2]), None, sigma or 0.0
 
 
 def _whole(value: float | None) -> int | None:

@@ -70,9 +70,11 @@ def _read_folder(path: Path, config: Path | None) -> DumpedModel:
 
 def frozen_graph_of(path: Path) -> Path | None:
     """The frozen graph that `path` is by its name, or that `read_model` takes of a folder; None where there is none."""
+    from ssdlite_caffe.dump.saved_model import is_saved_model_folder
+
     if path.is_dir():
-        others = (MANIFEST, "saved_model.pb", "saved_model.pbtxt")
-        return path / FROZEN if (path / FROZEN).is_file() and not any((path / o).is_file() for o in others) else None
+        comes_first = (path / MANIFEST).is_file() or is_saved_model_folder(path)
+        return path / FROZEN if (path / FROZEN).is_file() and not comes_first else None
     return path if path.suffix == ".pb" and path.name != "saved_model.pb" else None
 
 

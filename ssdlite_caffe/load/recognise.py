@@ -253,13 +253,13 @@ def _score_converter(settings: Settings) -> ScoreConverter:
 def _nms(settings: Settings, default: Nms) -> Nms:
     found: dict[str, Any] = {
         "iou_threshold": settings.iou_threshold,
-        "score_threshold": settings.score_threshold,
+        # TensorFlow's own default, -inf, is none.
+        "score_threshold": None if settings.score_threshold == -math.inf else settings.score_threshold,
         "max_per_class": settings.max_per_class,
         "max_total": settings.max_total,
         "clip_first": settings.clip_first,
     }
-    # A score threshold of -inf is none: TensorFlow's own default.
-    return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None and v != -math.inf})
+    return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 
 
 def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:

@@ -100,14 +100,14 @@ def test_boxes_follow_pixels(augment: ModuleType, tf: Any, seed: int, mirrored: 
 @QUICK
 @given(SEEDS)
 def test_windows_in_windows(augment: ModuleType, tf: Any, seed: int) -> None:
-    """In float64: small windows make float32's rounding as large as their sides are small."""
+    """In float64: small windows make float32's rounding as large as their sides are small. Measured: 3.4e-14."""
     random = np.random.default_rng(seed)
     corners = random.uniform(0, 0.6, (2, 2))
     outer, inner = tf.constant(np.concatenate([corners, corners + random.uniform(0.2, 0.4, (2, 2))], 1))
     boxes = tf.constant(random.uniform(0, 1, (3, 4)))
     once = augment.move(boxes, augment.within(outer, inner))
     twice = augment.move(augment.move(boxes, outer), inner)
-    np.testing.assert_allclose(once, twice, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(once, twice, rtol=0, atol=1e-13)
 
 
 @QUICK

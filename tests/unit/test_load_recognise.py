@@ -110,6 +110,7 @@ def test_a_weights_folder_says_what_it_is(model: DumpedModel) -> None:
         ({"pixel_offset": math.nan}, "a pixel mean of nan is outside"),
         ({"iou_threshold": math.nan}, "nan is no threshold"),
         ({"iou_threshold": 1.5}, "1.5 is no threshold"),
+        ({"iou_threshold": -math.inf}, "-inf is no threshold"),
         ({"score_threshold": math.inf}, "a score threshold of inf is none"),
         ({"max_per_class": 0}, "max_per_class is 0; detections are counted from 1 to 2147483647"),
         ({"max_total": 1 << 31}, "max_total is 2147483648; detections are counted"),
