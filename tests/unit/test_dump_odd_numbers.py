@@ -88,6 +88,15 @@ def test_no_least_score_is_tensorflows(tmp_path: Path) -> None:
     assert recognise(model).nms.score_threshold == 1e-8
 
 
+def test_a_count_that_counts_nothing_is_none(tmp_path: Path) -> None:
+    path = with_odd(tmp_path / "odd.pb", f"{NMS}score_threshold", 1, None)
+    graph = pb.GraphDef.FromString(path.read_bytes())
+    (suppression,) = (node for node in graph.node if node.op == "CombinedNonMaxSuppression")
+    suppression.input[2] = suppression.input[5]
+    path.write_bytes(graph.SerializeToString())
+    assert read_model(path).settings.max_per_class is None
+
+
 def test_the_graph_itself(tmp_path: Path) -> None:
     (tmp_path / "good.pb").write_bytes(GRAPH.SerializeToString())
     assert recognise(read_model(tmp_path / "good.pb")).family == "v3-small"
