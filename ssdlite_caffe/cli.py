@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssdlite_caffe import __version__
+from ssdlite_caffe.commands.options import Dequantize, Model, NmsOption, PipelineConfig, reading
 from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.gen_model.command import gen
 from ssdlite_caffe.gen_model.spelling import (
@@ -49,14 +50,7 @@ app.command("gen")(gen)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer gives."""
 
-Model = Annotated[
-    Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")
-]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
-PipelineConfig = Annotated[
-    Path | None,
-    typer.Option(help="pipeline.config of the training; needed for a checkpoint that has none beside it."),
-]
 Runtime = Annotated[
     Literal["opencv", "caffe"],
     typer.Option(help="What runs the converted net: OpenCV DNN, or the Caffe that `caffe build` built."),
@@ -88,20 +82,24 @@ def dump(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print names, shapes and types, and write nothing.")] = False,
     pipeline_config: PipelineConfig = None,
+    nms: NmsOption = "auto",
+    dequantize: Dequantize = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a TensorFlow model's weights as .npy files."""
+    """Write a model's weights as .npy files."""
     from ssdlite_caffe.tools import dump as tool
 
     if list_ == (out is not None):
         raise typer.BadParameter("give either -o DIR or --list")
+    options = reading(pipeline_config, nms, dequantize)
     if out is None:
-        tool.print_tensors(model, pipeline_config=pipeline_config, as_json=as_json)
+        tool.print_tensors(model, reading=options, as_json=as_json)
         return
     with _progress() as progress:
-        summary = tool.dump(model, out, pipeline_config=pipeline_config, force=force, progress=progress)
-    _print(summary, as_json, f"{summary['tensors']} tensors of a {summary['arch']} are in {out}")
+        summary = tool.dump(model, out, reading=options, force=force, progress=progress)
+    notes = "".join(f"note: {note}\n" for note in summary["notes"])
+    _print(summary, as_json, f"{notes}{summary['tensors']} tensors of a {summary['arch']} are in {out}")
 
 
 @app.command()
@@ -134,6 +132,8 @@ def convert(
         ),
     ] = None,
     pipeline_config: PipelineConfig = None,
+    nms: NmsOption = "auto",
+    dequantize: Dequantize = False,
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
     ] = None,
@@ -153,7 +153,7 @@ def convert(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a TensorFlow detector into a folder of Caffe files."""
+    """Convert a detector into a folder of Caffe files."""
     import gc
 
     from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
@@ -163,7 +163,7 @@ def convert(
     options = ConvertOptions(
         spelling=Spelling(activation, padding, batch_norm, depthwise, engine, clip),
         label_map=label_map,
-        pipeline_config=pipeline_config,
+        reading=reading(pipeline_config, nms, dequantize),
         score_threshold=score_threshold,
         data=DataPaths(lmdb=lmdb, batch_size=batch_size),
     )
@@ -231,7 +231,11 @@ def detect(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for pictures with boxes drawn.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
     decoder: Annotated[
-        Literal["caffe", "numpy"], typer.Option(help="DetectionOutput, or the reference decoder on the headless net.")
+        Literal["caffe", "numpy", "tflite"],
+        typer.Option(
+            help="DetectionOutput; or on the headless net the reference decoder (numpy), or what TensorFlow Lite's "
+            "interpreter does with a model exported for it (tflite)."
+        ),
     ] = "caffe",
     runtime: Runtime = "opencv",
     force: Force = False,

@@ -53,6 +53,8 @@ class Oracle:
         anchors: text of the anchor generator's further fields, and `boxes` what they mean to ssd_boxes.
         merge: pipeline.config text merged over what the options make: what follows it below.
         other_epsilons: BatchNorm of extra layers or heads has another epsilon than the base.
+        head_kernel: of the predictors; None: 3 of SSDLite's, 1 of others.
+        extra_depthwise: see ArchSpec; None: as the predictors are.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Oracle:
     explicit_padding: bool = False
     extra_activation: Activation = "relu6"
     other_epsilons: bool = False
+    head_kernel: int | None = None
+    extra_depthwise: bool | None = None
 
     @property
     def options(self) -> list[str]:
@@ -111,9 +115,34 @@ ORACLES = (
             conv_hyperparams { activation: RELU batch_norm { epsilon: 0.01 scale: false } } } }
         } }""",
     ),
+    Oracle(  # as the zoo's ssd_mobilenet_v2_coco_2018_03_29
+        "v2_ssd_separable_extras", "ssd_mobilenet_v2", "v2", 6, (300, 300), 0.5, head="ssd", head_kernel=3,
+        extra_depthwise=True,
+        merge="""model { ssd {
+          feature_extractor { use_depthwise: true }
+          box_predictor { convolutional_box_predictor { kernel_size: 3 } }
+        } }""",
+    ),
     Oracle("v3_small_c1_075", "ssd_mobilenet_v3_small", "v3-small", 1, (320, 320), 0.75),
     Oracle("v3_large_c7_h320w256", "ssd_mobilenet_v3_large", "v3-large", 7, (320, 256)),
 )  # fmt: skip
+
+
+def tflite_export(oracle: Oracle) -> tuple[Path, Path]:
+    """The graph and the file that the API's own exporter for TensorFlow Lite writes of a model; made if need be."""
+    model, cache = oracle_folder(oracle), cache_folder()
+    folder = cache / f"{oracle.name}.tflite"
+    tools = shared_folder("tools/odapi")
+    if tools is None or not (tools / "export_tflite.py").is_file():
+        pytest.skip("no shared/tools/odapi/export_tflite.py beside the repository")
+    with _lock(folder):
+        if not (folder / "model.tflite").is_file():
+            python, sources = _environment(cache / "environment", tools)
+            path = os.pathsep.join(map(str, (tools, sources, sources / "slim")))
+            command: list[str | Path] = [python, tools / "export_tflite.py", model / "pipeline.config"]
+            command += [model / "model.ckpt", folder, *map(str, oracle.size)]
+            _run(command, cache / f"{oracle.name}.tflite.log", PYTHONPATH=path)
+    return folder / "tflite_graph.pb", folder / "model.tflite"
 
 
 def shared_folder(name: str) -> Path | None:

@@ -30,12 +30,15 @@ class Found:
         end: the activation's output.
         gate_scale: the factor of a hard_sigmoid, relu6(x + 3) * gate_scale.
         shift: add this to x; -3 where constant folding drew the gate's + 3 into the bias before it.
+        scale: `end` is this many times the activation: 6 for a hard swish whose factor 1/6 a converter has drawn into
+            the kernels behind it, as TensorFlow Lite's first one (TOCO) does.
     """
 
     kind: Kind
     end: Ref
     gate_scale: float | None = None
     shift: float = 0.0
+    scale: float = 1.0
 
 
 def activation_at(constants: Constants, ref: Ref, scope: str) -> Found | None:
@@ -45,9 +48,9 @@ def activation_at(constants: Constants, ref: Ref, scope: str) -> Found | None:
         ModelError: an activation that a MobileNet SSD does not have.
     """
     uses = constants.graph.uses(ref)
-    swish = next((end for use in uses if (end := _hard_swish(constants, ref, use, scope)) is not None), None)
+    swish = next((found for use in uses if (found := _hard_swish(constants, ref, use, scope)) is not None), None)
     if swish is not None:
-        return Found("hard_swish", swish)
+        return swish
     if len(uses) != 1:
         return Found("none", ref)
     use = uses[0]
@@ -135,19 +138,21 @@ def _gate(constants: Constants, use: Use) -> Found | None:
     return None if after is None or factor is None else Found("hard_sigmoid", after.node.ref, factor)
 
 
-def _hard_swish(constants: Constants, ref: Ref, use: Use, scope: str) -> Ref | None:
-    """The end of x * relu6(x + 3) * (1/6), multiplied in any order, where `use` is the + 3.
+def _hard_swish(constants: Constants, ref: Ref, use: Use, scope: str) -> Found | None:
+    """The hard swish x * relu6(x + 3) * (1/6), multiplied in any order, where `use` is the + 3; or 6 times that.
 
     Raises:
-        ModelError: another factor than 1/6.
+        ModelError: another factor.
     """
     end = _shifted_relu6(constants, use)
     product = None if end is None else _product(constants, ref, end)
     if product is None:
         return None
-    if not abs(product[1] - _SIXTH) <= 1e-7:
+    if abs(product[1] - _SIXTH) <= 1e-7:
+        return Found("hard_swish", product[0])
+    if product[1] != 1.0:
         raise ModelError(f"{scope} ends in a hard swish with the factor {product[1]:.8g} where 1/6 is needed")
-    return product[0]
+    return Found("hard_swish", product[0], scale=6.0)
 
 
 def _product(constants: Constants, ref: Ref, end: Ref) -> tuple[Ref, float] | None:
@@ -164,7 +169,7 @@ def _product(constants: Constants, ref: Ref, end: Ref) -> tuple[Ref, float] | No
         return None
     if other == ref:
         factor = None if second is None else _factor(constants, second)
-        return None if second is None or factor is None else (second.node.ref, factor)
+        return (first.node.ref, 1.0) if second is None or factor is None else (second.node.ref, factor)
     scaled: Node = constants.graph[other]
     for position, operand in enumerate(scaled.inputs):
         if constants.graph.origin(operand) == ref:

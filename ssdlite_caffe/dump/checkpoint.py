@@ -6,12 +6,17 @@ import re
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.detector import require_detector, require_finite
+from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray, Settings
 from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
 from ssdlite_caffe.dump.settings import class_count
-from ssdlite_caffe.dump.units import strip_prefix
+from ssdlite_caffe.dump.units import find_units, strip_prefix
 from ssdlite_caffe.dump.variables import Variables, hash_files, shards
 from ssdlite_caffe.errors import ModelError
 
@@ -93,9 +98,26 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
     tensors = {name: variables.value(stored).astype(np.float32, copy=False) for name, stored in chosen.items()}
     require_finite(str(path), tensors)
     units = units_of_variables(tensors, pipeline, str(path))
-    count = Settings(num_classes=class_count(str(path), units, tensors))
+    count = Settings(num_classes=class_count(str(path), units, tensors), unsupported=pipeline.settings.unsupported)
     settings = fill_gaps(count, pipeline.settings, source=str(path), config=str(config))
-    return DumpedModel(str(path), "checkpoint", hash_files(data), tensors, units, settings, skipped)
+    origins = {"settings": str(config)}
+    return DumpedModel(str(path), "checkpoint", hash_files(data), tensors, units, settings, skipped, origins=origins)
+
+
+def graph_outputs(prefix: Path) -> dict[str, str]:
+    """Scope -> the tensor behind its activation, of the graph in a checkpoint's .meta file.
+
+    Empty where there is no such file, or where its graph is none for inference, as a training's is.
+    """
+    path = prefix.with_name(prefix.name + ".meta")
+    try:
+        meta = pb.MetaGraphDef.FromString(read_bytes(path))
+        stored = Variables(prefix, "a checkpoint")
+        values = {name: stored.value(name) for name in stored.shapes if stored.is_float(name)}
+        graph = Graph(meta.graph_def.node, source=str(path), variables=values)
+        return {unit.scope: str(unit.output) for unit in find_units(Constants.of(graph)).units}
+    except (ModelError, DecodeError, RecursionError):
+        return {}
 
 
 def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[dict[str, str], dict[str, str]]:

@@ -18,6 +18,12 @@ from ssdlite_caffe.errors import ModelError, TensorError
 _BACKBONE = re.compile(r"^FeatureExtractor/MobilenetV[123](?:/|$)")
 _HEAD = re.compile(r"^BoxPredictor_\d+/(BoxEncodingPredictor|ClassPredictor)$")
 _LISTED = 12
+_OTHER_NETS = (
+    (re.compile(r"FeatureExtractor/(?:MobilenetEdgeTPU|MobileDet\w*|SpaghettiNet\w*)(?=/)"), "another backbone"),
+    (re.compile(r"FeatureExtractor/(?:\w+/)?(?:fpn|MnasFPN)(?=/)"), "a feature pyramid (FPN)"),
+    (re.compile(r"WeightSharedConvolutionalBoxPredictor"), "predictors that are shared by the feature maps"),
+)
+"""Detectors of the same API with other nets: MobileDet, EdgeTPU; FPN, FPNLite, MnasFPN; PPN."""
 WANTED = "FeatureExtractor/MobilenetV1, V2 or V3 and BoxPredictor_<n>/BoxEncodingPredictor and ClassPredictor"
 
 
@@ -61,6 +67,16 @@ def require_finite(source: str, tensors: Mapping[str, FloatArray]) -> None:
         raise TensorError(f"{source} holds NaN or infinite values in {len(bad)} tensors: {', '.join(bad)}")
 
 
+def refuse_other_nets(graph: Graph) -> None:
+    """Raise ModelError for a detector of the Object Detection API that has another net, told by its scopes."""
+    for pattern, what in _OTHER_NETS:
+        found = next((match for node in graph if (match := pattern.search(node.name))), None)
+        if found is not None:
+            raise ModelError(
+                f"{graph.source} is not an SSD MobileNet of a kind read here: it has {what} ({found.group(0)})"
+            )
+
+
 def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
     """Convolutions, settings and left-over weights (name -> reason) of a graph.
 
@@ -69,15 +85,16 @@ def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
         TensorError: a weight is NaN or infinite.
     """
     refuse_quantised(graph)
+    refuse_other_nets(graph)
     constants = Constants.of(graph)
     units = find_units(constants)
     require_detector(graph.source, (unit.scope for unit in units.units))
     require_finite(graph.source, units.tensors)
-    return units, settings_from_graph(constants, units), _left_over(graph, constants)
+    return units, settings_from_graph(constants, units), left_over(graph, constants)
 
 
-def _left_over(graph: Graph, constants: Constants) -> dict[str, str]:
-    """Weights that stand in the detector's scopes and that no convolution's chain reads."""
+def left_over(graph: Graph, constants: Constants) -> dict[str, str]:
+    """Weights (name -> reason) that stand in the detector's scopes and that no convolution's chain reads."""
     holders = VARIABLES if any(node.op in VARIABLES for node in graph) else {"Const"}
     names = (node.name for node in graph if node.op in holders and _is_weight(node))
     return {name: "no convolution reads it" for name in names if not constants.has_computed(name)}

@@ -13,6 +13,8 @@ from ssdlite_caffe.errors import ModelError
 
 MAX_BYTES = 1 << 31
 """protobuf's own limit for one message."""
+SAVED_MODEL_START = b"\x08\x01\x12"
+"""How a SavedModel begins: saved_model_schema_version 1, then a meta graph."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -40,9 +42,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def is_saved_model(data: bytes) -> bool:
-    """Whether bytes open as a SavedModel does: saved_model_schema_version 1, then a meta graph."""
-    return data.startswith(b"\x08\x01\x12")
+def starts_with(path: Path, start: bytes, *, at: int = 0) -> bool:
+    """Whether a file has these bytes at an offset; False also for what cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(at + len(start))[at:] == start
+    except OSError:
+        return False
 
 
 def foreign_kind(data: bytes) -> str | None:
@@ -56,7 +64,7 @@ def foreign_kind(data: bytes) -> str | None:
     if data.startswith(b"\x1f\x8b"):
         return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
     if data[4:8] == b"TFL3":
-        return "a TensorFlow Lite model; give the graph that it was converted from"
+        return "a TensorFlow Lite model, where a graph was expected"
     if data[:1] == b"\x08" and any(name in data[:64].lower() for name in (b"onnx", b"pytorch")):
         return "an ONNX model; give the TensorFlow graph that it was converted from"
     if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):

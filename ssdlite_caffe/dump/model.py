@@ -35,6 +35,8 @@ class ConvUnit:
         gate_scale: the constant of a hard_sigmoid gate, else None.
         output: the graph's tensor after the activation (`FeatureExtractor/MobilenetV2/Conv/Relu6`), NHWC; None from a
             checkpoint.
+        output_scale: `output` is this many times what the activation gives, and the kernels that read it are here
+            multiplied by it.
         input: what it reads, as an expression over the scopes before it (see `wiring`); None from a checkpoint.
     """
 
@@ -48,6 +50,7 @@ class ConvUnit:
     activation: Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"] | None = None
     gate_scale: float | None = None
     output: str | None = None
+    output_scale: float = 1.0
     input: str | None = None
 
 
@@ -75,6 +78,27 @@ class AnchorGenerator:
 
 
 @dataclass(frozen=True)
+class TfliteNms:
+    """The options of a TFLite_Detection_PostProcess operation that choose detections.
+
+    Attributes:
+        iou_threshold: a box that overlaps a better one by more is dropped.
+        score_threshold: the least score of a candidate.
+        max_detections: boxes in all.
+        max_classes_per_detection: classes given for one box by the fast form.
+        detections_per_class: boxes of one class in the regular form.
+        regular: NMS for each class; False: the fast form, one NMS over all boxes by their best class.
+    """
+
+    iou_threshold: float
+    score_threshold: float
+    max_detections: int
+    max_classes_per_detection: int = 1
+    detections_per_class: int = 100
+    regular: bool = False
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the graph (or the pipeline.config beside it) says about the detector. None: nothing was found.
 
@@ -84,6 +108,8 @@ class Settings:
         num_classes: counts background.
         default_boxes: float32 (N, 4): ymin, xmin, ymax, xmax of every default box as fractions, in the order of the
             predictor's output, computed from the graph's own constants with float32 arithmetic as TensorFlow does.
+        box_rounding: how far the file's number format may move a default box's centre, as a fraction of the input: 0
+            but for files that store them in 16 or 8 bits.
         box_coder_scales: TensorFlow's (y, x, height, width), 10, 10, 5, 5 as a rule.
         logit_scale: class logits are multiplied by this before the score converter (1.0 as a rule).
         feature_extractor_type: from pipeline.config alone (`ssd_mobilenet_v2`), a hint.
@@ -94,6 +120,7 @@ class Settings:
         clip_first: boxes are clipped to the image before suppression, not after.
         box_order, class_order: the scopes whose box codes and class logits are joined, in order; None where the graph
             does not show it.
+        tflite_nms: options of the operation that a graph exported for TensorFlow Lite ends in.
         unsupported: each thing that the detector does and a Caffe net does not, as a phrase ("soft NMS (sigma 0.5)").
     """
 
@@ -102,6 +129,7 @@ class Settings:
     pixel_offset: float | None = None
     num_classes: int | None = None
     default_boxes: FloatArray | None = None
+    box_rounding: float = 0.0
     box_coder_scales: tuple[float, float, float, float] | None = None
     score_converter: Literal["sigmoid", "softmax", "identity"] | None = None
     logit_scale: float | None = None
@@ -118,6 +146,7 @@ class Settings:
     explicit_padding: bool | None = None
     box_order: tuple[str, ...] | None = None
     class_order: tuple[str, ...] | None = None
+    tflite_nms: TfliteNms | None = None
     unsupported: tuple[str, ...] = ()
 
 
@@ -135,14 +164,23 @@ class DumpedModel:
         units: every convolution, in graph order (a checkpoint: sorted by scope).
         settings: see Settings.
         skipped: name -> reason, for each tensor in the source that is not part of the detector.
+        arch: ArchSpec.to_dict(), from a weights folder's manifest; None from a model file.
+        scoped: whether units bear the variable scopes of the Object Detection API; False for a file without dependable
+            names, whose backbone is numbered (`op_12`) until `load.identify` names it.
+        origins: what (`weights`, `suppression`, ...) -> where it was taken from.
+        notes: what a user should know about how the model was read.
+        inexact: why a net made from it cannot give the model's own detections; empty where it can.
     """
 
     source: str
-    form: Literal["frozen graph", "checkpoint", "SavedModel", "weights folder"]
+    form: Literal["frozen graph", "checkpoint", "SavedModel", "TensorFlow Lite", "weights folder"]
     sha256: str
     tensors: dict[str, FloatArray]
     units: tuple[ConvUnit, ...]
     settings: Settings
     skipped: dict[str, str] = field(default_factory=dict)
     arch: dict[str, Any] | None = None
-    """ArchSpec.to_dict(), from a weights folder's manifest; None from TensorFlow files."""
+    scoped: bool = True
+    origins: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    inexact: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ class Pipeline:
         settings: see Settings.
         backbone_epsilon, extra_epsilon, head_epsilon: BatchNorm epsilons, float32 as Python floats.
         moving_averages: detectors are exported with the moving averages of their variables.
+        nms_unsupported: those of `settings.unsupported` that its non-maximum suppression does.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Pipeline:
     extra_epsilon: float
     head_epsilon: float
     moving_averages: bool
+    nms_unsupported: tuple[str, ...] = ()
 
 
 def settings_from_pipeline(path: Path) -> Settings:
@@ -96,6 +98,7 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
         extra_epsilon=extra,
         head_epsilon=predictor.conv_hyperparams.batch_norm.epsilon,
         moving_averages=config.eval_config.use_moving_averages,
+        nms_unsupported=_nms_unsupported(ssd),
     )
 
 
@@ -161,14 +164,11 @@ def _anchors(generator: pb.AnchorGenerator) -> AnchorGenerator | None:
 
 
 def _unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
-    nms = ssd.post_processing.batch_non_max_suppression
     predictor = ssd.box_predictor
     convolutional = predictor.convolutional_box_predictor
     coder = ssd.box_coder.WhichOneof("box_coder_oneof")
     anchors = ssd.anchor_generator.WhichOneof("anchor_generator_oneof")
     problems = {
-        "NMS over all classes together": nms.use_class_agnostic_nms,
-        f"soft NMS (sigma {nms.soft_nms_sigma:g})": nms.soft_nms_sigma != 0,
         "a class predictor without a background column": not ssd.add_background_class,
         f"the box coder {coder}": coder not in (None, "faster_rcnn_box_coder"),
         f"the anchor generator {anchors}": anchors not in (None, "ssd_anchor_generator"),
@@ -178,11 +178,20 @@ def _unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
         "a sigmoid in the class predictor": convolutional.apply_sigmoid_to_scores,
         "an input padded to a multiple": ssd.feature_extractor.pad_to_multiple != 1,
     }
+    return (*_nms_unsupported(ssd), *(problem for problem, present in problems.items() if present))
+
+
+def _nms_unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
+    nms = ssd.post_processing.batch_non_max_suppression
+    problems = {
+        "NMS over all classes together": nms.use_class_agnostic_nms,
+        f"soft NMS (sigma {nms.soft_nms_sigma:g})": nms.soft_nms_sigma != 0,
+    }
     return tuple(problem for problem, present in problems.items() if present)
 
 
 def fill_gaps(settings: Settings, pipeline: Settings, *, source: str, config: str) -> Settings:
-    """A graph's settings with what only the pipeline.config knows.
+    """A model's settings with what only the pipeline.config knows.
 
     Raises:
         ModelError: the two contradict each other on the class count or the input size.
@@ -191,15 +200,46 @@ def fill_gaps(settings: Settings, pipeline: Settings, *, source: str, config: st
         ("classes with background", settings.num_classes, pipeline.num_classes),
         ("the input size", _text(settings.input_size), _text(pipeline.input_size)),
     ]
-    for what, graph_says, config_says in pairs:
-        if graph_says is not None and config_says is not None and graph_says != config_says:
+    for what, model_says, config_says in pairs:
+        if model_says is not None and config_says is not None and model_says != config_says:
             raise ModelError(
-                f"{source} and {config} contradict each other: {what} {graph_says} in the graph, {config_says} in the "
-                "pipeline.config; give the pipeline.config that the graph was exported with"
+                f"{source} and {config} contradict each other: {what} {model_says} in the model, {config_says} in the "
+                "pipeline.config; give the pipeline.config that the model was exported with"
             )
-    names = [field.name for field in dataclasses.fields(Settings) if field.name not in ("default_boxes", "unsupported")]
+    kept = ("default_boxes", "unsupported")
+    names = [field.name for field in dataclasses.fields(Settings) if field.name not in kept]
     gaps = {name: getattr(pipeline, name) for name in names if getattr(settings, name) is None}
     return dataclasses.replace(settings, **gaps)
+
+
+def contradictions(settings: Settings, pipeline: Settings) -> list[str]:
+    """What a model and a pipeline.config both say, and say differently, a phrase each.
+
+    The model's own comes first: "score threshold 0.3, not 1e-08".
+    """
+    pairs: list[tuple[str, object, object]] = [
+        ("classes with background", settings.num_classes, pipeline.num_classes),
+        ("input size", _text(settings.input_size), _text(pipeline.input_size)),
+        ("score converter", settings.score_converter, pipeline.score_converter),
+        ("IoU threshold", settings.iou_threshold, pipeline.iou_threshold),
+        ("score threshold", settings.score_threshold, pipeline.score_threshold),
+        ("detections a class", settings.max_per_class, pipeline.max_per_class),
+        ("detections in all", settings.max_total, pipeline.max_total),
+        ("box-coder scales", _numbers(settings.box_coder_scales), _numbers(pipeline.box_coder_scales)),
+    ]
+    return [
+        f"{what} {_short(one)}, not {_short(other)}"
+        for what, one, other in pairs
+        if one is not None and other is not None and _short(one) != _short(other)
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: tuple[float, ...] | None) -> str | None:
+    return None if values is None else ", ".join(f"{value:g}" for value in values)
 
 
 def _text(size: tuple[int, int] | None) -> str | None:

@@ -1,96 +1,205 @@
-"""Reading a TensorFlow detector from whatever holds it: `read_model`."""
+"""Reading a detector from whatever holds it: `read_model`."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, is_saved_model, parse_graph_def, read_bytes
-from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
+from ssdlite_caffe.dump.locate import Kind, Located, locate
+from ssdlite_caffe.dump.model import DumpedModel, Settings
+from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
+from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.files import Sha256
 
-MANIFEST = "manifest.json"
-FROZEN = "frozen_inference_graph.pb"
+if TYPE_CHECKING:
+    from ssdlite_caffe.dump.pipeline import Pipeline
+
+_LENT = {
+    "default boxes": ("default_boxes", "box_coder_scales"),
+    "score converter": ("score_converter", "logit_scale"),
+    "input size": ("input_size",),
+    "preprocessing": ("pixel_scale", "pixel_offset"),
+}
+"""What a folder's other files may say in place of the one that is read: name -> settings, taken together."""
 
 
-def read_model(path: Path | str, *, pipeline_config: Path | str | None = None) -> DumpedModel:
-    """Read a detector from a frozen graph, TF1 checkpoint, SavedModel or dumped weights folder.
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a model is read.
 
-    A graph's own settings win; the pipeline.config given fills what it does not say. A checkpoint needs a
-    pipeline.config and takes the one beside it if none is given.
+    Attributes:
+        pipeline_config: used in place of the one beside the model.
+        nms: which suppression is taken.
+        dequantize: take a fully quantised TensorFlow Lite model's weights for the real numbers that they stand for.
+    """
+
+    pipeline_config: Path | None = None
+    nms: NmsChoice = "auto"
+    dequantize: bool = False
+
+
+def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedModel:
+    """Read a detector from a frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file or dumped weights folder.
+
+    Which file of a folder is read, `locate` says. What it does not say of the detector is taken from the
+    pipeline.config, the one given or the one beside it, and then from the folder's other files.
 
     Args:
         path: a file or folder, or the prefix of a checkpoint.
-        pipeline_config: a pipeline.config.
+        options: see ReadOptions.
 
     Raises:
-        ModelError: `path` is something else, damaged, or not an SSD MobileNet; or contradicts the pipeline.config.
+        ModelError: `path` is something else, damaged, or not an SSD MobileNet; or it contradicts a pipeline.config
+            that was given or that something is taken from.
         TensorError: a weight is NaN or infinite, or a weights folder is not what its manifest says.
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
-    from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
-
-    path = Path(path)
-    config = None if pipeline_config is None else Path(pipeline_config)
-    if not path.is_dir() and path.name != MANIFEST and is_checkpoint(path):
-        return read_checkpoint(path, pipeline_config=config)
-    if not path.exists():
-        raise ModelError(f"{path} does not exist")
-    model = _read_folder(path, config) if path.is_dir() else _read_file(path)
-    if config is None or model.form == "checkpoint":
-        return model
-    from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
-
-    settings = fill_gaps(model.settings, settings_from_pipeline(config), source=str(path), config=str(config))
-    return dataclasses.replace(model, settings=settings)
+    options = options or ReadOptions()
+    found = locate(path)
+    model = _read(found, options)
+    if model.form == "weights folder":
+        return _with_given_config(model, options)
+    return _completed(model, found, options)
 
 
-def _read_folder(path: Path, config: Path | None) -> DumpedModel:
-    """The model of a folder: dumped weights, a SavedModel, a frozen graph, or else a checkpoint.
+def _read(found: Located, options: ReadOptions) -> DumpedModel:
+    """What the file itself says; a checkpoint says nothing, and takes all from its pipeline.config."""
+    readers: Mapping[Kind, Callable[[], DumpedModel]] = {
+        "weights folder": lambda: _weights_folder(found.path),
+        "SavedModel": lambda: _saved_model(found.path),
+        "frozen graph": lambda: _frozen_graph(found.path),
+        "checkpoint": lambda: _checkpoint(found.path, options.pipeline_config),
+        "TensorFlow Lite": lambda: _tflite(found.path, options.dequantize),
+    }
+    return readers[found.kind]()
 
-    The public zoo's folders hold a frozen graph beside the checkpoint; it says more, and needs no TensorFlow.
-    """
-    from ssdlite_caffe.dump.checkpoint import is_checkpoint, read_checkpoint
-    from ssdlite_caffe.dump.saved_model import is_saved_model_folder, read_saved_model
+
+def _weights_folder(path: Path) -> DumpedModel:
     from ssdlite_caffe.dump.store import read_folder
 
-    if (path / MANIFEST).is_file():
-        return read_folder(path)
-    if is_saved_model_folder(path):
-        return read_saved_model(path)
-    graph = frozen_graph_of(path)
-    if graph is not None:
-        return _read_file(graph)
-    if is_checkpoint(path):
-        return read_checkpoint(path, pipeline_config=config)
-    raise ModelError(f"{path} holds no {MANIFEST}, saved_model.pb, {FROZEN} or checkpoint")
+    return read_folder(path)
 
 
-def frozen_graph_of(path: Path) -> Path | None:
-    """The frozen graph that `path` is by its name, or that `read_model` takes of a folder; None where there is none."""
-    from ssdlite_caffe.dump.saved_model import is_saved_model_folder
+def _saved_model(path: Path) -> DumpedModel:
+    from ssdlite_caffe.dump.saved_model import read_saved_model
 
-    if path.is_dir():
-        comes_first = (path / MANIFEST).is_file() or is_saved_model_folder(path)
-        return path / FROZEN if (path / FROZEN).is_file() and not comes_first else None
-    return path if path.suffix == ".pb" and path.name != "saved_model.pb" else None
+    return read_saved_model(path)
 
 
-def _read_file(path: Path) -> DumpedModel:
-    if path.name == MANIFEST:
-        return _read_folder(path.parent, None)
+def _checkpoint(path: Path, config: Path | None) -> DumpedModel:
+    from ssdlite_caffe.dump.checkpoint import read_checkpoint
+
+    return read_checkpoint(path, pipeline_config=config)
+
+
+def _tflite(path: Path, dequantize: bool) -> DumpedModel:
+    from ssdlite_caffe.dump.tflite.read import read_tflite_model
+
+    return read_tflite_model(path, dequantize=dequantize)
+
+
+def _frozen_graph(path: Path) -> DumpedModel:
     data = read_bytes(path)
-    if is_saved_model(data):
-        from ssdlite_caffe.dump.saved_model import read_saved_model
-
-        if path.name != "saved_model.pb":
-            raise ModelError(f"{path} is the graph of a SavedModel; give the folder that it is saved_model.pb of")
-        return read_saved_model(path.parent)
     digest = Sha256([data])
     graph = graph_of(parse_graph_def(data, path), path)
     sha256 = digest.hexdigest()
     del data, digest  # as large as the weights
     units, settings, skipped = take_apart(graph)
     return DumpedModel(str(path), "frozen graph", sha256, units.tensors, units.units, settings, skipped)
+
+
+def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
+    """A weights folder says all that was known when it was written; a config that is given may add to it.
+
+    Raises:
+        ModelError: a suppression is asked for, which was chosen when the weights were dumped.
+    """
+    if options.nms != "auto":
+        raise ModelError(f"{model.source} holds dumped weights, with their suppression; give --nms to dump")
+    if options.pipeline_config is None:
+        return model
+    from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
+
+    config = options.pipeline_config
+    settings = fill_gaps(model.settings, settings_from_pipeline(config), source=model.source, config=str(config))
+    return dataclasses.replace(model, settings=settings)
+
+
+def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> DumpedModel:
+    from ssdlite_caffe.dump.pipeline import contradictions, fill_gaps
+
+    config, pipeline, notes = _config(found, options)
+    chosen = choose_suppression(model.settings, pipeline, config, options.nms, source=model.source)
+    settings, origins = chosen.settings, {"weights": model.source, **model.origins}
+    notes = [*model.notes, *([chosen.note] if chosen.note else []), *notes]
+    if chosen.origin is not None:
+        origins["suppression"] = chosen.origin
+    if pipeline is not None and model.form != "checkpoint":
+        differences = contradictions(settings, pipeline.settings)
+        gaps = _gaps(settings)
+        if options.pipeline_config is not None or chosen.from_config or gaps:
+            settings = fill_gaps(settings, pipeline.settings, source=model.source, config=str(config))
+            origins.update({what: str(config) for what in gaps})
+        if differences:
+            notes.append(f"{model.source} and {config} differ, and the former is taken: {'; '.join(differences)}")
+    if settings.iou_threshold is None:
+        notes.append("no file says how detections are suppressed; the Object Detection API's usual settings are taken")
+    for other in found.others:
+        settings, lent = _borrowed(settings, other, options)
+        origins.update({what: str(other.path) for what in lent})
+    if settings.pixel_scale is None:
+        origins["preprocessing"] = "the family's: the model takes a normalised float input or does not say"
+    return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
+
+
+def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline | None, list[str]]:
+    """The pipeline.config to use. One that was not asked for, and cannot be read, is named in a note."""
+    from ssdlite_caffe.dump.pipeline import read_pipeline
+
+    if options.pipeline_config is not None:
+        return options.pipeline_config, read_pipeline(options.pipeline_config), []
+    if found.config is None:
+        return None, None, []
+    try:
+        return found.config, read_pipeline(found.config), []
+    except ModelError as error:
+        return None, None, [f"the pipeline.config beside the model is left alone: {error}"]
+
+
+def _gaps(settings: Settings) -> list[str]:
+    """What a model does not say, of all that a pipeline.config could."""
+    gaps = [what for what, names in _LENT.items() if what != "preprocessing" and _lacks(settings, names)]
+    return [*gaps, *(["suppression"] if settings.iou_threshold is None else [])]
+
+
+def _lacks(settings: Settings, names: tuple[str, ...]) -> bool:
+    if names[0] == "default_boxes" and settings.anchors is not None and settings.box_coder_scales is not None:
+        return False  # the pipeline.config tells how to compute them
+    return any(getattr(settings, name) is None for name in names)
+
+
+def _borrowed(settings: Settings, other: Located, options: ReadOptions) -> tuple[Settings, list[str]]:
+    """Settings with what only another file of the folder says, and what that was.
+
+    Nothing is taken from a file that is no detector, or one of other classes or another input size.
+    """
+    wanted = {what: names for what, names in _LENT.items() if _lacks(settings, names)}
+    if not any(what in wanted for what in ("default boxes", "score converter", "input size")):
+        return settings, []
+    theirs: Settings | None = None
+    if other.kind in ("frozen graph", "TensorFlow Lite"):
+        with contextlib.suppress(SsdliteError):
+            theirs = _read(other, options).settings
+    if theirs is None or theirs.num_classes != settings.num_classes:
+        return settings, []
+    if None not in (theirs.input_size, settings.input_size) and theirs.input_size != settings.input_size:
+        return settings, []
+    taken = {what: names for what, names in wanted.items() if not _lacks(theirs, names)}
+    values = {name: getattr(theirs, name) for names in taken.values() for name in names}
+    return dataclasses.replace(settings, **values), list(taken)

@@ -13,9 +13,10 @@ from ssdlite_caffe.dump.graph import Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
+from ssdlite_caffe.dump.raw_outputs import find_raw_outputs
 from ssdlite_caffe.dump.scores import cuts_background, find_conversion
 from ssdlite_caffe.dump.shapes import FeatureMaps
-from ssdlite_caffe.dump.tflite_op import TFLITE_OP, apply_tflite_op
+from ssdlite_caffe.dump.tflite_op import apply_tflite_op
 from ssdlite_caffe.dump.units import Units
 from ssdlite_caffe.dump.wiring import join_order
 from ssdlite_caffe.errors import ModelError
@@ -77,11 +78,10 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
         num_classes=class_count(graph.source, units.units, units.tensors),
     )
     settings = _with_scores(constants, units, settings)
-    tflite = next((node for node in graph if node.op == TFLITE_OP), None)
-    if tflite is not None:
-        codes = tflite.inputs[0] if tflite.inputs else None
-        return apply_tflite_op(constants, tflite, _with_box_order(constants, units, settings, codes))
-    decoder = find_decoder(constants)
+    decoder, raw = find_decoder(constants), find_raw_outputs(constants)
+    if raw is not None and (raw.operation is not None or decoder is None):
+        settings = _with_box_order(constants, units, settings, raw.codes)
+        return settings if raw.operation is None else apply_tflite_op(constants, raw.operation, settings)
     codes = decoder.codes.inputs[-1 if decoder.codes.op == "Split" else 0] if decoder else None
     settings = _with_box_order(constants, units, settings, codes)
     if decoder is not None:

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, FloatArray, Settings
+from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, FloatArray, Settings, TfliteNms
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
 from ssdlite_caffe.files import new_folder
 
@@ -96,7 +96,7 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
     """Everything of a model but the values, as plain data for JSON."""
     settings = {f.name: getattr(model.settings, f.name) for f in dataclasses.fields(Settings)}
     boxes = settings.pop("default_boxes")
-    anchors = settings["anchors"]
+    anchors, tflite_nms = settings["anchors"], settings["tflite_nms"]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -104,11 +104,18 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
         "form": model.form,
         "sha256": model.sha256,
         "arch": model.arch,
-        "settings": {**settings, "anchors": None if anchors is None else dataclasses.asdict(anchors)},
+        "settings": {
+            **settings,
+            "anchors": None if anchors is None else dataclasses.asdict(anchors),
+            "tflite_nms": None if tflite_nms is None else dataclasses.asdict(tflite_nms),
+        },
         "default_boxes": None if boxes is None else list(boxes.shape),
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in model.tensors.items()},
         "units": [dataclasses.asdict(unit) for unit in model.units],
         "skipped": model.skipped,
+        "origins": model.origins,
+        "notes": list(model.notes),
+        "inexact": list(model.inexact),
     }
 
 
@@ -127,6 +134,9 @@ def read_folder(path: Path) -> DumpedModel:
         boxes_shape = None if manifest["default_boxes"] is None else tuple(int(n) for n in manifest["default_boxes"])
         skipped = {str(name): str(reason) for name, reason in manifest["skipped"].items()}
         arch, sha256 = manifest["arch"], str(manifest["sha256"])
+        # Folders of earlier versions say nothing of these.
+        origins = {str(what): str(file) for what, file in manifest.get("origins", {}).items()}
+        notes, inexact = (tuple(map(str, manifest.get(key, ()))) for key in ("notes", "inexact"))
         unknown = sorted({name for unit in units for name in unit.tensors.values()} - set(shapes))
         if unknown:
             raise ValueError(f"units name tensors that are not listed: {', '.join(unknown[:4])}")
@@ -150,7 +160,10 @@ def read_folder(path: Path) -> DumpedModel:
     ]
     if problems:
         raise TensorError(f"{path} does not hold what its {MANIFEST} says: {'; '.join(problems)}")
-    return DumpedModel(str(path), "weights folder", sha256, tensors, units, settings, skipped, arch)
+    return DumpedModel(
+        str(path), "weights folder", sha256, tensors, units, settings, skipped, arch,
+        origins=origins, notes=notes, inexact=inexact,
+    )  # fmt: skip
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -239,8 +252,8 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     if origin is typing.Literal:
         if value in get_args(hint):
             return value
-    elif hint is AnchorGenerator and isinstance(value, dict):
-        return _typed(AnchorGenerator, value)
+    elif hint in (AnchorGenerator, TfliteNms) and isinstance(value, dict):
+        return _typed(hint, value)
     elif origin is tuple and isinstance(value, list):
         kinds = get_args(hint)
         if kinds[-1] is Ellipsis:

@@ -7,6 +7,7 @@ found and not guessed from names. Names only say which part of the detector a co
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from ssdlite_caffe.dump.evaluate import NotConstantError
 from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray
 from ssdlite_caffe.dump.windows import window_padding
-from ssdlite_caffe.dump.wiring import expression
+from ssdlite_caffe.dump.wiring import expression, renamed_expression, scopes_in
 from ssdlite_caffe.errors import ModelError
 
 CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
@@ -44,6 +45,34 @@ class Units:
     units: tuple[ConvUnit, ...]
     tensors: dict[str, FloatArray]
     ends: dict[str, Ref]
+
+
+def renamed_unit(unit: ConvUnit, names: Mapping[str, str]) -> ConvUnit:
+    """A unit with scopes by other names (old -> new; a scope that is not in it stays), its tensors' names included."""
+    scope = names.get(unit.scope, unit.scope)
+    tensors = {part: scope + name.removeprefix(unit.scope) for part, name in unit.tensors.items()}
+    read = None if unit.input is None else renamed_expression(unit.input, names)
+    return replace(unit, scope=scope, tensors=tensors, input=read)
+
+
+def renamed_tensors(
+    units: Iterable[ConvUnit], tensors: Mapping[str, FloatArray], names: Mapping[str, str]
+) -> dict[str, FloatArray]:
+    """The tensors of `units` under the names that `renamed_unit` gives them."""
+    return {
+        new: tensors[old]
+        for unit in units
+        for old, new in zip(unit.tensors.values(), renamed_unit(unit, names).tensors.values(), strict=True)
+    }
+
+
+def renamed(found: Units, names: Mapping[str, str]) -> Units:
+    """Units with scopes by other names; see `renamed_unit`."""
+    return Units(
+        tuple(renamed_unit(unit, names) for unit in found.units),
+        renamed_tensors(found.units, found.tensors, names),
+        {names.get(scope, scope): end for scope, end in found.ends.items()},
+    )
 
 
 _KERNEL_NAME = re.compile(r"^(?P<scope>.+)/(?:weights|depthwise_weights|kernel|depthwise_kernel)(?:/read|/quant)?$")
@@ -102,8 +131,30 @@ def find_units(constants: Constants) -> Units:
         units.append(unit)
         tensors.update(found)
     read = (constants.graph.nodes[nodes[unit.scope]].inputs[0] for unit in units)
-    wired = (replace(unit, input=expression(constants, outputs, ref)) for unit, ref in zip(units, read, strict=True))
+    wired = [replace(unit, input=expression(constants, outputs, ref)) for unit, ref in zip(units, read, strict=True)]
+    _take_scales(wired, tensors)
     return Units(tuple(wired), tensors, ends)
+
+
+def _take_scales(units: list[ConvUnit], tensors: dict[str, FloatArray]) -> None:
+    """Multiply the kernels that read a scaled output by its scale, in float64 and rounded once.
+
+    conv(s * x, w) = conv(x, s * w), zeros of the padding included.
+
+    Raises:
+        ModelError: something other than a convolution reads such an output.
+    """
+    scales = {unit.scope: unit.output_scale for unit in units if unit.output_scale != 1.0}
+    for unit in units:
+        read = unit.input or ""
+        if read in scales:
+            name = unit.tensors["weights"]
+            tensors[name] = (tensors[name].astype(np.float64) * scales[read]).astype(np.float32)
+        elif scales and (inside := scales.keys() & scopes_in(read)):
+            raise ModelError(
+                f"{unit.scope} reads {read}, where {min(inside)} ends in a hard swish without its factor 1/6, which no "
+                "kernel behind it holds"
+            )
 
 
 def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatArray], Ref, Ref]:
@@ -134,6 +185,7 @@ def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatAr
         activation=activation.kind,
         gate_scale=activation.gate_scale,
         output=str(activation.end),
+        output_scale=activation.scale,
     )
     return unit, tensors, end, activation.end
 

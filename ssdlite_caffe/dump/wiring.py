@@ -13,7 +13,7 @@ Anything else is named by its op (`Sub node_name`), which no net's own expressio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Node, Ref
@@ -31,6 +31,36 @@ _LINKS = 64
 def joined(kind: str, operands: Iterable[str]) -> str:
     """`sum(a, b)`: the operands in alphabetical order, since neither sum nor product minds theirs."""
     return f"{kind}({', '.join(sorted(operands))})"
+
+
+def renamed_expression(text: str, names: Mapping[str, str]) -> str:
+    """An expression with scopes by other names (old -> new); a scope that is not in `names` stays.
+
+    Scopes hold neither commas nor brackets.
+    """
+    kind, bracket, inner = text.partition("(")
+    if not bracket or kind not in ("sum", "product", "mean") or not inner.endswith(")"):
+        return names.get(text, text)
+    return joined(kind, (renamed_expression(operand, names) for operand in _operands(inner[:-1])))
+
+
+def scopes_in(text: str) -> set[str]:
+    """The scopes that an expression names; other operands are in it, too, under what they are called there."""
+    kind, bracket, inner = text.partition("(")
+    if not bracket or kind not in ("sum", "product", "mean") or not inner.endswith(")"):
+        return {text}
+    return {scope for operand in _operands(inner[:-1]) for scope in scopes_in(operand)}
+
+
+def _operands(text: str) -> Iterator[str]:
+    """The parts of `a, b` at the outermost level."""
+    depth = start = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            yield text[start:place].strip()
+            start = place + 1
+    yield text[start:].strip()
 
 
 def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth: int = 0) -> str:

@@ -77,7 +77,10 @@ class ArchSpec:
 
     Attributes:
         family: which table of blocks.
-        head: ssdlite has depthwise-separable extra layers and predictors, ssd full convolutions.
+        head: ssdlite has depthwise-separable predictors and extra layers, ssd full convolutions.
+        extra_depthwise: whether the extra layers are depthwise-separable; None: as the predictors are. The two are
+            switches of their own in a pipeline.config: the zoo's `ssd_mobilenet_v2_coco_2018_03_29` has full predictors
+            behind separable extra layers.
         num_classes: counts background (COCO 91, VOC 21); for a classifier, the number of outputs.
         input_size: (height, width) in pixels.
         width_multiplier: TensorFlow's depth_multiplier.
@@ -107,6 +110,7 @@ class ArchSpec:
     extra_activation: Activation = "relu6"
     batch_norm_epsilon: float = 1e-3
     gate_scale: float = 0.16667
+    extra_depthwise: bool | None = None
     pixel_mean: float = 127.5
     pixel_scale: float = 1 / 127.5
     boxes: tuple[CellBoxes, ...] = ()
@@ -137,6 +141,11 @@ class ArchSpec:
             raise ArchError(f"a pixel mean of {self.pixel_mean} is outside what pixels may be")
         if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
             raise ArchError(f"the constant of gates is a positive number, not {self.gate_scale}")
+
+    @property
+    def separable_extras(self) -> bool:
+        """Whether the extra layers are depthwise-separable."""
+        return self.head == "ssdlite" if self.extra_depthwise is None else self.extra_depthwise
 
     @property
     def is_v3(self) -> bool:

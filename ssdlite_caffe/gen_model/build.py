@@ -153,7 +153,7 @@ def _extra(chain: Chain, index: int, channels: int) -> _Tap:
     squeeze_tf = f"{table.extra_tf}_1_Conv2d_{index}_1x1_{half}"
     stride_tf = f"{table.extra_tf}_2_Conv2d_{index}_3x3_s2_{full}"
     chain.conv(names[0], squeeze_tf, "extra", out=half, activation=activation)
-    if arch.head == "ssdlite":
+    if arch.separable_extras:
         chain.conv(
             f"{names[1]}/depthwise", f"{stride_tf}_depthwise", "extra", kernel=3, stride=2, activation=activation
         )

@@ -13,6 +13,7 @@ import typer
 from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter, Version
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
+    ExtraLayers,
     OptionsError,
     arch_from_options,
     parse_numbers,
@@ -98,6 +99,15 @@ def gen(
     head_kernel: Annotated[
         int | None,
         typer.Option("--head-kernel", help="Kernel of the predictors.", show_default="3", rich_help_panel=_NET),
+    ] = None,
+    extra_layers: Annotated[
+        ExtraLayers | None,
+        typer.Option(
+            "--extra-layers",
+            help="Separable or full convolutions in the extra layers.",
+            show_default="as --type",
+            rich_help_panel=_NET,
+        ),
     ] = None,
     eps: Annotated[
         float | None, typer.Option("--eps", help="BatchNorm's epsilon.", show_default="0.001", rich_help_panel=_NET)
@@ -281,6 +291,7 @@ def gen(
         keep_top_k=keep_top_k,
         clip_first=clip_first or None,
         head_kernel=head_kernel,
+        extra_layers=extra_layers,
     )
     arch = _as_usage_error(arch_from_options)(
         version,

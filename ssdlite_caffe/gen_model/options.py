@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Literal, get_args
 
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter, Version
@@ -28,6 +28,10 @@ class OptionsError(ValueError):
     """Options that contradict each other or cannot be read: a usage error."""
 
 
+ExtraLayers = Literal["separable", "full"]
+"""Whether the extra layers are depthwise-separable or full convolutions."""
+
+
 @dataclass(frozen=True)
 class BoxOptions:
     """Default boxes and what becomes of them; None: the zoo's."""
@@ -46,6 +50,7 @@ class BoxOptions:
     keep_top_k: int | None = None
     clip_first: bool | None = None
     head_kernel: int | None = None
+    extra_layers: ExtraLayers | None = None
 
     def given(self) -> list[str]:
         """The options that were given, as the command line names them."""
@@ -119,6 +124,7 @@ def arch_from_options(
             arch,
             variances=_variances(boxes),
             head_kernel=arch.head_kernel if boxes.head_kernel is None else boxes.head_kernel,
+            extra_depthwise=None if boxes.extra_layers is None else boxes.extra_layers == "separable",
         )
     if epsilon is not None and not 0 < epsilon < 1:
         raise ArchError(f"a BatchNorm epsilon of {epsilon} is outside (0, 1)")

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ssdlite_caffe.commands.options import Dequantize, NmsOption, PipelineConfig, reading
+from ssdlite_caffe.commands.options import Model as Source
 from ssdlite_caffe.keras.testing_command import run_test
 from ssdlite_caffe.keras.train_command import train
 from ssdlite_caffe.tools.terminal import status
@@ -25,15 +27,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @app.command("import")
 def import_(
-    model: Annotated[
-        Path, typer.Argument(help="Frozen graph (.pb), SavedModel folder, or TF1 checkpoint (prefix or folder).")
-    ],
+    model: Source,
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .keras, .weights.h5 or .h5.")],
     label_map: Annotated[str | None, typer.Option("-l", "--label-map", help="coco, voc, or a label map file.")] = None,
-    pipeline_config: Annotated[
-        Path | None,
-        typer.Option(help="pipeline.config of the training; needed for a checkpoint that has none beside it."),
-    ] = None,
+    pipeline_config: PipelineConfig = None,
+    nms: NmsOption = "auto",
+    dequantize: Dequantize = False,
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
     ] = None,
@@ -56,8 +55,9 @@ def import_(
 
     with status() as progress:
         report = import_file(
-            model, out, pipeline_config=pipeline_config, label_map=label_map, score_threshold=score_threshold,
-            variances=variances, inputs=inputs, outputs=outputs, force=force, progress=progress,
+            model, out, reading=reading(pipeline_config, nms, dequantize), label_map=label_map,
+            score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs, force=force,
+            progress=progress,
         )  # fmt: skip
     _print(report, as_json, summary(report, out))
 

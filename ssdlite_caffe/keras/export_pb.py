@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.dump.read import frozen_graph_of
+from ssdlite_caffe.dump.locate import frozen_graph_of
 from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.files import refuse_existing, write_together
 from ssdlite_caffe.keras.model import Detector, with_threshold

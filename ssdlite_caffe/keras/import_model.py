@@ -11,14 +11,14 @@ import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.keras.model import Detector, Inputs, Outputs, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.store import save, suffix_of
 from ssdlite_caffe.keras.weights import Values, keras_values, set_values
-from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.tools.class_names import label_map_of
 
 Variances = Literal["keep", "fold"]
@@ -49,7 +49,7 @@ def import_detector(
     Raises:
         SsdliteError: the model is no SSD MobileNet, its weights do not fit, or the label map has other classes.
     """
-    arch = recognise(model)
+    model, arch = identify(model)
     if score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     if labels is not None:
@@ -85,7 +85,7 @@ def import_file(
     source: Path,
     out: Path,
     *,
-    pipeline_config: Path | None = None,
+    reading: ReadOptions | None = None,
     label_map: str | None = None,
     score_threshold: float | None = None,
     variances: Variances = "keep",
@@ -101,7 +101,7 @@ def import_file(
     """
     suffix_of(out)
     progress(f"reading {source}")
-    model = read_model(source, pipeline_config=pipeline_config)
+    model = read_model(source, reading)
     labels, where = label_map_of(source, label_map)
     progress("building the Keras model")
     detector = import_detector(
@@ -117,7 +117,8 @@ def import_file(
     save(detector, out, force=force)
     arch = detector.arch
     return {
-        "source": {"path": model.source, "form": model.form, "sha256": model.sha256},
+        "source": {"path": model.source, "form": model.form, "sha256": model.sha256, "origins": model.origins},
+        "notes": [*model.notes, *(f"not exact: {reason}" for reason in model.inexact)],
         "arch": arch.to_dict(),
         "tensors": {"used": len(model.tensors), "skipped": model.skipped},
         "variables": len(detector.model.weights),
@@ -135,5 +136,6 @@ def summary(report: dict[str, Any], out: Path) -> str:
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores\n"
         f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
-        f"{report['parameters']} parameters are in {out}"
+        + "".join(f"note: {note}\n" for note in report["notes"])
+        + f"{report['parameters']} parameters are in {out}"
     )

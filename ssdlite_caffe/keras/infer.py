@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
+from ssdlite_caffe.errors import DatasetError, ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing, write_text
-from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
+from ssdlite_caffe.keras.runtimes import ForeignTflite, KerasRuntime, TfliteRuntime, open_tflite
 from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.keras.tflite_file import read_description
+from ssdlite_caffe.keras.tflite_file import has_description, read_description
 from ssdlite_caffe.tools.coco_results import CocoIds, CocoResults
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.detect import Output, show
@@ -18,13 +18,13 @@ from ssdlite_caffe.tools.detector import PictureResult, detect_with
 from ssdlite_caffe.tools.pictures import Pixels, find_sources
 
 
-def open_runtime(path: Path) -> KerasRuntime | TfliteRuntime:
+def open_runtime(path: Path) -> KerasRuntime | TfliteRuntime | ForeignTflite:
     """The model of a file, by its suffix.
 
     Raises:
         ModelError: it cannot be read.
     """
-    return TfliteRuntime(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
+    return open_tflite(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
 
 
 def labels_of(path: Path) -> LabelMap:
@@ -33,7 +33,11 @@ def labels_of(path: Path) -> LabelMap:
     Raises:
         ModelError: it cannot be read.
     """
-    return read_description(path)[1].labels if path.suffix == ".tflite" else load(path).labels
+    if path.suffix != ".tflite":
+        return load(path).labels
+    if path.is_file() and not has_description(path):
+        raise ModelError(f"{path} does not say its class names; give --label-map")
+    return read_description(path)[1].labels
 
 
 def infer(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from ssdlite_caffe.errors import MissingRuntimeError
+from ssdlite_caffe.tools.terminal import silenced
 
 _HOW = 'pip install "ssdlite-caffe[keras]"'
 
@@ -42,23 +42,3 @@ def import_keras() -> tuple[Any, Any]:
         )
     tensorflow.get_logger().setLevel("ERROR")
     return keras, tensorflow
-
-
-@contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Keep what C++ writes to stdout and stderr by itself from the screen."""
-    kept = []
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
-        with contextlib.suppress(OSError):  # closed
-            stream.flush()
-            kept.append((os.dup(number), number))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for _, number in kept:
-        os.dup2(nowhere, number)
-    try:
-        yield
-    finally:
-        for copy, number in kept:
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)

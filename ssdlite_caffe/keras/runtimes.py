@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
+from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.keras.export_tflite import ENDS
 from ssdlite_caffe.keras.model import Detector
-from ssdlite_caffe.keras.runtime import import_keras, silenced
-from ssdlite_caffe.keras.tflite_file import Description, read_description
+from ssdlite_caffe.keras.runtime import import_keras
+from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
+from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.tools import source_runtime
 from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect
 from ssdlite_caffe.tools.pictures import Pixels
 from ssdlite_caffe.tools.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.tools.terminal import silenced
+from ssdlite_caffe.tools.tflite_interpreter import TfliteDetector, interpreter
 
 
 class KerasRuntime:
@@ -43,7 +47,7 @@ class KerasRuntime:
 
 
 class TfliteRuntime:
-    """A TensorFlow Lite model that is ready to run."""
+    """A TensorFlow Lite model that `keras export tflite` wrote, ready to run."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         """Load it.
@@ -57,7 +61,7 @@ class TfliteRuntime:
         self._path = path
         try:
             with silenced():  # it says which delegate it takes
-                self._interpreter = _interpreter()(model_content=data, num_threads=threads)
+                self._interpreter = interpreter(data, threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {path}: {str(error).splitlines()[0][:300]}") from error
@@ -120,6 +124,50 @@ class TfliteRuntime:
         return dict(zip(ENDS[self.description.outputs], found, strict=True))
 
 
+class ForeignTflite:
+    """A TensorFlow Lite model of another origin, ready to run; its classes are numbered."""
+
+    def __init__(self, path: Path, labels: LabelMap | None = None) -> None:
+        """Load it.
+
+        Args:
+            path: the file.
+            labels: its classes, where they are known.
+
+        Raises:
+            SsdliteError: it cannot be read, is no SSD MobileNet, or has another class count.
+        """
+        self._model, self.arch = identify(read_model(path, ReadOptions(dequantize=True)))
+        self.labels = labels or numbered(self.arch.num_classes)
+        check_classes(self.labels, self.arch.num_classes, str(path))
+        normalises = self._model.settings.pixel_scale is not None
+        self._detector = TfliteDetector(path, self.arch, normalises=normalises, as_on_phone=True)
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
+
+        They are the file's own, on a phone's terms; of a file with raw outputs those of the reference decoder.
+
+        Raises:
+            ModelError: the interpreter fails.
+        """
+        fed = self._detector.prepared(np.ascontiguousarray(picture[..., ::-1]))
+        found = self._detector.phone_detections(fed)
+        if found is not None:
+            return clip_detections(found)
+        raw = self._detector.raw(fed)
+        return detect(source_runtime.decoded(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms)
+
+
+def open_tflite(path: Path, labels: LabelMap | None = None) -> TfliteRuntime | ForeignTflite:
+    """A TensorFlow Lite model of any origin.
+
+    Raises:
+        SsdliteError: it cannot be read or run, or is no SSD MobileNet.
+    """
+    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels)
+
+
 def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
     """Detections from raw outputs, by the reference decoder."""
     from ssdlite_caffe.gen_model.build import build
@@ -140,19 +188,3 @@ def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Det
         values["detection_scores"][0, :count].copy(),
         np.ascontiguousarray(values["detection_boxes"][0, :count][:, [1, 0, 3, 2]]),
     )
-
-
-def _interpreter() -> Callable[..., Any]:
-    """LiteRT's interpreter where it is installed, else TensorFlow's own."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        _, tf = import_keras()
-
-        def made(**options: Any) -> Any:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that LiteRT is its successor
-                return tf.lite.Interpreter(**options)
-
-        return made
-    return Interpreter  # type: ignore[no-any-return]

@@ -69,6 +69,15 @@ def _options(given: Any, arch: ArchSpec) -> list[int]:
     return list(flexbuffers.Dumps({**flexbuffers.Loads(bytes(given)), "detections_per_class": arch.nms.max_per_class}))
 
 
+def has_description(path: Path) -> bool:
+    """Whether a file says what it is; False also for what cannot be read as such an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return DESCRIPTION in archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+
+
 def read_description(path: Path) -> tuple[bytes, Description]:
     """A file and what it says of itself.
 

@@ -7,6 +7,7 @@ scope and shape by shape, is the answer; then strides, paddings, activations and
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -103,9 +104,9 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     if model.settings.input_size is None:
         raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
     shapes = {u.scope: _kernel_shape(model, u) for u in model.units}
-    head, head_kernel = _head(model)
+    head, head_kernel = head_of(model)
     nearest: list[str] = []
-    for arch in _candidates(model, families, head, head_kernel):
+    for arch in candidates(model, families, head, head_kernel):
         differences = _differences(build(arch), shapes)
         if not differences:
             return arch
@@ -117,14 +118,15 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     )
 
 
-def _candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
+def candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
+    """Every family at every plausible width, the usual ones first, with the model's class count and input size."""
     settings = model.settings
     hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
     depths = (16, 8, 1, 32) if settings.min_depth is None else (settings.min_depth,)
     for width in dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned)):
         for family in families:
-            for min_depth in depths:
+            for min_depth, extra_depthwise in itertools.product(depths, (None, head == "ssd")):
                 arch = default_arch(
                     family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
                 )
@@ -132,6 +134,7 @@ def _candidates(model: DumpedModel, families: list[Family], head: HeadKind, head
                     arch,
                     min_depth=min_depth,
                     head_kernel=head_kernel,
+                    extra_depthwise=extra_depthwise,
                     explicit_padding=_explicit_padding(model),
                     boxes=_placeholder_boxes(model, arch),
                 )
@@ -156,7 +159,12 @@ def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, .
     return tuple(CellBoxes(((0.1, 0.1),) * count) for count in counts)
 
 
-def _head(model: DumpedModel) -> tuple[HeadKind, int]:
+def head_of(model: DumpedModel) -> tuple[HeadKind, int]:
+    """The kind of the heads and their kernel.
+
+    Raises:
+        ModelError: the model has no heads.
+    """
     depthwise = _unit(model, "BoxPredictor_0/BoxEncodingPredictor_depthwise")
     unit = depthwise or _unit(model, "BoxPredictor_0/BoxEncodingPredictor")
     if unit is None:
@@ -176,7 +184,7 @@ def _kernel_shape(model: DumpedModel, unit: ConvUnit) -> tuple[int, int, int, in
     return height, width, inputs, last
 
 
-def _wanted_shape(conv: ConvDesc) -> tuple[int, int, int, int]:
+def wanted_shape(conv: ConvDesc) -> tuple[int, int, int, int]:
     """TensorFlow's shape: HWIO, or HWCM for a depthwise kernel."""
     height, width = conv.kernel
     if conv.role in ("depthwise", "head_depthwise") or conv.depthwise:
@@ -185,7 +193,7 @@ def _wanted_shape(conv: ConvDesc) -> tuple[int, int, int, int]:
 
 
 def _differences(net: NetDesc, shapes: dict[str, tuple[int, int, int, int]]) -> list[str]:
-    wanted = {c.tf_scope: _wanted_shape(c) for c in net.convolutions}
+    wanted = {c.tf_scope: wanted_shape(c) for c in net.convolutions}
     missing = [f"{scope} is missing" for scope in wanted if scope not in shapes]
     extra = [f"{scope} {shapes[scope]} is not in the family" for scope in shapes if scope not in wanted]
     other = [
@@ -282,13 +290,19 @@ def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
         stop = start + height * width * count
         grid = boxes[start:stop].reshape(height, width, count, 4)
-        found.append(_cell(grid, feature_map.blob))
+        found.append(_cell(grid, feature_map.blob, settings.box_rounding))
         start = stop
     return tuple(found)
 
 
-def _cell(grid: np.ndarray, name: str) -> CellBoxes:
-    """Args: grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax."""
+def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
+    """The boxes of a cell.
+
+    Args:
+        grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax.
+        name: of the feature map, for messages.
+        rounding: how far the file's number format may have moved the centres, which then are put back.
+    """
     if not (np.abs(grid) <= _FARTHEST).all() or not (grid[..., 2:] > grid[..., :2]).all():
         raise ModelError(f"default boxes of {name} are no boxes: without size, far away, or no numbers")
     height, width = grid.shape[:2]
@@ -297,7 +311,7 @@ def _cell(grid: np.ndarray, name: str) -> CellBoxes:
         np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"), -1
     )
     off = np.abs(centres - expected[:, :, None, :]).max()
-    if not off <= CENTRE_TOLERANCE:
+    if not off <= CENTRE_TOLERANCE + rounding:
         raise ModelError(
             f"default boxes of {name} lie {off:.2g} of the input off their cell's centre; "
             "Caffe's PriorBox puts every box on the centre"

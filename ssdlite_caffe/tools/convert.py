@@ -13,7 +13,7 @@ from typing import Any
 from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
@@ -21,7 +21,7 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
 from ssdlite_caffe.load.fill import fill
-from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.tools.class_names import label_map_of
@@ -47,12 +47,13 @@ class ConvertOptions:
     Attributes:
         spelling: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
         label_map: `coco`, `voc`, a Caffe or OD API label map file; None: the one beside the model, or numbered names.
+        reading: how the model is read.
         score_threshold: replaces the graph's (exports often carry 0.3, which makes an mAP too low).
     """
 
     spelling: Spelling = dataclasses.field(default_factory=Spelling)
     label_map: str | None = None
-    pipeline_config: Path | None = None
+    reading: ReadOptions = dataclasses.field(default_factory=ReadOptions)
     score_threshold: float | None = None
     data: DataPaths = dataclasses.field(default_factory=DataPaths)
 
@@ -66,8 +67,7 @@ def convert(
         SsdliteError: the model cannot be read or is no SSD MobileNet, its weights do not fit, or `out` exists.
     """
     progress(f"reading {source}")
-    model = read_model(source, pipeline_config=options.pipeline_config)
-    arch = recognise(model)
+    model, arch = identify(read_model(source, options.reading))
     if options.score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=options.score_threshold))
     found, where = label_map_of(source, options.label_map)
@@ -122,10 +122,10 @@ def stage_spelling(spelling: Spelling, stage: Stage) -> Spelling:
 def _report(
     model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    inexact = options.spelling.inexact(clip_first=arch.nms.clip_first)
-    notes = []
+    inexact = [*options.spelling.inexact(clip_first=arch.nms.clip_first), *model.inexact]
+    notes = list(model.notes)
     if inexact:
-        notes.append(f"not exact: {', '.join(inexact)}; detections differ from TensorFlow's")
+        notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
         notes.append(
             f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the "
@@ -133,8 +133,10 @@ def _report(
         )
     return {
         "ssdlite_caffe": __version__,
-        "source": {"path": model.source, "form": model.form, "sha256": model.sha256},
+        "source": {"path": model.source, "form": model.form, "sha256": model.sha256, "origins": model.origins},
+        "reading": reading_to_dict(options.reading),
         "arch": arch.to_dict(),
+        "tflite_nms": None if model.settings.tflite_nms is None else dataclasses.asdict(model.settings.tflite_nms),
         "default_boxes": net.num_default_boxes,
         "feature_maps": [
             {"blob": m.blob, "size": list(m.size), "channels": m.channels, "boxes_per_cell": len(m.tf_boxes)}
@@ -145,6 +147,12 @@ def _report(
         "notes": notes,
         "files": files,
     }
+
+
+def reading_to_dict(reading: ReadOptions) -> dict[str, Any]:
+    """Plain data for report.json."""
+    config = reading.pipeline_config
+    return {**dataclasses.asdict(reading), "pipeline_config": None if config is None else str(config)}
 
 
 def tensors_sha256(model: DumpedModel) -> str:
@@ -165,7 +173,9 @@ def summary(report: dict[str, Any], out: Path) -> str:
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size
     maps = ", ".join(f"{m['size'][0]}x{m['size'][1]}" for m in report["feature_maps"])
+    source = report["source"]
     lines = [
+        f"{source['form']} {source['path']}",
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
         f"{report['default_boxes']} default boxes on {maps}",

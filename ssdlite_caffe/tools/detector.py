@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssdlite_caffe.errors import ImageError, OutputError
+from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
-from ssdlite_caffe.tools.decode import Detections, clip_detections, decode
+from ssdlite_caffe.tools.decode import (
+    Detections,
+    clip_detections,
+    convert_scores,
+    decode,
+    decode_boxes,
+    split_priors,
+)
+from ssdlite_caffe.tools.decode_tflite import clipped, postprocess
 from ssdlite_caffe.tools.draw import can_write, draw_detections, write_picture
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
@@ -19,7 +27,7 @@ from ssdlite_caffe.tools.opencv_runtime import import_opencv, path_for_opencv
 from ssdlite_caffe.tools.pictures import Pixels, Source, Video, find_sources, read_picture
 from ssdlite_caffe.tools.resize import preprocess
 
-Decoder = Literal["caffe", "numpy"]
+Decoder = Literal["caffe", "numpy", "tflite"]
 
 _HEADS = ("mbox_loc", "mbox_conf", "mbox_priorbox")
 
@@ -59,7 +67,8 @@ class Detector:
         Args:
             folder: the converted model.
             decoder: `caffe` runs the deploy net with its DetectionOutput layer, `numpy` the headless net and the
-                reference decoder.
+                reference decoder, `tflite` the headless net and what TensorFlow Lite's operation does by the options
+                that the model was exported with.
             runtime: what runs the net.
 
         Raises:
@@ -67,6 +76,12 @@ class Detector:
         """
         self._arch = folder.arch
         self._decoder = decoder
+        self._tflite_nms = folder.tflite_nms
+        if decoder == "tflite" and self._tflite_nms is None:
+            raise ModelError(
+                f"{folder.path} has no options of TensorFlow Lite's post-processing: the model that it was converted "
+                "from does not end in TFLite_Detection_PostProcess"
+            )
         prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
         self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
 
@@ -77,6 +92,10 @@ class Detector:
         if self._decoder == "caffe":
             return clip_detections(self._net.detect(blob))
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
+        if self._decoder == "tflite" and self._tflite_nms is not None:
+            corners, variances = split_priors(priors)
+            scores = convert_scores(conf.reshape(len(corners), -1), arch.score_converter)
+            return clipped(postprocess(decode_boxes(loc, corners, variances), scores, self._tflite_nms))
         return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
 
 

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.dump.store import write_folder
-from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.tools.convert import Progress
 
 
 def dump(
-    source: Path, out: Path, *, pipeline_config: Path | None = None, force: bool = False, progress: Progress
+    source: Path, out: Path, *, reading: ReadOptions | None = None, force: bool = False, progress: Progress
 ) -> dict[str, Any]:
     """Write the weights of `source` into the folder `out`, and return a summary.
 
@@ -22,8 +22,7 @@ def dump(
         SsdliteError: the model cannot be read or is no SSD MobileNet, or `out` exists.
     """
     progress(f"reading {source}")
-    model = read_model(source, pipeline_config=pipeline_config)
-    arch = recognise(model)
+    model, arch = identify(read_model(source, reading))
     progress(f"writing {out}")
     write_folder(dataclasses.replace(model, arch=arch.to_dict()), out, force=force)
     return {
@@ -33,12 +32,14 @@ def dump(
         "tensors": len(model.tensors),
         "values": sum(tensor.size for tensor in model.tensors.values()),
         "skipped": model.skipped,
+        "origins": model.origins,
+        "notes": list(model.notes),
     }
 
 
-def print_tensors(source: Path, *, pipeline_config: Path | None = None, as_json: bool = False) -> None:
+def print_tensors(source: Path, *, reading: ReadOptions | None = None, as_json: bool = False) -> None:
     """Names, shapes and types of a model's tensors, on stdout."""
-    model = read_model(source, pipeline_config=pipeline_config)
+    model, _ = identify(read_model(source, reading))
     rows = [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
         for name, tensor in model.tensors.items()

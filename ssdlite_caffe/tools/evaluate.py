@@ -153,7 +153,11 @@ def open_model(
     if tensorflow is None:
         known = folder.report.get("source")
         place = known.get("path") if isinstance(known, dict) else None
-        tensorflow = Path(place) if isinstance(place, str) and Path(place).exists() else None
+        there = Path(place) if isinstance(place, str) and Path(place).exists() else None
+        if there is not None and model_kind(there) == "tflite":
+            tflite = tflite or there
+        else:
+            tensorflow = there
     return Evaluated(labels or folder.labels, folder, tensorflow, keras, tflite)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.net_runtime import NetRuntime
 from ssdlite_caffe.tools.pictures import Pixels
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 
 Detect = Callable[[Pixels], Detections]
 """Finds objects in a picture, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
@@ -60,12 +64,36 @@ def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[De
 
 @contextlib.contextmanager
 def _tensorflow(model: Evaluated) -> Iterator[Detect]:
+    """The graph's own detections; of a graph without any, those of the reference decoder on its raw outputs."""
     from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 
     if model.tensorflow is None:
         raise ModelError("where the TensorFlow model lies is not known; name it with --tensorflow")
     with TensorFlowDetector(model.tensorflow) as detector:
-        yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
+        if detector.has_detections:
+            yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
+        else:
+            yield _decoding(detector, model)
+
+
+def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
+    from ssdlite_caffe.dump.read import ReadOptions, read_model
+    from ssdlite_caffe.load.identify import identify
+    from ssdlite_caffe.tools.decode import detect
+    from ssdlite_caffe.tools.resize import network_input
+    from ssdlite_caffe.tools.source_runtime import decoded
+
+    reading = ReadOptions() if model.folder is None else model.folder.reading
+    source, arch = identify(read_model(detector.path, reading))
+    # What was asked for on converting, its score threshold included.
+    nms = arch.nms if model.folder is None else model.folder.arch.nms
+
+    def detected(picture: Pixels) -> Detections:
+        fed = network_input(picture[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        raw = detector.raw(fed)
+        return detect(decoded(raw.encodings, source, arch), raw.scores, nms)
+
+    return detected
 
 
 @contextlib.contextmanager
@@ -80,11 +108,11 @@ def _keras(model: Evaluated) -> Iterator[Detect]:
 
 @contextlib.contextmanager
 def _tflite(model: Evaluated) -> Iterator[Detect]:
-    from ssdlite_caffe.keras.runtimes import TfliteRuntime
+    from ssdlite_caffe.keras.runtimes import open_tflite
 
     if model.tflite is None:
         raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
-    yield TfliteRuntime(model.tflite)
+    yield open_tflite(model.tflite, model.labels)
 
 
 RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {

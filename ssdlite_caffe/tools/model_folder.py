@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, load_label_map
+from ssdlite_caffe.dump.model import TfliteNms
+from ssdlite_caffe.dump.read import ReadOptions
+from ssdlite_caffe.dump.suppression import NmsChoice
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 
@@ -55,6 +58,37 @@ class ModelFolder:
         labels = load_label_map(path / LABEL_MAP)
         check_classes(labels, arch.num_classes, str(path / LABEL_MAP))
         return cls(path, arch, labels, report)
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the model was read that it was converted from; the usual way where the report does not say.
+
+        Raises:
+            PrototxtError: the report says something that is no such options.
+        """
+        said = self.report.get("reading")
+        if said is None:
+            return ReadOptions()
+        try:
+            config, nms, dequantize = said["pipeline_config"], said["nms"], said["dequantize"]
+            if nms not in get_args(NmsChoice) or not isinstance(dequantize, bool):
+                raise ValueError(f"nms {nms!r}, dequantize {dequantize!r}")
+            return ReadOptions(None if config is None else Path(config), nms, dequantize)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PrototxtError(f"{self.path / REPORT} does not say how the model was read: {error}") from error
+
+    @property
+    def tflite_nms(self) -> TfliteNms | None:
+        """TensorFlow Lite's own suppression of the model that it was converted from; None where it has none.
+
+        Raises:
+            PrototxtError: the report says something that is no such options.
+        """
+        said = self.report.get("tflite_nms")
+        try:
+            return None if said is None else TfliteNms(**said)
+        except TypeError as error:
+            raise PrototxtError(f"{self.path / REPORT} has no options of TensorFlow Lite's NMS: {error}") from error
 
     @property
     def deploy_prototxt(self) -> Path:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.dump.frozen import read_bytes
-from ssdlite_caffe.dump.read import FROZEN
+from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError
 from ssdlite_caffe.tools.decode import Detections
 
@@ -32,14 +33,14 @@ class RawOutputs:
 
     Attributes:
         encodings: float32 (N, 4): ty, tx, th, tw.
-        logits: float32 (N, C), before any logit scale.
-        boxes: float32 (N, 4), decoded: ymin, xmin, ymax, xmax, not clipped.
+        logits: float32 (N, C), before any logit scale; None where the model gives scores alone.
+        boxes: float32 (N, 4), decoded: ymin, xmin, ymax, xmax, not clipped; None where the model leaves that to others.
         scores: float32 (N, C).
     """
 
     encodings: FloatArray
-    logits: FloatArray
-    boxes: FloatArray
+    logits: FloatArray | None
+    boxes: FloatArray | None
     scores: FloatArray
 
 
@@ -78,6 +79,7 @@ class TensorFlowDetector:
             MissingRuntimeError: TensorFlow is not installed.
         """
         self.path = path
+        self._raw: tuple[str, str] | None = None
         self._tf = import_tensorflow()
         v1 = self._tf.compat.v1
         self._graph = self._tf.Graph()
@@ -141,9 +143,16 @@ class TensorFlowDetector:
     def raw(self, network_input: FloatArray) -> RawOutputs:
         """Codes, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
 
+        A graph exported for TensorFlow Lite gives codes and scores.
+
         Raises:
             ModelError: the graph does not hold them under the names of the OD API.
         """
+        if self._raw is not None:
+            codes, scores = self._raw
+            found = self.run(network_input, self._raw)
+            columns = found[scores].shape[-1]
+            return RawOutputs(found[codes].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
         scores = self._operation("Postprocessor/convert_scores").outputs[0]
         encodings = self._operation("Postprocessor/Decode/transpose").inputs[0]
         boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
@@ -198,21 +207,19 @@ class TensorFlowDetector:
 
     def _load(self, path: Path) -> None:
         v1 = self._tf.compat.v1
-        folder = path.parent if path.name == "saved_model.pb" else path
-        prefix = _checkpoint_prefix(path)
-        if (folder / "saved_model.pb").is_file():
-            self._load_saved_model(folder)
-        elif prefix is not None:
-            if not Path(f"{prefix}.meta").is_file():
-                raise ModelError(f"{path} is a checkpoint without {prefix.name}.meta, so it holds no graph to run")
-            saver = v1.train.import_meta_graph(f"{prefix}.meta", clear_devices=True)
-            saver.restore(self._session, os.fspath(prefix))
-        elif (folder / FROZEN).is_file():
-            self._import(read_bytes(folder / FROZEN))
-        elif path.is_file():
-            self._import(read_bytes(path))
+        found = locate(path)
+        if found.kind == "SavedModel":
+            self._load_saved_model(found.path)
+        elif found.kind == "checkpoint":
+            meta = found.path.with_name(found.path.name + ".meta")
+            if not meta.is_file():
+                raise ModelError(f"{path} is a checkpoint without {meta.name}, so it holds no graph to run")
+            saver = v1.train.import_meta_graph(os.fspath(meta), clear_devices=True)
+            saver.restore(self._session, os.fspath(found.path))
+        elif found.kind == "frozen graph":
+            self._import(read_bytes(found.path))
         else:
-            raise ModelError(f"{path} is no frozen graph, SavedModel or checkpoint")
+            raise ModelError(f"{found.path} is no frozen graph, SavedModel or checkpoint")
 
     def _import(self, data: bytes) -> None:
         from google.protobuf.message import DecodeError
@@ -222,6 +229,7 @@ class TensorFlowDetector:
             definition.ParseFromString(data)
         except DecodeError as error:
             raise ModelError(f"{self.path} is not a frozen graph: it is no GraphDef") from error
+        self._raw = _cut_off(definition)
         self._tf.graph_util.import_graph_def(definition, name="")
 
     def _load_saved_model(self, folder: Path) -> None:
@@ -275,14 +283,26 @@ def _ancestors(operation: Any) -> Iterator[Any]:
                 yield tensor.op
 
 
-def _checkpoint_prefix(path: Path) -> Path | None:
-    """The prefix of a checkpoint given as a folder, a prefix or one of its files; None if there is none."""
-    if path.is_dir():
-        found = sorted(path.glob("*.index"))
-        return found[-1].with_suffix("") if found else None
-    if path.suffix in (".index", ".meta") or ".data-" in path.suffix:
-        path = path.with_suffix("")
-    return path if Path(f"{path}.index").is_file() else None
+def _cut_off(definition: Any) -> tuple[str, str] | None:
+    """Box codes and scores of a graph exported for TensorFlow Lite; the graph loses the operation there.
+
+    TensorFlow has no kernel for that operation, and so takes no graph that holds it.
+    """
+    operation = next((node for node in definition.node if node.op == TFLITE_OP), None)
+    if operation is not None and len(operation.input) >= 2:
+        codes, scores = operation.input[0], operation.input[1]
+        cut = {operation.name}
+        kept = []
+        for node in definition.node:
+            if node.name in cut or cut & {text.lstrip("^").partition(":")[0] for text in node.input}:
+                cut.add(node.name)
+            else:
+                kept.append(node)
+        del definition.node[:]
+        definition.node.extend(kept)
+        return codes, scores
+    names = {node.name for node in definition.node}
+    return RAW_OUTPUTS if names.issuperset(RAW_OUTPUTS) else None
 
 
 def _detections(values: dict[str, Any]) -> Detections:

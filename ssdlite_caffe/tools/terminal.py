@@ -75,3 +75,23 @@ def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what C++ writes to stdout and stderr by itself from the screen."""
+    kept = []
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        with contextlib.suppress(OSError):  # closed
+            stream.flush()
+            kept.append((os.dup(number), number))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for _, number in kept:
+        os.dup2(nowhere, number)
+    try:
+        yield
+    finally:
+        for copy, number in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)

@@ -11,22 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.dump.checkpoint import graph_outputs
+from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.files import file_sha256
+from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
-from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
+from ssdlite_caffe.tools.decode_tflite import postprocess
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
 from ssdlite_caffe.tools.resize import caffe_blob, network_input
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
+from ssdlite_caffe.tools.source_runtime import SourceDetector, decoded, open_source
+from ssdlite_caffe.tools.tflite_interpreter import TfliteDetector
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 FloatArray = npt.NDArray[np.float32]
@@ -137,18 +142,19 @@ def verify(
         folder: the converted model.
         pictures: compared one by one; at least one.
         runtime: what runs the converted nets.
-        pipeline_config: as for convert.
+        pipeline_config: of the model; None: as on converting.
         bounds: what counts as equal.
         keep: is given each picture's detections, for drawing.
 
     Raises:
         SsdliteError: a side cannot be loaded, or the folder was not made from this model.
     """
-    model = read_model(source, pipeline_config=pipeline_config)
+    reading = folder.reading if pipeline_config is None else replace(folder.reading, pipeline_config=pipeline_config)
+    model, arch = identify(read_model(source, reading))
     _check_same(model, folder)
     names = []
-    with TensorFlowDetector(source) as tensorflow:
-        comparison = _Comparison(model, folder, bounds or Bounds(), tensorflow, runtime)
+    with open_source(source, model, arch) as opened:
+        comparison = _Comparison(model, arch, folder, bounds or Bounds(), opened, runtime)
         for name, picture in pictures:
             keep(comparison.picture(name, picture))
             names.append(name)
@@ -182,24 +188,27 @@ class _Comparison:
     def __init__(
         self,
         model: DumpedModel,
+        source_arch: ArchSpec,
         folder: ModelFolder,
         bounds: Bounds,
-        tensorflow: TensorFlowDetector,
+        source: SourceDetector,
         runtime: NetRuntime,
     ) -> None:
         self.bounds = bounds
         self.folder = folder
-        self.tensorflow = tensorflow
+        self.source = source
         self.model = model
         self.arch = folder.arch
         self.net: NetDesc = build(folder.arch)
         self.units: dict[str, ConvUnit] = {unit.scope: unit for unit in model.units}
+        # A checkpoint's graph stands in its .meta file.
+        self.graph_outputs = graph_outputs(locate(model.source).path) if model.form == "checkpoint" else {}
         self.deploy = open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel)
         self.headless = open_net(runtime, folder.headless_prototxt, folder.deploy_caffemodel)
         self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
         self.worst: dict[str, Row] = {}
         # The graph's own threshold rules TensorFlow's side; the folder's may have been overridden on converting.
-        self.graph_nms = recognise(model).nms
+        self.graph_nms = source_arch.nms
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of all pictures, and one for the files that are not run."""
@@ -211,7 +220,10 @@ class _Comparison:
     def picture(self, name: str, picture: npt.NDArray[np.uint8]) -> PictureResult:
         """Compare every stage on one picture."""
         arch = self.arch
-        fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        if isinstance(self.source, TfliteDetector):
+            fed = self.source.prepared(picture)
+        else:
+            fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         self._input(picture, fed)
         blob = caffe_blob(fed)
         reference = self._tensorflow_layers(fed)
@@ -230,13 +242,14 @@ class _Comparison:
         tf_detections, note = self._tensorflow_detections(fed, tf_boxes, tf_scores)
         caffe_detections = clip_detections(self.deploy.detect(blob))
         self._detections(name, caffe_detections, tf_detections, note)
+        self._phone(name, fed, caffe_boxes, caffe_scores)
         return PictureResult(name, picture, tf_detections, caffe_detections)
 
     def _input(self, picture: npt.NDArray[np.uint8], fed: FloatArray) -> None:
         """Our resizing and normalising against the graph's own."""
-        if self.tensorflow.has_detections:
-            stem = self.tensorflow.network_input
-            own = self.tensorflow.run_image(picture, [stem])[stem]
+        if not isinstance(self.source, TfliteDetector) and self.source.has_detections:
+            stem = self.source.network_input
+            own = self.source.run_image(picture, [stem])[stem]
             self._absolute("input", difference(fed, own), INPUT, "resized and normalised", section="input")
 
     def _headless(self, blob: FloatArray, got: dict[str, FloatArray]) -> None:
@@ -249,14 +262,19 @@ class _Comparison:
 
     def _tensorflow_layers(self, fed: FloatArray) -> dict[str, FloatArray]:
         """Output of each convolution's unit, NCHW, by Caffe's name."""
-        outputs = {conv.name: self.units[conv.tf_scope].output for conv in self.net.convolutions}
+        units = {conv.name: self.units[conv.tf_scope] for conv in self.net.convolutions}
+        outputs = {name: unit.output or self.graph_outputs.get(unit.scope) for name, unit in units.items()}
         missing = [name for name, output in outputs.items() if output is None]
         if missing:
             raise ModelError(
                 f"{self.model.source} holds no graph to run ({self.model.form}); verify against a frozen graph"
             )
-        fetched = self.tensorflow.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
-        return {name: np.ascontiguousarray(fetched[str(o)].transpose(0, 3, 1, 2)) for name, o in outputs.items()}
+        fetched = self.source.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
+        scales = {name: np.float32(unit.output_scale) for name, unit in units.items()}
+        return {
+            name: np.divide(fetched[str(o)].transpose(0, 3, 1, 2), scales[name], dtype=np.float32)
+            for name, o in outputs.items()
+        }
 
     def _layer(self, conv: ConvDesc, got: FloatArray, reference: FloatArray) -> None:
         note = ""
@@ -289,9 +307,12 @@ class _Comparison:
         They are the graph's own; where it holds no decoder, they are decoded here from its predictors.
         """
         try:
-            raw = self.tensorflow.raw(fed)
+            raw = self.source.raw(fed)
         except ModelError:
             return *self._decoded(reference), "all default boxes; decoded here, the graph has no decoder"
+        if raw.boxes is None:
+            boxes = decoded(raw.encodings, self.model, self.arch)
+            return boxes, raw.scores, "all default boxes; decoded here of the model's own codes"
         return np.ascontiguousarray(raw.boxes[:, [1, 0, 3, 2]]), raw.scores, "all default boxes"
 
     def _decoded(self, reference: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -300,14 +321,8 @@ class _Comparison:
             codes.append(_per_box(reference[feature_map.loc[-1].name], 4))
             logits.append(_per_box(reference[feature_map.conf[-1].name], self.arch.num_classes))
         settings = self.model.settings
-        default_boxes = settings.default_boxes
-        if default_boxes is None:  # they came from a pipeline.config
-            default_boxes = tf_default_boxes(self.net).astype(np.float32)
-        assert settings.box_coder_scales is not None, "recognised without a box coder"
-        sy, sx, sh, sw = settings.box_coder_scales
-        variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32)
-        boxes = decode_boxes(np.concatenate(codes)[:, [1, 0, 3, 2]], default_boxes[:, [1, 0, 3, 2]], variances)
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
+        boxes = decoded(np.concatenate(codes), self.model, self.arch)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
 
     def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> tuple[Detections, str]:
@@ -317,9 +332,31 @@ class _Comparison:
         score down.
         """
         alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
-        if self.tensorflow.has_detections and alike:
-            return self.tensorflow.detect(fed), ""
-        return detect(boxes, scores, self.arch.nms), "TensorFlow's boxes, chosen by the reference decoder: "
+        if not isinstance(self.source, TfliteDetector) and self.source.has_detections and alike:
+            return self.source.detect(fed), ""
+        return detect(boxes, scores, self.arch.nms), "the model's boxes, chosen by the reference decoder: "
+
+    def _phone(self, name: str, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> None:
+        """What TensorFlow Lite detects by itself, against its own NMS (in numpy) on the net's boxes and scores.
+
+        Boxes may differ by what the file's number format moves its default boxes by, too.
+        """
+        nms = self.model.settings.tflite_nms
+        if nms is None or not isinstance(self.source, TfliteDetector):
+            return
+        reference = self.source.phone_detections(fed)
+        if reference is None:
+            return
+        bound = self.bounds.box + self.model.settings.box_rounding
+        found = compare_detections(
+            postprocess(boxes, scores, nms), reference, box_tolerance=bound, score_tolerance=self.bounds.score,
+            max_total=len(reference), score_threshold=nms.score_threshold,
+        )  # fmt: skip
+        kind = "regular" if nms.regular else "fast"
+        note = found.unpaired[0] if found.unpaired else f"{found.paired} in {name}"
+        worst = float("inf") if found.unpaired else max(found.box, found.score)
+        self._keep(Row("TensorFlow Lite", "detections", (len(reference), 6), worst, max(found.box, found.score), bound,
+                       False, not found.unpaired, f"its own {kind} NMS: {note}"))  # fmt: skip
 
     def _detections(self, name: str, got: Detections, reference: Detections, origin: str) -> None:
         threshold = max(self.graph_nms.score_threshold, self.arch.nms.score_threshold)

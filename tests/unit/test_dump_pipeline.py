@@ -10,7 +10,7 @@ import pytest
 
 from ssdlite_caffe.dump.model import AnchorGenerator, Settings
 from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline, settings_from_pipeline
-from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import mini_detector
 
@@ -140,7 +140,7 @@ def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:
 def test_the_graph_wins_and_the_config_fills_gaps(tmp_path: Path) -> None:
     graph = mini_detector(classes=6, resize=(24, 32)).write(tmp_path / "g.pb")
     config = write(tmp_path / "p", CONFIG.replace("height: 256 width: 320", "height: 24 width: 32"))
-    settings = read_model(graph, pipeline_config=config).settings
+    settings = read_model(graph, ReadOptions(config)).settings
     assert settings.iou_threshold == float(np.float32(0.55))
     assert settings.score_converter == "sigmoid"
     assert settings.feature_extractor_type == "ssd_mobilenet_v2"
@@ -152,7 +152,7 @@ def test_the_graph_wins_and_the_config_fills_gaps(tmp_path: Path) -> None:
 def test_contradictions_name_both_files(tmp_path: Path, classes: int, size: tuple[int, int]) -> None:
     graph = mini_detector(classes=classes, resize=size).write(tmp_path / "g.pb")
     with pytest.raises(ModelError, match=r"g\.pb and .*p contradict each other"):
-        read_model(graph, pipeline_config=write(tmp_path / "p"))
+        read_model(graph, ReadOptions(write(tmp_path / "p")))
 
 
 def test_fill_gaps_leaves_boxes_alone() -> None:

@@ -152,7 +152,8 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         read_model(tmp_path / "gone.pb")
     with pytest.raises(
-        ModelError, match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb or checkpoint"
+        ModelError,
+        match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb, tflite_graph\.pb, checkpoint or",
     ):
         read_model(tmp_path)
     (tmp_path / "saved_model.pbtxt").write_text("x")

@@ -10,7 +10,7 @@ import pytest
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import corners_of
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.model import FloatArray, Settings
+from ssdlite_caffe.dump.model import FloatArray, Settings, TfliteNms
 from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.shapes import FeatureMaps, output_size
@@ -256,8 +256,7 @@ def test_tflite_op_gives_all_settings() -> None:
     )  # fmt: skip
     settings = settings_of(cut)
     assert settings.box_coder_scales == (10.0, 8.0, 5.0, 4.0)
-    assert (settings.iou_threshold, settings.score_threshold) == (0.5, 0.125)
-    assert (settings.max_per_class, settings.max_total) == (7, 10)
+    assert settings.tflite_nms == TfliteNms(0.5, 0.125, 10, 1, 7, regular=True)
     assert settings.unsupported == ()
     expected = np.array([[0.4, 0.2, 0.6, 0.3], [0.3, 0.6, 0.7, 0.9]], np.float32)
     assert settings.default_boxes is not None

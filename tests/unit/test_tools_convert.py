@@ -62,7 +62,10 @@ class TestReport:
             "path": str(example_model),
             "form": "frozen graph",
             "sha256": hashlib.sha256(example_model.read_bytes()).hexdigest(),
+            "origins": {"weights": str(example_model), "suppression": str(example_model)},
         }
+        assert report["reading"] == {"pipeline_config": None, "nms": "auto", "dequantize": False}
+        assert report["tflite_nms"] is None
 
     def test_holds_the_architecture(self, example_model: Path, report: dict[str, Any]) -> None:
         model = read_model(example_model)
@@ -91,8 +94,9 @@ class TestReport:
         assert report["exact"] is True
         assert report["notes"] == []
 
-    def test_summary_says_it_in_five_lines(self, report: dict[str, Any]) -> None:
-        lines = summary(report, Path("out")).split("\n")
+    def test_summary_says_it_in_five_lines(self, example_model: Path, report: dict[str, Any]) -> None:
+        source, *lines = summary(report, Path("out")).split("\n")
+        assert source == f"frozen graph {example_model}"
         assert lines[0] == "v3-small ssdlite, width 1, 4 classes with background, input 320x320, sigmoid scores"
         assert lines[1] == "2034 default boxes on 20x20, 10x10, 5x5, 3x3, 2x2, 1x1"
         assert lines[2].startswith("350 tensors used, each once; ")
@@ -151,7 +155,7 @@ def test_the_spelling_is_that_of_every_stage(example_model: Path, tmp_path: Path
         assert Spelling(**entry["spelling"]) == spelling
         assert entry["stage"] == name
     assert report["exact"] is False
-    assert report["notes"] == ["not exact: padding symmetric; detections differ from TensorFlow's"]
+    assert report["notes"] == ["not exact: padding symmetric; detections differ from the model's own"]
     assert "note: not exact: padding symmetric" in summary(report, tmp_path)
 
 
@@ -259,10 +263,10 @@ def test_progress_names_every_step(example_model: Path, tmp_path: Path) -> None:
 def test_fewer_detections_a_class_than_in_all_are_noted(
     example_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def recognised(model: Any) -> ArchSpec:
+    def identified(model: Any) -> tuple[Any, ArchSpec]:
         arch = recognise(model)
-        return dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, max_per_class=7))
+        return model, dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, max_per_class=7))
 
-    monkeypatch.setattr(tool, "recognise", recognised)
+    monkeypatch.setattr(tool, "identify", identified)
     (note,) = convert(example_model, tmp_path / "out", ConvertOptions())["notes"]
     assert note.startswith("TensorFlow keeps 7 detections a class, which DetectionOutput cannot")

@@ -1,0 +1,1 @@
+"""The command line: what several commands have in common."""

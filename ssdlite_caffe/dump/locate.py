@@ -1,0 +1,143 @@
+"""Which file of a path holds the model: one rule, which every command follows.
+
+Of a folder the first of these is taken:
+
+    manifest.json                  weights that `dump` wrote
+    saved_model.pb                 a SavedModel
+    frozen_inference_graph.pb      a frozen graph, exported for TensorFlow, or (the zoo's V3 archives) TensorFlow Lite
+    tflite_graph.pb                a frozen graph exported for TensorFlow Lite
+    model.ckpt.*                   a TF1 checkpoint; of several the one that the file `checkpoint` names
+    model.tflite                   a TensorFlow Lite file, of any name if it is the only one
+
+What that file does not say is taken from the pipeline.config beside it, then from the folder's other files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ssdlite_caffe.dump.checkpoint import checkpoint_prefix, is_checkpoint
+from ssdlite_caffe.dump.frozen import SAVED_MODEL_START, starts_with
+from ssdlite_caffe.dump.saved_model import is_saved_model_folder
+from ssdlite_caffe.dump.store import MANIFEST
+from ssdlite_caffe.errors import ModelError
+
+Kind = Literal["weights folder", "SavedModel", "frozen graph", "checkpoint", "TensorFlow Lite"]
+FROZEN = "frozen_inference_graph.pb"
+TFLITE_GRAPH = "tflite_graph.pb"
+CONFIG = "pipeline.config"
+SAVED_MODEL = "saved_model.pb"
+TFLITE_SUFFIX = ".tflite"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's file.
+
+    Attributes:
+        kind: which reader reads it.
+        path: a file; the folder of a SavedModel or of dumped weights; the prefix of a checkpoint.
+        config: the pipeline.config beside it, None where there is none.
+        others: the folder's other model files, which were not taken; empty where a file was given.
+    """
+
+    kind: Kind
+    path: Path
+    config: Path | None
+    others: tuple[Located, ...] = ()
+
+
+def locate(path: Path | str) -> Located:
+    """The model that a path stands for.
+
+    Raises:
+        ModelError: there is nothing, or nothing that can be told for a model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = list(_in_folder(path))
+        if not found:
+            raise ModelError(
+                f"{path} holds no {MANIFEST}, {SAVED_MODEL}, {FROZEN}, {TFLITE_GRAPH}, checkpoint or "
+                f"{TFLITE_SUFFIX} file"
+            )
+        return Located(found[0].kind, found[0].path, found[0].config, tuple(found[1:]))
+    if path.name == MANIFEST:
+        return Located("weights folder", path.parent, None)
+    if is_checkpoint(path):
+        prefix = checkpoint_prefix(path)
+        return Located("checkpoint", prefix, _config(prefix.parent))
+    if not path.exists():
+        raise ModelError(f"{path} does not exist")
+    return _file(path)
+
+
+def frozen_graph_of(path: Path) -> Path | None:
+    """The frozen graph that `path` is by its name, or that is taken of a folder; None where there is none."""
+    if path.is_dir():
+        first = next(_in_folder(path), None)
+        return first.path if first is not None and first.kind == "frozen graph" else None
+    return path if path.suffix == ".pb" and path.name != SAVED_MODEL else None
+
+
+def _file(path: Path) -> Located:
+    config = _config(path.parent)
+    if path.suffix == TFLITE_SUFFIX or starts_with(path, b"TFL3", at=4):
+        return Located("TensorFlow Lite", path, config)
+    if starts_with(path, SAVED_MODEL_START):
+        if path.name != SAVED_MODEL:
+            raise ModelError(f"{path} is the graph of a SavedModel; give the folder that it is {SAVED_MODEL} of")
+        return Located("SavedModel", path.parent, config)
+    return Located("frozen graph", path, config)
+
+
+def _in_folder(folder: Path) -> Iterator[Located]:
+    """What a folder holds, in the order of the rule. What is not clear is an error only where nothing comes before."""
+    config = _config(folder)
+    before = False
+    if (folder / MANIFEST).is_file():
+        before = True
+        yield Located("weights folder", folder, None)
+    if is_saved_model_folder(folder):
+        before = True
+        yield Located("SavedModel", folder, config)
+    for name in (FROZEN, TFLITE_GRAPH):
+        if (folder / name).is_file():
+            before = True
+            yield Located("frozen graph", folder / name, config)
+    choices: tuple[tuple[Kind, Callable[[Path], Path | None]], ...] = (
+        ("checkpoint", _checkpoint),
+        ("TensorFlow Lite", _tflite),
+    )
+    for kind, choose in choices:
+        try:
+            chosen = choose(folder)
+        except ModelError:
+            if not before:
+                raise
+            continue
+        if chosen is not None:
+            before = True
+            yield Located(kind, chosen, config)
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    return checkpoint_prefix(folder) if is_checkpoint(folder) else None
+
+
+def _tflite(folder: Path) -> Path | None:
+    found = sorted(folder.glob(f"*{TFLITE_SUFFIX}"))
+    usual = folder / f"model{TFLITE_SUFFIX}"
+    if usual in found:
+        return usual
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ModelError(f"{folder} holds several TensorFlow Lite files ({names}); give one of them")
+    return found[0] if found else None
+
+
+def _config(folder: Path) -> Path | None:
+    return folder / CONFIG if (folder / CONFIG).is_file() else None

@@ -1,0 +1,347 @@
+"""A TensorFlow Lite graph written in TensorFlow's operations, so that one reader serves both.
+
+Each operator becomes the nodes that compute the same: a convolution its Conv2D, BiasAdd and activation, HARD_SWISH the
+four nodes that TensorFlow 1 has for it. The node that gives tensor 12 is `tensor_12`, so that what the reader calls the
+output of a layer can be asked of TensorFlow Lite's interpreter by number. Convolutions are numbered (`op_7/weights`):
+names in the file are those that a converter fused last, and often another layer's. Operators that no detector has keep
+their own name, and are refused where something reads them.
+
+Kernels are turned to TensorFlow's layouts: OHWI -> HWIO, and 1 x H x W x (C * M) -> HWCM. Constants of 16 bits become
+float32, which holds them exactly; int8 ones scale * (q - zero point) in float32, as TensorFlow Lite's Dequantize
+has it.
+
+Source: tensorflow/lite/kernels/{conv,depthwise_conv,dequantize,hard_swish,pooling,reduce}.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.tensors import DTYPES, Array
+from ssdlite_caffe.dump.tflite.file import CUSTOM, Operator, Scalar, Tensor, TfliteFile
+from ssdlite_caffe.errors import ModelError
+
+POSTPROCESS = "TFLite_Detection_PostProcess"
+_PADDINGS = ("SAME", "VALID")
+_ACTIVATIONS = {1: "Relu", 3: "Relu6"}
+_NO_ACTIVATION = 0
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_SIMPLE = {
+    "ADD": "AddV2", "SUB": "Sub", "MUL": "Mul", "DIV": "RealDiv", "RELU": "Relu", "RELU6": "Relu6",
+    "LOGISTIC": "Sigmoid", "SOFTMAX": "Softmax", "RESHAPE": "Reshape", "SQUEEZE": "Squeeze", "MINIMUM": "Minimum",
+    "MAXIMUM": "Maximum", "PAD": "Pad", "PADV2": "PadV2", "TRANSPOSE": "Transpose", "SHAPE": "Shape", "CAST": "Cast",
+    "EXPAND_DIMS": "ExpandDims", "MEAN": "Mean", "STRIDED_SLICE": "StridedSlice", "PACK": "Pack",
+    "AVERAGE_POOL_2D": "AvgPool", "RESIZE_BILINEAR": "ResizeBilinear", "EXP": "Exp", "SLICE": "Slice",
+}  # fmt: skip
+"""Operators that TensorFlow has, too, with the same inputs in the same order."""
+_MASKS = {"BeginMask": "begin_mask", "EndMask": "end_mask", "EllipsisMask": "ellipsis_mask",
+          "NewAxisMask": "new_axis_mask", "ShrinkAxisMask": "shrink_axis_mask"}  # fmt: skip
+_WHOLE = {"num_classes", "max_detections", "max_classes_per_detection", "detections_per_class"}
+
+
+def tensor_node(index: int) -> str:
+    """The node that gives a tensor."""
+    return f"tensor_{index}"
+
+
+def tensor_index(node: str) -> int:
+    """Inverse of `tensor_node`, of a node or its output (`tensor_12:0`).
+
+    Raises:
+        ValueError: it is no such node.
+    """
+    return int(node.removesuffix(":0").removeprefix("tensor_"))
+
+
+def real_values(tensor: Tensor) -> Array:
+    """A constant's values as they are meant: float32 for float16 and for what stands for real numbers.
+
+    scale * (q - zero point), the difference in whole numbers and the product in float32.
+    """
+    assert tensor.values is not None
+    if tensor.quantised:
+        shape = [1] * len(tensor.shape)
+        if tensor.scale.size > 1:
+            shape[tensor.axis] = tensor.scale.size
+        offset = tensor.values.astype(np.int64) - tensor.zero_point.reshape(shape)
+        return np.asarray(tensor.scale.reshape(shape) * offset.astype(np.float32), np.float32)
+    return tensor.values.astype(np.float32) if tensor.dtype == "f2" else tensor.values
+
+
+def anchor_rounding(file: TfliteFile) -> float:
+    """How far the numbers that the default boxes are stored as may lie from those that they stand for.
+
+    Half a unit in the last place of a float16 below 1; half a step of whole numbers.
+    """
+    operation = next((o for o in file.operators if o.custom == POSTPROCESS and len(o.inputs) > 2), None)
+    if operation is None or operation.inputs[2] < 0:
+        return 0.0
+    tensor = file.tensors[operation.inputs[2]]
+    if tensor.values is None:
+        tensor = _dequantised(file, tensor.index) or tensor
+    if tensor.dtype == "f2":
+        return 2.0**-12
+    return float(tensor.scale.max()) / 2 if tensor.quantised else 0.0
+
+
+def _dequantised(file: TfliteFile, index: int) -> Tensor | None:
+    """The tensor that a Dequantize makes tensor `index` of; None where it is made otherwise."""
+    made = (o for o in file.operators if o.op == "DEQUANTIZE" and o.outputs == (index,))
+    return next((file.tensors[o.inputs[0]] for o in made if len(o.inputs) == 1 and o.inputs[0] >= 0), None)
+
+
+def quantised_activations(file: TfliteFile) -> list[Operator]:
+    """The convolutions that compute with whole numbers: what makes a model fully quantised."""
+    return [
+        operator
+        for operator in file.operators
+        if operator.op in _CONVOLUTIONS
+        and operator.inputs
+        and operator.inputs[0] >= 0
+        and np.dtype(file.tensors[operator.inputs[0]].dtype or "V1").kind in "iu"
+    ]
+
+
+def lower(file: TfliteFile) -> list[pb.NodeDef]:
+    """The nodes of a TensorFlow graph that computes what the file does, quantisation of activations left out.
+
+    Raises:
+        ModelError: an operator has too few inputs, or an activation or form that no detector has.
+    """
+    return _Lowering(file).run()
+
+
+class _Lowering:
+    def __init__(self, file: TfliteFile) -> None:
+        self.file = file
+        self.nodes: list[pb.NodeDef] = []
+        self.given: dict[int, str] = {}
+        self.special: Mapping[str, Callable[[Operator], None]] = {
+            "CONV_2D": self.convolution,
+            "DEPTHWISE_CONV_2D": self.convolution,
+            "HARD_SWISH": self.hard_swish,
+            "CONCATENATION": self.concatenation,
+            "DEQUANTIZE": self.copy,
+            "QUANTIZE": self.copy,
+        }
+
+    def run(self) -> list[pb.NodeDef]:
+        for index in self.file.inputs:
+            if index >= 0:
+                self.placeholder(self.file.tensors[index])
+        for operator in self.file.operators:
+            if not operator.outputs or min(operator.outputs) < 0:
+                raise ModelError(f"{self.file.source}: {operator.name} gives nothing")
+            if not self.given.keys().isdisjoint(operator.outputs):
+                raise ModelError(f"{self.file.source}: {operator.name} gives a tensor that is given already")
+            self.special.get(operator.op, self.other)(operator)
+            node = POSTPROCESS if operator.custom == POSTPROCESS else tensor_node(operator.outputs[0])
+            self.given.update(
+                {index: f"{node}:{port}" if port else node for port, index in enumerate(operator.outputs)}
+            )
+        return self.nodes
+
+    def add(self, name: str, op: str, inputs: Iterable[str] = (), **attributes: object) -> str:
+        """A node; attributes by their Python type: bool b, int i, float f, str s, list of int list.i, dict as it is."""
+        node = pb.NodeDef(name=name, op=op, input=list(inputs))
+        for key, value in attributes.items():
+            target = node.attr[key]
+            if isinstance(value, bool):
+                target.b = value
+            elif isinstance(value, int):
+                target.i = value
+            elif isinstance(value, float):
+                target.f = value
+            elif isinstance(value, str):
+                target.s = value.encode()
+            else:
+                assert isinstance(value, list)
+                target.list.i.extend(value)
+        self.nodes.append(node)
+        return name
+
+    def constant(self, name: str, values: Array) -> str:
+        node = pb.NodeDef(name=name, op="Const")
+        kinds: dict[np.dtype[Any], Any] = {np.dtype(text): number for number, text in DTYPES.items()}
+        tensor = node.attr["value"].tensor
+        tensor.dtype = kinds[values.dtype]
+        for size in values.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        tensor.tensor_content = np.ascontiguousarray(values).tobytes()
+        node.attr["dtype"].type = tensor.dtype
+        self.nodes.append(node)
+        return name
+
+    def placeholder(self, tensor: Tensor) -> None:
+        self.add(tensor_node(tensor.index), "Placeholder")
+        node = self.nodes[-1]
+        pixels = tensor.dtype == "u1" and not tensor.quantised
+        node.attr["dtype"].type = pb.DT_UINT8 if pixels else pb.DT_FLOAT
+        for size in tensor.shape:
+            node.attr["shape"].shape.dim.add(size=size)
+        self.given[tensor.index] = tensor_node(tensor.index)
+
+    def input(self, operator: Operator, position: int) -> str:
+        """The node that gives an input; a constant is written where it is first read."""
+        index = operator.inputs[position] if position < len(operator.inputs) else -1
+        if index < 0:
+            raise ModelError(f"{self.file.source}: {operator.name} lacks input {position}")
+        tensor = self.file.tensors[index]
+        if index not in self.given and tensor.values is not None:
+            if not tensor.dtype:
+                raise ModelError(
+                    f"{self.file.source}: {operator.name} reads {tensor.name or index}, of an unknown type"
+                )
+            self.given[index] = self.constant(tensor_node(index), real_values(tensor))
+        if index not in self.given:
+            raise ModelError(f"{self.file.source}: {operator.name} reads tensor {index}, which nothing has given yet")
+        return self.given[index]
+
+    def inputs(self, operator: Operator) -> list[str]:
+        return [self.input(operator, position) for position, index in enumerate(operator.inputs) if index >= 0]
+
+    def activated(self, operator: Operator, last: Callable[[str], object]) -> None:
+        """Write an operation by `last`, which takes its name, and the activation that is fused with it."""
+        output = operator.outputs[0]
+        activation = int(operator.options.get("FusedActivationFunction", _NO_ACTIVATION))
+        name = _ACTIVATIONS.get(activation)
+        if not activation and operator.op in _CONVOLUTIONS:
+            name = self.clipped(self.file.tensors[output])
+        if activation and name is None:
+            raise ModelError(
+                f"{self.file.source}: {operator.name} has the activation {activation}, which no MobileNet has"
+            )
+        if name is None:
+            last(tensor_node(output))
+        else:
+            last(f"{tensor_node(output)}/before")
+            self.add(tensor_node(output), name, [f"{tensor_node(output)}/before"])
+
+    @staticmethod
+    def clipped(tensor: Tensor) -> str | None:
+        """The activation that the range of a quantised tensor stands for: it holds nothing below 0, or above 6.
+
+        Converters leave out a ReLU or ReLU6 that the range makes itself
+        (tensorflow/lite/toco/graph_transformations/remove_trivial_quantized_activation_func.cc).
+        """
+        if not tensor.quantised or tensor.scale.size != 1:
+            return None
+        limits = np.iinfo(tensor.dtype)
+        if int(tensor.zero_point[0]) != limits.min:
+            return None
+        return "Relu6" if float(tensor.scale[0]) * (limits.max - limits.min) <= 6.0 + 1e-3 else "Relu"
+
+    def convolution(self, operator: Operator) -> None:
+        scope, options = f"op_{operator.index}", operator.options
+        depthwise = operator.op == "DEPTHWISE_CONV_2D"
+        image = self.input(operator, 0)
+        kernel = self.kernel(operator, depthwise)
+        weights = self.constant(f"{scope}/{'depthwise_weights' if depthwise else 'weights'}", kernel)
+        steps = [1, int(options["StrideH"]), int(options["StrideW"]), 1]
+        dilations = [1, int(options["DilationHFactor"]), int(options["DilationWFactor"]), 1]
+
+        def written(name: str) -> None:
+            biased = len(operator.inputs) > 2 and operator.inputs[2] >= 0
+            op = "DepthwiseConv2dNative" if depthwise else "Conv2D"
+            self.add(f"{scope}/convolution" if biased else name, op, [image, weights], strides=steps,
+                     dilations=dilations, padding=self.padding(operator), data_format="NHWC")  # fmt: skip
+            self.nodes[-1].attr["T"].type = pb.DT_FLOAT
+            if biased:
+                biases = self.constant(f"{scope}/biases", self.read_constant(operator, 2))
+                self.add(name, "BiasAdd", [f"{scope}/convolution", biases])
+                self.nodes[-1].attr["T"].type = pb.DT_FLOAT
+
+        self.activated(operator, written)
+
+    def read_constant(self, operator: Operator, position: int) -> Array:
+        """A float32 constant, also one that a Dequantize gives."""
+        index = operator.inputs[position] if position < len(operator.inputs) else -1
+        tensor = self.file.tensors[index] if index >= 0 else None
+        if tensor is not None and tensor.values is None:
+            tensor = _dequantised(self.file, index)
+        if tensor is None or tensor.values is None or not tensor.dtype:
+            raise ModelError(f"{self.file.source}: {operator.name} has no constant as its input {position}")
+        values = real_values(tensor)
+        if values.dtype != np.float32:
+            raise ModelError(
+                f"{self.file.source}: {operator.name} has an input {position} of {values.dtype} without a scale"
+            )
+        return values
+
+    def kernel(self, operator: Operator, depthwise: bool) -> Array:
+        """HWIO, or (depthwise) HWCM."""
+        values = self.read_constant(operator, 1)
+        if values.ndim != 4 or 0 in values.shape:
+            raise ModelError(f"{self.file.source}: {operator.name} has a kernel of the shape {values.shape}")
+        read = self.file.tensors[operator.inputs[0]].shape
+        channels = read[3] if len(read) == 4 else 0
+        if depthwise:
+            if values.shape[0] != 1 or channels < 1 or values.shape[3] % channels:
+                raise ModelError(
+                    f"{self.file.source}: {operator.name} has a kernel of {values.shape} for a map of {read}"
+                )
+            return values.reshape(*values.shape[1:3], channels, values.shape[3] // channels)
+        if values.shape[3] != channels:
+            raise ModelError(f"{self.file.source}: {operator.name} has a kernel of {values.shape} for a map of {read}")
+        return np.ascontiguousarray(values.transpose(1, 2, 3, 0))
+
+    def padding(self, operator: Operator) -> str:
+        number = int(operator.options["Padding"])
+        if not 0 <= number < len(_PADDINGS):
+            raise ModelError(f"{self.file.source}: {operator.name} has the padding {number}")
+        return _PADDINGS[number]
+
+    def hard_swish(self, operator: Operator) -> None:
+        """X * relu6(x + 3) * (1/6)."""
+        x, scope = self.input(operator, 0), f"op_{operator.index}"
+        shifted = self.add(f"{scope}/add", "AddV2", [x, self.constant(f"{scope}/three", np.asarray(3, np.float32))])
+        clipped = self.add(f"{scope}/relu6", "Relu6", [shifted])
+        product = self.add(f"{scope}/mul", "Mul", [x, clipped])
+        sixth = self.constant(f"{scope}/sixth", np.asarray(1 / 6, np.float32))
+        self.add(tensor_node(operator.outputs[0]), "Mul", [product, sixth])
+
+    def concatenation(self, operator: Operator) -> None:
+        axis = self.constant(f"op_{operator.index}/axis", np.asarray(operator.options["Axis"], np.int32))
+        parts = self.inputs(operator)
+        self.activated(operator, lambda name: self.add(name, "ConcatV2", [*parts, axis]))
+
+    def copy(self, operator: Operator) -> None:
+        self.add(tensor_node(operator.outputs[0]), "Identity", [self.input(operator, 0)])
+
+    def other(self, operator: Operator) -> None:
+        if operator.op == CUSTOM and operator.custom == POSTPROCESS:
+            options = {key: _number(key, value) for key, value in operator.options.items()}
+            self.add(POSTPROCESS, POSTPROCESS, self.inputs(operator), **options)
+            return
+        attributes: dict[str, object] = {}
+        if operator.op in ("AVERAGE_POOL_2D",):
+            options = operator.options
+            attributes = {
+                "padding": self.padding(operator),
+                "strides": [1, int(options["StrideH"]), int(options["StrideW"]), 1],
+                "ksize": [1, int(options["FilterHeight"]), int(options["FilterWidth"]), 1],
+            }
+        elif operator.op == "STRIDED_SLICE":
+            attributes = {theirs: int(operator.options[ours]) for ours, theirs in _MASKS.items()}
+        elif operator.op == "PACK":
+            attributes = {"axis": int(operator.options["Axis"])}
+        elif operator.op == "SOFTMAX" and operator.options["Beta"] != 1.0:
+            raise ModelError(f"{self.file.source}: {operator.name} has beta {operator.options['Beta']}; 1 is read")
+        elif operator.op == "RESIZE_BILINEAR":
+            attributes = {
+                "align_corners": bool(operator.options["AlignCorners"]),
+                "half_pixel_centers": bool(operator.options["HalfPixelCenters"]),
+            }
+        op, inputs = _SIMPLE.get(operator.op, operator.custom or operator.op), self.inputs(operator)
+        self.activated(operator, lambda name: self.add(name, op, inputs, **attributes))
+
+
+def _number(key: str, value: Scalar) -> Scalar:
+    """An option with the type that it has in a graph: a FlexBuffer may hold a whole float as an integer."""
+    if key in _WHOLE:
+        return int(value)
+    return value if isinstance(value, bool) or key.startswith(("use_", "_")) else float(value)

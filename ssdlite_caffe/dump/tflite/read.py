@@ -1,0 +1,127 @@
+"""A TensorFlow Lite file as a DumpedModel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssdlite_caffe.dump.affine import Constants
+from ssdlite_caffe.dump.detector import left_over, require_finite
+from ssdlite_caffe.dump.frozen import sha256
+from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.raw_outputs import RawOutputs, find_raw_outputs
+from ssdlite_caffe.dump.settings import settings_from_graph
+from ssdlite_caffe.dump.tflite.file import TfliteFile, read_tflite
+from ssdlite_caffe.dump.tflite.lower import anchor_rounding, lower, quantised_activations
+from ssdlite_caffe.dump.units import Units, find_units, renamed
+from ssdlite_caffe.dump.wiring import join_order
+from ssdlite_caffe.errors import ModelError
+
+
+def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
+    """A detector from a TensorFlow Lite file.
+
+    Its units are numbered, but for the heads, which are named by the outputs that they lead to: see
+    `DumpedModel.scoped`.
+
+    Args:
+        path: the file.
+        dequantize: take a fully quantised model's weights for the real numbers that they stand for.
+
+    Raises:
+        ModelError: it is no SSD detector, damaged, or fully quantised.
+        TensorError: a weight is NaN or infinite.
+    """
+    file, data = read_tflite(path)
+    whole = quantised_activations(file)
+    if whole and not dequantize:
+        kind = file.tensors[whole[0].inputs[0]].dtype.replace("u1", "uint8").replace("i1", "int8")
+        raise ModelError(
+            f"{path} is fully quantised ({kind}): {len(whole)} convolutions compute with whole numbers, the first "
+            f"{whole[0].name}. Caffe has no layer for that rounding; export the detector in float32 or float16, or "
+            "take its weights' real values with --dequantize, which does not give the same detections"
+        )
+    graph = Graph(lower(file), source=str(path))
+    constants = Constants.of(graph)
+    units = find_units(constants)
+    if not units.units:
+        raise ModelError(f"{path} is no SSD MobileNet: it holds no convolution")
+    require_finite(str(path), units.tensors)
+    units = _with_heads(constants, units)
+    rounding = anchor_rounding(file)
+    settings = dataclasses.replace(settings_from_graph(constants, units), box_rounding=rounding)
+    return DumpedModel(
+        str(path), "TensorFlow Lite", sha256(data), units.tensors, units.units, settings, left_over(graph, constants),
+        scoped=False, notes=tuple(_notes(file, rounding, whole=bool(whole))), inexact=_INEXACT if whole else (),
+    )  # fmt: skip
+
+
+_INEXACT = ("a fully quantised model, of which the weights' real values are taken and the rounding in between is not",)
+
+
+def _notes(file: TfliteFile, rounding: float, *, whole: bool) -> Iterator[str]:
+    constants = [tensor for tensor in file.tensors if tensor.values is not None and len(tensor.shape) == 4]
+    half = sum(tensor.dtype == "f2" for tensor in constants)
+    whole_numbers = sum(tensor.quantised for tensor in constants)
+    if half:
+        yield f"{half} kernels are stored as float16 and taken as they are"
+    if rounding:
+        yield (
+            f"default boxes are stored in few bits, which moves them by up to {rounding:.2g} of the input; they are "
+            "put back on the centres of their cells"
+        )
+    if whole_numbers and not whole:
+        yield (
+            f"{whole_numbers} kernels are stored as int8 (dynamic range) and taken with the real values that they "
+            "stand for; TensorFlow Lite also rounds what they are multiplied with, so a phone's detections differ"
+        )
+
+
+def _with_heads(constants: Constants, units: Units) -> Units:
+    """The units with the predictors, and what stands before them alone, named as the Object Detection API names them.
+
+    Raises:
+        ModelError: no outputs lead to predictors of boxes and classes.
+    """
+    raw = find_raw_outputs(constants)
+    if raw is None:
+        raise ModelError(
+            f"{constants.graph.source} is no SSD detector: it ends neither in TFLite_Detection_PostProcess nor in box "
+            "codes (1, boxes, 4) and scores (1, boxes, classes)"
+        )
+    return renamed(units, _head_names(constants, units, raw))
+
+
+def _head_names(constants: Constants, units: Units, raw: RawOutputs) -> dict[str, str]:
+    scopes = {end: scope for scope, end in units.ends.items()}
+    by_scope = {unit.scope: unit for unit in units.units}
+    names: dict[str, str] = {}
+    for kind, ref in (("BoxEncodingPredictor", raw.codes), ("ClassPredictor", raw.scores)):
+        order = join_order(constants, scopes, _before_scores(constants, ref))
+        if order is None or len(set(order)) != len(order):
+            raise ModelError(
+                f"{constants.graph.source} is no SSD detector of the kind read here: its {kind}s cannot be told from "
+                f"its output {ref}"
+            )
+        for index, scope in enumerate(order):
+            names[scope] = f"BoxPredictor_{index}/{kind}"
+            before = by_scope.get(by_scope[scope].input or "")
+            if before is not None and before.kind == "depthwise" and _only_reader(units, before.scope) == scope:
+                names[before.scope] = f"BoxPredictor_{index}/{kind}_depthwise"
+    return names
+
+
+def _before_scores(constants: Constants, ref: Ref) -> Ref:
+    """What the score converter reads, behind copies and changes of shape; `ref` itself where there is none."""
+    graph = constants.graph
+    found = graph.origin(ref)
+    while graph[found].op in ("Reshape", "Squeeze", "Identity") and graph[found].inputs:
+        found = graph.origin(graph[found].inputs[0])
+    return graph[found].inputs[0] if graph[found].op in ("Sigmoid", "Softmax") else ref
+
+
+def _only_reader(units: Units, scope: str) -> str | None:
+    readers = [unit.scope for unit in units.units if unit.input == scope]
+    return readers[0] if len(readers) == 1 else None

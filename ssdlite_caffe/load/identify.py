@@ -1,0 +1,142 @@
+"""Which detector a model is, its convolutions named: what every command does with a model that it has read.
+
+A TensorFlow Lite file has no names to go by. Its heads are named by the outputs that they lead to (`dump/tflite`); the
+backbone is named here, by its structure: every family's net at every plausible width is laid over the model from the
+input on, each convolution on the one that has its shape and reads the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.dump.units import renamed_tensors, renamed_unit
+from ssdlite_caffe.dump.wiring import joined
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc
+from ssdlite_caffe.load.recognise import candidates, head_of, recognise, wanted_shape
+
+_SAME_BOX = 1e-4
+"""Relative difference from which a config's default boxes are others than a graph's; float32 corners give 1e-5."""
+_Key = tuple[str, tuple[int, ...], tuple[int, int] | None]
+
+
+def identify(model: DumpedModel) -> tuple[DumpedModel, ArchSpec]:
+    """A model with its convolutions named as the Object Detection API names them, and its architecture.
+
+    Raises:
+        ModelError: no family fits, or something in the model is not what the family's net does.
+        TensorError: the tensors of its convolutions do not fit together; all are listed.
+    """
+    named = model if model.scoped else _named(model)
+    arch = recognise(named)
+    notes = tuple(_config_notes(named.settings, arch))
+    return dataclasses.replace(named, notes=(*named.notes, *notes)), arch
+
+
+def _config_notes(settings: Settings, arch: ArchSpec) -> Iterator[str]:
+    """Where a pipeline.config describes another detector than the model is, in what was not taken from it."""
+    kind = settings.feature_extractor_type
+    if kind is not None and f"_{arch.family.replace('-', '_').removesuffix('_minimalistic')}" not in kind:
+        yield f"the pipeline.config names the feature extractor {kind}, the model is a {arch.family}"
+    if settings.anchors is None or settings.default_boxes is None:
+        return
+    theirs = [cell.sizes for cell in cell_boxes_of_anchors(settings.anchors, arch.input_size)]
+    ours = [cell.sizes for cell in arch.boxes]
+    if [len(cell) for cell in theirs] != [len(cell) for cell in ours] or any(
+        not np.allclose(one, other, rtol=_SAME_BOX, atol=0) for one, other in zip(theirs, ours, strict=True)
+    ):
+        yield "the pipeline.config makes other default boxes than the model has; the model's are taken"
+
+
+def _named(model: DumpedModel) -> DumpedModel:
+    """The model with its backbone named by its structure.
+
+    Raises:
+        ModelError: no family's net has its convolutions.
+    """
+    if model.settings.input_size is None:
+        raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
+    shapes = Counter(_unit_key(model, unit) for unit in model.units)
+    head, head_kernel = head_of(model)
+    nearest: tuple[int, ArchSpec] | None = None
+    for arch in candidates(model, list(FAMILIES), head, head_kernel):
+        net = build(arch)
+        wanted = Counter(_conv_key(conv) for conv in net.convolutions)
+        missing = (wanted - shapes).total() + (shapes - wanted).total()
+        names = _laid_over(net, model) if not missing else None
+        if names is not None:
+            return dataclasses.replace(
+                model,
+                units=tuple(renamed_unit(unit, names) for unit in model.units),
+                tensors=renamed_tensors(model.units, model.tensors, names),
+                settings=_renamed_orders(model.settings, names),
+                scoped=True,
+            )
+        if nearest is None or missing < nearest[0]:
+            nearest = missing, arch
+    assert nearest is not None
+    missing, best = nearest
+    where = (
+        f"{missing} convolutions of one or the other have no counterpart" if missing else "they are joined otherwise"
+    )
+    raise ModelError(
+        f"{model.source} is no SSD MobileNet of a kind read here: it has {len(model.units)} convolutions, and is "
+        f"nearest to a {best.family} {best.head} of width {best.width_multiplier:g}, but {where}"
+    )
+
+
+def _unit_key(model: DumpedModel, unit: ConvUnit) -> _Key:
+    return unit.kind, model.tensors[unit.tensors["weights"]].shape, unit.stride
+
+
+def _conv_key(conv: ConvDesc) -> _Key:
+    return "depthwise" if conv.depthwise else "conv", wanted_shape(conv), conv.stride
+
+
+def _laid_over(net: NetDesc, model: DumpedModel) -> dict[str, str] | None:
+    """Scope in the model -> scope in the net, for each convolution; None where the net does not fit.
+
+    Shapes alone do not tell one block from the next, but what each convolution reads does: it is looked for among the
+    outputs of those that are found already.
+    """
+    heads = {unit.scope for unit in model.units if unit.scope.startswith("BoxPredictor_")}
+    free: dict[_Key, list[ConvUnit]] = {}
+    for unit in model.units:
+        if unit.scope not in heads:
+            free.setdefault(_unit_key(model, unit), []).append(unit)
+    names: dict[str, str] = {}
+    blobs: dict[str, str] = {}
+    for node in (node for section in net.sections for node in section.nodes):
+        if isinstance(node, ConvDesc):
+            read = blobs.get(node.bottom)
+            fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input == read]
+            if len(fitting) != 1:
+                return None
+            free[_conv_key(node)].remove(fitting[0])
+            names[fitting[0].scope] = node.tf_scope
+            blobs[node.top] = fitting[0].scope
+        elif isinstance(node, AddDesc):
+            blobs[node.top] = joined("sum", (blobs[bottom] for bottom in node.bottoms))
+        elif isinstance(node, GateDesc):
+            blobs[node.top] = joined("product", (blobs[node.bottom], blobs[node.gate]))
+        else:
+            blobs[node.top] = f"mean({blobs[node.bottom]})"
+    wanted_heads = {conv.tf_scope for m in net.feature_maps for conv in (*m.loc, *m.conf)}
+    return names if wanted_heads == heads and not any(free.values()) else None
+
+
+def _renamed_orders(settings: Settings, names: dict[str, str]) -> Settings:
+    def renamed(order: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if order is None else tuple(names.get(scope, scope) for scope in order)
+
+    return dataclasses.replace(
+        settings, box_order=renamed(settings.box_order), class_order=renamed(settings.class_order)
+    )

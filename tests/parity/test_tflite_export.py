@@ -1,0 +1,403 @@
+"""Detectors exported for TensorFlow Lite, as graphs and as files, against the ordinary export of the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.locate import CONFIG, FROZEN
+from ssdlite_caffe.dump.model import DumpedModel, TfliteNms
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import ArchSpec, Family, HeadKind
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.render import render
+from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.decode_tflite import decode_centres, postprocess
+from ssdlite_caffe.tools.model_folder import ModelFolder
+from ssdlite_caffe.tools.verify import verify
+from tests.tflite_exports import FAST, Numbers, exported_graph, tflite_of
+from tests.tflite_files import postprocess_file
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv]
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / FROZEN
+SIZE = (320, 320)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    family: Family
+    head: HeadKind
+    classes: int
+    size: tuple[int, int]
+    width: float
+    extra_depthwise: bool | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}-{self.head}-{self.classes}"
+
+
+CASES = (
+    Case("v1", "ssd", 4, (96, 128), 0.25),
+    Case("v2", "ssdlite", 6, (128, 96), 0.35),
+    Case("v2", "ssd", 4, (96, 96), 0.35, extra_depthwise=True),
+    Case("v3-small", "ssdlite", 4, (96, 96), 0.5),
+    Case("v3-large", "ssdlite", 3, (96, 96), 0.35),
+    Case("v3-large-minimalistic", "ssdlite", 4, (96, 96), 0.35),
+)
+"""With 4 classes (background included) box and class predictors have the same shapes."""
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[case.name for case in CASES])
+def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ordinary frozen graph of a small detector with random weights."""
+    from ssdlite_caffe.keras.export_pb import export_pb
+    from ssdlite_caffe.keras.store import save
+    from tests.keras_models import lively_detector
+
+    case: Case = request.param
+    folder = tmp_path_factory.mktemp("frozen")
+    arch = default_arch(case.family, case.classes, input_size=case.size, head=case.head, width_multiplier=case.width)
+    detector = lively_detector(dataclasses.replace(arch, extra_depthwise=case.extra_depthwise))
+    save(detector, folder / "model.keras")
+    export_pb(folder / "model.keras", folder / "plain.pb")
+    return folder / "plain.pb"
+
+
+def blobs(model: DumpedModel, arch: ArchSpec) -> dict[str, tuple[np.ndarray, ...]]:
+    """What the deploy net is filled with."""
+    net = build(arch)
+    return dict(fill(parse_net(render(net, Spelling(), "deploy"), name="deploy"), net, model).blobs)
+
+
+def without_nms(arch: ArchSpec) -> ArchSpec:
+    return dataclasses.replace(arch, nms=type(arch.nms)())
+
+
+def near(one: ArchSpec, other: ArchSpec) -> None:
+    """The same architecture, but for default boxes that went through centres and sizes in float32, and the epsilon.
+
+    A file has no BatchNorm left to take an epsilon from; the usual one is written into train nets.
+    """
+    for a, b in zip(one.boxes, other.boxes, strict=True):
+        np.testing.assert_allclose(a.sizes, b.sizes, rtol=2e-6, atol=0)
+    assert one.batch_norm_epsilon == pytest.approx(1e-3, rel=1e-6)
+    sides = (dataclasses.replace(without_nms(arch), boxes=(), batch_norm_epsilon=1e-3) for arch in (one, other))
+    assert next(sides) == next(sides)
+
+
+class TestEveryFamily:
+    @pytest.mark.parametrize("operation", [True, False])
+    def test_a_graph_has_the_same_tensors(self, frozen: Path, tmp_path: Path, operation: bool) -> None:
+        path = tmp_path / "tflite_graph.pb"
+        path.write_bytes(exported_graph(frozen, FAST if operation else None))
+        plain, other = read_model(frozen), read_model(path)
+        assert other.tensors.keys() == plain.tensors.keys()
+        for name, value in plain.tensors.items():
+            np.testing.assert_array_equal(other.tensors[name], value)
+        assert other.settings.box_order == plain.settings.box_order
+        assert other.settings.class_order == plain.settings.class_order
+        assert other.settings.tflite_nms == (FAST_READ if operation else None)
+        if operation:
+            near(identify(other)[1], identify(plain)[1])
+        else:
+            with pytest.raises(ModelError, match=r"does not say its (default boxes|box coder's scales)"):
+                identify(other)
+
+    @pytest.mark.parametrize(("numbers", "bound"), [("float32", 2e-7), ("float16", 5e-4), ("dynamic", 4e-3)], ids=str)
+    def test_a_file_makes_the_same_net(self, frozen: Path, tmp_path: Path, numbers: Numbers, bound: float) -> None:
+        """Blobs, relative to the largest number in each. Measured: 1.7e-7, and the formats' own rounding.
+
+        That is 2^-11 of float16 (4.9e-4; 4.81e-4 measured) and half a step of 127 of int8 (3.94e-3; 3.94e-3 measured).
+        """
+        plain, plain_arch = identify(read_model(frozen))
+        path = tmp_path / "model.tflite"
+        path.write_bytes(tflite_of(exported_graph(frozen), plain_arch.input_size, numbers))
+        model, arch = identify(read_model(path))
+        assert {unit.scope for unit in model.units} == {unit.scope for unit in plain.units}
+        if numbers != "float16":
+            near(arch, plain_arch)
+        wanted = blobs(plain, plain_arch)
+        # float16 default boxes are of other sizes, which fold into the box predictors.
+        found = blobs(model, dataclasses.replace(arch, boxes=plain_arch.boxes))
+        assert found.keys() == wanted.keys()
+        for name, values in wanted.items():
+            for one, other in zip(found[name], values, strict=True):
+                assert np.abs(one.astype(np.float64) - other).max() <= bound * np.abs(other).max(), name
+
+
+FAST_READ = TfliteNms(float(np.float32(0.6)), float(np.float32(1e-8)), 10, 1, 100, regular=False)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The trained example in every form that it is exported in for TensorFlow Lite, each in a folder of its own."""
+    graph, raw = exported_graph(EXAMPLE), exported_graph(EXAMPLE, None)
+    made = {
+        "graph": graph,
+        "raw_graph": raw,
+        "float32": tflite_of(graph, SIZE),
+        "float16": tflite_of(graph, SIZE, "float16"),
+        "dynamic": tflite_of(graph, SIZE, "dynamic"),
+        "int8": tflite_of(graph, SIZE, "int8"),
+        "raw": tflite_of(raw, SIZE, operation=False),
+        "regular": tflite_of(exported_graph(EXAMPLE, dataclasses.replace(FAST, regular=True)), SIZE),
+    }
+    folder = tmp_path_factory.mktemp("exports")
+    paths = {}
+    for name, data in made.items():
+        (folder / name).mkdir()
+        paths[name] = folder / name / ("tflite_graph.pb" if "graph" in name else "model.tflite")
+        paths[name].write_bytes(data)
+    return paths
+
+
+CONFIG_TEXT = """model { ssd { num_classes: 3
+  image_resizer { fixed_shape_resizer { height: 320 width: 320 } }
+  feature_extractor { type: "ssd_mobilenet_v3_small" }
+  box_coder { faster_rcnn_box_coder { y_scale: 10 x_scale: 10 height_scale: 5 width_scale: 5 } }
+  anchor_generator { ssd_anchor_generator { num_layers: 6 min_scale: 0.2 max_scale: 0.95
+    aspect_ratios: 1.0 aspect_ratios: 2.0 aspect_ratios: 0.5 aspect_ratios: 3.0 aspect_ratios: 0.3333 } }
+  post_processing { batch_non_max_suppression { score_threshold: 0.01 iou_threshold: 0.55
+    max_detections_per_class: 90 max_total_detections: 70 } score_converter: SIGMOID }
+} }
+"""
+
+
+class TestTheTrainedExample:
+    """Largest differences measured: boxes 2.4e-7, scores 9.2e-7; the table's bounds are for random weights, too."""
+
+    @pytest.mark.parametrize("form", ["graph", "float32", "float16", "dynamic", "raw", "raw_graph", "regular"])
+    def test_verify(
+        self, exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]], form: str
+    ) -> None:
+        source = exports[form]
+        config = tmp_path / "given.config"
+        config.write_text(CONFIG_TEXT)
+        reading = ReadOptions(config if form.startswith("raw") else None)
+        convert(source, tmp_path / "out", ConvertOptions(reading=reading))
+        report = verify(source, ModelFolder.open(tmp_path / "out"), scene_pictures[:2])
+        rows = {row.stage: row for row in report.rows}
+        assert report.first_failure is None, report.first_failure
+        assert rows["boxes"].absolute <= 5e-7
+        assert rows["scores"].absolute <= 2e-6
+        assert rows["detections"].absolute <= 2e-6
+        assert ("TensorFlow Lite" in rows) == (form in ("float32", "float16", "dynamic", "regular"))
+        if "TensorFlow Lite" in rows:
+            # The default boxes of the float16 file are off by its own rounding.
+            assert rows["TensorFlow Lite"].absolute <= (2.5e-4 if form == "float16" else 2e-6)
+            assert rows["TensorFlow Lite"].shape == (10, 6)
+
+    def test_fully_quantised(self, exports: dict[str, Path], tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"is fully quantised \(int8\): 88 convolutions"):
+            convert(exports["int8"], tmp_path / "out", ConvertOptions())
+        assert not (tmp_path / "out").exists()
+        report = convert(exports["int8"], tmp_path / "out", ConvertOptions(reading=ReadOptions(dequantize=True)))
+        assert report["exact"] is False
+        assert "a fully quantised model" in report["notes"][-1]
+        wanted, found = (blobs(*identify(read_model(path, ReadOptions(dequantize=True)))) for path in
+                         (exports["float32"], exports["int8"]))  # fmt: skip
+        for name, values in wanted.items():
+            assert np.abs(found[name][0].astype(np.float64) - values[0]).max() <= 5e-3 * np.abs(values[0]).max(), name
+
+    def test_a_kernel_and_a_bias_that_are_wrong_are_seen(
+        self, exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]]
+    ) -> None:
+        """The comparison is one that can fail: a file with one bias changed is not the folder's model."""
+        convert(exports["float32"], tmp_path / "out", ConvertOptions())
+        other = tmp_path / "other.tflite"
+        data = bytearray(exports["float32"].read_bytes())
+        model = read_model(exports["float32"])
+        bias = next(value for name, value in model.tensors.items() if name.endswith("/biases") and value.size > 40)
+        place = bytes(data).index(bias.tobytes())
+        data[place : place + 4] = (bias[:1] + np.float32(0.01)).tobytes()
+        other.write_bytes(bytes(data))
+        with pytest.raises(ModelError, match="was converted from another model"):
+            verify(other, ModelFolder.open(tmp_path / "out"), scene_pictures[:1])
+
+
+class TestSuppression:
+    def read(self, folder: Path, **options: Any) -> DumpedModel:
+        return read_model(folder, ReadOptions(**options))
+
+    @pytest.fixture
+    def folder(self, exports: dict[str, Path], tmp_path: Path) -> Path:
+        """Laid out as the zoo's V3 archives are."""
+        shutil.copy(exports["graph"], tmp_path / FROZEN)
+        shutil.copy(exports["float32"], tmp_path / "model.tflite")
+        (tmp_path / CONFIG).write_text(CONFIG_TEXT)
+        return tmp_path
+
+    @pytest.mark.parametrize("file", ["", FROZEN, "model.tflite"])
+    def test_the_config_beside_it_comes_before_fast_nms(self, folder: Path, file: str) -> None:
+        model = self.read(folder / file)
+        nms = identify(model)[1].nms
+        assert (nms.iou_threshold, nms.score_threshold) == (float(np.float32(0.55)), float(np.float32(0.01)))
+        assert (nms.max_per_class, nms.max_total) == (90, 70)
+        assert model.origins["suppression"] == str(folder / CONFIG)
+        assert model.origins["weights"] == str(folder / (file or FROZEN))
+        assert "normalised float input" in model.origins["preprocessing"]
+        (note,) = model.notes
+        assert "TensorFlow Lite's fast NMS" in note
+
+    def test_without_a_config_the_operations_numbers(self, folder: Path) -> None:
+        (folder / CONFIG).unlink()
+        model = self.read(folder)
+        nms = identify(model)[1].nms
+        assert (nms.max_per_class, nms.max_total) == (100, 10)
+        assert nms.iou_threshold == FAST_READ.iou_threshold
+        assert "no pipeline.config was taken" in model.notes[0]
+
+    def test_regular_is_the_graphs_own(self, exports: dict[str, Path], folder: Path) -> None:
+        shutil.copy(exports["regular"], folder / "regular.tflite")
+        model = self.read(folder / "regular.tflite")
+        assert (model.settings.max_total, model.settings.max_per_class) == (10, 100)
+        assert any("differ, and the former is taken: IoU threshold 0.6, not 0.55" in note for note in model.notes)
+
+    def test_choices(self, folder: Path) -> None:
+        assert self.read(folder, nms="regular").settings.max_total == 10
+        assert self.read(folder, nms="config").settings.max_total == 70
+        with pytest.raises(ModelError, match="which no Caffe net does; take --nms regular"):
+            self.read(folder, nms="graph")
+        assert self.read(EXAMPLE, nms="graph").settings.max_total == 100
+        shutil.copy(EXAMPLE, folder.parent / "alone.pb")
+        with pytest.raises(ModelError, match=r"there is no pipeline\.config beside"):
+            self.read(folder.parent / "alone.pb", nms="config")
+
+    def test_a_config_of_another_model_is_refused(self, folder: Path) -> None:
+        (folder / CONFIG).write_text(CONFIG_TEXT.replace("num_classes: 3", "num_classes: 4"))
+        with pytest.raises(ModelError, match="classes with background 4 in the model, 5 in the"):
+            self.read(folder)
+        assert self.read(folder, nms="regular").settings.num_classes == 4
+
+    def test_a_config_with_soft_nms_is_refused(self, folder: Path) -> None:
+        (folder / CONFIG).write_text(
+            CONFIG_TEXT.replace("iou_threshold: 0.55", "iou_threshold: 0.55 soft_nms_sigma: 0.5")
+        )
+        with pytest.raises(ModelError, match="soft NMS"):
+            identify(self.read(folder))
+
+    def test_a_broken_config_beside_it_is_named(self, folder: Path) -> None:
+        (folder / CONFIG).write_text("model {")
+        assert any("is left alone" in note for note in self.read(folder).notes)
+
+    def test_boxes_come_from_another_file_of_the_folder(self, exports: dict[str, Path], tmp_path: Path) -> None:
+        shutil.copy(exports["raw_graph"], tmp_path / "tflite_graph.pb")
+        shutil.copy(exports["float32"], tmp_path / "model.tflite")
+        model = self.read(tmp_path)
+        assert model.origins["default boxes"] == str(tmp_path / "model.tflite")
+        near(identify(model)[1], identify(read_model(EXAMPLE))[1])
+
+
+class TestBadFiles:
+    def test_anchors(self, exports: dict[str, Path], tmp_path: Path) -> None:
+        graph = pb.GraphDef.FromString(exports["graph"].read_bytes())
+        operation = next(node for node in graph.node if node.op == TFLITE_OP)
+        path = tmp_path / "a.pb"
+
+        def refused(says: str) -> None:
+            path.write_bytes(graph.SerializeToString())
+            with pytest.raises(ModelError, match=says):
+                identify(read_model(path))
+
+        anchors = next(node for node in graph.node if node.name == "anchors").attr["value"].tensor
+        kept = pb.TensorProto.FromString(anchors.SerializeToString())
+        anchors.tensor_content = anchors.tensor_content[:-16]
+        anchors.tensor_shape.dim[0].size -= 1
+        refused("has 2033 default boxes, its predictors make 2034")
+        anchors.CopyFrom(kept)
+        operation.attr["num_classes"].i = 7
+        refused("is of 7 classes, the class predictors are of 4 with background")
+        operation.attr["num_classes"].i = 4
+        refused("a class predictor without a background column")
+        operation.attr["num_classes"].i = 3
+        operation.attr["max_detections"].i = 0
+        refused("has max_detections 0; it is 1 to")
+        operation.attr["max_detections"].i = 10
+        operation.attr["nms_iou_threshold"].f = float("nan")
+        refused("suppresses above an overlap of nan")
+        operation.attr["nms_iou_threshold"].f = 0.5
+        del operation.input[2:]
+        refused(r"its default boxes \(anchors\) are missing")
+        del operation.input[1:]
+        refused("has 1 inputs where it takes 3")
+
+    def test_fake_quantisation(self, exports: dict[str, Path], tmp_path: Path) -> None:
+        graph = pb.GraphDef.FromString(exports["graph"].read_bytes())
+        graph.node.add(name="q", op="FakeQuantWithMinMaxVars", input=["anchors"] * 3)
+        path = tmp_path / "a.pb"
+        path.write_bytes(graph.SerializeToString())
+        with pytest.raises(ModelError, match="is a quantised graph: 1 FakeQuantWithMinMaxVars nodes"):
+            read_model(path)
+
+
+def run_operation(codes: np.ndarray, scores: np.ndarray, anchors: np.ndarray, nms: TfliteNms) -> list[np.ndarray]:
+    """TensorFlow Lite's own boxes, classes, scores and count."""
+    from ssdlite_caffe.tools.tflite_interpreter import interpreter
+
+    options = {
+        "max_detections": nms.max_detections, "max_classes_per_detection": nms.max_classes_per_detection,
+        "detections_per_class": nms.detections_per_class, "use_regular_nms": nms.regular,
+        "nms_score_threshold": nms.score_threshold, "nms_iou_threshold": nms.iou_threshold,
+        "num_classes": scores.shape[1] - 1, "y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0,
+    }  # fmt: skip
+    made = interpreter(postprocess_file(codes.shape, scores.shape[1], anchors, options))
+    made.allocate_tensors()
+    made.set_tensor(0, codes[None])
+    made.set_tensor(1, scores[None])
+    made.invoke()
+    return [made.get_tensor(index) for index in (3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_postprocess_is_the_operation_bit_for_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count, classes = int(random.integers(1, 120)), int(random.integers(2, 8))
+    anchors = np.concatenate([random.uniform(0, 1, (count, 2)), random.uniform(0.05, 0.6, (count, 2))], axis=1).astype(
+        np.float32
+    )
+    codes = random.normal(0, 2, (count, 4)).astype(np.float32)
+    scores = random.uniform(0, 1, (count, classes)).astype(np.float32)
+    nms = TfliteNms(
+        iou_threshold=float(np.float32(random.uniform(0.2, 0.8))),
+        score_threshold=float(np.float32(random.choice([0, 0.3, 0.5, 0.875]))),
+        max_detections=int(random.integers(1, 30)),
+        max_classes_per_detection=int(random.integers(1, classes)),
+        detections_per_class=int(random.integers(1, 20)),
+        regular=bool(seed % 2),
+    )
+    if seed % 3 == 0 and nms.max_classes_per_detection == 1:
+        # Ties, and scores at the threshold. Between tied classes of one box the operation's order is left open.
+        scores = (np.round(scores * 8) / 8).astype(np.float32)
+    boxes, found_classes, found_scores, number = run_operation(codes, scores, anchors, nms)
+    found = postprocess(decode_centres(codes, anchors, (10, 10, 5, 5)), scores, nms)
+    assert len(found) == int(number[0]) * (1 if nms.regular else nms.max_classes_per_detection)
+    np.testing.assert_array_equal(found.boxes, boxes[0][: len(found)][:, [1, 0, 3, 2]])
+    np.testing.assert_array_equal(found.scores, found_scores[0][: len(found)])
+    np.testing.assert_array_equal(found.classes, found_classes[0][: len(found)].astype(int) + 1)
+
+
+def test_the_report_says_where_everything_is_from(exports: dict[str, Path], tmp_path: Path) -> None:
+    convert(exports["float32"], tmp_path / "out", ConvertOptions(reading=ReadOptions(nms="regular")))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["source"]["form"] == "TensorFlow Lite"
+    assert report["source"]["origins"]["suppression"] == f"{exports['float32']}, for each class"
+    assert report["reading"] == {"pipeline_config": None, "nms": "regular", "dequantize": False}
+    folder = ModelFolder.open(tmp_path / "out")
+    assert folder.tflite_nms == FAST_READ
+    assert folder.reading == ReadOptions(nms="regular")
