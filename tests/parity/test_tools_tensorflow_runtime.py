@@ -123,8 +123,8 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     for name, message in (
         ("text.pb", "not a frozen graph"),
         ("empty.pb", "empty"),
-        ("folder", "no frozen graph, SavedModel or checkpoint"),
-        ("none", "no frozen graph, SavedModel or checkpoint"),
+        ("folder", "holds no manifest"),
+        ("none", "does not exist"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
             TensorFlowDetector(tmp_path / name)

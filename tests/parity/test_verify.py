@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
@@ -195,12 +196,26 @@ def test_a_checkpoint_is_compared_through_the_graph_frozen_from_it(shapes: Path,
     assert compared(shapes / "frozen_inference_graph.pb", from_checkpoint).first_failure is None
 
 
-def test_a_checkpoint_has_no_graph_itself(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
-        compared(shapes / "model.ckpt", from_checkpoint)
+def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+    report = compared(shapes / "model.ckpt", from_checkpoint)
+    assert report.first_failure is None
+    assert len([row for row in report.rows if row.relative_bound]) == 82, "all 88 layers but the 6 box predictors"
     for path in (*shapes.glob("model.ckpt.[di]*"), shapes / "pipeline.config"):
         shutil.copy(path, tmp_path)
     with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
+        compared(tmp_path / "model.ckpt", from_checkpoint)
+
+
+def test_a_training_s_graph_is_none_to_compare_with(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+    for path in (*shapes.glob("model.ckpt.*"), shapes / "pipeline.config"):
+        shutil.copy(path, tmp_path)
+    meta = (tmp_path / "model.ckpt.meta").read_bytes()
+    definition = pb.MetaGraphDef.FromString(meta)
+    for node in definition.graph_def.node:
+        if node.op.startswith("FusedBatchNorm"):
+            node.attr["is_training"].b = True
+    (tmp_path / "model.ckpt.meta").write_bytes(definition.SerializeToString())
+    with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
         compared(tmp_path / "model.ckpt", from_checkpoint)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import require_detector
+from ssdlite_caffe.dump.detector import require_detector, take_apart
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray
 from ssdlite_caffe.dump.units import find_units, refuse_quantised, scope_of
 from ssdlite_caffe.errors import ModelError
@@ -446,3 +446,58 @@ def test_a_detector_passes() -> None:
 def test_units_are_values() -> None:
     unit, _ = only(start())
     assert dataclasses.replace(unit) == unit
+
+
+def swish_graph(*, factor: float | None, sum_behind: bool = False) -> GraphBuilder:
+    """A convolution, x * relu6(x + 3) with a factor or without, and a convolution (or a sum) that reads it."""
+    b = GraphBuilder()
+    b.node("x", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 8, 8, 3))
+    b.conv("a", "x", np.full((1, 1, 3, 4), 0.5), padding="SAME")
+    b.node("shifted", "AddV2", "a/Conv2D", b.const("three", 3.0))
+    b.node("clipped", "Relu6", "shifted")
+    end = b.node("product", "Mul", "a/Conv2D", "clipped")
+    if factor is not None:
+        end = b.node("scaled", "Mul", "product", b.const("factor", factor))
+    if sum_behind:
+        end = b.node("sum", "AddV2", end, end)
+    b.conv("b", end, np.full((3, 3, 4, 2), 0.1), padding="SAME")
+    return b
+
+
+def test_a_hard_swish_whose_sixth_is_in_the_kernels_behind_it() -> None:
+    """TOCO draws the factor into the next kernel: y = conv(6 * hard_swish(x), w) = conv(hard_swish(x), 6 * w)."""
+    plain = find_units(Constants.of(swish_graph(factor=1 / 6).graph()))
+    drawn = find_units(Constants.of(swish_graph(factor=None).graph()))
+    for found, scale, end in ((plain, 1.0, "scaled"), (drawn, 6.0, "product")):
+        unit = next(unit for unit in found.units if unit.scope == "a")
+        assert (unit.activation, unit.output_scale, unit.output) == ("hard_swish", scale, end)
+    kernel = plain.tensors["b/weights"]
+    np.testing.assert_array_equal(drawn.tensors["b/weights"], (kernel.astype(np.float64) * 6).astype(np.float32))
+    np.testing.assert_array_equal(drawn.tensors["a/weights"], plain.tensors["a/weights"])
+
+
+def test_a_hard_swish_without_its_sixth_before_a_sum_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"b reads sum\(a, a\), where a ends in a hard swish without its factor 1/6"):
+        find_units(Constants.of(swish_graph(factor=None, sum_behind=True).graph()))
+
+
+def test_a_hard_swish_with_another_factor_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"the factor 0\.25 where 1/6 is needed"):
+        find_units(Constants.of(swish_graph(factor=0.25).graph()))
+
+
+@pytest.mark.parametrize(
+    ("scope", "says"),
+    [
+        ("FeatureExtractor/MobileDetCPU/Conv", r"another backbone \(FeatureExtractor/MobileDetCPU\)"),
+        ("FeatureExtractor/MobilenetV1/fpn/top_down/projection_1", "a feature pyramid"),
+        ("FeatureExtractor/MnasFPN/cell_0/block_0", "a feature pyramid"),
+        ("WeightSharedConvolutionalBoxPredictor_2/BoxPredictor", "shared by the feature maps"),
+    ],
+)
+def test_other_nets_of_the_api_are_named(scope: str, says: str) -> None:
+    b = GraphBuilder()
+    b.node("x", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 8, 8, 3))
+    b.conv(scope, "x", np.ones((1, 1, 3, 4)), padding="SAME")
+    with pytest.raises(ModelError, match=says):
+        take_apart(b.graph())

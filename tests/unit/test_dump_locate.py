@@ -1,0 +1,85 @@
+"""Which file of a path is read: one rule for all commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.errors import ModelError
+
+ORDER = (
+    ("weights folder", ("manifest.json",), ""),
+    ("SavedModel", ("saved_model.pb",), ""),
+    ("frozen graph", ("frozen_inference_graph.pb",), "frozen_inference_graph.pb"),
+    ("frozen graph", ("tflite_graph.pb",), "tflite_graph.pb"),
+    ("checkpoint", ("model.ckpt.index",), "model.ckpt"),
+    ("TensorFlow Lite", ("model.tflite",), "model.tflite"),
+)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("first", range(len(ORDER)))
+def test_the_first_in_the_order_is_taken(tmp_path: Path, first: int) -> None:
+    for _, names, _ in ORDER[first:]:
+        touch(tmp_path, *names)
+    touch(tmp_path, "pipeline.config")
+    found = locate(tmp_path)
+    kind, _, name = ORDER[first]
+    assert (found.kind, found.path) == (kind, tmp_path / name)
+    assert found.config == (None if kind == "weights folder" else tmp_path / "pipeline.config")
+    assert [other.kind for other in found.others] == [kind for kind, _, _ in ORDER[first + 1 :]]
+
+
+def test_a_file_has_the_config_beside_it_and_no_others(tmp_path: Path) -> None:
+    touch(tmp_path, "a.tflite", "b.pb", "frozen_inference_graph.pb")
+    assert locate(tmp_path / "b.pb").config is None
+    touch(tmp_path, "pipeline.config")
+    for name, kind in (("a.tflite", "TensorFlow Lite"), ("b.pb", "frozen graph")):
+        found = locate(tmp_path / name)
+        assert (found.kind, found.path, found.config, found.others) == (
+            kind, tmp_path / name, tmp_path / "pipeline.config", (),
+        )  # fmt: skip
+
+
+def test_a_tensorflow_lite_file_is_known_by_its_identifier(tmp_path: Path) -> None:
+    (tmp_path / "detect.bin").write_bytes(b"\x1c\0\0\0TFL3" + bytes(20))
+    assert locate(tmp_path / "detect.bin").kind == "TensorFlow Lite"
+
+
+def test_the_checkpoint_that_the_folder_names(tmp_path: Path) -> None:
+    touch(tmp_path, "ckpt-900.index", "ckpt-1000.index")
+    with pytest.raises(ModelError, match="holds no single checkpoint"):
+        locate(tmp_path)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/ckpt-1000"\n')
+    assert locate(tmp_path).path == tmp_path / "ckpt-1000"
+    (tmp_path / "checkpoint").unlink()
+    touch(tmp_path, "frozen_inference_graph.pb")
+    assert locate(tmp_path).kind == "frozen graph"
+
+
+def test_several_tensorflow_lite_files(tmp_path: Path) -> None:
+    touch(tmp_path, "b.tflite", "a.tflite")
+    with pytest.raises(ModelError, match=r"several TensorFlow Lite files \(a\.tflite, b\.tflite\); give one of them"):
+        locate(tmp_path)
+    touch(tmp_path, "model.tflite")
+    assert locate(tmp_path).path == tmp_path / "model.tflite"
+
+
+def test_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no manifest"):
+        locate(tmp_path)
+    with pytest.raises(ModelError, match="does not exist"):
+        locate(tmp_path / "none.pb")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pb")
+    assert locate(tmp_path / "pipe.pb").kind == "frozen graph"
