@@ -21,6 +21,10 @@ ScoreConverter = Literal["sigmoid", "softmax"]
 Activation = Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"]
 """hard_sigmoid is the squeeze-excite gate, relu6(x + 3) * gate_scale."""
 
+Residuals = Literal["tf1", "tf2"]
+"""tf1: a block of stride 1 ends in a sum where its output has as many channels as its input. tf2: where it has as many
+before a least depth makes more of them, as in Keras applications' MobileNetV2: a narrow net's first block has none.
+"""
 FAMILIES: tuple[Family, ...] = (
     "v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic",
 )  # fmt: skip
@@ -91,6 +95,7 @@ class ArchSpec:
         extra_activation: what follows the extra layers and the depthwise part of the heads.
         batch_norm_epsilon: written to BatchNorm layers; other epsilons are folded into the variance on loading.
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
+        residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
         boxes: default boxes of each feature map; empty for a classifier.
         variances: box-coder variances (x, y, width, height): 1 / TensorFlow's scales.
@@ -111,6 +116,7 @@ class ArchSpec:
     batch_norm_epsilon: float = 1e-3
     gate_scale: float = 0.16667
     extra_depthwise: bool | None = None
+    residuals: Residuals = "tf1"
     pixel_mean: float = 127.5
     pixel_scale: float = 1 / 127.5
     boxes: tuple[CellBoxes, ...] = ()

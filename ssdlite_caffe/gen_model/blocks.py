@@ -125,7 +125,7 @@ class Chain:
         if row.squeeze_excite:
             self._squeeze_excite(f"{caffe}/squeeze_excite", f"{tf}/squeeze_excite")
         self.conv(f"{caffe}/project", f"{tf}/project", "project", out=self.depth(row.out), activation="none")
-        residual = row.stride == 1 and self.channels == in_channels
+        residual = row.stride == 1 and self.residual_channels(row) == in_channels
         if residual:
             bottoms = (block_in, self.blob)
             self.add(AddDesc(f"{caffe}/sum", bottoms, caffe, self.channels, self.size), self.channels, self.size)
@@ -134,6 +134,16 @@ class Chain:
         parts += ["squeeze-excite"] if row.squeeze_excite else []
         parts += ["project"] + (["sum"] if residual else [])
         self.end_section(f"{caffe}: {', '.join(parts)}" + _stride(row.stride))
+
+    def residual_channels(self, row: InvertedResidual) -> int:
+        """The channels that a block's input must have for a residual sum; see `arch.Residuals`.
+
+        Source: `expanded_conv` in slim's conv_blocks.py; `_inverted_res_block` in keras.applications.mobilenet_v2,
+        whose convolutions the OD API makes wider (models/keras_models/mobilenet_v2.py) and whose comparison it leaves.
+        """
+        if self.arch.residuals == "tf1":
+            return self.channels
+        return make_divisible(int(row.out * self.arch.width_multiplier))
 
     def _squeeze_excite(self, caffe: str, tf: str) -> None:
         """Source: `squeeze_excite` in slim's conv_blocks.py, with squeeze_factor 4 as mobilenet_v3.py has it."""

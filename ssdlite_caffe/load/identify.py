@@ -21,7 +21,7 @@ from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc
-from ssdlite_caffe.load.recognise import candidates, head_of, recognise, wanted_shape
+from ssdlite_caffe.load.recognise import candidates, head_of, recognise, rules_of, wanted_shape
 
 _SAME_BOX = 1e-4
 """Relative difference from which a config's default boxes are others than a graph's; float32 corners give 1e-5."""
@@ -68,10 +68,10 @@ def _named(model: DumpedModel) -> DumpedModel:
     head, head_kernel = head_of(model)
     nearest: tuple[int, ArchSpec] | None = None
     for arch in candidates(model, list(FAMILIES), head, head_kernel):
-        net = build(arch)
-        wanted = Counter(_conv_key(conv) for conv in net.convolutions)
+        wanted = Counter(_conv_key(conv) for conv in build(arch).convolutions)
         missing = (wanted - shapes).total() + (shapes - wanted).total()
-        names = _laid_over(net, model) if not missing else None
+        nets = () if missing else (build(dataclasses.replace(arch, residuals=rule)) for rule in rules_of(arch))
+        names = next((found for net in nets if (found := _laid_over(net, model)) is not None), None)
         if names is not None:
             return dataclasses.replace(
                 model,

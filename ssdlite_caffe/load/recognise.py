@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from ssdlite_caffe.gen_model.arch import (
     Family,
     HeadKind,
     Nms,
+    Residuals,
     ScoreConverter,
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
@@ -71,6 +72,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         batch_norm_epsilon=_usual_epsilon(model, arch.batch_norm_epsilon),
         gate_scale=_gate_scale(model, arch.gate_scale),
         extra_activation=_extra_activation(model),
+        residuals=_residuals(model, arch),
         boxes=_cell_boxes(build(arch), settings),
         variances=_variances(settings),
         score_converter=_score_converter(settings),
@@ -209,6 +211,17 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
     return epsilons.most_common(1)[0][0] if epsilons else default
 
 
+def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
+    """The rule by which the model's blocks end in sums; the first where none fits, which `_check_graph` then tells."""
+    made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
+    return next((rule for rule, net in made if not _input_problems(model, net)), "tf1")
+
+
+def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
+    """The rules of residual sums that a family comes with."""
+    return get_args(Residuals) if arch.family == "v2" else ("tf1",)
+
+
 def _gate_scale(model: DumpedModel, default: float) -> float:
     found = sorted({u.gate_scale for u in model.units if u.gate_scale is not None})
     if len(found) > 1:
@@ -328,13 +341,9 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
 def _check_graph(model: DumpedModel, net: NetDesc) -> None:
     """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
     units = {u.scope: u for u in model.units}
-    problems = _order_problems(model.settings, net)
-    blobs = _expressions(net)
+    problems = [*_order_problems(model.settings, net), *_input_problems(model, net)]
     for conv in net.convolutions:
         unit = units[conv.tf_scope]
-        wanted = blobs.get(conv.bottom)
-        if unit.input is not None and wanted is not None and unit.input != wanted:
-            problems.append(f"{unit.scope} reads {unit.input}, in the family {wanted}")
         if unit.stride is not None and unit.stride != conv.stride:
             problems.append(f"{unit.scope} has stride {unit.stride}, the family {conv.stride}")
         if unit.dilation is not None and unit.dilation != conv.dilation:
@@ -349,6 +358,18 @@ def _check_graph(model: DumpedModel, net: NetDesc) -> None:
             f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
             f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
         )
+
+
+def _input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
+    """Convolutions that read something else than in the net; none from a checkpoint, which does not say."""
+    units = {u.scope: u for u in model.units}
+    blobs = _expressions(net)
+    pairs = ((units[conv.tf_scope], blobs.get(conv.bottom)) for conv in net.convolutions)
+    return [
+        f"{unit.scope} reads {unit.input}, in the family {wanted}"
+        for unit, wanted in pairs
+        if unit.input is not None and wanted is not None and unit.input != wanted
+    ]
 
 
 def _expressions(net: NetDesc) -> dict[str, str]:

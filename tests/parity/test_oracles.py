@@ -58,7 +58,12 @@ VERIFY = Bounds(layer=1e-2, box=1e-3, score=1e-3)
 """Measured: 2.3e-3, 2.4e-4, 3.0e-4."""
 
 TFLITE = 1e-6
-"""Blobs made of a TensorFlow Lite file: the converter folds in float32, and default boxes are centres and sizes."""
+"""Blobs made of a TensorFlow Lite file, relative to the largest number in each: its converter folds in float32.
+
+Measured: 3.1e-7."""
+
+TFLITE_BOXES = 3e-6
+"""Box predictors: default boxes are stored as centres and sizes there. Measured: 1.9e-6."""
 
 ALONE = 0.0025
 """Share of detections without their like on the other side: an overlap within rounding of the limit may decide on one.
@@ -250,10 +255,7 @@ def test_checkpoint_and_saved_model_give_the_same_caffemodel(case: Case, tmp_pat
 
 
 def test_tensorflow_lite_s_forms_are_the_same_net(case: Case, tmp_path: Path) -> None:
-    """The exporter's graph holds the same tensors, and its file fills the same blobs: folded once, in float32.
-
-    Measured: 2.7e-7 of the largest number in a blob.
-    """
+    """The exporter's graph holds the same tensors, and its file fills the same blobs: folded once, in float32."""
     graph, file = tflite_export(case.oracle)
     for source in (graph, file):
         config = case.model / "pipeline.config"
@@ -265,7 +267,8 @@ def test_tensorflow_lite_s_forms_are_the_same_net(case: Case, tmp_path: Path) ->
         assert wanted.keys() == blobs.keys()
         for layer, values in wanted.items():
             for a, b in zip(values, blobs[layer], strict=True):
-                assert np.abs(a.astype(np.float64) - b).max() <= TFLITE * np.abs(a).max(), layer
+                bound = max(TFLITE * np.abs(a).max(), TFLITE_BOXES if layer.endswith("_mbox_loc") else 0)
+                assert np.abs(a.astype(np.float64) - b).max() <= bound, layer
 
 
 def _float32(value: float) -> float:

@@ -17,7 +17,7 @@ from ssdlite_caffe.dump.model import DumpedModel, TfliteNms
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.arch import ArchSpec, Family, HeadKind
+from ssdlite_caffe.gen_model.arch import ArchSpec, Family, HeadKind, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.gen_model.spelling import Spelling
@@ -46,16 +46,18 @@ class Case:
     size: tuple[int, int]
     width: float
     extra_depthwise: bool | None = None
+    residuals: Residuals = "tf1"
 
     @property
     def name(self) -> str:
-        return f"{self.family}-{self.head}-{self.classes}"
+        return f"{self.family}-{self.head}-{self.classes}-{self.residuals}"
 
 
 CASES = (
     Case("v1", "ssd", 4, (96, 128), 0.25),
     Case("v2", "ssdlite", 6, (128, 96), 0.35),
     Case("v2", "ssd", 4, (96, 96), 0.35, extra_depthwise=True),
+    Case("v2", "ssd", 3, (96, 128), 0.5, residuals="tf2"),
     Case("v3-small", "ssdlite", 4, (96, 96), 0.5),
     Case("v3-large", "ssdlite", 3, (96, 96), 0.35),
     Case("v3-large-minimalistic", "ssdlite", 4, (96, 96), 0.35),
@@ -73,7 +75,9 @@ def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     case: Case = request.param
     folder = tmp_path_factory.mktemp("frozen")
     arch = default_arch(case.family, case.classes, input_size=case.size, head=case.head, width_multiplier=case.width)
-    detector = lively_detector(dataclasses.replace(arch, extra_depthwise=case.extra_depthwise))
+    detector = lively_detector(
+        dataclasses.replace(arch, extra_depthwise=case.extra_depthwise, residuals=case.residuals)
+    )
     save(detector, folder / "model.keras")
     export_pb(folder / "model.keras", folder / "plain.pb")
     return folder / "plain.pb"

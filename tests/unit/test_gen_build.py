@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Family, Nms
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Family, HeadKind, Nms, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc
@@ -240,3 +240,33 @@ def test_classifiers_are_slim_s(
     assert len(convs) == convolutions
     assert sum(sizes) == weights
     assert sum(n * c.out_size[0] * c.out_size[1] for n, c in zip(sizes, convs, strict=True)) == multiply_adds
+
+
+class TestWhatPipelineConfigsSwitchByThemselves:
+    def test_extra_layers_need_not_be_as_the_predictors(self) -> None:
+        def kinds(head: HeadKind, extra_depthwise: bool | None) -> tuple[set[bool], set[bool]]:
+            arch = dataclasses.replace(default_arch("v2", 4, head=head), extra_depthwise=extra_depthwise)
+            convs = build(arch).convolutions
+            extras = {c.depthwise for c in convs if c.role == "extra" and c.kernel == (3, 3)}
+            heads = {len(m.loc) == 2 for m in build(arch).feature_maps}
+            return extras, heads
+
+        assert kinds("ssd", None) == ({False}, {False})
+        assert kinds("ssd", True) == ({True}, {False})
+        assert kinds("ssdlite", None) == ({True}, {True})
+        assert kinds("ssdlite", False) == ({False}, {True})
+
+    @pytest.mark.parametrize(
+        ("width", "tf1_alone"), [(0.35, {0, 2}), (0.5, {0}), (0.75, set()), (1.0, set()), (1.4, set())]
+    )
+    def test_residual_sums_of_both_tensorflows(self, width: float, tf1_alone: set[int]) -> None:
+        """The blocks are those of the OD API's own Keras model of each width, and of slim's nets."""
+
+        def sums(rule: Residuals) -> set[int]:
+            arch = dataclasses.replace(default_arch("v2", 4, width_multiplier=width), residuals=rule)
+            tops = (n.top for section in build(arch).sections for n in section.nodes if isinstance(n, AddDesc))
+            return {int(top.removeprefix("conv").removeprefix("_") or 0) for top in tops}
+
+        both = {4, 5, 7, 8, 9, 11, 12, 14, 15} | ({2} - tf1_alone)
+        assert sums("tf2") == both
+        assert sums("tf1") == both | tf1_alone
