@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
-from ssdlite_caffe.dump.graph import Graph, Node, Ref
+from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.units import CONVOLUTIONS
 from ssdlite_caffe.errors import ModelError
 
@@ -17,6 +17,18 @@ _PICTURE_FIRST = frozenset(
         "StridedSlice", "Reshape", "ExpandDims", "Squeeze", "Tile", "Transpose", "GatherV2", "Identity",
     }
 )  # fmt: skip
+_READ = ADDS | DIVISIONS | IDENTITIES | frozenset(
+    {
+        "Const", "Placeholder", "PlaceholderWithDefault", "Mul", "Sub", "Cast", "Pad", "PadV2", "Reshape", "ExpandDims",
+        "Squeeze", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Shape", "Rank", "Size",
+        "Exit", "Switch", "Merge", "NextIteration", "LoopCond", "Less", "LogicalAnd", "StatelessWhile", "While",
+        "Range", "PartitionedCall", "StatefulPartitionedCall", "Assert",
+    }
+)  # fmt: skip
+"""Ops that leave the image's values alone, or whose effect is read."""
+_READ_BEGINNINGS = ("Decode", "TensorArray", "TensorList")
+_WHOLE_TYPES = frozenset({pb.DT_INT32, pb.DT_INT64, pb.DT_INT16, pb.DT_BOOL})
+_FLOAT_TYPES = frozenset({pb.DT_FLOAT, pb.DT_HALF, pb.DT_DOUBLE, pb.DT_BFLOAT16})
 _MAX_NODES = 2000
 
 
@@ -73,9 +85,10 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     """Read the way from the picture to the first convolution `stem`.
 
     Raises:
-        ModelError: the channels are scaled differently, or the input has no size.
+        ModelError: the channels are scaled differently, the input has no size, or more is done to an image.
     """
     path = picture_path(constants.graph, stem.inputs[0])
+    _refuse_others(constants.graph, path)
     size = next((found for node in path if (found := _size(constants, node)) is not None), None)
     affine = [step for node in path if (step := _affine(constants, node)) is not None]
     scale, offset = 1.0, 0.0
@@ -85,6 +98,26 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     known = bool(affine) or reads_pixels
     origin = constants.graph.origin(stem.inputs[0])
     return NetworkInput(origin, size, scale if known else None, offset if known else None)
+
+
+def _refuse_others(graph: Graph, path: list[Node]) -> None:
+    """Refuse what is done to an image and not read here: it would be left out in silence.
+
+    Ops of whole numbers compute sizes and count loops.
+
+    Raises:
+        ModelError: there is such a node; it is named.
+    """
+    for node in path:
+        whole = node.attr_type("T") in _WHOLE_TYPES or node.attr_type("dtype") in _WHOLE_TYPES
+        cut = (
+            node.op == "Cast" and node.attr_type("SrcT") in _FLOAT_TYPES and node.attr_type("DstT") not in _FLOAT_TYPES
+        )
+        if cut or not (whole or node.op in _READ or node.op.startswith(_READ_BEGINNINGS)):
+            raise ModelError(
+                f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; resizing and "
+                "one scale and offset are all that is read there"
+            )
 
 
 def _is_uint8(node: Node) -> bool:

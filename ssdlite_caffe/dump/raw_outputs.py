@@ -42,11 +42,13 @@ def find_raw_outputs(constants: Constants) -> RawOutputs | None:
     Of two ends the one behind a score converter gives the scores; the other end must be joined box codes.
 
     Raises:
-        ModelError: the operation lacks one of the two.
+        ModelError: the operation lacks one of the two, or there are several operations.
     """
     graph = constants.graph
-    operation = next((node for node in graph if node.op == TFLITE_OP), None)
-    if operation is not None:
+    operations = [node for node in graph if node.op == TFLITE_OP]
+    if len(operations) > 1:
+        raise ModelError(f"{graph.source} ends in {len(operations)} {TFLITE_OP} operations; one is read")
+    for operation in operations:
         if len(operation.inputs) < 2:
             raise ModelError(
                 f"{graph.source}: {operation.name} has {len(operation.inputs)} inputs where it takes 3: box codes, "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ssdlite_caffe.dump.pipeline import Pipeline
 
 _LENT = {
-    "default boxes": ("default_boxes", "box_coder_scales"),
+    "default boxes": ("default_boxes", "box_coder_scales", "box_rounding"),
     "score converter": ("score_converter", "logit_scale"),
     "input size": ("input_size",),
     "preprocessing": ("pixel_scale", "pixel_offset"),
@@ -134,10 +134,15 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
 def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> DumpedModel:
     from ssdlite_caffe.dump.pipeline import contradictions, fill_gaps
 
-    config, pipeline, notes = _config(found, options)
-    chosen = choose_suppression(model.settings, pipeline, config, options.nms, source=model.source)
-    settings, origins = chosen.settings, {"weights": model.source, **model.origins}
-    notes = [*model.notes, *([chosen.note] if chosen.note else []), *notes]
+    config, pipeline, unread = _config(found, options)
+    settings, origins = model.settings, {"weights": model.source, **model.origins}
+    lender = _suppression_lender(settings, found, options)
+    if lender is not None:
+        settings = dataclasses.replace(settings, tflite_nms=lender.settings.tflite_nms)
+    source = model.source if lender is None else lender.source
+    chosen = choose_suppression(settings, pipeline, config, options.nms, source=source)
+    settings = chosen.settings
+    notes = [*model.notes, *([chosen.note] if chosen.note else []), *([unread] if unread else [])]
     if chosen.origin is not None:
         origins["suppression"] = chosen.origin
     if pipeline is not None and model.form != "checkpoint":
@@ -148,28 +153,52 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             origins.update({what: str(config) for what in gaps})
         if differences:
             notes.append(f"{model.source} and {config} differ, and the former is taken: {'; '.join(differences)}")
-    if settings.iou_threshold is None:
+    if unread and (gaps := _gaps(settings)):
+        raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
+    if settings.iou_threshold is None and model.form != "checkpoint":
         notes.append("no file says how detections are suppressed; the Object Detection API's usual settings are taken")
     for other in found.others:
         settings, lent = _borrowed(settings, other, options)
         origins.update({what: str(other.path) for what in lent})
+    if options.dequantize and not model.inexact:
+        notes.append("--dequantize changes nothing: this is no quantised TensorFlow Lite file")
     if settings.pixel_scale is None:
         origins["preprocessing"] = "the family's: the model takes a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
 
 
-def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline | None, list[str]]:
-    """The pipeline.config to use. One that was not asked for, and cannot be read, is named in a note."""
+def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:
+    """The other file of the folder that says how detections are suppressed, where the model's own does not."""
+    if settings.iou_threshold is not None or settings.tflite_nms is not None or found.kind == "checkpoint":
+        return None
+    models = (_lender(settings, other, options) for other in found.others)
+    return next((model for model in models if model is not None and model.settings.tflite_nms is not None), None)
+
+
+def _lender(settings: Settings, other: Located, options: ReadOptions) -> DumpedModel | None:
+    """Another file of the folder, if it is a detector of the same classes and input size."""
+    model: DumpedModel | None = None
+    if other.kind in ("frozen graph", "TensorFlow Lite"):
+        with contextlib.suppress(SsdliteError):
+            model = _read(other, options)
+    if model is None or model.settings.num_classes != settings.num_classes:
+        return None
+    sizes = {size for size in (model.settings.input_size, settings.input_size) if size is not None}
+    return model if len(sizes) < 2 else None
+
+
+def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline | None, str]:
+    """The pipeline.config to use; a note where there is one that was not asked for, and that cannot be read."""
     from ssdlite_caffe.dump.pipeline import read_pipeline
 
     if options.pipeline_config is not None:
-        return options.pipeline_config, read_pipeline(options.pipeline_config), []
+        return options.pipeline_config, read_pipeline(options.pipeline_config), ""
     if found.config is None:
-        return None, None, []
+        return None, None, ""
     try:
-        return found.config, read_pipeline(found.config), []
+        return found.config, read_pipeline(found.config), ""
     except ModelError as error:
-        return None, None, [f"the pipeline.config beside the model is left alone: {error}"]
+        return None, None, f"the pipeline.config beside it is left alone: {error}"
 
 
 def _gaps(settings: Settings) -> list[str]:
@@ -185,21 +214,14 @@ def _lacks(settings: Settings, names: tuple[str, ...]) -> bool:
 
 
 def _borrowed(settings: Settings, other: Located, options: ReadOptions) -> tuple[Settings, list[str]]:
-    """Settings with what only another file of the folder says, and what that was.
-
-    Nothing is taken from a file that is no detector, or one of other classes or another input size.
-    """
+    """Settings with what only another file of the folder says, and what that was."""
     wanted = {what: names for what, names in _LENT.items() if _lacks(settings, names)}
     if not any(what in wanted for what in ("default boxes", "score converter", "input size")):
         return settings, []
-    theirs: Settings | None = None
-    if other.kind in ("frozen graph", "TensorFlow Lite"):
-        with contextlib.suppress(SsdliteError):
-            theirs = _read(other, options).settings
-    if theirs is None or theirs.num_classes != settings.num_classes:
+    lender = _lender(settings, other, options)
+    if lender is None:
         return settings, []
-    if None not in (theirs.input_size, settings.input_size) and theirs.input_size != settings.input_size:
-        return settings, []
+    theirs = lender.settings
     taken = {what: names for what, names in wanted.items() if not _lacks(theirs, names)}
     values = {name: getattr(theirs, name) for names in taken.values() for name in names}
     return dataclasses.replace(settings, **values), list(taken)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import boxes_and_scales, find_decoder
 from ssdlite_caffe.dump.evaluate import ShapeOf
-from ssdlite_caffe.dump.graph import Ref
+from ssdlite_caffe.dump.graph import Node, Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
@@ -80,14 +80,26 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     settings = _with_scores(constants, units, settings)
     decoder, raw = find_decoder(constants), find_raw_outputs(constants)
     if raw is not None and (raw.operation is not None or decoder is None):
+        if settings.score_converter is None or not _are_scores(constants, units, raw.scores):
+            raise ModelError(
+                f"{graph.source}: {raw.scores} is read for scores, and is not what a sigmoid or softmax makes of the "
+                "class logits"
+            )
         settings = _with_box_order(constants, units, settings, raw.codes)
         return settings if raw.operation is None else apply_tflite_op(constants, raw.operation, settings)
-    codes = decoder.codes.inputs[-1 if decoder.codes.op == "Split" else 0] if decoder else None
+    codes = None if decoder is None else _before_transpose(constants, decoder.codes)
     settings = _with_box_order(constants, units, settings, codes)
     if decoder is not None:
         boxes, scales = boxes_and_scales(constants, _shape_of(constants, read), decoder)
         settings = dataclasses.replace(settings, default_boxes=boxes, box_coder_scales=scales)
     return _with_suppression(constants, settings)
+
+
+def _before_transpose(constants: Constants, codes: Node) -> Ref:
+    """The joined box codes that a decoder takes apart: it turns (boxes, 4) into four vectors by a transpose before."""
+    graph = constants.graph
+    ref = graph.origin(codes.inputs[-1 if codes.op == "Split" else 0])
+    return graph[ref].inputs[0] if graph[ref].op == "Transpose" else ref
 
 
 def _with_scores(constants: Constants, units: Units, settings: Settings) -> Settings:
@@ -100,22 +112,52 @@ def _with_scores(constants: Constants, units: Units, settings: Settings) -> Sett
     notes = settings.unsupported
     if suppresses and not cuts_background(constants, conversion.scores):
         notes = (*notes, "a class predictor without a background column")
+    scale = conversion.logit_scale
     return dataclasses.replace(
         settings,
         score_converter=conversion.converter,
-        logit_scale=conversion.logit_scale,
-        class_order=join_order(constants, _scopes(units), constants.graph[conversion.scores].inputs[0]),
+        logit_scale=scale,
+        class_order=_order(constants, units, constants.graph[conversion.scores].inputs[0], "class logits", scale),
         unsupported=notes,
     )
 
 
+def _are_scores(constants: Constants, units: Units, ref: Ref) -> bool:
+    """Whether `ref` is the score converter's output, as it is or in another shape."""
+    scope = next(scope for scope in units.ends if scope.endswith("/ClassPredictor"))
+    conversion = find_conversion(constants, units.ends[scope])
+    graph = constants.graph
+    ref = graph.origin(ref)
+    while graph[ref].op in ("Reshape", "Squeeze", "ExpandDims"):
+        ref = graph.origin(graph[ref].inputs[0])
+    return conversion is not None and ref == conversion.scores
+
+
 def _with_box_order(constants: Constants, units: Units, settings: Settings, codes: Ref | None) -> Settings:
-    order = None if codes is None else join_order(constants, _scopes(units), codes)
+    order = None if codes is None else _order(constants, units, codes, "box codes", 1.0)
     return dataclasses.replace(settings, box_order=order)
 
 
-def _scopes(units: Units) -> dict[Ref, str]:
-    return {end: scope for scope, end in units.ends.items()}
+def _order(constants: Constants, units: Units, ref: Ref, what: str, factor: float) -> tuple[str, ...]:
+    """The scopes whose outputs are joined into `ref`, each multiplied by `factor`.
+
+    Raises:
+        ModelError: something else is done to them on the way.
+    """
+    source = constants.graph.source
+    join = join_order(constants, {end: scope for scope, end in units.ends.items()}, ref)
+    if join is None:
+        raise ModelError(
+            f"{source} does something with its {what} between the predictors and {ref} that is not read here; they are "
+            "reshaped and joined, map after map"
+        )
+    others = sorted({f"{found:g}" for found in join.factors if found != factor})
+    if others:
+        raise ModelError(
+            f"{source} multiplies {what} by {', '.join(others)} on their way to {ref}, where {factor:g} is expected "
+            "of every map"
+        )
+    return join.scopes
 
 
 def _shape_of(constants: Constants, read: NetworkInput) -> ShapeOf | None:

@@ -78,6 +78,10 @@ def choose_suppression(
         note = f"suppression is that of {config}, for each class: {_described(chosen)}{reason}"
         return Chosen(chosen, str(config), note, from_config=True)
     if own is None:
+        if settings.iou_threshold is None and choice != "auto":
+            raise ModelError(
+                f"{source} does not say how detections are suppressed, as --nms {choice} asks; take config or auto"
+            )
         return Chosen(settings, source if settings.iou_threshold is not None else None)
     chosen = dataclasses.replace(
         settings,

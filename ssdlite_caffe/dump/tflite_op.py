@@ -77,7 +77,9 @@ def _background(node: Node, settings: Settings, source: str) -> tuple[str, ...]:
     """The operation takes the columns beyond its class count for background: one column, or none."""
     classes = node.attr_int("num_classes")
     columns = settings.num_classes
-    if not classes or columns is None or classes == columns - 1:
+    if not classes:
+        raise ModelError(f"{source}: {node.name} does not say its class count (num_classes)")
+    if columns is None or classes == columns - 1:
         return ()
     if classes == columns:
         return ("a class predictor without a background column",)

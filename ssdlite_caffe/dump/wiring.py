@@ -7,13 +7,16 @@ has the same shapes. So each convolution's input is written as an expression ove
     sum(<a>, <b>)                          a residual sum
     product(<a>, <b>)                      a squeeze-excite's gate
     mean(<a>)                              the mean over a whole map
+    mean7x5(<a>)                           means over windows of 7 by 5, the whole map as a rule
 
 Anything else is named by its op (`Sub node_name`), which no net's own expression equals.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Node, Ref
@@ -21,7 +24,10 @@ from ssdlite_caffe.dump.graph import Node, Ref
 _PADS = frozenset({"Pad", "PadV2"})
 _SUMS = frozenset({"Add", "AddV2", "AddN"})
 _JOINED = {**dict.fromkeys(_SUMS, "sum"), "Mul": "product"}
-_REARRANGING = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose", "StridedSlice", "Pack", "Unpack", "Cast"})
+_RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
+_BOX_AXIS = (1, -2, -3)
+"""Of (1, boxes, values) and (1, boxes, 1, values)."""
+_KIND = re.compile(r"sum|product|mean(?:\d+x\d+)?")
 _DEPTH = 8
 """Operands inside one another; at most three residual sums follow each other in a MobileNet."""
 _LINKS = 64
@@ -39,7 +45,7 @@ def renamed_expression(text: str, names: Mapping[str, str]) -> str:
     Scopes hold neither commas nor brackets.
     """
     kind, bracket, inner = text.partition("(")
-    if not bracket or kind not in ("sum", "product", "mean") or not inner.endswith(")"):
+    if not bracket or not _KIND.fullmatch(kind) or not inner.endswith(")"):
         return names.get(text, text)
     return joined(kind, (renamed_expression(operand, names) for operand in _operands(inner[:-1])))
 
@@ -47,7 +53,7 @@ def renamed_expression(text: str, names: Mapping[str, str]) -> str:
 def scopes_in(text: str) -> set[str]:
     """The scopes that an expression names; other operands are in it, too, under what they are called there."""
     kind, bracket, inner = text.partition("(")
-    if not bracket or kind not in ("sum", "product", "mean") or not inner.endswith(")"):
+    if not bracket or not _KIND.fullmatch(kind) or not inner.endswith(")"):
         return {text}
     return {scope for operand in _operands(inner[:-1]) for scope in scopes_in(operand)}
 
@@ -85,47 +91,80 @@ def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth
         return f"{node.op} {node.name}"
     if node.op in _JOINED and len(node.inputs) == 2:
         return joined(_JOINED[node.op], (expression(constants, outputs, i, depth + 1) for i in node.inputs))
-    if _is_global_mean(constants, node):
-        return f"mean({expression(constants, outputs, node.inputs[0], depth + 1)})"
+    mean = _mean(constants, node)
+    if mean is not None:
+        return f"{mean}({expression(constants, outputs, node.inputs[0], depth + 1)})"
     return f"{node.op} {node.name}"
 
 
-def _is_global_mean(constants: Constants, node: Node) -> bool:
-    """Mean over height and width, or an average over windows; a gate's product broadcasts only from a single one."""
+def _mean(constants: Constants, node: Node) -> str | None:
+    """`mean` over height and width, `mean7x5` over windows of 7 by 5; None for other nodes."""
     if node.op == "AvgPool":
-        return True
+        window = node.attr_ints("ksize")
+        return f"mean{window[1]}x{window[2]}" if len(window) == 4 and window[0] == window[3] == 1 else None
     axes = constants.plain.get(node.inputs[1]) if node.op == "Mean" and len(node.inputs) == 2 else None
-    return axes is not None and sorted(int(a) % 4 for a in axes.reshape(-1)) == [1, 2]
+    return "mean" if axes is not None and sorted(int(a) % 4 for a in axes.reshape(-1)) == [1, 2] else None
 
 
-def join_order(constants: Constants, ends: Mapping[Ref, str], ref: Ref) -> tuple[str, ...] | None:
-    """The scopes whose outputs are joined, one after the other, into `ref`; None where that cannot be followed.
+@dataclass(frozen=True)
+class Join:
+    """What is joined into one output.
+
+    Attributes:
+        scopes: of the convolutions whose outputs are joined, in order.
+        factors: what each is multiplied by on the way.
+    """
+
+    scopes: tuple[str, ...]
+    factors: tuple[float, ...]
+
+
+def join_order(constants: Constants, ends: Mapping[Ref, str], ref: Ref) -> Join | None:
+    """What is joined into `ref`, map after map; None where something else than that is done on the way.
+
+    A change of shape keeps the numbers' order. Maps are joined along axis 1, of (1, boxes, ..).
 
     Args:
         constants: of the graph.
         ends: the end of each convolution -> its scope.
         ref: joined box codes or class logits.
     """
-    found: list[str] = []
-    pending = [ref]
+    scopes: list[str] = []
+    factors: list[float] = []
+    pending = [(ref, 1.0)]
     for _ in range(len(ends) * _LINKS):
         if not pending:
-            return tuple(found)
-        current = constants.graph.origin(pending.pop())
+            return Join(tuple(scopes), tuple(factors))
+        current, factor = pending.pop()
+        current = constants.graph.origin(current)
         if current in ends:
-            found.append(ends[current])
+            scopes.append(ends[current])
+            factors.append(factor)
             continue
         node = constants.graph[current]
-        if node.op == "ConcatV2":
-            pending.extend(reversed(node.inputs[:-1]))
-        elif node.op == "Concat":
-            pending.extend(reversed(node.inputs[1:]))
-        elif (node.op in _REARRANGING or _is_scaled(constants, node)) and node.inputs:
-            pending.append(node.inputs[0])
+        scale = _scale(constants, node)
+        if node.op in ("ConcatV2", "Concat"):
+            parts, axis = (
+                (node.inputs[1:], node.inputs[0]) if node.op == "Concat" else (node.inputs[:-1], node.inputs[-1])
+            )
+            if constants.plain.scalar(axis) not in _BOX_AXIS:
+                return None
+            pending.extend((part, factor) for part in reversed(parts))
+        elif node.op in _RESHAPING and node.inputs:
+            pending.append((node.inputs[0], factor))
+        elif scale is not None:
+            pending.append((scale[0], factor * scale[1]))
         else:
             return None
     return None
 
 
-def _is_scaled(constants: Constants, node: Node) -> bool:
-    return node.op in ("Mul", "RealDiv", "Div") and constants.plain.scalar(node.inputs[1]) is not None
+def _scale(constants: Constants, node: Node) -> tuple[Ref, float] | None:
+    """(x, c) of x * c or x / (1 / c); None for other nodes."""
+    if node.op not in ("Mul", "RealDiv", "Div") or len(node.inputs) != 2:
+        return None
+    value = constants.plain.scalar(node.inputs[1])
+    if value is not None:
+        return (node.inputs[0], value if node.op == "Mul" else 1 / value) if value else None
+    value = constants.plain.scalar(node.inputs[0]) if node.op == "Mul" else None
+    return None if value is None else (node.inputs[1], value)

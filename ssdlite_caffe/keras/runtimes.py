@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,22 @@ class TfliteRuntime:
 
 
 class ForeignTflite:
-    """A TensorFlow Lite model of another origin, ready to run; its classes are numbered."""
+    """A TensorFlow Lite model of another origin, ready to run."""
 
-    def __init__(self, path: Path, labels: LabelMap | None = None) -> None:
+    def __init__(self, path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None) -> None:
         """Load it.
 
         Args:
             path: the file.
-            labels: its classes, where they are known.
+            labels: its classes; numbered where they are not known.
+            reading: how it is read; a quantised model is run whatever this says.
 
         Raises:
             SsdliteError: it cannot be read, is no SSD MobileNet, or has another class count.
         """
-        self._model, self.arch = identify(read_model(path, ReadOptions(dequantize=True)))
+        self._model, self.arch = identify(
+            read_model(path, dataclasses.replace(reading or ReadOptions(), dequantize=True))
+        )
         self.labels = labels or numbered(self.arch.num_classes)
         check_classes(self.labels, self.arch.num_classes, str(path))
         normalises = self._model.settings.pixel_scale is not None
@@ -159,13 +163,15 @@ class ForeignTflite:
         return detect(source_runtime.decoded(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms)
 
 
-def open_tflite(path: Path, labels: LabelMap | None = None) -> TfliteRuntime | ForeignTflite:
-    """A TensorFlow Lite model of any origin.
+def open_tflite(
+    path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None
+) -> TfliteRuntime | ForeignTflite:
+    """A TensorFlow Lite model of any origin; arguments as for `ForeignTflite`.
 
     Raises:
         SsdliteError: it cannot be read or run, or is no SSD MobileNet.
     """
-    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels)
+    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels, reading)
 
 
 def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:

@@ -21,7 +21,15 @@ from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc
-from ssdlite_caffe.load.recognise import candidates, head_of, recognise, rules_of, wanted_shape
+from ssdlite_caffe.load.recognise import (
+    candidates,
+    head_of,
+    pool_windows,
+    recognise,
+    rules_of,
+    wanted_shape,
+    windowed,
+)
 
 _SAME_BOX = 1e-4
 """Relative difference from which a config's default boxes are others than a graph's; float32 corners give 1e-5."""
@@ -114,10 +122,12 @@ def _laid_over(net: NetDesc, model: DumpedModel) -> dict[str, str] | None:
             free.setdefault(_unit_key(model, unit), []).append(unit)
     names: dict[str, str] = {}
     blobs: dict[str, str] = {}
+    windows = pool_windows(net)
     for node in (node for section in net.sections for node in section.nodes):
         if isinstance(node, ConvDesc):
             read = blobs.get(node.bottom)
-            fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input == read]
+            spelled = () if read is None else (read, windowed(read, windows.get(node.bottom)))
+            fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input in spelled]
             if len(fitting) != 1:
                 return None
             free[_conv_key(node)].remove(fitting[0])

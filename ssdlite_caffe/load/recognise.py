@@ -32,7 +32,8 @@ from ssdlite_caffe.gen_model.arch import (
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc, Padding
+from ssdlite_caffe.gen_model.families import family as family_table
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, Padding
 from ssdlite_caffe.gen_model.padding import same_padding
 from ssdlite_caffe.load.units import unit_problems
 
@@ -73,6 +74,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         gate_scale=_gate_scale(model, arch.gate_scale),
         extra_activation=_extra_activation(model),
         residuals=_residuals(model, arch),
+        explicit_padding=_padding_rule(model, arch),
         boxes=_cell_boxes(build(arch), settings),
         variances=_variances(settings),
         score_converter=_score_converter(settings),
@@ -126,20 +128,29 @@ def candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_
     hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
     depths = (16, 8, 1, 32) if settings.min_depth is None else (settings.min_depth,)
-    for width in dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned)):
-        for family in families:
-            for min_depth, extra_depthwise in itertools.product(depths, (None, head == "ssd")):
-                arch = default_arch(
-                    family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
-                )
-                yield dataclasses.replace(
-                    arch,
-                    min_depth=min_depth,
-                    head_kernel=head_kernel,
-                    extra_depthwise=extra_depthwise,
-                    explicit_padding=_explicit_padding(model),
-                    boxes=_placeholder_boxes(model, arch),
-                )
+    widths = dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned))
+    rows = [row for row in itertools.product(widths, families, depths) if _stem_fits(model, *row)]
+    for width, family, min_depth in rows or itertools.product(COMMON_WIDTHS, families, depths[:1]):
+        for extra_depthwise in (None, head == "ssd"):
+            arch = default_arch(
+                family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
+            )
+            yield dataclasses.replace(
+                arch,
+                min_depth=min_depth,
+                head_kernel=head_kernel,
+                extra_depthwise=extra_depthwise,
+                explicit_padding=_explicit_padding(model),
+                boxes=_placeholder_boxes(model, arch),
+            )
+
+
+def _stem_fits(model: DumpedModel, width: float, family: Family, min_depth: int) -> bool:
+    """Whether the convolution that reads the image has as many outputs; to ask costs less than to build the net."""
+    stems = (model.tensors[unit.tensors["weights"]].shape for unit in model.units if unit.kind == "conv")
+    stem = next((shape for shape in stems if shape[2] == 3), None)
+    table = family_table(family)
+    return stem is None or stem[3] == table.depth(table.detector.stem.out * width, min_depth)
 
 
 def _explicit_padding(model: DumpedModel) -> bool:
@@ -222,6 +233,24 @@ def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
     return get_args(Residuals) if arch.family == "v2" else ("tf1",)
 
 
+def _padding_rule(model: DumpedModel, arch: ArchSpec) -> bool:
+    """Whether the backbone is padded explicitly; not where its Pads put the zeros of SAME, as Keras writes them."""
+    if not arch.explicit_padding or not _padding_problems(model, build(arch)):
+        return arch.explicit_padding
+    return bool(_padding_problems(model, build(dataclasses.replace(arch, explicit_padding=False))))
+
+
+def _padding_problems(model: DumpedModel, net: NetDesc) -> list[str]:
+    """Convolutions that are padded otherwise than in the net; none from a checkpoint, which does not say."""
+    units = {u.scope: u for u in model.units}
+    zeros = ((conv, _zeros(units[conv.tf_scope], conv)) for conv in net.convolutions)
+    return [
+        f"{conv.tf_scope} is padded by {astuple(found)}, the family by {astuple(conv.padding)}"
+        for conv, found in zeros
+        if found is not None and found != conv.padding
+    ]
+
+
 def _gate_scale(model: DumpedModel, default: float) -> float:
     found = sorted({u.gate_scale for u in model.units if u.gate_scale is not None})
     if len(found) > 1:
@@ -249,7 +278,7 @@ def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
         return default.pixel_mean, default.pixel_scale
     if np.isclose(scale, 2 / 255, rtol=1e-6) and offset == -1.0:
         return 127.5, 1 / 127.5
-    return -offset / scale, scale
+    return -offset / scale + 0.0, scale  # no -0.0
 
 
 def _variances(settings: Settings) -> tuple[float, float, float, float]:
@@ -341,7 +370,7 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
 def _check_graph(model: DumpedModel, net: NetDesc) -> None:
     """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
     units = {u.scope: u for u in model.units}
-    problems = [*_order_problems(model.settings, net), *_input_problems(model, net)]
+    problems = [*_order_problems(model.settings, net), *_input_problems(model, net), *_padding_problems(model, net)]
     for conv in net.convolutions:
         unit = units[conv.tf_scope]
         if unit.stride is not None and unit.stride != conv.stride:
@@ -350,9 +379,6 @@ def _check_graph(model: DumpedModel, net: NetDesc) -> None:
             problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
         if unit.activation is not None and unit.activation != conv.activation:
             problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
-        zeros = _zeros(unit, conv)
-        if zeros is not None and zeros != conv.padding:
-            problems.append(f"{unit.scope} is padded by {astuple(zeros)}, the family by {astuple(conv.padding)}")
     if problems:
         raise ModelError(
             f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
@@ -364,12 +390,25 @@ def _input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
     """Convolutions that read something else than in the net; none from a checkpoint, which does not say."""
     units = {u.scope: u for u in model.units}
     blobs = _expressions(net)
-    pairs = ((units[conv.tf_scope], blobs.get(conv.bottom)) for conv in net.convolutions)
-    return [
-        f"{unit.scope} reads {unit.input}, in the family {wanted}"
-        for unit, wanted in pairs
-        if unit.input is not None and wanted is not None and unit.input != wanted
-    ]
+    windows = pool_windows(net)
+    problems = []
+    for conv in net.convolutions:
+        found, wanted = units[conv.tf_scope].input, blobs.get(conv.bottom)
+        if found is None or wanted is None or found in (wanted, windowed(wanted, windows.get(conv.bottom))):
+            continue
+        problems.append(f"{conv.tf_scope} reads {found}, in the family {wanted}")
+    return problems
+
+
+def pool_windows(net: NetDesc) -> dict[str, tuple[int, int]]:
+    """The size of the map that each global pooling takes the mean of, by its top."""
+    nodes = (node for section in net.sections for node in section.nodes)
+    return {node.top: node.in_size for node in nodes if isinstance(node, GlobalPoolDesc)}
+
+
+def windowed(mean: str, window: tuple[int, int] | None) -> str:
+    """The mean of a whole map, as a graph spells it that averages over one window of the map's size."""
+    return mean if window is None else mean.replace("mean(", f"mean{window[0]}x{window[1]}(", 1)
 
 
 def _expressions(net: NetDesc) -> dict[str, str]:

@@ -67,6 +67,8 @@ def postprocess(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detect
 def _fast(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detections:
     """One suppression over all boxes by their best class; each that stays is given with its best classes.
 
+    Of equal scores of one box the lower class comes first; TensorFlow Lite leaves their order to its partial sort.
+
     Source: NonMaxSuppressionMultiClassFastHelper.
     """
     best = scores.max(axis=1)

@@ -16,10 +16,9 @@ from ssdlite_caffe.tools.decode import (
     clip_detections,
     convert_scores,
     decode,
-    decode_boxes,
     split_priors,
 )
-from ssdlite_caffe.tools.decode_tflite import clipped, postprocess
+from ssdlite_caffe.tools.decode_tflite import anchors_of, clipped, decode_centres, postprocess
 from ssdlite_caffe.tools.draw import can_write, draw_detections, write_picture
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
@@ -95,7 +94,10 @@ class Detector:
         if self._decoder == "tflite" and self._tflite_nms is not None:
             corners, variances = split_priors(priors)
             scores = convert_scores(conf.reshape(len(corners), -1), arch.score_converter)
-            return clipped(postprocess(decode_boxes(loc, corners, variances), scores, self._tflite_nms))
+            x, y, width, height = variances[0]
+            codes, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
+            boxes = decode_centres(codes, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
+            return clipped(postprocess(boxes, scores, self._tflite_nms))
         return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
 
 

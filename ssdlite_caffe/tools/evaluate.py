@@ -14,7 +14,8 @@ import numpy as np
 
 from ssdlite_caffe.coco.annotations import Box
 from ssdlite_caffe.coco.label_map import check_classes
-from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.tools.average_precision import Boxes, Curve, Found, curve
 from ssdlite_caffe.tools.class_names import label_map_of
 from ssdlite_caffe.tools.coco_metrics import coco_metrics
@@ -135,6 +136,10 @@ def open_model(
         SsdliteError: it is neither, or the label map does not fit.
     """
     labels, _ = label_map_of(path, label_map)
+    if path.is_dir() and not (path / "report.json").is_file():
+        with contextlib.suppress(ModelError):  # what it is instead is told below
+            located = locate(path)
+            path = located.path if located.kind == "TensorFlow Lite" else path
     kind = model_kind(path)
     if kind:
         from ssdlite_caffe.keras.infer import labels_of

@@ -56,7 +56,7 @@ def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[De
         from ssdlite_caffe.tools.detector import Detector
 
         if model.folder is None:
-            raise ModelError(f"{runtime} runs converted models; {model.tensorflow} is none: convert it first")
+            raise ModelError(f"{runtime} runs converted models; {model.path} is none: convert it first")
         yield Detector(model.folder, runtime=runtime)
 
     return opened
@@ -112,7 +112,7 @@ def _tflite(model: Evaluated) -> Iterator[Detect]:
 
     if model.tflite is None:
         raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
-    yield open_tflite(model.tflite, model.labels)
+    yield open_tflite(model.tflite, model.labels, None if model.folder is None else model.folder.reading)
 
 
 RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {

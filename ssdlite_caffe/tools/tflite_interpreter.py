@@ -137,12 +137,17 @@ class TfliteDetector:
             return None
         self._invoke(fed)
         boxes, classes, scores, count = (self._value(index) for index in operation.outputs)
-        per_box = max(1, int(operation.options.get("max_classes_per_detection", 1)))
-        found = int(count.reshape(-1)[0]) * (1 if operation.options.get("use_regular_nms") else per_box)
+        number = int(count.reshape(-1)[0])
+        slots = np.arange(number)
+        if not operation.options.get("use_regular_nms"):
+            # A box has as many places as were asked for, and fills no more than there are classes.
+            places = max(1, int(operation.options.get("max_classes_per_detection", 1)))
+            filled = min(places, self._arch.num_classes - 1)
+            slots = (np.arange(number)[:, None] * places + np.arange(filled)).reshape(-1)
         return Detections(
-            classes.reshape(-1)[:found].astype(np.int64) + 1,
-            scores.reshape(-1)[:found].copy(),
-            np.ascontiguousarray(boxes.reshape(-1, 4)[:found][:, [1, 0, 3, 2]]),
+            classes.reshape(-1)[slots].astype(np.int64) + 1,
+            scores.reshape(-1)[slots],
+            np.ascontiguousarray(boxes.reshape(-1, 4)[slots][:, [1, 0, 3, 2]]),
         )
 
     def _operation(self) -> Operator | None:

@@ -145,6 +145,12 @@ def test_moving_averages_and_optimiser_state(tmp_path: Path, averaged: bool) -> 
     assert model.settings.num_classes == 2
 
 
+def test_what_no_caffe_net_does_is_kept_from_the_config(tmp_path: Path) -> None:
+    soft = "post_processing { batch_non_max_suppression { soft_nms_sigma: 0.5 } }"
+    config = CONFIG.replace("num_classes: 1", f"num_classes: 1 {soft}")
+    assert read_model(save_checkpoint(tmp_path, values_of(1), config)).settings.unsupported == ("soft NMS (sigma 0.5)",)
+
+
 def test_checkpoint_contradicting_its_config(tmp_path: Path) -> None:
     prefix = save_checkpoint(tmp_path, values_of(1), CONFIG.replace("num_classes: 1", "num_classes: 5"))
     with pytest.raises(ModelError, match=r"contradict each other: classes with background 2"):

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Graph
+from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.dump.tflite.file import Tensor, read_tflite
-from ssdlite_caffe.dump.tflite.lower import lower, real_values, tensor_index, tensor_node
+from ssdlite_caffe.dump.tflite.lower import lower, quantised_operators, real_values, tensor_index, tensor_node
 from ssdlite_caffe.dump.wiring import renamed_expression, scopes_in
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from tests.tflite_files import OperatorSpec, TensorSpec, postprocess_file, tflite_file
@@ -214,10 +216,76 @@ class TestWhatIsNoDetector:
         options = CONV | {"StrideH": 1, "StrideW": 1}
         data = tflite_file(tensors, [OperatorSpec("CONV_2D", (0, 1), (2,), options, "Conv2DOptions")], [0], [2])
         path = written(tmp_path / "a.tflite", data)
-        with pytest.raises(ModelError, match=r"is fully quantised \(int8\): 1 convolutions .* --dequantize"):
+        with pytest.raises(ModelError, match=r"is fully quantised: 1 operators .* 1 convolutions .* --dequant"):
             read_model(path)
         with pytest.raises(ModelError, match="is no SSD detector"):
             read_model(path, ReadOptions(dequantize=True))
+
+
+class TestBounds:
+    def test_a_kernel_that_thousands_read_is_not_copied_thousands_of_times(self, tmp_path: Path) -> None:
+        kernel = np.zeros((64, 16, 16, 64), np.float32)  # 4 MiB
+        tensors = [TensorSpec((1, 8, 8, 64)), TensorSpec(kernel.shape, kernel)]
+        operators = []
+        for number in range(200):
+            tensors.append(TensorSpec((1, 4, 4, 64)))
+            operators.append(OperatorSpec("CONV_2D", (0, 1), (2 + number,), CONV, "Conv2DOptions"))
+        path = written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [2]))
+        with pytest.raises(ModelError, match="its constants grow to more than 6 times the file"):
+            read_model(path)
+
+    def test_an_option_that_is_no_number(self, tmp_path: Path) -> None:
+        data = postprocess_file((6, 4), 3, np.zeros((6, 4), np.float32), {"num_classes": "5"})
+        with pytest.raises(ModelError, match="the option num_classes is no number"):
+            read_tflite(written(tmp_path / "a.tflite", data))
+
+
+class TestInputs:
+    """A float net that reads pixels says itself what a pixel means."""
+
+    @pytest.mark.parametrize(("scale", "zero"), [(1 / 128, 128), (1 / 255, 0), (2 / 255, 127)])
+    def test_pixels_with_a_scale(self, tmp_path: Path, scale: float, zero: int) -> None:
+        kernel = np.ones((5, 3, 3, 3), np.float32)
+        tensors = [
+            TensorSpec((1, 8, 6, 3), dtype="u1", scale=(scale,), zero_point=(zero,)), TensorSpec((1, 8, 6, 3)),
+            TensorSpec(kernel.shape, kernel), TensorSpec((1, 4, 3, 5)),
+        ]  # fmt: skip
+        operators = [
+            OperatorSpec("DEQUANTIZE", (0,), (1,)), OperatorSpec("CONV_2D", (1, 2), (3,), CONV, "Conv2DOptions"),
+        ]  # fmt: skip
+        file, _ = read_tflite(written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [3])))
+        assert quantised_operators(file) == []
+        constants = Constants.of(Graph(lower(file), source="a"))
+        stem = first_convolution(constants.graph)
+        assert stem is not None
+        found = network_input(constants, stem)
+        assert found.size == (8, 6)
+        assert found.scale == float(np.float32(scale))
+        assert found.offset == pytest.approx(-zero * found.scale, rel=1e-12)
+
+    @pytest.mark.parametrize("op", ["RELU", "NEG", "TANH", "REVERSE_V2"])
+    def test_what_changes_the_image_is_named(self, tmp_path: Path, op: str) -> None:
+        kernel = np.ones((5, 3, 3, 3), np.float32)
+        tensors = [TensorSpec((1, 8, 6, 3)), TensorSpec((1, 8, 6, 3)), TensorSpec(kernel.shape, kernel),
+                   TensorSpec((1, 4, 3, 5))]  # fmt: skip
+        operators = [OperatorSpec(op, (0,), (1,)), OperatorSpec("CONV_2D", (1, 2), (3,), CONV, "Conv2DOptions")]
+        file, _ = read_tflite(written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [3])))
+        constants = Constants.of(Graph(lower(file), source="a"))
+        stem = first_convolution(constants.graph)
+        assert stem is not None
+        with pytest.raises(ModelError, match=r"tensor_1 \(\w+\) changes the image before the first convolution"):
+            network_input(constants, stem)
+
+    def test_whole_numbers_in_between_are_quantisation(self, tmp_path: Path) -> None:
+        tensors = [
+            TensorSpec((1, 4)), TensorSpec((1, 4), dtype="i1", scale=(0.1,)), TensorSpec((1, 4)), TensorSpec((1, 4)),
+        ]  # fmt: skip
+        operators = [
+            OperatorSpec("RELU", (0,), (3,)), OperatorSpec("QUANTIZE", (3,), (1,)),
+            OperatorSpec("DEQUANTIZE", (1,), (2,)),
+        ]  # fmt: skip
+        file, _ = read_tflite(written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [2])))
+        assert [operator.op for operator in quantised_operators(file)] == ["QUANTIZE", "DEQUANTIZE"]
 
 
 EXPRESSIONS = st.recursive(

@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.wiring import expression, join_order
+from ssdlite_caffe.dump.wiring import Join, expression, join_order
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.load.recognise import recognise
+from tests.dump_graphs import GraphBuilder, shape_proto
 
 BODY = "FeatureExtractor/MobilenetV3"
 Nodes = dict[str, pb.NodeDef]
@@ -109,16 +111,43 @@ def test_sums_inside_one_another_are_bounded() -> None:
     assert "s990" not in text
 
 
-def test_join_order_follows_scaling_and_gives_up_on_other_ops() -> None:
-    constants = graph_of(
-        ("axis", "Const", []),
-        ("a", "Conv2D", ["axis", "axis"]),
-        ("b", "Conv2D", ["axis", "axis"]),
-        ("r", "Reshape", ["a", "axis"]),
-        ("e", "Exp", ["b"]),
-        ("whole", "ConcatV2", ["b", "r", "axis"]),
-        ("odd", "ConcatV2", ["r", "e", "axis"]),
-    )
-    ends = {Ref("a"): "A", Ref("b"): "B"}
-    assert join_order(constants, ends, Ref("whole")) == ("B", "A")
-    assert join_order(constants, ends, Ref("odd")) is None
+def joining(*, axis: int = 1, factor: float | None = None, odd: str = "") -> Constants:
+    """Two convolutions, one reshaped (and scaled), joined as b, a; with an op of another kind on the way of b."""
+    b = GraphBuilder()
+    b.node("x", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 4, 4, 3))
+    for name in "ab":
+        b.conv(name, "x", np.ones((1, 1, 3, 8)), padding="SAME")
+    end = b.node("r", "Reshape", "a/Conv2D", b.const("shape", [1, -1, 4], "int32"))
+    if factor is not None:
+        end = b.node("m", "Mul", end, b.const("factor", factor))
+    other = b.node("o", odd, "b/Conv2D") if odd else "b/Conv2D"
+    b.node("whole", "ConcatV2", other, end, b.const("axis", axis, "int32"))
+    return Constants.of(b.graph())
+
+
+ENDS = {Ref("a/Conv2D"): "A", Ref("b/Conv2D"): "B"}
+
+
+def test_join_order_follows_shapes_and_factors() -> None:
+    assert join_order(joining(), ENDS, Ref("whole")) == Join(("B", "A"), (1.0, 1.0))
+    assert join_order(joining(axis=-2, factor=0.5), ENDS, Ref("whole")) == Join(("B", "A"), (1.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [joining(axis=0), joining(axis=2), *(joining(odd=op) for op in ("Exp", "Neg", "Cast", "Rsqrt", "Square", "Tanh"))],
+)
+def test_join_order_gives_up_on_anything_else(constants: Constants) -> None:
+    assert join_order(constants, ENDS, Ref("whole")) is None
+
+
+def test_an_average_over_windows_says_how_large_they_are() -> None:
+    """It is the mean over the map only where the window is as large: `load.recognise` compares it with the map."""
+    b = GraphBuilder()
+    b.node("x", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 4, 4, 3))
+    b.conv("a", "x", np.ones((1, 1, 3, 8)), padding="SAME")
+    b.node("pool", "AvgPool", "a/Conv2D", ksize=[1, 4, 3, 1], strides=[1, 1, 1, 1], padding="VALID")
+    b.node("mean", "Mean", "a/Conv2D", b.const("axes", [1, 2], "int32"))
+    constants = Constants.of(b.graph())
+    assert expression(constants, ENDS, Ref("pool")) == "mean4x3(A)"
+    assert expression(constants, ENDS, Ref("mean")) == "mean(A)"

@@ -15,7 +15,8 @@ import pytest
 from ssdlite_caffe.dump.model import AnchorGenerator, DumpedModel
 from ssdlite_caffe.errors import ModelError, SsdliteError, TensorError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Nms
-from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.netdesc import GlobalPoolDesc
 from ssdlite_caffe.load.recognise import recognise
 from tests.models import model_of, with_settings, with_tensors, with_unit
 
@@ -291,3 +292,18 @@ def test_box_coder_scales_become_variances(model: DumpedModel) -> None:
 
 def test_the_most_frequent_epsilon_is_written(model: DumpedModel) -> None:
     assert recognise(with_unit(model, EXPAND, epsilon=0.5)).batch_norm_epsilon == 1e-3
+
+
+def test_a_gate_s_mean_may_be_one_window_of_the_map_s_size() -> None:
+    arch = default_arch("v3-small", 4)
+    net = build(arch)
+    pool = next(node for s in net.sections for node in s.nodes if isinstance(node, GlobalPoolDesc))
+    conv = next(conv for conv in net.convolutions if conv.bottom == pool.top)
+    read = next(c.tf_scope for c in net.convolutions if c.top == pool.bottom)
+    model = model_of(arch, seed=None)
+    height, width = pool.in_size
+    for good in (f"mean({read})", f"mean{height}x{width}({read})"):
+        assert recognise(with_unit(model, conv.tf_scope, input=good)).family == "v3-small"
+    for bad in (f"mean3x3({read})", f"mean{height}x1({read})", read):
+        with pytest.raises(ModelError, match=rf"{conv.tf_scope} reads {re.escape(bad)}, in the family mean\("):
+            recognise(with_unit(model, conv.tf_scope, input=bad))

@@ -2,7 +2,7 @@
 
 The file is a FlatBuffer. Its accessors (package `tflite`) follow offsets without looking where they lead, so a damaged
 file shows as an error of Python's or as numbers without sense. Both end here, as a ModelError; counts are bounded, and
-an array is only given where the file holds all its bytes.
+an array is only given where the file holds all its bytes. (What is made of them is bounded in `lower`.)
 
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
@@ -50,6 +50,8 @@ _DAMAGE = (
     struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     MemoryError,
 )  # fmt: skip
+
+_NOT_QUANTISED = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
 
 Scalar = bool | int | float
 
@@ -116,6 +118,7 @@ class TfliteFile:
     Attributes:
         source: path, for messages.
         inputs, outputs: of the whole model, tensors by number.
+        size: of the file, in bytes.
     """
 
     source: str
@@ -123,8 +126,16 @@ class TfliteFile:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    size: int = 0
 
 
+_NUMBERS = frozenset(
+    {
+        "num_classes", "max_detections", "max_classes_per_detection", "detections_per_class", "use_regular_nms",
+        "nms_score_threshold", "nms_iou_threshold", "y_scale", "x_scale", "h_scale", "w_scale",
+    }
+)  # fmt: skip
+"""Options of TFLite_Detection_PostProcess."""
 _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CONV_2D": (
         "Conv2DOptions",
@@ -176,8 +187,8 @@ def _parse(data: bytes, source: str) -> TfliteFile:
         model: Any = tflite.Model.GetRootAs(data, 0)
         if model.Version() != VERSION:
             raise ModelError(f"{source} has version {model.Version()} of TensorFlow Lite's format; {VERSION} is read")
-        if model.SubgraphsLength() < 1:
-            raise ModelError(f"{source} holds no graph")
+        if model.SubgraphsLength() != 1:
+            raise ModelError(f"{source} holds {model.SubgraphsLength()} graphs; files of one are read")
         graph: Any = model.Subgraphs(0)
         tensors = tuple(
             _tensor(model, graph.Tensors(i), i, source) for i in range(_count(graph.TensorsLength(), "tensors"))
@@ -190,7 +201,7 @@ def _parse(data: bytes, source: str) -> TfliteFile:
         for index in (*inputs, *outputs, *(i for operator in operators for i in (*operator.inputs, *operator.outputs))):
             if not -1 <= index < len(tensors):
                 raise ValueError(f"tensor {index} of {len(tensors)}")
-        return TfliteFile(source, tensors, operators, inputs, outputs)
+        return TfliteFile(source, tensors, operators, inputs, outputs, len(data))
 
 
 @contextmanager
@@ -232,8 +243,8 @@ def _code(code: Any) -> tuple[str, str]:
     import tflite
 
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-    names = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
-    return names.get(number, f"operator code {number}"), _text(code.CustomCode())
+    found = (name for name, value in vars(tflite.BuiltinOperator).items() if value == number)
+    return next(found, f"operator code {number}"), _text(code.CustomCode())
 
 
 def _tensor(model: Any, tensor: Any, index: int, source: str) -> Tensor:
@@ -242,11 +253,11 @@ def _tensor(model: Any, tensor: Any, index: int, source: str) -> Tensor:
     if tensor.Sparsity() is not None:
         raise ModelError(f"{source}: the tensor {name or index} is stored sparsely, which is not read")
     dtype = _DTYPES.get(tensor.Type(), "")
-    empty = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
-    quantisation = tensor.Quantization()
-    if quantisation is not None and dtype:
-        empty = _quantisation(quantisation, shape, dtype)
-    return Tensor(index, name, shape, dtype, _values(model, tensor, shape, dtype, name or str(index), source), *empty)
+    parameters = tensor.Quantization()
+    quantisation = _NOT_QUANTISED if parameters is None or not dtype else _quantisation(parameters, shape, dtype)
+    return Tensor(
+        index, name, shape, dtype, _values(model, tensor, shape, dtype, name or str(index), source), *quantisation
+    )
 
 
 def _values(model: Any, tensor: Any, shape: tuple[int, ...], dtype: str, name: str, source: str) -> Array | None:
@@ -277,7 +288,7 @@ def _quantisation(
     zero = _array(parameters.ZeroPointLength(), parameters.ZeroPointAsNumpy, 1 << 20).astype(np.int64)
     axis = int(parameters.QuantizedDimension())
     if not scale.size or np.dtype(dtype).kind not in "iu":
-        return np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+        return _NOT_QUANTISED
     if not zero.size:
         zero = np.zeros(scale.size, np.int64)
     per_axis = scale.size > 1
@@ -323,6 +334,9 @@ def _custom_options(operator: Any) -> dict[str, Scalar]:
     if len(entries) > _MOST_OPERANDS:
         raise ValueError(f"{len(entries)} custom options")
     for key, value in zip(entries.Keys, entries.Values, strict=True):
+        name = key.AsKey[:64]
         if value.IsBool or value.IsInt or value.IsFloat:
-            found[key.AsKey[:64]] = value.Value
+            found[name] = value.Value
+        elif name in _NUMBERS:
+            raise ValueError(f"the option {name} is no number")
     return found

@@ -16,7 +16,7 @@ Source: tensorflow/lite/kernels/{conv,depthwise_conv,dequantize,hard_swish,pooli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -29,7 +29,9 @@ POSTPROCESS = "TFLite_Detection_PostProcess"
 _PADDINGS = ("SAME", "VALID")
 _ACTIVATIONS = {1: "Relu", 3: "Relu6"}
 _NO_ACTIVATION = 0
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_GROWTH = 6
+"""int8 becomes float32, and equal constants, which a file holds once, one for each reader; by more only on purpose."""
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SIMPLE = {
     "ADD": "AddV2", "SUB": "Sub", "MUL": "Mul", "DIV": "RealDiv", "RELU": "Relu", "RELU6": "Relu6",
     "LOGISTIC": "Sigmoid", "SOFTMAX": "Softmax", "RESHAPE": "Reshape", "SQUEEZE": "Squeeze", "MINIMUM": "Minimum",
@@ -94,16 +96,30 @@ def _dequantised(file: TfliteFile, index: int) -> Tensor | None:
     return next((file.tensors[o.inputs[0]] for o in made if len(o.inputs) == 1 and o.inputs[0] >= 0), None)
 
 
-def quantised_activations(file: TfliteFile) -> list[Operator]:
-    """The convolutions that compute with whole numbers: what makes a model fully quantised."""
+def quantised_operators(file: TfliteFile) -> list[Operator]:
+    """The operators that compute with, or round to, whole numbers that stand for others: a (partly) quantised model's.
+
+    The input of a model that computes in float may be pixels with a scale: its Dequantize is none of them.
+    """
+
+    def stands_for(index: int) -> bool:
+        return index >= 0 and file.tensors[index].quantised and file.tensors[index].values is None
+
     return [
         operator
         for operator in file.operators
-        if operator.op in _CONVOLUTIONS
-        and operator.inputs
-        and operator.inputs[0] >= 0
-        and np.dtype(file.tensors[operator.inputs[0]].dtype or "V1").kind in "iu"
+        if any(map(stands_for, operator.outputs))
+        or (any(map(stands_for, operator.inputs)) and not set(operator.inputs) <= {*file.inputs, -1})
     ]
+
+
+def pixel_input(file: TfliteFile) -> Tensor | None:
+    """The input of a model that computes in float and reads pixels with a scale and zero point; None of others."""
+    if len(file.inputs) != 1 or file.inputs[0] < 0:
+        return None
+    tensor = file.tensors[file.inputs[0]]
+    readers = [o.op for o in file.operators if tensor.index in o.inputs]
+    return tensor if tensor.quantised and readers == ["DEQUANTIZE"] and not quantised_operators(file) else None
 
 
 def lower(file: TfliteFile) -> list[pb.NodeDef]:
@@ -118,6 +134,7 @@ def lower(file: TfliteFile) -> list[pb.NodeDef]:
 class _Lowering:
     def __init__(self, file: TfliteFile) -> None:
         self.file = file
+        self.budget = _GROWTH * file.size + (1 << 20)
         self.nodes: list[pb.NodeDef] = []
         self.given: dict[int, str] = {}
         self.special: Mapping[str, Callable[[Operator], None]] = {
@@ -133,6 +150,9 @@ class _Lowering:
         for index in self.file.inputs:
             if index >= 0:
                 self.placeholder(self.file.tensors[index])
+        pixels = pixel_input(self.file)
+        if pixels is not None:
+            self.pixels(pixels)
         for operator in self.file.operators:
             if not operator.outputs or min(operator.outputs) < 0:
                 raise ModelError(f"{self.file.source}: {operator.name} gives nothing")
@@ -165,10 +185,13 @@ class _Lowering:
         return name
 
     def constant(self, name: str, values: Array) -> str:
+        self.budget -= values.nbytes
+        if self.budget < 0:
+            raise ModelError(f"{self.file.source}: its constants grow to more than {_GROWTH} times the file")
         node = pb.NodeDef(name=name, op="Const")
-        kinds: dict[np.dtype[Any], Any] = {np.dtype(text): number for number, text in DTYPES.items()}
+        kinds = {np.dtype(text): number for number, text in DTYPES.items()}
         tensor = node.attr["value"].tensor
-        tensor.dtype = kinds[values.dtype]
+        tensor.dtype = _data_type(kinds[values.dtype])
         for size in values.shape:
             tensor.tensor_shape.dim.add(size=size)
         tensor.tensor_content = np.ascontiguousarray(values).tobytes()
@@ -184,6 +207,14 @@ class _Lowering:
         for size in tensor.shape:
             node.attr["shape"].shape.dim.add(size=size)
         self.given[tensor.index] = tensor_node(tensor.index)
+
+    def pixels(self, tensor: Tensor) -> None:
+        """The numbers that an input of pixels stands for: scale * (pixel - zero point)."""
+        name = self.given[tensor.index]
+        zero = self.constant(f"{name}/zero_point", np.asarray(tensor.zero_point[0], np.float32))
+        scale = self.constant(f"{name}/scale", np.asarray(tensor.scale[0], np.float32))
+        self.add(f"{name}/sub", "Sub", [name, zero])
+        self.given[tensor.index] = self.add(f"{name}/mul", "Mul", [f"{name}/sub", scale])
 
     def input(self, operator: Operator, position: int) -> str:
         """The node that gives an input; a constant is written where it is first read."""
@@ -209,7 +240,7 @@ class _Lowering:
         output = operator.outputs[0]
         activation = int(operator.options.get("FusedActivationFunction", _NO_ACTIVATION))
         name = _ACTIVATIONS.get(activation)
-        if not activation and operator.op in _CONVOLUTIONS:
+        if not activation and operator.op in CONVOLUTIONS:
             name = self.clipped(self.file.tensors[output])
         if activation and name is None:
             raise ModelError(
@@ -309,6 +340,13 @@ class _Lowering:
         parts = self.inputs(operator)
         self.activated(operator, lambda name: self.add(name, "ConcatV2", [*parts, axis]))
 
+    def cast(self, operator: Operator) -> None:
+        source, target = self.file.tensors[operator.inputs[0]], self.file.tensors[operator.outputs[0]]
+        self.add(tensor_node(target.index), "Cast", [self.input(operator, 0)])
+        for attribute, tensor in (("SrcT", source), ("DstT", target)):
+            numbers = (number for number, text in DTYPES.items() if text.endswith(tensor.dtype or "none"))
+            self.nodes[-1].attr[attribute].type = _data_type(next(numbers, pb.DT_INVALID))
+
     def copy(self, operator: Operator) -> None:
         self.add(tensor_node(operator.outputs[0]), "Identity", [self.input(operator, 0)])
 
@@ -318,7 +356,7 @@ class _Lowering:
             self.add(POSTPROCESS, POSTPROCESS, self.inputs(operator), **options)
             return
         attributes: dict[str, object] = {}
-        if operator.op in ("AVERAGE_POOL_2D",):
+        if operator.op == "AVERAGE_POOL_2D":
             options = operator.options
             attributes = {
                 "padding": self.padding(operator),
@@ -336,12 +374,21 @@ class _Lowering:
                 "align_corners": bool(operator.options["AlignCorners"]),
                 "half_pixel_centers": bool(operator.options["HalfPixelCenters"]),
             }
-        op, inputs = _SIMPLE.get(operator.op, operator.custom or operator.op), self.inputs(operator)
+        elif operator.op == "CAST":
+            self.cast(operator)
+            return
+        # What TensorFlow does not have under that name keeps its own, and is named where something reads it.
+        op, inputs = _SIMPLE.get(operator.op, f"{operator.op} {operator.custom}".strip()), self.inputs(operator)
         self.activated(operator, lambda name: self.add(name, op, inputs, **attributes))
+
+
+def _data_type(number: int) -> pb.DataType:
+    """A type's number; the generated stubs want the enumeration where a plain number stands in DTYPES."""
+    return cast("pb.DataType", number)
 
 
 def _number(key: str, value: Scalar) -> Scalar:
     """An option with the type that it has in a graph: a FlexBuffer may hold a whole float as an integer."""
     if key in _WHOLE:
         return int(value)
-    return value if isinstance(value, bool) or key.startswith(("use_", "_")) else float(value)
+    return bool(value) if key.startswith(("use_", "_")) else float(value)

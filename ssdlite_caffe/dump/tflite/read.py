@@ -14,7 +14,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.raw_outputs import RawOutputs, find_raw_outputs
 from ssdlite_caffe.dump.settings import settings_from_graph
 from ssdlite_caffe.dump.tflite.file import TfliteFile, read_tflite
-from ssdlite_caffe.dump.tflite.lower import anchor_rounding, lower, quantised_activations
+from ssdlite_caffe.dump.tflite.lower import CONVOLUTIONS, anchor_rounding, lower, quantised_operators
 from ssdlite_caffe.dump.units import Units, find_units, renamed
 from ssdlite_caffe.dump.wiring import join_order
 from ssdlite_caffe.errors import ModelError
@@ -35,13 +35,15 @@ def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
         TensorError: a weight is NaN or infinite.
     """
     file, data = read_tflite(path)
-    whole = quantised_activations(file)
+    whole = quantised_operators(file)
     if whole and not dequantize:
-        kind = file.tensors[whole[0].inputs[0]].dtype.replace("u1", "uint8").replace("i1", "int8")
+        convolutions = sum(operator.op in CONVOLUTIONS for operator in whole)
+        kind = "fully" if convolutions else "partly"
         raise ModelError(
-            f"{path} is fully quantised ({kind}): {len(whole)} convolutions compute with whole numbers, the first "
-            f"{whole[0].name}. Caffe has no layer for that rounding; export the detector in float32 or float16, or "
-            "take its weights' real values with --dequantize, which does not give the same detections"
+            f"{path} is {kind} quantised: {len(whole)} operators round to whole numbers, {convolutions} convolutions "
+            f"among them, the first {whole[0].name}. Caffe has no layer for that rounding; export the detector in "
+            "float32 or float16, or take its weights' real values with --dequantize, which does not give the same "
+            "detections"
         )
     graph = Graph(lower(file), source=str(path))
     constants = Constants.of(graph)
@@ -58,7 +60,7 @@ def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
     )  # fmt: skip
 
 
-_INEXACT = ("a fully quantised model, of which the weights' real values are taken and the rounding in between is not",)
+_INEXACT = ("a quantised model, of which the weights' real values are taken and the rounding in between is not",)
 
 
 def _notes(file: TfliteFile, rounding: float, *, whole: bool) -> Iterator[str]:
@@ -67,6 +69,12 @@ def _notes(file: TfliteFile, rounding: float, *, whole: bool) -> Iterator[str]:
     whole_numbers = sum(tensor.quantised for tensor in constants)
     if half:
         yield f"{half} kernels are stored as float16 and taken as they are"
+    start = file.tensors[file.inputs[0]] if file.inputs and file.inputs[0] >= 0 else None
+    if whole and start is not None and start.quantised:
+        yield (
+            f"the input is quantised (scale {float(start.scale[0]):.6g}, zero point {int(start.zero_point[0])}); the "
+            "family's preprocessing of pixels is taken"
+        )
     if rounding:
         yield (
             f"default boxes are stored in few bits, which moves them by up to {rounding:.2g} of the input; they are "
@@ -99,13 +107,13 @@ def _head_names(constants: Constants, units: Units, raw: RawOutputs) -> dict[str
     by_scope = {unit.scope: unit for unit in units.units}
     names: dict[str, str] = {}
     for kind, ref in (("BoxEncodingPredictor", raw.codes), ("ClassPredictor", raw.scores)):
-        order = join_order(constants, scopes, _before_scores(constants, ref))
-        if order is None or len(set(order)) != len(order):
+        join = join_order(constants, scopes, _before_scores(constants, ref))
+        if join is None or len(set(join.scopes)) != len(join.scopes):
             raise ModelError(
                 f"{constants.graph.source} is no SSD detector of the kind read here: its {kind}s cannot be told from "
                 f"its output {ref}"
             )
-        for index, scope in enumerate(order):
+        for index, scope in enumerate(join.scopes):
             names[scope] = f"BoxPredictor_{index}/{kind}"
             before = by_scope.get(by_scope[scope].input or "")
             if before is not None and before.kind == "depthwise" and _only_reader(units, before.scope) == scope:
