@@ -153,13 +153,13 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             origins.update({what: str(config) for what in gaps})
         if differences:
             notes.append(f"{model.source} and {config} differ, and the former is taken: {'; '.join(differences)}")
-    if unread and (gaps := _gaps(settings)):
-        raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
     if settings.iou_threshold is None and model.form != "checkpoint":
         notes.append("no file says how detections are suppressed; the Object Detection API's usual settings are taken")
     for other in found.others:
         settings, lent = _borrowed(settings, other, options)
         origins.update({what: str(other.path) for what in lent})
+    if unread and (gaps := _gaps(settings)):
+        raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
     if options.dequantize and not model.inexact:
         notes.append("--dequantize changes nothing: this is no quantised TensorFlow Lite file")
     if settings.pixel_scale is None:

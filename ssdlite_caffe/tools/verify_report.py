@@ -141,7 +141,7 @@ def verdict(report: VerifyReport) -> str:
     if failure is None:
         count = len(report.names)
         return f"equal within the bounds on {count} picture{'s' * (count != 1)}"
-    reason = "" if report.exact else " (the folder was converted with a spelling that is not exact)"
+    reason = "" if report.exact else " (the folder says that it is not exact)"
     note = f": {failure.note}" if failure.note else ""
     return f"the first stage beyond its bound is {failure.stage}, {failure.absolute:.2e}{note}{reason}"
 

@@ -122,7 +122,7 @@ def test_an_inexact_spelling_is_named(example_model: Path, tmp_path: Path) -> No
     report = compared(example_model, tmp_path / "out")
     assert report.first_failure is not None
     assert report.first_failure.stage == "Conv"
-    assert verdict(report).endswith("(the folder was converted with a spelling that is not exact)")
+    assert verdict(report).endswith("(the folder says that it is not exact)")
 
 
 def test_an_overridden_threshold_is_still_compared(example_model: Path, tmp_path: Path) -> None:

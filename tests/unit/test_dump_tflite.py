@@ -231,7 +231,7 @@ class TestBounds:
             tensors.append(TensorSpec((1, 4, 4, 64)))
             operators.append(OperatorSpec("CONV_2D", (0, 1), (2 + number,), CONV, "Conv2DOptions"))
         path = written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [2]))
-        with pytest.raises(ModelError, match="its constants grow to more than 6 times the file"):
+        with pytest.raises(ModelError, match="its constants grow to more than 8 times the file"):
             read_model(path)
 
     def test_an_option_that_is_no_number(self, tmp_path: Path) -> None:

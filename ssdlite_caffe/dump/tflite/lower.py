@@ -29,7 +29,7 @@ POSTPROCESS = "TFLite_Detection_PostProcess"
 _PADDINGS = ("SAME", "VALID")
 _ACTIVATIONS = {1: "Relu", 3: "Relu6"}
 _NO_ACTIVATION = 0
-_GROWTH = 6
+_GROWTH = 8
 """int8 becomes float32, and equal constants, which a file holds once, one for each reader; by more only on purpose."""
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SIMPLE = {
@@ -83,17 +83,17 @@ def anchor_rounding(file: TfliteFile) -> float:
     if operation is None or operation.inputs[2] < 0:
         return 0.0
     tensor = file.tensors[operation.inputs[2]]
-    if tensor.values is None:
-        tensor = _dequantised(file, tensor.index) or tensor
+    tensor = dequantised_constants(file).get(tensor.index, tensor)
     if tensor.dtype == "f2":
         return 2.0**-12
     return float(tensor.scale.max()) / 2 if tensor.quantised else 0.0
 
 
-def _dequantised(file: TfliteFile, index: int) -> Tensor | None:
-    """The tensor that a Dequantize makes tensor `index` of; None where it is made otherwise."""
-    made = (o for o in file.operators if o.op == "DEQUANTIZE" and o.outputs == (index,))
-    return next((file.tensors[o.inputs[0]] for o in made if len(o.inputs) == 1 and o.inputs[0] >= 0), None)
+def dequantised_constants(file: TfliteFile) -> dict[int, Tensor]:
+    """By the tensor that a Dequantize gives, the constant that it makes it of."""
+    made = (o for o in file.operators if o.op == "DEQUANTIZE" and len(o.inputs) == len(o.outputs) == 1)
+    pairs = ((o.outputs[0], file.tensors[o.inputs[0]]) for o in made if o.inputs[0] >= 0)
+    return {output: tensor for output, tensor in pairs if tensor.values is not None}
 
 
 def quantised_operators(file: TfliteFile) -> list[Operator]:
@@ -137,6 +137,7 @@ class _Lowering:
         self.budget = _GROWTH * file.size + (1 << 20)
         self.nodes: list[pb.NodeDef] = []
         self.given: dict[int, str] = {}
+        self.constants = dequantised_constants(file)
         self.special: Mapping[str, Callable[[Operator], None]] = {
             "CONV_2D": self.convolution,
             "DEPTHWISE_CONV_2D": self.convolution,
@@ -158,6 +159,8 @@ class _Lowering:
                 raise ModelError(f"{self.file.source}: {operator.name} gives nothing")
             if not self.given.keys().isdisjoint(operator.outputs):
                 raise ModelError(f"{self.file.source}: {operator.name} gives a tensor that is given already")
+            if operator.outputs[0] in self.constants:
+                continue  # written as a constant where it is read
             self.special.get(operator.op, self.other)(operator)
             node = POSTPROCESS if operator.custom == POSTPROCESS else tensor_node(operator.outputs[0])
             self.given.update(
@@ -221,7 +224,7 @@ class _Lowering:
         index = operator.inputs[position] if position < len(operator.inputs) else -1
         if index < 0:
             raise ModelError(f"{self.file.source}: {operator.name} lacks input {position}")
-        tensor = self.file.tensors[index]
+        tensor = self.constants.get(index, self.file.tensors[index])
         if index not in self.given and tensor.values is not None:
             if not tensor.dtype:
                 raise ModelError(
@@ -291,9 +294,7 @@ class _Lowering:
     def read_constant(self, operator: Operator, position: int) -> Array:
         """A float32 constant, also one that a Dequantize gives."""
         index = operator.inputs[position] if position < len(operator.inputs) else -1
-        tensor = self.file.tensors[index] if index >= 0 else None
-        if tensor is not None and tensor.values is None:
-            tensor = _dequantised(self.file, index)
+        tensor = self.constants.get(index, self.file.tensors[index]) if index >= 0 else None
         if tensor is None or tensor.values is None or not tensor.dtype:
             raise ModelError(f"{self.file.source}: {operator.name} has no constant as its input {position}")
         values = real_values(tensor)
