@@ -99,7 +99,8 @@ def dump(
     with _progress() as progress:
         summary = tool.dump(model, out, reading=options, force=force, progress=progress)
     notes = "".join(f"note: {note}\n" for note in summary["notes"])
-    _print(summary, as_json, f"{notes}{summary['tensors']} tensors of a {summary['arch']} are in {out}")
+    written = f"{summary['tensors']} tensors of a {summary['arch']} are in {out}"
+    _print(summary, as_json, f"{summary['form']} {summary['source']}\n{notes}{written}")
 
 
 @app.command()

@@ -78,7 +78,7 @@ def foreign_kind(data: bytes) -> str | None:
     if lowered.startswith(b"model_checkpoint_path"):
         return "the list of a folder's checkpoints; give the folder"
     if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in data[:512]):
-        return "a text file, not a binary graph"
+        return "a text file, not a binary graph; give the .pb, the .tflite or the folder that they are in"
     return None
 
 

@@ -58,7 +58,9 @@ def locate(path: Path | str) -> Located:
     """
     path = Path(path)
     if path.is_dir():
-        found = list(_in_folder(path))
+        found = all_of(path)
+        if not found and (path / "deploy.prototxt").is_file():
+            raise ModelError(f"{path} is converted already; give the model that it was made of")
         if not found:
             raise ModelError(
                 f"{path} holds no {MANIFEST}, {SAVED_MODEL}, {FROZEN}, {TFLITE_GRAPH}, checkpoint or "
@@ -73,6 +75,11 @@ def locate(path: Path | str) -> Located:
     if not path.exists():
         raise ModelError(f"{path} does not exist")
     return _file(path)
+
+
+def all_of(folder: Path) -> list[Located]:
+    """All model files of a folder, the one that is read first."""
+    return list(_in_folder(folder))
 
 
 def frozen_graph_of(path: Path) -> Path | None:

@@ -163,7 +163,7 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
     if options.dequantize and not model.inexact:
         notes.append("--dequantize changes nothing: this is no quantised TensorFlow Lite file")
     if settings.pixel_scale is None:
-        origins["preprocessing"] = "the family's: the model takes a normalised float input or does not say"
+        origins["preprocessing"] = "2/255 x - 1, the family's: the model takes a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
 
 

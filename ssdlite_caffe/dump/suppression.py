@@ -74,8 +74,8 @@ def choose_suppression(
         values = {name: getattr(pipeline.settings, name) for name in _FIELDS}
         unsupported = (*settings.unsupported, *pipeline.nms_unsupported)
         chosen = dataclasses.replace(settings, **values, unsupported=unsupported)
-        reason = f"; the graph's own is {_FAST}" if fast else " in place of the graph's own"
-        note = f"suppression is that of {config}, for each class: {_described(chosen)}{reason}"
+        reason = f", for each class; the graph's own is {_FAST}" if fast else " in place of the graph's own"
+        note = f"NMS is that of {config}{reason}"
         return Chosen(chosen, str(config), note, from_config=True)
     if own is None:
         if settings.iou_threshold is None and choice != "auto":
@@ -93,14 +93,7 @@ def choose_suppression(
     if not fast:
         return Chosen(chosen, source)
     note = (
-        f"suppression is for each class, with the graph's own numbers: {_described(chosen)}; the graph itself does "
-        f"{_FAST}, and no pipeline.config was taken for the model's own"
+        f"NMS is for each class, with the graph's own numbers: at most {own.max_detections} detections an image; the "
+        f"graph itself does {_FAST}. For the NMS that the model was trained with give its pipeline.config"
     )
     return Chosen(chosen, f"{source}, for each class", note)
-
-
-def _described(settings: Settings) -> str:
-    return (
-        f"IoU {settings.iou_threshold:g}, scores from {settings.score_threshold:g}, {settings.max_per_class} a class, "
-        f"{settings.max_total} in all"
-    )

@@ -132,7 +132,9 @@ def summary(report: dict[str, Any], out: Path) -> str:
     """A report in a few lines, for a person."""
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size
+    source = report["source"]
     return (
+        f"{source['form']} {source['path']}\n"
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores\n"
         f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"

@@ -15,21 +15,13 @@ import numpy as np
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.units import renamed_tensors, renamed_unit
-from ssdlite_caffe.dump.wiring import joined
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, NetDesc
-from ssdlite_caffe.load.recognise import (
-    candidates,
-    head_of,
-    pool_windows,
-    recognise,
-    rules_of,
-    wanted_shape,
-    windowed,
-)
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.load.graph_check import expression_of, pool_windows, windowed
+from ssdlite_caffe.load.recognise import candidates, head_of, recognise, rules_of, unsaid, wanted_shape
 
 _SAME_BOX = 1e-4
 """Relative difference from which a config's default boxes are others than a graph's; float32 corners give 1e-5."""
@@ -71,7 +63,7 @@ def _named(model: DumpedModel) -> DumpedModel:
         ModelError: no family's net has its convolutions.
     """
     if model.settings.input_size is None:
-        raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
+        raise unsaid(model, "input size")
     shapes = Counter(_unit_key(model, unit) for unit in model.units)
     head, head_kernel = head_of(model)
     nearest: tuple[int, ArchSpec] | None = None
@@ -124,21 +116,17 @@ def _laid_over(net: NetDesc, model: DumpedModel) -> dict[str, str] | None:
     blobs: dict[str, str] = {}
     windows = pool_windows(net)
     for node in (node for section in net.sections for node in section.nodes):
+        scope = ""
         if isinstance(node, ConvDesc):
             read = blobs.get(node.bottom)
             spelled = () if read is None else (read, windowed(read, windows.get(node.bottom)))
             fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input in spelled]
             if len(fitting) != 1:
                 return None
+            scope = fitting[0].scope
             free[_conv_key(node)].remove(fitting[0])
-            names[fitting[0].scope] = node.tf_scope
-            blobs[node.top] = fitting[0].scope
-        elif isinstance(node, AddDesc):
-            blobs[node.top] = joined("sum", (blobs[bottom] for bottom in node.bottoms))
-        elif isinstance(node, GateDesc):
-            blobs[node.top] = joined("product", (blobs[node.bottom], blobs[node.gate]))
-        else:
-            blobs[node.top] = f"mean({blobs[node.bottom]})"
+            names[scope] = node.tf_scope
+        blobs[node.top] = expression_of(node, blobs, scope)
     wanted_heads = {conv.tf_scope for m in net.feature_maps for conv in (*m.loc, *m.conf)}
     return names if wanted_heads == heads and not any(free.values()) else None
 

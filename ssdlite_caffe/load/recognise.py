@@ -11,13 +11,11 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple
 from typing import Any, get_args
 
 import numpy as np
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.dump.wiring import joined
 from ssdlite_caffe.errors import ModelError, TensorError
 from ssdlite_caffe.gen_model.arch import (
     FAMILIES,
@@ -33,8 +31,8 @@ from ssdlite_caffe.gen_model.arch import (
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
 from ssdlite_caffe.gen_model.families import family as family_table
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, Padding
-from ssdlite_caffe.gen_model.padding import same_padding
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.load.graph_check import check_graph, input_problems, padding_problems
 from ssdlite_caffe.load.units import unit_problems
 
 COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
@@ -75,14 +73,14 @@ def recognise(model: DumpedModel) -> ArchSpec:
         extra_activation=_extra_activation(model),
         residuals=_residuals(model, arch),
         explicit_padding=_padding_rule(model, arch),
-        boxes=_cell_boxes(build(arch), settings),
-        variances=_variances(settings),
-        score_converter=_score_converter(settings),
+        boxes=_cell_boxes(model, build(arch)),
+        variances=_variances(model),
+        score_converter=_score_converter(model),
         nms=_nms(settings, arch.nms),
         pixel_mean=mean,
         pixel_scale=scale,
     )
-    _check_graph(model, build(arch))
+    check_graph(model, build(arch))
     return arch
 
 
@@ -96,6 +94,14 @@ def _check_settings(settings: Settings) -> None:
         raise ModelError(f"the model multiplies pixels by {settings.pixel_scale}")
 
 
+def unsaid(model: DumpedModel, what: str) -> ModelError:
+    """The error for a model whose files leave out what a net needs."""
+    return ModelError(
+        f"{model.source} does not say its {what}; give the pipeline.config that it was trained with, by "
+        "--pipeline-config or in its folder (the zoo's archives hold theirs)"
+    )
+
+
 def _matching_arch(model: DumpedModel) -> ArchSpec:
     families = [
         f for prefix, names in _BACKBONES.items() if any(u.scope.startswith(prefix) for u in model.units) for f in names
@@ -106,7 +112,7 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     if problems:
         raise TensorError(f"the weights of {model.source} do not fit together: " + "; ".join(problems))
     if model.settings.input_size is None:
-        raise ModelError(f"{model.source} does not say its input size; name its pipeline.config with --pipeline-config")
+        raise unsaid(model, "input size")
     shapes = {u.scope: _kernel_shape(model, u) for u in model.units}
     head, head_kernel = head_of(model)
     nearest: list[str] = []
@@ -223,9 +229,9 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
-    """The rule by which the model's blocks end in sums; the first where none fits, which `_check_graph` then tells."""
+    """The rule by which the model's blocks end in sums; the first where none fits, which `check_graph` then tells."""
     made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
-    return next((rule for rule, net in made if not _input_problems(model, net)), "tf1")
+    return next((rule for rule, net in made if not input_problems(model, net)), "tf1")
 
 
 def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
@@ -235,20 +241,9 @@ def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
 
 def _padding_rule(model: DumpedModel, arch: ArchSpec) -> bool:
     """Whether the backbone is padded explicitly; not where its Pads put the zeros of SAME, as Keras writes them."""
-    if not arch.explicit_padding or not _padding_problems(model, build(arch)):
+    if not arch.explicit_padding or not padding_problems(model, build(arch)):
         return arch.explicit_padding
-    return bool(_padding_problems(model, build(dataclasses.replace(arch, explicit_padding=False))))
-
-
-def _padding_problems(model: DumpedModel, net: NetDesc) -> list[str]:
-    """Convolutions that are padded otherwise than in the net; none from a checkpoint, which does not say."""
-    units = {u.scope: u for u in model.units}
-    zeros = ((conv, _zeros(units[conv.tf_scope], conv)) for conv in net.convolutions)
-    return [
-        f"{conv.tf_scope} is padded by {astuple(found)}, the family by {astuple(conv.padding)}"
-        for conv, found in zeros
-        if found is not None and found != conv.padding
-    ]
+    return bool(padding_problems(model, build(dataclasses.replace(arch, explicit_padding=False))))
 
 
 def _gate_scale(model: DumpedModel, default: float) -> float:
@@ -281,22 +276,22 @@ def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
     return -offset / scale + 0.0, scale  # no -0.0
 
 
-def _variances(settings: Settings) -> tuple[float, float, float, float]:
+def _variances(model: DumpedModel) -> tuple[float, float, float, float]:
+    settings = model.settings
     if settings.box_coder_scales is None:
-        raise ModelError(
-            "the model does not say its box coder's scales; name its pipeline.config with --pipeline-config"
-        )
+        raise unsaid(model, "box coder's scales")
     y, x, h, w = settings.box_coder_scales
     return 1 / x, 1 / y, 1 / w, 1 / h
 
 
-def _score_converter(settings: Settings) -> ScoreConverter:
+def _score_converter(model: DumpedModel) -> ScoreConverter:
+    settings = model.settings
     if settings.score_converter == "identity":
         raise ModelError(
             "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank"
         )
     if settings.score_converter is None:
-        raise ModelError("the model does not say its score converter; name its pipeline.config with --pipeline-config")
+        raise unsaid(model, "score converter")
     return settings.score_converter
 
 
@@ -312,13 +307,12 @@ def _nms(settings: Settings, default: Nms) -> Nms:
     return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 
 
-def _cell_boxes(net: NetDesc, settings: Settings) -> tuple[CellBoxes, ...]:
+def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[CellBoxes, ...]:
     """The default boxes of one cell of each map, from all of them; every box must sit on its cell's centre."""
+    settings = model.settings
     if settings.default_boxes is None:
         if settings.anchors is None:
-            raise ModelError(
-                "the model does not say its default boxes; name its pipeline.config with --pipeline-config"
-            )
+            raise unsaid(model, "default boxes")
         cells = cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
         made, wanted = ([len(cell.sizes) for cell in listed] for listed in (cells, net.arch.boxes))
         if made != wanted:
@@ -365,87 +359,3 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
     if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE:
         raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox makes them all alike")
     return CellBoxes(tuple((float(h), float(w)) for h, w in typical))
-
-
-def _check_graph(model: DumpedModel, net: NetDesc) -> None:
-    """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
-    units = {u.scope: u for u in model.units}
-    problems = [*_order_problems(model.settings, net), *_input_problems(model, net), *_padding_problems(model, net)]
-    for conv in net.convolutions:
-        unit = units[conv.tf_scope]
-        if unit.stride is not None and unit.stride != conv.stride:
-            problems.append(f"{unit.scope} has stride {unit.stride}, the family {conv.stride}")
-        if unit.dilation is not None and unit.dilation != conv.dilation:
-            problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
-        if unit.activation is not None and unit.activation != conv.activation:
-            problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
-    if problems:
-        raise ModelError(
-            f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
-            f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
-        )
-
-
-def _input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
-    """Convolutions that read something else than in the net; none from a checkpoint, which does not say."""
-    units = {u.scope: u for u in model.units}
-    blobs = _expressions(net)
-    windows = pool_windows(net)
-    problems = []
-    for conv in net.convolutions:
-        found, wanted = units[conv.tf_scope].input, blobs.get(conv.bottom)
-        if found is None or wanted is None or found in (wanted, windowed(wanted, windows.get(conv.bottom))):
-            continue
-        problems.append(f"{conv.tf_scope} reads {found}, in the family {wanted}")
-    return problems
-
-
-def pool_windows(net: NetDesc) -> dict[str, tuple[int, int]]:
-    """The size of the map that each global pooling takes the mean of, by its top."""
-    nodes = (node for section in net.sections for node in section.nodes)
-    return {node.top: node.in_size for node in nodes if isinstance(node, GlobalPoolDesc)}
-
-
-def windowed(mean: str, window: tuple[int, int] | None) -> str:
-    """The mean of a whole map, as a graph spells it that averages over one window of the map's size."""
-    return mean if window is None else mean.replace("mean(", f"mean{window[0]}x{window[1]}(", 1)
-
-
-def _expressions(net: NetDesc) -> dict[str, str]:
-    """What each blob is, as `dump.wiring` writes it; the picture is in none."""
-    found: dict[str, str] = {}
-    body = [node for section in net.sections for node in section.nodes]
-    for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):
-        if isinstance(node, ConvDesc):
-            found[node.top] = node.tf_scope
-        elif isinstance(node, AddDesc):
-            found[node.top] = joined("sum", (found[bottom] for bottom in node.bottoms))
-        elif isinstance(node, GateDesc):
-            found[node.top] = joined("product", (found[node.bottom], found[node.gate]))
-        else:
-            found[node.top] = f"mean({found[node.bottom]})"
-    return found
-
-
-def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
-    """Boxes and scores are joined map after map, or they would not belong together."""
-    problems = []
-    for what, order, convs in (
-        ("box codes", settings.box_order, (m.loc for m in net.feature_maps)),
-        ("class logits", settings.class_order, (m.conf for m in net.feature_maps)),
-    ):
-        wanted = tuple(conv[-1].tf_scope for conv in convs)
-        if order is not None and order != wanted:
-            problems.append(f"its {what} are joined in the order {', '.join(order)}, in the family {', '.join(wanted)}")
-    return problems
-
-
-def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
-    """Where the graph's convolution puts zeros; None from a checkpoint, which does not say."""
-    if unit.padding is None:
-        return None
-    if isinstance(unit.padding, tuple):
-        return Padding(*unit.padding)
-    if unit.padding == "VALID":
-        return Padding(0, 0, 0, 0)
-    return same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)

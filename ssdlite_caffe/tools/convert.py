@@ -179,6 +179,8 @@ def summary(report: dict[str, Any], out: Path) -> str:
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
         f"{report['default_boxes']} default boxes on {maps}",
+        f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
+        f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",
         f"{report['tensors']['used']} tensors used, each once; "
         f"{report['files']['deploy.caffemodel']['layers_filled']} layers filled, none left",
         *(f"note: {note}" for note in report["notes"]),

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssdlite_caffe.coco.annotations import Box
 from ssdlite_caffe.coco.label_map import check_classes
-from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.tools.average_precision import Boxes, Curve, Found, curve
 from ssdlite_caffe.tools.class_names import label_map_of
@@ -136,6 +136,8 @@ def open_model(
         SsdliteError: it is neither, or the label map does not fit.
     """
     labels, _ = label_map_of(path, label_map)
+    if tflite is not None and tflite.is_dir():
+        tflite = next((o.path for o in all_of(tflite) if o.kind == "TensorFlow Lite"), tflite)
     if path.is_dir() and not (path / "report.json").is_file():
         with contextlib.suppress(ModelError):  # what it is instead is told below
             located = locate(path)

@@ -55,7 +55,9 @@ def evaluate(
         report.import_pyplot()  # said before the work is done
     opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
     pictures = open_pictures(data, opened.labels, split=split, images=images)
-    names = list(dict.fromkeys(runtime or [tool.model_kind(model) or ("opencv" if opened.folder else "tensorflow")]))
+    own = tool.model_kind(opened.path or model) or ("opencv" if opened.folder else "tensorflow")
+    given = [name for name, path in (("tensorflow", tensorflow), ("keras", keras), ("tflite", tflite)) if path]
+    names = list(dict.fromkeys(runtime or [own, *given]))
     with bar("evaluating") as progress:
         result = tool.evaluate(opened, pictures, names, data=str(data), limit=limit, progress=progress)
     if "caffe" in names and limit is None:

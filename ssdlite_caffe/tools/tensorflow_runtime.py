@@ -219,7 +219,10 @@ class TensorFlowDetector:
         elif found.kind == "frozen graph":
             self._import(read_bytes(found.path))
         else:
-            raise ModelError(f"{found.path} is no frozen graph, SavedModel or checkpoint")
+            raise ModelError(
+                f"{found.path} is a {found.kind}, which TensorFlow cannot run; give the frozen graph, SavedModel or "
+                "checkpoint"
+            )
 
     def _import(self, data: bytes) -> None:
         from google.protobuf.message import DecodeError

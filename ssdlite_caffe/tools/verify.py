@@ -96,7 +96,8 @@ class VerifyReport:
     Attributes:
         rows: from the stem to the detections.
         names: of the pictures compared.
-        exact: whether the folder's spelling claims to be exact.
+        exact: whether the folder claims to be exact.
+        reference: what ran the model.
     """
 
     source: str
@@ -105,6 +106,7 @@ class VerifyReport:
     rows: tuple[Row, ...]
     names: tuple[str, ...]
     exact: bool
+    reference: str = "TensorFlow"
 
     @property
     def first_failure(self) -> Row | None:
@@ -160,9 +162,9 @@ def verify(
             names.append(name)
     if not names:
         raise ModelError("verify needs at least one picture")
-    return VerifyReport(
-        str(source), str(folder.path), runtime, comparison.rows(), tuple(names), bool(folder.report.get("exact", True))
-    )
+    side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
+    exact = bool(folder.report.get("exact", True))
+    return VerifyReport(model.source, str(folder.path), runtime, comparison.rows(), tuple(names), exact, side)
 
 
 def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
@@ -170,7 +172,14 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
         raise ModelError(f"{folder.path} has remapped classes; verify the folder that it was remapped from")
     tensors = folder.report.get("tensors")
     if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
-        raise ModelError(f"{folder.path} was converted from another model: its weights are not those of {model.source}")
+        made_of = folder.report.get("source")
+        form = made_of.get("form") if isinstance(made_of, dict) else None
+        hint = ""
+        if form != model.form and "TensorFlow Lite" in (form, model.form):
+            hint = f"; it was made of a {form}, and a .tflite file of the same model holds folded, rounded weights"
+        raise ModelError(
+            f"{folder.path} was converted from another model: its weights are not those of {model.source}{hint}"
+        )
 
 
 def worse(one: Row, other: Row) -> Row:

@@ -115,7 +115,8 @@ def worst_of_sections(rows: Sequence[Row]) -> list[Row]:
 
 def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
     """The table and the verdict, on stdout."""
-    table = Table(title=f"TensorFlow and {report.runtime} on {len(report.names)} pictures")
+    count = len(report.names)
+    table = Table(title=f"{report.reference} and {report.runtime} on {count} picture{'s' * (count != 1)}")
     for heading in ("stage", "shape"):
         table.add_column(heading, overflow="fold")
     for heading in ("largest difference", "relative", "bound"):

@@ -266,7 +266,7 @@ class TestSuppression:
         nms = identify(model)[1].nms
         assert (nms.max_per_class, nms.max_total) == (100, 10)
         assert nms.iou_threshold == FAST_READ.iou_threshold
-        assert "no pipeline.config was taken" in model.notes[0]
+        assert "at most 10 detections an image" in model.notes[0]
 
     def test_regular_is_the_graphs_own(self, exports: dict[str, Path], folder: Path) -> None:
         shutil.copy(exports["regular"], folder / "regular.tflite")

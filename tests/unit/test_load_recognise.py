@@ -84,7 +84,7 @@ def test_a_checkpoint_takes_the_rest_from_its_pipeline_config() -> None:
         min_depth=16,
     )
     assert_same(recognise(model), arch)
-    assert "name its pipeline.config" in refused(with_settings(model, anchors=None))
+    assert "give the pipeline.config" in refused(with_settings(model, anchors=None))
 
 
 def test_a_graph_knows_better_than_the_pipeline_config(model: DumpedModel) -> None:
@@ -100,7 +100,7 @@ def test_a_weights_folder_says_what_it_is(model: DumpedModel) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_size": None}, "does not say its input size; name its pipeline.config with --pipeline-config"),
+        ({"input_size": None}, "does not say its input size; give the pipeline.config"),
         ({"score_converter": "identity"}, "no score converter (IDENTITY): its scores are raw logits"),
         ({"unsupported": ("soft NMS (sigma 0.5)", "masks")}, "what no Caffe net does: soft NMS (sigma 0.5), masks"),
         ({"default_boxes": np.zeros((7, 4), np.float32)}, "the model has 7 default boxes, its predictors make 738"),

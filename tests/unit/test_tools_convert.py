@@ -94,14 +94,15 @@ class TestReport:
         assert report["exact"] is True
         assert report["notes"] == []
 
-    def test_summary_says_it_in_five_lines(self, example_model: Path, report: dict[str, Any]) -> None:
+    def test_summary_says_it_in_six_lines(self, example_model: Path, report: dict[str, Any]) -> None:
         source, *lines = summary(report, Path("out")).split("\n")
         assert source == f"frozen graph {example_model}"
         assert lines[0] == "v3-small ssdlite, width 1, 4 classes with background, input 320x320, sigmoid scores"
         assert lines[1] == "2034 default boxes on 20x20, 10x10, 5x5, 3x3, 2x2, 1x1"
-        assert lines[2].startswith("350 tensors used, each once; ")
-        assert lines[3].startswith("in out: deploy.prototxt, ")
-        assert len(lines) == 4
+        assert lines[2] == "NMS for each class: IoU 0.6, scores from 1e-08, 100 a class, 100 in all"
+        assert lines[3].startswith("350 tensors used, each once; ")
+        assert lines[4].startswith("in out: deploy.prototxt, ")
+        assert len(lines) == 5
 
 
 @pytest.mark.parametrize("name", ["deploy.caffemodel", "train.caffemodel"])

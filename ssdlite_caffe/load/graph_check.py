@@ -1,0 +1,114 @@
+"""A model's graph against a family's net: strides, paddings, activations, and what feeds what.
+
+Kernels alone do not tell a net; see `dump/wiring.py`. A checkpoint says none of this, so nothing of it is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import astuple
+
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.dump.wiring import joined
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc, Padding
+from ssdlite_caffe.gen_model.padding import same_padding
+
+
+def check_graph(model: DumpedModel, net: NetDesc) -> None:
+    """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
+    units = {u.scope: u for u in model.units}
+    problems = [*_order_problems(model.settings, net), *input_problems(model, net), *padding_problems(model, net)]
+    for conv in net.convolutions:
+        unit = units[conv.tf_scope]
+        if unit.stride is not None and unit.stride != conv.stride:
+            problems.append(f"{unit.scope} has stride {unit.stride}, the family {conv.stride}")
+        if unit.dilation is not None and unit.dilation != conv.dilation:
+            problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
+        if unit.activation is not None and unit.activation != conv.activation:
+            problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
+    if problems:
+        raise ModelError(
+            f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
+            f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
+        )
+
+
+def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
+    """Boxes and scores are joined map after map, or they would not belong together."""
+    problems = []
+    for what, order, convs in (
+        ("box codes", settings.box_order, (m.loc for m in net.feature_maps)),
+        ("class logits", settings.class_order, (m.conf for m in net.feature_maps)),
+    ):
+        wanted = tuple(conv[-1].tf_scope for conv in convs)
+        if order is not None and order != wanted:
+            problems.append(f"its {what} are joined in the order {', '.join(order)}, in the family {', '.join(wanted)}")
+    return problems
+
+
+def input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
+    """Convolutions that read something else than in the net; none from a checkpoint, which does not say."""
+    units = {u.scope: u for u in model.units}
+    blobs = _expressions(net)
+    windows = pool_windows(net)
+    problems = []
+    for conv in net.convolutions:
+        found, wanted = units[conv.tf_scope].input, blobs.get(conv.bottom)
+        if found is None or wanted is None or found in (wanted, windowed(wanted, windows.get(conv.bottom))):
+            continue
+        problems.append(f"{conv.tf_scope} reads {found}, in the family {wanted}")
+    return problems
+
+
+def padding_problems(model: DumpedModel, net: NetDesc) -> list[str]:
+    """Convolutions that are padded otherwise than in the net; none from a checkpoint, which does not say."""
+    units = {u.scope: u for u in model.units}
+    zeros = ((conv, _zeros(units[conv.tf_scope], conv)) for conv in net.convolutions)
+    return [
+        f"{conv.tf_scope} is padded by {astuple(found)}, the family by {astuple(conv.padding)}"
+        for conv, found in zeros
+        if found is not None and found != conv.padding
+    ]
+
+
+def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
+    """Where the graph's convolution puts zeros; None from a checkpoint, which does not say."""
+    if unit.padding is None:
+        return None
+    if isinstance(unit.padding, tuple):
+        return Padding(*unit.padding)
+    if unit.padding == "VALID":
+        return Padding(0, 0, 0, 0)
+    return same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)
+
+
+def _expressions(net: NetDesc) -> dict[str, str]:
+    """What each blob is, as `dump.wiring` writes it; the picture is in none."""
+    found: dict[str, str] = {}
+    body = [node for section in net.sections for node in section.nodes]
+    for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):
+        found[node.top] = expression_of(node, found, node.tf_scope if isinstance(node, ConvDesc) else "")
+    return found
+
+
+def expression_of(node: NodeDesc, blobs: Mapping[str, str], scope: str) -> str:
+    """What a node gives, of what it reads; a convolution is called `scope`."""
+    if isinstance(node, ConvDesc):
+        return scope
+    if isinstance(node, AddDesc):
+        return joined("sum", (blobs[bottom] for bottom in node.bottoms))
+    if isinstance(node, GateDesc):
+        return joined("product", (blobs[node.bottom], blobs[node.gate]))
+    return f"mean({blobs[node.bottom]})"
+
+
+def pool_windows(net: NetDesc) -> dict[str, tuple[int, int]]:
+    """The size of the map that each global pooling takes the mean of, by its top."""
+    nodes = (node for section in net.sections for node in section.nodes)
+    return {node.top: node.in_size for node in nodes if isinstance(node, GlobalPoolDesc)}
+
+
+def windowed(mean: str, window: tuple[int, int] | None) -> str:
+    """The mean of a whole map, as a graph spells it that averages over one window of the map's size."""
+    return mean if window is None else mean.replace("mean(", f"mean{window[0]}x{window[1]}(", 1)
