@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import require_detector, take_apart
+from ssdlite_caffe.dump.detector import require_detector
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray
 from ssdlite_caffe.dump.units import find_units, refuse_quantised, scope_of
 from ssdlite_caffe.errors import ModelError
@@ -484,20 +484,3 @@ def test_a_hard_swish_without_its_sixth_before_a_sum_is_refused() -> None:
 def test_a_hard_swish_with_another_factor_is_refused() -> None:
     with pytest.raises(ModelError, match=r"the factor 0\.25 where 1/6 is needed"):
         find_units(Constants.of(swish_graph(factor=0.25).graph()))
-
-
-@pytest.mark.parametrize(
-    ("scope", "says"),
-    [
-        ("FeatureExtractor/MobileDetCPU/Conv", r"another backbone \(FeatureExtractor/MobileDetCPU\)"),
-        ("FeatureExtractor/MobilenetV1/fpn/top_down/projection_1", "a feature pyramid"),
-        ("FeatureExtractor/MnasFPN/cell_0/block_0", "a feature pyramid"),
-        ("WeightSharedConvolutionalBoxPredictor_2/BoxPredictor", "shared by the feature maps"),
-    ],
-)
-def test_other_nets_of_the_api_are_named(scope: str, says: str) -> None:
-    b = GraphBuilder()
-    b.node("x", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 8, 8, 3))
-    b.conv(scope, "x", np.ones((1, 1, 3, 4)), padding="SAME")
-    with pytest.raises(ModelError, match=says):
-        take_apart(b.graph())
