@@ -65,8 +65,15 @@ def exported_graph(frozen: Path, nms: TfliteNms | None = FAST) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def tflite_of(graph: bytes, size: tuple[int, int], numbers: Numbers = "float32", *, operation: bool = True) -> bytes:
-    """A TensorFlow Lite file of an exported graph."""
+def tflite_of(
+    graph: bytes,
+    size: tuple[int, int],
+    numbers: Numbers = "float32",
+    *,
+    operation: bool = True,
+    pixels: tuple[float, float] | None = None,
+) -> bytes:
+    """A TensorFlow Lite file of an exported graph; `pixels`, mean and deviation, makes one that reads uint8."""
     tf = import_tensorflow()
     outputs = [TFLITE_OP, *(f"{TFLITE_OP}:{port}" for port in (1, 2, 3))] if operation else list(RAW_OUTPUTS)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,6 +87,9 @@ def tflite_of(graph: bytes, size: tuple[int, int], numbers: Numbers = "float32",
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if numbers == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if pixels is not None:
+            converter.inference_input_type = tf.uint8
+            converter.quantized_input_stats = {INPUT: pixels}
         if numbers == "int8":
             converter.representative_dataset = _calibration(size)
         return bytes(converter.convert())

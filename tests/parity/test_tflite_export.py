@@ -158,6 +158,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "float16": tflite_of(graph, SIZE, "float16"),
         "dynamic": tflite_of(graph, SIZE, "dynamic"),
         "int8": tflite_of(graph, SIZE, "int8"),
+        "pixels": tflite_of(graph, SIZE, pixels=(127.5, 127.5)),
         "raw": tflite_of(raw, SIZE, operation=False),
         "regular": tflite_of(exported_graph(EXAMPLE, dataclasses.replace(FAST, regular=True)), SIZE),
     }
@@ -185,7 +186,9 @@ CONFIG_TEXT = """model { ssd { num_classes: 3
 class TestTheTrainedExample:
     """Largest differences measured: boxes 2.4e-7, scores 9.2e-7; the table's bounds are for random weights, too."""
 
-    @pytest.mark.parametrize("form", ["graph", "float32", "float16", "dynamic", "raw", "raw_graph", "regular"])
+    @pytest.mark.parametrize(
+        "form", ["graph", "float32", "float16", "dynamic", "raw", "raw_graph", "regular", "pixels"]
+    )
     def test_verify(
         self, exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]], form: str
     ) -> None:
@@ -200,11 +203,15 @@ class TestTheTrainedExample:
         assert rows["boxes"].absolute <= 5e-7
         assert rows["scores"].absolute <= 2e-6
         assert rows["detections"].absolute <= 2e-6
-        assert ("TensorFlow Lite" in rows) == (form in ("float32", "float16", "dynamic", "regular"))
+        assert ("TensorFlow Lite" in rows) == (form in ("float32", "float16", "dynamic", "regular", "pixels"))
         if "TensorFlow Lite" in rows:
             # The default boxes of the float16 file are off by its own rounding.
             assert rows["TensorFlow Lite"].absolute <= (2.5e-4 if form == "float16" else 2e-6)
             assert rows["TensorFlow Lite"].shape == (10, 6)
+        arch = ModelFolder.open(tmp_path / "out").arch
+        # The converter rounds the zero point of such a file to a whole number.
+        assert arch.pixel_mean == (128 if form == "pixels" else 127.5)
+        assert arch.pixel_scale == pytest.approx(1 / 127.5, rel=1e-7)
 
     def test_fully_quantised(self, exports: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"is fully quantised: \d+ operators .*, 88 convolutions"):
