@@ -16,6 +16,7 @@ from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.decode import Detections
 from ssdlite_caffe.tools.detector import Detector
+from ssdlite_caffe.tools.evaluate import open_model
 from ssdlite_caffe.tools.evaluation_runtimes import RUNTIMES, Evaluated
 from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.verify import verify
@@ -62,6 +63,8 @@ def same(found: Detections, wanted: Detections, total: int) -> None:
 
 def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_pictures: Pictures) -> None:
     """Measured: boxes 3e-7, scores 9e-7 from the ordinary graph's."""
+    names = tmp_path / "names.txt"
+    names.write_text("circle\nsquare\ntriangle\n")
     ordinary = shared_models / "shapes_v3_small_3" / "frozen_inference_graph.pb"
     convert(ordinary, tmp_path / "ordinary", ConvertOptions())
     convert(moved, tmp_path / "out", ConvertOptions())
@@ -76,6 +79,9 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_p
     assert rows["boxes"].absolute <= 5e-7
     assert rows["scores"].absolute <= 2e-6
     assert ("TensorFlow Lite" in rows) == (moved.name.startswith("file"))
+
+    opened = open_model(moved, label_map=str(names))
+    assert (opened.tflite is not None) == moved.name.startswith("file")
 
     wanted_by = Detector(ModelFolder.open(tmp_path / "ordinary"))
     runtime = "tflite" if moved.name.startswith("file") else "tensorflow"

@@ -13,6 +13,7 @@ from ssdlite_caffe.prototxt.binary import read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
 from tests.commands import Command, graph_with_nan
 from tests.dump_graphs import GraphBuilder
+from tests.tflite_files import OperatorSpec, TensorSpec, tflite_file
 
 
 def resnet(path: Path) -> Path:
@@ -269,3 +270,32 @@ class TestNets:
         path = tmp_path / "none.prototxt"
         for arguments in (("load", example_weights, path, "-o", tmp_path / "out"), ("lint", path)):
             assert refused(*arguments).err == f"ssdlite-caffe: cannot read {path}: No such file or directory\n"
+
+
+class TestTensorFlowLiteFiles:
+    """One line, status 1, nothing written; what is wrong with the bytes themselves is in test_dump_tflite.py."""
+
+    @pytest.mark.parametrize(
+        ("data", "says"),
+        [
+            (b"", "is empty"),
+            (b"\x1c\0\0\0TFL3" + bytes(64), "cut short or damaged"),
+            (b"model { ssd { } }", "is no TensorFlow Lite model: it is a pipeline.config"),
+            (tflite_file([TensorSpec((1,)), TensorSpec((1,))], [OperatorSpec("RELU", (0,), (1,))], [0], [1]),
+             "it holds no convolution"),
+        ],
+        ids=["empty", "damaged", "config", "other"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("verb", ["convert", "dump"])
+    def test_are_refused(self, refused: Command, tmp_path: Path, verb: str, data: bytes, says: str) -> None:
+        (tmp_path / "model.tflite").write_bytes(data)
+        for source in (tmp_path / "model.tflite", tmp_path):
+            assert says in refused(verb, source, "-o", tmp_path / "out").err
+
+    def test_a_converted_folder_is_no_source(self, refused: Command, example_folder: Path, tmp_path: Path) -> None:
+        assert "is converted already" in refused("convert", example_folder, "-o", tmp_path / "out").err
+
+    def test_a_phone_s_decoder_needs_its_options(self, refused: Command, example_folder: Path, tmp_path: Path) -> None:
+        picture = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
+        said = refused("detect", example_folder, picture, "--decoder", "tflite")
+        assert "has no options of TensorFlow Lite's post-processing" in said.err
