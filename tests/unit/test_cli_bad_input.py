@@ -279,7 +279,7 @@ class TestTensorFlowLiteFiles:
         ("data", "says"),
         [
             (b"", "is empty"),
-            (b"\x1c\0\0\0TFL3" + bytes(64), "cut short or damaged"),
+            (b"\x1c\0\0\0TFL3" + b"\xff" * 64, "cut short or damaged"),
             (b"model { ssd { } }", "is no TensorFlow Lite model: it is a pipeline.config"),
             (tflite_file([TensorSpec((1,)), TensorSpec((1,))], [OperatorSpec("RELU", (0,), (1,))], [0], [1]),
              "it holds no convolution"),
