@@ -264,6 +264,7 @@ class _Run:
         self.kit, self.solver, self.progress, self.say = kit, solver, progress, say
         self.good = start
         self.unjudged: Snapshot | None = None
+        self.spoilt: int | None = None
         self.step = Step(start.iteration if start else 0, float("nan"), float("nan"))
         self.paces: list[tuple[int, float]] = []
         self.drawn = 0.0
@@ -275,6 +276,7 @@ class _Run:
     def run(self, prefix: Path, arguments: list[str], lock: int | None, environment: dict[str, str]) -> Trained:
         folder, began = self.kit.folder, time.monotonic()
         with (
+            self._without_spoilt_snapshots(),
             (folder / LOG).open("a", encoding="utf-8", buffering=1) as log,
             (folder / METRICS).open("a", encoding="utf-8", buffering=1) as metrics,
             CaffeProcess(prefix, arguments, folder=folder, environment=environment, keep_open=lock) as caffe,
@@ -297,6 +299,25 @@ class _Run:
         finished = not self.interrupted
         seconds = time.monotonic() - began
         return Trained(self.step.iteration, self.step.loss, finished, self.good, self.left_out, seconds)
+
+    @contextlib.contextmanager
+    def _without_spoilt_snapshots(self) -> Iterator[None]:
+        """Once Caffe has ended for a loss that is not finite, remove what it wrote before it could be stopped.
+
+        It goes on until its log is read, and may reach the next snapshot, of weights that are NaN.
+        """
+        try:
+            yield
+        except CaffeError:
+            if self.spoilt is not None:
+                self._remove_spoilt(self.spoilt)
+            raise
+
+    def _remove_spoilt(self, iteration: int) -> None:
+        for snapshot in find_snapshots(self.kit.folder, self.solver):
+            if snapshot.iteration >= iteration and flaw(snapshot, self.kit.train.net, self.solver):
+                snapshot.state.unlink(missing_ok=True)
+                snapshot.model.unlink(missing_ok=True)
 
     def _interrupt(self, caffe: CaffeProcess) -> None:
         self.interrupted = True
@@ -326,6 +347,7 @@ class _Run:
         pace = (now - then) / (step.iteration - first) if step.iteration > first else float("nan")
         entry = {"iteration": step.iteration, "loss": step.loss, "lr": step.rate, "time": round(time.time(), 3)}
         if not math.isfinite(step.loss):
+            self.spoilt = step.iteration
             raise CaffeError(
                 f"the loss is {step.loss} at iteration {step.iteration}, so training was stopped; {self._last_good()}; "
                 f"lower base_lr in {self.kit.folder / SOLVER_TRAIN}"
