@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.keras.names import POSTPROCESSOR
 from ssdlite_caffe.keras.runtime import import_keras
-from ssdlite_caffe.keras.tflite_file import OPERATION
 
 
 def postprocessing(arch: ArchSpec, *, exact: bool) -> Callable[[Any, Any], dict[str, Any]]:
@@ -105,7 +105,7 @@ def _signature(arch: ArchSpec, scales: tuple[float, ...]) -> str:
         "w_scale": width,
         "num_classes": arch.num_classes - 1,
     }
-    return f'name: "{OPERATION}" ' + " ".join(
+    return f'name: "{TFLITE_OP}" ' + " ".join(
         f'attr {{ key: "{key}" value {{ {_value(value)} }} }}' for key, value in attributes.items()
     )
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 
-OPERATION = "TFLite_Detection_PostProcess"
 LABELS = "labelmap.txt"
 DESCRIPTION = "ssdlite_caffe.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -49,7 +49,7 @@ def with_description(data: bytes, description: Description, outputs: Sequence[st
     for name in outputs:
         graph.tensors[tensors[name]].name = name.encode()
     for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].customCode == OPERATION.encode():
+        if model.operatorCodes[operator.opcodeIndex].customCode == TFLITE_OP.encode():
             operator.customOptions = _options(operator.customOptions, description.arch)
     (start,) = signature.inputs
     graph.tensors[start.tensorIndex].name = start.name

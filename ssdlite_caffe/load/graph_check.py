@@ -84,7 +84,7 @@ def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
 
 
 def _expressions(net: NetDesc) -> dict[str, str]:
-    """What each blob is, as `dump.wiring` writes it; the picture is in none."""
+    """What each blob is, as `dump.wiring` writes it; the image is in none."""
     found: dict[str, str] = {}
     body = [node for section in net.sections for node in section.nodes]
     for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):

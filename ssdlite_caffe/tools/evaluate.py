@@ -139,7 +139,7 @@ def open_model(
     if tflite is not None and tflite.is_dir():
         tflite = next((o.path for o in all_of(tflite) if o.kind == "TensorFlow Lite"), tflite)
     if path.is_dir() and not (path / "report.json").is_file():
-        with contextlib.suppress(ModelError):  # what it is instead is told below
+        with contextlib.suppress(ModelError):  # the checks below name what it is instead
             located = locate(path)
             path = located.path if located.kind == "TensorFlow Lite" else path
     kind = model_kind(path)

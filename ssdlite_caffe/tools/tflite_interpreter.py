@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.tflite.file import Operator, TfliteFile, read_tflite
-from ssdlite_caffe.dump.tflite.lower import POSTPROCESS, real_values, tensor_index
+from ssdlite_caffe.dump.tflite.lower import real_values, tensor_index
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.tools.decode import Detections, FloatArray
@@ -151,7 +152,7 @@ class TfliteDetector:
         )
 
     def _operation(self) -> Operator | None:
-        return next((o for o in self.file.operators if o.custom == POSTPROCESS and len(o.inputs) > 1), None)
+        return next((o for o in self.file.operators if o.custom == TFLITE_OP and len(o.inputs) > 1), None)
 
     def _ends(self) -> tuple[int, int]:
         """The outputs with codes and with scores: what a score converter gives, through copies, is the scores."""

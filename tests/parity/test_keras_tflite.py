@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
@@ -21,7 +22,6 @@ from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.export_tflite import tflite_model
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.model import Detector
-from ssdlite_caffe.keras.postprocess import OPERATION
 from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.tflite_file import DESCRIPTION
 from ssdlite_caffe.tools.compare import compare_detections
@@ -87,7 +87,7 @@ def is_built_in(names: Iterable[str]) -> bool:
     from tensorflow.lite.python import schema_py_generated as schema
 
     known = {name for name in vars(schema.BuiltinOperator) if not name.startswith("_")}
-    return all(name in known | {OPERATION, "DELEGATE"} for name in names)
+    return all(name in known | {TFLITE_OP, "DELEGATE"} for name in names)
 
 
 def test_detections(detector: Detector, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_detections(detector: Detector, tmp_path: Path) -> None:
         values = runtime.run(runtime.prepared(picture))
         assert values["detection_boxes"].shape == (1, detector.arch.nms.max_total, 4)
         assert 0 <= values["detection_boxes"].min() <= values["detection_boxes"].max() <= 1
-    assert operations(runtime) >= {OPERATION, "CONV_2D"}
+    assert operations(runtime) >= {TFLITE_OP, "CONV_2D"}
     assert is_built_in(operations(runtime))
     assert not is_built_in(["FlexConv2D"])
     names = [output["name"] for output in runtime._interpreter.get_output_details()]
@@ -117,7 +117,7 @@ def test_raw_outputs(tmp_path: Path) -> None:
     wanted = detector.rebuilt(outputs="raw").model(fed)
     for name, value in runtime.run(fed).items():
         np.testing.assert_allclose(value, wanted[name], atol=FLOAT)
-    assert OPERATION not in operations(runtime)
+    assert TFLITE_OP not in operations(runtime)
     assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
 
 

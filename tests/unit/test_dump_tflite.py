@@ -236,7 +236,7 @@ class TestBounds:
 
     def test_an_option_that_is_no_number(self, tmp_path: Path) -> None:
         data = postprocess_file((6, 4), 3, np.zeros((6, 4), np.float32), {"num_classes": "5"})
-        with pytest.raises(ModelError, match="the option num_classes is no number"):
+        with pytest.raises(ModelError, match="the option num_classes is not a number"):
             read_tflite(written(tmp_path / "a.tflite", data))
 
 

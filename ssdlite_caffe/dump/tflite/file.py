@@ -338,5 +338,5 @@ def _custom_options(operator: Any) -> dict[str, Scalar]:
         if value.IsBool or value.IsInt or value.IsFloat:
             found[name] = value.Value
         elif name in _NUMBERS:
-            raise ValueError(f"the option {name} is no number")
+            raise ValueError(f"the option {name} is not a number")
     return found

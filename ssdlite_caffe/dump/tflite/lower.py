@@ -21,11 +21,11 @@ from typing import cast
 import numpy as np
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.tensors import DTYPES, Array
 from ssdlite_caffe.dump.tflite.file import CUSTOM, Operator, Scalar, Tensor, TfliteFile
 from ssdlite_caffe.errors import ModelError
 
-POSTPROCESS = "TFLite_Detection_PostProcess"
 _PADDINGS = ("SAME", "VALID")
 _ACTIVATIONS = {1: "Relu", 3: "Relu6"}
 _NO_ACTIVATION = 0
@@ -79,7 +79,7 @@ def anchor_rounding(file: TfliteFile) -> float:
 
     Half a unit in the last place of a float16 below 1; half a step of whole numbers.
     """
-    operation = next((o for o in file.operators if o.custom == POSTPROCESS and len(o.inputs) > 2), None)
+    operation = next((o for o in file.operators if o.custom == TFLITE_OP and len(o.inputs) > 2), None)
     if operation is None or operation.inputs[2] < 0:
         return 0.0
     tensor = file.tensors[operation.inputs[2]]
@@ -162,14 +162,14 @@ class _Lowering:
             if operator.outputs[0] in self.constants:
                 continue  # written as a constant where it is read
             self.special.get(operator.op, self.other)(operator)
-            node = POSTPROCESS if operator.custom == POSTPROCESS else tensor_node(operator.outputs[0])
+            node = TFLITE_OP if operator.custom == TFLITE_OP else tensor_node(operator.outputs[0])
             self.given.update(
                 {index: f"{node}:{port}" if port else node for port, index in enumerate(operator.outputs)}
             )
         return self.nodes
 
     def add(self, name: str, op: str, inputs: Iterable[str] = (), **attributes: object) -> str:
-        """A node; attributes by their Python type: bool b, int i, float f, str s, list of int list.i, dict as it is."""
+        """A node; attributes by their Python type: bool b, int i, float f, str s, list of int list.i."""
         node = pb.NodeDef(name=name, op=op, input=list(inputs))
         for key, value in attributes.items():
             target = node.attr[key]
@@ -352,9 +352,9 @@ class _Lowering:
         self.add(tensor_node(operator.outputs[0]), "Identity", [self.input(operator, 0)])
 
     def other(self, operator: Operator) -> None:
-        if operator.op == CUSTOM and operator.custom == POSTPROCESS:
+        if operator.op == CUSTOM and operator.custom == TFLITE_OP:
             options = {key: _number(key, value) for key, value in operator.options.items()}
-            self.add(POSTPROCESS, POSTPROCESS, self.inputs(operator), **options)
+            self.add(TFLITE_OP, TFLITE_OP, self.inputs(operator), **options)
             return
         attributes: dict[str, object] = {}
         if operator.op == "AVERAGE_POOL_2D":
