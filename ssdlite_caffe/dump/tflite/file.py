@@ -212,7 +212,7 @@ def _damage(source: str) -> Iterator[None]:
     except _DAMAGE as error:
         raise ModelError(
             f"{source} is not a whole TensorFlow Lite model: it was cut short or damaged "
-            f"({type(error).__name__}: {str(error)[:120]})"
+            f"({type(error).__name__}: {str(error)[:200]})"
         ) from error
 
 
