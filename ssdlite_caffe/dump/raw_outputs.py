@@ -17,8 +17,8 @@ from ssdlite_caffe.errors import ModelError
 TFLITE_OP = "TFLite_Detection_PostProcess"
 RAW_OUTPUTS = ("raw_outputs/box_encodings", "raw_outputs/class_predictions")
 """What the exporter calls them."""
-_CONVERTERS = ("Sigmoid", "Softmax")
-_PASSING = frozenset({"Reshape", "Squeeze", "Identity", "ExpandDims", "Cast"})
+CONVERTERS = ("Sigmoid", "Softmax")
+_RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def find_raw_outputs(constants: Constants) -> RawOutputs | None:
             )
         return RawOutputs(operation.inputs[0], operation.inputs[1], operation)
     ends = [node for node in graph if node.op != "Const" and not any(True for _ in graph.readers(node.name))]
-    scores = [node for node in ends if _through(graph, node.ref).op in _CONVERTERS]
-    codes = [node for node in ends if _through(graph, node.ref).op in ("ConcatV2", "Concat")]
+    scores = [node for node in ends if graph[behind_reshapes(graph, node.ref)].op in CONVERTERS]
+    codes = [node for node in ends if graph[behind_reshapes(graph, node.ref)].op in ("ConcatV2", "Concat")]
     return RawOutputs(codes[0].ref, scores[0].ref, None) if len(codes) == len(scores) == 1 else None
 
 
-def _through(graph: Graph, ref: Ref) -> Node:
-    """The node that gives `ref`, behind copies and changes of shape."""
-    node = graph[graph.origin(ref)]
-    while node.op in _PASSING and node.inputs:
-        node = graph[graph.origin(node.inputs[0])]
-    return node
+def behind_reshapes(graph: Graph, ref: Ref) -> Ref:
+    """The output that `ref` is, in another shape or not, behind copies and changes of shape."""
+    found = graph.origin(ref)
+    while graph[found].op in _RESHAPING and graph[found].inputs:
+        found = graph.origin(graph[found].inputs[0])
+    return found

@@ -13,7 +13,7 @@ from ssdlite_caffe.dump.graph import Node, Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
-from ssdlite_caffe.dump.raw_outputs import find_raw_outputs
+from ssdlite_caffe.dump.raw_outputs import behind_reshapes, find_raw_outputs
 from ssdlite_caffe.dump.scores import cuts_background, find_conversion
 from ssdlite_caffe.dump.shapes import FeatureMaps
 from ssdlite_caffe.dump.tflite_op import apply_tflite_op
@@ -126,11 +126,7 @@ def _are_scores(constants: Constants, units: Units, ref: Ref) -> bool:
     """Whether `ref` is the score converter's output, as it is or in another shape."""
     scope = next(scope for scope in units.ends if scope.endswith("/ClassPredictor"))
     conversion = find_conversion(constants, units.ends[scope])
-    graph = constants.graph
-    ref = graph.origin(ref)
-    while graph[ref].op in ("Reshape", "Squeeze", "ExpandDims"):
-        ref = graph.origin(graph[ref].inputs[0])
-    return conversion is not None and ref == conversion.scores
+    return conversion is not None and behind_reshapes(constants.graph, ref) == conversion.scores
 
 
 def _with_box_order(constants: Constants, units: Units, settings: Settings, codes: Ref | None) -> Settings:

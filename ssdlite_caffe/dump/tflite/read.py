@@ -11,7 +11,7 @@ from ssdlite_caffe.dump.detector import left_over, require_finite
 from ssdlite_caffe.dump.frozen import sha256
 from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.raw_outputs import RawOutputs, find_raw_outputs
+from ssdlite_caffe.dump.raw_outputs import CONVERTERS, RawOutputs, behind_reshapes, find_raw_outputs
 from ssdlite_caffe.dump.settings import settings_from_graph
 from ssdlite_caffe.dump.tflite.file import TfliteFile, read_tflite
 from ssdlite_caffe.dump.tflite.lower import CONVOLUTIONS, anchor_rounding, lower, quantised_operators
@@ -123,11 +123,8 @@ def _head_names(constants: Constants, units: Units, raw: RawOutputs) -> dict[str
 
 def _before_scores(constants: Constants, ref: Ref) -> Ref:
     """What the score converter reads, behind copies and changes of shape; `ref` itself where there is none."""
-    graph = constants.graph
-    found = graph.origin(ref)
-    while graph[found].op in ("Reshape", "Squeeze", "Identity") and graph[found].inputs:
-        found = graph.origin(graph[found].inputs[0])
-    return graph[found].inputs[0] if graph[found].op in ("Sigmoid", "Softmax") else ref
+    node = constants.graph[behind_reshapes(constants.graph, ref)]
+    return node.inputs[0] if node.op in CONVERTERS else ref
 
 
 def _only_reader(units: Units, scope: str) -> str | None:
