@@ -22,13 +22,13 @@ import common
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detector import Detector
+from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.detector import Detector
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.pictures import read_picture
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 
 CLASSES = {"RBC": 1, "WBC": 2, "Platelets": 3}
 MODELS = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")

@@ -23,13 +23,13 @@ from typing import Any
 import common
 import numpy as np
 
+from ssdlite_caffe.caffe.prefix import cache_folder, caffe_prefix
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
-from ssdlite_caffe.tools.caffe_prefix import cache_folder, caffe_prefix
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
 
 HERE = Path(__file__).resolve().parent
 LAYERS = {"112x112x96": (96, 112, 1), "75x75x144": (144, 75, 1), "19x19x576": (576, 19, 1), "10x10x960": (960, 10, 1)}
@@ -86,7 +86,7 @@ def programs(build: Path, prefix: Path, source: Path | None) -> dict[str, Path]:
     """net_time of both sides, built if need be."""
     if not (build / "net_time_ours").is_file():
         if source is None:
-            from ssdlite_caffe.tools.caffe_sources import downloaded_sources
+            from ssdlite_caffe.caffe.sources import downloaded_sources
 
             source = downloaded_sources(cache_folder(), print)
         print(f"building the fork as it is in {build}, some minutes", file=sys.stderr)

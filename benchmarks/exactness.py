@@ -20,14 +20,14 @@ import common
 import numpy as np
 
 from ssdlite_caffe.errors import SsdliteError
+from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
+from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.decode import decode_boxes, split_priors
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
-from ssdlite_caffe.tools.pictures import read_picture
-from ssdlite_caffe.tools.resize import caffe_blob, network_input
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from ssdlite_caffe.tools.tolerances import LAYER_ABSOLUTE
 from ssdlite_caffe.tools.verify import Picture, PictureResult, Row, VerifyReport, verify
 from ssdlite_caffe.tools.verify_report import drawn_pictures

@@ -29,7 +29,7 @@ OURS, TORCHVISION = "ours, Keras", "torchvision"
 
 
 def ours(batch: int, steps: int) -> float:
-    from ssdlite_caffe.keras.runtime import import_keras
+    from ssdlite_caffe.keras.imports import import_keras
 
     keras, tf = import_keras()
     from ssdlite_caffe.gen_model.build import build, default_arch
@@ -96,19 +96,19 @@ def torchvisions(batch: int, steps: int) -> float:
 def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
     """A form of a model, ready to detect in a picture; `folder` is as `prepare` leaves it."""
     if side == TENSORFLOW:
-        from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
+        from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
         detector = TensorFlowDetector(folder / "model.pb")
         return lambda picture: detector.detect_image(picture[..., ::-1])
     if side == OPENCV:
         import cv2
 
-        from ssdlite_caffe.tools.detector import Detector
-        from ssdlite_caffe.tools.model_folder import ModelFolder
+        from ssdlite_caffe.runtimes.detector import Detector
+        from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
         cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
         return Detector(ModelFolder.open(folder / "caffe"))
-    from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
+    from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
 
     if side == TFLITE:
         return TfliteRuntime(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
@@ -118,7 +118,7 @@ def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
 
 
 def inference(side: str, folder: Path, steps: int) -> float:
-    from ssdlite_caffe.tools.pictures import read_picture
+    from ssdlite_caffe.runtimes.images import read_picture
 
     picture = read_picture(folder / "picture.png")
     run = runtime(side, folder)

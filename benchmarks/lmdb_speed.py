@@ -20,13 +20,13 @@ from typing import Any
 
 import common
 
+from ssdlite_caffe.caffe.prefix import cache_folder, find_prefix
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.coco.voc import VocDataset, open_voc, read_xml
-from ssdlite_caffe.tools.caffe_prefix import cache_folder, find_prefix
-from ssdlite_caffe.tools.encoded import Shape
-from ssdlite_caffe.tools.lmdb_store import Reader, Writer
-from ssdlite_caffe.tools.lmdb_write import Order, write_lmdb
-from ssdlite_caffe.tools.opencv_runtime import import_opencv
+from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.lmdb_store import Reader, Writer
+from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
+from ssdlite_caffe.data.voc import VocDataset, open_voc, read_xml
+from ssdlite_caffe.runtimes.opencv_net import import_opencv
 
 NAMES = ("RBC", "WBC", "Platelets")
 HERE = Path(__file__).resolve().parent

@@ -16,10 +16,10 @@ from typing import Any
 import common
 
 from ssdlite_caffe.gen_model.spelling import PaddingSpelling, Spelling
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
+from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet, import_opencv
-from ssdlite_caffe.tools.resize import preprocess
 from ssdlite_caffe.tools.verify_report import drawn_pictures
 
 SPELLINGS: tuple[PaddingSpelling, ...] = ("exact", "slice", "symmetric")

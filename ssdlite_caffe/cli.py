@@ -18,9 +18,17 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssdlite_caffe import __version__
+from ssdlite_caffe.commands.caffe import caffe as caffe_app
+from ssdlite_caffe.commands.evaluate import evaluate
+from ssdlite_caffe.commands.gen import gen
+from ssdlite_caffe.commands.keras import app as keras_app
+from ssdlite_caffe.commands.kit import kit
+from ssdlite_caffe.commands.lmdb import app as lmdb_app
+from ssdlite_caffe.commands.merge_bn import merge_bn
 from ssdlite_caffe.commands.options import Dequantize, Model, NmsOption, PipelineConfig, reading
+from ssdlite_caffe.commands.shapes import shapes
+from ssdlite_caffe.commands.train import judge, train
 from ssdlite_caffe.errors import SsdliteError
-from ssdlite_caffe.gen_model.command import gen
 from ssdlite_caffe.gen_model.spelling import (
     ActivationSpelling,
     BatchNormSpelling,
@@ -29,14 +37,6 @@ from ssdlite_caffe.gen_model.spelling import (
     Engine,
     PaddingSpelling,
 )
-from ssdlite_caffe.keras.command import app as keras_app
-from ssdlite_caffe.tools.caffe_command import caffe as caffe_app
-from ssdlite_caffe.tools.evaluate_command import evaluate
-from ssdlite_caffe.tools.kit_command import kit
-from ssdlite_caffe.tools.lmdb_command import app as lmdb_app
-from ssdlite_caffe.tools.merge_command import merge_bn
-from ssdlite_caffe.tools.shapes_command import shapes
-from ssdlite_caffe.tools.train_command import judge, train
 
 app = typer.Typer(
     name="ssdlite-caffe",
@@ -244,7 +244,7 @@ def detect(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
 ) -> None:
     """Detect objects in pictures, folders and videos with a converted model."""
-    from ssdlite_caffe.tools.detect import run
+    from ssdlite_caffe.commands.detection_output import run
 
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")

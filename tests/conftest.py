@@ -46,7 +46,7 @@ def example_model() -> Path:
 @pytest.fixture(scope="session")
 def bccd_pictures(shared_models: Path) -> list[tuple[str, np.ndarray]]:
     """Eight pictures of blood cells, uint8 RGB, from the folder `shared/data/bccd`."""
-    from ssdlite_caffe.tools.pictures import read_picture
+    from ssdlite_caffe.runtimes.images import read_picture
 
     paths = sorted((shared_models.parent / "data" / "bccd" / "JPEGImages").glob("*.jpg"))[:8]
     if not paths:
@@ -73,7 +73,7 @@ def example_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def caffe_prefix() -> Path:
     """The built Caffe: the folder named by SSDLITE_CAFFE_PREFIX, or the one that `ssdlite-caffe caffe build` writes."""
-    from ssdlite_caffe.tools.caffe_prefix import find_prefix
+    from ssdlite_caffe.caffe.prefix import find_prefix
 
     prefix = find_prefix()
     if prefix is None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
-from ssdlite_caffe.dump.evaluate import Evaluator, ShapeOf
+from ssdlite_caffe.dump.constants import Evaluator, ShapeOf
 from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.dump.model import FloatArray
 from ssdlite_caffe.dump.tensors import Array

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import boxes_and_scales, find_decoder
-from ssdlite_caffe.dump.evaluate import ShapeOf
+from ssdlite_caffe.dump.constants import ShapeOf
 from ssdlite_caffe.dump.graph import Node, Ref
+from ssdlite_caffe.dump.map_sizes import FeatureMaps
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
 from ssdlite_caffe.dump.raw_outputs import behind_reshapes, find_raw_outputs
 from ssdlite_caffe.dump.scores import cuts_background, find_conversion
-from ssdlite_caffe.dump.shapes import FeatureMaps
 from ssdlite_caffe.dump.tflite_op import apply_tflite_op
 from ssdlite_caffe.dump.units import Units
 from ssdlite_caffe.dump.wiring import join_order

@@ -22,7 +22,7 @@ from ssdlite_caffe.dump.affine import (
     scale_and_offset,
     step_at,
 )
-from ssdlite_caffe.dump.evaluate import NotConstantError
+from ssdlite_caffe.dump.constants import NotConstantError
 from ssdlite_caffe.dump.graph import Graph, Node, Ref
 from ssdlite_caffe.dump.model import ConvUnit, FloatArray
 from ssdlite_caffe.dump.windows import window_padding

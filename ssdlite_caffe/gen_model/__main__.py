@@ -6,8 +6,8 @@ import sys
 
 import typer
 
+from ssdlite_caffe.commands.gen import gen
 from ssdlite_caffe.errors import SsdliteError
-from ssdlite_caffe.gen_model.command import gen
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.keras.imports import import_keras
 from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.postprocess import postprocessing
-from ssdlite_caffe.keras.runtime import import_keras
 from ssdlite_caffe.keras.tflite_file import Description, with_description
-from ssdlite_caffe.tools.terminal import silenced
+from ssdlite_caffe.terminal import silenced
 
 Inputs = Literal["network", "pixels", "picture"]
 Outputs = Literal["detections", "raw"]

@@ -19,7 +19,7 @@ from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.store import save, suffix_of
 from ssdlite_caffe.keras.weights import Values, keras_values, set_values
 from ssdlite_caffe.load.identify import identify
-from ssdlite_caffe.tools.class_names import label_map_of
+from ssdlite_caffe.runtimes.class_names import label_map_of
 
 Variances = Literal["keep", "fold"]
 

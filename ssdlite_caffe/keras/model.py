@@ -13,6 +13,7 @@ from ssdlite_caffe.gen_model.arch import Activation, ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GlobalPoolDesc, NetDesc, NodeDesc
 from ssdlite_caffe.gen_model.padding import same_padding
+from ssdlite_caffe.keras.imports import import_keras
 from ssdlite_caffe.keras.names import (
     POSTPROCESSOR,
     PREDICTIONS,
@@ -21,7 +22,6 @@ from ssdlite_caffe.keras.names import (
     layer_name,
     node_scopes,
 )
-from ssdlite_caffe.keras.runtime import import_keras
 
 Inputs = Literal["network", "pixels", "picture"]
 Outputs = Literal["raw", "decoded", "detections"]

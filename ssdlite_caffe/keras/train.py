@@ -19,12 +19,12 @@ from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.keras.data import TrainingData, open_training_data
+from ssdlite_caffe.keras.feed import TrainingData, open_training_data
+from ssdlite_caffe.keras.imports import import_keras
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, TENSORBOARD, Arrays, RunFolder
-from ssdlite_caffe.keras.runtime import import_keras
 from ssdlite_caffe.keras.schedule import Schedule
-from ssdlite_caffe.tools.terminal import on_interrupt
+from ssdlite_caffe.terminal import on_interrupt
 
 if TYPE_CHECKING:
     from ssdlite_caffe.keras.model import Detector, DType

@@ -15,7 +15,7 @@ from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.keras.augment import AugmentOptions, augment
-from ssdlite_caffe.keras.data import Feed, TrainingData, order, share
+from ssdlite_caffe.keras.feed import Feed, TrainingData, order, share
 from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
 from ssdlite_caffe.keras.model import Detector, DType, build_model
 from ssdlite_caffe.keras.run_folder import Arrays

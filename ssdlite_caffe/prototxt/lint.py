@@ -8,7 +8,7 @@ from typing import Any
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.runtimes import RUNTIMES, judge
+from ssdlite_caffe.prototxt.limits import RUNTIMES, judge
 from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, infer
 from ssdlite_caffe.prototxt.text import Outline, outline, parse
 

@@ -24,8 +24,8 @@ from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
-from ssdlite_caffe.tools.class_names import label_map_of
-from ssdlite_caffe.tools.model_folder import REPORT
+from ssdlite_caffe.runtimes.class_names import label_map_of
+from ssdlite_caffe.runtimes.model_folder import REPORT
 
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("deploy.prototxt", "deploy"),

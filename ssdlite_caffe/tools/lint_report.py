@@ -10,7 +10,7 @@ from rich.text import Text
 from ssdlite_caffe.prototxt.lint import LintReport, lint
 from ssdlite_caffe.prototxt.shapes import Phase
 from ssdlite_caffe.prototxt.text import read_text
-from ssdlite_caffe.tools.terminal import table_console
+from ssdlite_caffe.terminal import table_console
 
 
 def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintReport:

@@ -14,7 +14,7 @@ from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.load.merge import Merged, fit, merge_batch_norm, without_batch_norm
 from ssdlite_caffe.prototxt.binary import read_caffemodel, write_filled
 from ssdlite_caffe.prototxt.text import format_message, read_net
-from ssdlite_caffe.tools.model_folder import LABEL_MAP, REPORT
+from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT
 
 DEPLOY, HEADLESS, TEST, WEIGHTS = "deploy.prototxt", "headless.prototxt", "test.prototxt", "deploy.caffemodel"
 MERGED = "merged.json"

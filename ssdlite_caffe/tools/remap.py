@@ -27,8 +27,8 @@ from ssdlite_caffe.prototxt.binary import (
     write_caffemodel,
 )
 from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
-from ssdlite_caffe.tools.model_folder import LABEL_MAP, REPORT, ModelFolder
 
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:

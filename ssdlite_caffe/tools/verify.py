@@ -23,15 +23,22 @@ from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.runtimes.decode import (
+    Detections,
+    clip_detections,
+    convert_scores,
+    decode_boxes,
+    detect,
+    split_priors,
+)
+from ssdlite_caffe.runtimes.decode_tflite import postprocess
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.net import NetRuntime, open_net
+from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
+from ssdlite_caffe.runtimes.source import SourceDetector, decoded, open_source
+from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
-from ssdlite_caffe.tools.decode import Detections, clip_detections, convert_scores, decode_boxes, detect, split_priors
-from ssdlite_caffe.tools.decode_tflite import postprocess
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.net_runtime import NetRuntime, open_net
-from ssdlite_caffe.tools.resize import caffe_blob, network_input
-from ssdlite_caffe.tools.source_runtime import SourceDetector, decoded, open_source
-from ssdlite_caffe.tools.tflite_interpreter import TfliteDetector
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 FloatArray = npt.NDArray[np.float32]

@@ -13,14 +13,14 @@ from rich.table import Table
 
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import refuse_existing, write_text
+from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.draw import draw_detections
+from ssdlite_caffe.runtimes.images import find_sources, read_picture
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.net import NetRuntime
+from ssdlite_caffe.runtimes.opencv_net import import_opencv
+from ssdlite_caffe.terminal import table_console
 from ssdlite_caffe.tools.convert import Progress
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.draw import draw_detections
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.net_runtime import NetRuntime
-from ssdlite_caffe.tools.opencv_runtime import import_opencv
-from ssdlite_caffe.tools.pictures import find_sources, read_picture
-from ssdlite_caffe.tools.terminal import table_console
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
 from ssdlite_caffe.tools.verify import Bounds, Picture, PictureResult, Row, VerifyReport, verify
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.tools.lmdb_store import Writer
+from ssdlite_caffe.data.lmdb_store import Writer
 from tests.parity.test_caffe_data import losses, records, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.coco.annotations import Box
-from ssdlite_caffe.tools.lmdb_store import Writer
-from ssdlite_caffe.tools.lmdb_write import annotated_datum
-from ssdlite_caffe.tools.shapes import CLASSES
+from ssdlite_caffe.data.annotations import Box
+from ssdlite_caffe.data.lmdb_store import Writer
+from ssdlite_caffe.data.lmdb_write import annotated_datum
+from ssdlite_caffe.data.toy_scenes import CLASSES
 from tests.scenes import draw_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]

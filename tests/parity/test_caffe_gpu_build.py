@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite_caffe.caffe.build import read_stamp
+from ssdlite_caffe.caffe.log import reason
 from ssdlite_caffe.errors import CaffeError
-from ssdlite_caffe.tools.caffe_build import read_stamp
-from ssdlite_caffe.tools.caffe_log import reason
-from ssdlite_caffe.tools.caffe_runtime import CaffeNet
+from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 

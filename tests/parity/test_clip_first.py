@@ -12,12 +12,12 @@ from ssdlite_caffe.coco.label_map import numbered
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.gen_model.spelling import ClipSpelling, Spelling
 from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, write_model
-from ssdlite_caffe.tools.decode import Detections, clip_detections, decode
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
-from ssdlite_caffe.tools.resize import preprocess
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.opencv

@@ -11,7 +11,7 @@ import pytest
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.evaluate import Evaluator
+from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
 from ssdlite_caffe.dump.read import read_model

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.coco.voc import open_voc
+from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
+from ssdlite_caffe.data.voc import open_voc
+from ssdlite_caffe.evaluation.detection_evaluate import NAME, with_caffes_own
+from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.detection_evaluate import NAME, with_caffes_own
-from ssdlite_caffe.tools.encoded import Shape
-from ssdlite_caffe.tools.evaluate import evaluate, open_model
-from ssdlite_caffe.tools.evaluation_data import open_pictures
-from ssdlite_caffe.tools.lmdb_write import Order, write_lmdb
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.caffe, pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("caffe"),

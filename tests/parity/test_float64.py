@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ssdlite_caffe.gen_model.spelling import ActivationSpelling, Spelling
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.resize import caffe_blob, network_input
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
 from tests.scenes import draw_scene
 

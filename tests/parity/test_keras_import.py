@@ -18,12 +18,12 @@ from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values
 from ssdlite_caffe.load.recognise import recognise
+from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.resize import network_input
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector, import_tensorflow
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.resize import network_input
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector, import_tensorflow
 from ssdlite_caffe.tools.verify import Bounds, Picture, verify
 from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, lively_detector, pictures

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.data.labelled_images import open_pictures
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.evaluate import evaluate
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.export_tflite import tflite_model
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.model import Detector
-from ssdlite_caffe.keras.runtimes import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.tflite_file import DESCRIPTION
+from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.tools.compare import compare_detections
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.evaluate import evaluate
-from ssdlite_caffe.tools.evaluation_data import open_pictures
-from ssdlite_caffe.tools.evaluation_runtimes import Evaluated
 from tests.keras_models import bytes_of, lively_detector, pictures
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]

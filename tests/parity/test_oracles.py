@@ -22,14 +22,14 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
+from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode_boxes, detect, split_priors
+from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.decode import Detections, clip_detections, decode_boxes, detect, split_priors
-from ssdlite_caffe.tools.model_folder import ModelFolder
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
-from ssdlite_caffe.tools.pictures import read_picture
-from ssdlite_caffe.tools.resize import caffe_blob, network_input
-from ssdlite_caffe.tools.tensorflow_runtime import TensorFlowDetector
 from ssdlite_caffe.tools.verify import Bounds, verify
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
 from tests.oracles import ORACLES, Oracle, oracle_folder, picture_folder, tflite_export

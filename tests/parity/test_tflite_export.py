@@ -25,8 +25,8 @@ from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.verify import verify
 from tests.tflite_exports import FAST, Numbers, exported_graph, tflite_of
 

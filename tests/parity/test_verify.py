@@ -15,8 +15,8 @@ from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
+from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.tools.remap import remap_folder
 from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
 from ssdlite_caffe.tools.verify_report import page, print_report, verdict, verify_pictures, worst_of_sections

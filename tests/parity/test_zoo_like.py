@@ -11,14 +11,14 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
+from ssdlite_caffe.evaluation.evaluate import open_model
 from ssdlite_caffe.keras.import_model import import_detector
+from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detector import Detector
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.decode import Detections
-from ssdlite_caffe.tools.detector import Detector
-from ssdlite_caffe.tools.evaluate import open_model
-from ssdlite_caffe.tools.evaluation_runtimes import RUNTIMES, Evaluated
-from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.verify import verify
 from tests.commands import Command
 from tests.unit.conftest import command  # noqa: F401
@@ -88,7 +88,7 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_p
     path = moved / "model.tflite" if runtime == "tflite" else moved
     detectors = [(Detector(folder), total), (Detector(folder, "numpy"), total)]
     keras = import_detector(read_model(moved), labels=LABELS)
-    from ssdlite_caffe.keras.runtimes import KerasRuntime
+    from ssdlite_caffe.keras.detectors import KerasRuntime
 
     detectors.append((KerasRuntime(keras), total))
     with RUNTIMES[runtime](Evaluated(LABELS, None, path, tflite=path)) as evaluated:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite_caffe.caffe import build as caffe_build
+from ssdlite_caffe.caffe.build import BuildOptions, build, read_stamp
+from ssdlite_caffe.caffe.compile import Step, first_error
+from ssdlite_caffe.caffe.prefix import STAMP, caffe_prefix, find_prefix
+from ssdlite_caffe.caffe.sources import NEEDED
 from ssdlite_caffe.errors import BuildError
-from ssdlite_caffe.tools import caffe_build
-from ssdlite_caffe.tools.caffe_build import BuildOptions, build, read_stamp
-from ssdlite_caffe.tools.caffe_compile import Step, first_error
-from ssdlite_caffe.tools.caffe_prefix import STAMP, caffe_prefix, find_prefix
-from ssdlite_caffe.tools.caffe_sources import NEEDED
 from tests.commands import Command, tree
 
 CMAKE = """#!/bin/sh
@@ -208,7 +208,7 @@ class TestProcesses:
 
     @pytest.fixture(autouse=True)
     def _libraries(self, workshop: Workshop) -> None:
-        from ssdlite_caffe.tools.caffe_doctor import diagnose
+        from ssdlite_caffe.caffe.doctor import diagnose
 
         if not diagnose(pycaffe=False).ok:
             pytest.skip("the libraries that Caffe needs are not installed")

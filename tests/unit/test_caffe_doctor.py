@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite_caffe.caffe import doctor as caffe_doctor
+from ssdlite_caffe.caffe.doctor import diagnose
 from ssdlite_caffe.errors import BuildError
-from ssdlite_caffe.tools import caffe_doctor
-from ssdlite_caffe.tools.caffe_doctor import diagnose
 from tests.commands import Command
 
 MULTIARCH = sysconfig.get_config_var("MULTIARCH") or ""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite_caffe.caffe import sources as caffe_sources
+from ssdlite_caffe.caffe.sources import ARCHIVE, downloaded_sources, tree_hash, unpack
 from ssdlite_caffe.errors import BuildError
-from ssdlite_caffe.tools import caffe_sources
-from ssdlite_caffe.tools.caffe_sources import ARCHIVE, downloaded_sources, tree_hash, unpack
 
 TOP = "brocolli-caffe-9.0.2"
 

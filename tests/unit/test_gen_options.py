@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ssdlite_caffe.commands.gen import gen
 from ssdlite_caffe.errors import ArchError, OutputError
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.command import gen
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
     OptionsError,

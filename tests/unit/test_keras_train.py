@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import load_label_map
+from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.errors import OutputError, SsdliteError, TrainingError
 from ssdlite_caffe.files import held_folder
-from ssdlite_caffe.tools.shapes import ShapesOptions, make_shapes
 from tests.commands import Command, tree
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.xdist_group("keras-train")]
@@ -97,7 +97,7 @@ def points(folder: Path) -> list[float]:
     """The curve of the loss that TensorBoard will show."""
     from tensorflow.core.util import event_pb2
 
-    from ssdlite_caffe.keras.runtime import import_keras
+    from ssdlite_caffe.keras.imports import import_keras
 
     _, tf = import_keras()
     found = []
@@ -213,7 +213,7 @@ def test_other_kernels_are_refused(scenes: Path, finished: Path, monkeypatch: py
 def some_options(scenes: Path, **changes: Any) -> Any:
     from dataclasses import replace
 
-    from ssdlite_caffe.keras.runtime import import_keras
+    from ssdlite_caffe.keras.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras.schedule import Schedule

@@ -13,7 +13,7 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, write_caffemodel, write_filled
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import format_message, parse_net
-from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 
 NET = """
 name: "mixed"

@@ -6,9 +6,9 @@ import pytest
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.limits import RUNTIMES
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.rules_ssd import RULES
-from ssdlite_caffe.prototxt.runtimes import RUNTIMES
 
 NET = """name: "n"
 layer { name: "in" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 6 } } }

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ssdlite_caffe.prototxt.binary import blob_from_array
-from ssdlite_caffe.prototxt.runtimes import RUNTIMES
+from ssdlite_caffe.prototxt.limits import RUNTIMES
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import parse_net
 

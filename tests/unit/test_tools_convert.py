@@ -20,9 +20,9 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import read_caffemodel, unknown_fields
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import read_label_map, read_net
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, summary
-from ssdlite_caffe.tools.model_folder import ModelFolder
 
 FILES = {
     "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt", "deploy.caffemodel", "train.caffemodel",

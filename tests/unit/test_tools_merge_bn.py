@@ -12,9 +12,9 @@ import pytest
 from ssdlite_caffe.errors import OutputError, PrototxtError
 from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.merge_bn import merge_files, merge_folder
-from ssdlite_caffe.tools.model_folder import ModelFolder
 from tests.commands import Command
 
 

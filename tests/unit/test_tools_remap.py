@@ -26,8 +26,8 @@ from ssdlite_caffe.prototxt.binary import (
     write_caffemodel,
 )
 from ssdlite_caffe.prototxt.text import parse_net, read_net
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, ConvertOptions, convert
-from ssdlite_caffe.tools.model_folder import ModelFolder
 from ssdlite_caffe.tools.remap import move_classes, remap_folder
 from tests.scenes import draw_scene
 
@@ -226,8 +226,8 @@ def test_softmax_over_fewer_classes_is_noted(source: Path, tmp_path: Path) -> No
 
 @pytest.mark.opencv
 def test_opencv_gives_the_kept_classes_their_old_scores(converted: Path, remapped: Path) -> None:
-    from ssdlite_caffe.tools.opencv_runtime import OpenCvNet
-    from ssdlite_caffe.tools.resize import preprocess
+    from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+    from ssdlite_caffe.runtimes.resize import preprocess
 
     picture, _ = draw_scene(3)
     arch = ModelFolder.open(converted).arch

@@ -1,0 +1,1 @@
+"""The Caffe that `ssdlite-caffe caffe build` builds: its sources, build, prefix and processes."""

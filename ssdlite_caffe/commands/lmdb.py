@@ -1,0 +1,247 @@
+"""The command `lmdb`: voc and coco write, check reads back."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ssdlite_caffe.terminal import bar
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.coco.label_map import LabelMap
+    from ssdlite_caffe.data.annotations import Dataset
+    from ssdlite_caffe.data.encoded import Shape
+
+app = typer.Typer(
+    help="Write pictures and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
+)
+
+_PICTURES, _RUN = "Pictures", "Run"
+_SHOWN = 50
+
+Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to make: a folder.")]
+
+
+def _size(text: str | None) -> str | None:
+    if text is not None:
+        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+        if not found or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
+            raise typer.BadParameter(f"{text!r} is no size; write height x width, as 300x300")
+    return text
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What all commands that write an LMDB take: `_writes` gives them an option for each field."""
+
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="the names in the annotations"),
+    ] = None
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_PICTURES
+        ),
+    ] = None
+    min_dim: Annotated[
+        int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_PICTURES)
+    ] = 0
+    max_dim: Annotated[
+        int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_PICTURES)
+    ] = 0
+    encode: Annotated[
+        Literal["jpg", "png"] | None,
+        typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_PICTURES),
+    ] = None
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, where pictures are encoded anew.", rich_help_panel=_PICTURES)
+    ] = 95
+    no_decode: Annotated[
+        bool,
+        typer.Option(
+            "--no-decode", help="Do not look whether pictures stored as they are are whole.", rich_help_panel=_PICTURES
+        ),
+    ] = False
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)] = False
+    seed: Annotated[int, typer.Option(help="Of that order.", rich_help_panel=_RUN)] = 0
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "-j", "--jobs", min=0, max=256, help="Pictures read at once; 0: one a processor.", rich_help_panel=_RUN
+        ),
+    ] = 0
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Write nothing where anything is wrong with the data.", rich_help_panel=_RUN),
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_RUN)] = (
+        False
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)] = False
+
+
+def _writes(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a command's parameter `options` by one for each of their fields, as typer wants them."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(_Options, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        options = _Options(**{name: given.pop(name) for name in shared})
+        command(**given, options=options)
+
+    taken = [*(own[name] for name in own if name != "options"), *shared.values()]
+    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in taken]
+    called.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in keywords}
+    return called
+
+
+@app.command()
+@_writes
+def voc(
+    roots: Annotated[
+        list[Path], typer.Argument(metavar="ROOT...", help="Folders with JPEGImages, Annotations, ImageSets/Main.")
+    ],
+    out: Out,
+    split: Annotated[
+        str | None, typer.Option(help="List in ImageSets/Main.", show_default="trainval")
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", help="Lines `picture annotation`, paths below ROOT, in place of a split."),
+    ] = None,
+    *,
+    options: _Options,
+) -> None:  # fmt: skip
+    """Write data laid out as Pascal VOC's."""
+    from ssdlite_caffe.data.voc import open_voc
+
+    if list_file is not None and (split is not None or len(roots) > 1):
+        raise typer.BadParameter("--list goes with one ROOT and without --split")
+    _write(lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels), out, options)
+
+
+@app.command()
+@_writes
+def coco(
+    images: Annotated[Path, typer.Argument(help="Folder of the pictures.")],
+    annotations: Annotated[Path, typer.Argument(help="instances_*.json.")],
+    out: Out,
+    *,
+    options: _Options,
+) -> None:
+    """Write data annotated as COCO's instances."""
+    from ssdlite_caffe.data.coco import open_coco
+
+    _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="LMDB.")],
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="labelmap.prototxt in the LMDB"),
+    ] = None,
+    draw: Annotated[int, typer.Option(min=0, help="Draw this many pictures with their boxes.")] = 0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for them.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where anything is wrong.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace pictures drawn earlier.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Count what is in an LMDB, and say what is wrong with it."""
+    from ssdlite_caffe.data.lmdb_check import check_lmdb
+
+    if bool(draw) != (out is not None):
+        raise typer.BadParameter("--draw and -o go together")
+    with bar("reading") as progress:
+        report = check_lmdb(folder, label_map=label_map, draw=draw, out=out, force=force, progress=progress)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print_check(report)
+    if strict and report["problems"]:
+        raise typer.Exit(1)
+
+
+def _shape(options: _Options) -> Shape:
+    from ssdlite_caffe.data.encoded import Shape
+
+    resize, min_dim, max_dim = options.resize, options.min_dim, options.max_dim
+    if resize is not None and (min_dim or max_dim):
+        raise typer.BadParameter("give --resize, or --min-dim and --max-dim")
+    if max_dim and min_dim > max_dim:
+        raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
+    height, width = map(int, resize.split("x")) if resize else (0, 0)
+    size = (height, width) if resize else None
+    return Shape(size, min_dim, max_dim, options.encode, options.quality, decode=not options.no_decode)
+
+
+def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, options: _Options) -> None:
+    from ssdlite_caffe.coco.label_map import load_label_map
+    from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
+    from ssdlite_caffe.files import refuse_existing
+
+    shape = _shape(options)
+    order = Order(options.shuffle, options.seed, options.jobs)
+    refuse_existing(out, force=options.force)  # said before the annotations are read
+    dataset = open_dataset(load_label_map(options.label_map) if options.label_map else None)
+    with bar("writing") as progress:
+        summary = write_lmdb(
+            dataset, out, shape, order, strict=options.strict, force=options.force, progress=progress
+        )  # fmt: skip
+    if options.as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    _say_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
+    print(
+        f"{summary['pictures']} of {summary['pictures_listed']} pictures with {summary['objects']} objects "
+        f"({_classes(summary)}) are in {out}"
+    )
+
+
+def _classes(report: dict[str, Any]) -> str:
+    named = [f"{item['name']} {item['objects']}" for item in report["classes"] if item["objects"]]
+    more = f", and {len(named) - 8} more classes" if len(named) > 8 else ""
+    return (", ".join(named[:8]) or "of no class") + more
+
+
+def _say_problems(lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+    if len(lines) > _SHOWN:
+        print(f"ssdlite-caffe: ... and {len(lines) - _SHOWN} more; --json has all", file=sys.stderr)
+
+
+def _print_check(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ssdlite_caffe.terminal import table_console
+
+    _say_problems([f"{item['record']}: {item['what']}" for item in report["problems"]])
+    table = Table()
+    for title in ("label", "class", "objects", "pictures"):
+        table.add_column(title, justify="left" if title == "class" else "right")
+    for item in report["classes"]:
+        name = "?" if item["name"] is None else item["name"]
+        table.add_row(str(item["label"]), Text(name), str(item["objects"]), str(item["pictures"]))
+    console = table_console()
+    console.print(table)
+    (low, high), (narrow, wide) = report["heights"], report["widths"]
+    print(
+        f"{report['records']} records, {report['objects']} objects ({report['objects_difficult']} difficult), "
+        f"{report['pictures_empty']} pictures without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
+        f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
+    )

@@ -1,0 +1,1 @@
+"""Annotated images: Pascal VOC, COCO, LMDB, drawn scenes."""

@@ -1,0 +1,302 @@
+"""Reading an LMDB of pictures and boxes back, and saying what is in it and what is wrong with it."""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
+from ssdlite_caffe.data.annotations import shown
+from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.data.lmdb_write import LABEL_MAP
+from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.files import new_folder
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.runtimes.draw import draw_labelled, write_picture
+from ssdlite_caffe.runtimes.images import Pixels, without_stderr
+from ssdlite_caffe.runtimes.opencv_net import import_opencv
+
+DRAWN = "drawn.txt"
+
+_KEY = re.compile(rb"(\d{8,})_(.+)", re.DOTALL)
+_EDGE = 1e-6
+"""How far past 0 and 1 a side may lie: rounding to float32."""
+
+
+@dataclass
+class Contents:
+    """What is in an LMDB.
+
+    Attributes:
+        records: how many.
+        empty: pictures without boxes.
+        difficult: boxes with this flag.
+        boxes: label -> boxes.
+        pictures: label -> pictures with such a box.
+        sizes: height, width -> pictures.
+        problems: record and what is wrong with it.
+    """
+
+    records: int = 0
+    empty: int = 0
+    difficult: int = 0
+    boxes: collections.Counter[int] = field(default_factory=collections.Counter)
+    pictures: collections.Counter[int] = field(default_factory=collections.Counter)
+    sizes: collections.Counter[tuple[int, int]] = field(default_factory=collections.Counter)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_dict(self, label_map: LabelMap | None) -> dict[str, Any]:
+        """As JSON has it."""
+        names = label_map.display_names if label_map else ()
+        heights, widths = ([size[axis] for size in self.sizes] for axis in (0, 1))
+        return {
+            "records": self.records,
+            "pictures_empty": self.empty,
+            "objects": sum(self.boxes.values()),
+            "objects_difficult": self.difficult,
+            "num_classes": len(label_map) if label_map else None,
+            "classes": [
+                {
+                    "label": label,
+                    "name": names[label] if 0 <= label < len(names) else None,
+                    "objects": self.boxes[label],
+                    "pictures": self.pictures[label],
+                }
+                for label in sorted({*range(1, len(names)), *self.boxes})
+            ],
+            "heights": [min(heights, default=0), max(heights, default=0)],
+            "widths": [min(widths, default=0), max(widths, default=0)],
+            "problems": [{"record": record, "what": what} for record, what in self.problems],
+        }
+
+
+def check_lmdb(
+    folder: Path,
+    *,
+    label_map: str | None = None,
+    draw: int = 0,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Read all records of an LMDB.
+
+    Args:
+        folder: the LMDB.
+        label_map: built-in name or file; without it, labelmap.prototxt in the folder, where there is one.
+        draw: how many pictures to draw with their boxes into `out`, evenly spread over the records.
+        out: folder for them.
+        force: replace pictures drawn earlier.
+        progress: told of records done, and of all there are.
+
+    Returns:
+        Counts, and problems: a record that cannot be parsed or decoded, a box that is reversed, empty, not finite or
+        outside the picture, a label that the label map does not have, a name that comes twice.
+
+    Raises:
+        DatasetError: it is no LMDB, or is damaged.
+        LabelMapError: the label map cannot be read.
+    """
+    labels = _label_map(folder, label_map)
+    with Reader(folder) as reader:
+        if out is None:
+            contents = _read(reader, labels, progress)
+        else:
+            with new_folder(out, marker=DRAWN, force=force) as target:
+                contents = _read(reader, labels, progress, Drawer(target, draw, len(reader), labels))
+    return contents.to_dict(labels)
+
+
+class Drawer:
+    """Draws some of the pictures with their boxes."""
+
+    def __init__(self, folder: Path, count: int, records: int, label_map: LabelMap | None) -> None:
+        """Choose `count` of `records`, evenly spread."""
+        self._folder = folder
+        self._chosen = set(np.linspace(0, records - 1, min(count, records)).round().astype(int).tolist())
+        self._names = label_map.display_names if label_map else ()
+        (folder / DRAWN).write_text("pictures with the boxes of an LMDB\n", "utf-8")
+
+    def __call__(self, number: int, pixels: Pixels, message: caffe_pb2.AnnotatedDatum) -> None:
+        """Draw a record, where it is one of the chosen."""
+        if number not in self._chosen:
+            return
+        boxes, classes, texts = [], [], []
+        for group in message.annotation_group:
+            label = group.group_label
+            name = self._names[label] if 0 <= label < len(self._names) else f"label {label}"
+            for item in group.annotation:
+                boxes.append([item.bbox.xmin, item.bbox.ymin, item.bbox.xmax, item.bbox.ymax])
+                classes.append(label)
+                texts.append(f"{name} (difficult)" if item.bbox.difficult else name)
+        corners = np.nan_to_num(np.array(boxes, np.float64).reshape(-1, 4))
+        drawn = draw_labelled(pixels, np.clip(corners, -1, 2), classes, texts)
+        write_picture(self._folder / f"{number:08d}.png", drawn)
+
+
+def parse_record(value: bytes) -> caffe_pb2.AnnotatedDatum:
+    """Parse a record's value.
+
+    Raises:
+        DatasetError: it is no AnnotatedDatum, or has no picture.
+    """
+    try:
+        message = caffe_pb2.AnnotatedDatum.FromString(value)
+    except DecodeError as error:
+        raise DatasetError("is no AnnotatedDatum, or is damaged (it cannot be parsed)") from error
+    if not message.HasField("datum"):
+        raise DatasetError("has no picture")
+    return message
+
+
+def decode_datum(datum: caffe_pb2.Datum) -> Pixels:
+    """The picture of a record as Caffe decodes it for a net that reads colours: uint8 (H, W, 3), BGR.
+
+    Raises:
+        DatasetError: it cannot be decoded, its size and data do not agree, or it is stored as pixels of other than 3
+            channels.
+    """
+    return _in_colour(_stored_pixels(datum), datum)
+
+
+def _stored_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
+    """The picture with the channels and bits that it is stored with."""
+    return _encoded_pixels(datum.data, "IMREAD_UNCHANGED") if datum.encoded else _raw_pixels(datum)
+
+
+def _in_colour(pixels: npt.NDArray[Any], datum: caffe_pb2.Datum) -> Pixels:
+    if _is_colour(pixels):
+        return pixels
+    if not datum.encoded:
+        raise DatasetError(f"holds {_kind(pixels)}, and Caffe stops there: only encoded pictures are made coloured")
+    return _encoded_pixels(datum.data, "IMREAD_COLOR")
+
+
+def _is_colour(pixels: npt.NDArray[Any]) -> bool:
+    return pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8
+
+
+def _kind(pixels: npt.NDArray[Any]) -> str:
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    return f"a picture of {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
+
+
+def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
+    cv2 = import_opencv()
+    try:
+        flags = getattr(cv2, flag) | (cv2.IMREAD_IGNORE_ORIENTATION if flag == "IMREAD_COLOR" else 0)
+        pixels: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise DatasetError("cannot be decoded: no picture, or cut off")
+    return pixels
+
+
+def _raw_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
+    shape = datum.channels, datum.height, datum.width
+    if min(shape) < 1 or len(datum.data) != math.prod(shape):
+        raise DatasetError(
+            f"says {'x'.join(map(str, shape))} (channels x height x width), but has {len(datum.data)} bytes of pixels"
+        )
+    return np.ascontiguousarray(np.frombuffer(datum.data, np.uint8).reshape(shape).transpose(1, 2, 0))
+
+
+def _label_map(folder: Path, given: str | None) -> LabelMap | None:
+    if given is not None:
+        return load_label_map(given)
+    return load_label_map(folder / LABEL_MAP) if (folder / LABEL_MAP).is_file() else None
+
+
+def _read(
+    reader: Reader,
+    label_map: LabelMap | None,
+    progress: Callable[[int, int], None],
+    draw: Callable[[int, Pixels, caffe_pb2.AnnotatedDatum], None] = lambda number, pixels, message: None,
+) -> Contents:
+    contents = Contents()
+    names: set[bytes] = set()
+    with without_stderr():
+        for number, (key, value) in enumerate(reader):
+            record = _shown_key(key)
+            contents.records += 1
+            contents.problems += [(record, what) for what in _key_problems(key, names)]
+            try:
+                message = parse_record(value)
+                stored = _stored_pixels(message.datum)
+                pixels = _in_colour(stored, message.datum)
+            except DatasetError as error:
+                contents.problems.append((record, str(error)))
+            else:
+                contents.sizes[pixels.shape[:2]] += 1
+                if not _is_colour(stored):
+                    what = f"is {_kind(stored)}, which is read as 3 of 8; Caffes that do not do so stop at it"
+                    contents.problems.append((record, what))
+                contents.problems += [(record, what) for what in _count(contents, message, label_map)]
+                draw(number, pixels, message)
+            progress(contents.records, len(reader))
+    return contents
+
+
+def _shown_key(key: bytes) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in key.decode("utf-8", "replace"))
+
+
+def _key_problems(key: bytes, names: set[bytes]) -> Iterator[str]:
+    """What is wrong with a key; its name is added to `names`."""
+    parts = _KEY.fullmatch(key)
+    if not parts:
+        yield "the key is not a number of eight digits, an underscore and a name"
+        return
+    if parts[2] in names:
+        yield "another record has this name"
+    names.add(parts[2])
+
+
+def _count(contents: Contents, message: caffe_pb2.AnnotatedDatum, label_map: LabelMap | None) -> Iterator[str]:
+    """Count the boxes of a record; gives what is wrong with them."""
+    if message.HasField("type") and message.type != caffe_pb2.AnnotatedDatum.BBOX:
+        yield f"is of type {message.type}, not BBOX"
+    if not any(group.annotation for group in message.annotation_group):
+        contents.empty += 1
+    labels = set()
+    for group in message.annotation_group:
+        label = group.group_label
+        labels.add(label)
+        contents.boxes[label] += len(group.annotation)
+        if label < 1 or (label_map is not None and label >= len(label_map)):
+            known = "labels begin with 1" if label_map is None else f"the label map has 1 to {len(label_map) - 1}"
+            yield f"has label {label}; {known}"
+        for item in group.annotation:
+            contents.difficult += item.bbox.difficult
+            what = _wrong_box(item)
+            if what:
+                yield f"{what} (label {label})"
+    contents.pictures.update(labels)
+
+
+def _wrong_box(item: caffe_pb2.Annotation) -> str:
+    """What is wrong with a box; nothing: empty."""
+    if not item.HasField("bbox"):
+        return "has an object without a box"
+    box = item.bbox
+    corners = box.xmin, box.ymin, box.xmax, box.ymax
+    text = shown(tuple(float(f"{side:.6g}") for side in corners))
+    if not all(map(math.isfinite, corners)):
+        return f"box {text} is not finite"
+    if box.xmin > box.xmax or box.ymin > box.ymax:
+        return f"box {text} is reversed"
+    if box.xmin == box.xmax or box.ymin == box.ymax:
+        return f"box {text} is empty"
+    if min(corners) < -_EDGE or max(corners) > 1 + _EDGE:
+        return f"box {text} reaches out of the picture"
+    return ""

@@ -1,0 +1,269 @@
+"""Writing pictures and boxes into the LMDB that Caffe's AnnotatedData layer reads, as convert_annoset writes it.
+
+A record's key is the picture's number in the list, eight digits, an underscore and its name; its value an
+AnnotatedDatum: the encoded picture, and boxes grouped by label, as fractions of the picture.
+
+Source: tools/convert_annoset.cpp and util/io.cpp of the SSD branch (github.com/weiliu89/caffe).
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.data.annotations import Box, Dataset, Entry, Problem
+from ssdlite_caffe.data.encoded import Shape, read_encoded
+from ssdlite_caffe.data.lmdb_store import MAX_KEY, Writer
+from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.files import new_folder, write_text
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.runtimes.images import without_stderr
+
+LABEL_MAP, NAME_SIZE, SUMMARY = "labelmap.prototxt", "test_name_size.txt", "lmdb.json"
+
+_BATCH_BYTES = 1 << 24
+_MAX_NAMED = 50
+_WAITING_PER_JOB = 8
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order pictures are stored, and how many are read at once."""
+
+    shuffle: bool = False
+    seed: int = 0
+    jobs: int = 0
+
+    def apply(self, entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
+        """Entries with their numbers."""
+        listed = list(entries)
+        if self.shuffle:
+            random.Random(self.seed).shuffle(listed)  # noqa: S311
+        return list(enumerate(listed))
+
+    @property
+    def threads(self) -> int:
+        """How many; `jobs` of 0 stands for one for each processor that this process may use."""
+        if self.jobs:
+            return self.jobs
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Record(NamedTuple):
+    """A picture on its way into the database; `value` is None for one that is left out."""
+
+    key: bytes
+    value: bytes | None
+    name_size: str
+    boxes: list[Box]
+    problems: list[Problem]
+    kept: bool
+
+
+@dataclass
+class Counts:
+    """What was written so far."""
+
+    pictures: int = 0
+    empty: int = 0
+    encoded_anew: int = 0
+    bytes: int = 0
+    difficult: int = 0
+    classes: collections.Counter[int] = field(default_factory=collections.Counter)
+
+    def add(self, record: _Record) -> None:
+        """Count a record that is written."""
+        assert record.value is not None
+        self.pictures += 1
+        self.empty += not record.boxes
+        self.encoded_anew += not record.kept
+        self.bytes += len(record.value)
+        self.difficult += sum(box.difficult for box in record.boxes)
+        self.classes.update(box.label for box in record.boxes)
+
+
+def write_lmdb(
+    dataset: Dataset,
+    out: Path,
+    shape: Shape = Shape(),  # noqa: B008
+    order: Order = Order(),
+    *,
+    strict: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write a data set into a new LMDB, with its label map, test_name_size.txt and lmdb.json; all or nothing.
+
+    Args:
+        dataset: the pictures and their annotations.
+        out: folder to make.
+        shape: how pictures are stored.
+        order: in which order.
+        strict: fail where anything is wrong with the data; without it, what is wrong is left out and listed.
+        force: replace an earlier LMDB of this command.
+        progress: told of pictures done, and of all there are.
+
+    Returns:
+        The summary, which lmdb.json holds too.
+
+    Raises:
+        DatasetError: no picture can be used; or `strict`, and there are problems: all are listed.
+        OutputError: `out` exists already, or the disk refuses.
+    """
+    with new_folder(out, marker=SUMMARY, force=force) as folder:
+        counts, problems, sizes = Counts(), list(dataset.problems), []
+        with Writer(folder) as writer, without_stderr():
+            for batch in _batches(_records(dataset, shape, order, progress)):
+                problems += [problem for record in batch for problem in record.problems]
+                written = [record for record in batch if record.value is not None]
+                if strict and problems:
+                    continue  # the rest is read for what else may be wrong with it
+                writer.put([(record.key, record.value or b"") for record in written])
+                sizes += [record.name_size for record in written]
+                for record in written:
+                    counts.add(record)
+        _refuse(problems, counts, strict=strict)
+        (folder / "lock.mdb").unlink(missing_ok=True)
+        summary = _summary(counts, problems, dataset.label_map, order, len(dataset.entries))
+        write_text(folder / LABEL_MAP, dataset.label_map.to_prototxt())
+        write_text(folder / NAME_SIZE, "".join(sizes))
+        write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def annotated_datum(data: bytes, boxes: Iterable[Box], height: int, width: int) -> caffe_pb2.AnnotatedDatum:
+    """What Caffe reads for a picture.
+
+    Groups stand in the order in which their labels come first, and instances count from 0 in each. A side is divided
+    in float64 and rounded once, which for whole pixels is what float32 division gives.
+
+    Args:
+        data: the encoded picture.
+        boxes: in pixels.
+        height: that the boxes refer to.
+        width: that the boxes refer to.
+
+    Source: ReadRichImageToAnnotatedDatum, ReadXMLToAnnotatedDatum in util/io.cpp; label -1 as there.
+    """
+    message = caffe_pb2.AnnotatedDatum(
+        datum=caffe_pb2.Datum(data=data, label=-1, encoded=True), type=caffe_pb2.AnnotatedDatum.BBOX
+    )
+    groups: dict[int, Any] = {}
+    for box in boxes:
+        group = groups.get(box.label)
+        if group is None:
+            group = groups[box.label] = message.annotation_group.add(group_label=box.label).annotation
+        group.add(
+            instance_id=len(group),
+            bbox=caffe_pb2.NormalizedBBox(
+                xmin=box.xmin / width,
+                ymin=box.ymin / height,
+                xmax=box.xmax / width,
+                ymax=box.ymax / height,
+                difficult=box.difficult,
+            ),
+        )
+    return message
+
+
+def describe(problems: Sequence[Problem]) -> str:
+    """Problems, one a line, indented; many are cut short."""
+    more = f"\n  ... and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
+    return "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED]) + more
+
+
+def _records(dataset: Dataset, shape: Shape, order: Order, progress: Callable[[int, int], None]) -> Iterator[_Record]:
+    numbered = order.apply(dataset.entries)
+    for done, record in enumerate(_in_order(lambda item: _record(dataset, shape, *item), numbered, order.threads), 1):
+        yield record
+        progress(done, len(numbered))
+
+
+def _record(dataset: Dataset, shape: Shape, number: int, entry: Entry) -> _Record:
+    """Read a picture and its annotations; errors become a problem."""
+    key = f"{number:08d}_{entry.name}".encode()
+    try:
+        if len(key) > MAX_KEY:
+            raise DatasetError(f"{entry.path}: the name is longer than the {MAX_KEY} bytes of a key")
+        picture = read_encoded(entry.path, shape)
+        boxes, problems = dataset.objects(entry, picture.height, picture.width)
+        message = annotated_datum(picture.data, boxes, picture.height, picture.width)
+    except DatasetError as error:
+        where, _, what = str(error).partition(": ")
+        return _Record(key, None, "", [], [Problem(where, what, "picture left out")], kept=False)
+    line = f"{_one_word(entry.id)} {picture.height} {picture.width}\n"
+    return _Record(key, message.SerializeToString(), line, boxes, problems, picture.kept)
+
+
+def _one_word(name: str) -> str:
+    """A name that C++ reads as one word: white space becomes %20 and the like."""
+    return re.sub(r"\s", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
+
+
+def _in_order(function: Callable[[_In], _Out], items: Iterable[_In], jobs: int) -> Iterator[_Out]:
+    """Map on several threads, in order, with a bounded number of results waiting."""
+    if jobs == 1:
+        yield from map(function, items)
+        return
+    waiting: collections.deque[Future[_Out]] = collections.deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > jobs * _WAITING_PER_JOB:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
+    """Records of some 16 MiB together: what one transaction writes, and what is kept to be written again."""
+    batch: list[_Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record.value or b"")
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _refuse(problems: Sequence[Problem], counts: Counts, *, strict: bool) -> None:
+    if strict and problems:
+        raise DatasetError(f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:\n{describe(problems)}")
+    if not counts.pictures:
+        raise DatasetError(f"no picture can be used:\n{describe(problems)}")
+
+
+def _summary(
+    counts: Counts, problems: Sequence[Problem], label_map: LabelMap, order: Order, listed: int
+) -> dict[str, Any]:
+    names = label_map.display_names
+    return {
+        "pictures": counts.pictures,
+        "pictures_listed": listed,
+        "pictures_empty": counts.empty,
+        "pictures_encoded_anew": counts.encoded_anew,
+        "objects": sum(counts.classes.values()),
+        "objects_difficult": counts.difficult,
+        "num_classes": len(label_map),
+        "classes": [{"label": i, "name": names[i], "objects": counts.classes[i]} for i in range(1, len(names))],
+        "bytes": counts.bytes,
+        "seed": order.seed if order.shuffle else None,
+        "problems": [problem._asdict() for problem in problems],
+    }

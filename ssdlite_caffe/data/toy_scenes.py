@@ -1,0 +1,200 @@
+"""Drawn scenes of circles, squares and triangles: data to train on that is made on the spot, and owes nobody.
+
+A scene is a gradient of two colours with noise; on it lie one to six shapes whose boxes do not touch. What a shape's
+class is decides its outline alone: size, place and colour are drawn from the same distributions for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import numpy as np
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.data.voc import ANNOTATIONS, PICTURES, SPLITS
+from ssdlite_caffe.files import new_folder, refuse_existing, write_text
+from ssdlite_caffe.runtimes.draw import write_picture
+
+Layout = Literal["voc", "coco"]
+
+CLASSES = ("circle", "square", "triangle")
+MARKER = "shapes.json"
+_LABEL_MAP = "labelmap.prototxt"
+_DECIMALS = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape: class id (1 circle, 2 square, 3 triangle) and box (xmin, ymin, xmax, ymax) in pixels."""
+
+    label: int
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ShapesOptions:
+    """What is drawn.
+
+    Attributes:
+        count: scenes.
+        seed: the same one gives the same scenes; scene i of one seed is no scene of another.
+        layout: of the folder.
+        split: name of the list (VOC) or of the annotations' file and the folder of pictures (COCO).
+        side: pixels, of both sides.
+    """
+
+    count: int
+    seed: int
+    layout: Layout = "voc"
+    split: str = "trainval"
+    side: int = 320
+
+
+def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, list[Shape]]:
+    """A picture, uint8 RGB (side, side, 3), and what is in it; the same seed gives the same scene.
+
+    The gradient runs down or across, each channel 30 to 220, with Gaussian noise of sigma 2 to 14. Half-sizes r are
+    0.05 to 0.22 of the side. A circle has the radius r, a square the side 2r, a triangle its apex in the middle of the
+    upper edge of the box (2r, 2r) and its base along the lower.
+    """
+    random = np.random.default_rng(seed)
+    ends = random.uniform(30, 220, (2, 3))
+    ramp = np.linspace(0, 1, side)[:, None]
+    gradient = ends[0] * (1 - ramp) + ends[1] * ramp
+    picture = np.broadcast_to(gradient[:, None] if random.random() < 0.5 else gradient[None], (side, side, 3)).copy()
+    shapes: list[Shape] = []
+    wanted = random.integers(1, 7)
+    for _ in range(60):
+        if len(shapes) == wanted:
+            break
+        radius = random.uniform(0.05, 0.22) * side
+        x, y = random.uniform(radius, side - radius, 2)
+        box = (x - radius, y - radius, x + radius, y + radius)
+        if any(_touch(box, other.box) for other in shapes):
+            continue
+        label = int(random.integers(1, 4))
+        picture[_mask(label, x, y, radius, side)] = random.uniform(0, 255, 3)
+        shapes.append(Shape(label, box))
+    picture += random.normal(0, random.uniform(2, 14), picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8), shapes
+
+
+def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _mask(label: int, x: float, y: float, radius: float, side: int) -> np.ndarray:
+    rows, columns = np.mgrid[:side, :side] + 0.5
+    if label == 1:
+        circle: np.ndarray = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+        return circle
+    inside: np.ndarray = (abs(rows - y) <= radius) & (abs(columns - x) <= radius)
+    if label == 3:
+        inside &= abs(columns - x) <= (rows - (y - radius)) / 2
+    return inside
+
+
+def make_shapes(
+    out: Path,
+    options: ShapesOptions,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Draw scenes into a folder in VOC's or COCO's layout, with a label map; a report of what is in it.
+
+    Args:
+        out: the folder.
+        options: what is drawn.
+        force: replace an earlier one.
+        progress: told the scenes done and their number.
+
+    Raises:
+        OutputError: the folder holds something else, exists and `force` is false, or the disk refuses.
+        MissingRuntimeError: OpenCV is missing.
+    """
+    refuse_existing(out, force=force)
+    labels = LabelMap.of_names(CLASSES)
+    with new_folder(out, marker=MARKER, force=force) as folder:
+        scenes = _scenes(folder, options, progress)
+        counts = (_write_voc if options.layout == "voc" else _write_coco)(folder, options, scenes)
+        write_text(folder / _LABEL_MAP, labels.to_prototxt())
+        report = {
+            "scenes": options.count,
+            "seed": options.seed,
+            "layout": options.layout,
+            "split": options.split,
+            "side": options.side,
+            "objects": {name: counts[row] for row, name in enumerate(CLASSES, 1)},
+        }
+        write_text(folder / MARKER, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _scenes(
+    folder: Path, options: ShapesOptions, progress: Callable[[int, int], None]
+) -> Iterator[tuple[str, list[Shape]]]:
+    """Draw and write the pictures; of each its name without suffix and what is in it."""
+    pictures = folder / (PICTURES if options.layout == "voc" else options.split)
+    digits = max(6, len(str(options.count)))
+    for number in range(options.count):
+        pixels, shapes = draw_scene((options.seed, number), options.side)
+        name = f"{number:0{digits}d}"
+        write_picture(pictures / f"{name}.jpg", np.ascontiguousarray(pixels[..., ::-1]))
+        yield name, shapes
+        progress(number + 1, options.count)
+
+
+def _write_voc(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[Shape]]]) -> list[int]:
+    counts = [0] * (len(CLASSES) + 1)
+    names = []
+    for name, shapes in scenes:
+        root = ElementTree.Element("annotation")
+        ElementTree.SubElement(root, "filename").text = f"{name}.jpg"
+        size = ElementTree.SubElement(root, "size")
+        for key, value in (("width", options.side), ("height", options.side), ("depth", 3)):
+            ElementTree.SubElement(size, key).text = str(value)
+        for shape in shapes:
+            counts[shape.label] += 1
+            item = ElementTree.SubElement(root, "object")
+            ElementTree.SubElement(item, "name").text = CLASSES[shape.label - 1]
+            ElementTree.SubElement(item, "difficult").text = "0"
+            box = ElementTree.SubElement(item, "bndbox")
+            for key, edge in zip(("xmin", "ymin", "xmax", "ymax"), shape.box, strict=True):
+                ElementTree.SubElement(box, key).text = f"{edge:.{_DECIMALS}f}"
+        ElementTree.indent(root)
+        write_text(folder / ANNOTATIONS / f"{name}.xml", ElementTree.tostring(root, "unicode") + "\n")
+        names.append(name)
+    write_text(folder / SPLITS / f"{options.split}.txt", "".join(f"{name}\n" for name in names))
+    return counts
+
+
+def _write_coco(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[Shape]]]) -> list[int]:
+    counts = [0] * (len(CLASSES) + 1)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (name, shapes) in enumerate(scenes, 1):
+        images.append({"id": number, "file_name": f"{name}.jpg", "height": options.side, "width": options.side})
+        for shape in shapes:
+            counts[shape.label] += 1
+            xmin, ymin, xmax, ymax = (round(edge, _DECIMALS) for edge in shape.box)
+            width, height = round(xmax - xmin, _DECIMALS), round(ymax - ymin, _DECIMALS)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": shape.label,
+                    "bbox": [xmin, ymin, width, height],
+                    "area": round(width * height, _DECIMALS),
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": row, "name": name} for row, name in enumerate(CLASSES, 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_text(folder / "annotations" / f"instances_{options.split}.json", json.dumps(content) + "\n")
+    return counts

@@ -1,0 +1,124 @@
+"""What can run a detector on whole pictures, by name; a new runtime is one function and one line of RUNTIMES."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.images import Pixels
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.net import NetRuntime
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
+
+Detect = Callable[[Pixels], Detections]
+"""Finds objects in a picture, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A detector in the forms there are of it.
+
+    Attributes:
+        labels: its classes.
+        folder: converted to Caffe.
+        tensorflow: the TensorFlow model.
+        keras: the Keras model.
+        tflite: the TensorFlow Lite model.
+    """
+
+    labels: LabelMap
+    folder: ModelFolder | None = None
+    tensorflow: Path | None = None
+    keras: Path | None = None
+    tflite: Path | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Of the form that names it."""
+        forms = (self.folder.path if self.folder else None, self.keras, self.tflite, self.tensorflow)
+        return next((path for path in forms if path is not None), None)
+
+
+def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[Detect]]:
+    @contextlib.contextmanager
+    def opened(model: Evaluated) -> Iterator[Detect]:
+        from ssdlite_caffe.runtimes.detector import Detector
+
+        if model.folder is None:
+            raise ModelError(f"{runtime} runs converted models; {model.path} is none: convert it first")
+        yield Detector(model.folder, runtime=runtime)
+
+    return opened
+
+
+@contextlib.contextmanager
+def _tensorflow(model: Evaluated) -> Iterator[Detect]:
+    """The graph's own detections; of a graph without any, those of the reference decoder on its raw outputs."""
+    from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
+
+    if model.tensorflow is None:
+        raise ModelError("where the TensorFlow model lies is not known; name it with --tensorflow")
+    with TensorFlowDetector(model.tensorflow) as detector:
+        if detector.has_detections:
+            yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
+        else:
+            yield _decoding(detector, model)
+
+
+def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
+    from ssdlite_caffe.dump.read import ReadOptions, read_model
+    from ssdlite_caffe.load.identify import identify
+    from ssdlite_caffe.runtimes.decode import detect
+    from ssdlite_caffe.runtimes.resize import network_input
+    from ssdlite_caffe.runtimes.source import decoded
+
+    reading = ReadOptions() if model.folder is None else model.folder.reading
+    source, arch = identify(read_model(detector.path, reading))
+    # What was asked for on converting, its score threshold included.
+    nms = arch.nms if model.folder is None else model.folder.arch.nms
+
+    def detected(picture: Pixels) -> Detections:
+        fed = network_input(picture[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        raw = detector.raw(fed)
+        return detect(decoded(raw.encodings, source, arch), raw.scores, nms)
+
+    return detected
+
+
+@contextlib.contextmanager
+def _keras(model: Evaluated) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.detectors import KerasRuntime
+    from ssdlite_caffe.keras.store import load
+
+    if model.keras is None:
+        raise ModelError(f"{model.path} is no Keras model; name one with --keras (keras import makes it)")
+    yield KerasRuntime(load(model.keras))
+
+
+@contextlib.contextmanager
+def _tflite(model: Evaluated) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.detectors import open_tflite
+
+    if model.tflite is None:
+        raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
+    yield open_tflite(model.tflite, model.labels, None if model.folder is None else model.folder.reading)
+
+
+RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {
+    "tensorflow": _tensorflow,
+    "opencv": _net("opencv"),
+    "caffe": _net("caffe"),
+    "keras": _keras,
+    "tflite": _tflite,
+}

@@ -1,0 +1,191 @@
+"""`keras export tflite`: calibration pictures in, a file out, and what its numbers cost measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssdlite_caffe.data.labelled_images import LabelledPictures, open_pictures
+from ssdlite_caffe.errors import ImageError, OutputError
+from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
+from ssdlite_caffe.files import refuse_existing, write_bytes
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.keras.export_tflite import Inputs, Numbers, Outputs, Picture, tflite_model
+from ssdlite_caffe.keras.model import Detector, with_threshold
+from ssdlite_caffe.keras.store import load, save
+from ssdlite_caffe.runtimes.images import Source, find_sources, read_picture
+from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+
+Steps = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TestData:
+    """Labelled pictures to measure on; see `evaluation_data.open_pictures`."""
+
+    data: Path
+    split: str = "test"
+    images: Path | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class TfliteOptions:
+    """What to make; see `export_tflite.tflite_model`.
+
+    Attributes:
+        calibrate: pictures, or folders of them, for int8.
+        calibration_count: most pictures of these, taken evenly.
+        score_threshold: replaces the model's own.
+    """
+
+    inputs: Inputs = "pixels"
+    outputs: Outputs = "detections"
+    numbers: Numbers = "float32"
+    calibrate: tuple[Path, ...] = ()
+    calibration_count: int = 100
+    score_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was made.
+
+    Attributes:
+        size: of the file in bytes.
+        calibration: pictures that were taken.
+        evaluation: of Keras and TensorFlow Lite on the same pictures, None where there were none.
+    """
+
+    arch: ArchSpec
+    options: TfliteOptions
+    size: int
+    calibration: int
+    evaluation: Evaluation | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "arch": self.arch.to_dict(),
+            "inputs": self.options.inputs,
+            "outputs": self.options.outputs,
+            "numbers": self.options.numbers,
+            "bytes": self.size,
+            "calibration_pictures": self.calibration,
+            "evaluation": self.evaluation and {**self.evaluation.to_dict(), "loss": self.loss},
+        }
+
+    @property
+    def loss(self) -> dict[str, float]:
+        """By how much average precision is lower than Keras'."""
+        if self.evaluation is None:
+            return {}
+        keras, tflite = self.evaluation.scores
+        return {key: getattr(keras, key) - getattr(tflite, key) for key in ("ap", "ap50")}
+
+
+def export_tflite(
+    model: Path,
+    out: Path,
+    options: TfliteOptions,
+    *,
+    test: TestData | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+    steps: Steps = lambda done, total: None,
+) -> Exported:
+    """Write a Keras model's file as a TensorFlow Lite file, and measure it where there is something to measure it on.
+
+    Args:
+        model: the Keras file.
+        out: the TensorFlow Lite file.
+        options: of the making.
+        test: pictures to measure Keras' and TensorFlow Lite's average precision on.
+        force: replace `out`.
+        progress: is told what is being done.
+        steps: is told how many pictures are measured, and of how many.
+
+    Raises:
+        SsdliteError: a file cannot be read or written, or TensorFlow Lite cannot take the model.
+    """
+    if out.suffix != ".tflite":
+        raise OutputError(f"{out} is no name for a TensorFlow Lite model; it ends in .tflite")
+    refuse_existing(out, force=force)
+    progress(f"reading {model}")
+    detector = load(model)
+    if options.score_threshold is not None:
+        detector = with_threshold(detector, options.score_threshold)
+    pictures = None if test is None else open_pictures(test.data, detector.labels, split=test.split, images=test.images)
+    calibration = calibration_files(options) if options.numbers == "int8" else []
+    progress("converting")
+    data = tflite_model(
+        detector,
+        inputs=options.inputs,
+        outputs=options.outputs,
+        numbers=options.numbers,
+        calibration=calibration_inputs(calibration, options.inputs, detector.arch),
+    )
+    write_bytes(out, data, force=force)
+    result = None
+    if test is not None and pictures is not None:
+        progress("measuring")
+        result = dataclasses.replace(_measured(detector, out, pictures, test, steps), model=str(model))
+    return Exported(detector.arch, options, len(data), len(calibration), result)
+
+
+def calibration_files(options: TfliteOptions) -> list[Path]:
+    """The pictures to calibrate with, evenly chosen.
+
+    Raises:
+        ImageError: there are none.
+    """
+    found = find_sources(options.calibrate)
+    wrong = next((source for source in found if isinstance(source, ImageError)), None)
+    if wrong is not None:
+        raise wrong
+    paths = [source.path for source in found if isinstance(source, Source) and not source.video]
+    if not paths:
+        raise ImageError("int8 needs pictures to learn ranges of values from: name a folder of them with --calibrate")
+    step = max(1.0, len(paths) / options.calibration_count)
+    return [paths[int(i * step)] for i in range(min(len(paths), options.calibration_count))]
+
+
+def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[Picture]:
+    """What the model reads of each picture.
+
+    Raises:
+        ImageError: one cannot be read.
+    """
+    for path in paths:
+        shown = read_picture(path)[..., ::-1]
+        if inputs == "network":
+            yield network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        else:
+            yield np.rint(resize_bilinear_legacy(shown, arch.input_size)[None])
+
+
+def _measured(detector: Detector, out: Path, pictures: LabelledPictures, test: TestData, steps: Steps) -> Evaluation:
+    with tempfile.TemporaryDirectory() as folder:
+        same = Path(folder) / "model.keras"  # with the score threshold of what was exported
+        save(detector.rebuilt(), same)
+        evaluated = Evaluated(detector.labels, keras=same, tflite=out)
+        return evaluate(evaluated, pictures, ["keras", "tflite"], data=str(test.data), limit=test.limit, progress=steps)
+
+
+def summary(exported: Exported, out: Path) -> str:
+    """What was made in a few lines, for a person."""
+    lines = [
+        f"{exported.size} bytes are in {out}: {exported.options.numbers}, reads {exported.options.inputs}, "
+        f"gives {exported.options.outputs}"
+    ]
+    if exported.calibration:
+        lines.append(f"calibrated with {exported.calibration} pictures")
+    lines += [f"{key.upper()} lost: {value:+.4f}" for key, value in exported.loss.items()]
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""Keras and TensorFlow Lite models as detectors of whole pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
+from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.keras.export_tflite import ENDS
+from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
+from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.runtimes import source as source_runtime
+from ssdlite_caffe.runtimes.decode import Detections, clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.images import Pixels
+from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector, interpreter
+from ssdlite_caffe.terminal import silenced
+
+
+class KerasRuntime:
+    """A Keras model that is ready to run."""
+
+    def __init__(self, detector: Detector) -> None:
+        """Trace it.
+
+        Args:
+            detector: any model; its weights are copied.
+        """
+        _, tf = import_keras()
+        self.arch, self.labels = detector.arch, detector.labels
+        model = detector.rebuilt(inputs="picture", outputs="detections").model
+        spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
+        self._run = tf.function(lambda picture: model(picture, training=False), input_signature=[spec])
+        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, and not in the first picture's time
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        found = self._run(np.ascontiguousarray(picture[None, ..., ::-1]))
+        return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
+
+
+class TfliteRuntime:
+    """A TensorFlow Lite model that `keras export tflite` wrote, ready to run."""
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        """Load it.
+
+        Raises:
+            ModelError: it cannot be read, or was not made by `keras export tflite`.
+            MissingRuntimeError: there is no interpreter.
+        """
+        data, self.description = read_description(path)
+        self.arch, self.labels = self.description.arch, self.description.labels
+        self._path = path
+        try:
+            with silenced():  # it says which delegate it takes
+                self._interpreter = interpreter(data, threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise ModelError(f"TensorFlow Lite cannot run {path}: {str(error).splitlines()[0][:300]}") from error
+        self._outputs = self._interpreter.get_output_details()
+        inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())
+        if len(inputs) != 1 or len(self._outputs) != len(wanted):
+            raise ModelError(f"{path} has other inputs or outputs than it says")
+        (self._input,) = inputs
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it.
+
+        Raises:
+            ModelError: the interpreter fails, or what comes out is no detections of these classes.
+        """
+        values = self.run(self.prepared(picture))
+        try:
+            if self.description.outputs == "raw":
+                return decoded(values, self.description)
+            found = clip_detections(_detections(values, first_class=0))
+        except (ValueError, IndexError, OverflowError) as error:
+            raise ModelError(f"{self._path} gives no detections: {error}") from error
+        if not ((found.classes > 0) & (found.classes < self.arch.num_classes)).all():
+            raise ModelError(f"{self._path} gives classes that it has no names for")
+        return found
+
+    def prepared(self, picture: Pixels) -> npt.NDArray[Any]:
+        """What the model reads of a picture, uint8 (H, W, 3) BGR."""
+        arch, kind = self.arch, self.description.inputs
+        shown = picture[..., ::-1]
+        if kind == "network":
+            return network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        if kind == "picture":
+            return np.ascontiguousarray(shown[None])
+        resized = resize_bilinear_legacy(shown, arch.input_size)[None]
+        return np.rint(resized).astype(np.uint8) if self._input["dtype"] == np.uint8 else resized
+
+    def run(self, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Run the model.
+
+        Args:
+            values: what it reads, one picture.
+
+        Returns:
+            Its outputs by name, with the batch.
+
+        Raises:
+            ModelError: the values do not fit, or the interpreter fails.
+        """
+        try:
+            if self.description.inputs == "picture" and tuple(self._input["shape"]) != values.shape:
+                self._interpreter.resize_tensor_input(self._input["index"], values.shape)
+                self._interpreter.allocate_tensors()
+                (self._input,) = self._interpreter.get_input_details()
+            self._interpreter.set_tensor(self._input["index"], values)
+            self._interpreter.invoke()
+            found = [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"TensorFlow Lite cannot run {self._path}: {str(error).splitlines()[0][:300]}") from error
+        return dict(zip(ENDS[self.description.outputs], found, strict=True))
+
+
+class ForeignTflite:
+    """A TensorFlow Lite model of another origin, ready to run."""
+
+    def __init__(self, path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None) -> None:
+        """Load it.
+
+        Args:
+            path: the file.
+            labels: its classes; numbered where they are not known.
+            reading: how it is read; a quantised model is run whatever this says.
+
+        Raises:
+            SsdliteError: it cannot be read, is no SSD MobileNet, or has another class count.
+        """
+        self._model, self.arch = identify(
+            read_model(path, dataclasses.replace(reading or ReadOptions(), dequantize=True))
+        )
+        self.labels = labels or numbered(self.arch.num_classes)
+        check_classes(self.labels, self.arch.num_classes, str(path))
+        normalises = self._model.settings.pixel_scale is not None
+        self._detector = TfliteDetector(path, self.arch, normalises=normalises, as_on_phone=True)
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
+
+        They are the file's own, on a phone's terms; of a file with raw outputs those of the reference decoder.
+
+        Raises:
+            ModelError: the interpreter fails.
+        """
+        fed = self._detector.prepared(np.ascontiguousarray(picture[..., ::-1]))
+        found = self._detector.phone_detections(fed)
+        if found is not None:
+            return clip_detections(found)
+        raw = self._detector.raw(fed)
+        return detect(source_runtime.decoded(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms)
+
+
+def open_tflite(
+    path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None
+) -> TfliteRuntime | ForeignTflite:
+    """A TensorFlow Lite model of any origin; arguments as for `ForeignTflite`.
+
+    Raises:
+        SsdliteError: it cannot be read or run, or is no SSD MobileNet.
+    """
+    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels, reading)
+
+
+def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
+    """Detections from raw outputs, by the reference decoder."""
+    from ssdlite_caffe.gen_model.build import build
+    from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+
+    arch = description.arch
+    corners = tf_default_boxes(build(arch)).astype(np.float32)[:, [1, 0, 3, 2]]
+    codes = raw["box_encodings"][0][:, [1, 0, 3, 2]]
+    boxes = decode_boxes(codes, corners, np.asarray(arch.variances, np.float32))
+    scores = convert_scores(raw["class_predictions_with_background"][0], arch.score_converter)
+    return detect(boxes, scores, arch.nms)
+
+
+def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Detections:
+    count = int(values["num_detections"][0])
+    return Detections(
+        values["detection_classes"][0, :count].astype(np.int64) + (1 - first_class),
+        values["detection_scores"][0, :count].copy(),
+        np.ascontiguousarray(values["detection_boxes"][0, :count][:, [1, 0, 3, 2]]),
+    )

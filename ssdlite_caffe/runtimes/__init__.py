@@ -1,0 +1,1 @@
+"""What runs a detector: OpenCV, Caffe, TensorFlow, TensorFlow Lite, and the reference decoder."""

@@ -1,0 +1,185 @@
+"""Running a net in the built Caffe, in a process of its own (`caffe_worker`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+import ssdlite_caffe
+from ssdlite_caffe.caffe.log import Copied, copied_layers, reason
+from ssdlite_caffe.caffe.prefix import caffe_prefix, extension_module
+from ssdlite_caffe.errors import CaffeError, PrototxtError
+from ssdlite_caffe.runtimes import caffe_worker
+from ssdlite_caffe.runtimes.decode import Detections, parse_detection_out
+
+FloatArray = npt.NDArray[np.float32]
+Phase = Literal["TRAIN", "TEST"]
+
+
+class CaffeNet:
+    """A net loaded from a prototxt and a caffemodel; a context manager that ends its process.
+
+    Attributes:
+        layers: names, in the order they run; those that Caffe adds, too.
+        shapes: of every blob as the prototxt gives them.
+        inputs: names of the blobs that are fed.
+    """
+
+    def __init__(
+        self,
+        prototxt: Path,
+        caffemodel: Path | None,
+        *,
+        phase: Phase = "TEST",
+        prefix: Path | None = None,
+        gpu: int | None = None,
+    ) -> None:
+        """Load the net.
+
+        Args:
+            prototxt: of any net.
+            caffemodel: its weights; None leaves them at their fillers.
+            phase: which of its layers count.
+            prefix: where Caffe is installed; see `caffe_prefix`.
+            gpu: number of the GPU to run on, None for the CPU.
+
+        Raises:
+            PrototxtError: a file is not there.
+            CaffeError: Caffe stops at the net or its weights.
+            MissingRuntimeError: no Caffe is built.
+        """
+        for path, kind in ((prototxt, "prototxt"), (caffemodel, "caffemodel")):
+            if path is not None and not path.is_file():
+                raise PrototxtError(f"there is no {kind} {path}")
+        self.prototxt = prototxt
+        extension = extension_module(caffe_prefix(prefix))
+        folder = tempfile.TemporaryDirectory(prefix="ssdlite-caffe.")
+        self._layer_file, self._log = Path(folder.name) / "layer", Path(folder.name) / "log"
+        request = {
+            "extension": os.fspath(extension),
+            "prototxt": os.fspath(prototxt),
+            "weights": None if caffemodel is None else os.fspath(caffemodel),
+            "phase": phase,
+            "gpu": gpu,
+            "layer_file": os.fspath(self._layer_file),
+        }
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", caffe_worker.__name__, json.dumps(request)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=_environment(),
+            )  # fmt: skip
+        self._end = weakref.finalize(self, _stop, self._process, folder)
+        message, _ = self._receive()
+        self.layers: tuple[str, ...] = tuple(message["layers"])
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in message["blobs"].items()}
+        self.inputs: tuple[str, ...] = tuple(message["inputs"])
+
+    def __enter__(self) -> CaffeNet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._end()
+
+    @property
+    def copied(self) -> Copied:
+        """What Caffe's log says of the caffemodel's layers."""
+        return copied_layers(self._log_lines())
+
+    def forward(self, fed: FloatArray | Mapping[str, FloatArray], outputs: Sequence[str]) -> dict[str, FloatArray]:
+        """Run the net.
+
+        Args:
+            fed: values of the first input, or of several by name; the net takes on their shapes. Empty for a net that
+                reads its own data.
+            outputs: names of blobs.
+
+        Returns:
+            Each name with its final values.
+
+        Raises:
+            PrototxtError: the net has no such blob or input.
+            CaffeError: Caffe stops.
+        """
+        if not isinstance(fed, Mapping):
+            if not self.inputs:
+                raise PrototxtError(f"{self.prototxt} has no input to feed")
+            fed = {self.inputs[0]: fed}
+        for name, array in fed.items():
+            if name not in self.inputs:
+                raise PrototxtError(f"{self.prototxt} has no input {name}")
+            shape = self.shapes[name]
+            if array.shape[1:] != shape[1:]:
+                raise PrototxtError(f"{self.prototxt} reads {name} of the shape {shape}, not {array.shape}")
+        unknown = [name for name in outputs if name not in self.shapes]
+        if unknown:
+            raise PrototxtError(f"{self.prototxt} has no blob named {', '.join(unknown)}")
+        stdin = self._process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended before it had read everything; its log says why
+            caffe_worker.send(stdin, {"outputs": list(outputs)}, fed)
+        return self._receive()[1]
+
+    def detect(self, blob: FloatArray) -> Detections:
+        """Run a deploy net on one picture; boxes are as DetectionOutput gives them, not clipped.
+
+        Raises:
+            PrototxtError: the net has no blob detection_out.
+            CaffeError: Caffe stops.
+        """
+        return parse_detection_out(self.forward(blob, ["detection_out"])["detection_out"])
+
+    def _receive(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        frame = caffe_worker.receive(stdout)
+        if frame is None:
+            status = self._process.wait()
+            layer = caffe_worker.noted_layer(self._layer_file) if self._layer_file.exists() else ""
+            why = reason(self._log_lines(), layer=layer, status=status)
+            self.close()
+            raise CaffeError(f"Caffe stops at {self.prototxt}: {why}")
+        if "error" in frame[0]:
+            self.close()
+            raise CaffeError(f"Caffe cannot run {self.prototxt}: {frame[0]['error']}")
+        return frame
+
+    def _log_lines(self) -> list[str]:
+        return self._log.read_text("utf-8", "replace").splitlines()
+
+
+def _environment() -> dict[str, str]:
+    """The worker's: it has to find our package wherever this process found it."""
+    root = os.fspath(Path(ssdlite_caffe.__file__).parent.parent)
+    before = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": root if before is None else os.pathsep.join([root, before])}
+
+
+def _stop(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):  # what was still to be written reaches nobody
+            stream.close()
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:  # it is deep in a layer
+        process.kill()
+        process.wait()
+    folder.cleanup()

@@ -1,0 +1,267 @@
+"""Detecting objects in pictures, folders and videos with a converted model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssdlite_caffe.errors import ImageError, ModelError, OutputError
+from ssdlite_caffe.files import refuse_existing
+from ssdlite_caffe.runtimes.decode import (
+    Detections,
+    clip_detections,
+    convert_scores,
+    decode,
+    split_priors,
+)
+from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
+from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_picture
+from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_picture
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.net import NetRuntime, open_net
+from ssdlite_caffe.runtimes.opencv_net import import_opencv, path_for_opencv
+from ssdlite_caffe.runtimes.resize import preprocess
+
+Decoder = Literal["caffe", "numpy", "tflite"]
+
+_HEADS = ("mbox_loc", "mbox_conf", "mbox_priorbox")
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """What was found in one picture, or one frame of a video.
+
+    Attributes:
+        path: of the picture or video.
+        frame: number of the frame from 0, None for a picture.
+        height, width: in pixels.
+        detections: best first, clipped to the picture.
+    """
+
+    path: Path
+    frame: int | None
+    height: int
+    width: int
+    detections: Detections
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far `detect` is, in pictures and frames."""
+
+    done: int
+    total: int
+
+
+class Detector:
+    """A converted model that is ready to run."""
+
+    def __init__(self, folder: ModelFolder, decoder: Decoder = "caffe", runtime: NetRuntime = "opencv") -> None:
+        """Load the net.
+
+        Args:
+            folder: the converted model.
+            decoder: `caffe` runs the deploy net with its DetectionOutput layer, `numpy` the headless net and the
+                reference decoder, `tflite` the headless net and what TensorFlow Lite's operation does by the options
+                that the model was exported with.
+            runtime: what runs the net.
+
+        Raises:
+            SsdliteError: the runtime is not there, or does not take the net.
+        """
+        self._arch = folder.arch
+        self._decoder = decoder
+        self._tflite_nms = folder.tflite_nms
+        if decoder == "tflite" and self._tflite_nms is None:
+            raise ModelError(
+                f"{folder.path} has no options of TensorFlow Lite's post-processing: the model that it was converted "
+                "from does not end in TFLite_Detection_PostProcess"
+            )
+        prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
+        self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
+
+    def __call__(self, picture: Pixels) -> Detections:
+        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        arch = self._arch
+        blob = preprocess(picture[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        if self._decoder == "caffe":
+            return clip_detections(self._net.detect(blob))
+        loc, conf, priors = self._net.forward(blob, _HEADS).values()
+        if self._decoder == "tflite" and self._tflite_nms is not None:
+            corners, variances = split_priors(priors)
+            scores = convert_scores(conf.reshape(len(corners), -1), arch.score_converter)
+            x, y, width, height = variances[0]
+            codes, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
+            boxes = decode_centres(codes, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
+            return clipped(postprocess(boxes, scores, self._tflite_nms))
+        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
+
+
+def detect(
+    folder: ModelFolder,
+    inputs: Sequence[Path],
+    *,
+    decoder: Decoder = "caffe",
+    runtime: NetRuntime = "opencv",
+    min_score: float = 0.3,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[PictureResult | ImageError]:
+    """Detect in each picture and frame, and draw what is found.
+
+    Args:
+        folder: the converted model.
+        inputs: pictures, videos and folders.
+        decoder: see `Detector`.
+        runtime: see `Detector`.
+        min_score: detections below are left out.
+        out: folder for pictures with boxes under their own base names, and videos as .mp4; where two have one name,
+            the later gets a number.
+        force: replace files there.
+        progress: is told before each picture or frame and at the end.
+
+    Yields:
+        The result of each picture or frame, in order; an error in place of a picture that cannot be read.
+
+    Raises:
+        OutputError: a file to be written exists already or is one of the inputs, or the disk refuses.
+        SsdliteError: the runtime is not there, or does not take the net.
+    """
+    yield from detect_with(
+        lambda: Detector(folder, decoder, runtime), folder.labels.display_names, inputs, min_score=min_score, out=out,
+        force=force, progress=progress,
+    )  # fmt: skip
+
+
+def detect_with(
+    opened: Callable[[], Callable[[Pixels], Detections]],
+    names: Sequence[str],
+    inputs: Sequence[Path],
+    *,
+    min_score: float = 0.3,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Iterator[PictureResult | ImageError]:
+    """`detect` with any detector.
+
+    Args:
+        opened: gives the detector, once the inputs and outputs are found good.
+        names: of the classes, background first.
+        inputs: see `detect`, as for the results and errors.
+        min_score: see `detect`.
+        out: see `detect`.
+        force: see `detect`.
+        progress: see `detect`.
+    """
+    sources = find_sources(inputs)
+    targets = [None] * len(sources) if out is None else _targets(sources, out, force=force)
+    detector = opened()
+    done, total = 0, len(sources)
+    for source, target in zip(sources, targets, strict=True):
+        progress(Progress(done, total))
+        if isinstance(source, ImageError):
+            done += 1
+            yield source
+            continue
+        before, frames = done, 1
+        try:
+            with _opened(source) as (pictures, rate, frames), _sink(target, rate) as write:
+                total += frames - 1
+                for number, picture in enumerate(pictures):
+                    progress(Progress(done, total))
+                    found = detector(picture).above(min_score)
+                    if write is not None:
+                        write(draw_detections(picture, found, names))
+                    done += 1
+                    height, width = picture.shape[:2]
+                    yield PictureResult(source.path, number if source.video else None, height, width, found)
+        except ImageError as error:
+            yield error
+        done = before + frames
+    progress(Progress(done, total))
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[Iterator[Pixels], float | None, int]]:
+    """The pictures of a source, their rate (None for a single picture), and how many there may be."""
+    if not source.video:
+        yield iter([read_picture(source.path)]), None, 1
+        return
+    with Video(source.path) as video:
+        yield iter(video), video.rate, max(1, video.count)
+
+
+@contextmanager
+def _sink(target: Path | None, rate: float | None) -> Iterator[Callable[[Pixels], None] | None]:
+    """What takes the drawn pictures of one source, or None without a target; a video appears when all are written."""
+    if target is None:
+        yield None
+    elif rate is None:
+        yield lambda picture: write_picture(target, picture, force=True)
+    else:
+        with _video_sink(target, rate) as write:
+            yield write
+
+
+@contextmanager
+def _video_sink(target: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
+    cv2 = import_opencv()
+    writer: Any = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            part = Path(folder) / target.name
+
+            def write(picture: Pixels) -> None:
+                nonlocal writer
+                if writer is None:
+                    height, width = picture.shape[:2]
+                    code = cv2.VideoWriter.fourcc(*"mp4v")
+                    writer = cv2.VideoWriter(path_for_opencv(part), cv2.CAP_FFMPEG, code, rate, (width, height))
+                    if not writer.isOpened():
+                        raise ImageError(f"cannot write {target}: this OpenCV has no MPEG-4 encoder")
+                writer.write(picture)
+
+            try:
+                yield write
+            finally:
+                if writer is not None:
+                    writer.release()
+            part.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _targets(sources: Sequence[Source | ImageError], out: Path, *, force: bool) -> list[Path | None]:
+    """The file to write for each source, all different.
+
+    Raises:
+        OutputError: one exists and `force` is false, or is itself to be read.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; -o takes a folder")
+    read = {source.path.resolve() for source in sources if isinstance(source, Source)}
+    taken: set[str] = set()
+    targets: list[Path | None] = []
+    for source in sources:
+        if isinstance(source, ImageError):
+            targets.append(None)
+            continue
+        suffix = ".mp4" if source.video else source.path.suffix if can_write(source.path.suffix) else ".png"
+        name, number = f"{source.path.stem}{suffix}", 2
+        # Some file systems hold Cat.jpg and cat.jpg to be one.
+        while name.casefold() in taken:
+            name, number = f"{source.path.stem}_{number}{suffix}", number + 1
+        taken.add(name.casefold())
+        target = out / name
+        if target.resolve() in read:
+            raise OutputError(f"{target} is to be read and would be written over; give another folder with -o")
+        refuse_existing(target, force=force)
+        targets.append(target)
+    return targets

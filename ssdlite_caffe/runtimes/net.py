@@ -1,0 +1,47 @@
+"""The runtimes that a converted net runs in, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.runtimes.decode import Detections
+
+FloatArray = npt.NDArray[np.float32]
+
+NetRuntime = Literal["opencv", "caffe"]
+NET_RUNTIMES: tuple[NetRuntime, ...] = get_args(NetRuntime)
+
+
+class RunningNet(Protocol):
+    """A loaded net."""
+
+    def forward(self, blob: FloatArray, outputs: Sequence[str], /) -> dict[str, FloatArray]:
+        """Values of the named blobs for float32 (N, 3, H, W), BGR."""
+
+    def detect(self, blob: FloatArray, /) -> Detections:
+        """What DetectionOutput finds in one picture; boxes not clipped."""
+
+
+def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNet:
+    """Load a deploy or headless net.
+
+    Args:
+        runtime: `opencv` for OpenCV DNN, `caffe` for the Caffe that `caffe build` built.
+        prototxt: the net.
+        caffemodel: its weights.
+
+    Raises:
+        SsdliteError: the runtime is not there, or does not take the net.
+    """
+    if runtime == "caffe":
+        from ssdlite_caffe.runtimes.caffe_net import CaffeNet
+
+        return CaffeNet(prototxt, caffemodel)
+    from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+
+    return OpenCvNet(prototxt, caffemodel)

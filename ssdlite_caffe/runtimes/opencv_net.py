@@ -1,0 +1,163 @@
+"""Running a Caffe net with OpenCV DNN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.errors import ImageError, MissingRuntimeError, PrototxtError
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.runtimes.decode import Detections, parse_detection_out
+
+FloatArray = npt.NDArray[np.float32]
+
+_HOW = 'pip install "opencv-python-headless>=4.8,<5"'
+_ENVIRONMENT = {
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge picture
+}
+
+
+def import_opencv() -> Any:
+    """Import OpenCV, quiet on stderr.
+
+    Raises:
+        MissingRuntimeError: it is not installed, or cannot read Caffe nets.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingRuntimeError(f"this needs OpenCV ({error}): {_HOW}") from error
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        raise MissingRuntimeError(f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can: {_HOW}")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def one_line(error: Exception) -> str:
+    """What an OpenCV error says, without its source file and trailing lines."""
+    text = str(getattr(error, "err", "") or error)
+    return " ".join(text.split())
+
+
+def path_for_opencv(path: Path) -> str:
+    """A path as OpenCV takes it.
+
+    Raises:
+        ImageError: it is not UTF-8, at which OpenCV crashes.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ImageError(f"{path} is not a UTF-8 name, which OpenCV needs for videos; rename it") from error
+    return os.fspath(path)
+
+
+def _inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
+    """Input blobs and their shapes, empty where none is written."""
+    shapes = dict.fromkeys(net.input, ()) | {
+        name: tuple(shape.dim) for name, shape in zip(net.input, net.input_shape, strict=False)
+    }
+    for layer in net.layer:
+        if layer.type == "Input":
+            shapes |= {top: tuple(shape.dim) for top, shape in zip(layer.top, layer.input_param.shape, strict=False)}
+    return shapes
+
+
+def _sources(net: caffe_pb2.NetParameter) -> dict[str, tuple[str, int]]:
+    """Layer and number of the top that give the value of each name, of a layer or a blob.
+
+    The last layer that writes a blob gives its final value, as when a ReLU works in place.
+    """
+    layers = [layer for layer in net.layer if layer.type != "Input"]
+    sources = {layer.name: (layer.name, 0) for layer in layers}
+    for layer in layers:
+        sources.update({top: (layer.name, number) for number, top in enumerate(layer.top)})
+    return sources
+
+
+class OpenCvNet:
+    """A net loaded from a prototxt and a caffemodel, on the CPU."""
+
+    def __init__(self, prototxt: Path, caffemodel: Path, *, winograd: bool = False) -> None:
+        """Load the net.
+
+        Args:
+            prototxt: of a deploy or headless net.
+            caffemodel: its weights.
+            winograd: let OpenCV compute 3x3 convolutions by Winograd's method: faster, and less exact.
+
+        Raises:
+            PrototxtError: a file cannot be read, or OpenCV does not take the net.
+            MissingRuntimeError: there is no fit OpenCV.
+        """
+        self._cv2 = import_opencv()
+        net = read_net(prototxt)
+        if not caffemodel.is_file():
+            raise PrototxtError(f"there is no caffemodel {caffemodel}")
+        self.prototxt = prototxt
+        self._inputs = _inputs(net)
+        self._source = _sources(net)
+        self._detections = next((layer.top[0] for layer in net.layer if layer.type == "DetectionOutput"), None)
+        try:
+            # Not their names: OpenCV crashes at one that is not UTF-8.
+            text, weights = (np.frombuffer(path.read_bytes(), np.uint8) for path in (prototxt, caffemodel))
+            self._net = self._cv2.dnn.readNetFromCaffe(text, weights)
+            self._net.setPreferableBackend(self._cv2.dnn.DNN_BACKEND_OPENCV)
+            self._net.setPreferableTarget(self._cv2.dnn.DNN_TARGET_CPU)
+            self._net.enableWinograd(winograd)
+        except OSError as error:
+            raise PrototxtError(f"cannot read {error.filename}: {error.strerror or error}") from error
+        except self._cv2.error as error:
+            raise PrototxtError(f"OpenCV cannot load {prototxt} with {caffemodel}: {one_line(error)}") from error
+
+    def forward(self, blob: FloatArray, outputs: Sequence[str]) -> dict[str, FloatArray]:
+        """Run the net.
+
+        Args:
+            blob: float32 (N, 3, H, W), BGR, for the net's first input.
+            outputs: names of blobs, whose final values are given, or of layers.
+
+        Returns:
+            Each name with its values.
+
+        Raises:
+            PrototxtError: the net has no such blob, or OpenCV cannot run it.
+        """
+        name, shape = next(iter(self._inputs.items()), ("", ()))
+        if shape and blob.shape[1:] != shape[1:]:
+            raise PrototxtError(f"{self.prototxt} reads {name} of the shape {shape}, not {blob.shape}")
+        unknown = [output for output in outputs if output not in self._source and output != name]
+        if unknown:
+            raise PrototxtError(f"{self.prototxt} has no blob or layer named {', '.join(unknown)}")
+        layers = list(dict.fromkeys(self._source[name][0] for name in outputs if name in self._source))
+        try:
+            self._net.setInput(blob)
+            found = dict(zip(layers, self._net.forwardAndRetrieve(layers), strict=True))
+        except self._cv2.error as error:
+            raise PrototxtError(
+                f"OpenCV cannot run {self.prototxt}: {one_line(error)}; what it does not have is named by: "
+                f"ssdlite-caffe lint {self.prototxt} --runtime opencv"
+            ) from error
+        values = {name: found[layer][top] for name, (layer, top) in self._source.items() if layer in found}
+        values[name] = blob
+        return {output: values[output] for output in outputs}
+
+    def detect(self, blob: FloatArray) -> Detections:
+        """Run a deploy net on one picture; boxes are as DetectionOutput gives them, not clipped.
+
+        Raises:
+            PrototxtError: the net has no DetectionOutput layer, or OpenCV cannot run it.
+        """
+        if self._detections is None:
+            raise PrototxtError(f"{self.prototxt} has no DetectionOutput layer; take the deploy net")
+        return parse_detection_out(self.forward(blob, [self._detections])[self._detections])

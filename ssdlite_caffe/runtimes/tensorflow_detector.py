@@ -1,0 +1,318 @@
+"""Running the TensorFlow model itself, to compare with: frozen graph, SavedModel or checkpoint with its graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
+from ssdlite_caffe.errors import MissingRuntimeError, ModelError
+from ssdlite_caffe.runtimes.decode import Detections
+
+FloatArray = npt.NDArray[np.float32]
+
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+_BEFORE_STEM = ("Identity", "Pad", "PadV2")
+_AROUND_SCORES = ("Identity", "Reshape", "Sigmoid", "Softmax", "Mul", "RealDiv")
+_DETECTIONS = ("num_detections", "detection_classes", "detection_scores", "detection_boxes")
+
+
+@dataclass(frozen=True)
+class RawOutputs:
+    """What the model says of every default box of one picture, in TensorFlow's order.
+
+    Attributes:
+        encodings: float32 (N, 4): ty, tx, th, tw.
+        logits: float32 (N, C), before any logit scale; None where the model gives scores alone.
+        boxes: float32 (N, 4), decoded: ymin, xmin, ymax, xmax, not clipped; None where the model leaves that to others.
+        scores: float32 (N, C).
+    """
+
+    encodings: FloatArray
+    logits: FloatArray | None
+    boxes: FloatArray | None
+    scores: FloatArray
+
+
+def import_tensorflow() -> Any:
+    """Import TensorFlow, quiet on stderr and with its plain kernels.
+
+    oneDNN is left out unless the environment says otherwise: it sums convolutions in other orders.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f'this needs TensorFlow ({error}): pip install "ssdlite-caffe[tensorflow]"'
+        ) from error
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow
+
+
+class TensorFlowDetector:
+    """A TensorFlow OD API detector in a session of its own, on the CPU; a context manager that closes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the model.
+
+        Args:
+            path: a frozen graph (or its folder), a SavedModel (folder or saved_model.pb), or a checkpoint (folder,
+                prefix or one of its files) with its .meta file.
+
+        Raises:
+            ModelError: there is no such model, or no detector in it.
+            MissingRuntimeError: TensorFlow is not installed.
+        """
+        self.path = path
+        self._raw: tuple[str, str] | None = None
+        self._tf = import_tensorflow()
+        v1 = self._tf.compat.v1
+        self._graph = self._tf.Graph()
+        self._session = v1.Session(graph=self._graph, config=v1.ConfigProto(device_count={"GPU": 0}))
+        try:
+            with self._graph.as_default(), self._reading():
+                self._load(path)
+            self.network_input: str = self._root(self._stem().inputs[0], _BEFORE_STEM).name
+            uint8 = (o.outputs[0] for o in self._operations(["Placeholder"]) if o.outputs[0].dtype == self._tf.uint8)
+            self._picture: str | None = next((tensor.name for tensor in uint8), None)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> TensorFlowDetector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the session's memory."""
+        self._session.close()
+
+    @property
+    def has_detections(self) -> bool:
+        """Whether the graph ends in detections, and takes pictures."""
+        return self._picture is not None and all(self._has(name) for name in _DETECTIONS)
+
+    def run(self, network_input: FloatArray, names: Sequence[str]) -> dict[str, Any]:
+        """Compute tensors of the graph from what its first convolution reads.
+
+        Args:
+            network_input: float32 (1, H, W, 3), RGB, normalised.
+            names: tensors (`a/b:0`) or operations, of which the first output is taken.
+
+        Returns:
+            Each name with its value.
+
+        Raises:
+            ModelError: the graph has no such tensor, or cannot be run.
+        """
+        feed: dict[str, Any] = {self.network_input: network_input}
+        if self._picture is not None:
+            # The window that boxes are clipped to is taken from a picture; its pixels do not matter.
+            feed[self._picture] = np.zeros(network_input.shape, np.uint8)
+        return self._run(feed, names)
+
+    def run_image(self, image: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, Any]:
+        """Compute tensors of the graph from a picture (H, W, 3), RGB, which it resizes and normalises itself.
+
+        Raises:
+            ModelError: the graph has no such tensor, takes no pictures, or cannot be run.
+        """
+        if self._picture is None:
+            raise ModelError(f"{self.path} does not take pictures as uint8 pixels (input_type image_tensor)")
+        return self._run({self._picture: image[None]}, names)
+
+    def raw(self, network_input: FloatArray) -> RawOutputs:
+        """Codes, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
+
+        A graph exported for TensorFlow Lite gives codes and scores.
+
+        Raises:
+            ModelError: the graph does not hold them under the names of the OD API.
+        """
+        if self._raw is not None:
+            codes, scores = self._raw
+            found = self.run(network_input, self._raw)
+            columns = found[scores].shape[-1]
+            return RawOutputs(found[codes].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
+        scores = self._operation("Postprocessor/convert_scores").outputs[0]
+        encodings = self._operation("Postprocessor/Decode/transpose").inputs[0]
+        boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
+        logits = self._root(scores, _AROUND_SCORES)
+        values = self.run(network_input, [tensor.name for tensor in (encodings, logits, boxes, scores)])
+        columns = values[scores.name].shape[-1]
+        return RawOutputs(
+            encodings=values[encodings.name].reshape(-1, 4),
+            logits=values[logits.name].reshape(-1, columns),
+            boxes=values[boxes.name].reshape(-1, 4),
+            scores=values[scores.name].reshape(-1, columns),
+        )
+
+    def detect(self, network_input: FloatArray) -> Detections:
+        """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the picture, clipped.
+
+        Raises:
+            ModelError: the graph has no detections.
+        """
+        return _detections(self.run(network_input, _DETECTIONS))
+
+    def detect_image(self, image: npt.NDArray[np.uint8]) -> Detections:
+        """The graph's detections for a picture (H, W, 3), RGB, which it resizes and normalises itself.
+
+        Raises:
+            ModelError: the graph has no detections, or takes no pictures.
+        """
+        return _detections(self.run_image(image, _DETECTIONS))
+
+    def _run(self, feed: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        missing = [name for name in names if not self._has(name)]
+        if missing:
+            raise ModelError(f"{self.path} has no tensor named {', '.join(missing)}")
+        with self._reading():
+            values = self._session.run([name if ":" in name else f"{name}:0" for name in names], feed)
+        return dict(zip(names, values, strict=True))
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._graph.as_graph_element(name)
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        errors = self._tf.errors
+        try:
+            yield
+        except (errors.OpError, ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+            raise ModelError(f"TensorFlow cannot run {self.path}: {_reason(error)}") from error
+
+    def _load(self, path: Path) -> None:
+        v1 = self._tf.compat.v1
+        found = locate(path)
+        if found.kind == "SavedModel":
+            self._load_saved_model(found.path)
+        elif found.kind == "checkpoint":
+            meta = found.path.with_name(found.path.name + ".meta")
+            if not meta.is_file():
+                raise ModelError(f"{path} is a checkpoint without {meta.name}, so it holds no graph to run")
+            saver = v1.train.import_meta_graph(os.fspath(meta), clear_devices=True)
+            saver.restore(self._session, os.fspath(found.path))
+        elif found.kind == "frozen graph":
+            self._import(read_bytes(found.path))
+        else:
+            raise ModelError(
+                f"{found.path} is a {found.kind}, which TensorFlow cannot run; give the frozen graph, SavedModel or "
+                "checkpoint"
+            )
+
+    def _import(self, data: bytes) -> None:
+        from google.protobuf.message import DecodeError
+
+        definition = self._tf.compat.v1.GraphDef()
+        try:
+            definition.ParseFromString(data)
+        except DecodeError as error:
+            raise ModelError(f"{self.path} is not a frozen graph: it is no GraphDef") from error
+        self._raw = _cut_off(definition)
+        self._tf.graph_util.import_graph_def(definition, name="")
+
+    def _load_saved_model(self, folder: Path) -> None:
+        from tensorflow.python.saved_model import loader_impl
+
+        tags = loader_impl.parse_saved_model(os.fspath(folder)).meta_graphs[0].meta_info_def.tags
+        self._tf.compat.v1.saved_model.loader.load(self._session, list(tags), os.fspath(folder))
+
+    def _operations(self, types: Iterable[str]) -> Iterator[Any]:
+        return (o for o in self._graph.get_operations() if o.type in types)
+
+    def _operation(self, name: str) -> Any:
+        if not self._has(name):
+            raise ModelError(
+                f"{self.path} has no operation {name}, so it is no detector of the OD API with its decoder"
+            )
+        return self._graph.get_operation_by_name(name)
+
+    def _stem(self) -> Any:
+        """The convolution before which there is none."""
+        for operation in self._operations(_CONVOLUTIONS):
+            if not any(before.type in _CONVOLUTIONS for before in _ancestors(operation)):
+                return operation
+        raise ModelError(f"{self.path} has no convolution, so it is no MobileNet detector")
+
+    def _root(self, tensor: Any, through: Sequence[str]) -> Any:
+        """The tensor from which operations of these types alone lead to `tensor`."""
+        while tensor.op.type in through:
+            # A constant factor may stand first or second.
+            tensor = next((t for t in tensor.op.inputs if t.op.type != "Const"), None)
+            if tensor is None:
+                raise ModelError(f"{self.path} computes a constant where a picture should come in")
+        return tensor
+
+
+def _reason(error: Exception) -> str:
+    """The line of TensorFlow's message that says what is wrong."""
+    lines = str(getattr(error, "message", "") or error).strip().splitlines()
+    noise = ("Graph execution error", "Detected at node", "Node:")
+    return next((line for line in lines if line and not line.startswith(noise)), type(error).__name__)
+
+
+def _ancestors(operation: Any) -> Iterator[Any]:
+    seen = {operation}
+    waiting = [operation]
+    while waiting:
+        for tensor in waiting.pop().inputs:
+            if tensor.op not in seen:
+                seen.add(tensor.op)
+                waiting.append(tensor.op)
+                yield tensor.op
+
+
+def _cut_off(definition: Any) -> tuple[str, str] | None:
+    """Box codes and scores of a graph exported for TensorFlow Lite; the graph loses the operation there.
+
+    TensorFlow has no kernel for that operation, and so takes no graph that holds it.
+    """
+    operation = next((node for node in definition.node if node.op == TFLITE_OP), None)
+    if operation is not None and len(operation.input) >= 2:
+        codes, scores = operation.input[0], operation.input[1]
+        cut = {operation.name}
+        kept = []
+        for node in definition.node:
+            if node.name in cut or cut & {text.lstrip("^").partition(":")[0] for text in node.input}:
+                cut.add(node.name)
+            else:
+                kept.append(node)
+        del definition.node[:]
+        definition.node.extend(kept)
+        return codes, scores
+    names = {node.name for node in definition.node}
+    return RAW_OUTPUTS if names.issuperset(RAW_OUTPUTS) else None
+
+
+def _detections(values: dict[str, Any]) -> Detections:
+    count, classes, scores, boxes = (values[name] for name in _DETECTIONS)
+    number = int(count[0])
+    return Detections(
+        classes=classes[0, :number].astype(np.int64),
+        scores=scores[0, :number],
+        boxes=np.ascontiguousarray(boxes[0, :number][:, [1, 0, 3, 2]]),
+    )

@@ -1,0 +1,1 @@
+"""Training with Caffe's solver: the training folder, runs, log, plot, snapshots."""

@@ -1,0 +1,78 @@
+"""Testing a kit's weights: average precision of the folded net, Caffe's own judgement of the net as it was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.errors import CaffeError, DatasetError
+from ssdlite_caffe.evaluation.detection_evaluate import caffes_own
+from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
+from ssdlite_caffe.evaluation.report import import_pyplot, write_plot
+from ssdlite_caffe.files import write_text
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.tools.merge_bn import TEST, merge_folder
+from ssdlite_caffe.training.kit_check import INITIAL, LABEL_MAP, SOLVER_TEST, SOLVER_TRAIN, check_kit
+from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
+
+RESULT, PLOT = "test.json", "precision_recall.png"
+
+
+def judge_kit(
+    folder: Path,
+    weights: Path | None,
+    runtimes: Sequence[str],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Judge weights on the kit's test LMDB; the result goes to test.json and precision_recall.png in the kit, too.
+
+    Args:
+        folder: the kit.
+        weights: a snapshot's caffemodel; without one, the newest whole snapshot's.
+        runtimes: what runs the folded net.
+        progress: is told how many pictures are done, and of how many.
+
+    Raises:
+        SsdliteError: the kit or the weights are not fit.
+    """
+    import_pyplot()  # said before the work is done
+    weights = weights or newest_weights(folder)
+    kit = check_kit(folder, SOLVER_TEST, weights=weights)
+    if len(kit.test) != 1 or len(kit.test[0].lmdbs) != 1:
+        raise DatasetError(f"{folder / SOLVER_TEST} leads to no single LMDB to test on")
+    lmdb = kit.test[0].lmdbs[0]
+    with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
+        merge_folder(folder, weights, Path(scratch) / "deploy")
+        model = ModelFolder.open(Path(scratch) / "deploy")
+        pictures = open_pictures(lmdb, model.labels)
+        result = evaluate(
+            Evaluated(model.labels, model), pictures, runtimes, data=os.path.normpath(lmdb), progress=progress
+        )
+    own = caffes_own(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
+    result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
+    write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
+    write_plot(result, folder / PLOT, force=True)
+    return result
+
+
+def newest_weights(folder: Path) -> Path:
+    """The caffemodel of the newest whole snapshot, or what the training starts from.
+
+    Raises:
+        CaffeError: there is neither.
+        SsdliteError: the kit is not fit.
+    """
+    kit = check_kit(folder, SOLVER_TRAIN)
+    found, _ = newest_whole(find_snapshots(folder, kit.solver), kit.train.net, kit.solver)
+    if found is not None:
+        return found.model
+    if kit.weights is None:
+        raise CaffeError(f"{folder} has no whole snapshot and no {INITIAL}; train it first, or give --weights")
+    return kit.weights

@@ -1,0 +1,254 @@
+"""Writing a kit: a folder with all that Caffe's solver needs to train and test a detector."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.data.lmdb_store import DATA
+from ssdlite_caffe.data.lmdb_write import NAME_SIZE
+from ssdlite_caffe.errors import ArchError, DatasetError, OutputError, SsdliteError
+from ssdlite_caffe.files import new_folder, refuse_existing, write_text
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import small_boxes
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
+from ssdlite_caffe.gen_model.spelling import BatchNormSpelling, DataPaths, Spelling, Stage
+from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
+from ssdlite_caffe.training.kit_check import (
+    INITIAL,
+    KIT,
+    LABEL_MAP,
+    SOLVER_TEST,
+    SOLVER_TRAIN,
+    Count,
+    check_kit,
+    lmdb_counts,
+    lmdb_facts,
+    refuse_disagreement,
+)
+from ssdlite_caffe.training.kit_weights import write_initial_weights
+
+TRAIN, TEST, SNAPSHOTS = "train.prototxt", "test.prototxt", "snapshot"
+DEFAULT_LMDBS = ("trainval_lmdb", "test_lmdb")
+"""Where a kit looks for data that it is written without: in its own folder."""
+TEST_PICTURES = {"coco": 5000, "voc": 4952}
+"""Of COCO's val2017 and VOC's test2007, for kits that are written without data."""
+
+_LARGEST_TEST_BATCH = 8
+_STAGES: tuple[tuple[str, Stage], ...] = (
+    (TRAIN, "train"), (TEST, "test"), ("deploy.prototxt", "deploy"), ("headless.prototxt", "headless"),
+)  # fmt: skip
+_SCRIPTS = ("train.sh", "test.sh")
+_FILES = frozenset({*(name for name, _ in _STAGES), *_SCRIPTS, KIT, LABEL_MAP, INITIAL, SOLVER_TRAIN, SOLVER_TEST})
+
+
+@dataclass(frozen=True)
+class KitOptions:
+    """What a kit is made of, beside classes and detector.
+
+    Attributes:
+        lmdbs: to train and to test on; None for a kit that looks for them in its own folder.
+        source: a converted folder of the same detector that gives the first weights; None: fillers do.
+        finetune: leave the class predictors to their fillers where the classes are other ones.
+        frozen: train with the BatchNorm statistics that the weights come with.
+        small_boxes: default boxes on the first map as small as TensorFlow's smallest.
+        batch_size: pictures a step of training.
+        zoom: most that training shrinks pictures; 1: never.
+        spelling: of all nets; train and test keep BatchNorm.
+        solver: what it is told; names of the nets and the length of a test are filled in.
+    """
+
+    lmdbs: tuple[Path, Path] | None = None
+    source: Path | None = None
+    finetune: bool = False
+    frozen: bool = False
+    small_boxes: bool = False
+    batch_size: int = 24
+    zoom: float = 4.0
+    spelling: Spelling = field(default_factory=Spelling)
+    solver: Solver = field(default_factory=lambda: Solver(TRAIN))
+
+
+class _Data(NamedTuple):
+    """An LMDB as the nets name it: paths from the kit's folder, and its number of pictures."""
+
+    lmdb: str
+    name_size: str
+    pictures: int
+
+
+def write_kit(
+    label_map: str, arch: ArchSpec, out: Path, options: KitOptions = KitOptions(), *, force: bool = False
+) -> dict[str, Any]:
+    """Write a kit.
+
+    Args:
+        label_map: coco, voc, or a file; its classes are the net's.
+        arch: the detector; its class count is replaced by the label map's.
+        out: folder to make.
+        options: all else.
+        force: replace an earlier kit, where nothing was added to it.
+
+    Returns:
+        What kit.json holds.
+
+    Raises:
+        SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; or `out` exists.
+    """
+    labels = load_label_map(label_map)
+    arch = dataclasses.replace(arch, num_classes=len(labels))
+    small = _with_small_boxes(arch)
+    if options.small_boxes and small == arch:
+        raise ArchError("the net's default boxes are as small as TensorFlow's already: leave out --small-boxes")
+    net = build(small if options.small_boxes else arch)
+    _refuse(out, options, force=force)
+    train, test = _data(label_map, out, options)
+    _check_counts(label_map, len(labels), options)
+    kit: dict[str, Any] = {
+        "arch": net.arch.to_dict(),
+        "train": train._asdict() if options.lmdbs else None,
+        "test": test._asdict() if options.lmdbs else None,
+    }
+    if options.lmdbs:
+        kit["default_boxes"] = _shares(net, build(small), options.lmdbs[0], labels)
+    with new_folder(out, marker=KIT, force=force) as folder:
+        write_text(folder / LABEL_MAP, labels.to_prototxt())
+        _write_nets(folder, net, options, train, test)
+        if options.source is not None:
+            kit["initial"] = write_initial_weights(
+                folder / INITIAL, read_net(folder / TRAIN), net, labels, options.source, finetune=options.finetune
+            )
+        _write_solvers(folder, options.solver, test)
+        for name in _SCRIPTS:
+            write_text(folder / name, render_script(name, _needed(train, test)))
+            (folder / name).chmod(0o777 & ~_umask())
+        write_text(folder / KIT, json.dumps(kit, indent=2) + "\n")
+        if options.lmdbs:
+            _check(folder, out)
+    return kit
+
+
+def _with_small_boxes(arch: ArchSpec) -> ArchSpec:
+    first, *rest = arch.boxes
+    return dataclasses.replace(arch, boxes=(small_boxes(first, arch.input_size), *rest))
+
+
+def _shares(net: NetDesc, small: NetDesc, lmdb: Path, labels: LabelMap) -> list[dict[str, Any]]:
+    """Of each class, the share of objects that a default box fits, and what it would be with small boxes."""
+    objects = objects_by_label(lmdb)
+    shares, alternative = matched_shares(net, objects), matched_shares(small, objects)
+    names = labels.display_names
+    return [
+        {
+            "class": names[label] if 0 < label < len(names) else str(label),
+            "objects": len(objects[label]),
+            "share": round(share, 4),
+            "share_small": round(alternative[label], 4),
+        }
+        for label, share in shares.items()
+    ]
+
+
+def pictures_a_step(pictures: int) -> int:
+    """Pictures of a step of testing: the most, up to 8, that test each picture just once."""
+    return next(size for size in range(_LARGEST_TEST_BATCH, 0, -1) if pictures % size == 0)
+
+
+def _refuse(out: Path, options: KitOptions, *, force: bool) -> None:
+    """Refuse to write where there is something, or to replace a folder with more in it than a kit."""
+    refuse_existing(out, force=force)
+    if out.is_dir():
+        added = sorted(entry.name for entry in out.iterdir() if entry.name not in _FILES)
+        if (out / KIT).is_file() and added:
+            raise OutputError(f"{out} holds {added[0]}, which no kit is written with; move it, or give another name")
+    for path in options.lmdbs or ():
+        if path.resolve().is_relative_to(out.resolve()):
+            raise OutputError(f"{path} lies in {out}, which is to be written; move it, or give another name")
+
+
+def _data(label_map: str, out: Path, options: KitOptions) -> tuple[_Data, _Data]:
+    if options.lmdbs is None:
+        if label_map not in BUILTIN:
+            raise DatasetError(
+                "a kit for classes of your own needs LMDBs to train and test on: give --train and --test"
+            )
+        return _Data(DEFAULT_LMDBS[0], "", 0), _Data(DEFAULT_LMDBS[1], "", TEST_PICTURES[label_map])
+    base = out.resolve()
+    found = []
+    for path in options.lmdbs:
+        records = lmdb_facts(path).records
+        if not records:
+            raise DatasetError(f"{path} holds no pictures")
+        name_size = path / NAME_SIZE
+        found.append(_Data(_relative(path, base), _relative(name_size, base) if name_size.is_file() else "", records))
+    return found[0], found[1]
+
+
+def _check_counts(label_map: str, classes: int, options: KitOptions) -> None:
+    """Compare all class counts before anything is written.
+
+    Raises:
+        LabelMapError: they do not agree.
+    """
+    counts = [Count("label map", label_map, classes), Count("net", TRAIN, classes)]
+    for path in options.lmdbs or ():
+        counts += lmdb_counts(path, classes)
+    hint = ""
+    if options.source is not None:
+        count = len(ModelFolder.open(options.source).labels)
+        if not options.finetune:
+            counts.append(Count("weights", options.source, count))
+            hint = "; --finetune takes over weights of other classes" if count != classes else ""
+    refuse_disagreement(counts, hint)
+
+
+def _check(folder: Path, out: Path) -> None:
+    """Check what was written; errors speak of where it will be."""
+    try:
+        check_kit(folder, beside=out)
+    except SsdliteError as error:
+        raise type(error)(str(error).replace(str(folder), str(out))) from error
+
+
+def _relative(path: Path, base: Path) -> str:
+    """As a file in `base` names it: a path from there, so that kit and data may move together."""
+    return os.path.relpath(path.resolve(), base)
+
+
+def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, test: _Data) -> None:
+    data = {
+        "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom),
+        "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, pictures_a_step(test.pictures)),
+    }
+    batch_norm: dict[str, BatchNormSpelling] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}
+    for name, stage in _STAGES:
+        spelling = dataclasses.replace(options.spelling, batch_norm=batch_norm.get(stage, options.spelling.batch_norm))
+        write_text(folder / name, render(net, spelling, stage, data.get(stage)))
+
+
+def _write_solvers(folder: Path, solver: Solver, test: _Data) -> None:
+    told = dataclasses.replace(
+        solver, train_net=TRAIN, test_net=TEST, test_iter=test.pictures // pictures_a_step(test.pictures)
+    )
+    write_text(folder / SOLVER_TRAIN, render_solver(told))
+    write_text(folder / SOLVER_TEST, render_solver(dataclasses.replace(told, learn=False)))
+
+
+def _needed(train: _Data, test: _Data) -> list[str]:
+    """Files outside the kit that its nets name."""
+    return [f"{train.lmdb}/{DATA}", f"{test.lmdb}/{DATA}", *([test.name_size] if test.name_size else [])]
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current

@@ -1,0 +1,54 @@
+"""Default boxes against the objects of a data set: a class that few of them overlap is learned late or never."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.evaluation.average_precision import FloatArray, iou
+from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.prototxt import caffe_pb2
+
+MATCHED = 0.5
+"""IoU from which MultiBoxLoss takes a default box for an object's: overlap_threshold."""
+FEW = 0.1
+"""Share of a class's objects with such a box under which it is told."""
+SEEN = 1000
+"""Pictures that are looked at: the first of an LMDB."""
+
+
+def objects_by_label(lmdb: Path, pictures: int = SEEN) -> dict[int, FloatArray]:
+    """Objects in the first pictures of an LMDB; records that cannot be parsed are passed over.
+
+    Returns:
+        label -> float64 (N, 4): xmin, ymin, xmax, ymax as fractions of the picture.
+
+    Raises:
+        DatasetError: it is missing or damaged.
+    """
+    from google.protobuf.message import DecodeError
+
+    found: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
+    with Reader(lmdb) as reader:
+        for _, (_, value) in zip(range(pictures), reader, strict=False):
+            try:
+                record = caffe_pb2.AnnotatedDatum.FromString(value)
+            except DecodeError:
+                continue
+            for group in record.annotation_group:
+                corners = [(box.xmin, box.ymin, box.xmax, box.ymax) for box in (item.bbox for item in group.annotation)]
+                found[group.group_label] += corners
+    return {label: np.asarray(boxes, np.float64) for label, boxes in sorted(found.items()) if boxes}
+
+
+def matched_shares(net: NetDesc, objects: dict[int, FloatArray]) -> dict[int, float]:
+    """Of each label, the share of objects that a default box of the net overlaps with an IoU of MATCHED or more."""
+    boxes = np.concatenate([caffe_prior_boxes(m.prior, m.size, net.arch.input_size) for m in net.feature_maps])
+    return {
+        label: float(np.mean([iou(one[None], boxes).max() >= MATCHED for one in corners]))
+        for label, corners in objects.items()
+    }

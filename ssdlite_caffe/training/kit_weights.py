@@ -1,0 +1,119 @@
+"""The first weights of a kit: those of a converted model, with or without its class predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.load.boxes import FloatArray, class_predictor_rows, refold_box_predictor, rematch_cell
+from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
+from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+
+TRAINED = "train.caffemodel"
+PREDICTOR = "_mbox_conf"
+"""What the names of class predictors end with, and those of box predictors with `_mbox_loc`."""
+BOXES = "_mbox_loc"
+
+_MOST_LISTED = 20
+
+
+def write_initial_weights(
+    out: Path, net: caffe_pb2.NetParameter, desc: NetDesc, labels: LabelMap, source: Path, *, finetune: bool
+) -> dict[str, Any]:
+    """Write the weights of a converted model that fit a train net.
+
+    Args:
+        out: caffemodel to write.
+        net: the train net.
+        desc: what the train net is; its default boxes may be other ones than the model's, as many in each cell.
+        labels: its classes.
+        source: a converted folder.
+        finetune: leave the class predictors out where the classes are other ones; the net's fillers give them.
+
+    Returns:
+        Layers taken, and those left to their fillers.
+
+    Raises:
+        PrototxtError: the weights are missing, or of another net or class count.
+    """
+    model = ModelFolder.open(source)
+    path = source / TRAINED
+    if not path.is_file():
+        raise PrototxtError(f"{source} holds no {TRAINED}, the weights with BatchNorm; convert the model again")
+    weights = read_caffemodel(path)
+    other = model.labels.display_names != labels.display_names
+    left = [layer.name for layer in weights.layer if finetune and other and layer.name.endswith(PREDICTOR)]
+    kept = [layer for layer in weights.layer if layer.name not in left]
+    problems = misfits(net, caffe_pb2.NetParameter(layer=kept))
+    if problems:
+        raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
+    _change_boxes(kept, build(model.arch), desc)
+    write_caffemodel(out, caffe_pb2.NetParameter(name=weights.name, layer=kept))
+    return {"source": str(source), "layers": len(kept), "left_to_fillers": left}
+
+
+def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:
+    """Bring predictors from the default boxes of one net to another's: the detections stay the same."""
+    named = {layer.name: layer for layer in layers}
+    for before, after in zip(old.feature_maps, new.feature_maps, strict=True):
+        if before.prior == after.prior:
+            continue
+        sizes = cell_sizes(before.prior, old.arch.input_size), cell_sizes(after.prior, new.arch.input_size)
+        match = rematch_cell(before.tf_boxes, *sizes)
+        boxes, classes = named.get(before.blob + BOXES), named.get(before.blob + PREDICTOR)
+        if boxes is not None:
+            _set_blobs(boxes, refold_box_predictor(*_kernel_and_bias(boxes), match, before.prior.variances))
+        if classes is not None:
+            _set_blobs(classes, class_predictor_rows(*_kernel_and_bias(classes), match, old.arch.num_classes, 1.0))
+
+
+def _kernel_and_bias(layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, FloatArray]:
+    kernel, bias = (blob_to_array(blob, layer.name) for blob in layer.blobs)
+    return kernel, bias.reshape(-1)
+
+
+def _set_blobs(layer: caffe_pb2.LayerParameter, arrays: Sequence[FloatArray]) -> None:
+    for blob, array in zip(layer.blobs, arrays, strict=True):
+        blob.CopyFrom(blob_from_array(array))
+
+
+def misfits(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter) -> list[str]:
+    """Layers whose blobs in `weights` have other shapes than the net's: Caffe would stop at the first."""
+    shapes = infer(net).param_shapes
+    found = [
+        f"layer {layer.name!r} takes blobs of {shapes[layer.name]}, the weights have {given}"
+        for layer in weights.layer
+        if layer.name in shapes
+        and (given := tuple(map(blob_shape, layer.blobs)))
+        and given != tuple(map(tuple, shapes[layer.name]))
+    ]
+    if not found and not any(layer.name in shapes and layer.blobs for layer in weights.layer):
+        found = ["not one layer has the name of one of the net's"]
+    more = [f"... and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
+    return found[:_MOST_LISTED] + more
+
+
+def predicted_classes(layers: dict[str, int]) -> int | None:
+    """How many classes the predictors tell apart, with background.
+
+    Args:
+        layers: name -> num_output.
+
+    Returns:
+        None where there are no predictors, or they do not agree.
+    """
+    counts = set()
+    for name, outputs in layers.items():
+        boxes = layers.get(name.removesuffix(PREDICTOR) + BOXES, 0) // 4
+        if name.endswith(PREDICTOR) and boxes:
+            counts.add(outputs / boxes)
+    count = counts.pop() if len(counts) == 1 else None
+    return int(count) if count is not None and count == int(count) else None

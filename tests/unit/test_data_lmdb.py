@@ -1,0 +1,425 @@
+"""Writing LMDBs as convert_annoset does, and reading them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
+from ssdlite_caffe.data.annotations import Box
+from ssdlite_caffe.data.coco import open_coco
+from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.lmdb_check import check_lmdb, decode_datum
+from ssdlite_caffe.data.lmdb_store import Reader, Writer
+from ssdlite_caffe.data.lmdb_write import Order, annotated_datum, write_lmdb
+from ssdlite_caffe.data.voc import open_voc
+from ssdlite_caffe.errors import DatasetError, OutputError
+from ssdlite_caffe.prototxt import caffe_pb2
+from tests.commands import Command, tree
+from tests.datasets import NAMES, SIZE, coco_content, encoded, pixels, some_voc, write_coco, write_voc
+
+pytestmark = pytest.mark.opencv
+LMDB_FILES = {"data.mdb", "labelmap.prototxt", "test_name_size.txt", "lmdb.json"}
+
+
+def records(folder: Path) -> dict[bytes, caffe_pb2.AnnotatedDatum]:
+    with Reader(folder) as reader:
+        return {key: caffe_pb2.AnnotatedDatum.FromString(value) for key, value in reader}
+
+
+class TestWriting:
+    def test_voc(self, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        summary = write_lmdb(open_voc([root], "trainval"), tmp_path / "out")
+        found = records(tmp_path / "out")
+        assert list(found) == [f"{i:08d}_JPEGImages/p{i}.jpg".encode() for i in range(5)]
+        first = found[b"00000001_JPEGImages/p1.jpg"]
+        assert first.type == caffe_pb2.AnnotatedDatum.BBOX
+        assert first.datum == caffe_pb2.Datum(
+            data=(root / "JPEGImages" / "p1.jpg").read_bytes(), label=-1, encoded=True
+        )
+        assert [group.group_label for group in first.annotation_group] == [2, 3]
+        box = first.annotation_group[0].annotation[0].bbox
+        sides = np.array([box.xmin, box.ymin, box.xmax, box.ymax], np.float32)
+        # as convert_annoset computes: float32 by float32
+        np.testing.assert_array_equal(sides, np.float32([1, 5, 12, 25]) / np.float32([80, 48, 80, 48]))
+        assert (box.HasField("difficult"), box.difficult) == (True, True)
+        assert {path.name for path in (tmp_path / "out").iterdir()} == LMDB_FILES
+        assert load_label_map(tmp_path / "out" / "labelmap.prototxt") == LabelMap.of_names(NAMES)
+        sizes = (tmp_path / "out" / "test_name_size.txt").read_text()
+        assert sizes == "".join(f"p{i} 48 80\n" for i in range(5))
+        assert json.loads((tmp_path / "out" / "lmdb.json").read_text()) == summary
+        assert {key: summary[key] for key in ("pictures", "pictures_empty", "objects", "num_classes", "problems")} == {
+            "pictures": 5, "pictures_empty": 1, "objects": 10, "num_classes": 4, "problems": [],
+        }  # fmt: skip
+
+    def test_coco(self, tmp_path: Path) -> None:
+        images, path = write_coco(tmp_path, coco_content())
+        summary = write_lmdb(open_coco(images, path), tmp_path / "out")
+        found = records(tmp_path / "out")
+        assert list(found) == [f"{i:08d}_a/p{i}.jpg".encode() for i in range(4)]
+        groups = found[b"00000000_a/p0.jpg"].annotation_group
+        assert [(g.group_label, [a.bbox.difficult for a in g.annotation]) for g in groups] == [
+            (1, [False]),
+            (2, [True]),
+        ]
+        assert (tmp_path / "out" / "test_name_size.txt").read_text().split()[:3] == ["100", "48", "80"]
+        assert summary["objects_difficult"] == 1
+
+    def test_resized(self, tmp_path: Path) -> None:
+        data = open_voc([some_voc(tmp_path / "voc")], "trainval")
+        write_lmdb(data, tmp_path / "kept")
+        summary = write_lmdb(data, tmp_path / "out", Shape(size=(30, 40), encoding="png"))
+        assert summary["pictures_encoded_anew"] == 5
+        assert (tmp_path / "out" / "test_name_size.txt").read_text() == "".join(f"p{i} 48 80\n" for i in range(5))
+        for one, other in zip(records(tmp_path / "out").values(), records(tmp_path / "kept").values(), strict=True):
+            assert one.annotation_group == other.annotation_group
+            assert one.datum.data[:4] == b"\x89PNG"
+        assert check_lmdb(tmp_path / "out")["heights"] == [30, 30]
+
+    def test_order(self, tmp_path: Path) -> None:
+        data = open_voc([some_voc(tmp_path / "voc", 9)], "trainval")
+        names = {}
+        for name, order in {
+            "plain": Order(), "one": Order(shuffle=True, seed=1, jobs=1), "again": Order(shuffle=True, seed=1, jobs=5),
+            "two": Order(shuffle=True, seed=2),
+        }.items():  # fmt: skip
+            write_lmdb(data, tmp_path / name, order=order)
+            found = list(records(tmp_path / name))
+            assert [key[:9] for key in found] == [f"{i:08d}_".encode() for i in range(9)]
+            names[name] = [key[9:] for key in found]
+        assert names["one"] == names["again"]
+        assert len({tuple(order) for order in names.values()}) == 3
+        assert len({tuple(sorted(order)) for order in names.values()}) == 1
+        assert (tmp_path / "one" / "data.mdb").read_bytes() == (tmp_path / "again" / "data.mdb").read_bytes()
+
+    def test_what_is_wrong_is_left_out_and_told(self, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        (root / "JPEGImages" / "p0.jpg").write_bytes(encoded(pixels(0))[:500])
+        (root / "Annotations" / "p2.xml").write_text("<annotation>")
+        path = root / "Annotations" / "p1.xml"
+        path.write_text(path.read_text().replace("<xmax>12</xmax>", "<xmax>0</xmax>"))
+        data = open_voc([root], "trainval")
+        summary = write_lmdb(data, tmp_path / "out")
+        assert [key[:8] for key in records(tmp_path / "out")] == [b"00000001", b"00000003", b"00000004"]
+        assert (tmp_path / "out" / "test_name_size.txt").read_text() == "p1 48 80\np3 48 80\np4 48 80\n"
+        assert [(p["where"], p["effect"]) for p in summary["problems"]] == [
+            (str(root / "JPEGImages" / "p0.jpg"), "picture left out"),
+            (f"{path}:7", "object left out"),
+            (f"{root / 'Annotations' / 'p2.xml'}:1", "picture left out"),
+        ]
+        before = tree(tmp_path)
+        with pytest.raises(DatasetError, match="3 problems in the data:\n") as caught:
+            write_lmdb(data, tmp_path / "strict", strict=True)
+        assert all(p["where"] in str(caught.value) for p in summary["problems"])
+        assert tree(tmp_path) == before
+
+    def test_nothing_usable(self, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc", 2)
+        data = open_voc([root], "trainval")
+        for path in (root / "JPEGImages").iterdir():
+            path.write_bytes(b"")
+        before = tree(tmp_path)
+        with pytest.raises(DatasetError, match="no picture can be used:\n"):
+            write_lmdb(data, tmp_path / "out")
+        assert tree(tmp_path) == before
+
+    def test_names_too_long_and_with_spaces(self, tmp_path: Path) -> None:
+        content = coco_content()
+        long = "/".join(["a" * 200] * 3)
+        content["images"][1]["file_name"] = f"{long}.jpg"
+        images, path = write_coco(tmp_path, content)
+        summary = write_lmdb(open_coco(images, path), tmp_path / "out")
+        assert "longer than the 511 bytes" in summary["problems"][0]["what"]
+        root = write_voc(tmp_path / "voc", {"two words": [("a", (1, 2, 3, 4), 0)]})
+        write_lmdb(open_voc([root], "trainval"), tmp_path / "spaces")
+        assert (tmp_path / "spaces" / "test_name_size.txt").read_text() == "two%20words 48 80\n"
+
+    def test_never_over_what_is_there(self, tmp_path: Path) -> None:
+        data = open_voc([some_voc(tmp_path / "voc")], "trainval")
+        write_lmdb(data, tmp_path / "out", order=Order(shuffle=True))
+        before = tree(tmp_path)
+        with pytest.raises(OutputError, match="exists already"):
+            write_lmdb(data, tmp_path / "out")
+        with pytest.raises(OutputError, match=r"holds files but no lmdb\.json"):
+            write_lmdb(data, tmp_path / "voc", force=True)
+        assert tree(tmp_path) == before
+        write_lmdb(data, tmp_path / "out", force=True)
+        assert b"00000000_JPEGImages/p0.jpg" in records(tmp_path / "out")
+
+    def test_an_interrupt_leaves_nothing(self, tmp_path: Path) -> None:
+        data = open_voc([some_voc(tmp_path / "voc", 40)], "trainval")
+        before = tree(tmp_path)
+
+        def interrupt(done: int, total: int) -> None:
+            assert total == 40
+            if done == 20:
+                raise KeyboardInterrupt
+
+        for jobs in (1, 3):
+            with pytest.raises(KeyboardInterrupt):
+                write_lmdb(data, tmp_path / "out", order=Order(jobs=jobs), progress=interrupt)
+            assert tree(tmp_path) == before
+
+    def test_kill_leaves_no_lmdb(self, tmp_path: Path) -> None:
+        """After kill -9 in the middle there is no folder of that name, and the next run makes a whole one."""
+        root = some_voc(tmp_path / "voc", 30)
+        script = (
+            "import sys, time; from pathlib import Path\n"
+            "from ssdlite_caffe.data.voc import open_voc\n"
+            "from ssdlite_caffe.data.lmdb_write import write_lmdb\n"
+            "def slow(done, total):\n    print(done, flush=True); time.sleep(0.2)\n"
+            f"write_lmdb(open_voc([Path({str(root)!r})], 'trainval'), Path({str(tmp_path / 'out')!r}), progress=slow)\n"
+        )
+        run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert run.stdout is not None
+        for _ in range(5):
+            run.stdout.readline()
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate()
+        assert run.returncode == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+        write_lmdb(open_voc([root], "trainval"), tmp_path / "out")
+        assert len(records(tmp_path / "out")) == 30
+
+
+class TestStore:
+    @settings(max_examples=15)
+    @given(st.lists(st.integers(0, 200_000), max_size=12), st.integers(1, 5))
+    def test_the_map_grows(self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], batch: int) -> None:
+        folder = tmp_path_factory.mktemp("map")
+        written = [(f"{i:08d}".encode(), bytes([i % 251]) * size) for i, size in enumerate(sizes)]
+        with Writer(folder, first_map=1 << 16) as writer:
+            for first in range(0, len(written), batch):
+                writer.put(written[first : first + batch])
+        with Reader(folder) as reader:
+            assert len(reader) == len(written)
+            assert list(reader) == written
+        assert writer.growths > 0 or sum(sizes) < 1 << 16
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        import resource
+
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+            with pytest.raises(OutputError, match="cannot write"), Writer(tmp_path) as writer:
+                writer.put([(f"{i:08d}".encode(), b"x" * (1 << 18)) for i in range(8)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    @pytest.mark.parametrize("keep", [0, 100, 5000, 9000, 30_000])
+    def test_a_file_cut_off(self, tmp_path: Path, keep: int) -> None:
+        with Writer(tmp_path) as writer:
+            writer.put([(f"{i:08d}".encode(), b"x" * 5000) for i in range(20)])
+        data = (tmp_path / "data.mdb").read_bytes()
+        (tmp_path / "data.mdb").write_bytes(data[:keep])
+        with pytest.raises(DatasetError), Reader(tmp_path) as reader:
+            list(reader)
+
+    def test_no_lmdb(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match=r"holds no data\.mdb"):
+            Reader(tmp_path)
+        (tmp_path / "data.mdb").write_bytes(b"text" * 5000)
+        with pytest.raises(DatasetError, match="no LMDB that can be read"):
+            Reader(tmp_path)
+
+
+boxes = st.builds(
+    lambda label, left, top, wide, high, difficult: Box(label, left, top, left + wide, top + high, difficult),
+    st.integers(1, 5), st.integers(0, 4000), st.integers(0, 4000), st.integers(1, 4000), st.integers(1, 4000),
+    st.booleans(),
+)  # fmt: skip
+
+
+@given(st.lists(boxes, max_size=12), st.integers(1, 9000), st.integers(1, 9000))
+def test_boxes_come_back(items: list[Box], height: int, width: int) -> None:
+    message = caffe_pb2.AnnotatedDatum.FromString(annotated_datum(b"x", items, height, width).SerializeToString())
+    labels = [group.group_label for group in message.annotation_group]
+    assert labels == list(dict.fromkeys(box.label for box in items))
+    for group in message.annotation_group:
+        expected = [box for box in items if box.label == group.group_label]
+        assert [item.instance_id for item in group.annotation] == list(range(len(expected)))
+        for item, box in zip(group.annotation, expected, strict=True):
+            got = item.bbox
+            sides = np.float32([box.xmin, box.ymin, box.xmax, box.ymax]) / np.float32([width, height, width, height])
+            assert [got.xmin, got.ymin, got.xmax, got.ymax] == sides.tolist()
+            assert got.difficult == box.difficult
+
+
+class TestCheck:
+    def test_a_good_one(self, tmp_path: Path) -> None:
+        write_lmdb(open_voc([some_voc(tmp_path / "voc")], "trainval"), tmp_path / "out")
+        report = check_lmdb(tmp_path / "out")
+        assert report["problems"] == []
+        assert (report["records"], report["objects"], report["pictures_empty"]) == (5, 10, 1)
+        assert [(c["label"], c["name"], c["objects"]) for c in report["classes"]] == [
+            (1, "circle", 4), (2, "square", 3), (3, "triangle", 3),
+        ]  # fmt: skip
+        assert [c["pictures"] for c in report["classes"]] == [3, 3, 3]
+        assert (report["heights"], report["widths"], report["num_classes"]) == ([48, 48], [80, 80], 4)
+
+    def test_all_that_may_be_wrong(self, tmp_path: Path) -> None:
+        picture = encoded(pixels(0))
+        good = Box(1, 1, 2, 30, 40, False)
+
+        def value(**sides: float) -> bytes:
+            message = annotated_datum(picture, [good], *SIZE)
+            for side, place in sides.items():
+                setattr(message.annotation_group[0].annotation[0].bbox, side, place)
+            return message.SerializeToString()
+
+        raw = caffe_pb2.Datum(channels=3, height=2, width=4, data=bytes(24))
+
+        def of(picture: bytes, *boxes: Box) -> bytes:
+            return annotated_datum(picture, boxes, *SIZE).SerializeToString()
+
+        small = caffe_pb2.Datum(channels=3, height=9, width=9, data=b"1")
+        cases = {
+            b"00000000_good": (value(), ""),
+            b"00000001_raw": (caffe_pb2.AnnotatedDatum(datum=raw).SerializeToString(), ""),
+            b"00000002_reversed": (value(xmin=0.9), "is reversed"),
+            b"00000003_empty": (value(ymin=0.25, ymax=0.25), "is empty"),
+            b"00000004_outside": (value(xmax=1.25), "reaches out of the picture"),
+            b"00000005_nan": (value(ymin=float("nan")), "is not finite"),
+            b"00000006_label": (of(picture, good._replace(label=4)), "label 4"),
+            b"00000007_background": (of(picture, good._replace(label=0)), "label 0"),
+            b"00000008_undecodable": (of(picture[:300], good), "decoded"),
+            b"00000009_unparsable": (b"\xff\xff\xff", "parsed"),
+            b"00000010_nothing": (b"", "has no picture"),
+            b"00000011_grey": (of(encoded(pixels(0)[:, :, 0])), "1 channel "),
+            b"00000012_size": (caffe_pb2.AnnotatedDatum(datum=small).SerializeToString(), "says 3x9x9"),
+            b"00000013_good": (value(), "another record has this name"),
+            b"00000014_deep": (of(encoded(pixels(0).astype(np.uint16) * 257, ".png")), "3 channels of 16 bits"),
+            b"00000015_raw_grey": (
+                caffe_pb2.AnnotatedDatum(datum=caffe_pb2.Datum(channels=1, height=2, width=4, data=bytes(8)))
+                .SerializeToString(),
+                "Caffe stops there",
+            ),
+            b"x": (value(), "the key is not"),
+            b"y\xff\x1b[31m": (value(), "the key is not"),
+        }  # fmt: skip
+        (tmp_path / "bad").mkdir()
+        with Writer(tmp_path / "bad") as writer:
+            writer.put([(key, value) for key, (value, _) in cases.items()])
+        (tmp_path / "bad" / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
+        report = check_lmdb(tmp_path / "bad")
+        found = {problem["record"]: problem["what"] for problem in report["problems"]}
+        expected = {
+            key.decode("utf-8", "replace").replace("\x1b", "?"): what for key, (_, what) in cases.items() if what
+        }
+        assert found.keys() == expected.keys()
+        assert all(what in found[key] for key, what in expected.items())
+        assert len(report["problems"]) == len(expected)
+
+    def test_pictures_are_read_in_colour(self) -> None:
+        """Grey ones, and ones of 16 bits, as Caffe reads them for a net that has three means."""
+        picture = pixels(0)
+        grey, deep = picture[:, :, 0], picture.astype(np.uint16) * 257
+        read = [
+            decode_datum(caffe_pb2.Datum(encoded=True, data=encoded(one, ".png"))) for one in (picture, grey, deep)
+        ]  # fmt: skip
+        for found, expected in zip(read, (picture, np.repeat(grey[:, :, None], 3, axis=2), picture), strict=True):
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, expected)
+        with pytest.raises(DatasetError, match="1 channel of 8 bits"):
+            decode_datum(caffe_pb2.Datum(channels=1, height=2, width=4, data=bytes(8)))
+
+    def test_drawing(self, tmp_path: Path) -> None:
+        import cv2
+
+        write_lmdb(open_voc([some_voc(tmp_path / "voc", 9)], "trainval"), tmp_path / "out")
+        check_lmdb(tmp_path / "out", draw=3, out=tmp_path / "drawn")
+        names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+        assert names == ["00000000.png", "00000004.png", "00000008.png", "drawn.txt"]
+        drawn = cv2.imread(str(tmp_path / "drawn" / "00000004.png"))
+        source = cv2.imread(str(tmp_path / "voc" / "JPEGImages" / "p4.jpg"))
+        assert (drawn != source).any()
+        last = cv2.imread(str(tmp_path / "drawn" / "00000008.png"))
+        np.testing.assert_array_equal(last, cv2.imread(str(tmp_path / "voc" / "JPEGImages" / "p8.jpg")))
+        with pytest.raises(OutputError, match="exists already"):
+            check_lmdb(tmp_path / "out", draw=3, out=tmp_path / "drawn")
+
+
+class TestCommand:
+    def test_the_way_there_and_back(self, command: Command, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        path = root / "Annotations" / "p1.xml"
+        path.write_text(path.read_text().replace("<xmax>12</xmax>", "<xmax>0</xmax>"))
+        result = command("lmdb", "voc", root, "-o", tmp_path / "out")
+        assert result.status == 0
+        assert result.err == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed; object left out\n"
+        assert (
+            result.out == f"5 of 5 pictures with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
+        )
+        checked = command("lmdb", "check", tmp_path / "out", "--strict")
+        assert (checked.status, checked.err) == (0, "")
+        assert "5 records, 9 objects (3 difficult), 1 pictures without any" in checked.out
+        with Writer(tmp_path / "out") as writer:
+            writer.put([(b"z", b"")])
+        assert command("lmdb", "check", tmp_path / "out").status == 0
+        worse = command("lmdb", "check", tmp_path / "out", "--strict", "--json")
+        assert worse.status == 1
+        assert [p["record"] for p in json.loads(worse.out)["problems"]] == ["z", "z"]
+
+    def test_json_of_coco(self, command: Command, tmp_path: Path) -> None:
+        images, path = write_coco(tmp_path, coco_content())
+        result = command(
+            "lmdb", "coco", images, path, "-o", tmp_path / "out", "--shuffle", "--seed", 3, "-j", 2, "--json"
+        )
+        assert (result.status, result.err) == (0, "")
+        assert json.loads(result.out) == json.loads((tmp_path / "out" / "lmdb.json").read_text())
+        assert json.loads(result.out)["seed"] == 3
+
+    def test_refused(self, refused: Command, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        (root / "JPEGImages" / "p1.jpg").write_bytes(b"")
+        said = refused("lmdb", "voc", root, "-o", tmp_path / "out", "--strict").err
+        assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); picture left out" in said
+        assert "holds no folder JPEGImages" in refused("lmdb", "voc", tmp_path, "-o", tmp_path / "out").err
+        assert "exists already" in refused("lmdb", "voc", root, "-o", root).err
+        assert "no such file" in refused("lmdb", "coco", root, tmp_path / "no.json", "-o", tmp_path / "out").err.lower()
+        assert "holds no data.mdb" in refused("lmdb", "check", tmp_path).err
+        wrong = ("lmdb", "voc", root, "-o", tmp_path / "out", "--label-map", tmp_path / "no.prototxt")
+        assert "cannot read" in refused(*wrong).err
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--resize", "300"], ["--resize", "0x3"], ["--resize", "3x3", "--min-dim", "2"],
+            ["--min-dim", "9", "--max-dim", "8"], ["--quality", "0"], ["--list", "a", "--split", "b"], ["--jobs", "-1"],
+        ],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_wrong_usage(self, command: Command, tmp_path: Path, options: list[str]) -> None:
+        assert command("lmdb", "voc", tmp_path, "-o", tmp_path / "out", *options).status == 2
+        assert list(tmp_path.iterdir()) == []
+
+    def test_check_draws_both_or_neither(self, command: Command, tmp_path: Path) -> None:
+        assert command("lmdb", "check", tmp_path, "--draw", 3).status == 2
+        assert command("lmdb", "check", tmp_path, "-o", tmp_path / "x").status == 2
+
+
+def test_a_turned_grey_picture_is_not_turned() -> None:
+    """Caffe makes no EXIF turn, and the boxes belong to the pixels as they are stored."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(np.zeros((4, 12), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", exif=exif)
+    assert decode_datum(caffe_pb2.Datum(encoded=True, data=stream.getvalue())).shape == (4, 12, 3)

@@ -1,0 +1,236 @@
+"""Reading VOC data: what is read, and that each fault is told with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssdlite_caffe.coco.label_map import LabelMap, builtin
+from ssdlite_caffe.data.annotations import Box, fit_box, relative_path
+from ssdlite_caffe.data.voc import open_voc, read_xml
+from ssdlite_caffe.errors import DatasetError
+from tests.datasets import NAMES, SIZE, Object, pixels, some_voc, voc_xml, write_voc
+
+GOOD: Object = ("circle", (1, 2, 30, 40), 0)
+
+
+def test_a_split(tmp_path: Path) -> None:
+    data = open_voc([some_voc(tmp_path)], "trainval")
+    assert data.label_map == LabelMap.of_names(NAMES)
+    assert [entry.id for entry in data.entries] == ["p0", "p1", "p2", "p3", "p4"]
+    entry = data.entries[1]
+    assert (entry.name, entry.path) == ("JPEGImages/p1.jpg", tmp_path / "JPEGImages" / "p1.jpg")
+    assert data.objects(entry, *SIZE) == ([Box(2, 1, 5, 12, 25, True), Box(3, 8, 5, 21, 25, False)], [])
+    assert data.objects(data.entries[4], *SIZE) == ([], [])
+    assert data.problems == []
+
+
+def test_two_roots(tmp_path: Path) -> None:
+    write_voc(tmp_path / "VOC2007", {"a": [GOOD]})
+    write_voc(tmp_path / "VOC2012", {"a": [GOOD], "b": []})
+    data = open_voc([tmp_path / "VOC2007", tmp_path / "VOC2012"], "trainval")
+    names = ["VOC2007/JPEGImages/a.jpg", "VOC2012/JPEGImages/a.jpg", "VOC2012/JPEGImages/b.jpg"]
+    assert [entry.name for entry in data.entries] == names
+
+
+def test_a_class_list_leaves_out_pictures_without_it(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD], "b": [GOOD], "c": [GOOD]})
+    (tmp_path / "ImageSets" / "Main" / "circle_train.txt").write_text("a  1\nb -1\nc  0\n")
+    assert [entry.id for entry in open_voc([tmp_path], "circle_train").entries] == ["a", "c"]
+
+
+def test_a_list_of_pairs(tmp_path: Path) -> None:
+    some_voc(tmp_path)
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        "JPEGImages/p3.jpg Annotations/p3.xml\nJPEGImages/p1.jpg\tAnnotations/p0.xml\n../x.jpg Annotations/p0.xml\n"
+        "one\n/etc/passwd Annotations/p0.xml\nJPEGImages/p3.jpg Annotations/p3.xml\n"
+        "JPEGImages/no.jpg Annotations/p0.xml\n"
+    )
+    data = open_voc([tmp_path], list_file=listed)
+    assert [(entry.id, Path(str(entry.annotations)).stem) for entry in data.entries] == [("p3", "p3"), ("p1", "p0")]
+    assert [problem.where for problem in data.problems] == [f"{listed}:{line}" for line in (3, 4, 5, 6, 7)]
+    whats = ["leads out of", "is not a picture and its", "leads out of", "is listed twice", "is missing"]
+    assert all(what in problem.what for what, problem in zip(whats, data.problems, strict=True))
+
+
+def test_names_that_give_no_picture(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD], "b": [GOOD], "c": [GOOD]})
+    (tmp_path / "JPEGImages" / "b.PNG").write_bytes(b"")
+    (tmp_path / "Annotations" / "c.xml").unlink()
+    split = tmp_path / "ImageSets" / "Main" / "trainval.txt"
+    split.write_text("a\nb\nc\nd\n\n../Annotations/a\na\n")
+    data = open_voc([tmp_path], "trainval")
+    assert [entry.id for entry in data.entries] == ["a"]
+    assert [problem.where for problem in data.problems] == [f"{split}:{line}" for line in (2, 3, 4, 6, 7)]
+    whats = ["may be any of b.PNG, b.jpg", "c.xml is missing", "no picture 'd'", "is not a picture's", "listed twice"]
+    assert all(what in problem.what for what, problem in zip(whats, data.problems, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "what"),
+    [
+        ({"<name>circle</name>": "<name>cirle</name>"}, 7, "'cirle' is not in the label map (did you mean 'circle'?)"),
+        ({"<name>circle</name>": "<name>background</name>"}, 7, "'background' is the background"),
+        ({"<name>circle</name>": ""}, 7, "object without name"),
+        ({"<xmax>30</xmax>": ""}, 7, "object without xmax"),
+        ({"<xmax>30</xmax>": "<xmax/>"}, 7, "object without xmax"),
+        ({"<xmax>30</xmax>": "<xmax>3 0</xmax>"}, 7, "xmax '3 0' is not a number"),
+        ({"<xmax>30</xmax>": "<xmax>nan</xmax>"}, 7, "xmax 'nan' is not a number"),
+        ({"<xmax>30</xmax>": "<xmax>1e999</xmax>"}, 7, "is not finite"),
+        ({"<xmax>30</xmax>": "<xmax>1_0</xmax>"}, 7, "xmax '1_0' is not a number"),
+        ({"<xmax>30</xmax>": "<xmax>\u0663</xmax>"}, 7, r"xmax '\u0663' is not a number"),
+        ({"<xmax>30</xmax>": "<xmax>0.5</xmax>"}, 7, "box (1, 2, 0.5, 40) is reversed"),
+        ({"<ymax>40</ymax>": "<ymax>2</ymax>"}, 7, "box (1, 2, 30, 2) is empty"),
+        ({"<xmin>1<": "<xmin>81<", "<xmax>30<": "<xmax>90<"}, 7, "lies outside the picture of 80x48"),
+        ({"<xmax>30</xmax>": "<xmax>30</xmax><xmax>31</xmax>"}, 7, "object with two xmax"),
+        ({"</bndbox>": "</bndbox><bndbox/>"}, 7, "object with two bndbox"),
+        ({"<difficult>0": "<difficult>maybe"}, 7, "difficult is 'maybe', not 0 or 1"),
+    ],
+)
+def test_objects_left_out(tmp_path: Path, change: dict[str, str], line: int, what: str) -> None:
+    write_voc(tmp_path, {"a": [GOOD, ("circle", (5, 6, 7, 8), 1)]})
+    path = tmp_path / "Annotations" / "a.xml"
+    text = path.read_text()
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+    data = open_voc([tmp_path], "trainval", label_map=LabelMap.of_names(NAMES))
+    boxes, problems = data.objects(data.entries[0], *SIZE)
+    assert boxes == [Box(1, 5, 6, 7, 8, True)]
+    assert [(p.where, p.effect) for p in problems] == [(f"{path}:{line}", "object left out")]
+    assert what in problems[0].what
+
+
+def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD]})
+    path = tmp_path / "Annotations" / "a.xml"
+    part = "<part><name>head</name><bndbox><xmin>0</xmin><xmax>9</xmax></bndbox></part>"
+    path.write_text(path.read_text().replace("</object>", part + "</object>"))
+    data = open_voc([tmp_path], "trainval")
+    assert data.label_map.display_names == ("background", "circle")
+    assert data.objects(data.entries[0], *SIZE) == ([Box(1, 1, 2, 30, 40, False)], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("", 1, "no XML"),
+        ("<annotation>\n<object>\n", 3, "no XML"),
+        ("<annotation>\n</object></annotation>", 2, "no XML: mismatched tag"),
+        ("<html/>", 1, "begins with 'html'"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', 1, "no XML"),
+        ('\n<!DOCTYPE annotation [<!ENTITY a "b">]><annotation>&a;</annotation>', 2, "has a DOCTYPE declaration"),
+        ('<!DOCTYPE annotation SYSTEM "file:///etc/passwd"><annotation/>', 1, "has a DOCTYPE declaration"),
+        ("<annotation>\n&undefined;</annotation>", 2, "no XML: undefined entity"),
+        (voc_xml([GOOD], (80, 48)), None, "says 48x80, but the picture has 80x48 (width x height) (turned by its EXIF"),
+        (voc_xml([GOOD], (50, 50)), None, "says 50x50, but the picture has 80x48"),
+    ],
+)
+def test_annotations_that_cannot_be_used(tmp_path: Path, text: str, line: int | None, what: str) -> None:
+    write_voc(tmp_path, {"a": [GOOD]})
+    path = tmp_path / "Annotations" / "a.xml"
+    path.write_text(text)
+    data = open_voc([tmp_path], "trainval", label_map=builtin("voc"))
+    with pytest.raises(DatasetError) as caught:
+        data.objects(data.entries[0], *SIZE)
+    assert str(caught.value).startswith(f"{path}:{'' if line is None else f'{line}: '}")
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_of_zero_or_none_is_the_pictures(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD], "b": [GOOD]})
+    (tmp_path / "Annotations" / "a.xml").write_text(voc_xml([GOOD], (0, 0)))
+    (tmp_path / "Annotations" / "b.xml").write_text(voc_xml([GOOD], None))
+    data = open_voc([tmp_path], "trainval")
+    assert all(data.objects(entry, 60, 90) == ([Box(1, 1, 2, 30, 40, False)], []) for entry in data.entries)
+
+
+def test_a_bomb_of_elements_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_bytes(b"<annotation>" + b" " * (1 << 24) + b"</annotation>")
+    with pytest.raises(DatasetError, match="larger than 16 MiB"):
+        read_xml(path)
+
+
+@pytest.mark.parametrize(
+    ("split", "what"),
+    [("none", "has no split 'none'; there are: trainval"), ("../../x", "has no split"), ("", "has no split")],
+)
+def test_no_such_split(tmp_path: Path, split: str, what: str) -> None:
+    some_voc(tmp_path)
+    with pytest.raises(DatasetError, match=what):
+        open_voc([tmp_path], split)
+
+
+def test_a_folder_of_another_layout(tmp_path: Path) -> None:
+    some_voc(tmp_path / "VOC2007")
+    with pytest.raises(DatasetError, match=r"holds no folder JPEGImages; did you mean .*VOC2007\?"):
+        open_voc([tmp_path], "trainval")
+    with pytest.raises(DatasetError, match="VOC data has JPEGImages"):
+        open_voc([tmp_path / "nowhere"], "trainval")
+
+
+def test_nothing_to_name_classes_by(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [], "b": [("", (1, 2, 3, 4), 0), ("background", (1, 2, 3, 4), 0)]})
+    with pytest.raises(DatasetError, match=r"name no class at all$"):
+        open_voc([tmp_path], "trainval")
+    for path in (tmp_path / "Annotations").iterdir():
+        path.write_text('<!DOCTYPE annotation [<!ENTITY a "a">]><annotation/>')
+    with pytest.raises(DatasetError, match=r"name no class at all: .*a\.xml:1: has a DOCTYPE declaration"):
+        open_voc([tmp_path], "trainval")
+
+
+def test_a_split_without_one_good_name(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": []})
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\n")
+    with pytest.raises(DatasetError, match=r"names no picture that can be used: .*val.txt:1: .* has no picture 'b'"):
+        open_voc([tmp_path], "val")
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_bytes(b"a\n\xff\n")
+    with pytest.raises(DatasetError, match=r"val\.txt:2: not UTF-8"):
+        open_voc([tmp_path], "val")
+
+
+sides = st.floats(-200, 300, allow_nan=False)
+
+
+@given(sides, sides, sides, sides, st.integers(1, 200), st.integers(1, 200))
+def test_a_box_is_refused_or_lies_inside(
+    xmin: float, ymin: float, xmax: float, ymax: float, height: int, width: int
+) -> None:
+    box, what = fit_box((xmin, ymin, xmax, ymax), height, width)
+    if box is None:
+        inside = min(xmax, width) > max(xmin, 0) and min(ymax, height) > max(ymin, 0)
+        assert what
+        assert not inside
+        return
+    assert 0 <= box[0] < box[2] <= width
+    assert 0 <= box[1] < box[3] <= height
+    assert box == (max(xmin, 0), max(ymin, 0), min(xmax, width), min(ymax, height))
+    assert bool(what) == (max(-xmin, -ymin, xmax - width, ymax - height) > 1)
+
+
+@pytest.mark.parametrize(("over", "told"), [(0, False), (1, False), (1.01, True)])
+def test_a_pixel_past_an_edge_is_not_told(over: float, told: bool) -> None:
+    boxes = [(-over, 2, 9, 8), (1, -over, 9, 8), (1, 2, 20 + over, 8), (1, 2, 9, 10 + over)]
+    assert [bool(fit_box(box, 10, 20)[1]) for box in boxes] == [told] * 4
+
+
+@given(st.text(alphabet="ab./\\:\x00\n", max_size=8))
+def test_a_relative_path_stays_below(text: str) -> None:
+    found = relative_path(text)
+    if found is not None:
+        assert found == text
+        assert (Path("/root") / found).resolve().is_relative_to("/root")
+        assert len(Path("/root", found).parts) > 2
+    else:
+        assert not text or set(text) & set("./\\:\x00\n")
+
+
+def test_pictures_differ() -> None:
+    assert (pixels(0) != pixels(1)).any()

@@ -1,0 +1,191 @@
+"""evaluate: what perfect and empty detections score, all kinds of data, several runtimes, and bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.data.annotations import Box, Problem
+from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.labelled_images import LabelledPicture, open_pictures
+from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
+from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
+from ssdlite_caffe.data.voc import open_voc
+from ssdlite_caffe.errors import DatasetError, ModelError
+from ssdlite_caffe.evaluation import detectors as evaluation_runtimes
+from ssdlite_caffe.evaluation.detectors import Detect, Evaluated
+from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+from ssdlite_caffe.evaluation.report import write_plot
+from ssdlite_caffe.runtimes.decode import Detections
+from tests.commands import Command
+
+LABELS = LabelMap.of_names(["circle", "square", "triangle"])
+
+
+class Pictures:
+    """Labelled pictures that no file is behind."""
+
+    def __init__(self, *truth: tuple[Box, ...]) -> None:
+        self.problems: list[Problem] = []
+        self._truth = truth
+
+    def __len__(self) -> int:
+        return len(self._truth)
+
+    def __iter__(self) -> Iterator[LabelledPicture]:
+        for number, boxes in enumerate(self._truth):
+            yield LabelledPicture(str(number), np.full((60, 80, 3), number, np.uint8), boxes)
+
+
+TRUTH = (
+    (Box(1, 10, 5, 30, 45, False), Box(1, 40, 5, 70, 35, False)),
+    (Box(2, 0, 0, 80, 60, False), Box(1, 20, 20, 50, 50, True)),
+    (),
+)
+
+
+def detections(*items: tuple[int, float, tuple[float, float, float, float]]) -> Detections:
+    return Detections(
+        np.asarray([label for label, _, _ in items], np.int64),
+        np.asarray([score for _, score, _ in items], np.float32),
+        np.asarray([box for _, _, box in items], np.float32).reshape(-1, 4) / np.float32([80, 60, 80, 60]),
+    )
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Detections]:
+    """A runtime `fake` that gives these detections, by the colour of the picture."""
+    found: dict[int, Detections] = {}
+
+    @contextlib.contextmanager
+    def opened(model: Evaluated) -> Iterator[Detect]:
+        yield lambda picture: found.get(int(picture[0, 0, 0]), detections())
+
+    monkeypatch.setattr(evaluation_runtimes, "RUNTIMES", {"fake": opened})
+    monkeypatch.setattr("ssdlite_caffe.evaluation.evaluate.RUNTIMES", {"fake": opened})
+    return found
+
+
+def judged(pictures: Pictures) -> object:
+    return evaluate(Evaluated(LABELS, tensorflow=Path("none")), pictures, ["fake"], data="made up")
+
+
+def test_perfect_detections(answers: dict[int, Detections]) -> None:
+    for number, boxes in enumerate(TRUTH):
+        answers[number] = detections(*((box.label, 0.9, box[1:5]) for box in boxes))  # type: ignore[misc]
+    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"], data="made up")
+    (score,) = result.scores
+    assert (score.ap, score.ap50, score.ap75, score.voc07, score.voc12) == pytest.approx((1,) * 5)
+    assert {row: one.objects for row, one in score.classes.items()} == {1: 2, 2: 1}
+    data = json.loads(json.dumps(result.to_dict()))
+    assert data["runtimes"]["fake"]["classes"]["circle"]["ap50"] == 1
+    assert data["pictures"] == 3
+
+
+def test_no_detections(answers: dict[int, Detections]) -> None:
+    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"]).scores
+    assert (score.ap, score.ap50, score.voc07, score.voc12, score.detections) == (0, 0, 0, 0, 0)
+
+
+def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> None:
+    """IoU 0.8: found at 0.50 to 0.80 of COCO's ten thresholds; the other circle is not found, the square is wrong."""
+    answers[0] = detections((1, 0.9, (10, 5, 30, 37)), (2, 0.8, (0, 0, 8, 6)))
+    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"]).scores
+    half = np.mean(np.linspace(0, 1, 101) <= 0.5)
+    assert score.classes[1].ap50 == pytest.approx(half)
+    assert score.classes[1].ap == pytest.approx(half * 0.7, abs=0.06)
+    assert score.classes[1].voc12 == pytest.approx(0.5)
+    assert score.classes[2].voc12 == 0
+    assert score.voc12 == pytest.approx(0.25)
+
+
+def test_data_without_known_objects(answers: dict[int, Detections]) -> None:
+    with pytest.raises(DatasetError, match="made up has no object of a class that the model knows"):
+        judged(Pictures((), ()))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scenes") / "voc"
+    make_shapes(out, ShapesOptions(6, 5, split="test"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("names") / "labels.txt"
+    path.write_text("circle\nsquare\ntriangle\n")
+    return str(path)
+
+
+@pytest.mark.opencv
+def test_voc_coco_and_lmdb_give_the_same(example_folder: Path, scenes: Path, names: str, tmp_path: Path) -> None:
+    make_shapes(tmp_path / "coco", ShapesOptions(6, 5, layout="coco", split="test"))
+    labels = open_model(example_folder, label_map=names).labels
+    write_lmdb(open_voc([scenes], "test", label_map=labels), tmp_path / "lmdb", Shape(encoding="png"), Order())
+    annotations = next(path for path in (tmp_path / "coco").rglob("*.json") if path.name != "shapes.json")
+    images = next(path.parent for path in (tmp_path / "coco").rglob("*.[jp][pn]g"))
+    model = open_model(example_folder, label_map=names)
+    scores = []
+    for data, folder in ((scenes, None), (annotations, images), (tmp_path / "lmdb", None)):
+        pictures = open_pictures(data, model.labels, images=folder)
+        result = evaluate(model, pictures, ["opencv"], data=str(data))
+        assert result.problems == ()
+        assert result.pictures == 6
+        scores.append(result.scores[0])
+    assert scores[0].ap50 > 0.9
+    for other in scores[1:]:
+        assert (other.ap, other.ap50, other.voc12) == pytest.approx(
+            (scores[0].ap, scores[0].ap50, scores[0].voc12), abs=1e-3
+        )
+
+
+@pytest.mark.opencv
+def test_the_command(command: Command, example_folder: Path, scenes: Path, names: str, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
+    arguments = ("evaluate", example_folder, "--data", scenes, "-l", names, "--limit", 3, "--plot", plot)
+    done = command(*arguments)
+    assert done.status == 0, done.err
+    assert "AP50" in done.out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert command(*arguments).err.startswith(f"ssdlite-caffe: {plot} exists already")
+    done = command(*arguments, "--force", "--json")
+    assert json.loads(done.out)["runtimes"]["opencv"]["ap50"] > 0.8
+
+
+def test_wrong_use(command: Command, example_folder: Path, scenes: Path, tmp_path: Path) -> None:
+    assert command("evaluate", example_folder, "--data", scenes, "--runtime", "ncnn").status == 2
+    done = command("evaluate", example_folder, "--data", tmp_path / "none")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith(f"ssdlite-caffe: there is no {tmp_path / 'none'}; give a folder in VOC's layout")
+    done = command("evaluate", example_folder, "--data", scenes)
+    assert "has no object of a class that the model knows" in done.err
+    assert "'circle' is not in the label map" in done.err
+    done = command("evaluate", scenes, "--data", scenes)
+    assert "is no converted model, so its class names are not known; give --label-map" in done.err
+
+
+def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
+    model = open_model(example_folder, label_map=names)
+    with (
+        pytest.raises(ModelError, match="opencv runs converted models"),
+        evaluation_runtimes.RUNTIMES["opencv"](Evaluated(model.labels, tensorflow=Path("model.pb"))),
+    ):
+        pass
+    with (
+        pytest.raises(ModelError, match="name it with --tensorflow"),
+        evaluation_runtimes.RUNTIMES["tensorflow"](Evaluated(model.labels, model.folder)),
+    ):
+        pass
+
+
+def test_a_plot_of_an_unknown_kind(answers: dict[int, Detections], tmp_path: Path) -> None:
+    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"])
+    with pytest.raises(Exception, match=r"cannot draw .*plot\.xyz"):
+        write_plot(result, tmp_path / "plot.xyz")
