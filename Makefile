@@ -31,13 +31,13 @@ demo: $(VENV)/.demo  ## convert the example model and draw its detections into d
 	@echo "==> converting examples/frozen_inference_graph.pb into demo/model"
 	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb --label-map examples/labelmap.pbtxt -o demo/model --force
 	@echo "==> detecting in examples/shapes.png"
-	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/pictures --force
-	@echo "==> look at demo/pictures/shapes.png; to train the model yourself, too: make example"
+	@$(BIN)/ssdlite-caffe detect demo/model examples/shapes.png -o demo/images --force
+	@echo "==> look at demo/images/shapes.png; to train the model yourself, too: make example"
 
 example: $(VENV)/.dev  ## train the example model anew, from drawn scenes to Caffe (examples/README.md; some 16 minutes)
 	@test ! -e scenes || { echo "scenes/ is there already; move it away, or run what is left of examples/README.md"; exit 1; }
 	@sed -n 's/^    //p' examples/README.md | PATH="$(abspath $(BIN)):$$PATH" sh -ex
-	@echo "==> look at scenes/pictures/shapes.png"
+	@echo "==> look at scenes/images/shapes.png"
 
 caffe: $(VENV)/.demo  ## build Caffe with our layers (some 6 minutes on 2 cores)
 	@echo "==> building Caffe"

@@ -1,6 +1,6 @@
 // Writes an annotated LMDB with Caffe's own functions, as the SSD branch's convert_annoset does; a peer to measure.
 //
-// annoset ROOT LIST LABELMAP LMDB: LIST has lines `picture annotation`, paths below ROOT. Pictures keep their bytes.
+// annoset ROOT LIST LABELMAP LMDB: LIST has lines `image annotation`, paths below ROOT. Images keep their bytes.
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -28,17 +28,17 @@ int main(int argc, char** argv) {
   db->Open(argv[4], caffe::db::NEW);
   std::unique_ptr<caffe::db::Transaction> transaction(db->NewTransaction());
   std::ifstream list(argv[2]);
-  std::string picture, annotation, value;
-  for (int number = 0; list >> picture >> annotation; ++number) {
+  std::string image, annotation, value;
+  for (int number = 0; list >> image >> annotation; ++number) {
     caffe::AnnotatedDatum datum;
-    if (!caffe::ReadRichImageToAnnotatedDatum(root + picture, root + annotation, 0, 0, 0, 0, true, "jpg",
+    if (!caffe::ReadRichImageToAnnotatedDatum(root + image, root + annotation, 0, 0, 0, 0, true, "jpg",
                                               caffe::AnnotatedDatum_AnnotationType_BBOX, "xml", labels, &datum)) {
-      std::cerr << "annoset: cannot read " << picture << "\n";
+      std::cerr << "annoset: cannot read " << image << "\n";
       return 1;
     }
     datum.set_type(caffe::AnnotatedDatum_AnnotationType_BBOX);
     datum.SerializeToString(&value);
-    transaction->Put(caffe::format_int(number, 8) + "_" + picture, value);
+    transaction->Put(caffe::format_int(number, 8) + "_" + image, value);
     if (number % 1000 == 999) {
       transaction->Commit();
       transaction.reset(db->NewTransaction());

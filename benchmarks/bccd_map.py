@@ -1,7 +1,7 @@
 """Does the converted net find what TensorFlow finds, in COCO's terms?
 
-AP and AP50 over the test pictures of bccd (blood cells; 1 RBC, 2 WBC, 3 Platelets), measured with pycocotools, for
-TensorFlow running the whole graph from the picture, and for what `convert` makes of it: the deploy net with
+AP and AP50 over the test images of bccd (blood cells; 1 RBC, 2 WBC, 3 Platelets), measured with pycocotools, for
+TensorFlow running the whole graph from the image, and for what `convert` makes of it: the deploy net with
 DetectionOutput, and the headless net with the numpy decoder, both in OpenCV DNN behind our own resize. All at the
 graph's own score threshold; the deploy net once more at 0, since the threshold in an exported graph cuts an AP short.
 """
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.runtimes.detector import Detector
-from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
@@ -33,21 +33,21 @@ from ssdlite_caffe.tools.convert import ConvertOptions, convert
 CLASSES = {"RBC": 1, "WBC": 2, "Platelets": 3}
 MODELS = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
 TENSORFLOW, DEPLOY, NUMPY = "TensorFlow", "OpenCV, deploy", "OpenCV, headless + numpy"
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, uint8 BGR (H, W, 3), and its objects: label, xmin, ymin, xmax, ymax in pixels."""
+    """An image, uint8 BGR (H, W, 3), and its objects: label, xmin, ymin, xmax, ymax in pixels."""
 
-    picture: Picture
+    image: Image
     objects: tuple[tuple[int, float, float, float, float], ...]
 
 
 def read_examples(data: Path, limit: int | None) -> list[Example]:
     names = (data / "ImageSets" / "Main" / "test.txt").read_text("utf-8").split()[:limit]
     return [
-        Example(read_picture(data / "JPEGImages" / f"{name}.jpg"), _objects(data / "Annotations" / f"{name}.xml"))
+        Example(read_image(data / "JPEGImages" / f"{name}.jpg"), _objects(data / "Annotations" / f"{name}.xml"))
         for name in names
     ]
 
@@ -95,7 +95,7 @@ def _truth(examples: list[Example]) -> dict[str, Any]:
     return {
         "info": {},
         "images": [
-            {"id": number, "height": example.picture.shape[0], "width": example.picture.shape[1]}
+            {"id": number, "height": example.image.shape[0], "width": example.image.shape[1]}
             for number, example in enumerate(examples)
         ],
         "categories": [{"id": label, "name": name} for name, label in CLASSES.items()],
@@ -104,10 +104,10 @@ def _truth(examples: list[Example]) -> dict[str, Any]:
 
 
 def _results(examples: list[Example], detections: list[Detections]) -> npt.NDArray[np.float64]:
-    """Rows of picture, x, y, width, height, score, class, in pixels."""
+    """Rows of image, x, y, width, height, score, class, in pixels."""
     rows = []
     for number, (example, found) in enumerate(zip(examples, detections, strict=True)):
-        height, width = example.picture.shape[:2]
+        height, width = example.image.shape[:2]
         boxes = found.boxes.astype(np.float64) * [width, height, width, height]
         boxes[:, 2:] -= boxes[:, :2]
         rows.append(np.column_stack([np.full(len(found), number), boxes, found.scores, found.classes]))
@@ -122,13 +122,13 @@ def measure(graph: Path, examples: list[Example]) -> tuple[list[dict[str, Any]],
         convert(graph, zero, ConvertOptions(score_threshold=0.0))
         folder = ModelFolder.open(own)
         threshold = folder.arch.nms.score_threshold
-        sides: list[tuple[str, float, Callable[[Picture], Detections]]] = [
-            (TENSORFLOW, threshold, lambda picture: tensorflow.detect_image(np.ascontiguousarray(picture[..., ::-1]))),
+        sides: list[tuple[str, float, Callable[[Image], Detections]]] = [
+            (TENSORFLOW, threshold, lambda image: tensorflow.detect_image(np.ascontiguousarray(image[..., ::-1]))),
             (DEPLOY, threshold, Detector(folder, "caffe")),
             (NUMPY, threshold, Detector(folder, "numpy")),
             (DEPLOY, 0.0, Detector(ModelFolder.open(zero), "caffe")),
         ]
-        found = [[detect(example.picture) for example in examples] for _, _, detect in sides]
+        found = [[detect(example.image) for example in examples] for _, _, detect in sides]
     rows = [
         {"side": side, "threshold": threshold, "detections": sum(map(len, detections)),
          **average_precision(examples, detections)}
@@ -153,8 +153,8 @@ def _difference(ours: list[Detections], theirs: list[Detections], max_total: int
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--data", type=Path, default=common.default_pictures(), help="the bccd data set, VOC layout")
-    parser.add_argument("--limit", type=int, help="take only the first pictures")
+    parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
+    parser.add_argument("--limit", type=int, help="take only the first images")
     options = parser.parse_args()
     if options.data is None or not (options.data / "ImageSets" / "Main" / "test.txt").is_file():
         sys.exit("the bccd data set is not here; name its folder with --data")
@@ -165,7 +165,7 @@ def main() -> None:
         )
     examples = read_examples(options.data, options.limit)
     result: dict[str, Any] = {"machine": common.machine("tensorflow", "opencv", "pycocotools", "numpy")}
-    result |= {"pictures": len(examples), "models": {}}
+    result |= {"images": len(examples), "models": {}}
     for name, graph in graphs.items():
         rows, difference = measure(graph, examples)
         result["models"][name] = {"sides": rows, "difference": difference}
@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:
-    yield f"{result['pictures']} pictures\n"
+    yield f"{result['images']} images\n"
     rows = []
     for name, model in result["models"].items():
         reference = model["sides"][0]

@@ -42,7 +42,7 @@ layer {{ name: "dw" type: "Convolution" bottom: "data" top: "dw" convolution_par
   kernel_size: 3 pad: 1 stride: {stride} bias_term: false weight_filler {{ type: "msra" }} }} }}
 """
 IN_TURN: dict[str, Any] = {"pause": 0.2, "warm": 0.2}
-"""How sides take turns: each as in a stream of pictures, with nothing of the others on the processors."""
+"""How sides take turns: each as in a stream of images, with nothing of the others on the processors."""
 INPUTS = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {n} dim: 3 dim: {h} dim: {w} }} }} }}
 layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: 1 dim: 1 dim: {boxes} dim: 8 }} }} }}
@@ -236,7 +236,7 @@ def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: lis
 
 
 def training(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options: Any) -> dict[str, Any]:
-    """A training step on made-up pictures, three boxes each, and its memory."""
+    """A training step on made-up images, three boxes each, and its memory."""
     height, width = folder.arch.input_size
     text = (folder.path / "train.prototxt").read_text()
     data = re.search(r'^layer \{\n  name: "data"\n.*?^\}\n', text, re.MULTILINE | re.DOTALL)
@@ -264,7 +264,7 @@ def layers(sides: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any
 def main() -> None:
     parser = common.parser(__doc__, repetitions=30)
     parser.add_argument("--steps", type=int, default=5, help="training steps of each side")
-    parser.add_argument("--batch", type=int, default=8, help="pictures in a training step")
+    parser.add_argument("--batch", type=int, default=8, help="images in a training step")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--prefix", type=Path, help="prefix of the built Caffe")
     parser.add_argument("--source", type=Path, help="sources of the fork, in place of the pinned release")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where models and pictures lie, alternating runs, spreads, tables."""
+"""What the benchmarks share: where models and images lie, alternating runs, spreads, tables."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _default_models() -> Path:
     return _beside("shared/models") or ROOT / "examples"
 
 
-def default_pictures() -> Path | None:
-    """The bccd pictures with their annotations, where there are any."""
+def default_images() -> Path | None:
+    """The bccd images with their annotations, where there are any."""
     return _beside("shared/data/bccd")
 
 

@@ -1,7 +1,7 @@
 """How far is each converted model from TensorFlow?
 
 `convert` and `verify` on every model: the largest difference of any layer, of all decoded boxes, of all scores, and
-of the detections, over several pictures. Pictures are those of bccd's test set; drawn scenes for the example model,
+of the detections, over several images. Images are those of bccd's test set; drawn scenes for the example model,
 which knows shapes; and drawn ones where there is no bccd.
 
 With --float64 both nets are computed in double precision too, which tells what the conversion changes from what each
@@ -21,7 +21,7 @@ import numpy as np
 
 from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
-from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
@@ -29,22 +29,22 @@ from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_ABSOLUTE
-from ssdlite_caffe.tools.verify import Picture, PictureResult, Row, VerifyReport, verify
-from ssdlite_caffe.tools.verify_report import drawn_pictures
+from ssdlite_caffe.tools.verify import Image, ImageResult, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify_report import drawn_images
 
 SHAPES = ("shapes_v3_small_3", "examples")
 
 
-def pictures(name: str, data: Path | None, size: tuple[int, int], count: int) -> Iterable[Picture]:
+def images(name: str, data: Path | None, size: tuple[int, int], count: int) -> Iterable[Image]:
     if name in SHAPES:
         sys.path.append(str(common.ROOT))
         from tests.scenes import draw_scene
 
         return ((f"scene {seed}", draw_scene(seed)[0]) for seed in range(count))
     if data is None:
-        return drawn_pictures(size, count)
+        return drawn_images(size, count)
     names = (data / "ImageSets" / "Main" / "test.txt").read_text("utf-8").split()[:count]
-    return ((one, np.ascontiguousarray(read_picture(data / "JPEGImages" / f"{one}.jpg")[..., ::-1])) for one in names)
+    return ((one, np.ascontiguousarray(read_image(data / "JPEGImages" / f"{one}.jpg")[..., ::-1])) for one in names)
 
 
 def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool) -> dict[str, Any]:
@@ -52,8 +52,8 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
         out = Path(scratch) / "out"
         convert(graph, out, ConvertOptions())
         folder = ModelFolder.open(out)
-        taken = list(pictures(name, data, folder.arch.input_size, count))
-        results: list[PictureResult] = []
+        taken = list(images(name, data, folder.arch.input_size, count))
+        results: list[ImageResult] = []
         found = _maxima(verify(graph, folder, taken, keep=results.append))
         found["detections"] = _detections(results, folder.arch.nms.max_total)
         if float64:
@@ -61,7 +61,7 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
     return found
 
 
-def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[Picture]) -> dict[str, list[float]]:
+def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[Image]) -> dict[str, list[float]]:
     """Largest differences of all boxes and of all scores, between two of four ways to compute them."""
     sys.path.append(str(common.ROOT))
     from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
@@ -72,8 +72,8 @@ def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[Picture]) -> di
     worst: dict[str, list[float]] = {}
     with TensorFlowDetector(graph) as tensorflow:
         tensorflow64 = TensorFlowNet(graph, tensorflow.network_input, DECODED)
-        for _, picture in taken:
-            fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        for _, image in taken:
+            fed = network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
             blob = caffe_blob(fed)
             exact, net = tensorflow64.decoded(fed), caffe64.decoded(blob)
             order = box_order(folder.report["feature_maps"], net, exact)
@@ -96,7 +96,7 @@ def _maxima(report: VerifyReport) -> dict[str, Any]:
     rows = {row.stage: row for row in report.rows}
     layer = max((row for row in report.rows if row.relative_bound), key=_share)
     return {
-        "pictures": len(report.names),
+        "images": len(report.names),
         "layer": {"name": layer.stage, "relative": layer.relative, "absolute": layer.absolute},
         "boxes": rows["boxes"].absolute,
         "scores": rows["scores"].absolute,
@@ -104,7 +104,7 @@ def _maxima(report: VerifyReport) -> dict[str, Any]:
     }
 
 
-def _detections(results: Iterable[PictureResult], max_total: int) -> dict[str, Any]:
+def _detections(results: Iterable[ImageResult], max_total: int) -> dict[str, Any]:
     """The detections of both sides, paired where class, box and score agree within 0.001."""
     pairs = [
         compare_detections(
@@ -126,14 +126,14 @@ def _share(row: Row) -> float:
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--data", type=Path, default=common.default_pictures(), help="the bccd data set, VOC layout")
-    parser.add_argument("-n", "--pictures", type=int, default=8, help="for each model")
+    parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
+    parser.add_argument("-n", "--images", type=int, default=8, help="for each model")
     parser.add_argument("--float64", action="store_true", help="compute both nets in double precision too (slow)")
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": common.machine("tensorflow", "opencv", "numpy"), "models": {}}
     for name, graph in common.graphs(options.models).items():
         try:
-            result["models"][name] = measure(name, graph, options.data, options.pictures, options.float64)
+            result["models"][name] = measure(name, graph, options.data, options.images, options.float64)
         except SsdliteError as error:
             result["models"][name] = {"error": str(error)}
     common.report(result, _text(result), as_json=options.json)
@@ -150,9 +150,9 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
         stages = [f"{found['boxes']:.1e}", f"{found['scores']:.1e}", f"{pairs['largest']:.1e}"]
         stages.append(f"{pairs['paired']}, {pairs['unpaired']}")
         verdict = f"beyond its bound: {found['first_failure']}" if found["first_failure"] else "within"
-        rows.append([name, str(found["pictures"]), f"{layer['relative']:.1e} ({layer['name']})", *stages, verdict])
+        rows.append([name, str(found["images"]), f"{layer['relative']:.1e} ({layer['name']})", *stages, verdict])
     yield common.table(
-        ["model", "pictures", "worst layer, relative", "boxes", "scores", "detections", "paired, not", "verify"], rows
+        ["model", "images", "worst layer, relative", "boxes", "scores", "detections", "paired, not", "verify"], rows
     )
     doubles = {name: found["float64"] for name, found in result["models"].items() if "float64" in found}
     if doubles:

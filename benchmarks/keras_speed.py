@@ -1,11 +1,11 @@
 """How fast are the Keras nets, on the CPU?
 
-Training: a step of V3-large SSDLite 320 with 91 classes, ours in Keras against torchvision's. Both take pictures that
+Training: a step of V3-large SSDLite 320 with 91 classes, ours in Keras against torchvision's. Both take images that
 are in memory already, with the same number of objects, and do forward, loss, backward and update with momentum.
 torchvision matches boxes in the step; ours has its targets from tf.data, so matching is timed with the step here too.
 
 Inference: TensorFlow's frozen graph, and what comes of it: Keras, TensorFlow Lite and OpenCV with the Caffe net, each
-from a picture of any size to detections.
+from an image of any size to detections.
 
 Every side runs in a process of its own, in turn; the shortest step of all turns counts.
 """
@@ -77,7 +77,7 @@ def torchvisions(batch: int, steps: int) -> float:
         weights=None, weights_backbone=None, num_classes=CLASSES
     ).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=4e-5)
-    pictures = [torch.rand(3, SIDE, SIDE) for _ in range(batch)]
+    images = [torch.rand(3, SIDE, SIDE) for _ in range(batch)]
     corners = torch.rand(batch, OBJECTS, 2) * 0.7 * SIDE
     targets = [
         {"boxes": torch.cat([c, c + 0.2 * SIDE], 1), "labels": torch.randint(1, CLASSES, (OBJECTS,))} for c in corners
@@ -85,7 +85,7 @@ def torchvisions(batch: int, steps: int) -> float:
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = sum(model(pictures, targets).values())
+        loss = sum(model(images, targets).values())
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -94,12 +94,12 @@ def torchvisions(batch: int, steps: int) -> float:
 
 
 def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
-    """A form of a model, ready to detect in a picture; `folder` is as `prepare` leaves it."""
+    """A form of a model, ready to detect in an image; `folder` is as `prepare` leaves it."""
     if side == TENSORFLOW:
         from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
         detector = TensorFlowDetector(folder / "model.pb")
-        return lambda picture: detector.detect_image(picture[..., ::-1])
+        return lambda image: detector.detect_image(image[..., ::-1])
     if side == OPENCV:
         import cv2
 
@@ -118,21 +118,21 @@ def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
 
 
 def inference(side: str, folder: Path, steps: int) -> float:
-    from ssdlite_caffe.runtimes.images import read_picture
+    from ssdlite_caffe.runtimes.images import read_image
 
-    picture = read_picture(folder / "picture.png")
+    image = read_image(folder / "image.png")
     run = runtime(side, folder)
-    return shortest(lambda: run(picture), steps)
+    return shortest(lambda: run(image), steps)
 
 
 def prepare(graph: Path, folder: Path) -> None:
-    """All forms of a frozen graph, and a picture."""
+    """All forms of a frozen graph, and an image."""
     import cv2
 
     folder.mkdir()
     (folder / "model.pb").write_bytes(graph.read_bytes())
-    picture = cv2.resize(cv2.imread(str(common.ROOT / "examples" / "shapes.png")), (640, 480))
-    cv2.imwrite(str(folder / "picture.png"), picture)
+    image = cv2.resize(cv2.imread(str(common.ROOT / "examples" / "shapes.png")), (640, 480))
+    cv2.imwrite(str(folder / "image.png"), image)
     for command in (
         ("convert", "model.pb", "-o", "caffe"),
         ("keras", "import", "model.pb", "-o", "model.keras"),
@@ -176,7 +176,7 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     speeds = result["training"]
     if speeds:
         rows = [[side, f"{speed:.2f}"] for side, speed in speeds.items()]
-        yield common.table(["training step, V3-large", "pictures a second"], rows)
+        yield common.table(["training step, V3-large", "images a second"], rows)
     if len(speeds) == 2:
         yield f"ours / torchvision: {speeds[OURS] / speeds[TORCHVISION]:.2f}\n"
     elif speeds:
@@ -184,12 +184,12 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     if result["inference"]:
         sides = [TENSORFLOW, KERAS, TFLITE, OPENCV]
         rows = [[name, *(f"{1e3 * times[side]:.1f}" for side in sides)] for name, times in result["inference"].items()]
-        yield common.table(["picture to detections, ms", *sides], rows)
+        yield common.table(["image to detections, ms", *sides], rows)
 
 
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0] if __doc__ else None, repetitions=2)
-    parser.add_argument("--batch", type=int, default=8, help="pictures of a training step")
+    parser.add_argument("--batch", type=int, default=8, help="images of a training step")
     parser.add_argument("--steps", type=int, default=10, help="of each turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--torch-python", default=sys.executable, help="Python with torch and torchvision")

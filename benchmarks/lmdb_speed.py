@@ -1,7 +1,7 @@
 """How fast is an LMDB written, and how much of the time is our own?
 
-Pictures of one processor's second, for `lmdb voc` with and without decoding every picture, for the reading of the files
-alone, for one plain decoding of each picture, and, where a Caffe is built, for Caffe's own functions in the order in
+Images of one processor's second, for `lmdb voc` with and without decoding every image, for the reading of the files
+alone, for one plain decoding of each image, and, where a Caffe is built, for Caffe's own functions in the order in
 which convert_annoset calls them (benchmarks/annoset.cpp), whose records are compared with ours byte by byte.
 
 All in processor time, which other work on the machine disturbs less than the clock. The set is repeated by links.
@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def repeated(data: Path, root: Path, split: str, copies: int) -> int:
-    """A VOC folder of links to the pictures of a split, each `copies` times; how many."""
+    """A VOC folder of links to the images of a split, each `copies` times; how many."""
     names = (data / "ImageSets" / "Main" / f"{split}.txt").read_text("utf-8").split()
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -88,8 +88,8 @@ class Sides:
             "lmdb voc": lambda: self.ours(Shape()),
             "lmdb voc --no-decode": lambda: self.ours(Shape(decode=False)),
             "reading the files": lambda: processor_seconds(self.read),
-            "decoding each picture once": lambda: processor_seconds(self.decode),
-            "of lmdb voc: its look at each picture": lambda: processor_seconds(self.reduced),
+            "decoding each image once": lambda: processor_seconds(self.decode),
+            "of lmdb voc: its look at each image": lambda: processor_seconds(self.reduced),
             "of lmdb voc: expat and our handlers": lambda: processor_seconds(self.parse),
             "of lmdb voc: LMDB": lambda: processor_seconds(self.store),
         }
@@ -157,18 +157,18 @@ def compare(ours: Path, theirs: Path) -> dict[str, int]:
 
 def main() -> None:
     parser = common.parser(__doc__, repetitions=5)
-    parser.add_argument("--data", type=Path, default=common.default_pictures(), help="the bccd data set, VOC layout")
-    parser.add_argument("--copies", type=int, default=4, help="how often each picture stands in the set")
+    parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
+    parser.add_argument("--copies", type=int, default=4, help="how often each image stands in the set")
     options = parser.parse_args()
     if options.data is None or not (options.data / "ImageSets" / "Main" / "trainval.txt").is_file():
         sys.exit("the bccd data set is not here; name its folder with --data")
     with tempfile.TemporaryDirectory() as scratch:
         root, out = Path(scratch) / "voc", Path(scratch) / "out"
-        pictures = repeated(options.data.resolve(), root, "trainval", options.copies)
+        images = repeated(options.data.resolve(), root, "trainval", options.copies)
         sides = Sides(root, out, build_annoset(Path(scratch)))
         out.mkdir()
         found = common.alternate(sides.all(), options.repetitions)
-        result: dict[str, Any] = {"machine": common.machine("opencv", "lmdb", "pillow"), "pictures": pictures}
+        result: dict[str, Any] = {"machine": common.machine("opencv", "lmdb", "pillow"), "images": images}
         result["seconds"] = {name: common.Spread.of(values) for name, values in found.items()}
         if "convert_annoset's way" in found:
             write_lmdb(sides.data(), out / "ours")
@@ -177,18 +177,18 @@ def main() -> None:
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:
-    pictures, seconds = result["pictures"], result["seconds"]
-    yield f"{pictures} pictures; least / median / most of the repetitions\n"
+    images, seconds = result["images"], result["seconds"]
+    yield f"{images} images; least / median / most of the repetitions\n"
     rows = [
-        [name, (common.Spread(*(1e6 * t / pictures for t in vars(spread).values()))).text("{:.0f}"),
-         f"{pictures / spread.least:.0f}"]
+        [name, (common.Spread(*(1e6 * t / images for t in vars(spread).values()))).text("{:.0f}"),
+         f"{images / spread.least:.0f}"]
         for name, spread in seconds.items()
     ]  # fmt: skip
-    yield common.table(["what", "processor time, us a picture", "pictures a second and core"], rows)
+    yield common.table(["what", "processor time, us an image", "images a second and core"], rows)
     total = seconds["lmdb voc"].least
     libraries = sum(
         seconds[name].least
-        for name in ("of lmdb voc: its look at each picture", "of lmdb voc: LMDB")
+        for name in ("of lmdb voc: its look at each image", "of lmdb voc: LMDB")
     )  # fmt: skip
     yield f"\nour own code, with XML and headers: {1 - libraries / total:.0%} of lmdb voc"
     if "records" in result:

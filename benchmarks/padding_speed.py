@@ -1,6 +1,6 @@
 """What does exact padding cost in OpenCV DNN?
 
-The same net in three spellings of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads
+The same net in three dialects of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads
 unevenly), slice (one more window, cut off), and symmetric, the inexact peer that costs nothing extra. All run on the
 same input, in turn, with Winograd convolutions on (OpenCV's default) and off, on all threads and on one.
 """
@@ -15,15 +15,15 @@ from typing import Any
 
 import common
 
-from ssdlite_caffe.gen_model.spelling import PaddingSpelling, Spelling
+from ssdlite_caffe.gen_model.dialect import Dialect, PaddingDialect
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
 from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify_report import drawn_pictures
+from ssdlite_caffe.tools.verify_report import drawn_images
 
-SPELLINGS: tuple[PaddingSpelling, ...] = ("exact", "slice", "symmetric")
-PEER: PaddingSpelling = "symmetric"
+DIALECTS: tuple[PaddingDialect, ...] = ("exact", "slice", "symmetric")
+PEER: PaddingDialect = "symmetric"
 
 
 def measure(graph: Path, repetitions: int, threads: list[int]) -> list[dict[str, Any]]:
@@ -32,12 +32,12 @@ def measure(graph: Path, repetitions: int, threads: list[int]) -> list[dict[str,
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folders = {}
-        for padding in SPELLINGS:
-            convert(graph, Path(scratch) / padding, ConvertOptions(spelling=Spelling(padding=padding)))
+        for padding in DIALECTS:
+            convert(graph, Path(scratch) / padding, ConvertOptions(dialect=Dialect(padding=padding)))
             folders[padding] = ModelFolder.open(Path(scratch) / padding)
         arch = folders[PEER].arch
-        _, picture = next(drawn_pictures(arch.input_size, 1))
-        blob = preprocess(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        _, image = next(drawn_images(arch.input_size, 1))
+        blob = preprocess(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         for winograd in (True, False):
             for count in threads:
                 cv2.setNumThreads(count)
@@ -73,9 +73,7 @@ def main() -> None:
     for rows in result["models"].values():
         for row in rows:
             times = row["milliseconds"]
-            row["over_symmetric"] = {
-                name: common.ratios(times[name], times[PEER]) for name in SPELLINGS if name != PEER
-            }
+            row["over_symmetric"] = {name: common.ratios(times[name], times[PEER]) for name in DIALECTS if name != PEER}
     common.report(result, _text(result), as_json=options.json)
 
 
@@ -85,13 +83,13 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
     for name, measured in result["models"].items():
         for row in measured:
             setting = f"{row['threads']}, {'on' if row['winograd'] else 'off'}"
-            for spelling, times in row["milliseconds"].items():
-                ratio = row["over_symmetric"].get(spelling)
+            for dialect, times in row["milliseconds"].items():
+                ratio = row["over_symmetric"].get(dialect)
                 rows.append(
                     [
                         name,
                         setting,
-                        spelling,
+                        dialect,
                         common.Spread.of(times).text("{:.1f}"),
                         ratio.text("{:.2f}") if ratio else "",
                     ]

@@ -29,13 +29,13 @@ from ssdlite_caffe.commands.options import Dequantize, Model, NmsOption, Pipelin
 from ssdlite_caffe.commands.shapes import shapes
 from ssdlite_caffe.commands.train import judge, train
 from ssdlite_caffe.errors import SsdliteError
-from ssdlite_caffe.gen_model.spelling import (
-    ActivationSpelling,
-    BatchNormSpelling,
-    ClipSpelling,
-    DepthwiseSpelling,
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
+    BatchNormDialect,
+    ClipDialect,
+    DepthwiseDialect,
     Engine,
-    PaddingSpelling,
+    PaddingDialect,
 )
 
 app = typer.Typer(
@@ -138,13 +138,13 @@ def convert(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
     ] = None,
-    activation: Annotated[ActivationSpelling, typer.Option(help="Layers for ReLU6; relu is not exact.")] = "relu6",
-    padding: Annotated[PaddingSpelling, typer.Option(help="Spelling of SAME; symmetric is not exact.")] = "exact",
-    batch_norm: Annotated[BatchNormSpelling, typer.Option("--bn", help="BatchNorm in the deploy net.")] = "fold",
-    depthwise: Annotated[DepthwiseSpelling, typer.Option(help="Layer type of depthwise convolutions.")] = "Convolution",
+    activation: Annotated[ActivationDialect, typer.Option(help="Layers for ReLU6; relu is not exact.")] = "relu6",
+    padding: Annotated[PaddingDialect, typer.Option(help="Dialect of SAME; symmetric is not exact.")] = "exact",
+    batch_norm: Annotated[BatchNormDialect, typer.Option("--bn", help="BatchNorm in the deploy net.")] = "fold",
+    depthwise: Annotated[DepthwiseDialect, typer.Option(help="Layer type of depthwise convolutions.")] = "Convolution",
     engine: Annotated[Engine, typer.Option(help="Engine of depthwise convolutions.")] = "DEFAULT",
     clip: Annotated[
-        ClipSpelling,
+        ClipDialect,
         typer.Option(
             help="Graphs that clip boxes before suppression: late leaves that out, for a plain DetectionOutput."
         ),
@@ -157,12 +157,12 @@ def convert(
     """Convert a detector into a folder of Caffe files."""
     import gc
 
-    from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
+    from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
     from ssdlite_caffe.tools.convert import ConvertOptions, summary
     from ssdlite_caffe.tools.convert import convert as run
 
     options = ConvertOptions(
-        spelling=Spelling(activation, padding, batch_norm, depthwise, engine, clip),
+        dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip),
         label_map=label_map,
         reading=reading(pipeline_config, nms, dequantize),
         score_threshold=score_threshold,
@@ -179,15 +179,15 @@ def verify(
     model: Model,
     folder: Folder,
     images: Annotated[
-        list[Path] | None, typer.Option("--images", help="Picture or folder, may be repeated; without it, drawn ones.")
+        list[Path] | None, typer.Option("--images", help="Image or folder, may be repeated; without it, drawn ones.")
     ] = None,
     runtime: Runtime = "opencv",
     pipeline_config: PipelineConfig = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Bound of boxes and scores, in place of the table's.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most pictures to compare.")] = 8,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the table and both sides' pictures.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most images to compare.")] = 8,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the table and both sides' images.")] = None,
     all_layers: Annotated[
         bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.")
     ] = False,
@@ -198,7 +198,7 @@ def verify(
     from ssdlite_caffe.tools import verify_report as tool
 
     with _progress() as progress:
-        report = tool.verify_pictures(
+        report = tool.verify_images(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
             limit=limit, html=html, force=force, progress=progress,
         )  # fmt: skip
@@ -228,8 +228,8 @@ def remap(
 @app.command()
 def detect(
     folder: Folder,
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders or videos.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for pictures with boxes drawn.")] = None,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders or videos.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for images with boxes drawn.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
     decoder: Annotated[
         Literal["caffe", "numpy", "tflite"],
@@ -243,7 +243,7 @@ def detect(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
 ) -> None:
-    """Detect objects in pictures, folders and videos with a converted model."""
+    """Detect objects in images, folders and videos with a converted model."""
     from ssdlite_caffe.commands.detection_output import run
 
     if as_json and as_csv:

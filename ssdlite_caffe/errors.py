@@ -6,8 +6,8 @@ SsdliteError
 ├── ArchError         an architecture that cannot be built (unknown family, class count below 2, ...)
 ├── PrototxtError     a prototxt or caffemodel that cannot be parsed or does not fit together
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
-├── ImageError        a picture or video that cannot be read or written
-├── DatasetError      pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves
+├── ImageError        an image or video that cannot be read or written
+├── DatasetError      images with annotations, or an LMDB of them, that cannot be read or contradict themselves
 ├── TrainingError     a training that cannot go on, or does not go with what is in its folder
 ├── CaffeError        a net, solver or training that the built Caffe stops at
 ├── BuildError        a Caffe that cannot be built
@@ -43,7 +43,7 @@ class LabelMapError(SsdliteError):
 
 
 class ImageError(SsdliteError):
-    """A picture or video that cannot be read or written."""
+    """An image or video that cannot be read or written."""
 
 
 class TrainingError(SsdliteError):
@@ -55,7 +55,7 @@ class CaffeError(SsdliteError):
 
 
 class DatasetError(SsdliteError):
-    """Pictures with annotations, or an LMDB of them, that cannot be read or contradict themselves."""
+    """Images with annotations, or an LMDB of them, that cannot be read or contradict themselves."""
 
 
 class BuildError(SsdliteError):

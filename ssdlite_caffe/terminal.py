@@ -25,7 +25,7 @@ def table_console() -> Console:
 
 @contextlib.contextmanager
 def bar(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, on a terminal; it keeps its own way there while picture libraries are silenced."""
+    """A progress bar on stderr, on a terminal; it keeps its own way there while image libraries are silenced."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

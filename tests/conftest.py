@@ -44,18 +44,18 @@ def example_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def bccd_pictures(shared_models: Path) -> list[tuple[str, np.ndarray]]:
-    """Eight pictures of blood cells, uint8 RGB, from the folder `shared/data/bccd`."""
-    from ssdlite_caffe.runtimes.images import read_picture
+def bccd_images(shared_models: Path) -> list[tuple[str, np.ndarray]]:
+    """Eight images of blood cells, uint8 RGB, from the folder `shared/data/bccd`."""
+    from ssdlite_caffe.runtimes.images import read_image
 
     paths = sorted((shared_models.parent / "data" / "bccd" / "JPEGImages").glob("*.jpg"))[:8]
     if not paths:
         pytest.skip("no shared/data/bccd beside the repository")
-    return [(path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths]
+    return [(path.name, np.ascontiguousarray(read_image(path)[:, :, ::-1])) for path in paths]
 
 
 @pytest.fixture(scope="session")
-def scene_pictures() -> list[tuple[str, np.ndarray]]:
+def scene_images() -> list[tuple[str, np.ndarray]]:
     """Eight drawn scenes, uint8 RGB."""
     return [(f"scene {seed}", draw_scene(seed)[0]) for seed in range(8)]
 

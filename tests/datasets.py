@@ -14,21 +14,21 @@ Object = tuple[str, Sequence[float], int]
 """Name, corners in pixels, difficult."""
 
 SIZE = (48, 80)
-"""Height and width of most pictures."""
+"""Height and width of most images."""
 NAMES = ("circle", "square", "triangle")
 
 
 def pixels(seed: int, height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
-    """A picture that no other seed gives, uint8 BGR (height, width, 3)."""
+    """An image that no other seed gives, uint8 BGR (height, width, 3)."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     return np.ascontiguousarray(np.kron(coarse, np.ones((8, 8, 1), np.uint8))[:height, :width])
 
 
-def encoded(picture: np.ndarray, suffix: str = ".jpg", *options: int) -> bytes:
+def encoded(image: np.ndarray, suffix: str = ".jpg", *options: int) -> bytes:
     import cv2
 
-    good, data = cv2.imencode(suffix, picture, list(options))
+    good, data = cv2.imencode(suffix, image, list(options))
     assert good
     return bytes(data)
 
@@ -46,31 +46,31 @@ def voc_xml(objects: Sequence[Object], size: tuple[int, int] | None = SIZE) -> s
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def write_voc(root: Path, pictures: dict[str, Sequence[Object]], split: str = "trainval") -> Path:
+def write_voc(root: Path, images: dict[str, Sequence[Object]], split: str = "trainval") -> Path:
     """A folder in VOC's layout, with a JPEG for each name."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for seed, (name, objects) in enumerate(pictures.items()):
+    for seed, (name, objects) in enumerate(images.items()):
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(encoded(pixels(seed)))
         (root / "Annotations" / f"{name}.xml").write_text(voc_xml(objects))
-    (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in pictures))
+    (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in images))
     return root
 
 
 def some_voc(root: Path, count: int = 5) -> Path:
-    """Pictures with one object and more, of all classes; the last is without any."""
-    pictures: dict[str, Sequence[Object]] = {
+    """Images with one object and more, of all classes; the last is without any."""
+    images: dict[str, Sequence[Object]] = {
         f"p{number}": [
             (NAMES[(number + i) % 3], (1 + 7 * i, 2 + 3 * number, 12 + 9 * i, 20 + 5 * number), (number + i) % 2)
             for i in range(1 + number % 4)
         ]
         for number in range(count - 1)
     }
-    return write_voc(root, {**pictures, f"p{count - 1}": []})
+    return write_voc(root, {**images, f"p{count - 1}": []})
 
 
 def coco_content(count: int = 4) -> dict[str, Any]:
-    """Annotations for pictures `a/p0.jpg` and so on; ids of categories have gaps."""
+    """Annotations for images `a/p0.jpg` and so on; ids of categories have gaps."""
     return {
         "images": [
             {"id": 100 + i, "file_name": f"a/p{i}.jpg", "height": SIZE[0], "width": SIZE[1]} for i in range(count)
@@ -85,10 +85,10 @@ def coco_content(count: int = 4) -> dict[str, Any]:
 
 
 def write_coco(folder: Path, content: object, count: int = 4) -> tuple[Path, Path]:
-    """Folder of pictures, file of annotations."""
-    (folder / "pictures" / "a").mkdir(parents=True, exist_ok=True)
+    """Folder of images, file of annotations."""
+    (folder / "images" / "a").mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        (folder / "pictures" / "a" / f"p{number}.jpg").write_bytes(encoded(pixels(number)))
+        (folder / "images" / "a" / f"p{number}.jpg").write_bytes(encoded(pixels(number)))
     path = folder / "instances.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return folder / "pictures", path
+    return folder / "images", path

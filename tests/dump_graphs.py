@@ -92,7 +92,7 @@ def mini_detector(
     logit_divisor: float = 2.0,
     converter: str = "Sigmoid",
 ) -> GraphBuilder:
-    """A detector in small: picture, resize, stem, one predictor of two boxes a cell, decoder and suppression.
+    """A detector in small: image, resize, stem, one predictor of two boxes a cell, decoder and suppression.
 
     `classes` leaves out background. The numbers in it are all different, so that none can stand for another.
     """

@@ -12,15 +12,15 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import Dialect, Stage
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import Spelling, Stage
 from ssdlite_caffe.load.fill import MOST_LISTED, LayerBlobs, fill
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import parse_net
 from tests.models import model_of
 
-KEEP = Spelling(batch_norm="keep")
-FOLD = Spelling()
+KEEP = Dialect(batch_norm="keep")
+FOLD = Dialect()
 
 
 def arch_of(family: Any = "v2", **changes: Any) -> ArchSpec:
@@ -34,12 +34,12 @@ def model(family: Any = "v2") -> DumpedModel:
 
 
 @functools.cache
-def text_of(arch: ArchSpec, spelling: Spelling, stage: Stage) -> str:
-    return render(build(arch), spelling, stage)
+def text_of(arch: ArchSpec, dialect: Dialect, stage: Stage) -> str:
+    return render(build(arch), dialect, stage)
 
 
-def net_of(arch: ArchSpec, spelling: Spelling = FOLD, stage: Stage = "headless") -> caffe_pb2.NetParameter:
-    return parse_net(text_of(arch, spelling, stage))
+def net_of(arch: ArchSpec, dialect: Dialect = FOLD, stage: Stage = "headless") -> caffe_pb2.NetParameter:
+    return parse_net(text_of(arch, dialect, stage))
 
 
 def layer_of(net: caffe_pb2.NetParameter, name: str) -> caffe_pb2.LayerParameter:

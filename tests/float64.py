@@ -132,7 +132,7 @@ class CaffeNet:
 
 
 def box_order(feature_maps: Sequence[Any], caffe: tuple[Array, Array], tensorflow: tuple[Array, Array]) -> Any:
-    """For each of Caffe's boxes the TensorFlow box that it is, found from the outputs of one picture alone.
+    """For each of Caffe's boxes the TensorFlow box that it is, found from the outputs of one image alone.
 
     Args:
         feature_maps: of report.json.

@@ -21,17 +21,17 @@ def lively_detector(arch: ArchSpec, seed: int = 0) -> Detector:
             layer.gamma.assign(random.uniform(0.7, 1.4, layer.gamma.shape))
             layer.beta.assign(random.uniform(-0.5, 1.0, layer.beta.shape))
         elif "Predictor" in layer.name and layer.weights and getattr(layer, "bias", None) is not None:
-            # Codes that leave the boxes in the picture.
+            # Codes that leave the boxes in the image.
             spread = 1.5 if "Class" in layer.name else 0.15 / arch.variances[0]
             layer.kernel.assign(random.normal(0, spread / np.sqrt(layer.kernel.shape[2]), layer.kernel.shape))
             layer.bias.assign(random.normal(0, spread / 1.5, layer.bias.shape))
-    model(pictures(arch, 4, seed), training=True)
+    model(images(arch, 4, seed), training=True)
     found = detector_of(model)
     assert found is not None
     return found
 
 
-def pictures(arch: ArchSpec, count: int, seed: int = 1) -> np.ndarray:
+def images(arch: ArchSpec, count: int, seed: int = 1) -> np.ndarray:
     """Smooth random network inputs, float32 (count, H, W, 3) in -1..1."""
     random = np.random.default_rng(seed)
     height, width = arch.input_size
@@ -42,5 +42,5 @@ def pictures(arch: ArchSpec, count: int, seed: int = 1) -> np.ndarray:
 
 
 def bytes_of(fed: np.ndarray) -> np.ndarray:
-    """The pictures as pixels, uint8."""
+    """The images as pixels, uint8."""
     return np.rint((fed + 1) * 127.5).astype(np.uint8)

@@ -25,7 +25,7 @@ import pytest
 from ssdlite_caffe.gen_model.arch import Activation, CellBoxes, Family, HeadKind, ScoreConverter
 from ssdlite_caffe.gen_model.default_boxes import ssd_boxes
 from ssdlite_caffe.runtimes.opencv_net import import_opencv
-from ssdlite_caffe.tools.verify_report import drawn_pictures
+from ssdlite_caffe.tools.verify_report import drawn_images
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(__file__).with_name("oracle_runner.py")
@@ -155,12 +155,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SSDLITE_ORACLES") or ROOT / ".cache" / "oracles")
 
 
-def picture_folder() -> Path:
+def image_folder() -> Path:
     """The .jpg that BatchNorm statistics are gathered over: photographs, or drawn ones where there are none.
 
-    Tests take them too: on pictures of another kind a random net amplifies rounding a hundred times more.
+    Tests take them too: on images of another kind a random net amplifies rounding a hundred times more.
     """
-    folder = cache_folder() / "pictures"
+    folder = cache_folder() / "images"
     photographs = shared_folder("data/bccd/JPEGImages")
     if photographs is not None:
         return photographs
@@ -168,8 +168,8 @@ def picture_folder() -> Path:
     with _lock(folder):
         if not folder.is_dir():
             folder.mkdir()
-            for name, picture in drawn_pictures((300, 300), 24):
-                assert import_opencv().imwrite(str(folder / f"{name}.jpg"), picture)
+            for name, image in drawn_images((300, 300), 24):
+                assert import_opencv().imwrite(str(folder / f"{name}.jpg"), image)
     return folder
 
 
@@ -190,7 +190,7 @@ def oracle_folder(oracle: Oracle) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             path = os.pathsep.join(map(str, (tools, sources, sources / "slim")))
             command: list[str | Path] = [python, RUNNER, oracle.merge, oracle.kind, partial, *oracle.options]
-            _run([*command, "--pictures", picture_folder()], cache / f"{oracle.name}.log", PYTHONPATH=path)
+            _run([*command, "--images", image_folder()], cache / f"{oracle.name}.log", PYTHONPATH=path)
             partial.rename(folder)
     return folder
 

@@ -30,7 +30,7 @@ double Now() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Pictures in [-1, 1]; for labels (rows of 8) three boxes an image of classes that are there.
+/// Images in [-1, 1]; for labels (rows of 8) three boxes an image of classes that are there.
 void Fill(Net<float>* net, const int classes) {
   std::mt19937 random(3);
   const auto uniform = [&](float low, float high) { return low + (high - low) * (random() / 4294967296.f); };

@@ -30,7 +30,7 @@ class Need:
         name: what it is called.
         package: the Debian package that brings it; empty where none does.
         program: a program of which one has to be on PATH.
-        headers: files below a folder of headers, of each entry one spelling, `a|b`, has to be there.
+        headers: files below a folder of headers, of each entry one dialect, `a|b`, has to be there.
         libraries: likewise below a folder of libraries, without `lib` and `.so`.
         pip: the package of the Python index that brings it.
         hint: what to do where no package brings it.
@@ -268,16 +268,16 @@ def _look(need: Need, places: Sequence[Path]) -> Finding:
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     includes = [place / "include" / part for place in places for part in ("", multiarch)]
     libs = [place / part for place in places for part in (f"lib/{multiarch}", "lib64", "lib")]
-    for spellings in need.headers:
-        path = _first(folder / name for folder in includes for name in spellings.split("|"))
+    for dialects in need.headers:
+        path = _first(folder / name for folder in includes for name in dialects.split("|"))
         found = path or found
-        missing += [] if path else [spellings.split("|")[0]]
-    for spellings in need.libraries:
+        missing += [] if path else [dialects.split("|")[0]]
+    for dialects in need.libraries:
         path = _first(
-            folder / f"lib{name}{end}" for folder in libs for name in spellings.split("|") for end in (".so", ".a", "")
+            folder / f"lib{name}{end}" for folder in libs for name in dialects.split("|") for end in (".so", ".a", "")
         )
         found = path or found
-        name = spellings.split("|")[0]
+        name = dialects.split("|")[0]
         missing += [] if path else [f"lib{name}" if ".so." in name else f"lib{name}.so"]
     return Finding(need.name, "" if missing else found, ", ".join(missing), need.package, need.pip, need.hint)
 

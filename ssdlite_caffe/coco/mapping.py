@@ -8,7 +8,7 @@ A mapping file has one class a line, in the order of the new rows; background is
     "a: b": ["c, d"]
 
 A list gives alternatives: the first that the model has is taken. Its row is moved; nothing is summed or averaged. Names
-with any of : , [ ] # " in them stand in double quotes, spelled as in JSON. A JSON object with the same content,
+with any of : , [ ] # " in them stand in double quotes, written as in JSON. A JSON object with the same content,
 {"NAME": "source"} or {"NAME": ["source", ...]}, is read too.
 """
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.detector import Decoder, PictureResult, Progress, detect
+from ssdlite_caffe.runtimes.detector import Decoder, ImageResult, Progress, detect
 from ssdlite_caffe.runtimes.draw import pixel_boxes
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
@@ -24,7 +24,7 @@ from ssdlite_caffe.terminal import table_console
 
 Output = Literal["table", "json", "csv"]
 
-_COLUMNS = ("picture", "frame", "class", "name", "score", "xmin", "ymin", "xmax", "ymax")
+_COLUMNS = ("image", "frame", "class", "name", "score", "xmin", "ymin", "xmax", "ymax")
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
     """Detect and print; arguments as for `detector.detect`.
 
     Returns:
-        Whether a picture could not be read. Each is reported on stderr, and the others are done.
+        Whether an image could not be read. Each is reported on stderr, and the others are done.
 
     Raises:
         SsdliteError: the model cannot be used, or the output cannot be written.
@@ -49,7 +49,7 @@ def run(
     model = ModelFolder.open(folder)
     names = model.labels.display_names
 
-    def results(progress: Callable[[Progress], None]) -> Iterator[PictureResult | ImageError]:
+    def results(progress: Callable[[Progress], None]) -> Iterator[ImageResult | ImageError]:
         return detect(
             model, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
             progress=progress,
@@ -59,24 +59,24 @@ def run(
 
 
 def show(
-    detected: Callable[[Callable[[Progress], None]], Iterable[PictureResult | ImageError]],
+    detected: Callable[[Callable[[Progress], None]], Iterable[ImageResult | ImageError]],
     names: Sequence[str],
     *,
     out: Path | None = None,
     output: Output = "table",
-    keep: Callable[[PictureResult], None] = lambda _: None,
+    keep: Callable[[ImageResult], None] = lambda _: None,
 ) -> bool:
     """Print what `detected` gives, which takes a function to report its progress to.
 
     Args:
         detected: see above.
         names: of the classes, background first.
-        out: where the drawn pictures are, to be named.
+        out: where the drawn images are, to be named.
         output: the form.
         keep: is given each result.
 
     Returns:
-        Whether a picture could not be read; see `run`.
+        Whether an image could not be read; see `run`.
     """
     console = Console(stderr=True)
     errors: list[ImageError] = []
@@ -87,7 +87,7 @@ def show(
         def progress(state: Progress) -> None:
             bar.update(task, completed=state.done, total=state.total)
 
-        def good() -> Iterator[PictureResult]:
+        def good() -> Iterator[ImageResult]:
             for item in detected(progress):
                 if isinstance(item, ImageError):
                     errors.append(item)
@@ -107,7 +107,7 @@ def show(
     return bool(errors)
 
 
-def _rows(result: PictureResult, names: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(result: ImageResult, names: Sequence[str]) -> list[dict[str, Any]]:
     """One a detection; boxes in pixels."""
     found = result.detections
     boxes = pixel_boxes(found, result.height, result.width).tolist()
@@ -122,7 +122,7 @@ def _rows(result: PictureResult, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _print_csv(results: Iterable[PictureResult], names: Sequence[str]) -> None:
+def _print_csv(results: Iterable[ImageResult], names: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for result in results:
@@ -131,10 +131,10 @@ def _print_csv(results: Iterable[PictureResult], names: Sequence[str]) -> None:
             writer.writerow((result.path, frame, row["class"], row["name"], row["score"], *row["box"]))
 
 
-def _print_json(results: Sequence[PictureResult], errors: Sequence[ImageError], names: Sequence[str]) -> None:
-    pictures = [
+def _print_json(results: Sequence[ImageResult], errors: Sequence[ImageError], names: Sequence[str]) -> None:
+    images = [
         {
-            "picture": str(result.path),
+            "image": str(result.path),
             **({} if result.frame is None else {"frame": result.frame}),
             "height": result.height,
             "width": result.width,
@@ -142,12 +142,12 @@ def _print_json(results: Sequence[PictureResult], errors: Sequence[ImageError], 
         }
         for result in results
     ]
-    print(json.dumps({"pictures": pictures, "errors": [str(error) for error in errors]}, indent=2))
+    print(json.dumps({"images": images, "errors": [str(error) for error in errors]}, indent=2))
 
 
-def _print_table(results: Sequence[PictureResult], names: Sequence[str], out: Path | None) -> None:
+def _print_table(results: Sequence[ImageResult], names: Sequence[str], out: Path | None) -> None:
     table = Table()
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")
     table.add_column("score", justify="right")
     table.add_column("box in pixels: xmin, ymin, xmax, ymax", justify="right")

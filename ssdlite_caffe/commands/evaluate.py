@@ -24,7 +24,7 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of COCO data.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images of COCO data.")] = None,
     label_map: Annotated[
         str | None, typer.Option("-l", "--label-map", help="coco, voc, or a file; replaces the model's class names.")
     ] = None,
@@ -33,13 +33,13 @@ def evaluate(
     ] = None,
     keras: Annotated[Path | None, typer.Option(help="The same detector as a Keras model.")] = None,
     tflite: Annotated[Path | None, typer.Option(help="The same detector as a TensorFlow Lite model.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most pictures to take.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most images to take.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw precision over recall into this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Average precision of a detector on labelled pictures, Pascal VOC's and COCO's."""
-    from ssdlite_caffe.data.labelled_images import open_pictures
+    """Average precision of a detector on labelled images, Pascal VOC's and COCO's."""
+    from ssdlite_caffe.data.labelled_images import open_images
     from ssdlite_caffe.evaluation import evaluate as tool
     from ssdlite_caffe.evaluation import report as report
     from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
@@ -54,12 +54,12 @@ def evaluate(
         refuse_existing(plot, force=force)
         report.import_pyplot()  # said before the work is done
     opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
-    pictures = open_pictures(data, opened.labels, split=split, images=images)
+    labelled = open_images(data, opened.labels, split=split, images=images)
     own = tool.model_kind(opened.path or model) or ("opencv" if opened.folder else "tensorflow")
     given = [name for name, path in (("tensorflow", tensorflow), ("keras", keras), ("tflite", tflite)) if path]
     names = list(dict.fromkeys(runtime or [own, *given]))
     with bar("evaluating") as progress:
-        result = tool.evaluate(opened, pictures, names, data=str(data), limit=limit, progress=progress)
+        result = tool.evaluate(opened, labelled, names, data=str(data), limit=limit, progress=progress)
     if "caffe" in names and limit is None:
         result = with_caffes_own(result, opened, data)
     if plot is not None:

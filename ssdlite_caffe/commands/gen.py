@@ -11,27 +11,27 @@ from typing import Annotated, TypeVar
 import typer
 
 from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter, Version
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
+    BatchNormDialect,
+    DataPaths,
+    DepthwiseDialect,
+    Engine,
+    PaddingDialect,
+    Stage,
+)
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
     ExtraLayers,
     OptionsError,
     arch_from_options,
+    dialect_from_options,
     parse_numbers,
     parse_size,
-    spelling_from_options,
-)
-from ssdlite_caffe.gen_model.spelling import (
-    ActivationSpelling,
-    BatchNormSpelling,
-    DataPaths,
-    DepthwiseSpelling,
-    Engine,
-    PaddingSpelling,
-    Stage,
 )
 
 _T = TypeVar("_T")
-_NET, _SPELLING, _BOXES, _FILES = "Net", "Spelling", "Boxes and scores", "Files"
+_NET, _DIALECT, _BOXES, _FILES = "Net", "Dialect", "Boxes and scores", "Files"
 
 
 def _as_usage_error(function: Callable[..., _T]) -> Callable[..., _T]:
@@ -113,41 +113,41 @@ def gen(
         float | None, typer.Option("--eps", help="BatchNorm's epsilon.", show_default="0.001", rich_help_panel=_NET)
     ] = None,
     activation: Annotated[
-        ActivationSpelling | None,
+        ActivationDialect | None,
         typer.Option(
             "--activation",
             help="Layers for ReLU6; stock: what every Caffe has; relu is not exact.",
             show_default="relu6",
-            rich_help_panel=_SPELLING,
+            rich_help_panel=_DIALECT,
         ),
     ] = None,
     padding: Annotated[
-        PaddingSpelling | None,
+        PaddingDialect | None,
         typer.Option(
             "--padding",
-            help="Spelling of TensorFlow's SAME; symmetric is not exact.",
+            help="Dialect of TensorFlow's SAME; symmetric is not exact.",
             show_default="exact",
-            rich_help_panel=_SPELLING,
+            rich_help_panel=_DIALECT,
         ),
     ] = None,
     batch_norm: Annotated[
-        BatchNormSpelling | None,
-        typer.Option("--bn", help="BatchNorm layers, or folded.", show_default="keep", rich_help_panel=_SPELLING),
+        BatchNormDialect | None,
+        typer.Option("--bn", help="BatchNorm layers, or folded.", show_default="keep", rich_help_panel=_DIALECT),
     ] = None,
     depthwise: Annotated[
-        DepthwiseSpelling,
-        typer.Option("--depthwise", help="Layer type of depthwise convolutions.", rich_help_panel=_SPELLING),
+        DepthwiseDialect,
+        typer.Option("--depthwise", help="Layer type of depthwise convolutions.", rich_help_panel=_DIALECT),
     ] = "Convolution",
     engine: Annotated[
-        Engine, typer.Option("--engine", help="Engine of depthwise convolutions.", rich_help_panel=_SPELLING)
+        Engine, typer.Option("--engine", help="Engine of depthwise convolutions.", rich_help_panel=_DIALECT)
     ] = "DEFAULT",
     relu6: Annotated[
-        bool, typer.Option("--relu6", help="Same as --activation relu6.", rich_help_panel=_SPELLING)
+        bool, typer.Option("--relu6", help="Same as --activation relu6.", rich_help_panel=_DIALECT)
     ] = False,
     tfpad: Annotated[
-        bool, typer.Option("--tfpad", help="Padding as TensorFlow's, the default.", rich_help_panel=_SPELLING)
+        bool, typer.Option("--tfpad", help="Padding as TensorFlow's, the default.", rich_help_panel=_DIALECT)
     ] = False,
-    nobn: Annotated[bool, typer.Option("--nobn", help="Same as --bn fold.", rich_help_panel=_SPELLING)] = False,
+    nobn: Annotated[bool, typer.Option("--nobn", help="Same as --bn fold.", rich_help_panel=_DIALECT)] = False,
     scores: Annotated[
         ScoreConverter | None,
         typer.Option("--scores", help="Scores from logits.", show_default="sigmoid", rich_help_panel=_BOXES),
@@ -241,7 +241,7 @@ def gen(
         typer.Option(
             "-d",
             "--lmdb",
-            help="Pictures of train and test nets.",
+            help="Images of train and test nets.",
             show_default="trainval_lmdb, test_lmdb",
             rich_help_panel=_FILES,
         ),
@@ -253,7 +253,7 @@ def gen(
         str,
         typer.Option(
             "--name-size-file",
-            help="Names and sizes of the test pictures, for evaluation in pixels.",
+            help="Names and sizes of the test images, for evaluation in pixels.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
@@ -264,7 +264,7 @@ def gen(
             "--batch-size",
             min=0,
             max=65536,
-            help="Pictures a step.",
+            help="Images a step.",
             show_default="train 24, test 8",
             rich_help_panel=_FILES,
         ),
@@ -304,7 +304,7 @@ def gen(
         explicit_padding=explicit_padding,
         boxes=boxes,
     )
-    spelling = _as_usage_error(spelling_from_options)(
+    dialect = _as_usage_error(dialect_from_options)(
         activation=activation,
         padding=padding,
         batch_norm=batch_norm,
@@ -318,7 +318,7 @@ def gen(
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.render import render
 
-    text = render(build(arch), spelling, stage, DataPaths(lmdb, label_map, name_size_file, batch_size))
+    text = render(build(arch), dialect, stage, DataPaths(lmdb, label_map, name_size_file, batch_size))
     if output is None:
         sys.stdout.write(text)
     else:

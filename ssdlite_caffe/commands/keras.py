@@ -37,8 +37,8 @@ def import_(
         float | None, typer.Option(min=0, max=1, help="Replaces the graph's own, often 0.3.")
     ] = None,
     inputs: Annotated[
-        Literal["network", "pixels", "picture"],
-        typer.Option(help="network: normalised; pixels: 0..255 at the network's size; picture: uint8 of any size."),
+        Literal["network", "pixels", "image"],
+        typer.Option(help="network: normalised; pixels: 0..255 at the network's size; image: uint8 of any size."),
     ] = "network",
     outputs: Annotated[
         Literal["raw", "decoded", "detections"],
@@ -86,12 +86,12 @@ def export_tflite(
     float16: Annotated[bool, typer.Option("--float16", help="Weights in 16 bits: half the size.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Compute in 8 bits; needs --calibrate.")] = False,
     calibrate: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Pictures to learn int8's ranges from; may be repeated.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Images to learn int8's ranges from; may be repeated.")
     ] = None,
-    calibration_count: Annotated[int, typer.Option(min=1, help="Most pictures of these, taken evenly.")] = 100,
+    calibration_count: Annotated[int, typer.Option(min=1, help="Most images of these, taken evenly.")] = 100,
     inputs: Annotated[
-        Literal["network", "pixels", "picture"],
-        typer.Option(help="network: normalised; pixels: 0..255 at the network's size; picture: uint8 of any size."),
+        Literal["network", "pixels", "image"],
+        typer.Option(help="network: normalised; pixels: 0..255 at the network's size; image: uint8 of any size."),
     ] = "pixels",
     outputs: Annotated[
         Literal["detections", "raw"], typer.Option(help="raw ends at box codes and class logits.")
@@ -102,8 +102,8 @@ def export_tflite(
         typer.Option(help="Measure on this: folder in VOC's layout, LMDB, or COCO's instances_*.json."),
     ] = None,
     split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of COCO data.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most pictures to measure on.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images of COCO data.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most images to measure on.")] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +123,7 @@ def export_tflite(
     with status() as progress:
         exported = run(
             model, out, options, test=None if data is None else TestData(data, split, images, limit), force=force,
-            progress=progress, steps=lambda done, total: progress(f"measuring: {done} of {total} pictures"),
+            progress=progress, steps=lambda done, total: progress(f"measuring: {done} of {total} images"),
         )  # fmt: skip
     if exported.evaluation is not None and not as_json:
         print_report(exported.evaluation)
@@ -133,8 +133,8 @@ def export_tflite(
 @app.command()
 def infer(
     model: Annotated[Path, typer.Argument(help="Keras or TensorFlow Lite model of this command's making.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders or videos.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for pictures with boxes drawn.")] = None,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders or videos.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for images with boxes drawn.")] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score shown.")] = 0.3,
     coco: Annotated[Path | None, typer.Option(help="Write JSON in COCO's result format to this file.")] = None,
     annotations: Annotated[
@@ -145,7 +145,7 @@ def infer(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV.")] = False,
 ) -> None:
-    """Detect objects in pictures, folders and videos with a Keras or TensorFlow Lite model."""
+    """Detect objects in images, folders and videos with a Keras or TensorFlow Lite model."""
     from ssdlite_caffe.commands.keras_infer import infer as run
 
     if as_json and as_csv:

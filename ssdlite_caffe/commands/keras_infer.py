@@ -1,4 +1,4 @@
-"""Running a Keras or TensorFlow Lite model on pictures, folders and videos."""
+"""Running a Keras or TensorFlow Lite model on images, folders and videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssdlite_caffe.keras.detectors import ForeignTflite, KerasRuntime, TfliteRun
 from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import has_description, read_description
 from ssdlite_caffe.runtimes.decode import Detections
-from ssdlite_caffe.runtimes.detector import PictureResult, detect_with
+from ssdlite_caffe.runtimes.detector import ImageResult, detect_with
 from ssdlite_caffe.runtimes.images import Pixels, find_sources
 
 
@@ -55,17 +55,17 @@ def infer(
 
     Args:
         model: .keras, .weights.h5, .h5 or .tflite.
-        inputs: pictures, folders and videos.
+        inputs: images, folders and videos.
         min_score: detections below are left out.
-        out: folder for pictures with boxes.
-        coco: JSON file in COCO's result format, of pictures only.
-        annotations: COCO's instances_*.json or image_info_*.json, which says the ids of pictures and categories; see
+        out: folder for images with boxes.
+        coco: JSON file in COCO's result format, of images only.
+        annotations: COCO's instances_*.json or image_info_*.json, which says the ids of images and categories; see
             `CocoIds`.
         output: what is printed.
         force: replace files.
 
     Returns:
-        Whether a picture could not be read.
+        Whether an image could not be read.
 
     Raises:
         SsdliteError: the model cannot be read, or something cannot be written.
@@ -79,12 +79,12 @@ def infer(
         raise OutputError(f"{coco} is one of the inputs; give another name")
     names = runtime.labels.display_names
     results = CocoResults(ids.categories)
-    pictures = 0
+    images = 0
 
-    def keep(one: PictureResult) -> None:
-        nonlocal pictures
+    def keep(one: ImageResult) -> None:
+        nonlocal images
         if one.path in numbers:
-            pictures += 1
+            images += 1
             results.add(numbers[one.path], one.height, one.width, one.detections)
 
     def opened() -> Callable[[Pixels], Detections]:
@@ -96,15 +96,15 @@ def infer(
         ),
         names, out=out, output=output, keep=keep,
     )  # fmt: skip
-    if coco is not None and pictures:
+    if coco is not None and images:
         write_text(coco, results.to_json(), force=force)
         if output == "table":
-            print(f"{len(results.found)} detections of {pictures} pictures are in {coco}")
+            print(f"{len(results.found)} detections of {images} images are in {coco}")
     return failed
 
 
 def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
-    """What COCO's results call each picture of the inputs; those that are not there are left out.
+    """What COCO's results call each image of the inputs; those that are not there are left out.
 
     Raises:
         DatasetError: one has no id, several have one, or it is a video.
@@ -115,8 +115,8 @@ def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
             continue
         if source.video:
             raise DatasetError(f"{source.path} is a video, which COCO's result format does not know")
-        number = ids.picture(source.path)
+        number = ids.image(source.path)
         if number in found:
-            raise DatasetError(f"{source.path} and {found[number]} are one picture to COCO, of the id {number}")
+            raise DatasetError(f"{source.path} and {found[number]} are one image to COCO, of the id {number}")
         found[number] = source.path
     return {path: number for number, path in found.items()}

@@ -19,19 +19,19 @@ def run_test(
         Path | None, typer.Option("-o", "--out", help=f"Folder for {METRICS}, {RESULTS} (COCO's format) and {PLOT}.")
     ] = None,
     split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="Folder of the pictures of COCO data.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images of COCO data.")] = None,
     ids: Annotated[
-        Path | None, typer.Option(help="File of the ids of the pictures to take, as COCO's minival lists.")
+        Path | None, typer.Option(help="File of the ids of the images to take, as COCO's minival lists.")
     ] = None,
     label_map: Annotated[
         str | None, typer.Option("-l", "--label-map", help="coco, voc, or a file; replaces the model's class names.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most pictures to take.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most images to take.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Average precision on labelled pictures, each class's too, with detections and plot in files."""
-    from ssdlite_caffe.data.labelled_images import LabelledPicture, open_pictures
+    """Average precision on labelled images, each class's too, with detections and plot in files."""
+    from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
     from ssdlite_caffe.errors import ModelError
     from ssdlite_caffe.evaluation import evaluate as tool
     from ssdlite_caffe.evaluation import report as report
@@ -47,14 +47,14 @@ def run_test(
         refuse_existing(out, force=force)
         report.import_pyplot()  # said before the work is done
     opened = tool.open_model(model, label_map=label_map)
-    pictures = open_pictures(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
-    results = CocoResults(pictures.categories)
+    labelled = open_images(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
+    results = CocoResults(labelled.categories)
 
-    def seen(picture: LabelledPicture, _: str, detections: Detections) -> None:
-        results.add(picture.id, picture.pixels.shape[0], picture.pixels.shape[1], detections)
+    def seen(image: LabelledImage, _: str, detections: Detections) -> None:
+        results.add(image.id, image.pixels.shape[0], image.pixels.shape[1], detections)
 
     with bar("testing") as progress:
-        result = tool.evaluate(opened, pictures, [kind], data=str(data), limit=limit, progress=progress, seen=seen)
+        result = tool.evaluate(opened, labelled, [kind], data=str(data), limit=limit, progress=progress, seen=seen)
     text = json.dumps(result.to_dict(), indent=2)
     if out is not None:
         with new_folder(out, marker=METRICS, force=force) as folder:

@@ -13,7 +13,7 @@ import typer
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.terminal import status
 
-_DATA, _NET, _STEPS, _LOSS, _PICTURES = "Data", "Net", "Steps", "Loss", "Augmentation"
+_DATA, _NET, _STEPS, _LOSS, _IMAGES = "Data", "Net", "Steps", "Loss", "Augmentation"
 _SHOWN = 20
 _OF_NEW_NETS = {
     "version": "--version", "head": "--type", "width": "--size", "input_size": "--input", "scores": "--scores",
@@ -28,7 +28,7 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the training; model.keras at its end.")],
     split: Annotated[str, typer.Option(help="Of VOC data.", rich_help_panel=_DATA)] = "trainval",
     images: Annotated[
-        Path | None, typer.Option(help="Folder of COCO's pictures.", rich_help_panel=_DATA)
+        Path | None, typer.Option(help="Folder of COCO's images.", rich_help_panel=_DATA)
     ] = None,
     label_map: Annotated[
         str | None,
@@ -65,7 +65,7 @@ def train(
     ] = "sigmoid",
     steps: Annotated[int, typer.Option(min=1, rich_help_panel=_STEPS)] = 10000,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures of a step, over all devices.", rich_help_panel=_STEPS)
+        int, typer.Option(min=1, help="Images of a step, over all devices.", rich_help_panel=_STEPS)
     ] = 32,
     optimizer: Annotated[Literal["sgd", "rmsprop", "adam"], typer.Option(rich_help_panel=_STEPS)] = "sgd",
     rate: Annotated[
@@ -112,14 +112,14 @@ def train(
         float, typer.Option("--weight-decay", min=0, help="L2, of the kernels.", rich_help_panel=_LOSS)
     ] = 4e-5,
     zoom: Annotated[
-        float, typer.Option(min=1, max=16, help="Most that pictures shrink; 1: never.", rich_help_panel=_PICTURES)
+        float, typer.Option(min=1, max=16, help="Most that images shrink; 1: never.", rich_help_panel=_IMAGES)
     ] = 4.0,
     crop: Annotated[
-        float, typer.Option(min=0, max=1, help="Chance of cutting a part out.", rich_help_panel=_PICTURES)
+        float, typer.Option(min=0, max=1, help="Chance of cutting a part out.", rich_help_panel=_IMAGES)
     ] = 1.0,
-    mirror: Annotated[float, typer.Option(min=0, max=1, help="Chance.", rich_help_panel=_PICTURES)] = 0.5,
+    mirror: Annotated[float, typer.Option(min=0, max=1, help="Chance.", rich_help_panel=_IMAGES)] = 0.5,
     colours: Annotated[
-        float, typer.Option(min=0, max=1, help="Chance of each change of colour.", rich_help_panel=_PICTURES)
+        float, typer.Option(min=0, max=1, help="Chance of each change of colour.", rich_help_panel=_IMAGES)
     ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of metrics.jsonl.")] = 20,
@@ -196,7 +196,7 @@ def train(
         print(json.dumps({**report, "problems": problems}, indent=2))
         return
     print(
-        f"{report['steps']} steps on {report['pictures']} pictures of {report['classes'] - 1} classes in "
+        f"{report['steps']} steps on {report['images']} images of {report['classes'] - 1} classes in "
         f"{report['seconds']:.0f} s; the model is {report['model']}"
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
-from ssdlite_caffe.gen_model.spelling import ActivationSpelling, DepthwiseSpelling, Engine, PaddingSpelling, Spelling
+from ssdlite_caffe.gen_model.dialect import ActivationDialect, DepthwiseDialect, Dialect, Engine, PaddingDialect
 
 if TYPE_CHECKING:
     from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -54,7 +54,7 @@ def kit(
     ] = False,
     zoom: Annotated[
         float,
-        typer.Option(min=1, max=16, callback=_finite, help="Most that pictures shrink; 1: never.",
+        typer.Option(min=1, max=16, callback=_finite, help="Most that images shrink; 1: never.",
                      rich_help_panel=_DATA),
     ] = 4.0,
     version: Annotated[
@@ -74,11 +74,11 @@ def kit(
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, callback=_finite, help="Least score of a detection.", rich_help_panel=_FILES)
     ] = 0.01,
-    activation: Annotated[ActivationSpelling, typer.Option(rich_help_panel=_FILES)] = "relu6",
-    padding: Annotated[PaddingSpelling, typer.Option(rich_help_panel=_FILES)] = "exact",
-    depthwise: Annotated[DepthwiseSpelling, typer.Option(rich_help_panel=_FILES)] = "Convolution",
+    activation: Annotated[ActivationDialect, typer.Option(rich_help_panel=_FILES)] = "relu6",
+    padding: Annotated[PaddingDialect, typer.Option(rich_help_panel=_FILES)] = "exact",
+    depthwise: Annotated[DepthwiseDialect, typer.Option(rich_help_panel=_FILES)] = "Convolution",
     engine: Annotated[Engine, typer.Option(rich_help_panel=_FILES)] = "DEFAULT",
-    batch_size: Annotated[int, typer.Option(min=1, max=_MOST, help="Pictures a step.", rich_help_panel=_SOLVER)] = 24,
+    batch_size: Annotated[int, typer.Option(min=1, max=_MOST, help="Images a step.", rich_help_panel=_SOLVER)] = 24,
     iterations: Annotated[int, typer.Option(min=1, max=_MOST, help="Steps.", rich_help_panel=_SOLVER)] = 120_000,
     rate: Annotated[
         float, typer.Option(min=0, callback=_finite, help="First learning rate.", rich_help_panel=_SOLVER)
@@ -137,7 +137,7 @@ def kit(
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
         small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
-        spelling=Spelling(activation, padding, "fold", depthwise, engine), solver=told,
+        dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=told,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force)
     if as_json:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ssdlite_caffe.data.encoded import Shape
 
 app = typer.Typer(
-    help="Write pictures and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
+    help="Write images and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
 )
 
-_PICTURES, _RUN = "Pictures", "Run"
+_IMAGES, _RUN = "Images", "Run"
 _SHOWN = 50
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to make: a folder.")]
@@ -50,26 +50,26 @@ class _Options:
     resize: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_PICTURES
+            metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_IMAGES
         ),
     ] = None
     min_dim: Annotated[
-        int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_PICTURES)
+        int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_IMAGES)
     ] = 0
     max_dim: Annotated[
-        int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_PICTURES)
+        int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_IMAGES)
     ] = 0
     encode: Annotated[
         Literal["jpg", "png"] | None,
-        typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_PICTURES),
+        typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_IMAGES),
     ] = None
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, where pictures are encoded anew.", rich_help_panel=_PICTURES)
+        int, typer.Option(min=1, max=100, help="Of JPEG, where images are encoded anew.", rich_help_panel=_IMAGES)
     ] = 95
     no_decode: Annotated[
         bool,
         typer.Option(
-            "--no-decode", help="Do not look whether pictures stored as they are are whole.", rich_help_panel=_PICTURES
+            "--no-decode", help="Do not look whether images stored as they are are whole.", rich_help_panel=_IMAGES
         ),
     ] = False
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)] = False
@@ -77,7 +77,7 @@ class _Options:
     jobs: Annotated[
         int,
         typer.Option(
-            "-j", "--jobs", min=0, max=256, help="Pictures read at once; 0: one a processor.", rich_help_panel=_RUN
+            "-j", "--jobs", min=0, max=256, help="Images read at once; 0: one a processor.", rich_help_panel=_RUN
         ),
     ] = 0
     strict: Annotated[
@@ -119,7 +119,7 @@ def voc(
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", help="Lines `picture annotation`, paths below ROOT, in place of a split."),
+        typer.Option("--list", help="Lines `image annotation`, paths below ROOT, in place of a split."),
     ] = None,
     *,
     options: _Options,
@@ -135,7 +135,7 @@ def voc(
 @app.command()
 @_writes
 def coco(
-    images: Annotated[Path, typer.Argument(help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Argument(help="Folder of the images.")],
     annotations: Annotated[Path, typer.Argument(help="instances_*.json.")],
     out: Out,
     *,
@@ -154,10 +154,10 @@ def check(
         str | None,
         typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="labelmap.prototxt in the LMDB"),
     ] = None,
-    draw: Annotated[int, typer.Option(min=0, help="Draw this many pictures with their boxes.")] = 0,
+    draw: Annotated[int, typer.Option(min=0, help="Draw this many images with their boxes.")] = 0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for them.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where anything is wrong.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace pictures drawn earlier.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace images drawn earlier.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Count what is in an LMDB, and say what is wrong with it."""
@@ -206,7 +206,7 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
         return
     _say_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
     print(
-        f"{summary['pictures']} of {summary['pictures_listed']} pictures with {summary['objects']} objects "
+        f"{summary['images']} of {summary['images_listed']} images with {summary['objects']} objects "
         f"({_classes(summary)}) are in {out}"
     )
 
@@ -232,16 +232,16 @@ def _print_check(report: dict[str, Any]) -> None:
 
     _say_problems([f"{item['record']}: {item['what']}" for item in report["problems"]])
     table = Table()
-    for title in ("label", "class", "objects", "pictures"):
+    for title in ("label", "class", "objects", "images"):
         table.add_column(title, justify="left" if title == "class" else "right")
     for item in report["classes"]:
         name = "?" if item["name"] is None else item["name"]
-        table.add_row(str(item["label"]), Text(name), str(item["objects"]), str(item["pictures"]))
+        table.add_row(str(item["label"]), Text(name), str(item["objects"]), str(item["images"]))
     console = table_console()
     console.print(table)
     (low, high), (narrow, wide) = report["heights"], report["widths"]
     print(
         f"{report['records']} records, {report['objects']} objects ({report['objects_difficult']} difficult), "
-        f"{report['pictures_empty']} pictures without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
+        f"{report['images_empty']} images without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
         f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
     )

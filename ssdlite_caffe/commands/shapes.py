@@ -17,7 +17,7 @@ def shapes(
     seed: Annotated[int, typer.Option(min=0, help="The same one gives the same scenes.")] = 0,
     layout: Annotated[Literal["voc", "coco"], typer.Option(help="Of the folder.")] = "voc",
     split: Annotated[
-        str, typer.Option(help="Name of the list in ImageSets/Main, or of COCO's annotations and pictures.")
+        str, typer.Option(help="Name of the list in ImageSets/Main, or of COCO's annotations and images.")
     ] = "trainval",
     side: Annotated[int, typer.Option(min=32, max=4096, help="Height and width in pixels.")] = 320,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = False,

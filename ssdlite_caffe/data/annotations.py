@@ -1,6 +1,6 @@
-"""Pictures with boxes around their objects: what the readers of Pascal VOC and COCO data give, and what both check.
+"""Images with boxes around their objects: what the readers of Pascal VOC and COCO data give, and what both check.
 
-Boxes are corners in pixels, xmin, ymin, xmax, ymax, as the annotations have them: the left and top edge of the picture
+Boxes are corners in pixels, xmin, ymin, xmax, ymax, as the annotations have them: the left and top edge of the image
 is 0, the right and bottom one its width and height.
 """
 
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
-Effect = Literal["picture left out", "object left out", "box clipped"]
+Effect = Literal["image left out", "object left out", "box clipped"]
 Corners = tuple[float, float, float, float]
 
 _OUTSIDE = 1.0
@@ -43,11 +43,11 @@ class Problem(NamedTuple):
 
 
 class Box(NamedTuple):
-    """An object in a picture.
+    """An object in an image.
 
     Attributes:
         label: row in the label map, 1 or more.
-        xmin, ymin, xmax, ymax: corners in pixels, inside the picture.
+        xmin, ymin, xmax, ymax: corners in pixels, inside the image.
         difficult: VOC's flag of objects hard to see, or COCO's of a crowd that one box stands for.
     """
 
@@ -61,13 +61,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture of a data set.
+    """An image of a data set.
 
     Attributes:
         name: its path below the data set's folder, with slashes; no other entry has it.
         id: what result files call it: VOC's name without suffix, or COCO's number.
         path: the file.
-        annotations: the file with its objects (VOC), or the place of the picture in it (COCO).
+        annotations: the file with its objects (VOC), or the place of the image in it (COCO).
     """
 
     name: str
@@ -77,10 +77,10 @@ class Entry:
 
 
 class Dataset(Protocol):
-    """Pictures whose annotations can be asked for, one picture at a time and from several threads.
+    """Images whose annotations can be asked for, one image at a time and from several threads.
 
     Attributes:
-        entries: the pictures, in the order of the data set.
+        entries: the images, in the order of the data set.
         label_map: the one that was given, or the names found in the annotations.
         problems: what was found wrong on opening it.
     """
@@ -90,15 +90,15 @@ class Dataset(Protocol):
     problems: list[Problem]
 
     def objects(self, entry: Entry, height: int, width: int) -> tuple[list[Box], list[Problem]]:
-        """The objects of a picture, and what is wrong with others.
+        """The objects of an image, and what is wrong with others.
 
         Args:
             entry: one of `entries`.
-            height: of the picture in pixels, as it is shown.
-            width: of the picture in pixels, as it is shown.
+            height: of the image in pixels, as it is shown.
+            width: of the image in pixels, as it is shown.
 
         Raises:
-            DatasetError: the annotations of this picture cannot be used; the text begins with file and line.
+            DatasetError: the annotations of this image cannot be used; the text begins with file and line.
         """
 
 
@@ -131,15 +131,15 @@ class Rows:
 
 
 def fit_box(corners: Corners, height: int, width: int) -> tuple[Corners | None, str]:
-    """Check a box against its picture.
+    """Check a box against its image.
 
     Args:
         corners: xmin, ymin, xmax, ymax in pixels.
-        height: of the picture.
-        width: of the picture.
+        height: of the image.
+        width: of the image.
 
     Returns:
-        The box, with what reaches past the picture's edges cut off; None when it cannot be used. And what is wrong
+        The box, with what reaches past the image's edges cut off; None when it cannot be used. And what is wrong
         with it: empty where nothing is, or where no edge is passed by more than one pixel.
     """
     xmin, ymin, xmax, ymax = corners
@@ -153,14 +153,14 @@ def fit_box(corners: Corners, height: int, width: int) -> tuple[Corners | None, 
         return corners, ""
     clipped = max(xmin, 0.0), max(ymin, 0.0), min(xmax, float(width)), min(ymax, float(height))
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        return None, f"box {show(corners)} lies outside the picture of {width}x{height} (width x height)"
+        return None, f"box {show(corners)} lies outside the image of {width}x{height} (width x height)"
     if max(-xmin, -ymin, xmax - width, ymax - height) <= _OUTSIDE:
         return clipped, ""
-    return clipped, f"box {show(corners)} reaches past the edges of the picture of {width}x{height} (width x height)"
+    return clipped, f"box {show(corners)} reaches past the edges of the image of {width}x{height} (width x height)"
 
 
 def check_size(where: str, stated: tuple[float, float], height: int, width: int) -> None:
-    """Refuse annotations made for a picture of another size, height and width; 0 stands for not stated.
+    """Refuse annotations made for an image of another size, height and width; 0 stands for not stated.
 
     Raises:
         DatasetError: the sizes differ.
@@ -168,7 +168,7 @@ def check_size(where: str, stated: tuple[float, float], height: int, width: int)
     if all(stated) and stated != (height, width):
         turned = " (turned by its EXIF data?)" if stated == (width, height) else ""
         raise DatasetError(
-            f"{where}: says {stated[1]:g}x{stated[0]:g}, but the picture has {width}x{height} (width x height){turned}"
+            f"{where}: says {stated[1]:g}x{stated[0]:g}, but the image has {width}x{height} (width x height){turned}"
         )
 
 

@@ -30,7 +30,7 @@ _MAX_ID = 1 << 62
 
 
 class CocoDataset:
-    """A file of annotations and its folder of pictures; what it offers is said in `annotations.Dataset`."""
+    """A file of annotations and its folder of images; what it offers is said in `annotations.Dataset`."""
 
     def __init__(self, path: Path, images: Path, content: dict[str, Any], label_map: LabelMap | None) -> None:
         """Take what was read from `path`, and look at each part of it."""
@@ -44,7 +44,7 @@ class CocoDataset:
         self.entries: Sequence[Entry] = list(self._entries(images))
         if not self.entries:
             listed = f": {self.problems[0]}" if self.problems else ""
-            raise DatasetError(f"{path} names no picture that can be used{listed}")
+            raise DatasetError(f"{path} names no image that can be used{listed}")
         self._annotations = self._by_image(content["annotations"])
 
     @property
@@ -90,9 +90,9 @@ class CocoDataset:
         for number, item in enumerate(self._images):
             what = _wrong_image(item)
             if not what and item["id"] in ids:
-                what = f"id {item['id']} is that of another picture"
+                what = f"id {item['id']} is that of another image"
             if not what and item["file_name"] in names:
-                what = f"file_name {shown(item['file_name'])} is that of another picture"
+                what = f"file_name {shown(item['file_name'])} is that of another image"
             if what:
                 self.problems.append(self._problem("images", number, item, what))
                 continue
@@ -101,7 +101,7 @@ class CocoDataset:
             yield Entry(item["file_name"], str(item["id"]), images / item["file_name"], number)
 
     def _by_image(self, items: list[Any]) -> dict[int, list[tuple[int, dict[str, Any]]]]:
-        """Annotations and their places in the file, by the picture's id."""
+        """Annotations and their places in the file, by the image's id."""
         known = {item["id"] for item in self._images if isinstance(item, dict) and _is_id(item.get("id"))}
         found: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         for number, item in enumerate(items):
@@ -117,7 +117,7 @@ class CocoDataset:
         key = item.get("id") if isinstance(item, dict) else None
         where = f"{self._path}: {part}[{number}]" + (f" (id {key})" if _is_id(key) else "")
         return Problem(
-            where, what, "picture left out" if part == "images" else "box clipped" if clipped else "object left out"
+            where, what, "image left out" if part == "images" else "box clipped" if clipped else "object left out"
         )
 
 
@@ -125,23 +125,23 @@ def open_coco(images: Path, annotations: Path, *, label_map: LabelMap | None = N
     """Open data annotated as COCO's.
 
     Args:
-        images: the folder that the file names of the pictures start from.
+        images: the folder that the file names of the images start from.
         annotations: instances_*.json.
         label_map: without one, the categories become classes in the order of their ids, without gaps.
 
     Raises:
-        DatasetError: the file cannot be read, is not of this form, or names no picture that can be used.
+        DatasetError: the file cannot be read, is not of this form, or names no image that can be used.
     """
     if not images.is_dir():
-        raise DatasetError(f"{images} is no folder of pictures")
+        raise DatasetError(f"{images} is no folder of images")
     return CocoDataset(annotations, images, _read(annotations, "images", "annotations", "categories"), label_map)
 
 
 def read_coco_ids(path: Path) -> tuple[list[tuple[int, str]], dict[int, str]]:
-    """What COCO's instances_*.json or image_info_*.json calls pictures and classes.
+    """What COCO's instances_*.json or image_info_*.json calls images and classes.
 
     Returns:
-        Id and file name of each picture, whatever it is like, and the name of each category by its id.
+        Id and file name of each image, whatever it is like, and the name of each category by its id.
 
     Raises:
         DatasetError: the file cannot be read, or is not of this form.
@@ -208,7 +208,7 @@ def _wrong_image(item: object) -> str:
         return "there is no id (a whole number)"
     name = item.get("file_name")
     if not isinstance(name, str) or relative_path(name) is None:
-        return f"file_name {shown(name)} leads out of the folder of pictures, or is no path"
+        return f"file_name {shown(name)} leads out of the folder of images, or is no path"
     wrong = next((key for key in ("height", "width") if key in item and not _is_number(item[key])), None)
     return f"{wrong} is {shown(item[wrong])}, not a number" if wrong else ""
 

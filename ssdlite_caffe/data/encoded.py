@@ -1,6 +1,6 @@
-"""Pictures as they go into a Caffe database: a file's own bytes where Caffe makes 8-bit colour of them, or others.
+"""Images as they go into a Caffe database: a file's own bytes where Caffe makes 8-bit colour of them, or others.
 
-The SSD branch decodes a stored picture as it is (OpenCV's IMREAD_UNCHANGED) unless a net asks for force_color: a grey
+The SSD branch decodes a stored image as it is (OpenCV's IMREAD_UNCHANGED) unless a net asks for force_color: a grey
 one then has one channel and one with alpha four; nowhere is EXIF's turn made. So these are decoded as they
 are shown, and encoded anew as plain colour.
 """
@@ -32,15 +32,15 @@ _PNG_DEPTH = 24
 
 @dataclass(frozen=True)
 class Shape:
-    """How pictures are stored.
+    """How images are stored.
 
     Attributes:
         size: height and width they are resized to; None: their own.
-        min_dim: the shorter side of smaller pictures is enlarged to this; 0: not.
-        max_dim: the longer side of larger pictures is reduced to this; 0: not. It goes before `min_dim`.
-        encoding: of all pictures; None: each keeps its own, and is stored as it is where nothing has to be changed.
+        min_dim: the shorter side of smaller images is enlarged to this; 0: not.
+        max_dim: the longer side of larger images is reduced to this; 0: not. It goes before `min_dim`.
+        encoding: of all images; None: each keeps its own, and is stored as it is where nothing has to be changed.
         quality: of JPEG, 1 to 100.
-        decode: decode pictures that are stored as they are too, to see whether they are whole.
+        decode: decode images that are stored as they are too, to see whether they are whole.
     """
 
     size: tuple[int, int] | None = None
@@ -51,7 +51,7 @@ class Shape:
     decode: bool = True
 
     def scale(self, height: int, width: int) -> float:
-        """What `min_dim` and `max_dim` multiply the sides of a picture by; a float32 number, as in Caffe.
+        """What `min_dim` and `max_dim` multiply the sides of an image by; a float32 number, as in Caffe.
 
         Source: ReadImageToCVMat in the SSD branch's util/io.cpp.
         """
@@ -64,7 +64,7 @@ class Shape:
         return float(scale)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size that a picture of this size is stored in, rounded as OpenCV's resize does."""
+        """The size that an image of this size is stored in, rounded as OpenCV's resize does."""
         if self.size is not None:
             return self.size
         scale = self.scale(height, width)
@@ -73,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture ready to be stored.
+    """An image ready to be stored.
 
     Attributes:
         data: a whole JPEG or PNG file.
@@ -99,7 +99,7 @@ class _Header:
 
 
 def read_encoded(path: Path, shape: Shape) -> Encoded:
-    """Read a picture for storing.
+    """Read an image for storing.
 
     Raises:
         DatasetError: it cannot be read or decoded, is cut off, or has more than 134 million pixels.
@@ -119,7 +119,7 @@ def read_encoded(path: Path, shape: Shape) -> Encoded:
 
 
 def _header(path: Path, data: bytes) -> _Header | None:
-    """Look at the header alone; None for kinds of picture that are never stored as they are."""
+    """Look at the header alone; None for kinds of image that are never stored as they are."""
     if not data:
         raise DatasetError(f"{path}: empty (0 bytes)")
     if data[:2] != b"\xff\xd8" and data[:8] != _PNG_SIGNATURE:
@@ -164,9 +164,9 @@ def _decode(path: Path, data: bytes, mode: str) -> Pixels:
     try:
         pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), getattr(cv2, mode))
     except cv2.error as error:
-        raise DatasetError(f"{path}: no picture: {one_line(error)}") from error
+        raise DatasetError(f"{path}: no image: {one_line(error)}") from error
     if pixels is None:
-        raise DatasetError(f"{path}: no picture that OpenCV can decode, or cut off")
+        raise DatasetError(f"{path}: no image that OpenCV can decode, or cut off")
     return pixels
 
 

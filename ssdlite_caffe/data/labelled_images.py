@@ -1,4 +1,4 @@
-"""Pictures with their objects to evaluate a detector on: a VOC or COCO data set, or an LMDB."""
+"""Images with their objects to evaluate a detector on: a VOC or COCO data set, or an LMDB."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box
 from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.images import Pixels, read_picture
+from ssdlite_caffe.runtimes.images import Pixels, read_image
 
 LMDB_DATA = "data.mdb"
 
 
 @dataclass(frozen=True)
-class LabelledPicture:
-    """A picture and what is in it.
+class LabelledImage:
+    """An image and what is in it.
 
     Attributes:
         name: of the file, or the key of the record.
@@ -33,11 +33,11 @@ class LabelledPicture:
     id: int | str = ""
 
 
-class LabelledPictures(Protocol):
-    """Pictures to evaluate on.
+class LabelledImages(Protocol):
+    """Images to evaluate on.
 
     Attributes:
-        problems: what was left out so far, and why; complete when all pictures have been read.
+        problems: what was left out so far, and why; complete when all images have been read.
         categories: what COCO's result files call each row.
     """
 
@@ -45,9 +45,9 @@ class LabelledPictures(Protocol):
     categories: dict[int, int]
 
     def __len__(self) -> int:
-        """How many pictures there are, those that turn out unreadable included."""
+        """How many images there are, those that turn out unreadable included."""
 
-    def __iter__(self) -> Iterator[LabelledPicture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         """Read them, one by one."""
 
 
@@ -63,17 +63,17 @@ class _Annotated:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[LabelledPicture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         for entry in self._entries:
             try:
-                pixels = read_picture(entry.path)
+                pixels = read_image(entry.path)
                 boxes, problems = self._dataset.objects(entry, *pixels.shape[:2])
             except (DatasetError, ImageError) as error:
-                self.problems.append(Problem(entry.name, str(error), "picture left out"))
+                self.problems.append(Problem(entry.name, str(error), "image left out"))
                 continue
             self.problems += problems
             number = int(entry.id) if isinstance(entry.annotations, int) else entry.id
-            yield LabelledPicture(entry.name, pixels, tuple(boxes), number)
+            yield LabelledImage(entry.name, pixels, tuple(boxes), number)
 
 
 class _Stored:
@@ -91,7 +91,7 @@ class _Stored:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[LabelledPicture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         from ssdlite_caffe.data.lmdb_check import decode_datum, parse_record
         from ssdlite_caffe.data.lmdb_store import Reader
 
@@ -104,12 +104,12 @@ class _Stored:
                     record = parse_record(value)
                     pixels = decode_datum(record.datum)
                 except DatasetError as error:
-                    self.problems.append(Problem(f"{self._folder}: {name}", str(error), "picture left out"))
+                    self.problems.append(Problem(f"{self._folder}: {name}", str(error), "image left out"))
                     continue
                 where = f"{self._folder}: {name}"
                 height, width = pixels.shape[:2]
                 boxes = stored_boxes(where, record, self._labels, height, width, self.problems)
-                yield LabelledPicture(name, pixels, tuple(boxes), name)
+                yield LabelledImage(name, pixels, tuple(boxes), name)
 
 
 def _shown(key: bytes) -> str:
@@ -119,7 +119,7 @@ def _shown(key: bytes) -> str:
 def stored_boxes(
     where: str, record: caffe_pb2.AnnotatedDatum, labels: LabelMap, height: int, width: int, problems: list[Problem]
 ) -> Iterator[Box]:
-    """The objects of a record, in pixels of a picture of this size; `problems` takes what is wrong with others."""
+    """The objects of a record, in pixels of an image of this size; `problems` takes what is wrong with others."""
     for group in record.annotation_group:
         for item in group.annotation:
             box = item.bbox
@@ -134,25 +134,25 @@ def stored_boxes(
                 yield Box(group.group_label, *corners, box.difficult)
 
 
-def open_pictures(
+def open_images(
     data: Path,
     labels: LabelMap,
     *,
     split: str = "test",
     images: Path | None = None,
     ids: frozenset[str] | None = None,
-) -> LabelledPictures:
+) -> LabelledImages:
     """Open what `evaluate --data` names.
 
     Args:
         data: a folder in VOC's layout, an LMDB, or COCO's instances_*.json.
         labels: the model's; classes that it does not have are left out, and said so.
         split: of VOC data.
-        images: folder of COCO's pictures.
-        ids: of the pictures to take: COCO's numbers, VOC's names, or keys; None takes all.
+        images: folder of COCO's images.
+        ids: of the images to take: COCO's numbers, VOC's names, or keys; None takes all.
 
     Raises:
-        DatasetError: it is none of these, or holds no picture that can be used.
+        DatasetError: it is none of these, or holds no image that can be used.
     """
     if (data / LMDB_DATA).is_file():
         return _chosen(_Stored(data, labels, ids), data)
@@ -165,13 +165,13 @@ def open_pictures(
         from ssdlite_caffe.data.coco import open_coco
 
         if images is None:
-            raise DatasetError(f"{data} names its pictures without their folder; give that with --images")
+            raise DatasetError(f"{data} names its images without their folder; give that with --images")
         dataset = open_coco(images, data, label_map=labels)
         return _chosen(_Annotated(dataset, dataset.category_ids, ids), data)
     raise DatasetError(f"there is no {data}; give a folder in VOC's layout, an LMDB, or COCO's instances_*.json")
 
 
-def _chosen(pictures: LabelledPictures, data: Path) -> LabelledPictures:
-    if not len(pictures):
-        raise DatasetError(f"{data} has none of the pictures that were asked for")
-    return pictures
+def _chosen(images: LabelledImages, data: Path) -> LabelledImages:
+    if not len(images):
+        raise DatasetError(f"{data} has none of the images that were asked for")
+    return images

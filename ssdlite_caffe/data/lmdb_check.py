@@ -1,4 +1,4 @@
-"""Reading an LMDB of pictures and boxes back, and saying what is in it and what is wrong with it."""
+"""Reading an LMDB of images and boxes back, and saying what is in it and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssdlite_caffe.data.lmdb_write import LABEL_MAP
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.draw import draw_labelled, write_picture
+from ssdlite_caffe.runtimes.draw import draw_labelled, write_image
 from ssdlite_caffe.runtimes.images import Pixels, without_stderr
 from ssdlite_caffe.runtimes.opencv_net import import_opencv
 
@@ -38,11 +38,11 @@ class Contents:
 
     Attributes:
         records: how many.
-        empty: pictures without boxes.
+        empty: images without boxes.
         difficult: boxes with this flag.
         boxes: label -> boxes.
-        pictures: label -> pictures with such a box.
-        sizes: height, width -> pictures.
+        images: label -> images with such a box.
+        sizes: height, width -> images.
         problems: record and what is wrong with it.
     """
 
@@ -50,7 +50,7 @@ class Contents:
     empty: int = 0
     difficult: int = 0
     boxes: collections.Counter[int] = field(default_factory=collections.Counter)
-    pictures: collections.Counter[int] = field(default_factory=collections.Counter)
+    images: collections.Counter[int] = field(default_factory=collections.Counter)
     sizes: collections.Counter[tuple[int, int]] = field(default_factory=collections.Counter)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ class Contents:
         heights, widths = ([size[axis] for size in self.sizes] for axis in (0, 1))
         return {
             "records": self.records,
-            "pictures_empty": self.empty,
+            "images_empty": self.empty,
             "objects": sum(self.boxes.values()),
             "objects_difficult": self.difficult,
             "num_classes": len(label_map) if label_map else None,
@@ -69,7 +69,7 @@ class Contents:
                     "label": label,
                     "name": names[label] if 0 <= label < len(names) else None,
                     "objects": self.boxes[label],
-                    "pictures": self.pictures[label],
+                    "images": self.images[label],
                 }
                 for label in sorted({*range(1, len(names)), *self.boxes})
             ],
@@ -93,14 +93,14 @@ def check_lmdb(
     Args:
         folder: the LMDB.
         label_map: built-in name or file; without it, labelmap.prototxt in the folder, where there is one.
-        draw: how many pictures to draw with their boxes into `out`, evenly spread over the records.
+        draw: how many images to draw with their boxes into `out`, evenly spread over the records.
         out: folder for them.
-        force: replace pictures drawn earlier.
+        force: replace images drawn earlier.
         progress: told of records done, and of all there are.
 
     Returns:
         Counts, and problems: a record that cannot be parsed or decoded, a box that is reversed, empty, not finite or
-        outside the picture, a label that the label map does not have, a name that comes twice.
+        outside the image, a label that the label map does not have, a name that comes twice.
 
     Raises:
         DatasetError: it is no LMDB, or is damaged.
@@ -117,14 +117,14 @@ def check_lmdb(
 
 
 class Drawer:
-    """Draws some of the pictures with their boxes."""
+    """Draws some of the images with their boxes."""
 
     def __init__(self, folder: Path, count: int, records: int, label_map: LabelMap | None) -> None:
         """Choose `count` of `records`, evenly spread."""
         self._folder = folder
         self._chosen = set(np.linspace(0, records - 1, min(count, records)).round().astype(int).tolist())
         self._names = label_map.display_names if label_map else ()
-        (folder / DRAWN).write_text("pictures with the boxes of an LMDB\n", "utf-8")
+        (folder / DRAWN).write_text("images with the boxes of an LMDB\n", "utf-8")
 
     def __call__(self, number: int, pixels: Pixels, message: caffe_pb2.AnnotatedDatum) -> None:
         """Draw a record, where it is one of the chosen."""
@@ -140,26 +140,26 @@ class Drawer:
                 texts.append(f"{name} (difficult)" if item.bbox.difficult else name)
         corners = np.nan_to_num(np.array(boxes, np.float64).reshape(-1, 4))
         drawn = draw_labelled(pixels, np.clip(corners, -1, 2), classes, texts)
-        write_picture(self._folder / f"{number:08d}.png", drawn)
+        write_image(self._folder / f"{number:08d}.png", drawn)
 
 
 def parse_record(value: bytes) -> caffe_pb2.AnnotatedDatum:
     """Parse a record's value.
 
     Raises:
-        DatasetError: it is no AnnotatedDatum, or has no picture.
+        DatasetError: it is no AnnotatedDatum, or has no image.
     """
     try:
         message = caffe_pb2.AnnotatedDatum.FromString(value)
     except DecodeError as error:
         raise DatasetError("is no AnnotatedDatum, or is damaged (it cannot be parsed)") from error
     if not message.HasField("datum"):
-        raise DatasetError("has no picture")
+        raise DatasetError("has no image")
     return message
 
 
 def decode_datum(datum: caffe_pb2.Datum) -> Pixels:
-    """The picture of a record as Caffe decodes it for a net that reads colours: uint8 (H, W, 3), BGR.
+    """The image of a record as Caffe decodes it for a net that reads colours: uint8 (H, W, 3), BGR.
 
     Raises:
         DatasetError: it cannot be decoded, its size and data do not agree, or it is stored as pixels of other than 3
@@ -169,7 +169,7 @@ def decode_datum(datum: caffe_pb2.Datum) -> Pixels:
 
 
 def _stored_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
-    """The picture with the channels and bits that it is stored with."""
+    """The image with the channels and bits that it is stored with."""
     return _encoded_pixels(datum.data, "IMREAD_UNCHANGED") if datum.encoded else _raw_pixels(datum)
 
 
@@ -177,7 +177,7 @@ def _in_colour(pixels: npt.NDArray[Any], datum: caffe_pb2.Datum) -> Pixels:
     if _is_colour(pixels):
         return pixels
     if not datum.encoded:
-        raise DatasetError(f"holds {_kind(pixels)}, and Caffe stops there: only encoded pictures are made coloured")
+        raise DatasetError(f"holds {_kind(pixels)}, and Caffe stops there: only encoded images are made coloured")
     return _encoded_pixels(datum.data, "IMREAD_COLOR")
 
 
@@ -187,7 +187,7 @@ def _is_colour(pixels: npt.NDArray[Any]) -> bool:
 
 def _kind(pixels: npt.NDArray[Any]) -> str:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    return f"a picture of {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
+    return f"an image of {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
 
 
 def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
@@ -198,7 +198,7 @@ def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise DatasetError("cannot be decoded: no picture, or cut off")
+        raise DatasetError("cannot be decoded: no image, or cut off")
     return pixels
 
 
@@ -281,7 +281,7 @@ def _count(contents: Contents, message: caffe_pb2.AnnotatedDatum, label_map: Lab
             what = _wrong_box(item)
             if what:
                 yield f"{what} (label {label})"
-    contents.pictures.update(labels)
+    contents.images.update(labels)
 
 
 def _wrong_box(item: caffe_pb2.Annotation) -> str:
@@ -298,5 +298,5 @@ def _wrong_box(item: caffe_pb2.Annotation) -> str:
     if box.xmin == box.xmax or box.ymin == box.ymax:
         return f"box {text} is empty"
     if min(corners) < -_EDGE or max(corners) > 1 + _EDGE:
-        return f"box {text} reaches out of the picture"
+        return f"box {text} reaches out of the image"
     return ""

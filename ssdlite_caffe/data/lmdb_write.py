@@ -1,7 +1,7 @@
-"""Writing pictures and boxes into the LMDB that Caffe's AnnotatedData layer reads, as convert_annoset writes it.
+"""Writing images and boxes into the LMDB that Caffe's AnnotatedData layer reads, as convert_annoset writes it.
 
-A record's key is the picture's number in the list, eight digits, an underscore and its name; its value an
-AnnotatedDatum: the encoded picture, and boxes grouped by label, as fractions of the picture.
+A record's key is the image's number in the list, eight digits, an underscore and its name; its value an
+AnnotatedDatum: the encoded image, and boxes grouped by label, as fractions of the image.
 
 Source: tools/convert_annoset.cpp and util/io.cpp of the SSD branch (github.com/weiliu89/caffe).
 """
@@ -39,7 +39,7 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class Order:
-    """In which order pictures are stored, and how many are read at once."""
+    """In which order images are stored, and how many are read at once."""
 
     shuffle: bool = False
     seed: int = 0
@@ -61,7 +61,7 @@ class Order:
 
 
 class _Record(NamedTuple):
-    """A picture on its way into the database; `value` is None for one that is left out."""
+    """An image on its way into the database; `value` is None for one that is left out."""
 
     key: bytes
     value: bytes | None
@@ -75,7 +75,7 @@ class _Record(NamedTuple):
 class Counts:
     """What was written so far."""
 
-    pictures: int = 0
+    images: int = 0
     empty: int = 0
     encoded_anew: int = 0
     bytes: int = 0
@@ -85,7 +85,7 @@ class Counts:
     def add(self, record: _Record) -> None:
         """Count a record that is written."""
         assert record.value is not None
-        self.pictures += 1
+        self.images += 1
         self.empty += not record.boxes
         self.encoded_anew += not record.kept
         self.bytes += len(record.value)
@@ -106,19 +106,19 @@ def write_lmdb(
     """Write a data set into a new LMDB, with its label map, test_name_size.txt and lmdb.json; all or nothing.
 
     Args:
-        dataset: the pictures and their annotations.
+        dataset: the images and their annotations.
         out: folder to make.
-        shape: how pictures are stored.
+        shape: how images are stored.
         order: in which order.
         strict: fail where anything is wrong with the data; without it, what is wrong is left out and listed.
         force: replace an earlier LMDB of this command.
-        progress: told of pictures done, and of all there are.
+        progress: told of images done, and of all there are.
 
     Returns:
         The summary, which lmdb.json holds too.
 
     Raises:
-        DatasetError: no picture can be used; or `strict`, and there are problems: all are listed.
+        DatasetError: no image can be used; or `strict`, and there are problems: all are listed.
         OutputError: `out` exists already, or the disk refuses.
     """
     with new_folder(out, marker=SUMMARY, force=force) as folder:
@@ -143,13 +143,13 @@ def write_lmdb(
 
 
 def annotated_datum(data: bytes, boxes: Iterable[Box], height: int, width: int) -> caffe_pb2.AnnotatedDatum:
-    """What Caffe reads for a picture.
+    """What Caffe reads for an image.
 
     Groups stand in the order in which their labels come first, and instances count from 0 in each. A side is divided
     in float64 and rounded once, which for whole pixels is what float32 division gives.
 
     Args:
-        data: the encoded picture.
+        data: the encoded image.
         boxes: in pixels.
         height: that the boxes refer to.
         width: that the boxes refer to.
@@ -191,19 +191,19 @@ def _records(dataset: Dataset, shape: Shape, order: Order, progress: Callable[[i
 
 
 def _record(dataset: Dataset, shape: Shape, number: int, entry: Entry) -> _Record:
-    """Read a picture and its annotations; errors become a problem."""
+    """Read an image and its annotations; errors become a problem."""
     key = f"{number:08d}_{entry.name}".encode()
     try:
         if len(key) > MAX_KEY:
             raise DatasetError(f"{entry.path}: the name is longer than the {MAX_KEY} bytes of a key")
-        picture = read_encoded(entry.path, shape)
-        boxes, problems = dataset.objects(entry, picture.height, picture.width)
-        message = annotated_datum(picture.data, boxes, picture.height, picture.width)
+        image = read_encoded(entry.path, shape)
+        boxes, problems = dataset.objects(entry, image.height, image.width)
+        message = annotated_datum(image.data, boxes, image.height, image.width)
     except DatasetError as error:
         where, _, what = str(error).partition(": ")
-        return _Record(key, None, "", [], [Problem(where, what, "picture left out")], kept=False)
-    line = f"{_one_word(entry.id)} {picture.height} {picture.width}\n"
-    return _Record(key, message.SerializeToString(), line, boxes, problems, picture.kept)
+        return _Record(key, None, "", [], [Problem(where, what, "image left out")], kept=False)
+    line = f"{_one_word(entry.id)} {image.height} {image.width}\n"
+    return _Record(key, message.SerializeToString(), line, boxes, problems, image.kept)
 
 
 def _one_word(name: str) -> str:
@@ -246,8 +246,8 @@ def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
 def _refuse(problems: Sequence[Problem], counts: Counts, *, strict: bool) -> None:
     if strict and problems:
         raise DatasetError(f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:\n{describe(problems)}")
-    if not counts.pictures:
-        raise DatasetError(f"no picture can be used:\n{describe(problems)}")
+    if not counts.images:
+        raise DatasetError(f"no image can be used:\n{describe(problems)}")
 
 
 def _summary(
@@ -255,10 +255,10 @@ def _summary(
 ) -> dict[str, Any]:
     names = label_map.display_names
     return {
-        "pictures": counts.pictures,
-        "pictures_listed": listed,
-        "pictures_empty": counts.empty,
-        "pictures_encoded_anew": counts.encoded_anew,
+        "images": counts.images,
+        "images_listed": listed,
+        "images_empty": counts.empty,
+        "images_encoded_anew": counts.encoded_anew,
         "objects": sum(counts.classes.values()),
         "objects_difficult": counts.difficult,
         "num_classes": len(label_map),

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.voc import ANNOTATIONS, PICTURES, SPLITS
+from ssdlite_caffe.data.voc import ANNOTATIONS, IMAGES, SPLITS
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
-from ssdlite_caffe.runtimes.draw import write_picture
+from ssdlite_caffe.runtimes.draw import write_image
 
 Layout = Literal["voc", "coco"]
 
@@ -44,7 +44,7 @@ class ShapesOptions:
         count: scenes.
         seed: the same one gives the same scenes; scene i of one seed is no scene of another.
         layout: of the folder.
-        split: name of the list (VOC) or of the annotations' file and the folder of pictures (COCO).
+        split: name of the list (VOC) or of the annotations' file and the folder of images (COCO).
         side: pixels, of both sides.
     """
 
@@ -56,7 +56,7 @@ class ShapesOptions:
 
 
 def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, list[Shape]]:
-    """A picture, uint8 RGB (side, side, 3), and what is in it; the same seed gives the same scene.
+    """An image, uint8 RGB (side, side, 3), and what is in it; the same seed gives the same scene.
 
     The gradient runs down or across, each channel 30 to 220, with Gaussian noise of sigma 2 to 14. Half-sizes r are
     0.05 to 0.22 of the side. A circle has the radius r, a square the side 2r, a triangle its apex in the middle of the
@@ -66,7 +66,7 @@ def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, 
     ends = random.uniform(30, 220, (2, 3))
     ramp = np.linspace(0, 1, side)[:, None]
     gradient = ends[0] * (1 - ramp) + ends[1] * ramp
-    picture = np.broadcast_to(gradient[:, None] if random.random() < 0.5 else gradient[None], (side, side, 3)).copy()
+    image = np.broadcast_to(gradient[:, None] if random.random() < 0.5 else gradient[None], (side, side, 3)).copy()
     shapes: list[Shape] = []
     wanted = random.integers(1, 7)
     for _ in range(60):
@@ -78,10 +78,10 @@ def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, 
         if any(_touch(box, other.box) for other in shapes):
             continue
         label = int(random.integers(1, 4))
-        picture[_mask(label, x, y, radius, side)] = random.uniform(0, 255, 3)
+        image[_mask(label, x, y, radius, side)] = random.uniform(0, 255, 3)
         shapes.append(Shape(label, box))
-    picture += random.normal(0, random.uniform(2, 14), picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8), shapes
+    image += random.normal(0, random.uniform(2, 14), image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), shapes
 
 
 def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -139,13 +139,13 @@ def make_shapes(
 def _scenes(
     folder: Path, options: ShapesOptions, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[str, list[Shape]]]:
-    """Draw and write the pictures; of each its name without suffix and what is in it."""
-    pictures = folder / (PICTURES if options.layout == "voc" else options.split)
+    """Draw and write the images; of each its name without suffix and what is in it."""
+    images = folder / (IMAGES if options.layout == "voc" else options.split)
     digits = max(6, len(str(options.count)))
     for number in range(options.count):
         pixels, shapes = draw_scene((options.seed, number), options.side)
         name = f"{number:0{digits}d}"
-        write_picture(pictures / f"{name}.jpg", np.ascontiguousarray(pixels[..., ::-1]))
+        write_image(images / f"{name}.jpg", np.ascontiguousarray(pixels[..., ::-1]))
         yield name, shapes
         progress(number + 1, options.count)
 

@@ -22,7 +22,7 @@ from ssdlite_caffe.data.annotations import (
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
-PICTURES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
+IMAGES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
 
 _MAX_XML_BYTES = 1 << 24
 _MAX_LIST_BYTES = 1 << 28
@@ -44,7 +44,7 @@ class VocDataset:
     """A split of one or more folders in VOC's layout; what it offers is said in `annotations.Dataset`."""
 
     def __init__(self, entries: Sequence[Entry], label_map: LabelMap | None, problems: list[Problem]) -> None:
-        """Take the pictures; without a label map, read all annotations once for the names in them."""
+        """Take the images; without a label map, read all annotations once for the names in them."""
         self.entries = entries
         self.problems = problems
         self.label_map = label_map or _find_names(entries)
@@ -93,11 +93,11 @@ def open_voc(
     Args:
         roots: folders that hold JPEGImages, Annotations and ImageSets/Main, as VOCdevkit/VOC2007 and VOCdevkit/VOC2012.
         split: name of a list in ImageSets/Main, as trainval.
-        list_file: in place of `split`, lines of picture and annotation, paths below the one root.
+        list_file: in place of `split`, lines of image and annotation, paths below the one root.
         label_map: without one, the names found in the annotations, sorted.
 
     Raises:
-        DatasetError: the folders are not laid out so, or name no picture that can be used.
+        DatasetError: the folders are not laid out so, or name no image that can be used.
     """
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -107,15 +107,15 @@ def open_voc(
         found = _from_list(root, list_file) if list_file else _from_split(root, split)
         for where, item in found:
             if isinstance(item, str):
-                problems.append(Problem(where, item, "picture left out"))
+                problems.append(Problem(where, item, "image left out"))
             elif prefix + item.name in seen:
-                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "picture left out"))
+                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "image left out"))
             else:
                 seen.add(prefix + item.name)
                 entries.append(Entry(prefix + item.name, item.id, item.path, item.annotations))
     if not entries:
         listed = f": {problems[0]}" if problems else ""
-        raise DatasetError(f"{list_file or split} of {roots[0]} names no picture that can be used{listed}")
+        raise DatasetError(f"{list_file or split} of {roots[0]} names no image that can be used{listed}")
     return VocDataset(entries, label_map, problems)
 
 
@@ -215,41 +215,41 @@ def _is_name(text: str) -> bool:
 
 
 def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
-    """Where each line of the split stands, and its picture or what is wrong with it."""
-    for folder in (PICTURES, ANNOTATIONS, SPLITS):
+    """Where each line of the split stands, and its image or what is wrong with it."""
+    for folder in (IMAGES, ANNOTATIONS, SPLITS):
         if not (root / folder).is_dir():
             raise DatasetError(f"{root} holds no folder {folder}{_hint(root)}")
     path = root / SPLITS / f"{split}.txt"
     if relative_path(split) is None or not path.is_file():
         splits = ", ".join(sorted(file.stem for file in (root / SPLITS).glob("*.txt"))[:20]) or "none"
         raise DatasetError(f"{root} has no split {shown(split)}; there are: {splits}")
-    pictures = _pictures(root / PICTURES)
+    images = _images(root / IMAGES)
     for where, name in _lines(path):
         flagged = _CLASS_LINE.fullmatch(name)
         if flagged and flagged[2] == "-1":
-            continue  # a class's own list says so of pictures without it
+            continue  # a class's own list says so of images without it
         name = flagged[1] if flagged else name
-        files = pictures.get(name, [])
+        files = images.get(name, [])
         annotations = root / ANNOTATIONS / f"{name}.xml"
         if relative_path(name) is None or "/" in name:
-            yield where, f"{shown(name)} is not a picture's name"
+            yield where, f"{shown(name)} is not an image's name"
         elif len(files) > 1:
             yield where, f"{shown(name)} may be any of {', '.join(sorted(files))}"
         elif not files:
-            yield where, f"{root / PICTURES} has no picture {shown(name)}"
+            yield where, f"{root / IMAGES} has no image {shown(name)}"
         elif not annotations.is_file():
             yield where, f"{annotations} is missing"
         else:
-            yield where, Entry(f"{PICTURES}/{files[0]}", name, root / PICTURES / files[0], annotations)
+            yield where, Entry(f"{IMAGES}/{files[0]}", name, root / IMAGES / files[0], annotations)
 
 
 def _hint(root: Path) -> str:
-    inner = sorted(path.parent for path in root.glob(f"*/{PICTURES}"))[:1] if root.is_dir() else []
+    inner = sorted(path.parent for path in root.glob(f"*/{IMAGES}"))[:1] if root.is_dir() else []
     return f"; did you mean {inner[0]}?" if inner else "; VOC data has JPEGImages, Annotations and ImageSets/Main"
 
 
-def _pictures(folder: Path) -> dict[str, list[str]]:
-    """File names of pictures, by their names without suffix."""
+def _images(folder: Path) -> dict[str, list[str]]:
+    """File names of images, by their names without suffix."""
     found: dict[str, list[str]] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in _SUFFIXES:
@@ -258,18 +258,18 @@ def _pictures(folder: Path) -> dict[str, list[str]]:
 
 
 def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]:
-    """As `_from_split`, of lines `picture annotation`, paths below the root."""
+    """As `_from_split`, of lines `image annotation`, paths below the root."""
     for where, line in _lines(list_file):
         parts = line.split("\t") if "\t" in line else line.split()
         paths = [relative_path(part) for part in parts]
         if len(parts) != 2:
-            yield where, f"{shown(line)} is not a picture and its annotation"
+            yield where, f"{shown(line)} is not an image and its annotation"
         elif paths[0] is None or paths[1] is None:
             yield where, f"{shown(line)} leads out of {root}, or is no path"
         else:
-            picture, annotations = root / paths[0], root / paths[1]
-            missing = next((path for path in (picture, annotations) if not path.is_file()), None)
-            entry = Entry(paths[0], picture.stem, picture, annotations)
+            image, annotations = root / paths[0], root / paths[1]
+            missing = next((path for path in (image, annotations) if not path.is_file()), None)
+            entry = Entry(paths[0], image.stem, image, annotations)
             yield where, f"{missing} is missing" if missing else entry
 
 

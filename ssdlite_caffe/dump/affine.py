@@ -146,7 +146,7 @@ def _vector(constants: Constants, ref: Ref | None, channels: int) -> FloatArray 
 
 
 def batch_norm_of(constants: Constants, steps: list[Step], channels: int) -> BatchNormParts | None:
-    """The parts of a BatchNorm that was spelled x * m + (beta - mean * m) with m = gamma * rsqrt(variance + epsilon).
+    """The parts of a BatchNorm that was written x * m + (beta - mean * m) with m = gamma * rsqrt(variance + epsilon).
 
     Source: `batch_normalization` in tensorflow/python/ops/nn_impl.py, which leaves gamma or beta out when absent.
     """

@@ -32,8 +32,8 @@ _BOX_KEEPING = frozenset(
 _ELEMENTWISE = ADDS | DIVISIONS | {"Mul", "Sub", "Exp", "Neg"}
 _THREE_ROUNDINGS = 1.5 * 2.0**-23
 """Relative: of a reciprocal and of two products to float32, half a unit in the last place each."""
-_CODES_OF_A_PICTURE = (1, -1, 4)
-"""Shape of what the codes are taken from; graphs repeat their default boxes for every picture of a batch."""
+_CODES_OF_A_IMAGE = (1, -1, 4)
+"""Shape of what the codes are taken from; graphs repeat their default boxes for every image of a batch."""
 _SAME_BOXES = 1e-6
 """How far boxes may lie from those that a decoder with float32 centres makes of codes 0, as a fraction of the input."""
 
@@ -153,7 +153,7 @@ def _decoded(graph: Graph, shape_of: ShapeOf | None, decoder: Decoder, code: flo
 
     def shape(ref: Ref) -> tuple[int, ...] | None:
         known = None if shape_of is None else shape_of(ref)
-        return _CODES_OF_A_PICTURE if known is None and ref.name in before else known
+        return _CODES_OF_A_IMAGE if known is None and ref.name in before else known
 
     codes = (np.asarray([code], np.float64),) * 4
     evaluator = Evaluator(graph, shape_of=shape, given={decoder.codes.name: codes})

@@ -27,7 +27,7 @@ MAX_OUTPUT = 1 << 24
 
 
 class NotConstantError(Exception):
-    """A value that depends on the picture, or on an op that is not evaluated here."""
+    """A value that depends on the image, or on an op that is not evaluated here."""
 
 
 def bounded(count: int) -> None:

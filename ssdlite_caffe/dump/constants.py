@@ -51,7 +51,7 @@ class Evaluator:
         """The value of an output.
 
         Raises:
-            NotConstantError: it depends on the picture, or on an op that is not known here.
+            NotConstantError: it depends on the image, or on an op that is not known here.
         """
         if ref.name not in self._values:
             with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Shapes of feature maps in a graph that computes them from the picture, for default boxes that depend on them."""
+"""Shapes of feature maps in a graph that computes them from the image, for default boxes that depend on them."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _best_of(constants: Constants, nodes: Iterable[Node]) -> int | None:
 
 
 def _downstream(constants: Constants, start: Iterable[Ref]) -> Iterable[Node]:
-    """What depends on `start`, up to the end of the loop over the pictures of a batch."""
+    """What depends on `start`, up to the end of the loop over the images of a batch."""
     graph = constants.graph
     seen: set[str] = set()
     pending = deque(ref.name for ref in start)

@@ -1,4 +1,4 @@
-"""What a graph does to a picture before its first convolution: the size it resizes to, the scale and offset."""
+"""What a graph does to an image before its first convolution: the size it resizes to, the scale and offset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.units import CONVOLUTIONS
 from ssdlite_caffe.errors import ModelError
 
-# Of these only input 0 is the picture; the others are sizes and amounts.
-_PICTURE_FIRST = frozenset(
+# Of these only input 0 is the image; the others are sizes and amounts.
+_IMAGE_FIRST = frozenset(
     {
         "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Pad", "PadV2", "Slice", "Cast",
         "StridedSlice", "Reshape", "ExpandDims", "Squeeze", "Tile", "Transpose", "GatherV2", "Identity",
@@ -62,8 +62,8 @@ def first_convolution(graph: Graph) -> Node | None:
     return None
 
 
-def picture_path(graph: Graph, start: Ref) -> list[Node]:
-    """The nodes that a picture passes on its way to `start`, last first, loops included."""
+def image_path(graph: Graph, start: Ref) -> list[Node]:
+    """The nodes that an image passes on its way to `start`, last first, loops included."""
     found: list[Node] = []
     seen: set[str] = set()
     frontier = [start.name]
@@ -75,19 +75,19 @@ def picture_path(graph: Graph, start: Ref) -> list[Node]:
             seen.add(name)
             node = graph.nodes[name]
             found.append(node)
-            inputs = node.inputs[:1] if node.op in _PICTURE_FIRST else node.inputs
+            inputs = node.inputs[:1] if node.op in _IMAGE_FIRST else node.inputs
             following.extend(ref.name for ref in inputs)
         frontier = following
     return found
 
 
 def network_input(constants: Constants, stem: Node) -> NetworkInput:
-    """Read the way from the picture to the first convolution `stem`.
+    """Read the way from the image to the first convolution `stem`.
 
     Raises:
         ModelError: the channels are scaled differently, the input has no size, or more is done to an image.
     """
-    path = picture_path(constants.graph, stem.inputs[0])
+    path = image_path(constants.graph, stem.inputs[0])
     _refuse_others(constants.graph, path)
     size = next((found for node in path if (found := _size(constants, node)) is not None), None)
     affine = [step for node in path if (step := _affine(constants, node)) is not None]
@@ -130,7 +130,7 @@ def _size(constants: Constants, node: Node) -> tuple[int, int] | None:
         if value is None or value.shape != (2,) or value.dtype.kind != "i":
             return None
         if value.min() <= 0:
-            raise ModelError(f"{constants.graph.source}: {node.name} makes pictures of {value[0]} by {value[1]} pixels")
+            raise ModelError(f"{constants.graph.source}: {node.name} makes images of {value[0]} by {value[1]} pixels")
         return int(value[0]), int(value[1])
     if node.op == "Placeholder":
         shape = node.attr_shape("shape")

@@ -1,4 +1,4 @@
-"""Average precision as Pascal VOC defines it, for pictures with boxes and detections of them.
+"""Average precision as Pascal VOC defines it, for images with boxes and detections of them.
 
 Boxes are corners, xmin, ymin, xmax, ymax, with areas (xmax - xmin) * (ymax - ymin): as Caffe's DetectionEvaluate has
 them, not VOC's own whole pixels with both edges inside.
@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one class in one picture.
+    """Boxes of one class in one image.
 
     Attributes:
         corners: float64 (N, 4).
@@ -33,7 +33,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Found:
-    """Detections of one class in one picture.
+    """Detections of one class in one image.
 
     Attributes:
         corners: float64 (M, 4).
@@ -93,18 +93,18 @@ def _best_from(precision: FloatArray) -> FloatArray:
     return best
 
 
-def curve(pictures: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Curve:
-    """Judge the detections of one class over all pictures.
+def curve(images: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Curve:
+    """Judge the detections of one class over all images.
 
     A detection is right when the object that it overlaps most has an IoU of at least `overlap` with it and no better
-    detection has taken it. One whose object is difficult does not count at all. Equal scores keep the pictures' order.
+    detection has taken it. One whose object is difficult does not count at all. Equal scores keep the images' order.
     """
-    judged = [_judge(boxes, found, overlap) for boxes, found in pictures]
+    judged = [_judge(boxes, found, overlap) for boxes, found in images]
     hit = np.concatenate([np.empty(0, np.int8), *(verdict for verdict, _ in judged)])
     scores = np.concatenate([np.empty(0), *(score for _, score in judged)])
     counted = hit >= 0
     return of_verdicts(
-        scores[counted], hit[counted] == 1, sum(int(np.count_nonzero(~boxes.difficult)) for boxes, _ in pictures)
+        scores[counted], hit[counted] == 1, sum(int(np.count_nonzero(~boxes.difficult)) for boxes, _ in images)
     )
 
 

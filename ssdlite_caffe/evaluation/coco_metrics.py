@@ -41,12 +41,12 @@ def coco_metrics(
     sizes: Sequence[tuple[int, int]],
     classes: Sequence[int],
 ) -> CocoMetrics:
-    """Judge detections as COCO does, at most 100 a picture.
+    """Judge detections as COCO does, at most 100 an image.
 
     Args:
-        truth: objects of each picture; difficult ones are taken for COCO's crowds: not counted, nor what lies on them.
-        found: detections of each picture, boxes as fractions of it.
-        sizes: (height, width) of each picture.
+        truth: objects of each image; difficult ones are taken for COCO's crowds: not counted, nor what lies on them.
+        found: detections of each image, boxes as fractions of it.
+        sizes: (height, width) of each image.
         classes: rows that count.
 
     Raises:
@@ -108,13 +108,13 @@ def _results(
 
 
 def _annotation(
-    count: int, picture: int, label: int, corners: tuple[float, float, float, float], crowd: int
+    count: int, image: int, label: int, corners: tuple[float, float, float, float], crowd: int
 ) -> dict[str, Any]:
     xmin, ymin, xmax, ymax = corners
     width, height = xmax - xmin, ymax - ymin
     return {
         "id": count + 1,  # pycocotools takes 0 for no match
-        "image_id": picture,
+        "image_id": image,
         "category_id": label,
         "bbox": [xmin, ymin, width, height],
         "area": width * height,

@@ -1,4 +1,4 @@
-"""Files of COCO's tools: detections in its results format, and lists of picture ids."""
+"""Files of COCO's tools: detections in its results format, and lists of image ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CocoResults:
         self._categories = categories
 
     def add(self, image_id: int | str, height: int, width: int, detections: Detections) -> None:
-        """Take the detections of a picture of this size; `bbox` is x, y, width and height in pixels."""
+        """Take the detections of an image of this size; `bbox` is x, y, width and height in pixels."""
         corners = (detections.boxes.astype(float) * [width, height, width, height]).tolist()
         for label, score, box in zip(detections.classes.tolist(), detections.scores.tolist(), corners, strict=True):
             if label in self._categories:
@@ -51,7 +51,7 @@ class CocoResults:
 
 
 class CocoIds:
-    """What results call pictures and classes.
+    """What results call images and classes.
 
     Attributes:
         categories: the id of each row that has one.
@@ -63,7 +63,7 @@ class CocoIds:
         Args:
             labels: the model's.
             annotations: COCO's instances_*.json or image_info_*.json. Without it a file name of digits alone is its id,
-                as COCO names its pictures, any other stands for itself, and a category is its row.
+                as COCO names its images, any other stands for itself, and a category is its row.
 
         Raises:
             DatasetError: they cannot be read, or have none of the classes.
@@ -86,23 +86,23 @@ class CocoIds:
             self._by_path.setdefault(str(path), set()).add(number)
             self._by_name.setdefault(path.name, set()).add(number)
 
-    def picture(self, path: Path) -> int | str:
-        """The id of a picture: of the annotations' path that its own ends in or, failing that, of its file name.
+    def image(self, path: Path) -> int | str:
+        """The id of an image: of the annotations' path that its own ends in or, failing that, of its file name.
 
         Raises:
-            DatasetError: the annotations have no such picture, or several.
+            DatasetError: the annotations have no such image, or several.
         """
         if self._annotations is None:
             return int(path.stem) if path.stem.isdecimal() else path.stem
         ends = ("/".join(path.parts[i:]) for i in range(len(path.parts)))
         ids = next((self._by_path[end] for end in ends if end in self._by_path), self._by_name.get(path.name, set()))
         if len(ids) != 1:
-            raise DatasetError(f"{path} is {'several' if ids else 'none'} of the pictures of {self._annotations}")
+            raise DatasetError(f"{path} is {'several' if ids else 'none'} of the images of {self._annotations}")
         return next(iter(ids))
 
 
 def read_ids(path: Path) -> frozenset[str]:
-    """Ids of pictures: one a line, or a JSON list, as lists of COCO minival are.
+    """Ids of images: one a line, or a JSON list, as lists of COCO minival are.
 
     Raises:
         DatasetError: it cannot be read, or holds no id.

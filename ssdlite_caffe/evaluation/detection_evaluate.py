@@ -24,7 +24,7 @@ NAME = "caffe, DetectionEvaluate"
 def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path) -> dict[int, Curve]:
     """Run a test net once over an LMDB and gather what its DetectionEvaluate says of each class.
 
-    Pictures are resized by Caffe's own AnnotatedData; boxes are compared as fractions of the picture, or where the net
+    Images are resized by Caffe's own AnnotatedData; boxes are compared as fractions of the image, or where the net
     has a name_size_file in its pixels.
 
     Raises:
@@ -54,7 +54,7 @@ def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path
 
 
 def _curves(rows: npt.NDArray[np.float32]) -> dict[int, Curve]:
-    """Rows of DetectionEvaluate: picture (-1: a count of objects), label, score or count, true, false positive.
+    """Rows of DetectionEvaluate: image (-1: a count of objects), label, score or count, true, false positive.
 
     Source: detection_evaluate_layer.cpp, Forward_cpu; a detection on a difficult object is neither true nor false.
     """

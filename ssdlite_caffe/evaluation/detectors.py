@@ -1,4 +1,4 @@
-"""What can run a detector on whole pictures, by name; a new runtime is one function and one line of RUNTIMES."""
+"""What can run a detector on whole images, by name; a new runtime is one function and one line of RUNTIMES."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
 Detect = Callable[[Pixels], Detections]
-"""Finds objects in a picture, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
+"""Finds objects in an image, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _tensorflow(model: Evaluated) -> Iterator[Detect]:
         raise ModelError("where the TensorFlow model lies is not known; name it with --tensorflow")
     with TensorFlowDetector(model.tensorflow) as detector:
         if detector.has_detections:
-            yield lambda picture: detector.detect_image(np.ascontiguousarray(picture[..., ::-1]))
+            yield lambda image: detector.detect_image(np.ascontiguousarray(image[..., ::-1]))
         else:
             yield _decoding(detector, model)
 
@@ -88,8 +88,8 @@ def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
     # What was asked for on converting, its score threshold included.
     nms = arch.nms if model.folder is None else model.folder.arch.nms
 
-    def detected(picture: Pixels) -> Detections:
-        fed = network_input(picture[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+    def detected(image: Pixels) -> Detections:
+        fed = network_input(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         raw = detector.raw(fed)
         return detect(decoded(raw.encodings, source, arch), raw.scores, nms)
 

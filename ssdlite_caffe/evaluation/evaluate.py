@@ -1,4 +1,4 @@
-"""Average precision of a detector on labelled pictures, in one runtime or in several side by side."""
+"""Average precision of a detector on labelled images, in one runtime or in several side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ssdlite_caffe.coco.label_map import check_classes
 from ssdlite_caffe.data.annotations import Box
-from ssdlite_caffe.data.labelled_images import LabelledPicture, LabelledPictures
+from ssdlite_caffe.data.labelled_images import LabelledImage, LabelledImages
 from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, Found, curve
@@ -51,7 +51,7 @@ class Score:
 
     Attributes:
         detections: how many it gave.
-        milliseconds: a picture, resizing included, decoding the file not; NaN where that was not measured.
+        milliseconds: an image, resizing included, decoding the file not; NaN where that was not measured.
         classes: by row of the label map.
         curves: precision and recall at an IoU of 0.5, by row.
     """
@@ -79,7 +79,7 @@ class Evaluation:
 
     model: str
     data: str
-    pictures: int
+    images: int
     names: tuple[str, ...]
     scores: tuple[Score, ...]
     problems: tuple[str, ...]
@@ -94,7 +94,7 @@ class Evaluation:
         return {
             "model": self.model,
             "data": self.data,
-            "pictures": self.pictures,
+            "images": self.images,
             "runtimes": {
                 score.runtime: {
                     **plain(score),
@@ -175,48 +175,48 @@ def model_kind(path: Path) -> str:
 
 def evaluate(
     model: Evaluated,
-    pictures: LabelledPictures,
+    images: LabelledImages,
     runtimes: Sequence[str],
     *,
     data: str = "",
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    seen: Callable[[LabelledPicture, str, Detections], None] = lambda picture, runtime, detections: None,
+    seen: Callable[[LabelledImage, str, Detections], None] = lambda image, runtime, detections: None,
 ) -> Evaluation:
-    """Run every runtime on every picture, and judge what it finds.
+    """Run every runtime on every image, and judge what it finds.
 
     Args:
         model: the detector.
-        pictures: labelled with rows of its label map.
+        images: labelled with rows of its label map.
         runtimes: names in RUNTIMES.
-        data: what to call the pictures.
-        limit: most pictures to take.
-        progress: is told how many pictures are done, and of how many.
-        seen: is told what each runtime found in each picture.
+        data: what to call the images.
+        limit: most images to take.
+        progress: is told how many images are done, and of how many.
+        seen: is told what each runtime found in each image.
 
     Raises:
-        SsdliteError: a runtime cannot be used, or no picture can.
+        SsdliteError: a runtime cannot be used, or no image can.
     """
     truth: list[tuple[Box, ...]] = []
     sizes: list[tuple[int, int]] = []
     found: dict[str, list[Detections]] = {name: [] for name in runtimes}
     seconds = dict.fromkeys(runtimes, 0.0)
-    total = len(pictures) if limit is None else min(limit, len(pictures))
+    total = len(images) if limit is None else min(limit, len(images))
     with contextlib.ExitStack() as stack:
         detectors = {name: stack.enter_context(RUNTIMES[name](model)) for name in runtimes}
-        for picture in pictures:
+        for image in images:
             progress(len(truth), total)
-            truth.append(picture.boxes)
-            sizes.append((picture.pixels.shape[0], picture.pixels.shape[1]))
+            truth.append(image.boxes)
+            sizes.append((image.pixels.shape[0], image.pixels.shape[1]))
             for name, detect in detectors.items():
                 started = time.perf_counter()
-                found[name].append(detect(picture.pixels))
+                found[name].append(detect(image.pixels))
                 seconds[name] += time.perf_counter() - started
-                seen(picture, name, found[name][-1])
+                seen(image, name, found[name][-1])
             if len(truth) == limit:
                 break
     progress(total, total)
-    problems = tuple(map(str, pictures.problems))
+    problems = tuple(map(str, images.problems))
     if not any(truth):
         listed = f"; {len(problems)} problems, the first: {problems[0]}" if problems else ""
         raise DatasetError(f"{data or 'the data'} has no object of a class that the model knows{listed}")

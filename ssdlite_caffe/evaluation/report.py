@@ -20,9 +20,9 @@ _COLUMNS = (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75"), ("VOC07", "voc07")
 def print_report(evaluation: Evaluation) -> None:
     """A table of the runtimes and one of the classes, on stdout."""
     console = table_console()
-    table = Table(title=f"{evaluation.data}: {evaluation.pictures} pictures")
+    table = Table(title=f"{evaluation.data}: {evaluation.images} images")
     table.add_column("runtime")
-    for heading in (*(heading for heading, _ in _COLUMNS), "detections", "ms a picture"):
+    for heading in (*(heading for heading, _ in _COLUMNS), "detections", "ms an image"):
         table.add_column(heading, justify="right")
     for score in evaluation.scores:
         table.add_row(score.runtime, *_values(score), str(score.detections), _number(score.milliseconds, 1))

@@ -1,4 +1,4 @@
-"""`keras export tflite`: calibration pictures in, a file out, and what its numbers cost measured."""
+"""`keras export tflite`: calibration images in, a file out, and what its numbers cost measured."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.data.labelled_images import LabelledPictures, open_pictures
+from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.evaluation.detectors import Evaluated
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.keras.export_tflite import Inputs, Numbers, Outputs, Picture, tflite_model
+from ssdlite_caffe.keras.export_tflite import Image, Inputs, Numbers, Outputs, tflite_model
 from ssdlite_caffe.keras.model import Detector, with_threshold
 from ssdlite_caffe.keras.store import load, save
-from ssdlite_caffe.runtimes.images import Source, find_sources, read_picture
+from ssdlite_caffe.runtimes.images import Source, find_sources, read_image
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
 
 Steps = Callable[[int, int], None]
@@ -28,7 +28,7 @@ Steps = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TestData:
-    """Labelled pictures to measure on; see `evaluation_data.open_pictures`."""
+    """Labelled images to measure on; see `evaluation_data.open_images`."""
 
     data: Path
     split: str = "test"
@@ -41,8 +41,8 @@ class TfliteOptions:
     """What to make; see `export_tflite.tflite_model`.
 
     Attributes:
-        calibrate: pictures, or folders of them, for int8.
-        calibration_count: most pictures of these, taken evenly.
+        calibrate: images, or folders of them, for int8.
+        calibration_count: most images of these, taken evenly.
         score_threshold: replaces the model's own.
     """
 
@@ -60,8 +60,8 @@ class Exported:
 
     Attributes:
         size: of the file in bytes.
-        calibration: pictures that were taken.
-        evaluation: of Keras and TensorFlow Lite on the same pictures, None where there were none.
+        calibration: images that were taken.
+        evaluation: of Keras and TensorFlow Lite on the same images, None where there were none.
     """
 
     arch: ArchSpec
@@ -78,7 +78,7 @@ class Exported:
             "outputs": self.options.outputs,
             "numbers": self.options.numbers,
             "bytes": self.size,
-            "calibration_pictures": self.calibration,
+            "calibration_images": self.calibration,
             "evaluation": self.evaluation and {**self.evaluation.to_dict(), "loss": self.loss},
         }
 
@@ -107,10 +107,10 @@ def export_tflite(
         model: the Keras file.
         out: the TensorFlow Lite file.
         options: of the making.
-        test: pictures to measure Keras' and TensorFlow Lite's average precision on.
+        test: images to measure Keras' and TensorFlow Lite's average precision on.
         force: replace `out`.
         progress: is told what is being done.
-        steps: is told how many pictures are measured, and of how many.
+        steps: is told how many images are measured, and of how many.
 
     Raises:
         SsdliteError: a file cannot be read or written, or TensorFlow Lite cannot take the model.
@@ -122,7 +122,7 @@ def export_tflite(
     detector = load(model)
     if options.score_threshold is not None:
         detector = with_threshold(detector, options.score_threshold)
-    pictures = None if test is None else open_pictures(test.data, detector.labels, split=test.split, images=test.images)
+    images = None if test is None else open_images(test.data, detector.labels, split=test.split, images=test.images)
     calibration = calibration_files(options) if options.numbers == "int8" else []
     progress("converting")
     data = tflite_model(
@@ -134,14 +134,14 @@ def export_tflite(
     )
     write_bytes(out, data, force=force)
     result = None
-    if test is not None and pictures is not None:
+    if test is not None and images is not None:
         progress("measuring")
-        result = dataclasses.replace(_measured(detector, out, pictures, test, steps), model=str(model))
+        result = dataclasses.replace(_measured(detector, out, images, test, steps), model=str(model))
     return Exported(detector.arch, options, len(data), len(calibration), result)
 
 
 def calibration_files(options: TfliteOptions) -> list[Path]:
-    """The pictures to calibrate with, evenly chosen.
+    """The images to calibrate with, evenly chosen.
 
     Raises:
         ImageError: there are none.
@@ -152,31 +152,31 @@ def calibration_files(options: TfliteOptions) -> list[Path]:
         raise wrong
     paths = [source.path for source in found if isinstance(source, Source) and not source.video]
     if not paths:
-        raise ImageError("int8 needs pictures to learn ranges of values from: name a folder of them with --calibrate")
+        raise ImageError("int8 needs images to learn ranges of values from: name a folder of them with --calibrate")
     step = max(1.0, len(paths) / options.calibration_count)
     return [paths[int(i * step)] for i in range(min(len(paths), options.calibration_count))]
 
 
-def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[Picture]:
-    """What the model reads of each picture.
+def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[Image]:
+    """What the model reads of each image.
 
     Raises:
         ImageError: one cannot be read.
     """
     for path in paths:
-        shown = read_picture(path)[..., ::-1]
+        shown = read_image(path)[..., ::-1]
         if inputs == "network":
             yield network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         else:
             yield np.rint(resize_bilinear_legacy(shown, arch.input_size)[None])
 
 
-def _measured(detector: Detector, out: Path, pictures: LabelledPictures, test: TestData, steps: Steps) -> Evaluation:
+def _measured(detector: Detector, out: Path, images: LabelledImages, test: TestData, steps: Steps) -> Evaluation:
     with tempfile.TemporaryDirectory() as folder:
         same = Path(folder) / "model.keras"  # with the score threshold of what was exported
         save(detector.rebuilt(), same)
         evaluated = Evaluated(detector.labels, keras=same, tflite=out)
-        return evaluate(evaluated, pictures, ["keras", "tflite"], data=str(test.data), limit=test.limit, progress=steps)
+        return evaluate(evaluated, images, ["keras", "tflite"], data=str(test.data), limit=test.limit, progress=steps)
 
 
 def summary(exported: Exported, out: Path) -> str:
@@ -186,6 +186,6 @@ def summary(exported: Exported, out: Path) -> str:
         f"gives {exported.options.outputs}"
     ]
     if exported.calibration:
-        lines.append(f"calibrated with {exported.calibration} pictures")
+        lines.append(f"calibrated with {exported.calibration} images")
     lines += [f"{key.upper()} lost: {value:+.4f}" for key, value in exported.loss.items()]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """What a detector is, before any layer is named: the frozen description from which every net is built.
 
-An ArchSpec says all that the files made from it depend on, and nothing of how they are spelled (see `spelling.py`).
+An ArchSpec says all that the files made from it depend on, and nothing of how they are written (see `dialect.py`).
 It comes from the options of `gen`, or from a TensorFlow model (see `load/recognise.py`).
 """
 

@@ -17,7 +17,7 @@ EXTRA_DEPTHS = (512, 256, 256, 128)
 
 NUM_MAPS = 2 + len(EXTRA_DEPTHS)
 LEAST_INPUT = 33
-"""The extractors refuse smaller pictures (check_min_image_dim)."""
+"""The extractors refuse smaller images (check_min_image_dim)."""
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def prior_box_for(
 ) -> PriorBoxDesc:
     """A PriorBox layer with exactly as many boxes a cell as `cell` has, near them in shape.
 
-    Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' spelling: min_size,
+    Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' dialect: min_size,
     max_size where there are two squares, each r, flip. So do boxes of any ratios that have the smallest square's scale,
     without flip. Other sets get one min_size and a ratio for each further box.
     Only one min_size is used because OpenCV's importer reads no second one. Sizes are whole pixels (see `_whole`).
@@ -251,10 +251,10 @@ def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, 
     scale = math.exp(sum(math.log(s) for s, _ in shapes) / len(shapes))
     ratios: list[float] = []
     for ratio in (ratio for i, (_, ratio) in enumerate(shapes) if i != first):
-        spelled = _round(ratio)
-        while any(abs(spelled - taken) < _APART for taken in (1.0, *ratios)):
-            spelled = _round(spelled + max(2 * _APART, 1e-5 * spelled))  # far enough to be other digits
-        ratios.append(spelled)
+        written = _round(ratio)
+        while any(abs(written - taken) < _APART for taken in (1.0, *ratios)):
+            written = _round(written + max(2 * _APART, 1e-5 * written))  # far enough to be other digits
+        ratios.append(written)
     return PriorBoxDesc((_whole(scale),), (), tuple(ratios), False, variances)
 
 

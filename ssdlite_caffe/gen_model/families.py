@@ -60,7 +60,7 @@ class Separable:
 
 @dataclass(frozen=True)
 class Body:
-    """The layers from the picture to the last feature map of the backbone."""
+    """The layers from the image to the last feature map of the backbone."""
 
     stem: ConvRow
     blocks: tuple[InvertedResidual | Separable, ...]

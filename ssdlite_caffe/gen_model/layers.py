@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ssdlite_caffe.gen_model.dialect import DepthwiseDialect, Engine
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
-from ssdlite_caffe.gen_model.spelling import DepthwiseSpelling, Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Convolution(LayerDesc):
         filler_std: of normally distributed weights; 0: msra's.
     """
 
-    layer_type: DepthwiseSpelling = "Convolution"
+    layer_type: DepthwiseDialect = "Convolution"
     num_output: int
     bias_term: bool
     kernel: tuple[int, int]
@@ -251,7 +251,7 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedData(LayerDesc):
-    """Pictures with boxes from an LMDB, resized to `size`; `augment` with SSD's, shrinking up to `zoom` times."""
+    """Images with boxes from an LMDB, resized to `size`; `augment` with SSD's, shrinking up to `zoom` times."""
 
     source: str
     batch_size: int
@@ -264,7 +264,7 @@ class AnnotatedData(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(LayerDesc):
-    """Pictures with one label each, from an LMDB, cropped to a square; `mirror` half of them."""
+    """Images with one label each, from an LMDB, cropped to a square; `mirror` half of them."""
 
     source: str
     batch_size: int
@@ -278,7 +278,7 @@ class SoftmaxWithLoss(LayerDesc):
 
 
 class Accuracy(LayerDesc):
-    """Share of pictures whose best class is the right one."""
+    """Share of images whose best class is the right one."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""NetDesc + Spelling + Stage -> sections of Caffe layers: the step between what a net is and how it is printed."""
+"""NetDesc + Dialect + Stage -> sections of Caffe layers: the step between what a net is and how it is printed."""
 
 from __future__ import annotations
 
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.layers import (
     Accuracy,
@@ -28,20 +29,19 @@ from ssdlite_caffe.gen_model.layers import (
 from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
 
 _DEFAULT_LMDB = {"train": "trainval_lmdb", "test": "test_lmdb"}
 _DEFAULT_BATCH = {"train": 24, "test": 8}
 
 
-def lower(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths) -> LoweredNet:
+def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> LoweredNet:
     """Write a net's nodes as Caffe layers, with the data, loss and output layers of a stage around them.
 
     Raises:
-        ArchError: a padding that the spelling cannot express, or data that the stage's data layer cannot give.
+        ArchError: a padding that the dialect cannot express, or data that the stage's data layer cannot give.
     """
     body = BodyLowerer(
-        spelling, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train", stage in ("deploy", "headless")
+        dialect, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train", stage in ("deploy", "headless")
     )
     fed = stage in ("train", "test")
     sections = [LayerSection("data", (_data(net, stage, data),))] if fed else []
@@ -49,7 +49,7 @@ def lower(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths) -> Lo
     sections += [_predictors(net, body, feature_map) for feature_map in net.feature_maps]
     if body.unread:
         sections.append(LayerSection("rows and columns cut off by slices", tuple(body.silence())))
-    sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, spelling, stage, data)
+    sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, dialect, stage, data)
     height, width = net.arch.input_size
     return LoweredNet(net.name, tuple(sections), None if fed else (1, 3, height, width))
 
@@ -128,7 +128,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
     )
 
 
-def _detector_end(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths) -> list[LayerSection]:
+def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> list[LayerSection]:
     """The maps put together, and what the stage makes of them."""
     concats: list[LayerDesc] = [
         Concat(
@@ -143,8 +143,8 @@ def _detector_end(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPath
     if stage == "train":
         sections.append(LayerSection("loss", (_loss(net),)))
     elif stage != "headless":
-        # The test net's batches are larger than the one picture that the clipping layers take.
-        clips = net.arch.nms.clip_first and spelling.clip == "exact" and stage == "deploy"
+        # The test net's batches are larger than the one image that the clipping layers take.
+        clips = net.arch.nms.clip_first and dialect.clip == "exact" and stage == "deploy"
         if clips:
             sections.append(
                 LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes()))

@@ -1,4 +1,4 @@
-"""Nodes of a NetDesc -> Caffe layers: padding, BatchNorm and activations in the spelling asked for.
+"""Nodes of a NetDesc -> Caffe layers: padding, BatchNorm and activations in the dialect asked for.
 
 In-place layers are used as in the public nets, but never over values that a later layer, or a backward pass,
 still reads: see `_bounded`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
@@ -27,7 +28,6 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc
 from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, spread_axis, symmetric_axis
-from ssdlite_caffe.gen_model.spelling import Spelling
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
 _PREDICTOR_STD = 0.03
@@ -45,7 +45,7 @@ class BodyLowerer:
         opencv: keep off what OpenCV computes wrong (see `spread_axis`).
     """
 
-    spelling: Spelling
+    dialect: Dialect
     epsilon: float
     gate_scale: float
     train: bool
@@ -76,7 +76,7 @@ class BodyLowerer:
         pad = conv.padding
         rows = (conv.in_size[0], conv.kernel[0], conv.stride[0], pad.top, pad.bottom, conv.dilation[0])
         columns = (conv.in_size[1], conv.kernel[1], conv.stride[1], pad.left, pad.right, conv.dilation[1])
-        way = self.spelling.padding
+        way = self.dialect.padding
         if pad.symmetric:
             return [self._convolution(conv, conv.bottom, top, conv.kernel, (pad.top, pad.left))]
         if way == "exact":
@@ -151,7 +151,7 @@ class BodyLowerer:
         *,
         tf_pad: bool = False,
     ) -> Convolution:
-        bias = conv.bias or self.spelling.batch_norm == "fold"
+        bias = conv.bias or self.dialect.batch_norm == "fold"
         learning = ((_WEIGHT, _BIAS) if bias else (_WEIGHT,)) if self.train else ()
         rows, columns = (
             spread_axis(size, taps, zeros, steps) if self._spread(conv) else (zeros, steps)
@@ -163,7 +163,7 @@ class BodyLowerer:
             bottoms=(bottom,),
             tops=(top,),
             learning=learning,
-            layer_type=self.spelling.depthwise if conv.depthwise else "Convolution",
+            layer_type=self.dialect.depthwise if conv.depthwise else "Convolution",
             num_output=conv.num_output,
             bias_term=bias,
             kernel=kernel,
@@ -172,7 +172,7 @@ class BodyLowerer:
             dilation=dilation,
             spread=dilation != conv.dilation,
             group=conv.group,
-            engine=self.spelling.engine if conv.depthwise else "DEFAULT",
+            engine=self.dialect.engine if conv.depthwise else "DEFAULT",
             tf_pad=tf_pad,
             fillers=self.train,
             filler_std=_PREDICTOR_STD if conv.role in ("box_predictor", "class_predictor") else 0.0,
@@ -180,11 +180,11 @@ class BodyLowerer:
 
     def _spread(self, conv: ConvDesc) -> bool:
         """Whether a layer may have to be kept off OpenCV's depthwise kernel, and takes a dilation."""
-        run = self.spelling.depthwise != "DepthwiseConvolution" and self.spelling.engine != "CUDNN"
+        run = self.dialect.depthwise != "DepthwiseConvolution" and self.dialect.engine != "CUDNN"
         return self.opencv and conv.depthwise and run
 
     def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
-        if not conv.batch_norm or self.spelling.batch_norm == "fold":
+        if not conv.batch_norm or self.dialect.batch_norm == "fold":
             return []
         return [
             BatchNorm(
@@ -193,7 +193,7 @@ class BodyLowerer:
                 tops=(blob,),
                 learning=(_FROZEN,) * 3 if self.train else (),
                 eps=self.epsilon,
-                frozen=self.spelling.batch_norm == "frozen",
+                frozen=self.dialect.batch_norm == "frozen",
             ),
             Scale(
                 name=f"{conv.name}/scale",
@@ -209,9 +209,9 @@ class BodyLowerer:
         kind, top = conv.activation, conv.top
         if kind == "none":
             return [], top
-        if kind == "relu" or (kind == "relu6" and self.spelling.activation == "relu"):
+        if kind == "relu" or (kind == "relu6" and self.dialect.activation == "relu"):
             return [ReLU(name=f"{conv.name}/relu", bottoms=(top,), tops=(top,))], top
-        alike = self.spelling.activation == "relu6"  # only ReLU6 can end in the blob it starts from, see `_bounded`
+        alike = self.dialect.activation == "relu6"  # only ReLU6 can end in the blob it starts from, see `_bounded`
         linear = f"{conv.name}/linear"
         if kind == "relu6":
             start = top if alike else linear
@@ -241,9 +241,9 @@ class BodyLowerer:
         looks there for the signs. Dropping the upper bound (activation relu) is for plain ReLU6 alone: in a product
         with x it would be no small error, so hard-swish and gate keep their bound.
         """
-        if self.spelling.activation == "relu6":
+        if self.dialect.activation == "relu6":
             return [ReLU6(name=name, bottoms=(bottom,), tops=(top,))]
-        if self.spelling.activation == "clip":
+        if self.dialect.activation == "clip":
             return [Clip(name=name, bottoms=(bottom,), tops=(top,), low=0.0, high=6.0)]
         rest = f"{name}/rest"
         return [

@@ -20,7 +20,7 @@ CLIPPED = "mbox_loc_clipped"
 
 
 def clipped_boxes() -> list[LayerDesc]:
-    """Layers from mbox_loc and mbox_priorbox to CLIPPED, for a batch of one picture."""
+    """Layers from mbox_loc and mbox_priorbox to CLIPPED, for a batch of one image."""
     return [
         Slice(name="prior_parts", bottoms=("mbox_priorbox",), tops=("prior_row", "variance_row"), axis=1, points=(1,)),
         _boxes("prior_corners", "prior_row"),

@@ -1,4 +1,4 @@
-"""Options of the command line -> ArchSpec and Spelling, with the earlier scripts' aliases; nothing is printed here."""
+"""Options of the command line -> ArchSpec and Dialect, with the earlier scripts' aliases; nothing is printed here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter, Version
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.gen_model.default_boxes import ASPECT_RATIOS, ssd_boxes
-from ssdlite_caffe.gen_model.families import family
-from ssdlite_caffe.gen_model.spelling import (
-    ActivationSpelling,
-    BatchNormSpelling,
-    DepthwiseSpelling,
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
+    BatchNormDialect,
+    DepthwiseDialect,
+    Dialect,
     Engine,
-    PaddingSpelling,
-    Spelling,
+    PaddingDialect,
 )
+from ssdlite_caffe.gen_model.families import family
 
 VERSIONS: dict[Version, Family] = dict(zip(get_args(Version), FAMILIES, strict=True))
 
@@ -179,18 +179,18 @@ def _nms(options: BoxOptions) -> Nms:
     )
 
 
-def spelling_from_options(
+def dialect_from_options(
     *,
-    activation: ActivationSpelling | None = None,
-    padding: PaddingSpelling | None = None,
-    batch_norm: BatchNormSpelling | None = None,
-    depthwise: DepthwiseSpelling = "Convolution",
+    activation: ActivationDialect | None = None,
+    padding: PaddingDialect | None = None,
+    batch_norm: BatchNormDialect | None = None,
+    depthwise: DepthwiseDialect = "Convolution",
     engine: Engine = "DEFAULT",
     relu6: bool = False,
     tfpad: bool = False,
     nobn: bool = False,
-) -> Spelling:
-    """The Spelling that options ask for.
+) -> Dialect:
+    """The Dialect that options ask for.
 
     `relu6`, `tfpad` and `nobn` are the earlier scripts' flags: ReLU6 layers, padding as TensorFlow's, BatchNorm folded.
     The first two are the default here.
@@ -204,7 +204,7 @@ def spelling_from_options(
         raise OptionsError("--tfpad asks for TensorFlow's padding, which --padding symmetric is not")
     if nobn and batch_norm not in (None, "fold"):
         raise OptionsError(f"--nobn is --bn fold, which cannot go with --bn {batch_norm}")
-    return Spelling(
+    return Dialect(
         activation=activation or "relu6",
         padding=padding or "exact",
         batch_norm="fold" if nobn else batch_norm or "keep",

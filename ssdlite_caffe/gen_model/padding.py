@@ -95,13 +95,13 @@ def exact_axis(in_size: int, kernel: int, stride: int, before: int, after: int, 
     assert after >= before, "TensorFlow puts the odd zero after"
     windows = out_axis(in_size, kernel, stride, before, after, dilation)
     zeros = -(-(after - before) // dilation)
-    spelled = ExactAxis(kernel + zeros, before + zeros * dilation, zeros)
-    if out_axis(in_size, spelled.kernel, stride, spelled.pad, spelled.pad, dilation) != windows:
+    written = ExactAxis(kernel + zeros, before + zeros * dilation, zeros)
+    if out_axis(in_size, written.kernel, stride, written.pad, written.pad, dilation) != windows:
         raise ArchError(
             f"zeros ({before}, {after}) around a kernel of {kernel} with stride {stride} and dilation {dilation} on "
-            f"{in_size} have no exact spelling by a larger kernel"
+            f"{in_size} have no exact dialect by a larger kernel"
         )
-    return spelled
+    return written
 
 
 @dataclass(frozen=True)

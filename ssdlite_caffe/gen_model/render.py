@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.lower import lower
 from ssdlite_caffe.gen_model.netdesc import NetDesc
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -84,14 +84,14 @@ class Solver:
     learn: bool = True
 
 
-def render(net: NetDesc, spelling: Spelling, stage: Stage, data: DataPaths | None = None) -> str:
+def render(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths | None = None) -> str:
     """The prototxt of a net; `data` is what the data layers of train and test nets name.
 
     Raises:
-        ArchError: the spelling cannot express the net, or the stage does not go with it.
+        ArchError: the dialect cannot express the net, or the stage does not go with it.
     """
-    lowered = lower(net, spelling, stage, data or DataPaths())
-    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, spelling, stage))
+    lowered = lower(net, dialect, stage, data or DataPaths())
+    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, dialect, stage))
 
 
 def render_solver(solver: Solver) -> str:
@@ -136,16 +136,16 @@ def _environment() -> Environment:
     return environment
 
 
-def _facts(net: NetDesc, spelling: Spelling, stage: Stage) -> Facts:
+def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
     arch = net.arch
     asymmetric = any(not conv.padding.symmetric for conv in net.convolutions)
     bounded = any(conv.activation == "relu6" for conv in net.convolutions)
     inexact = []
-    if spelling.padding == "symmetric" and asymmetric:
+    if dialect.padding == "symmetric" and asymmetric:
         inexact.append(_INEXACT_PADDING)
-    if spelling.activation == "relu" and bounded:
+    if dialect.activation == "relu" and bounded:
         inexact.append(_INEXACT_ACTIVATION)
-    if "clip late" in spelling.inexact(clip_first=arch.nms.clip_first) or (arch.nms.clip_first and stage == "test"):
+    if "clip late" in dialect.inexact(clip_first=arch.nms.clip_first) or (arch.nms.clip_first and stage == "test"):
         inexact.append(_INEXACT_CLIP)
     plural = "" if arch.num_classes == 1 else "es"
     return Facts(
@@ -154,9 +154,9 @@ def _facts(net: NetDesc, spelling: Spelling, stage: Stage) -> Facts:
         width=f"{arch.width_multiplier:g}",
         mean=arch.pixel_mean,
         scale=arch.pixel_scale,
-        padding=_PADDING[spelling.padding],
-        activation=_ACTIVATION[spelling.activation],
-        batch_norm=_BATCH_NORM[spelling.batch_norm],
+        padding=_PADDING[dialect.padding],
+        activation=_ACTIVATION[dialect.activation],
+        batch_norm=_BATCH_NORM[dialect.batch_norm],
         inexact=tuple(inexact),
         classifier=arch.classifier,
         score_converter=arch.score_converter,

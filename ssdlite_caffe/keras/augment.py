@@ -1,9 +1,9 @@
 """SSD's augmentation, in TensorFlow: colours, zooming out, crops, mirroring. Import it after `runtime.import_keras`.
 
-All that moves a picture is one window: a box in it, or around it, of which the network's input is made. Boxes of
+All that moves an image is one window: a box in it, or around it, of which the network's input is made. Boxes of
 objects follow by the same window. Every choice is a function of the seed alone.
 
-Boxes and windows are ymin, xmin, ymax, xmax as fractions of the picture.
+Boxes and windows are ymin, xmin, ymax, xmax as fractions of the image.
 Sources: Liu et al., SSD, arXiv:1512.02325, sections 2.2 and 3.6; the SSD branch's sampler.cpp and im_transforms.cpp.
 """
 
@@ -18,14 +18,14 @@ from ssdlite_caffe.keras.targets import overlaps
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 LEAST_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
-"""Of the crops, 0 for any; one of them is chosen, or the whole picture."""
+"""Of the crops, 0 for any; one of them is chosen, or the whole image."""
 _TRIALS = 50
 _OUTSIDE = -1.0
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How much is done to a picture.
+    """How much is done to an image.
 
     Attributes:
         colours: chance of each of brightness, contrast, saturation and hue to be changed.
@@ -34,9 +34,9 @@ class AugmentOptions:
         saturation: most that the factor differs from 1.
         hue: most that it turns, in degrees.
         expand: chance of zooming out.
-        largest: most times the side of the picture then.
-        crop: chance of choosing a crop at all; one in seven of those is the whole picture.
-        least_side: of a crop, as a fraction of the picture's.
+        largest: most times the side of the image then.
+        crop: chance of choosing a crop at all; one in seven of those is the whole image.
+        least_side: of a crop, as a fraction of the image's.
         mirror: chance.
     """
 
@@ -56,16 +56,16 @@ NONE = AugmentOptions(colours=0.0, expand=0.0, crop=0.0, mirror=0.0)
 
 
 def augment(
-    picture: Any, boxes: Any, seed: Any, size: tuple[int, int], fill: float, options: AugmentOptions
+    image: Any, boxes: Any, seed: Any, size: tuple[int, int], fill: float, options: AugmentOptions
 ) -> tuple[Any, Any, Any]:
-    """Make a network's input of a picture.
+    """Make a network's input of an image.
 
     Args:
-        picture: uint8 (H, W, 3), RGB.
+        image: uint8 (H, W, 3), RGB.
         boxes: float32 (M, 4).
         seed: int64 (2,).
         size: (height, width) of the network.
-        fill: pixel value around the picture.
+        fill: pixel value around the image.
         options: how much is done.
 
     Returns:
@@ -77,23 +77,23 @@ def augment(
     mirrored = _chance(seeds[2], options.mirror)
     kept = centre_inside(boxes, window)
     moved = tf.clip_by_value(move(tf.boolean_mask(boxes, kept), window, mirrored), 0.0, 1.0)
-    pixels = sample(picture, window, mirrored, size)
+    pixels = sample(image, window, mirrored, size)
     outside = pixels < 0.0
     if options.colours:
         pixels = distort(pixels, seeds[3], options)
     return tf.where(outside, fill, pixels), moved, kept
 
 
-def sample(picture: Any, window: Any, mirrored: Any, size: tuple[int, int]) -> Any:
-    """The pixels of a window, bilinear; -1 where it lies outside the picture.
+def sample(image: Any, window: Any, mirrored: Any, size: tuple[int, int]) -> Any:
+    """The pixels of a window, bilinear; -1 where it lies outside the image.
 
     Pixel i of the result is read at top + i * (bottom - top) / height of the source, whole numbers being pixels'
-    centres: the whole picture comes out as TensorFlow 1's resize makes it, and what detection will see.
+    centres: the whole image comes out as TensorFlow 1's resize makes it, and what detection will see.
 
     Returns:
         float32 (height, width, 3).
     """
-    edges = tf.concat([picture, picture[-1:]], 0)  # the last row and column reach to the picture's edge
+    edges = tf.concat([image, image[-1:]], 0)  # the last row and column reach to the image's edge
     edges = tf.concat([edges, edges[:, -1:]], 1)
     top, left, bottom, right = tf.unstack(window)
     # crop_and_resize reads pixel i at y1 * h + i * (y2 - y1) * h / (height - 1), h being the last row.
@@ -104,7 +104,7 @@ def sample(picture: Any, window: Any, mirrored: Any, size: tuple[int, int]) -> A
 
 
 def move(boxes: Any, window: Any, mirrored: Any = False) -> Any:
-    """Boxes (M, 4) of a picture as fractions of a window in it, not cut at its edges."""
+    """Boxes (M, 4) of an image as fractions of a window in it, not cut at its edges."""
     top, left, bottom, right = tf.unstack(window)
     scale = tf.stack([bottom - top, right - left] * 2)
     moved = (boxes - tf.stack([top, left, top, left])) / scale
@@ -113,7 +113,7 @@ def move(boxes: Any, window: Any, mirrored: Any = False) -> Any:
 
 
 def within(outer: Any, inner: Any) -> Any:
-    """The window `inner`, given as fractions of the window `outer`, as fractions of the picture."""
+    """The window `inner`, given as fractions of the window `outer`, as fractions of the image."""
     corner, sides = outer[:2], outer[2:] - outer[:2]
     return tf.concat([corner + inner[:2] * sides, corner + inner[2:] * sides], 0)
 
@@ -125,7 +125,7 @@ def centre_inside(boxes: Any, window: Any) -> Any:
 
 
 def zoom_out(seed: Any, options: AugmentOptions) -> Any:
-    """A window around the picture, up to `options.largest` times its sides, the picture anywhere in it; or itself."""
+    """A window around the image, up to `options.largest` times its sides, the image anywhere in it; or itself."""
     seeds = tf.random.split(seed, 3)
     side = tf.random.stateless_uniform((), seeds[0], 1.0, options.largest)
     corner = -tf.random.stateless_uniform((2,), seeds[1]) * (side - 1.0)
@@ -133,10 +133,10 @@ def zoom_out(seed: Any, options: AugmentOptions) -> Any:
 
 
 def crop(boxes: Any, seed: Any, options: AugmentOptions) -> Any:
-    """A window in the picture that overlaps an object by a least IoU, chosen by chance, and has an object's centre.
+    """A window in the image that overlaps an object by a least IoU, chosen by chance, and has an object's centre.
 
     Sides are s * sqrt(r) across and s / sqrt(r) down, s from `options.least_side` to 1 and the ratio r from 1/2 to 2,
-    kept where neither side exceeds 1. The first of 50 that fits is taken; where none does, the whole picture.
+    kept where neither side exceeds 1. The first of 50 that fits is taken; where none does, the whole image.
     """
     seeds = tf.random.split(seed, 5)
     scale = tf.random.stateless_uniform((_TRIALS,), seeds[0], options.least_side, 1.0)
@@ -146,7 +146,7 @@ def crop(boxes: Any, seed: Any, options: AugmentOptions) -> Any:
     corners = tf.random.stateless_uniform((_TRIALS, 2), seeds[2]) * (1.0 - sides)
     windows = tf.concat([corners, corners + sides], -1)
     choice = tf.random.stateless_uniform((), seeds[3], 0, len(LEAST_OVERLAPS) + 1, tf.int32)
-    least = tf.gather(tf.constant([*LEAST_OVERLAPS, 2.0]), choice)  # nothing overlaps by 2: the whole picture
+    least = tf.gather(tf.constant([*LEAST_OVERLAPS, 2.0]), choice)  # nothing overlaps by 2: the whole image
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = (centres[None] >= windows[:, None, :2]) & (centres[None] <= windows[:, None, 2:])
     good = tf.reduce_any(overlaps(windows, boxes) >= least, -1) & tf.reduce_any(tf.reduce_all(inside, -1), -1)

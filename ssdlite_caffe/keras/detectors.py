@@ -1,4 +1,4 @@
-"""Keras and TensorFlow Lite models as detectors of whole pictures."""
+"""Keras and TensorFlow Lite models as detectors of whole images."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class KerasRuntime:
         """
         _, tf = import_keras()
         self.arch, self.labels = detector.arch, detector.labels
-        model = detector.rebuilt(inputs="picture", outputs="detections").model
+        model = detector.rebuilt(inputs="image", outputs="detections").model
         spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
-        self._run = tf.function(lambda picture: model(picture, training=False), input_signature=[spec])
-        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, and not in the first picture's time
+        self._run = tf.function(lambda image: model(image, training=False), input_signature=[spec])
+        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, and not in the first image's time
 
-    def __call__(self, picture: Pixels) -> Detections:
-        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
-        found = self._run(np.ascontiguousarray(picture[None, ..., ::-1]))
+    def __call__(self, image: Pixels) -> Detections:
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        found = self._run(np.ascontiguousarray(image[None, ..., ::-1]))
         return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
 
 
@@ -72,13 +72,13 @@ class TfliteRuntime:
             raise ModelError(f"{path} has other inputs or outputs than it says")
         (self._input,) = inputs
 
-    def __call__(self, picture: Pixels) -> Detections:
-        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it.
+    def __call__(self, image: Pixels) -> Detections:
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
         Raises:
             ModelError: the interpreter fails, or what comes out is no detections of these classes.
         """
-        values = self.run(self.prepared(picture))
+        values = self.run(self.prepared(image))
         try:
             if self.description.outputs == "raw":
                 return decoded(values, self.description)
@@ -89,13 +89,13 @@ class TfliteRuntime:
             raise ModelError(f"{self._path} gives classes that it has no names for")
         return found
 
-    def prepared(self, picture: Pixels) -> npt.NDArray[Any]:
-        """What the model reads of a picture, uint8 (H, W, 3) BGR."""
+    def prepared(self, image: Pixels) -> npt.NDArray[Any]:
+        """What the model reads of an image, uint8 (H, W, 3) BGR."""
         arch, kind = self.arch, self.description.inputs
-        shown = picture[..., ::-1]
+        shown = image[..., ::-1]
         if kind == "network":
             return network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-        if kind == "picture":
+        if kind == "image":
             return np.ascontiguousarray(shown[None])
         resized = resize_bilinear_legacy(shown, arch.input_size)[None]
         return np.rint(resized).astype(np.uint8) if self._input["dtype"] == np.uint8 else resized
@@ -104,7 +104,7 @@ class TfliteRuntime:
         """Run the model.
 
         Args:
-            values: what it reads, one picture.
+            values: what it reads, one image.
 
         Returns:
             Its outputs by name, with the batch.
@@ -113,7 +113,7 @@ class TfliteRuntime:
             ModelError: the values do not fit, or the interpreter fails.
         """
         try:
-            if self.description.inputs == "picture" and tuple(self._input["shape"]) != values.shape:
+            if self.description.inputs == "image" and tuple(self._input["shape"]) != values.shape:
                 self._interpreter.resize_tensor_input(self._input["index"], values.shape)
                 self._interpreter.allocate_tensors()
                 (self._input,) = self._interpreter.get_input_details()
@@ -147,7 +147,7 @@ class ForeignTflite:
         normalises = self._model.settings.pixel_scale is not None
         self._detector = TfliteDetector(path, self.arch, normalises=normalises, as_on_phone=True)
 
-    def __call__(self, picture: Pixels) -> Detections:
+    def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
         They are the file's own, on a phone's terms; of a file with raw outputs those of the reference decoder.
@@ -155,7 +155,7 @@ class ForeignTflite:
         Raises:
             ModelError: the interpreter fails.
         """
-        fed = self._detector.prepared(np.ascontiguousarray(picture[..., ::-1]))
+        fed = self._detector.prepared(np.ascontiguousarray(image[..., ::-1]))
         found = self._detector.phone_detections(fed)
         if found is not None:
             return clip_detections(found)

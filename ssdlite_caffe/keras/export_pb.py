@@ -84,9 +84,9 @@ def frozen_graph(detector: Detector) -> Any:
     _, tf = import_keras()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    model = _marked(detector.rebuilt(inputs="picture", outputs="detections").model)
-    picture = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
-    traced = tf.function(lambda image_tensor: model(image_tensor, training=False)).get_concrete_function(picture)
+    model = _marked(detector.rebuilt(inputs="image", outputs="detections").model)
+    image = tf.TensorSpec((None, None, None, 3), tf.uint8, name=INPUT)
+    traced = tf.function(lambda image_tensor: model(image_tensor, training=False)).get_concrete_function(image)
     frozen = convert_variables_to_constants_v2(traced)
     graph = frozen.graph.as_graph_def()
     ends = dict(zip(sorted(traced.structured_outputs), (t.op.name for t in frozen.outputs), strict=True))

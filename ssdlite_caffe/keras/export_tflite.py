@@ -17,10 +17,10 @@ from ssdlite_caffe.keras.postprocess import postprocessing
 from ssdlite_caffe.keras.tflite_file import Description, with_description
 from ssdlite_caffe.terminal import silenced
 
-Inputs = Literal["network", "pixels", "picture"]
+Inputs = Literal["network", "pixels", "image"]
 Outputs = Literal["detections", "raw"]
 Numbers = Literal["float32", "float16", "int8"]
-Picture = npt.NDArray[np.float32]
+Image = npt.NDArray[np.float32]
 
 ENDS: Mapping[str, tuple[str, ...]] = {
     "detections": ("detection_boxes", "detection_classes", "detection_scores", "num_detections"),
@@ -35,14 +35,14 @@ def tflite_model(
     inputs: Inputs = "pixels",
     outputs: Outputs = "detections",
     numbers: Numbers = "float32",
-    calibration: Iterable[Picture] = (),
+    calibration: Iterable[Image] = (),
 ) -> bytes:
     """The model as a TensorFlow Lite file of built-in operations.
 
     Args:
         detector: the Keras model.
         inputs: `network` takes the normalised network input; `pixels` takes 0..255 at the network's size (float32,
-            uint8 in an int8 model); `picture` takes uint8 pictures of any size, to which the input is to be resized.
+            uint8 in an int8 model); `image` takes uint8 images of any size, to which the input is to be resized.
         outputs: `detections` by TFLite_Detection_PostProcess, which the interpreter has built in; or `raw`.
         numbers: float16 stores weights in half the space and computes as before; int8 computes in 8 bits, but for the
             decoding of boxes.
@@ -51,8 +51,8 @@ def tflite_model(
     Raises:
         ModelError: TensorFlow Lite cannot take it.
     """
-    if numbers == "int8" and inputs == "picture":
-        raise ModelError("an int8 model reads pictures of one size: take the inputs `pixels` or `network`")
+    if numbers == "int8" and inputs == "image":
+        raise ModelError("an int8 model reads images of one size: take the inputs `pixels` or `network`")
     _, tf = import_keras()
     with tempfile.TemporaryDirectory() as folder, _failures(), silenced():
         module = _module(detector, inputs, outputs, numbers)
@@ -67,7 +67,7 @@ def tflite_model(
         if numbers == "int8":
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
             kind = np.float32 if inputs == "network" else np.uint8
-            converter.representative_dataset = lambda: ([picture.astype(kind)] for picture in calibration)
+            converter.representative_dataset = lambda: ([image.astype(kind)] for image in calibration)
         data = converter.convert()
     return with_description(data, Description(detector.arch, detector.labels, inputs, outputs, numbers), ENDS[outputs])
 
@@ -81,13 +81,13 @@ def _module(detector: Detector, inputs: Inputs, outputs: Outputs, numbers: Numbe
     _, tf = import_keras()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    size: tuple[int | None, ...] = (None, None) if inputs == "picture" else detector.arch.input_size
-    small = inputs == "picture" or (inputs == "pixels" and numbers == "int8")
+    size: tuple[int | None, ...] = (None, None) if inputs == "image" else detector.arch.input_size
+    small = inputs == "image" or (inputs == "pixels" and numbers == "int8")
     start = tf.TensorSpec((1, *size, 3), tf.uint8 if small else tf.float32, name=inputs)
     model = detector.rebuilt(inputs=inputs, outputs="raw").model
 
     def net(values: Any) -> Any:
-        return model(values if inputs == "picture" else tf.cast(values, tf.float32), training=False)
+        return model(values if inputs == "image" else tf.cast(values, tf.float32), training=False)
 
     traced = tf.function(net).get_concrete_function(start)
     frozen = convert_variables_to_constants_v2(traced)

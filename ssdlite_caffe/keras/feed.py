@@ -1,6 +1,6 @@
-"""Pictures with their objects for training, each at a place of its own, and the order in which a training sees them.
+"""Images with their objects for training, each at a place of its own, and the order in which a training sees them.
 
-Which pictures a step sees, and what is done to them, follows from the seed and the step alone: a training that is taken
+Which images a step sees, and what is done to them, follows from the seed and the step alone: a training that is taken
 up again sees what it would have seen.
 """
 
@@ -21,15 +21,15 @@ from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Dataset, Entry, Problem
 from ssdlite_caffe.data.labelled_images import LMDB_DATA, stored_boxes
 from ssdlite_caffe.errors import DatasetError, ImageError
-from ssdlite_caffe.runtimes.images import Pixels, read_picture
+from ssdlite_caffe.runtimes.images import Pixels, read_image
 
 _READERS = 4
 _AHEAD = 32
-"""Pictures that are read before they are asked for."""
+"""Images that are read before they are asked for."""
 
 
 class Objects(NamedTuple):
-    """What is in a picture.
+    """What is in an image.
 
     Attributes:
         boxes: float32 (M, 4), ymin, xmin, ymax, xmax as fractions.
@@ -53,7 +53,7 @@ class Objects(NamedTuple):
 
 
 class _Source(Protocol):
-    """Pictures by number."""
+    """Images by number."""
 
     problems: list[Problem]
 
@@ -85,7 +85,7 @@ class _Annotated:
 
     def read(self, number: int) -> tuple[Pixels, list[Box], list[Problem]]:
         entry = self._entry(number)
-        pixels = read_picture(entry.path, quiet=False)
+        pixels = read_image(entry.path, quiet=False)
         return pixels, *self._dataset.objects(entry, *pixels.shape[:2])
 
 
@@ -120,11 +120,11 @@ class _Stored:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pictures that were all read once, and what is in them.
+    """Images that were all read once, and what is in them.
 
     Attributes:
         labels: the classes.
-        names: of the pictures that can be used.
+        names: of the images that can be used.
         objects: of each.
         problems: what was left out, and why.
     """
@@ -159,17 +159,17 @@ def open_training_data(
     labels: LabelMap | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingData:
-    """Open pictures, and read each once, so that nothing unreadable is met on the way.
+    """Open images, and read each once, so that nothing unreadable is met on the way.
 
     Args:
         data: a folder in VOC's layout, an LMDB, or COCO's instances_*.json.
         split: of VOC data.
-        images: folder of COCO's pictures.
+        images: folder of COCO's images.
         labels: the classes; without, those of the annotations (VOC, COCO) or the LMDB's label map.
-        progress: told the pictures read and their number.
+        progress: told the images read and their number.
 
     Raises:
-        DatasetError: it is none of these, or holds no picture with an object that can be used.
+        DatasetError: it is none of these, or holds no image with an object that can be used.
     """
     source, labels = _open(data, split, images, labels)
     problems = list(source.problems)
@@ -184,7 +184,7 @@ def open_training_data(
             progress(number + 1, len(source))
     if not any(len(found.boxes) for found in objects):
         first = f": {problems[0]}" if problems else ""
-        raise DatasetError(f"{data} has no picture with an object to train on{first}")
+        raise DatasetError(f"{data} has no image with an object to train on{first}")
     names = tuple(source.name(number) for number in numbers)
     return TrainingData(labels, names, tuple(objects), tuple(problems), source, tuple(numbers))
 
@@ -207,16 +207,16 @@ def _open(data: Path, split: str, images: Path | None, labels: LabelMap | None) 
         from ssdlite_caffe.data.coco import open_coco
 
         if images is None:
-            raise DatasetError(f"{data} names its pictures without their folder; give that with --images")
+            raise DatasetError(f"{data} names its images without their folder; give that with --images")
         dataset = open_coco(images, data, label_map=labels)
         return _Annotated(dataset), dataset.label_map
     raise DatasetError(f"there is no {data}; give a folder in VOC's layout, an LMDB, or COCO's instances_*.json")
 
 
 def order(seed: int, count: int, start: int) -> Iterator[tuple[int, int]]:
-    """The pictures of a training without end, from the `start`-th on: (number of the item, number of the picture).
+    """The images of a training without end, from the `start`-th on: (number of the item, number of the image).
 
-    Every `count` items are all pictures in a new order.
+    Every `count` items are all images in a new order.
     """
     for epoch in itertools.count(start // count):
         shuffled = np.random.default_rng((seed, epoch)).permutation(count)
@@ -233,7 +233,7 @@ def share(items: Iterator[tuple[int, int]], batch: int, worker: int, workers: in
 
 
 class Feed:
-    """Reads the pictures of an order ahead of time. What goes wrong is kept in `error`: tf.data would garble it."""
+    """Reads the images of an order ahead of time. What goes wrong is kept in `error`: tf.data would garble it."""
 
     def __init__(self, data: TrainingData, items: Iterator[tuple[int, int]]) -> None:
         """Read `items`, in their order."""
@@ -250,15 +250,15 @@ class Feed:
                 raise
 
     def _load(self, item: tuple[int, int]) -> tuple[Any, ...]:
-        number, picture = item
-        return np.int64(number), self._data.pixels(picture), *self._data.objects[picture]
+        number, image = item
+        return np.int64(number), self._data.pixels(image), *self._data.objects[image]
 
 
 def _scan(source: _Source, number: int) -> tuple[Objects | None, list[Problem]]:
     try:
         pixels, boxes, problems = source.read(number)
     except (DatasetError, ImageError) as error:
-        return None, [Problem(source.name(number), str(error), "picture left out")]
+        return None, [Problem(source.name(number), str(error), "image left out")]
     return Objects.of(boxes, *pixels.shape[:2]), problems
 
 

@@ -93,7 +93,7 @@ class Pixels(keras.layers.Layer):
         Args:
             mean: of the pixels.
             scale: of what is left.
-            size: (height, width) to resize to; None takes pictures that have the size already.
+            size: (height, width) to resize to; None takes images that have the size already.
             options: of every layer.
         """
         super().__init__(**options)
@@ -176,7 +176,7 @@ class Decode(_OfArch):
         """Decode what `Predictions` gives.
 
         Returns:
-            boxes (B, N, 4): ymin, xmin, ymax, xmax as fractions of the picture, not clipped; scores (B, N, C).
+            boxes (B, N, 4): ymin, xmin, ymax, xmax as fractions of the image, not clipped; scores (B, N, C).
         """
         codes, logits = inputs["box_encodings"], inputs["class_predictions_with_background"]
         convert = tf.nn.sigmoid if self.arch.score_converter == "sigmoid" else tf.nn.softmax
@@ -224,7 +224,7 @@ class Suppression(_OfArch):
             boxes[:, :, None, :], scores, per_class, nms.max_total if nms.clip_first else total,
             iou_threshold=nms.iou_threshold, score_threshold=nms.score_threshold, clip_boxes=False,
         )  # fmt: skip
-        # Those without area in the picture leave room for others, so the limit holds for what is left only.
+        # Those without area in the image leave room for others, so the limit holds for what is left only.
         boxes = clipped(boxes)
         valid = (tf.range(tf.shape(scores)[1])[None] < count[:, None]) & has_area(boxes)
         best, order = tf.math.top_k(tf.where(valid, scores, -1.0), min(nms.max_total, int(scores.shape[1])))
@@ -241,7 +241,7 @@ class Suppression(_OfArch):
 
 
 def clipped(boxes: Any) -> Any:
-    """Boxes (..., 4) cut at the picture's edges."""
+    """Boxes (..., 4) cut at the image's edges."""
     return tf.maximum(tf.minimum(boxes, 1.0), 0.0)
 
 

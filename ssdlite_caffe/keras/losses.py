@@ -2,7 +2,7 @@
 
     loss = (localisation weight * sum of localisation + classification weight * sum of classification) / matches
 
-over all default boxes of all pictures, `matches` being the number of those that stand for an object, 1 at least.
+over all default boxes of all images, `matches` being the number of those that stand for an object, 1 at least.
 Sources: Liu et al., SSD, arXiv:1512.02325, section 2.2; ssd_meta_arch.py and core/losses.py of the TensorFlow OD API.
 """
 
@@ -30,8 +30,8 @@ class LossOptions:
             None: what suits the score converter, see `suited`.
         alpha: of the focal loss; 0.75 in the zoo's V3 configurations (0.25 in the paper's).
         gamma: of the focal loss.
-        negatives: background boxes for each object, in each picture.
-        least_negatives: background boxes in each picture.
+        negatives: background boxes for each object, in each image.
+        least_negatives: background boxes in each image.
         localisation: weight.
         classification: weight.
     """
@@ -60,8 +60,8 @@ class Sums(NamedTuple):
     """Of a batch, not yet divided by anything.
 
     Attributes:
-        localisation: (B,), by picture.
-        classification: (B,), by picture.
+        localisation: (B,), by image.
+        classification: (B,), by image.
         matches: scalar, default boxes that stand for objects.
     """
 
@@ -94,7 +94,7 @@ def focal(logits: Any, wanted: Any, alpha: float, gamma: float) -> Any:
 
 
 def hardest(losses: Any, candidates: Any, counts: Any) -> Any:
-    """The candidates of each picture with the largest losses.
+    """The candidates of each image with the largest losses.
 
     Args:
         losses: (B, N), not negative.

@@ -23,7 +23,7 @@ from ssdlite_caffe.keras.names import (
     node_scopes,
 )
 
-Inputs = Literal["network", "pixels", "picture"]
+Inputs = Literal["network", "pixels", "image"]
 Outputs = Literal["raw", "decoded", "detections"]
 DType = Literal["float32", "float64", "mixed_float16", "mixed_bfloat16"]
 KERNEL_STDDEV = 0.03
@@ -73,7 +73,7 @@ def build_model(
         arch: a detector.
         labels: names of its classes; numbered ones without.
         inputs: `network` takes the normalised network input, float (B, H, W, 3) RGB; `pixels` takes 0..255 at the
-            network's size; `picture` takes uint8 pictures of any size and resizes them as TensorFlow 1 does.
+            network's size; `image` takes uint8 images of any size and resizes them as TensorFlow 1 does.
         outputs: `raw`: a dict of box_encodings (B, N, 4) ty, tx, th, tw and class_predictions_with_background
             (B, N, C) logits, in TensorFlow's order of boxes; `decoded`: boxes (B, N, 4) ymin, xmin, ymax, xmax and
             scores (B, N, C); `detections`: detection_boxes, detection_scores, detection_classes, num_detections, as
@@ -144,14 +144,14 @@ class _Builder:
         if inputs == "network":
             data = self.keras.Input((height, width, 3), name="network_input", dtype=self.result_dtype)
             return data, data
-        picture = inputs == "picture"
+        image = inputs == "image"
         start = self.keras.Input(
-            (None, None, 3) if picture else (height, width, 3),
-            name="picture" if picture else "pixels",
-            dtype="uint8" if picture else "float32",
+            (None, None, 3) if image else (height, width, 3),
+            name="image" if image else "pixels",
+            dtype="uint8" if image else "float32",
         )
         pixels = self.own.Pixels(
-            self.arch.pixel_mean, self.arch.pixel_scale, [height, width] if picture else None,
+            self.arch.pixel_mean, self.arch.pixel_scale, [height, width] if image else None,
             name=PREPROCESSOR, dtype=self.result_dtype, autocast=False,
         )  # fmt: skip
         return start, pixels(start)

@@ -29,7 +29,7 @@ def postprocessing(arch: ArchSpec, *, exact: bool) -> Callable[[Any, Any], dict[
 
     Returns:
         (box_encodings, class_predictions_with_background) -> detection_boxes, detection_classes (from 0, without
-        background, as TensorFlow Lite counts), detection_scores, num_detections; for one picture.
+        background, as TensorFlow Lite counts), detection_scores, num_detections; for one image.
     """
     _, tf = import_keras()
     anchors = centred_boxes(arch)
@@ -71,9 +71,9 @@ def centred_boxes(arch: ArchSpec) -> npt.NDArray[np.float32]:
 
 
 def _clipped_codes(arch: ArchSpec, codes: Any, logits: Any) -> tuple[Any, Any]:
-    """Codes of the clipped boxes against the whole picture, and scores.
+    """Codes of the clipped boxes against the whole image, and scores.
 
-    Those without area in the picture get the whole picture's codes, since the operation refuses them, and scores that
+    Those without area in the image get the whole image's codes, since the operation refuses them, and scores that
     no threshold lets through.
     """
     _, tf = import_keras()

@@ -35,7 +35,7 @@ OPTIONS = {
     "step.augment.crop": "--crop", "step.augment.mirror": "--mirror", "step.augment.colours": "--colours",
     "seed": "--seed", "log_every": "--log-every", "start": "the file of --from", "arch.family": "--version",
     "arch.width_multiplier": "--size", "arch.input_size": "--input", "arch.head": "--type",
-    "arch.score_converter": "--scores", "labels": "the classes", "data.pictures": "the number of pictures",
+    "arch.score_converter": "--scores", "labels": "the classes", "data.images": "the number of images",
     "data.annotations": "the annotations", "kernels.tensorflow": "TensorFlow",
 }  # fmt: skip
 """What a person calls the parts of run.json."""

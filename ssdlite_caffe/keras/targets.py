@@ -1,6 +1,6 @@
 """What each default box should predict: SSD's matching and box codes. Imports TensorFlow: after `runtime.import_keras`.
 
-Boxes are ymin, xmin, ymax, xmax as fractions of the picture.
+Boxes are ymin, xmin, ymax, xmax as fractions of the image.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def assign(
     variances: tuple[float, float, float, float],
     threshold: float = THRESHOLD,
 ) -> Targets:
-    """The targets of one picture.
+    """The targets of one image.
 
     Args:
         boxes: float32 (M, 4), its objects; M may be 0.

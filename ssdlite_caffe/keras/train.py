@@ -100,7 +100,7 @@ class Progress:
         steps: of the training.
         loss: mean since the last line of metrics.
         rate: learning rate of the last step.
-        speed: pictures a second since this process began to train.
+        speed: images a second since this process began to train.
         left: seconds.
     """
 
@@ -115,7 +115,7 @@ class Progress:
         minutes, seconds = divmod(int(self.left), 60)
         return (
             f"step {self.step}/{self.steps}, loss {self.loss:.4f}, rate {self.rate:.2g}, "
-            f"{self.speed:.1f} pictures a second, {minutes}:{seconds:02d} left"
+            f"{self.speed:.1f} images a second, {minutes}:{seconds:02d} left"
         )
 
 
@@ -163,7 +163,7 @@ def train(
         labels = load_label_map(options.data.label_map) if options.data.label_map else None
         data = open_training_data(
             options.data.data, split=options.data.split, images=options.data.images, labels=labels,
-            progress=lambda done, total: progress(f"reading pictures, {done} of {total}"),
+            progress=lambda done, total: progress(f"reading images, {done} of {total}"),
         )  # fmt: skip
         for item in data.problems:
             problem(str(item))
@@ -185,7 +185,7 @@ def train(
         if folder.writes:
             write_model(trainer.detector(), out)
     _leave(strategy)
-    return {"model": str(out / MODEL), "pictures": len(data), "classes": len(data.labels), **report}
+    return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
 
 
 def write_model(detector: Detector, folder: Path) -> None:
@@ -236,9 +236,9 @@ def _run(
             if done % options.log_every == 0 or done == schedule.steps:
                 names = ("localisation", "classification", "regularisation")
                 values = {"loss": sum(mean), **dict(zip(names, mean, strict=True)), "rate": rate}
-                logged = {"step": done, **values, "pictures_per_second": round(speed, 2)}
+                logged = {"step": done, **values, "images_per_second": round(speed, 2)}
                 folder.log(logged)
-                board.write(done, {**values, "pictures_per_second": speed})
+                board.write(done, {**values, "images_per_second": speed})
                 window = np.zeros(4)
             if done % options.checkpoint_every == 0 or done == schedule.steps or stop.is_set():
                 folder.save(done, {**_finite(trainer.state(), done), "window": window})
@@ -351,5 +351,5 @@ def _identity(options: TrainOptions, arch: ArchSpec, step: StepOptions, data: Tr
         "arch": arch.to_dict(),
         "labels": list(data.labels.display_names),
         "start": file_sha256(options.net.start) if options.net.start else None,
-        "data": {"pictures": len(data), "annotations": digest.hexdigest()},
+        "data": {"images": len(data), "annotations": digest.hexdigest()},
     }

@@ -31,10 +31,10 @@ class StepOptions:
     """What a step does.
 
     Attributes:
-        batch: pictures of a step, over all devices.
+        batch: images of a step, over all devices.
         optimizer: sgd has momentum 0.9; rmsprop the zoo's rho 0.9, momentum 0.9 and epsilon 1; adam Keras' defaults.
         loss: which.
-        augment: how much is done to pictures.
+        augment: how much is done to images.
         decay: L2 regularisation of the kernels (4e-5 in the zoo).
         ema: of the weights kept for the final model; 0 keeps the last ones.
         momentum: of BatchNorm's moving statistics.
@@ -79,7 +79,7 @@ class Trainer:
         """
         replicas = strategy.num_replicas_in_sync
         if options.batch % replicas:
-            raise TrainingError(f"a batch of {options.batch} pictures cannot be shared by {replicas} devices")
+            raise TrainingError(f"a batch of {options.batch} images cannot be shared by {replicas} devices")
         options = replace(options, loss=suited(options.loss, arch.score_converter))
         self.arch, self.labels, self.options, self.strategy = arch, labels, options, strategy
         self._data, self._seed = data, seed
@@ -111,9 +111,9 @@ class Trainer:
         """An iterator over the batches of the steps from `start` on."""
         batch, arch, augmenting = self.options.batch, self.arch, self.options.augment
 
-        def prepare(item: Any, picture: Any, boxes: Any, labels: Any, ignored: Any) -> Any:
+        def prepare(item: Any, image: Any, boxes: Any, labels: Any, ignored: Any) -> Any:
             seed = tf.stack([tf.constant(self._seed, tf.int64), item])
-            pixels, moved, kept = augment(picture, boxes, seed, arch.input_size, arch.pixel_mean, augmenting)
+            pixels, moved, kept = augment(image, boxes, seed, arch.input_size, arch.pixel_mean, augmenting)
             targets = assign(
                 moved, tf.boolean_mask(labels, kept), tf.boolean_mask(ignored, kept), self._defaults, arch.variances
             )
@@ -130,8 +130,8 @@ class Trainer:
                 tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((None,), tf.bool),
             )
-            pictures = tf.data.Dataset.from_generator(self._feed, output_signature=signature)
-            prepared = pictures.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            images = tf.data.Dataset.from_generator(self._feed, output_signature=signature)
+            prepared = images.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             return prepared.batch(context.get_per_replica_batch_size(batch), drop_remainder=True).prefetch(2)
 
         return iter(self.strategy.distribute_datasets_from_function(pipeline))
@@ -140,29 +140,29 @@ class Trainer:
         """Take the next batch and change the model.
 
         Raises:
-            TrainingError: the loss is no number; the pictures are named.
-            DatasetError: a picture cannot be read.
+            TrainingError: the loss is no number; the images are named.
+            DatasetError: an image cannot be read.
         """
         self.optimizer.learning_rate = rate
         # Rises to its value, so that the first weights are soon forgotten: TensorFlow 1's num_updates.
         ema = min(self.options.ema, (1.0 + number) / (10.0 + number))
         try:
-            totals, items, by_picture = self._function(next(batches), tf.constant(ema, tf.float32))
+            totals, items, by_image = self._function(next(batches), tf.constant(ema, tf.float32))
         except (tf.errors.OpError, StopIteration) as error:
             if self._feed is not None and self._feed.error is not None:
                 raise self._feed.error from error
             raise
         losses = Losses(*(float(v) for v in totals))
         if not np.isfinite(losses.total):
-            raise TrainingError(self._not_finite(number, losses, items, by_picture))
+            raise TrainingError(self._not_finite(number, losses, items, by_image))
         return losses
 
     def _distributed_step(self, batch: Any, ema: Any) -> Any:
-        totals, items, by_picture = self.strategy.run(self._replica_step, (batch,))
+        totals, items, by_image = self.strategy.run(self._replica_step, (batch,))
         totals = [self.strategy.reduce(tf.distribute.ReduceOp.SUM, total, None) for total in totals]
         for average, variable in zip(self._averages, self.model.trainable_variables, strict=False):
             average.assign(average * ema + tf.cast(variable.value, tf.float32) * (1.0 - ema))
-        return totals, items, by_picture
+        return totals, items, by_image
 
     def _replica_step(self, batch: Any) -> Any:
         items, pixels, targets = batch
@@ -185,18 +185,18 @@ class Trainer:
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return parts, items, sums.localisation + sums.classification
 
-    def _not_finite(self, number: int, losses: Losses, items: Any, by_picture: Any) -> str:
+    def _not_finite(self, number: int, losses: Losses, items: Any, by_image: Any) -> str:
         local = self.strategy.experimental_local_results
         places = np.concatenate([np.asarray(part) for part in local(items)])
-        values = np.concatenate([np.asarray(part) for part in local(by_picture)])
+        values = np.concatenate([np.asarray(part) for part in local(by_image)])
         chosen = [int(next(order(self._seed, len(self._data), int(place)))[1]) for place in places]
-        names = [self._data.names[picture] for picture in chosen]
+        names = [self._data.names[image] for image in chosen]
         bad = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
         culprits = f"; not a number for {', '.join(bad)}" if 0 < len(bad) < len(names) else ""
         return (
             f"the loss of step {number} is no number (localisation {losses.localisation:g}, classification "
             f"{losses.classification:g}, regularisation {losses.regularisation:g}); its batch: {', '.join(names)}"
-            f"{culprits}; lower --lr, or look at these pictures and their boxes"
+            f"{culprits}; lower --lr, or look at these images and their boxes"
         )
 
     def state(self) -> Arrays:

@@ -46,7 +46,7 @@ class LayerBlobs:
 def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False) -> LayerBlobs:
     """Weights for every layer of `net` that has any.
 
-    The net is one that `gen` wrote for the same detector, in any spelling: whether BatchNorm is kept or folded and
+    The net is one that `gen` wrote for the same detector, in any dialect: whether BatchNorm is kept or folded and
     which kernels are one larger is read from its layers.
 
     Args:
@@ -116,7 +116,7 @@ class _Filler:
             self.input_size = height, width
         else:
             self.problems.append(
-                f"the net reads pictures of {height}x{width}, the model of {model[0]}x{model[1]}; "
+                f"the net reads images of {height}x{width}, the model of {model[0]}x{model[1]}; "
                 "--finetune takes the weights over to another size"
             )
 

@@ -119,8 +119,8 @@ def _laid_over(net: NetDesc, model: DumpedModel) -> dict[str, str] | None:
         scope = ""
         if isinstance(node, ConvDesc):
             read = blobs.get(node.bottom)
-            spelled = () if read is None else (read, windowed(read, windows.get(node.bottom)))
-            fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input in spelled]
+            written = () if read is None else (read, windowed(read, windows.get(node.bottom)))
+            fitting = [u for u in free.get(_conv_key(node), ()) if read is None or u.input in written]
             if len(fitting) != 1:
                 return None
             scope = fitting[0].scope

@@ -187,9 +187,7 @@ def _affine(layer: caffe_pb2.LayerParameter, norm: Sequence[FloatArray], scale: 
     """
     param = layer.batch_norm_param
     if param.HasField("use_global_stats") and not param.use_global_stats:
-        raise PrototxtError(
-            f"BatchNorm {layer.name!r} has use_global_stats: false: what it does depends on the picture"
-        )
+        raise PrototxtError(f"BatchNorm {layer.name!r} has use_global_stats: false: what it does depends on the image")
     mean, variance, factor = (blob.astype(np.float64).reshape(-1) for blob in norm)
     share = 1 / factor[0] if factor[0] else 0.0
     deviation = np.sqrt(variance * share + float(np.float32(param.eps)))

@@ -119,9 +119,9 @@ def _dummy_data(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 def image_shape(param: caffe_pb2.TransformationParameter, batch: int) -> Shape | None:
-    """(N, C, H, W) after the transformation, None where the size is the pictures' own.
+    """(N, C, H, W) after the transformation, None where the size is the images' own.
 
-    Colour pictures are taken as they are, with 3 channels, unless force_gray or the count of mean_value says otherwise.
+    Colour images are taken as they are, with 3 channels, unless force_gray or the count of mean_value says otherwise.
 
     Source: DataTransformer::InferBlobShape: a crop decides before a resize.
     """
@@ -137,7 +137,7 @@ def image_shape(param: caffe_pb2.TransformationParameter, batch: int) -> Shape |
 
 
 def _records(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """Data, with a label a picture, and AnnotatedData, with all boxes of the batch (at least one) in rows of 8."""
+    """Data, with a label an image, and AnnotatedData, with all boxes of the batch (at least one) in rows of 8."""
     batch = layer.data_param.batch_size
     if batch < 1:
         raise ShapeError("data_param has no batch_size")

@@ -19,7 +19,7 @@ class ShapeError(Exception):
 
 
 def show(shape: Sequence[int]) -> str:
-    """`1 x 3 x 300 x 300`; at most eight axes are spelled out."""
+    """`1 x 3 x 300 x 300`; at most eight axes are written out."""
     text = " x ".join(str(n) for n in shape[:8]) or "single number"
     return text if len(shape) <= 8 else f"{text} x ... ({len(shape)} axes)"
 

@@ -138,7 +138,7 @@ class CaffeNet:
         return self._receive()[1]
 
     def detect(self, blob: FloatArray) -> Detections:
-        """Run a deploy net on one picture; boxes are as DetectionOutput gives them, not clipped.
+        """Run a deploy net on one image; boxes are as DetectionOutput gives them, not clipped.
 
         Raises:
             PrototxtError: the net has no blob detection_out.

@@ -1,7 +1,7 @@
 """The reference decoder: from a headless net's outputs to detections, in numpy alone.
 
 It does what Caffe's DetectionOutput does, in TensorFlow's order. Boxes are (xmin, ymin, xmax, ymax) as fractions of
-the picture, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
+the image, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best first.
+    """What was found in one image, best first.
 
     Attributes:
         classes: int64 (M,), counting background as 0, so the first is 1.
         scores: float32 (M,).
-        boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the picture.
+        boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the image.
     """
 
     classes: npt.NDArray[np.int64]
@@ -129,7 +129,7 @@ def _area(boxes: FloatArray) -> FloatArray:
 
 
 def clip_boxes(boxes: FloatArray) -> FloatArray:
-    """Boxes (..., 4) cut at the picture's edges."""
+    """Boxes (..., 4) cut at the image's edges."""
     return np.clip(boxes, np.float32(0), np.float32(1))
 
 
@@ -138,7 +138,7 @@ def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True
 
     Scores above `nms.score_threshold` count. In each class, from the best score down, a box stays unless it overlaps
     one that stayed by more than `iou_threshold`, until there are `max_per_class`. Boxes are clipped and those with no
-    area in the picture dropped, after that or (`nms.clip_first`) before. The best `max_total` of all classes stay. Of
+    area in the image dropped, after that or (`nms.clip_first`) before. The best `max_total` of all classes stay. Of
     equal scores the lower class comes first, then the lower index. Caffe's `top_k`, if set, leaves each class only
     its best so many candidates.
 
@@ -146,7 +146,7 @@ def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True
         boxes: float32 (N, 4), decoded.
         scores: float32 (N, C); column 0 is background and never detected.
         nms: thresholds and counts.
-        clip: clip to the picture at all; Caffe's DetectionOutput does not.
+        clip: clip to the image at all; Caffe's DetectionOutput does not.
 
     Returns:
         Detections, best first.
@@ -226,7 +226,7 @@ def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_
 
 
 def clip_detections(detections: Detections) -> Detections:
-    """Detections with boxes cut at the picture's edges, without those that have no area there."""
+    """Detections with boxes cut at the image's edges, without those that have no area there."""
     clipped = Detections(detections.classes, detections.scores, clip_boxes(detections.boxes))
     return clipped.select(np.flatnonzero(_area(clipped.boxes) > 0))
 
@@ -234,7 +234,7 @@ def clip_detections(detections: Detections) -> Detections:
 def decode(
     loc: FloatArray, conf: FloatArray, priors: FloatArray, nms: Nms, *, converter: Scores, clip: bool = True
 ) -> Detections:
-    """Decode the three outputs of a headless net for one picture.
+    """Decode the three outputs of a headless net for one image.
 
     Args:
         loc: mbox_loc, N * 4 box codes in any shape.
@@ -255,10 +255,10 @@ def decode(
 
 
 def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:
-    """Read the blob of Caffe's DetectionOutput for one picture.
+    """Read the blob of Caffe's DetectionOutput for one image.
 
     Args:
-        rows: any shape with M * 7 values: picture, label, score, xmin, ymin, xmax, ymax. Caffe writes an empty
+        rows: any shape with M * 7 values: image, label, score, xmin, ymin, xmax, ymax. Caffe writes an empty
             result as one row of -1, OpenCV as one row that begins with 0 or as none.
 
     Returns:

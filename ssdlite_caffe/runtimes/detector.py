@@ -1,4 +1,4 @@
-"""Detecting objects in pictures, folders and videos with a converted model."""
+"""Detecting objects in images, folders and videos with a converted model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ssdlite_caffe.runtimes.decode import (
     split_priors,
 )
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
-from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_picture
-from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_picture
+from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
+from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.opencv_net import import_opencv, path_for_opencv
@@ -32,14 +32,14 @@ _HEADS = ("mbox_loc", "mbox_conf", "mbox_priorbox")
 
 
 @dataclass(frozen=True)
-class PictureResult:
-    """What was found in one picture, or one frame of a video.
+class ImageResult:
+    """What was found in one image, or one frame of a video.
 
     Attributes:
-        path: of the picture or video.
-        frame: number of the frame from 0, None for a picture.
+        path: of the image or video.
+        frame: number of the frame from 0, None for an image.
         height, width: in pixels.
-        detections: best first, clipped to the picture.
+        detections: best first, clipped to the image.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class PictureResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far `detect` is, in pictures and frames."""
+    """How far `detect` is, in images and frames."""
 
     done: int
     total: int
@@ -84,10 +84,10 @@ class Detector:
         prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
         self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
 
-    def __call__(self, picture: Pixels) -> Detections:
-        """Detections in a picture, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+    def __call__(self, image: Pixels) -> Detections:
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
         arch = self._arch
-        blob = preprocess(picture[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        blob = preprocess(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         if self._decoder == "caffe":
             return clip_detections(self._net.detect(blob))
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
@@ -111,22 +111,22 @@ def detect(
     out: Path | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Iterator[PictureResult | ImageError]:
-    """Detect in each picture and frame, and draw what is found.
+) -> Iterator[ImageResult | ImageError]:
+    """Detect in each image and frame, and draw what is found.
 
     Args:
         folder: the converted model.
-        inputs: pictures, videos and folders.
+        inputs: images, videos and folders.
         decoder: see `Detector`.
         runtime: see `Detector`.
         min_score: detections below are left out.
-        out: folder for pictures with boxes under their own base names, and videos as .mp4; where two have one name,
+        out: folder for images with boxes under their own base names, and videos as .mp4; where two have one name,
             the later gets a number.
         force: replace files there.
-        progress: is told before each picture or frame and at the end.
+        progress: is told before each image or frame and at the end.
 
     Yields:
-        The result of each picture or frame, in order; an error in place of a picture that cannot be read.
+        The result of each image or frame, in order; an error in place of an image that cannot be read.
 
     Raises:
         OutputError: a file to be written exists already or is one of the inputs, or the disk refuses.
@@ -147,7 +147,7 @@ def detect_with(
     out: Path | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Iterator[PictureResult | ImageError]:
+) -> Iterator[ImageResult | ImageError]:
     """`detect` with any detector.
 
     Args:
@@ -171,16 +171,16 @@ def detect_with(
             continue
         before, frames = done, 1
         try:
-            with _opened(source) as (pictures, rate, frames), _sink(target, rate) as write:
+            with _opened(source) as (images, rate, frames), _sink(target, rate) as write:
                 total += frames - 1
-                for number, picture in enumerate(pictures):
+                for number, image in enumerate(images):
                     progress(Progress(done, total))
-                    found = detector(picture).above(min_score)
+                    found = detector(image).above(min_score)
                     if write is not None:
-                        write(draw_detections(picture, found, names))
+                        write(draw_detections(image, found, names))
                     done += 1
-                    height, width = picture.shape[:2]
-                    yield PictureResult(source.path, number if source.video else None, height, width, found)
+                    height, width = image.shape[:2]
+                    yield ImageResult(source.path, number if source.video else None, height, width, found)
         except ImageError as error:
             yield error
         done = before + frames
@@ -189,9 +189,9 @@ def detect_with(
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[Iterator[Pixels], float | None, int]]:
-    """The pictures of a source, their rate (None for a single picture), and how many there may be."""
+    """The images of a source, their rate (None for a single image), and how many there may be."""
     if not source.video:
-        yield iter([read_picture(source.path)]), None, 1
+        yield iter([read_image(source.path)]), None, 1
         return
     with Video(source.path) as video:
         yield iter(video), video.rate, max(1, video.count)
@@ -199,11 +199,11 @@ def _opened(source: Source) -> Iterator[tuple[Iterator[Pixels], float | None, in
 
 @contextmanager
 def _sink(target: Path | None, rate: float | None) -> Iterator[Callable[[Pixels], None] | None]:
-    """What takes the drawn pictures of one source, or None without a target; a video appears when all are written."""
+    """What takes the drawn images of one source, or None without a target; a video appears when all are written."""
     if target is None:
         yield None
     elif rate is None:
-        yield lambda picture: write_picture(target, picture, force=True)
+        yield lambda image: write_image(target, image, force=True)
     else:
         with _video_sink(target, rate) as write:
             yield write
@@ -218,15 +218,15 @@ def _video_sink(target: Path, rate: float) -> Iterator[Callable[[Pixels], None]]
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             part = Path(folder) / target.name
 
-            def write(picture: Pixels) -> None:
+            def write(image: Pixels) -> None:
                 nonlocal writer
                 if writer is None:
-                    height, width = picture.shape[:2]
+                    height, width = image.shape[:2]
                     code = cv2.VideoWriter.fourcc(*"mp4v")
                     writer = cv2.VideoWriter(path_for_opencv(part), cv2.CAP_FFMPEG, code, rate, (width, height))
                     if not writer.isOpened():
                         raise ImageError(f"cannot write {target}: this OpenCV has no MPEG-4 encoder")
-                writer.write(picture)
+                writer.write(image)
 
             try:
                 yield write

@@ -1,4 +1,4 @@
-"""Drawing detections on a picture, and writing pictures."""
+"""Drawing detections on an image, and writing images."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ def pixel_boxes(detections: Detections, height: int, width: int) -> np.ndarray[t
     return detections.boxes.astype(np.float64) * (width, height, width, height)
 
 
-def draw_detections(picture: Pixels, detections: Detections, names: Sequence[str]) -> Pixels:
-    """Draw boxes with class names and scores; lines and letters grow with the picture.
+def draw_detections(image: Pixels, detections: Detections, names: Sequence[str]) -> Pixels:
+    """Draw boxes with class names and scores; lines and letters grow with the image.
 
     Args:
-        picture: uint8 (H, W, 3), BGR; left as it is.
+        image: uint8 (H, W, 3), BGR; left as it is.
         detections: the best is drawn last, on top.
         names: of the classes, background first.
 
     Returns:
-        A new picture.
+        A new image.
     """
     order = slice(None, None, -1)
     texts = [f"{names[i]} {score:.2f}" for i, score in zip(detections.classes, detections.scores, strict=True)]
-    return draw_labelled(picture, detections.boxes[order], detections.classes[order].tolist(), texts[order])
+    return draw_labelled(image, detections.boxes[order], detections.classes[order].tolist(), texts[order])
 
 
 def draw_labelled(
-    picture: Pixels, boxes: npt.NDArray[np.floating[Any]], classes: Sequence[int], texts: Sequence[str]
+    image: Pixels, boxes: npt.NDArray[np.floating[Any]], classes: Sequence[int], texts: Sequence[str]
 ) -> Pixels:
-    """Draw boxes with a text at each; lines and letters grow with the picture.
+    """Draw boxes with a text at each; lines and letters grow with the image.
 
     Args:
-        picture: uint8 (H, W, 3), BGR; left as it is.
-        boxes: (M, 4), xmin, ymin, xmax, ymax as fractions of the picture; the last is drawn on top.
+        image: uint8 (H, W, 3), BGR; left as it is.
+        boxes: (M, 4), xmin, ymin, xmax, ymax as fractions of the image; the last is drawn on top.
         classes: M numbers that choose the colours.
         texts: M.
 
     Returns:
-        A new picture.
+        A new image.
     """
     cv2 = import_opencv()
-    drawn = picture.copy()
-    height, width = picture.shape[:2]
+    drawn = image.copy()
+    height, width = image.shape[:2]
     side = min(height, width)
     thickness = max(1, round(side / 240))
     scale = max(0.35, side / 800)
@@ -85,24 +85,24 @@ def draw_labelled(
 
 
 def can_write(suffix: str) -> bool:
-    """Whether pictures with this suffix (`.jpg`) can be written."""
-    return bool(suffix) and suffix.isascii() and bool(import_opencv().haveImageWriter(f"picture{suffix}"))
+    """Whether images with this suffix (`.jpg`) can be written."""
+    return bool(suffix) and suffix.isascii() and bool(import_opencv().haveImageWriter(f"image{suffix}"))
 
 
-def write_picture(path: Path, picture: Pixels, *, force: bool = False) -> None:
-    """Write a picture in the format of its suffix, in one step.
+def write_image(path: Path, image: Pixels, *, force: bool = False) -> None:
+    """Write an image in the format of its suffix, in one step.
 
     Raises:
-        ImageError: the format is unknown, or cannot hold the picture.
+        ImageError: the format is unknown, or cannot hold the image.
         OutputError: the file exists and `force` is false, or the disk refuses.
     """
     cv2 = import_opencv()
     if not can_write(path.suffix):
-        raise ImageError(f"cannot write {path}: OpenCV knows no picture format {path.suffix or 'without a suffix'!r}")
+        raise ImageError(f"cannot write {path}: OpenCV knows no image format {path.suffix or 'without a suffix'!r}")
     try:
-        good, data = cv2.imencode(path.suffix, picture)
+        good, data = cv2.imencode(path.suffix, image)
     except cv2.error as error:
         raise ImageError(f"cannot write {path}: {one_line(error)}") from error
     if not good:
-        raise ImageError(f"cannot write {path}: OpenCV cannot encode a picture of the shape {picture.shape}")
+        raise ImageError(f"cannot write {path}: OpenCV cannot encode an image of the shape {image.shape}")
     write_bytes(path, data.tobytes(), force=force)

@@ -1,4 +1,4 @@
-"""Finding and reading pictures and videos, with OpenCV. Pictures are uint8 (H, W, 3), BGR as OpenCV has them."""
+"""Finding and reading images and videos, with OpenCV. Images are uint8 (H, W, 3), BGR as OpenCV has them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdlite_caffe.runtimes.opencv_net import import_opencv, one_line, path_for_
 
 Pixels = npt.NDArray[np.uint8]
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 
 _MAX_FILE_BYTES = 1 << 29
@@ -26,7 +26,7 @@ _MAX_PIXELS = 1 << 27
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or a video that was asked for."""
+    """An image or a video that was asked for."""
 
     path: Path
     video: bool
@@ -36,7 +36,7 @@ def find_sources(inputs: Iterable[Path]) -> list[Source | ImageError]:
     """List what is to be read.
 
     Args:
-        inputs: pictures, videos (by their suffix) and folders, of which the pictures and videos that lie directly in
+        inputs: images, videos (by their suffix) and folders, of which the images and videos that lie directly in
             them are taken, sorted by name.
 
     Returns:
@@ -49,7 +49,7 @@ def find_sources(inputs: Iterable[Path]) -> list[Source | ImageError]:
         elif path.is_file():
             found.append(Source(path, path.suffix.lower() in VIDEO_SUFFIXES))
         else:
-            found.append(ImageError(f"{path} is no picture, folder or video: there is no such file"))
+            found.append(ImageError(f"{path} is no image, folder or video: there is no such file"))
     return found
 
 
@@ -61,25 +61,25 @@ def _in_folder(folder: Path) -> list[Source | ImageError]:
     known = [
         Source(path, path.suffix.lower() in VIDEO_SUFFIXES)
         for path in files
-        if path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     ]
-    return [*known] or [ImageError(f"{folder} holds no pictures or videos")]
+    return [*known] or [ImageError(f"{folder} holds no images or videos")]
 
 
-def read_picture(path: Path, *, quiet: bool = True) -> Pixels:
-    """Read a picture of 8 or 16 bits, grey, colour or with alpha (left out), turned as its EXIF data says.
+def read_image(path: Path, *, quiet: bool = True) -> Pixels:
+    """Read an image of 8 or 16 bits, grey, colour or with alpha (left out), turned as its EXIF data says.
 
     Args:
         path: the file.
-        quiet: keep what picture libraries say of a damaged file off stderr; not where several threads read.
+        quiet: keep what image libraries say of a damaged file off stderr; not where several threads read.
 
     Raises:
-        ImageError: it cannot be read, is no picture, is cut off, or has more than 134 million pixels.
+        ImageError: it cannot be read, is no image, is cut off, or has more than 134 million pixels.
     """
     cv2 = import_opencv()
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ImageError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB, too large for a picture")
+            raise ImageError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB, too large for an image")
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
@@ -87,17 +87,17 @@ def read_picture(path: Path, *, quiet: bool = True) -> Pixels:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:
         with without_stderr() if quiet else contextlib.nullcontext():
-            picture: Pixels | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
+            image: Pixels | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError(f"cannot read {path} as a picture: {one_line(error)}") from error
-    if picture is None:
-        raise ImageError(f"{path} is no picture that OpenCV can read, or is cut off")
-    return picture
+        raise ImageError(f"cannot read {path} as an image: {one_line(error)}") from error
+    if image is None:
+        raise ImageError(f"{path} is no image that OpenCV can read, or is cut off")
+    return image
 
 
 @contextlib.contextmanager
 def without_stderr() -> Iterator[None]:
-    """Silence the picture libraries, which write to stderr by themselves; we report the error ourselves."""
+    """Silence the image libraries, which write to stderr by themselves; we report the error ourselves."""
     try:
         kept = os.dup(2)
     except OSError:  # stderr is closed

@@ -24,7 +24,7 @@ class RunningNet(Protocol):
         """Values of the named blobs for float32 (N, 3, H, W), BGR."""
 
     def detect(self, blob: FloatArray, /) -> Detections:
-        """What DetectionOutput finds in one picture; boxes not clipped."""
+        """What DetectionOutput finds in one image; boxes not clipped."""
 
 
 def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNet:

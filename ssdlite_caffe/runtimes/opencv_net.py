@@ -21,7 +21,7 @@ _HOW = 'pip install "opencv-python-headless>=4.8,<5"'
 _ENVIRONMENT = {
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
-    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge picture
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge image
 }
 
 
@@ -153,7 +153,7 @@ class OpenCvNet:
         return {output: values[output] for output in outputs}
 
     def detect(self, blob: FloatArray) -> Detections:
-        """Run a deploy net on one picture; boxes are as DetectionOutput gives them, not clipped.
+        """Run a deploy net on one image; boxes are as DetectionOutput gives them, not clipped.
 
         Raises:
             PrototxtError: the net has no DetectionOutput layer, or OpenCV cannot run it.

@@ -1,4 +1,4 @@
-"""From a picture to the network's input: TensorFlow 1's bilinear resize, normalisation, and Caffe's layout."""
+"""From an image to the network's input: TensorFlow 1's bilinear resize, normalisation, and Caffe's layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _taps(length: int, out_length: int) -> tuple[npt.NDArray[np.intp], npt.NDArr
 def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
     """Resize as TensorFlow 1 does: corners not aligned, pixel centres at whole numbers. Bit-exact.
 
-    Output pixel (y, x) is read at (y * H / h, x * W / w) of the picture, without antialiasing, interpolated along x,
+    Output pixel (y, x) is read at (y * H / h, x * W / w) of the image, without antialiasing, interpolated along x,
     then along y, all in float32: top = tl + (tr - tl) * fx, and likewise below, then top + (bottom - top) * fy.
 
     Args:
@@ -39,7 +39,7 @@ def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> Fl
     Source: TensorFlow core/kernels/image/resize_bilinear_op.cc with LegacyScaler.
     """
     if image.ndim != 3 or min(image.shape) < 1 or min(size) < 1:
-        raise ValueError(f"cannot resize a picture of shape {image.shape} to {size[0]}x{size[1]}")
+        raise ValueError(f"cannot resize an image of shape {image.shape} to {size[0]}x{size[1]}")
     height, width = image.shape[:2]
     if (height, width) == size:
         return image.astype(np.float32)
@@ -63,7 +63,7 @@ def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> Fl
 
 
 def network_input(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: float, scale: float) -> FloatArray:
-    """Resize and normalise a picture into what TensorFlow's first convolution reads.
+    """Resize and normalise an image into what TensorFlow's first convolution reads.
 
     Graphs of 2018 resize first and later ones normalise first; this resizes first, which agrees with both but for
     the last bits of float32.
@@ -84,7 +84,7 @@ def network_input(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: 
 
 
 def caffe_blob(nhwc: FloatArray) -> FloatArray:
-    """Move a batch of RGB pictures to Caffe's layout. Exact: values are moved, never computed.
+    """Move a batch of RGB images to Caffe's layout. Exact: values are moved, never computed.
 
     Args:
         nhwc: float32 (N, H, W, 3), RGB.
@@ -96,5 +96,5 @@ def caffe_blob(nhwc: FloatArray) -> FloatArray:
 
 
 def preprocess(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: float, scale: float) -> FloatArray:
-    """Turn an RGB picture into the data blob of the Caffe net: `caffe_blob` of `network_input`."""
+    """Turn an RGB image into the data blob of the Caffe net: `caffe_blob` of `network_input`."""
     return caffe_blob(network_input(image, size, mean=mean, scale=scale))

@@ -29,7 +29,7 @@ _DETECTIONS = ("num_detections", "detection_classes", "detection_scores", "detec
 
 @dataclass(frozen=True)
 class RawOutputs:
-    """What the model says of every default box of one picture, in TensorFlow's order.
+    """What the model says of every default box of one image, in TensorFlow's order.
 
     Attributes:
         encodings: float32 (N, 4): ty, tx, th, tw.
@@ -89,7 +89,7 @@ class TensorFlowDetector:
                 self._load(path)
             self.network_input: str = self._root(self._stem().inputs[0], _BEFORE_STEM).name
             uint8 = (o.outputs[0] for o in self._operations(["Placeholder"]) if o.outputs[0].dtype == self._tf.uint8)
-            self._picture: str | None = next((tensor.name for tensor in uint8), None)
+            self._image: str | None = next((tensor.name for tensor in uint8), None)
         except BaseException:
             self.close()
             raise
@@ -108,8 +108,8 @@ class TensorFlowDetector:
 
     @property
     def has_detections(self) -> bool:
-        """Whether the graph ends in detections, and takes pictures."""
-        return self._picture is not None and all(self._has(name) for name in _DETECTIONS)
+        """Whether the graph ends in detections, and takes images."""
+        return self._image is not None and all(self._has(name) for name in _DETECTIONS)
 
     def run(self, network_input: FloatArray, names: Sequence[str]) -> dict[str, Any]:
         """Compute tensors of the graph from what its first convolution reads.
@@ -125,20 +125,20 @@ class TensorFlowDetector:
             ModelError: the graph has no such tensor, or cannot be run.
         """
         feed: dict[str, Any] = {self.network_input: network_input}
-        if self._picture is not None:
-            # The window that boxes are clipped to is taken from a picture; its pixels do not matter.
-            feed[self._picture] = np.zeros(network_input.shape, np.uint8)
+        if self._image is not None:
+            # The window that boxes are clipped to is taken from an image; its pixels do not matter.
+            feed[self._image] = np.zeros(network_input.shape, np.uint8)
         return self._run(feed, names)
 
     def run_image(self, image: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, Any]:
-        """Compute tensors of the graph from a picture (H, W, 3), RGB, which it resizes and normalises itself.
+        """Compute tensors of the graph from an image (H, W, 3), RGB, which it resizes and normalises itself.
 
         Raises:
-            ModelError: the graph has no such tensor, takes no pictures, or cannot be run.
+            ModelError: the graph has no such tensor, takes no images, or cannot be run.
         """
-        if self._picture is None:
-            raise ModelError(f"{self.path} does not take pictures as uint8 pixels (input_type image_tensor)")
-        return self._run({self._picture: image[None]}, names)
+        if self._image is None:
+            raise ModelError(f"{self.path} does not take images as uint8 pixels (input_type image_tensor)")
+        return self._run({self._image: image[None]}, names)
 
     def raw(self, network_input: FloatArray) -> RawOutputs:
         """Codes, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
@@ -167,7 +167,7 @@ class TensorFlowDetector:
         )
 
     def detect(self, network_input: FloatArray) -> Detections:
-        """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the picture, clipped.
+        """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the image, clipped.
 
         Raises:
             ModelError: the graph has no detections.
@@ -175,10 +175,10 @@ class TensorFlowDetector:
         return _detections(self.run(network_input, _DETECTIONS))
 
     def detect_image(self, image: npt.NDArray[np.uint8]) -> Detections:
-        """The graph's detections for a picture (H, W, 3), RGB, which it resizes and normalises itself.
+        """The graph's detections for an image (H, W, 3), RGB, which it resizes and normalises itself.
 
         Raises:
-            ModelError: the graph has no detections, or takes no pictures.
+            ModelError: the graph has no detections, or takes no images.
         """
         return _detections(self.run_image(image, _DETECTIONS))
 
@@ -264,7 +264,7 @@ class TensorFlowDetector:
             # A constant factor may stand first or second.
             tensor = next((t for t in tensor.op.inputs if t.op.type != "Const"), None)
             if tensor is None:
-                raise ModelError(f"{self.path} computes a constant where a picture should come in")
+                raise ModelError(f"{self.path} computes a constant where an image should come in")
         return tensor
 
 

@@ -37,7 +37,7 @@ def difference(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32])
 
 @dataclass(frozen=True)
 class DetectionDifference:
-    """What remains when the detections of one picture are paired.
+    """What remains when the detections of one image are paired.
 
     Attributes:
         paired: how many have a partner of the same class within the bounds.

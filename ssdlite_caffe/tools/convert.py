@@ -17,9 +17,9 @@ from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling, Stage
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.binary import write_filled
@@ -45,13 +45,13 @@ class ConvertOptions:
     """What may differ from what the model says.
 
     Attributes:
-        spelling: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
+        dialect: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
         label_map: `coco`, `voc`, a Caffe or OD API label map file; None: the one beside the model, or numbered names.
         reading: how the model is read.
         score_threshold: replaces the graph's (exports often carry 0.3, which makes an mAP too low).
     """
 
-    spelling: Spelling = dataclasses.field(default_factory=Spelling)
+    dialect: Dialect = dataclasses.field(default_factory=Dialect)
     label_map: str | None = None
     reading: ReadOptions = dataclasses.field(default_factory=ReadOptions)
     score_threshold: float | None = None
@@ -86,12 +86,12 @@ def write_model(
     texts: dict[str, str] = {}
     for name, stage in STAGES:
         progress(f"writing {name}")
-        spelling = stage_spelling(options.spelling, stage)
-        texts[name] = render(net, spelling, stage, options.data)
+        dialect = stage_dialect(options.dialect, stage)
+        texts[name] = render(net, dialect, stage, options.data)
         write_text(folder / name, texts[name])
         files[name] = {
             "stage": stage,
-            "spelling": dataclasses.asdict(spelling),
+            "dialect": dataclasses.asdict(dialect),
             "data": dataclasses.asdict(options.data),
             "sha256": _sha256(texts[name].encode()),
         }
@@ -114,15 +114,15 @@ def write_model(
     return report
 
 
-def stage_spelling(spelling: Spelling, stage: Stage) -> Spelling:
+def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:
     """Training needs BatchNorm layers; deployment takes what was asked for."""
-    return dataclasses.replace(spelling, batch_norm="keep") if stage in ("train", "test") else spelling
+    return dataclasses.replace(dialect, batch_norm="keep") if stage in ("train", "test") else dialect
 
 
 def _report(
     model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    inexact = [*options.spelling.inexact(clip_first=arch.nms.clip_first), *model.inexact]
+    inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
     notes = list(model.notes)
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")

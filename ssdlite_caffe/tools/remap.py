@@ -16,9 +16,9 @@ from ssdlite_caffe.coco.remap import remap_rows
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import (
     blob_from_array,
@@ -123,8 +123,8 @@ def _write_files(
     texts: dict[str, str] = {}
     for name, stage in STAGES:
         if name in entries:
-            spelling, data = _spelling(entries[name], old.path / REPORT)
-            texts[name] = render(nets[1], spelling, stage, data)
+            dialect, data = _dialect(entries[name], old.path / REPORT)
+            texts[name] = render(nets[1], dialect, stage, data)
             write_text(folder / name, texts[name])
             files[name] = {**entries[name], "sha256": file_sha256(folder / name)}
     for name, prototxt in WEIGHTS.items():
@@ -145,19 +145,19 @@ def _write_files(
     return files, hashes
 
 
-def _spelling(entry: dict[str, Any], report: Path) -> tuple[Spelling, DataPaths]:
+def _dialect(entry: dict[str, Any], report: Path) -> tuple[Dialect, DataPaths]:
     """How a prototxt was written, from its entry in the report."""
     try:
-        spelling = Spelling(**entry["spelling"])
+        dialect = Dialect(**entry["dialect"])
         data = DataPaths(**entry.get("data", {}))
     except (KeyError, TypeError) as error:
         raise PrototxtError(
-            f"{report} does not say how a prototxt is spelled: {error}; convert the model again"
+            f"{report} does not say how a prototxt is written: {error}; convert the model again"
         ) from error
-    for field, allowed in typing.get_type_hints(Spelling).items():
-        if getattr(spelling, field) not in typing.get_args(allowed):
-            raise PrototxtError(f"{report}: {field} is {getattr(spelling, field)!r}; convert the model again")
-    return spelling, data
+    for field, allowed in typing.get_type_hints(Dialect).items():
+        if getattr(dialect, field) not in typing.get_args(allowed):
+            raise PrototxtError(f"{report}: {field} is {getattr(dialect, field)!r}; convert the model again")
+    return dialect, data
 
 
 def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:

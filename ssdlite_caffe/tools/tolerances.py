@@ -1,7 +1,7 @@
 """How far a converted net may be from TensorFlow: one table, each bound with the largest difference measured.
 
-OpenCV and the built Caffe are held to the same bounds. Measured over 8 pictures each of a V2-SSDLite trained on
-microscope pictures, the same with the public zoo's 2018 graph, a V3-small trained on drawn scenes, and a V3-large of
+OpenCV and the built Caffe are held to the same bounds. Measured over 8 images each of a V2-SSDLite trained on
+microscope images, the same with the public zoo's 2018 graph, a V3-small trained on drawn scenes, and a V3-large of
 random weights, whose deepest layers answer to the order of summation most: TensorFlow differs there from itself, with
 and without oneDNN, by 1.2e-4.
 """

@@ -42,7 +42,7 @@ from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 FloatArray = npt.NDArray[np.float32]
-Picture = tuple[str, npt.NDArray[np.uint8]]
+Image = tuple[str, npt.NDArray[np.uint8]]
 """Name, and uint8 RGB (H, W, 3)."""
 
 
@@ -57,7 +57,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison: the worst of all pictures.
+    """One line of the comparison: the worst of all images.
 
     Attributes:
         stage: layer (`conv_1/expand`), `boxes`, `scores` or `detections`.
@@ -66,7 +66,7 @@ class Row:
         absolute, relative: largest difference, and that over TensorFlow's largest magnitude.
         bound: of `relative` for layers, of `absolute` for the rest.
         relative_bound: which of the two.
-        ok: within the bound on every picture.
+        ok: within the bound on every image.
         note: what else there is to say.
     """
 
@@ -87,11 +87,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class PictureResult:
-    """Both sides' detections in one picture."""
+class ImageResult:
+    """Both sides' detections in one image."""
 
     name: str
-    picture: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]
     tensorflow: Detections
     caffe: Detections
 
@@ -102,7 +102,7 @@ class VerifyReport:
 
     Attributes:
         rows: from the stem to the detections.
-        names: of the pictures compared.
+        names: of the images compared.
         exact: whether the folder claims to be exact.
         reference: what ran the model.
     """
@@ -134,14 +134,14 @@ class VerifyReport:
 def verify(
     source: Path,
     folder: ModelFolder,
-    pictures: Iterable[Picture],
+    images: Iterable[Image],
     *,
     runtime: NetRuntime = "opencv",
     pipeline_config: Path | None = None,
     bounds: Bounds | None = None,
-    keep: Callable[[PictureResult], None] = lambda _: None,
+    keep: Callable[[ImageResult], None] = lambda _: None,
 ) -> VerifyReport:
-    """Run both sides on every picture and compare them.
+    """Run both sides on every image and compare them.
 
     Both are fed the same float32 network input: TensorFlow at its stem, Caffe at `data`, so that what is compared is
     the nets and not two ways of resizing.
@@ -149,11 +149,11 @@ def verify(
     Args:
         source: the TensorFlow model that `folder` was converted from.
         folder: the converted model.
-        pictures: compared one by one; at least one.
+        images: compared one by one; at least one.
         runtime: what runs the converted nets.
         pipeline_config: of the model; None: as on converting.
         bounds: what counts as equal.
-        keep: is given each picture's detections, for drawing.
+        keep: is given each image's detections, for drawing.
 
     Raises:
         SsdliteError: a side cannot be loaded, or the folder was not made from this model.
@@ -164,11 +164,11 @@ def verify(
     names = []
     with open_source(source, model, arch) as opened:
         comparison = _Comparison(model, arch, folder, bounds or Bounds(), opened, runtime)
-        for name, picture in pictures:
-            keep(comparison.picture(name, picture))
+        for name, image in images:
+            keep(comparison.image(name, image))
             names.append(name)
     if not names:
-        raise ModelError("verify needs at least one picture")
+        raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
     exact = bool(folder.report.get("exact", True))
     return VerifyReport(model.source, str(folder.path), runtime, comparison.rows(), tuple(names), exact, side)
@@ -190,7 +190,7 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
 
 
 def worse(one: Row, other: Row) -> Row:
-    """Of the same stage in two pictures the one to show: the one that fails, or differs more; NaN more than all."""
+    """Of the same stage in two images the one to show: the one that fails, or differs more; NaN more than all."""
 
     def badness(row: Row) -> tuple[bool, float]:
         return not row.ok, math.inf if math.isnan(row.absolute) else row.absolute
@@ -199,7 +199,7 @@ def worse(one: Row, other: Row) -> Row:
 
 
 class _Comparison:
-    """Gathers the worst difference of each stage over the pictures."""
+    """Gathers the worst difference of each stage over the images."""
 
     def __init__(
         self,
@@ -227,20 +227,20 @@ class _Comparison:
         self.graph_nms = source_arch.nms
 
     def rows(self) -> tuple[Row, ...]:
-        """The rows of all pictures, and one for the files that are not run."""
+        """The rows of all images, and one for the files that are not run."""
         changed = _changed_files(self.folder)
         note = f"changed since conversion: {', '.join(changed)}" if changed else "as converted"
         files = Row("other files", "files", (), float(len(changed)), float(len(changed)), 0.5, False, not changed, note)
         return (*self.worst.values(), files)
 
-    def picture(self, name: str, picture: npt.NDArray[np.uint8]) -> PictureResult:
-        """Compare every stage on one picture."""
+    def image(self, name: str, image: npt.NDArray[np.uint8]) -> ImageResult:
+        """Compare every stage on one image."""
         arch = self.arch
         if isinstance(self.source, TfliteDetector):
-            fed = self.source.prepared(picture)
+            fed = self.source.prepared(image)
         else:
-            fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-        self._input(picture, fed)
+            fed = network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        self._input(image, fed)
         blob = caffe_blob(fed)
         reference = self._tensorflow_layers(fed)
         names = [c.top for c in self.net.convolutions]
@@ -259,13 +259,13 @@ class _Comparison:
         caffe_detections = clip_detections(self.deploy.detect(blob))
         self._detections(name, caffe_detections, tf_detections, note)
         self._phone(name, fed, caffe_boxes, caffe_scores)
-        return PictureResult(name, picture, tf_detections, caffe_detections)
+        return ImageResult(name, image, tf_detections, caffe_detections)
 
-    def _input(self, picture: npt.NDArray[np.uint8], fed: FloatArray) -> None:
+    def _input(self, image: npt.NDArray[np.uint8], fed: FloatArray) -> None:
         """Our resizing and normalising against the graph's own."""
         if not isinstance(self.source, TfliteDetector) and self.source.has_detections:
             stem = self.source.network_input
-            own = self.source.run_image(picture, [stem])[stem]
+            own = self.source.run_image(image, [stem])[stem]
             self._absolute("input", difference(fed, own), INPUT, "resized and normalised", section="input")
 
     def _headless(self, blob: FloatArray, got: dict[str, FloatArray]) -> None:

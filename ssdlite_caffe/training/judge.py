@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
 from ssdlite_caffe.evaluation.detection_evaluate import caffes_own
 from ssdlite_caffe.evaluation.detectors import Evaluated
@@ -37,7 +37,7 @@ def judge_kit(
         folder: the kit.
         weights: a snapshot's caffemodel; without one, the newest whole snapshot's.
         runtimes: what runs the folded net.
-        progress: is told how many pictures are done, and of how many.
+        progress: is told how many images are done, and of how many.
 
     Raises:
         SsdliteError: the kit or the weights are not fit.
@@ -51,9 +51,9 @@ def judge_kit(
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
         merge_folder(folder, weights, Path(scratch) / "deploy")
         model = ModelFolder.open(Path(scratch) / "deploy")
-        pictures = open_pictures(lmdb, model.labels)
+        images = open_images(lmdb, model.labels)
         result = evaluate(
-            Evaluated(model.labels, model), pictures, runtimes, data=os.path.normpath(lmdb), progress=progress
+            Evaluated(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
         )
     own = caffes_own(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
     result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))

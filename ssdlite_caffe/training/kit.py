@@ -17,9 +17,9 @@ from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import small_boxes
+from ssdlite_caffe.gen_model.dialect import BatchNormDialect, DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
-from ssdlite_caffe.gen_model.spelling import BatchNormSpelling, DataPaths, Spelling, Stage
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
@@ -40,7 +40,7 @@ from ssdlite_caffe.training.kit_weights import write_initial_weights
 TRAIN, TEST, SNAPSHOTS = "train.prototxt", "test.prototxt", "snapshot"
 DEFAULT_LMDBS = ("trainval_lmdb", "test_lmdb")
 """Where a kit looks for data that it is written without: in its own folder."""
-TEST_PICTURES = {"coco": 5000, "voc": 4952}
+TEST_IMAGES = {"coco": 5000, "voc": 4952}
 """Of COCO's val2017 and VOC's test2007, for kits that are written without data."""
 
 _LARGEST_TEST_BATCH = 8
@@ -61,9 +61,9 @@ class KitOptions:
         finetune: leave the class predictors to their fillers where the classes are other ones.
         frozen: train with the BatchNorm statistics that the weights come with.
         small_boxes: default boxes on the first map as small as TensorFlow's smallest.
-        batch_size: pictures a step of training.
-        zoom: most that training shrinks pictures; 1: never.
-        spelling: of all nets; train and test keep BatchNorm.
+        batch_size: images a step of training.
+        zoom: most that training shrinks images; 1: never.
+        dialect: of all nets; train and test keep BatchNorm.
         solver: what it is told; names of the nets and the length of a test are filled in.
     """
 
@@ -74,16 +74,16 @@ class KitOptions:
     small_boxes: bool = False
     batch_size: int = 24
     zoom: float = 4.0
-    spelling: Spelling = field(default_factory=Spelling)
+    dialect: Dialect = field(default_factory=Dialect)
     solver: Solver = field(default_factory=lambda: Solver(TRAIN))
 
 
 class _Data(NamedTuple):
-    """An LMDB as the nets name it: paths from the kit's folder, and its number of pictures."""
+    """An LMDB as the nets name it: paths from the kit's folder, and its number of images."""
 
     lmdb: str
     name_size: str
-    pictures: int
+    images: int
 
 
 def write_kit(
@@ -158,9 +158,9 @@ def _shares(net: NetDesc, small: NetDesc, lmdb: Path, labels: LabelMap) -> list[
     ]
 
 
-def pictures_a_step(pictures: int) -> int:
-    """Pictures of a step of testing: the most, up to 8, that test each picture just once."""
-    return next(size for size in range(_LARGEST_TEST_BATCH, 0, -1) if pictures % size == 0)
+def images_a_step(images: int) -> int:
+    """Images of a step of testing: the most, up to 8, that test each image just once."""
+    return next(size for size in range(_LARGEST_TEST_BATCH, 0, -1) if images % size == 0)
 
 
 def _refuse(out: Path, options: KitOptions, *, force: bool) -> None:
@@ -181,13 +181,13 @@ def _data(label_map: str, out: Path, options: KitOptions) -> tuple[_Data, _Data]
             raise DatasetError(
                 "a kit for classes of your own needs LMDBs to train and test on: give --train and --test"
             )
-        return _Data(DEFAULT_LMDBS[0], "", 0), _Data(DEFAULT_LMDBS[1], "", TEST_PICTURES[label_map])
+        return _Data(DEFAULT_LMDBS[0], "", 0), _Data(DEFAULT_LMDBS[1], "", TEST_IMAGES[label_map])
     base = out.resolve()
     found = []
     for path in options.lmdbs:
         records = lmdb_facts(path).records
         if not records:
-            raise DatasetError(f"{path} holds no pictures")
+            raise DatasetError(f"{path} holds no images")
         name_size = path / NAME_SIZE
         found.append(_Data(_relative(path, base), _relative(name_size, base) if name_size.is_file() else "", records))
     return found[0], found[1]
@@ -227,17 +227,17 @@ def _relative(path: Path, base: Path) -> str:
 def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, test: _Data) -> None:
     data = {
         "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom),
-        "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, pictures_a_step(test.pictures)),
+        "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, images_a_step(test.images)),
     }
-    batch_norm: dict[str, BatchNormSpelling] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}
+    batch_norm: dict[str, BatchNormDialect] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}
     for name, stage in _STAGES:
-        spelling = dataclasses.replace(options.spelling, batch_norm=batch_norm.get(stage, options.spelling.batch_norm))
-        write_text(folder / name, render(net, spelling, stage, data.get(stage)))
+        dialect = dataclasses.replace(options.dialect, batch_norm=batch_norm.get(stage, options.dialect.batch_norm))
+        write_text(folder / name, render(net, dialect, stage, data.get(stage)))
 
 
 def _write_solvers(folder: Path, solver: Solver, test: _Data) -> None:
     told = dataclasses.replace(
-        solver, train_net=TRAIN, test_net=TEST, test_iter=test.pictures // pictures_a_step(test.pictures)
+        solver, train_net=TRAIN, test_net=TEST, test_iter=test.images // images_a_step(test.images)
     )
     write_text(folder / SOLVER_TRAIN, render_solver(told))
     write_text(folder / SOLVER_TEST, render_solver(dataclasses.replace(told, learn=False)))

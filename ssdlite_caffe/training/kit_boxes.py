@@ -18,14 +18,14 @@ MATCHED = 0.5
 FEW = 0.1
 """Share of a class's objects with such a box under which it is told."""
 SEEN = 1000
-"""Pictures that are looked at: the first of an LMDB."""
+"""Images that are looked at: the first of an LMDB."""
 
 
-def objects_by_label(lmdb: Path, pictures: int = SEEN) -> dict[int, FloatArray]:
-    """Objects in the first pictures of an LMDB; records that cannot be parsed are passed over.
+def objects_by_label(lmdb: Path, images: int = SEEN) -> dict[int, FloatArray]:
+    """Objects in the first images of an LMDB; records that cannot be parsed are passed over.
 
     Returns:
-        label -> float64 (N, 4): xmin, ymin, xmax, ymax as fractions of the picture.
+        label -> float64 (N, 4): xmin, ymin, xmax, ymax as fractions of the image.
 
     Raises:
         DatasetError: it is missing or damaged.
@@ -34,7 +34,7 @@ def objects_by_label(lmdb: Path, pictures: int = SEEN) -> dict[int, FloatArray]:
 
     found: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
     with Reader(lmdb) as reader:
-        for _, (_, value) in zip(range(pictures), reader, strict=False):
+        for _, (_, value) in zip(range(images), reader, strict=False):
             try:
                 record = caffe_pb2.AnnotatedDatum.FromString(value)
             except DecodeError:

@@ -33,7 +33,7 @@ class Net:
         phase: in which Caffe runs it.
         lmdbs: of its data layers.
         labels: its data layers' label map; None where they name none.
-        pictures: in all LMDBs.
+        images: in all LMDBs.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Net:
     phase: Phase
     lmdbs: tuple[Path, ...]
     labels: LabelMap | None
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Kit:
 
 
 class LmdbFacts(NamedTuple):
-    """What an LMDB says of itself: pictures, its label map, and the largest label found in its first records."""
+    """What an LMDB says of itself: images, its label map, and the largest label found in its first records."""
 
     records: int
     labels: LabelMap | None
@@ -180,18 +180,18 @@ def _net(solver: Path, name: str, phase: Phase, find: _Finder) -> Net:
         raise PrototxtError(f"{solver} names {name}, which is missing")
     net = read_net(path)
     layers = [layer for layer in net.layer if in_phase(layer, net, phase)]
-    lmdbs, labels, pictures = [], None, 0
+    lmdbs, labels, images = [], None, 0
     for layer in layers:
         if layer.type == "AnnotatedData":
             lmdbs.append(_lmdb(path, layer, find))
             labels = _label_map(path, layer, find) or labels
-            pictures += lmdb_facts(lmdbs[-1]).records
+            images += lmdb_facts(lmdbs[-1]).records
         elif layer.type == "DetectionOutput":
             _check_output(path, layer, find)
     for layer in layers:
         if layer.type == "DetectionEvaluate":
-            _check_name_size(path, layer, find, pictures)
-    return Net(path, net, phase, tuple(lmdbs), labels, pictures)
+            _check_name_size(path, layer, find, images)
+    return Net(path, net, phase, tuple(lmdbs), labels, images)
 
 
 def _lmdb(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder) -> Path:
@@ -225,7 +225,7 @@ def _check_output(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder) ->
         )
 
 
-def _check_name_size(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder, pictures: int) -> None:
+def _check_name_size(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder, images: int) -> None:
     name = layer.detection_evaluate_param.name_size_file
     if not name:
         return
@@ -233,8 +233,8 @@ def _check_name_size(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder,
         raise DatasetError(f"{path} names the name_size_file {name!r}, but there is no {find(name)}")
     with find(name).open("rb") as stream:
         lines = sum(1 for line in stream if line.strip())
-    if lines != pictures:
-        raise DatasetError(f"{find(name)} has {lines} pictures and the LMDB of {path} {pictures}; write the LMDB again")
+    if lines != images:
+        raise DatasetError(f"{find(name)} has {lines} images and the LMDB of {path} {images}; write the LMDB again")
 
 
 def _counts(net: Net) -> Iterator[Count]:

@@ -1,4 +1,4 @@
-"""Nets in the SSD branch's own spelling run in the built Caffe as they are.
+"""Nets in the SSD branch's own dialect run in the built Caffe as they are.
 
 The net is SSD300 over a VGG16 (Liu et al., arXiv:1512.02325, section 3; the branch's examples/ssd/ssd_pascal.py for the
 names of fields), `WIDTH` times as wide; the fields are all that the branch's scripts write, in train net, test net and
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caff
 
 WIDTH = 1 / 16
 CLASSES = 21
-PICTURES = 8
+IMAGES = 8
 
 AUGMENTATION = """
     mirror: true
@@ -76,7 +76,7 @@ layer {{
     num_classes: {CLASSES} share_location: true background_label_id: 0 nms_param {{ nms_threshold: 0.45 top_k: 400 }}
     save_output_param {{
       output_directory: "results" output_name_prefix: "comp4_det_test_" output_format: "VOC"
-      label_map_file: "data/labelmap_voc.prototxt" name_size_file: "data/test_name_size.txt" num_test_image: {PICTURES}
+      label_map_file: "data/labelmap_voc.prototxt" name_size_file: "data/test_name_size.txt" num_test_image: {IMAGES}
     }}
     code_type: CENTER_SIZE keep_top_k: 200 confidence_threshold: 0.01
   }}
@@ -91,7 +91,7 @@ layer {{
 }}"""
 SOLVER = f"""train_net: "train.prototxt"
 test_net: "test.prototxt"
-test_iter: {PICTURES}
+test_iter: {IMAGES}
 test_interval: 1
 base_lr: 0.001
 display: 1
@@ -219,11 +219,11 @@ def folder(tmp_path: Path) -> Path:
     for name in ("lmdb", "data"):
         (tmp_path / name).mkdir()
     with Writer(tmp_path / "lmdb") as writer:
-        writer.put(records(PICTURES))
+        writer.put(records(IMAGES))
     names = ["background", *(f"class{row}" for row in range(1, CLASSES))]
     items = [f'item {{ name: "{n}" label: {row} display_name: "{n}" }}' for row, n in enumerate(names)]
     (tmp_path / "data" / "labelmap_voc.prototxt").write_text("\n".join(items))
-    (tmp_path / "data" / "test_name_size.txt").write_text("".join(f"{i:08d} 160 160\n" for i in range(PICTURES)))
+    (tmp_path / "data" / "test_name_size.txt").write_text("".join(f"{i:08d} 160 160\n" for i in range(IMAGES)))
     write_nets(tmp_path, WIDTH, batch=4)
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     return tmp_path

@@ -37,8 +37,8 @@ def records(count: int) -> list[tuple[bytes, bytes]]:
 
     written = []
     for seed in range(count):
-        picture, shapes = draw_scene(seed, SIDE)
-        encoded = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+        image, shapes = draw_scene(seed, SIDE)
+        encoded = cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
         boxes = [Box(shape.label, *shape.box, seed % 2 == 0) for shape in shapes]
         written.append((f"{seed:08d}".encode(), annotated_datum(encoded, boxes, SIDE, SIDE).SerializeToString()))
     return written
@@ -94,7 +94,7 @@ def test_two_steps_repeat(caffe_prefix: Path, folder: Path) -> None:
     assert "0 broken records" in summary(runs[0][1])
 
 
-def test_another_seed_gives_other_pictures(caffe_prefix: Path, folder: Path) -> None:
+def test_another_seed_gives_other_images(caffe_prefix: Path, folder: Path) -> None:
     _, log = train(caffe_prefix, folder)
     (folder / "solver.prototxt").write_text(SOLVER.replace("1701", "1702"))
     assert losses(train(caffe_prefix, folder)[1]) != losses(log)

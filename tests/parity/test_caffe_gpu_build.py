@@ -65,8 +65,8 @@ def test_the_cpu_half(prefix: Path, example_folder: Path) -> None:
     nets = example_folder / "deploy.prototxt", example_folder / "deploy.caffemodel"
     with CaffeNet(*nets, prefix=prefix) as net:
         assert net.copied.ignored == ()
-        picture = np.random.default_rng(0).uniform(-1, 1, (1, 3, 320, 320)).astype(np.float32)
-        assert np.isfinite(net.forward(picture, ["Conv"])["Conv"]).all()
+        image = np.random.default_rng(0).uniform(-1, 1, (1, 3, 320, 320)).astype(np.float32)
+        assert np.isfinite(net.forward(image, ["Conv"])["Conv"]).all()
     no_gpu = pytest.raises(CaffeError, match=r"no CUDA-capable device|CUDA driver version is insufficient")
     with no_gpu, CaffeNet(*nets, gpu=0, prefix=prefix) as net:
-        net.forward(picture, ["Conv"])
+        net.forward(image, ["Conv"])

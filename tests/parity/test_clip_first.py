@@ -10,7 +10,7 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import numbered
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.gen_model.spelling import ClipSpelling, Spelling
+from ssdlite_caffe.gen_model.dialect import ClipDialect, Dialect
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -27,14 +27,14 @@ SCENES = 12
 @pytest.fixture(scope="module", params=["exact", "late"])
 def clipping(request: pytest.FixtureRequest, example_model: Path, tmp_path_factory: pytest.TempPathFactory):
     """The example as if its graph clipped first, at a threshold low enough for boxes over the border to meet."""
-    spelling: ClipSpelling = request.param
+    dialect: ClipDialect = request.param
     model = read_model(example_model)
     arch = recognise(model)
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, clip_first=True, score_threshold=1e-3))
-    folder = tmp_path_factory.mktemp(spelling)
-    options = ConvertOptions(spelling=Spelling(clip=spelling))
+    folder = tmp_path_factory.mktemp(dialect)
+    options = ConvertOptions(dialect=Dialect(clip=dialect))
     report = write_model(folder, model, arch, numbered(arch.num_classes), options, lambda _: None)
-    return spelling, ModelFolder.open(folder), report
+    return dialect, ModelFolder.open(folder), report
 
 
 def both(folder: ModelFolder, seed: int) -> tuple[Detections, Detections]:
@@ -49,8 +49,8 @@ def both(folder: ModelFolder, seed: int) -> tuple[Detections, Detections]:
     )
 
 
-def test_only_the_exact_spelling_clips_before_suppression(clipping) -> None:
-    spelling, folder, report = clipping
+def test_only_the_exact_dialect_clips_before_suppression(clipping) -> None:
+    dialect, folder, report = clipping
     differing = 0
     for seed in range(SCENES):
         got, reference = both(folder, seed)
@@ -58,7 +58,7 @@ def test_only_the_exact_spelling_clips_before_suppression(clipping) -> None:
         differing += bool(found.unpaired)
         assert found.paired > 0
     text = folder.deploy_prototxt.read_text()
-    if spelling == "exact":
+    if dialect == "exact":
         assert differing == 0
         assert report["exact"]
         assert "code_type: CORNER" in text
@@ -68,13 +68,13 @@ def test_only_the_exact_spelling_clips_before_suppression(clipping) -> None:
         assert "NOT EXACT: TensorFlow clips boxes to the image before suppression" in text
 
 
-def test_only_the_exact_spelling_gives_clipped_boxes(clipping) -> None:
-    spelling, folder, _ = clipping
+def test_only_the_exact_dialect_gives_clipped_boxes(clipping) -> None:
+    dialect, folder, _ = clipping
     arch = folder.arch
     blob = preprocess(draw_scene(3)[0], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
     boxes = OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel).detect(blob).boxes
     beyond = max(-boxes.min(), boxes.max() - 1)
-    if spelling == "exact":
+    if dialect == "exact":
         assert beyond <= 1e-6
         assert np.isclose(boxes, 0, atol=1e-6).any(), "the scene has boxes at the border"
     else:

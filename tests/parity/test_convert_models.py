@@ -1,4 +1,4 @@
-"""Real models, converted: TensorFlow and OpenCV agree on every layer, default box and detection of real pictures."""
+"""Real models, converted: TensorFlow and OpenCV agree on every layer, default box and detection of real images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, Picture, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import Bounds, Image, Row, VerifyReport, verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
-PICTURES = 8
+IMAGES = 8
 TRAINED, RANDOM = 2e-5, 1e-4
-"""Bounds of boxes (fractions of the picture) and scores; measured maxima stand in tools/tolerances.py."""
+"""Bounds of boxes (fractions of the image) and scores; measured maxima stand in tools/tolerances.py."""
 MODELS = {
     "example": TRAINED,
     "shapes_v3_small_3": TRAINED,
@@ -39,11 +39,11 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what convert made of it, and the comparison of both on all pictures."""
+    """A model, what convert made of it, and the comparison of both on all images."""
 
     source: Path
     folder: ModelFolder
-    pictures: list[Picture]
+    images: list[Image]
     report: VerifyReport
     bound: float
 
@@ -56,7 +56,7 @@ class Case:
 
     def fed(self, index: int) -> np.ndarray:
         arch = self.folder.arch
-        return network_input(self.pictures[index][1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        return network_input(self.images[index][1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODELS])
@@ -67,15 +67,13 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         source = request.getfixturevalue("shared_models") / name / "frozen_inference_graph.pb"
     drawn = name in ("example", "shapes_v3_small_3")
-    pictures: list[Picture] = request.getfixturevalue("scene_pictures" if drawn else "bccd_pictures")[:PICTURES]
-    assert len(pictures) == PICTURES
+    images: list[Image] = request.getfixturevalue("scene_images" if drawn else "bccd_images")[:IMAGES]
+    assert len(images) == IMAGES
     out = tmp_path_factory.mktemp(name) / "out"
     convert(source, out, ConvertOptions())
     folder = ModelFolder.open(out)
     bound = MODELS[name]
-    return Case(
-        source, folder, pictures, verify(source, folder, pictures, bounds=Bounds(box=bound, score=bound)), bound
-    )
+    return Case(source, folder, images, verify(source, folder, images, bounds=Bounds(box=bound, score=bound)), bound)
 
 
 def test_every_stage_is_within_its_bound(case: Case, record_property: Callable[[str, object], None]) -> None:
@@ -94,7 +92,7 @@ def test_every_stage_is_within_its_bound(case: Case, record_property: Callable[[
     assert case.row("boxes").shape == (case.net.num_default_boxes, 4)
     assert case.row("scores").shape == (case.net.num_default_boxes, case.folder.arch.num_classes)
     assert max(case.row(stage).absolute for stage in ("boxes", "scores", "detections")) <= case.bound
-    assert len(case.report.names) == PICTURES
+    assert len(case.report.names) == IMAGES
     assert case.report.exact
 
 
@@ -133,7 +131,7 @@ def test_headless_outputs_decode_to_tensorflows_own_boxes(case: Case, tensorflow
     net = OpenCvNet(case.folder.headless_prototxt, case.folder.deploy_caffemodel)
     order = caffe_order(case.net)
     worst = np.zeros(2)
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         fed = case.fed(index)
         raw = tensorflow.raw(fed)
         loc, conf, priors = net.forward(caffe_blob(fed), ["mbox_loc", "mbox_conf", "mbox_priorbox"]).values()

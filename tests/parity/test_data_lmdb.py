@@ -38,7 +38,7 @@ def read_by_caffe(lmdb: Path, batch: int, prefix: Path) -> tuple[np.ndarray, np.
 
 
 def expected_rows(data: Dataset, size: tuple[int, int], order: Sequence[int]) -> list[list[float]]:
-    """item, label, instance, xmin, ymin, xmax, ymax, difficult; of each picture the labels in order of appearance."""
+    """item, label, instance, xmin, ymin, xmax, ymax, difficult; of each image the labels in order of appearance."""
     rows = []
     for item, number in enumerate(order):
         boxes = data.objects(data.entries[number], *size)[0]
@@ -64,8 +64,8 @@ def test_voc(tmp_path: Path, caffe_prefix: Path) -> None:
     got, rows = read_by_caffe(tmp_path / "out", 5, caffe_prefix)
     assert rows.tolist() == expected_rows(data, SIZE, range(5))
     for number in range(5):
-        picture = np.repeat(grey[:, :, None], 3, axis=2) if number == 3 else pixels(number)
-        np.testing.assert_array_equal(got[number], picture.transpose(2, 0, 1))
+        image = np.repeat(grey[:, :, None], 3, axis=2) if number == 3 else pixels(number)
+        np.testing.assert_array_equal(got[number], image.transpose(2, 0, 1))
 
 
 def test_coco_resized_and_shuffled(tmp_path: Path, caffe_prefix: Path) -> None:

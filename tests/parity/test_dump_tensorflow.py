@@ -152,7 +152,7 @@ def test_transcendental_constants_agree_to_two_units(name: str) -> None:
     np.testing.assert_array_max_ulp(found, expected, maxulp=2)
 
 
-# ---- convolutions: TensorFlow's own spellings of BatchNorm ----
+# ---- convolutions: TensorFlow's own dialects of BatchNorm ----
 
 SCOPE = "FeatureExtractor/MobilenetV2/Conv"
 RNG = np.random.default_rng(5)
@@ -163,7 +163,7 @@ NORM = {
     "moving_mean": RNG.normal(size=6).astype(np.float32),
     "moving_variance": RNG.uniform(0.1, 3, 6).astype(np.float32),
 }
-PICTURE = RNG.normal(size=(1, 7, 9, 3)).astype(np.float32)
+IMAGE = RNG.normal(size=(1, 7, 9, 3)).astype(np.float32)
 BIAS = RNG.normal(size=6).astype(np.float32)
 
 
@@ -254,7 +254,7 @@ def test_unit_computes_what_tensorflow_computes(body: str, activation: str) -> N
     assert unit.activation == activation
     assert unit.stride == (2, 1)
     assert unit.output is not None
-    values = run(graph, [conv, end, f"{unit.output}:0"], x=PICTURE)
+    values = run(graph, [conv, end, f"{unit.output}:0"], x=IMAGE)
     np.testing.assert_array_equal(values[1], values[2])
     expected = apply_unit(unit, parts, values[0])
     np.testing.assert_allclose(values[1], expected, rtol=1e-5, atol=1e-5)
@@ -270,7 +270,7 @@ def test_unit_computes_what_tensorflow_computes(body: str, activation: str) -> N
 @pytest.mark.parametrize("body", BODIES)
 def test_grapplers_constant_folding_changes_nothing(body: str, activation: str) -> None:
     graph, _, end = built(body, activation)
-    expected = run(graph, [end], x=PICTURE)[0]
+    expected = run(graph, [end], x=IMAGE)[0]
     folded = grappler(graph, ["flat"])
     found = find_units(Constants.of(ours(folded)))
     (unit,) = found.units
@@ -279,7 +279,7 @@ def test_grapplers_constant_folding_changes_nothing(body: str, activation: str) 
     with v1.Graph().as_default() as plain:
         v1.placeholder(tf.float32, [1, 7, 9, 3], name="x")
         conv = tf.nn.conv2d(plain.get_tensor_by_name("x:0"), parts["weights"], [1, 2, 1, 1], "SAME")
-    result = apply_unit(unit, parts, run(plain, [conv.name], x=PICTURE)[0])
+    result = apply_unit(unit, parts, run(plain, [conv.name], x=IMAGE)[0])
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=2e-5)
 
 
@@ -351,9 +351,9 @@ def test_every_unit_computes_what_its_part_of_the_graph_does(loaded: tuple[Dumpe
     by_kernel = {op.inputs[1].op.name.removesuffix("/read"): op for op in convs}
     size = model.settings.input_size
     assert size is not None
-    picture = np.random.default_rng(1).integers(0, 256, (1, *size, 3), np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (1, *size, 3), np.uint8)
     names = [by_kernel[unit.tensors["weights"]].outputs[0].name for unit in model.units]
-    values = run(graph, names + [f"{unit.output}:0" for unit in model.units], image_tensor=picture)
+    values = run(graph, names + [f"{unit.output}:0" for unit in model.units], image_tensor=image)
     for unit, conv, end in zip(model.units, values[: len(names)], values[len(names) :], strict=True):
         parts = {part: model.tensors[name] for part, name in unit.tensors.items()}
         expected = apply_unit(unit, parts, conv)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite_caffe.data.encoded import Shape
-from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.evaluation.detection_evaluate import NAME, with_caffes_own
@@ -32,8 +32,8 @@ def test_the_same_precision(caffe_prefix: Path, shared_models: Path, tmp_path: P
     convert(source, tmp_path / "model", ConvertOptions(label_map=str(tmp_path / "names.txt")))
     model = open_model(tmp_path / "model")
     write_lmdb(open_voc([bccd], "test", label_map=model.labels), tmp_path / "lmdb", Shape(), Order())
-    pictures = open_pictures(tmp_path / "lmdb", model.labels)
-    result = evaluate(model, pictures, ["tensorflow", "opencv", "caffe"], data="bccd")
+    images = open_images(tmp_path / "lmdb", model.labels)
+    result = evaluate(model, images, ["tensorflow", "opencv", "caffe"], data="bccd")
     result = with_caffes_own(result, model, tmp_path / "lmdb")
     scores = {score.runtime: score for score in result.scores}
     assert list(scores) == ["tensorflow", "opencv", "caffe", NAME]

@@ -35,9 +35,9 @@ def test_from_nothing_to_a_caffe_model(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "ssdlite_caffe.cli", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(arguments)}: {done.stderr}"
-    assert replaced == 4, "both folders of scenes, steps and pictures a step"
+    assert replaced == 4, "both folders of scenes, steps and images a step"
     scores = json.loads((tmp_path / "scenes" / "score" / "metrics.json").read_text())
     assert scores["runtimes"], "three steps find little, but are scored"
-    assert {path.name for path in (tmp_path / "scenes" / "pictures").iterdir()} == {"shapes.png"}
+    assert {path.name for path in (tmp_path / "scenes" / "images").iterdir()} == {"shapes.png"}
     report = json.loads((tmp_path / "scenes" / "caffe" / "report.json").read_text())
     assert report["arch"]["family"] == "v3-small"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.gen_model.spelling import ActivationSpelling, Spelling
+from ssdlite_caffe.gen_model.dialect import ActivationDialect, Dialect
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
@@ -29,9 +29,9 @@ SCORES_FOLDED = 2e-5
 """Where it is folded into weights that are rounded to float32. Measured: trained 1.9e-7, random 7.8e-6."""
 
 
-def compare(frozen: Path, out: Path, spelling: Spelling) -> tuple[float, float]:
+def compare(frozen: Path, out: Path, dialect: Dialect) -> tuple[float, float]:
     """Largest difference of boxes and of scores."""
-    convert(frozen, out, ConvertOptions(spelling=spelling))
+    convert(frozen, out, ConvertOptions(dialect=dialect))
     folder = ModelFolder.open(out)
     arch = folder.arch
     with TensorFlowDetector(frozen) as detector:
@@ -45,15 +45,15 @@ def compare(frozen: Path, out: Path, spelling: Spelling) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("activation", ["relu6", "stock"])
-def test_the_example_is_the_same_net(activation: ActivationSpelling, example_model: Path, tmp_path: Path) -> None:
-    spelling = Spelling(batch_norm="keep", activation=activation)
-    boxes, scores = compare(example_model, tmp_path / "out", spelling)
+def test_the_example_is_the_same_net(activation: ActivationDialect, example_model: Path, tmp_path: Path) -> None:
+    dialect = Dialect(batch_norm="keep", activation=activation)
+    boxes, scores = compare(example_model, tmp_path / "out", dialect)
     assert boxes < BOXES
     assert scores < SCORES
 
 
 def test_folding_rounds_each_weight_once(example_model: Path, tmp_path: Path) -> None:
-    boxes, scores = compare(example_model, tmp_path / "out", Spelling())
+    boxes, scores = compare(example_model, tmp_path / "out", Dialect())
     assert boxes < BOXES
     assert SCORES < scores < SCORES_FOLDED
 
@@ -64,6 +64,6 @@ def test_folding_rounds_each_weight_once(example_model: Path, tmp_path: Path) ->
 )
 def test_real_models_are_the_same_nets(name: str, shared_models: Path, tmp_path: Path) -> None:
     frozen = shared_models / name / "frozen_inference_graph.pb"
-    boxes, scores = compare(frozen, tmp_path / "out", Spelling(batch_norm="keep"))
+    boxes, scores = compare(frozen, tmp_path / "out", Dialect(batch_norm="keep"))
     assert boxes < BOXES
     assert scores < SCORES

@@ -1,4 +1,4 @@
-"""OpenCV runs every spelling with the same random weights: the exact ones agree, the others do not."""
+"""OpenCV runs every dialect with the same random weights: the exact ones agree, the others do not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from ssdlite_caffe.gen_model.arch import Family
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import ActivationDialect, Dialect, PaddingDialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import ActivationSpelling, PaddingSpelling, Spelling
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array
 from ssdlite_caffe.prototxt.shapes import infer
@@ -22,7 +22,7 @@ from ssdlite_caffe.prototxt.text import parse
 pytestmark = pytest.mark.opencv
 
 BOUND = 4e-6
-"""Between exact spellings, relative to the largest value of a blob; measured: 1.3e-6."""
+"""Between exact dialects, relative to the largest value of a blob; measured: 1.3e-6."""
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def net_of(family: Family, *, explicit: bool = False) -> NetDesc:
 
 
 def weights(net: caffe_pb2.NetParameter, desc: NetDesc) -> caffe_pb2.NetParameter:
-    """The net with random blobs, the same for a layer whatever its spelling: larger kernels get zeros in front."""
+    """The net with random blobs, the same for a layer whatever its dialect: larger kernels get zeros in front."""
     kernels = {c.name: c.kernel for c in desc.convolutions}
     filled = caffe_pb2.NetParameter()
     filled.CopyFrom(net)
@@ -58,16 +58,16 @@ def weights(net: caffe_pb2.NetParameter, desc: NetDesc) -> caffe_pb2.NetParamete
 
 
 def run(
-    desc: NetDesc, spelling: Spelling, layers: tuple[str, ...] = ("mbox_loc", "mbox_conf"), *, fusion: bool = True
+    desc: NetDesc, dialect: Dialect, layers: tuple[str, ...] = ("mbox_loc", "mbox_conf"), *, fusion: bool = True
 ) -> list[np.ndarray]:
     cv2 = pytest.importorskip("cv2")
-    text = render(desc, spelling, "headless")
+    text = render(desc, dialect, "headless")
     binary = weights(parse(text, caffe_pb2.NetParameter), desc).SerializeToString()
     net = cv2.dnn.readNetFromCaffe(np.frombuffer(text.encode(), np.uint8), np.frombuffer(binary, np.uint8))
     net.enableWinograd(False)
     net.enableFusion(fusion)
-    picture = np.random.default_rng(5).uniform(-1, 1, (1, 3, *desc.arch.input_size)).astype(np.float32)
-    net.setInput(picture, "data")
+    image = np.random.default_rng(5).uniform(-1, 1, (1, 3, *desc.arch.input_size)).astype(np.float32)
+    net.setInput(image, "data")
     return [np.array(out) for out in net.forward(list(layers))]
 
 
@@ -83,31 +83,31 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 @functools.cache
 def reference(family: Family) -> list[np.ndarray]:
-    return run(net_of(family), Spelling(batch_norm="keep"))
+    return run(net_of(family), Dialect(batch_norm="keep"))
 
 
-EXACT: list[tuple[ActivationSpelling, PaddingSpelling]] = [
+EXACT: list[tuple[ActivationDialect, PaddingDialect]] = [
     pair for pair in itertools.product(("relu6", "stock"), ("exact", "slice")) if pair != ("relu6", "exact")
 ]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-large", "v3-small", "v3-small-minimalistic"])
 @pytest.mark.parametrize(("activation", "padding"), EXACT)
-def test_exact_spellings_agree(family: Family, activation: ActivationSpelling, padding: PaddingSpelling) -> None:
-    found = run(net_of(family), Spelling(activation=activation, padding=padding, batch_norm="keep"))
+def test_exact_dialects_agree(family: Family, activation: ActivationDialect, padding: PaddingDialect) -> None:
+    found = run(net_of(family), Dialect(activation=activation, padding=padding, batch_norm="keep"))
     assert difference(found, reference(family)) <= BOUND
 
 
 @pytest.mark.parametrize("change", [{"padding": "symmetric"}, {"activation": "relu"}])
 @pytest.mark.parametrize("family", ["v2", "v3-small"])
 def test_the_others_do_not(family: Family, change: dict[str, str]) -> None:
-    spelling = dataclasses.replace(Spelling(batch_norm="keep"), **change)  # type: ignore[arg-type]
-    assert difference(run(net_of(family), spelling), reference(family)) > 1e-3
+    dialect = dataclasses.replace(Dialect(batch_norm="keep"), **change)  # type: ignore[arg-type]
+    assert difference(run(net_of(family), dialect), reference(family)) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["v2", "v3-large"])
 def test_explicit_padding_runs_and_differs(family: Family) -> None:
-    found = run(net_of(family, explicit=True), Spelling(batch_norm="keep"))
+    found = run(net_of(family, explicit=True), Dialect(batch_norm="keep"))
     assert difference(found, reference(family)) > 1e-3
 
 
@@ -116,8 +116,8 @@ def test_hard_swish_and_gate_are_the_formulas() -> None:
     desc = net_of("v3-small")
     se = "conv/squeeze_excite"
     layers = ("Conv/scale", "Conv/sixth", "conv/depthwise/relu", f"{se}/Conv_1/linear", se)  # by OpenCV's names
-    for spelling in (Spelling(batch_norm="keep"), Spelling(activation="stock", batch_norm="keep")):
-        linear, swish, deep, logit, gated = run(desc, spelling, layers, fusion=False)
+    for dialect in (Dialect(batch_norm="keep"), Dialect(activation="stock", batch_norm="keep")):
+        linear, swish, deep, logit, gated = run(desc, dialect, layers, fusion=False)
         assert (linear > 3).any()
         assert (linear < -3).any()
         np.testing.assert_allclose(swish, linear * np.clip(linear + 3, 0, 6) * np.float32(1 / 6), rtol=1e-5, atol=1e-5)
@@ -130,12 +130,12 @@ def test_depthwise_on_maps_of_one_row_or_column() -> None:
     desc = net_of("v2")
     maps = [m for m in desc.feature_maps if 1 in m.size]
     assert [m.size for m in maps] == [(1, 2), (1, 1), (1, 1)]
-    spelling = Spelling(batch_norm="keep")
-    layers = weights(parse(render(desc, spelling, "headless"), caffe_pb2.NetParameter), desc).layer
+    dialect = Dialect(batch_norm="keep")
+    layers = weights(parse(render(desc, dialect, "headless"), caffe_pb2.NetParameter), desc).layer
     kernels = {layer.name: blob_to_array(layer.blobs[0]) for layer in layers if layer.type == "Convolution"}
     for feature_map in maps:
         conv = feature_map.loc[0]
-        bottom, found = run(desc, spelling, (f"{feature_map.blob}/relu", conv.name), fusion=False)
+        bottom, found = run(desc, dialect, (f"{feature_map.blob}/relu", conv.name), fusion=False)
         padded = np.pad(bottom[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
         height, width = feature_map.size
         expected = np.zeros_like(bottom[0])

@@ -24,9 +24,9 @@ from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector, import_tensorflow
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify import Bounds, Picture, verify
+from ssdlite_caffe.tools.verify import Bounds, Image, verify
 from tests.float64 import TensorFlowNet
-from tests.keras_models import bytes_of, lively_detector, pictures
+from tests.keras_models import bytes_of, images, lively_detector
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
 
@@ -42,8 +42,8 @@ MODELS = {
 """And the bound of boxes and scores in Caffe; see tools/tolerances.py."""
 
 
-def fed_with(arch: ArchSpec, picture: np.ndarray) -> np.ndarray:
-    return network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+def fed_with(arch: ArchSpec, image: np.ndarray) -> np.ndarray:
+    return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
 
 
 def detections_of(found: dict[str, Any]) -> Detections:
@@ -56,13 +56,13 @@ def detections_of(found: dict[str, Any]) -> Detections:
     )
 
 
-def compare_with_graph(source: Path, detector: Detector, shown: list[Picture]) -> None:
+def compare_with_graph(source: Path, detector: Detector, shown: list[Image]) -> None:
     tf = import_tensorflow()
     arch = detector.arch
     raw, whole = tf.function(detector.model), tf.function(detector.rebuilt(outputs="detections").model)
     with TensorFlowDetector(source) as graph:
-        for _, picture in shown:
-            fed = fed_with(arch, picture)
+        for _, image in shown:
+            fed = fed_with(arch, image)
             wanted, got = graph.raw(fed), raw(fed)
             codes, logits = got["box_encodings"], got["class_predictions_with_background"]
             assert difference(np.asarray(codes)[0], wanted.encodings).relative < RAW
@@ -75,9 +75,9 @@ def compare_with_graph(source: Path, detector: Detector, shown: list[Picture]) -
             assert found.paired > 0
 
 
-def compare_in_float64(source: Path, detector: Detector, picture: np.ndarray) -> None:
+def compare_in_float64(source: Path, detector: Detector, image: np.ndarray) -> None:
     """Where rounding hides nothing."""
-    fed = fed_with(detector.arch, picture)
+    fed = fed_with(detector.arch, image)
     with TensorFlowDetector(source) as graph:
         name = graph.network_input
     outputs = ["Postprocessor/Decode/transpose", "Postprocessor/convert_scores"]
@@ -90,7 +90,7 @@ def compare_in_float64(source: Path, detector: Detector, picture: np.ndarray) ->
     assert np.abs(1 / (1 + np.exp(-logits)) - scores[0]).max() < RAW_FLOAT64
 
 
-def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[Picture], bound: float) -> None:
+def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[Image], bound: float) -> None:
     """The net converted from the exported graph does what that graph and the one it came from do."""
     convert(graph, folder, ConvertOptions())
     for origin in {source, graph}:
@@ -99,30 +99,30 @@ def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[Pictur
 
 
 @pytest.mark.opencv
-def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_pictures: list[Picture], tmp_path: Path) -> None:
+def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: list[Image], tmp_path: Path) -> None:
     file, graph = tmp_path / "a.keras", tmp_path / "a.pb"
     report = import_file(example_model, file, label_map=str(example_model.parent / "labelmap.pbtxt"))
     assert report["tensors"] == {"used": report["variables"], "skipped": {}}
     detector = load(file)
     assert detector.labels.display_names == ("background", "circle", "square", "triangle")
-    compare_with_graph(example_model, detector, scene_pictures[:2])
-    compare_in_float64(example_model, detector, scene_pictures[0][1])
+    compare_with_graph(example_model, detector, scene_images[:2])
+    compare_in_float64(example_model, detector, scene_images[0][1])
     export_pb(file, graph)
     one, other = read_model(example_model), read_model(graph)
     assert one.tensors.keys() == other.tensors.keys()
     for name, value in one.tensors.items():
         np.testing.assert_array_equal(value, other.tensors[name])
-    compare_in_caffe(example_model, graph, tmp_path / "caffe", scene_pictures[:2], 2e-5)
+    compare_in_caffe(example_model, graph, tmp_path / "caffe", scene_images[:2], 2e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.opencv
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(
-    name: str, shared_models: Path, bccd_pictures: list[Picture], scene_pictures: list[Picture], tmp_path: Path
+    name: str, shared_models: Path, bccd_images: list[Image], scene_images: list[Image], tmp_path: Path
 ) -> None:
     source = shared_models / name / "frozen_inference_graph.pb"
-    shown = (scene_pictures if name.startswith("shapes") else bccd_pictures)[:4]
+    shown = (scene_images if name.startswith("shapes") else bccd_images)[:4]
     detector = import_detector(read_model(source))
     compare_with_graph(source, detector, shown)
     compare_in_float64(source, detector, shown[0][1])
@@ -182,11 +182,11 @@ def test_exported_graphs(arch: ArchSpec, tmp_path: Path) -> None:
         np.testing.assert_allclose(one.sizes, other.sizes, rtol=1e-6)
     assert dataclasses.astuple(found.nms)[:5] == pytest.approx(dataclasses.astuple(arch.nms)[:5], rel=1e-6)
 
-    picture = bytes_of(pictures(arch, 1))[0]
-    whole = detector.rebuilt(inputs="picture", outputs="detections").model
-    wanted = detections_of(whole(picture[None]))
+    image = bytes_of(images(arch, 1))[0]
+    whole = detector.rebuilt(inputs="image", outputs="detections").model
+    wanted = detections_of(whole(image[None]))
     with TensorFlowDetector(graph) as session:
-        got = session.detect_image(picture)
+        got = session.detect_image(image)
         names = {operation.name for operation in session._graph.get_operations()}
     scope = "BoxPredictor_0/BoxEncodingPredictor"
     assert {f"{scope}/weights", f"{scope}/biases", "image_tensor", "num_detections"} <= names
@@ -196,4 +196,4 @@ def test_exported_graphs(arch: ArchSpec, tmp_path: Path) -> None:
     )  # fmt: skip
     assert not compared.unpaired
     assert compared.paired > 5
-    compare_in_caffe(graph, graph, tmp_path / "caffe", [("drawn", picture)], 1e-4)
+    compare_in_caffe(graph, graph, tmp_path / "caffe", [("drawn", image)], 1e-4)

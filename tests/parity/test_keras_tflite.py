@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
@@ -29,7 +29,7 @@ from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.tflite_file import DESCRIPTION
 from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.tools.compare import compare_detections
-from tests.keras_models import bytes_of, lively_detector, pictures
+from tests.keras_models import bytes_of, images, lively_detector
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
 
@@ -60,8 +60,8 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 
 
 def shown(arch: ArchSpec, count: int = 2) -> list[np.ndarray]:
-    """Pictures, BGR, of the network's size, so that int8 models round nothing on the way in."""
-    return [np.ascontiguousarray(picture[..., ::-1]) for picture in bytes_of(pictures(arch, count, seed=7))]
+    """Images, BGR, of the network's size, so that int8 models round nothing on the way in."""
+    return [np.ascontiguousarray(image[..., ::-1]) for image in bytes_of(images(arch, count, seed=7))]
 
 
 def written(folder: Path, detector: Detector, **options: Any) -> TfliteRuntime:
@@ -92,9 +92,9 @@ def is_built_in(names: Iterable[str]) -> bool:
 
 def test_detections(detector: Detector, tmp_path: Path) -> None:
     runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
-    for picture in shown(detector.arch):
-        assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
-        values = runtime.run(runtime.prepared(picture))
+    for image in shown(detector.arch):
+        assert_same(runtime(image), keras(image), detector.arch, FLOAT)
+        values = runtime.run(runtime.prepared(image))
         assert values["detection_boxes"].shape == (1, detector.arch.nms.max_total, 4)
         assert 0 <= values["detection_boxes"].min() <= values["detection_boxes"].max() <= 1
     assert operations(runtime) >= {TFLITE_OP, "CONV_2D"}
@@ -112,36 +112,36 @@ def test_detections(detector: Detector, tmp_path: Path) -> None:
 def test_raw_outputs(tmp_path: Path) -> None:
     detector = made("v2")
     runtime, keras = written(tmp_path, detector, inputs="network", outputs="raw"), KerasRuntime(detector)
-    picture = shown(detector.arch)[0]
-    fed = runtime.prepared(picture)
+    image = shown(detector.arch)[0]
+    fed = runtime.prepared(image)
     wanted = detector.rebuilt(outputs="raw").model(fed)
     for name, value in runtime.run(fed).items():
         np.testing.assert_allclose(value, wanted[name], atol=FLOAT)
     assert TFLITE_OP not in operations(runtime)
-    assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
+    assert_same(runtime(image), keras(image), detector.arch, FLOAT)
 
 
-def test_pictures_of_any_size(tmp_path: Path) -> None:
+def test_images_of_any_size(tmp_path: Path) -> None:
     detector = made("v3-small")
-    runtime, keras = written(tmp_path, detector, inputs="picture"), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, detector, inputs="image"), KerasRuntime(detector)
     for height, width in ((50, 70), (120, 33), (96, 80)):
         coarse = np.random.default_rng(height).integers(0, 256, (8, 8, 3), np.uint8)
-        picture = coarse[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
-        assert_same(runtime(picture), keras(picture), detector.arch, FLOAT)
+        image = coarse[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
+        assert_same(runtime(image), keras(image), detector.arch, FLOAT)
 
 
 def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
     detector = made("v3-small")
     arch, keras = detector.arch, KerasRuntime(detector)
     exact = 4 * detector.model.count_params()
-    calibration = [picture[None].astype(np.float32) for picture in bytes_of(pictures(arch, 12, seed=3))]
+    calibration = [image[None].astype(np.float32) for image in bytes_of(images(arch, 12, seed=3))]
     for numbers, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
         runtime = written(tmp_path, detector, numbers=numbers, calibration=calibration)
         assert (tmp_path / "model.tflite").stat().st_size < share * exact
         assert is_built_in(operations(runtime))
-        for picture in shown(arch):
-            values = runtime.run(runtime.prepared(picture))
-            best, wanted = values["detection_scores"][0], keras(picture).scores
+        for image in shown(arch):
+            values = runtime.run(runtime.prepared(image))
+            best, wanted = values["detection_scores"][0], keras(image).scores
             count = min(len(wanted), 5)
             np.testing.assert_allclose(best[:count], wanted[:count], atol=bound)
         assert runtime._input["dtype"] == (np.uint8 if numbers == "int8" else np.float32)
@@ -151,8 +151,8 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
 
 def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
     detector = made("v2")
-    with pytest.raises(ModelError, match="pictures of one size"):
-        tflite_model(detector, inputs="picture", numbers="int8")
+    with pytest.raises(ModelError, match="images of one size"):
+        tflite_model(detector, inputs="image", numbers="int8")
     data = tflite_model(detector)
     assert data == tflite_model(detector)
     bare, cut = tmp_path / "bare.tflite", tmp_path / "cut.tflite"
@@ -208,12 +208,12 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(
-    name: str, shared_models: Path, bccd_pictures: list[Any], scene_pictures: list[Any], tmp_path: Path
+    name: str, shared_models: Path, bccd_images: list[Any], scene_images: list[Any], tmp_path: Path
 ) -> None:
     detector = import_detector(read_model(shared_models / name / "frozen_inference_graph.pb"))
     runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
-    for _, picture in (scene_pictures if name.startswith("shapes") else bccd_pictures)[:3]:
-        assert_same(runtime(picture[..., ::-1]), keras(picture[..., ::-1]), detector.arch, FLOAT)
+    for _, image in (scene_images if name.startswith("shapes") else bccd_images)[:3]:
+        assert_same(runtime(image[..., ::-1]), keras(image[..., ::-1]), detector.arch, FLOAT)
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_average_precision_on_bccd(shared_models: Path, tmp_path: Path) -> None:
     save(detector, tmp_path / "a.keras")
     (tmp_path / "a.tflite").write_bytes(tflite_model(detector))
     model = Evaluated(labels, tensorflow=source, keras=tmp_path / "a.keras", tflite=tmp_path / "a.tflite")
-    result = evaluate(model, open_pictures(data, labels), ["tensorflow", "keras", "tflite"])
+    result = evaluate(model, open_images(data, labels), ["tensorflow", "keras", "tflite"])
     reference = result.scores[0]
     assert reference.ap50 == pytest.approx(0.833, abs=0.001)
     for score in result.scores[1:]:

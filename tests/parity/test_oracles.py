@@ -20,10 +20,10 @@ import pytest
 
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.gen_model.arch import Nms
-from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode_boxes, detect, split_priors
-from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
@@ -32,11 +32,11 @@ from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import Bounds, verify
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
-from tests.oracles import ORACLES, Oracle, oracle_folder, picture_folder, tflite_export
+from tests.oracles import ORACLES, Oracle, image_folder, oracle_folder, tflite_export
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
-PICTURES = 8
+IMAGES = 8
 IN_FLOAT64 = 2
 
 BOXES_64 = 2e-7
@@ -73,19 +73,19 @@ Measured: 0.
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Picture = tuple[str, npt.NDArray[np.uint8]]
+Image = tuple[str, npt.NDArray[np.uint8]]
 
 
 @dataclass
 class Case:
-    """An oracle, its conversion, and both sides' outputs for some pictures."""
+    """An oracle, its conversion, and both sides' outputs for some images."""
 
     oracle: Oracle
     model: Path
     folder: ModelFolder
     kept: ModelFolder
     """With BatchNorm layers."""
-    pictures: list[Picture]
+    images: list[Image]
 
     @property
     def frozen(self) -> Path:
@@ -95,8 +95,8 @@ class Case:
     def inputs(self) -> list[Float32]:
         arch = self.folder.arch
         return [
-            network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-            for _, picture in self.pictures
+            network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+            for _, image in self.images
         ]
 
     @cached_property
@@ -116,7 +116,7 @@ class Case:
 
     @cached_property
     def caffe64(self) -> list[tuple[Float64, Float64]]:
-        """Of the first pictures, with BatchNorm kept."""
+        """Of the first images, with BatchNorm kept."""
         net = CaffeNet(self.kept.deploy_prototxt, self.kept.deploy_caffemodel, BLOBS)
         return [net.decoded(caffe_blob(fed)) for fed in self.inputs[:IN_FLOAT64]]
 
@@ -134,7 +134,7 @@ class Case:
         return found
 
     def furthest(self, found: list[Any], reference: list[Any]) -> tuple[float, float]:
-        """Largest difference of boxes and of scores, pictures side by side."""
+        """Largest difference of boxes and of scores, images side by side."""
         pairs = list(zip(found, reference, strict=False))
         boxes, scores = (max(float(np.abs(a[i] - b[i]).max()) for a, b in pairs) for i in (0, 1))
         return boxes, scores
@@ -153,11 +153,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folders = []
     for batch_norm in ("fold", "keep"):
         out = tmp_path_factory.mktemp(oracle.name) / batch_norm
-        convert(model / "frozen_inference_graph.pb", out, ConvertOptions(spelling=Spelling(batch_norm=batch_norm)))
+        convert(model / "frozen_inference_graph.pb", out, ConvertOptions(dialect=Dialect(batch_norm=batch_norm)))
         folders.append(ModelFolder.open(out))
-    paths = sorted(picture_folder().glob("*.jpg"))[:PICTURES]
-    pictures = [(path.name, np.ascontiguousarray(read_picture(path)[:, :, ::-1])) for path in paths]
-    made = Case(oracle, model, folders[0], folders[1], pictures)
+    paths = sorted(image_folder().glob("*.jpg"))[:IMAGES]
+    images = [(path.name, np.ascontiguousarray(read_image(path)[:, :, ::-1])) for path in paths]
+    made = Case(oracle, model, folders[0], folders[1], images)
     yield made
     made.detector.close()
 
@@ -231,9 +231,9 @@ def test_detections_pair_up(case: Case) -> None:
 
 
 def test_verify_names_no_stage(case: Case) -> None:
-    report = verify(case.frozen, case.folder, case.pictures, bounds=VERIFY)
+    report = verify(case.frozen, case.folder, case.images, bounds=VERIFY)
     assert [row.stage for row in report.rows if not row.ok and row.stage != "detections"] == []
-    assert len(report.names) == PICTURES
+    assert len(report.names) == IMAGES
 
 
 def test_checkpoint_and_saved_model_give_the_same_caffemodel(case: Case, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The built Caffe against TensorFlow: layers, default boxes and detections, in every spelling; and what it stops at."""
+"""The built Caffe against TensorFlow: layers, default boxes and detections, in every dialect; and what it stops at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from ssdlite_caffe.coco.label_map import numbered
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import CaffeError, MissingRuntimeError, PrototxtError
-from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message, read_net
@@ -33,8 +33,8 @@ RANDOM = Bounds(layer=1e-3, box=1e-4, score=1e-4)
 """Random weights amplify rounding; measured: boxes 3.5e-5, scores 2.9e-5."""
 
 
-def assert_equal(source: Path, folder: Path, pictures: list[Any], bounds: Bounds | None = None) -> None:
-    report = verify(source, ModelFolder.open(folder), pictures, runtime="caffe", bounds=bounds)
+def assert_equal(source: Path, folder: Path, images: list[Any], bounds: Bounds | None = None) -> None:
+    report = verify(source, ModelFolder.open(folder), images, runtime="caffe", bounds=bounds)
     assert report.first_failure is None, verdict(report)
     assert report.runtime == "caffe"
     rows = {row.stage: row for row in report.rows}
@@ -46,57 +46,57 @@ def assert_equal(source: Path, folder: Path, pictures: list[Any], bounds: Bounds
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", ["bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90", "random_v3_large_90"])
 def test_a_real_model(
-    caffe_prefix: Path, shared_models: Path, bccd_pictures: list[Any], tmp_path: Path, name: str
+    caffe_prefix: Path, shared_models: Path, bccd_images: list[Any], tmp_path: Path, name: str
 ) -> None:
     source = shared_models / name / "frozen_inference_graph.pb"
     convert(source, tmp_path / "out", ConvertOptions())
     bounds = RANDOM if name.startswith("random") else None
-    assert_equal(source, tmp_path / "out", bccd_pictures[:4], bounds)
+    assert_equal(source, tmp_path / "out", bccd_images[:4], bounds)
 
 
 @pytest.mark.tensorflow
 def test_the_model_of_drawn_scenes(
-    caffe_prefix: Path, shared_models: Path, scene_pictures: list[Any], tmp_path: Path
+    caffe_prefix: Path, shared_models: Path, scene_images: list[Any], tmp_path: Path
 ) -> None:
     source = shared_models / "shapes_v3_small_3" / "frozen_inference_graph.pb"
     convert(source, tmp_path / "out", ConvertOptions())
-    assert_equal(source, tmp_path / "out", scene_pictures)
+    assert_equal(source, tmp_path / "out", scene_images)
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
-    "spelling",
+    "dialect",
     [
-        Spelling(),
-        Spelling(activation="stock"),
-        Spelling(activation="clip"),
-        Spelling(padding="slice"),
-        Spelling(padding="pad-layer"),
-        Spelling(padding="tf_pad"),
-        Spelling(batch_norm="keep"),
-        Spelling(activation="clip", padding="tf_pad", batch_norm="keep"),
-        Spelling(activation="stock", padding="slice", batch_norm="keep"),
-        Spelling(depthwise="DepthwiseConvolution"),
+        Dialect(),
+        Dialect(activation="stock"),
+        Dialect(activation="clip"),
+        Dialect(padding="slice"),
+        Dialect(padding="pad-layer"),
+        Dialect(padding="tf_pad"),
+        Dialect(batch_norm="keep"),
+        Dialect(activation="clip", padding="tf_pad", batch_norm="keep"),
+        Dialect(activation="stock", padding="slice", batch_norm="keep"),
+        Dialect(depthwise="DepthwiseConvolution"),
     ],
     ids=lambda s: f"{s.activation}-{s.padding}-{s.batch_norm}-{s.depthwise}",
 )
-def test_a_spelling(
-    caffe_prefix: Path, example_model: Path, scene_pictures: list[Any], tmp_path: Path, spelling: Spelling
+def test_a_dialect(
+    caffe_prefix: Path, example_model: Path, scene_images: list[Any], tmp_path: Path, dialect: Dialect
 ) -> None:
-    convert(example_model, tmp_path / "out", ConvertOptions(spelling=spelling))
-    assert_equal(example_model, tmp_path / "out", scene_pictures[:3])
+    convert(example_model, tmp_path / "out", ConvertOptions(dialect=dialect))
+    assert_equal(example_model, tmp_path / "out", scene_images[:3])
 
 
 @pytest.mark.tensorflow
 def test_a_flipped_weight_is_found(
-    caffe_prefix: Path, example_model: Path, example_folder: Path, scene_pictures: list[Any], tmp_path: Path
+    caffe_prefix: Path, example_model: Path, example_folder: Path, scene_images: list[Any], tmp_path: Path
 ) -> None:
     """The comparison can fail: Caffe's own numbers are compared, not OpenCV's."""
     copy = Path(shutil.copytree(example_folder, tmp_path / "copy"))
     text = (copy / "deploy.prototxt").read_text()
     assert "nms_threshold: 0.6" in text
     (copy / "deploy.prototxt").write_text(text.replace("nms_threshold: 0.6", "nms_threshold: 0.3"))
-    report = verify(example_model, ModelFolder.open(copy), scene_pictures[:2], runtime="caffe")
+    report = verify(example_model, ModelFolder.open(copy), scene_images[:2], runtime="caffe")
     assert report.first_failure is not None
     assert report.first_failure.stage == "detections"
 
@@ -142,20 +142,20 @@ def test_another_layer_is_ignored_and_said_so(caffe_prefix: Path, example_folder
         assert caffe.copied.ignored == ("Conv",)
 
 
-def test_detect_is_the_same_as_opencvs(caffe_prefix: Path, example_folder: Path, scene_pictures: list[Any]) -> None:
+def test_detect_is_the_same_as_opencvs(caffe_prefix: Path, example_folder: Path, scene_images: list[Any]) -> None:
     folder = ModelFolder.open(example_folder)
     detectors = [Detector(folder, runtime=runtime) for runtime in ("caffe", "opencv")]  # type: ignore[arg-type]
-    for _, picture in scene_pictures[:2]:
-        one, other = (detect(picture) for detect in detectors)
+    for _, image in scene_images[:2]:
+        one, other = (detect(image) for detect in detectors)
         found = compare_detections(one, other, box_tolerance=2e-6, score_tolerance=2e-6, max_total=100)
         assert not found.unpaired
         assert found.paired > 50
 
 
 def test_merged_weights_give_the_same_boxes_and_scores(
-    caffe_prefix: Path, example_model: Path, scene_pictures: list[Any], tmp_path: Path
+    caffe_prefix: Path, example_model: Path, scene_images: list[Any], tmp_path: Path
 ) -> None:
-    convert(example_model, tmp_path / "kept", ConvertOptions(spelling=Spelling(batch_norm="keep")))
+    convert(example_model, tmp_path / "kept", ConvertOptions(dialect=Dialect(batch_norm="keep")))
     merge_folder(tmp_path / "kept", tmp_path / "kept" / "deploy.caffemodel", tmp_path / "merged")
     blob = np.random.default_rng(0).uniform(-1, 1, (1, 3, 320, 320)).astype(np.float32)
     found = []
@@ -258,7 +258,7 @@ def test_no_caffe(example_folder: Path, tmp_path: Path) -> None:
 
 
 def test_boxes_clipped_before_suppression(
-    caffe_prefix: Path, example_model: Path, scene_pictures: list[Any], tmp_path: Path
+    caffe_prefix: Path, example_model: Path, scene_images: list[Any], tmp_path: Path
 ) -> None:
     """The layers that decode and clip in front of DetectionOutput, which then takes corners."""
     model = read_model(example_model)
@@ -268,9 +268,7 @@ def test_boxes_clipped_before_suppression(
     folder = ModelFolder.open(tmp_path)
     assert "code_type: CORNER" in folder.deploy_prototxt.read_text()
     deploy, numpy = (Detector(folder, decoder, "caffe") for decoder in ("caffe", "numpy"))  # type: ignore[arg-type]
-    for _, picture in scene_pictures:
-        found = compare_detections(
-            deploy(picture), numpy(picture), box_tolerance=1e-6, score_tolerance=1e-6, max_total=100
-        )
+    for _, image in scene_images:
+        found = compare_detections(deploy(image), numpy(image), box_tolerance=1e-6, score_tolerance=1e-6, max_total=100)
         assert not found.unpaired
         assert found.paired > 0

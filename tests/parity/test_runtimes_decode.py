@@ -91,7 +91,7 @@ def test_decoder_equals_detection_output(
     expected = detection_output(loc, conf, priors, nms, clip=clip)
     found = decode(loc, conf, priors, nms, converter="identity", clip=clip)
     assert bool(len(found)) == (threshold < 1)
-    if clip:  # OpenCV keeps boxes that have no area in the picture
+    if clip:  # OpenCV keeps boxes that have no area in the image
         area = (expected.boxes[:, 2:] - expected.boxes[:, :2]).prod(axis=1)
         expected = expected.select(np.flatnonzero(area > 0))
         found = found.select(np.arange(len(expected)))

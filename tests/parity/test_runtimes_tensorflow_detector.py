@@ -28,7 +28,7 @@ SIZES = {
 }
 
 
-def picture(seed: int) -> np.ndarray:
+def drawn(seed: int) -> np.ndarray:
     return np.ascontiguousarray(draw_scene(seed, side=400)[0][:300])
 
 
@@ -44,7 +44,7 @@ def example(example_model: Path) -> Iterator[TensorFlowDetector]:
 
 def check(detector: TensorFlowDetector, size: tuple[int, int], nms: Nms, seed: int) -> None:
     """Our network input is the graph's, and our decoder makes the graph's detections of the graph's boxes."""
-    image = picture(seed)
+    image = drawn(seed)
     given = fed(image, size)
     own = detector.run_image(image, [detector.network_input])[detector.network_input]
     np.testing.assert_allclose(
@@ -71,14 +71,14 @@ def test_example(example: TensorFlowDetector, seed: int) -> None:
 
 
 def test_a_frozen_graph_is_found_in_its_folder(example: TensorFlowDetector, example_model: Path) -> None:
-    given = fed(picture(0), (320, 320))
+    given = fed(drawn(0), (320, 320))
     with TensorFlowDetector(example_model.parent) as detector:
         np.testing.assert_array_equal(detector.detect(given).boxes, example.detect(given).boxes)
 
 
-def test_whole_picture_gives_the_same_detections(example: TensorFlowDetector) -> None:
+def test_whole_image_gives_the_same_detections(example: TensorFlowDetector) -> None:
     """Of a trained model; a last bit of the input may not change what is found."""
-    image = picture(0)
+    image = drawn(0)
     whole, ours = example.detect_image(image).above(0.3), example.detect(fed(image, (320, 320))).above(0.3)
     assert len(whole)
     assert whole.classes.tolist() == ours.classes.tolist()
@@ -96,7 +96,7 @@ def test_real_models(shared_models: Path, name: str) -> None:
 
 def test_saved_model_and_checkpoint_are_the_frozen_graph(shared_models: Path) -> None:
     folder = shared_models / "shapes_v3_small_3"
-    given = fed(picture(1), (320, 320))
+    given = fed(drawn(1), (320, 320))
     paths = [folder / "frozen_inference_graph.pb", folder / "saved_model", folder / "saved_model" / "saved_model.pb"]
     paths += [folder, folder / "model.ckpt", folder / "model.ckpt.index"]
     scores = []
@@ -110,9 +110,9 @@ def test_saved_model_and_checkpoint_are_the_frozen_graph(shared_models: Path) ->
 
 def test_what_the_graph_has_not(example: TensorFlowDetector) -> None:
     with pytest.raises(ModelError, match="no tensor named nowhere, no/where:0"):
-        example.run(fed(picture(0), (320, 320)), ["nowhere", "no/where:0", "num_detections"])
+        example.run(fed(drawn(0), (320, 320)), ["nowhere", "no/where:0", "num_detections"])
     with pytest.raises(ModelError, match=r"Incompatible shapes|incompatible|shape") as caught:
-        example.detect(fed(picture(0), (300, 300)))
+        example.detect(fed(drawn(0), (300, 300)))
     assert "\n" not in str(caught.value)
 
 
@@ -150,8 +150,8 @@ def test_a_graph_without_convolution_or_detections(tmp_path: Path) -> None:
         assert values[0, 4, 4].tolist() == [27.0] * 4
         with pytest.raises(ModelError, match="no operation Postprocessor/convert_scores"):
             detector.raw(np.ones((1, 8, 8, 3), np.float32))
-        with pytest.raises(ModelError, match="does not take pictures"):
-            detector.detect_image(picture(0))
+        with pytest.raises(ModelError, match="does not take images"):
+            detector.detect_image(drawn(0))
 
 
 def test_checkpoint_without_its_graph(shared_models: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from ssdlite_caffe.dump.tensors import to_array
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec, Family, HeadKind, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import Spelling
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.text import parse_net
@@ -85,7 +85,7 @@ def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def blobs(model: DumpedModel, arch: ArchSpec) -> dict[str, tuple[np.ndarray, ...]]:
     """What the deploy net is filled with."""
     net = build(arch)
-    return dict(fill(parse_net(render(net, Spelling(), "deploy"), name="deploy"), net, model).blobs)
+    return dict(fill(parse_net(render(net, Dialect(), "deploy"), name="deploy"), net, model).blobs)
 
 
 def without_nms(arch: ArchSpec) -> ArchSpec:
@@ -190,14 +190,14 @@ class TestTheTrainedExample:
         "form", ["graph", "float32", "float16", "dynamic", "raw", "raw_graph", "regular", "pixels"]
     )
     def test_verify(
-        self, exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]], form: str
+        self, exports: dict[str, Path], tmp_path: Path, scene_images: list[tuple[str, np.ndarray]], form: str
     ) -> None:
         source = exports[form]
         config = tmp_path / "given.config"
         config.write_text(CONFIG_TEXT)
         reading = ReadOptions(config if form.startswith("raw") else None)
         convert(source, tmp_path / "out", ConvertOptions(reading=reading))
-        report = verify(source, ModelFolder.open(tmp_path / "out"), scene_pictures[:2])
+        report = verify(source, ModelFolder.open(tmp_path / "out"), scene_images[:2])
         rows = {row.stage: row for row in report.rows}
         assert report.first_failure is None, report.first_failure
         assert rows["boxes"].absolute <= 5e-7
@@ -226,7 +226,7 @@ class TestTheTrainedExample:
             assert np.abs(found[name][0].astype(np.float64) - values[0]).max() <= 5e-3 * np.abs(values[0]).max(), name
 
     def test_a_kernel_and_a_bias_that_are_wrong_are_seen(
-        self, exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]]
+        self, exports: dict[str, Path], tmp_path: Path, scene_images: list[tuple[str, np.ndarray]]
     ) -> None:
         """The comparison is one that can fail: a file with one bias changed is not the folder's model."""
         convert(exports["float32"], tmp_path / "out", ConvertOptions())
@@ -238,7 +238,7 @@ class TestTheTrainedExample:
         data[place : place + 4] = (bias[:1] + np.float32(0.01)).tobytes()
         other.write_bytes(bytes(data))
         with pytest.raises(ModelError, match="was converted from another model"):
-            verify(other, ModelFolder.open(tmp_path / "out"), scene_pictures[:1])
+            verify(other, ModelFolder.open(tmp_path / "out"), scene_images[:1])
 
 
 class TestSuppression:
@@ -427,7 +427,7 @@ def drawn(graph: bytes) -> bytes:
 
 
 def test_a_hard_swish_without_its_factor_is_verified(
-    exports: dict[str, Path], tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]]
+    exports: dict[str, Path], tmp_path: Path, scene_images: list[tuple[str, np.ndarray]]
 ) -> None:
     """Measured: 2.4e-7 (boxes), 7e-7 (scores)."""
     path = tmp_path / "toco.tflite"
@@ -435,7 +435,7 @@ def test_a_hard_swish_without_its_factor_is_verified(
     model = read_model(path)
     assert {unit.output_scale for unit in model.units} == {1.0, 6.0}
     convert(path, tmp_path / "out", ConvertOptions())
-    report = verify(path, ModelFolder.open(tmp_path / "out"), scene_pictures[:2])
+    report = verify(path, ModelFolder.open(tmp_path / "out"), scene_images[:2])
     assert report.first_failure is None
     assert max(row.relative for row in report.rows if row.relative_bound) <= 1e-5
 

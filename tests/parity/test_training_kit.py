@@ -31,11 +31,11 @@ def kit(example_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kit")
     root = write_voc(folder / "voc", {f"s{seed}": [] for seed in range(8)})
     for seed in range(8):
-        picture, shapes = draw_scene(1000 + seed)
+        image, shapes = draw_scene(1000 + seed)
         objects = [(NAMES[shape.label - 1], shape.box, 0) for shape in shapes]
         (root / "Annotations" / f"s{seed}.xml").write_text(voc_xml(objects, (320, 320)))
         (root / "JPEGImages" / f"s{seed}.jpg").unlink()
-        (root / "JPEGImages" / f"s{seed}.png").write_bytes(encoded(np.ascontiguousarray(picture[..., ::-1]), ".png"))
+        (root / "JPEGImages" / f"s{seed}.png").write_bytes(encoded(np.ascontiguousarray(image[..., ::-1]), ".png"))
     write_lmdb(open_voc([root], "trainval", label_map=LabelMap.of_names(NAMES)), folder / "lmdb")
     (folder / "names.txt").write_text("\n".join(NAMES))
     options = KitOptions(

@@ -83,7 +83,7 @@ def test_a_whole_training(whole: Path) -> None:
     found = losses(whole)
     assert list(found) == list(range(STEPS))
     losses_now = list(found.values())
-    assert np.mean(losses_now[-10:]) < 0.95 * np.mean(losses_now[:5]), "each is of four pictures: one alone says little"
+    assert np.mean(losses_now[-10:]) < 0.95 * np.mean(losses_now[:5]), "each is of four images: one alone says little"
     rates = {entry["lr"] for entry in read_metrics(whole / METRICS) if "lr" in entry}
     assert rates == {0.001, 0.0005}
     assert (whole / PLOT).read_bytes().startswith(b"\x89PNG")

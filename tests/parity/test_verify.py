@@ -13,13 +13,13 @@ import pytest
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
-from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.remap import remap_folder
 from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
-from ssdlite_caffe.tools.verify_report import page, print_report, verdict, verify_pictures, worst_of_sections
+from ssdlite_caffe.tools.verify_report import page, print_report, verdict, verify_images, worst_of_sections
 from tests.scenes import draw_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("verify")]
@@ -54,7 +54,7 @@ def compared(source: Path, folder: Path, **kwargs: Any) -> VerifyReport:
 def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path) -> None:
     report = compared(example_model, example_folder)
     assert report.first_failure is None
-    assert verdict(report) == "equal within the bounds on 2 pictures"
+    assert verdict(report) == "equal within the bounds on 2 images"
     data = json.loads(json.dumps(report.to_dict()))
     assert data["ok"] is True
     assert data["first_failure"] is None
@@ -117,8 +117,8 @@ def test_other_thresholds_are_found_in_the_detections(example_model: Path, copy:
     assert "only the reference has class" in report.first_failure.note
 
 
-def test_an_inexact_spelling_is_named(example_model: Path, tmp_path: Path) -> None:
-    convert(example_model, tmp_path / "out", ConvertOptions(spelling=Spelling(padding="symmetric")))
+def test_an_inexact_dialect_is_named(example_model: Path, tmp_path: Path) -> None:
+    convert(example_model, tmp_path / "out", ConvertOptions(dialect=Dialect(padding="symmetric")))
     report = compared(example_model, tmp_path / "out")
     assert report.first_failure is not None
     assert report.first_failure.stage == "Conv"
@@ -170,13 +170,13 @@ class TestRefused:
         with pytest.raises(ModelError, match="has remapped classes; verify the folder that it was remapped from"):
             compared(example_model, tmp_path / "out")
 
-    def test_no_picture(self, example_model: Path, example_folder: Path) -> None:
-        with pytest.raises(ModelError, match="at least one picture"):
+    def test_no_image(self, example_model: Path, example_folder: Path) -> None:
+        with pytest.raises(ModelError, match="at least one image"):
             verify(example_model, ModelFolder.open(example_folder), [])
 
-    def test_a_picture_that_is_not_there(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
+    def test_an_image_that_is_not_there(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="there is no such file"):
-            verify_pictures(example_model, example_folder, [tmp_path / "none.png"])
+            verify_images(example_model, example_folder, [tmp_path / "none.png"])
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_the_table_shows_whole_names(
     print_report(report, all_layers=True)
     shown = capsys.readouterr().out
     assert all(f" {row.stage} " in shown for row in report.rows)
-    assert shown.endswith("equal within the bounds on 2 pictures\n")
+    assert shown.endswith("equal within the bounds on 2 images\n")
     print_report(report)
     assert len(capsys.readouterr().out.splitlines()) < len(shown.splitlines()) / 2
 
@@ -236,12 +236,12 @@ def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tm
     said: list[str] = []
     odd = tmp_path / "p\udcff.png"
     shutil.copy(example_model.parent / "shapes.png", odd)
-    report = verify_pictures(example_model, example_folder, [odd], html=html)
+    report = verify_images(example_model, example_folder, [odd], html=html)
     assert "p\\udcff.png" in html.read_text()
     options: dict[str, Any] = {"limit": 2, "html": html, "progress": said.append}
     with pytest.raises(OutputError, match="exists already"):
-        verify_pictures(example_model, example_folder, [], **options)
-    report = verify_pictures(example_model, example_folder, [], **options, force=True)
+        verify_images(example_model, example_folder, [], **options)
+    report = verify_images(example_model, example_folder, [], **options, force=True)
     text = html.read_text()
     assert text.count("data:image/jpeg;base64,") == 4
     assert verdict(report) in text

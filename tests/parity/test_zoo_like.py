@@ -25,7 +25,7 @@ from tests.unit.conftest import command  # noqa: F401
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv]
 
-Pictures = list[tuple[str, np.ndarray]]
+Images = list[tuple[str, np.ndarray]]
 FORMS = {
     "folder": ("frozen_inference_graph.pb", "model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.ckpt.meta",
                "checkpoint", "pipeline.config", "model.tflite"),
@@ -61,7 +61,7 @@ def same(found: Detections, wanted: Detections, total: int) -> None:
     assert result.paired >= total - 1
 
 
-def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_pictures: Pictures) -> None:
+def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_images: Images) -> None:
     """Measured: boxes 3e-7, scores 9e-7 from the ordinary graph's."""
     names = tmp_path / "names.txt"
     names.write_text("circle\nsquare\ntriangle\n")
@@ -73,7 +73,7 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_p
     total = 10 if alone else 100
     assert folder.arch.nms.max_total == total
 
-    report = verify(moved, folder, scene_pictures[:2])
+    report = verify(moved, folder, scene_images[:2])
     assert report.first_failure is None
     rows = {row.stage: row for row in report.rows}
     assert rows["boxes"].absolute <= 5e-7
@@ -93,16 +93,16 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_p
     detectors.append((KerasRuntime(keras), total))
     with RUNTIMES[runtime](Evaluated(LABELS, None, path, tflite=path)) as evaluated:
         # TensorFlow Lite's fast NMS keeps ten, one class a box: the best of each box are the same.
-        for _, picture in scene_pictures[:3]:
-            wanted = wanted_by(picture[..., ::-1])
+        for _, image in scene_images[:3]:
+            wanted = wanted_by(image[..., ::-1])
             for detector, most in detectors:
-                same(detector(picture[..., ::-1]), wanted, most)
-            best = evaluated(picture[..., ::-1]).above(0.3)
+                same(detector(image[..., ::-1]), wanted, most)
+            best = evaluated(image[..., ::-1]).above(0.3)
             same(best, wanted.above(0.3), len(best))
             assert len(best) == len(wanted.above(0.3)) > 0
 
 
-def test_a_phone_s_detections(shared_models: Path, tmp_path: Path, scene_pictures: Pictures) -> None:
+def test_a_phone_s_detections(shared_models: Path, tmp_path: Path, scene_images: Images) -> None:
     """`detect --decoder tflite` on the converted folder gives what the interpreter gives."""
     source = shared_models / "zoo_like_v3_small_3"
     if not source.is_dir():
@@ -111,8 +111,8 @@ def test_a_phone_s_detections(shared_models: Path, tmp_path: Path, scene_picture
     ours = Detector(ModelFolder.open(tmp_path / "out"), "tflite")
     tflite = source / "model.tflite"
     with RUNTIMES["tflite"](Evaluated(LABELS, None, None, tflite=tflite)) as phone:
-        for _, picture in scene_pictures:
-            same(ours(picture[..., ::-1]), phone(picture[..., ::-1]), 10)
+        for _, image in scene_images:
+            same(ours(image[..., ::-1]), phone(image[..., ::-1]), 10)
 
 
 def test_dump_and_load(moved: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811

@@ -23,10 +23,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "usr"
     names = [*caffe_doctor._TOOLS, *caffe_doctor._LIBRARIES]
     for need in [*names, *caffe_doctor._cuda_libraries(13, cudnn=True)]:
-        for spellings in need.headers:
-            _touch(folder / "include" / spellings.split("|")[0])
-        for spellings in need.libraries:
-            _touch(folder / "lib" / MULTIARCH / f"lib{spellings.split('|')[-1]}.so")
+        for dialects in need.headers:
+            _touch(folder / "include" / dialects.split("|")[0])
+        for dialects in need.libraries:
+            _touch(folder / "lib" / MULTIARCH / f"lib{dialects.split('|')[-1]}.so")
     for program in ("c++", "cmake", "ninja", "protoc"):
         path = _touch(folder / "bin" / program)
         path.chmod(0o755)
@@ -74,7 +74,7 @@ def test_a_missing_library_is_named_with_its_package(place: Path, monkeypatch: p
         diagnosis.require()
 
 
-def test_another_spelling_will_do(place: Path) -> None:
+def test_another_dialect_will_do(place: Path) -> None:
     header = place / "include" / "hdf5" / "serial" / "hdf5_hl.h"
     header.rename(place / "include" / "hdf5_hl.h")
     assert diagnose(pycaffe=False, places=[place]).ok

@@ -60,9 +60,9 @@ class TestHelp:
         ["verify", "model.pb", "out", "--limit", "0"],
         ["remap", "out", "-o", "other"],
         ["detect", "out"],
-        ["detect", "out", "picture.png", "--json", "--csv"],
-        ["detect", "out", "picture.png", "--min-score", "-1"],
-        ["detect", "out", "picture.png", "--decoder", "magic"],
+        ["detect", "out", "image.png", "--json", "--csv"],
+        ["detect", "out", "image.png", "--min-score", "-1"],
+        ["detect", "out", "image.png", "--decoder", "magic"],
         ["lint", "net.prototxt", "--runtime", "word"],
         ["lint", "net.prototxt", "more.prototxt"],
     ],
@@ -126,7 +126,7 @@ class TestOutputs:
             assert [path.name for path in target.parent.iterdir()] == ["out"]
 
     @pytest.mark.parametrize("given", [".", "./", "../here", "sub/", "sub/../sub//out/", "{absolute}"])
-    def test_oddly_spelled(
+    def test_oddly_written(
         self, command: Command, example_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
     ) -> None:
         here = tmp_path / "here"
@@ -145,20 +145,20 @@ class TestOutputs:
 
 class TestDetect:
     @pytest.fixture
-    def pictures(self, example_model: Path, tmp_path: Path) -> Path:
-        folder = tmp_path / "pictures"
+    def images(self, example_model: Path, tmp_path: Path) -> Path:
+        folder = tmp_path / "images"
         folder.mkdir()
         for name in ("a.png", "c.png"):
             shutil.copy(example_model.parent / "shapes.png", folder / name)
         (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:999])
-        (folder / "d.jpg").write_text("no picture")
+        (folder / "d.jpg").write_text("no image")
         return folder
 
     @pytest.mark.opencv
-    def test_an_unreadable_picture_among_many(
-        self, command: Command, example_folder: Path, pictures: Path, tmp_path: Path
+    def test_an_unreadable_image_among_many(
+        self, command: Command, example_folder: Path, images: Path, tmp_path: Path
     ) -> None:
-        result = command("detect", example_folder, pictures, tmp_path / "none.png", "-o", tmp_path / "out", "--json")
+        result = command("detect", example_folder, images, tmp_path / "none.png", "-o", tmp_path / "out", "--json")
         assert result.status == 1
         said = result.err.splitlines()
         assert len(said) == 3
@@ -166,14 +166,14 @@ class TestDetect:
         for name in ("b.png", "d.jpg", "none.png"):
             assert sum(name in line for line in said) == 1
         data = json.loads(result.out)
-        assert [Path(p["picture"]).name for p in data["pictures"]] == ["a.png", "c.png"]
-        assert all(len(p["detections"]) >= 5 for p in data["pictures"])
+        assert [Path(p["image"]).name for p in data["images"]] == ["a.png", "c.png"]
+        assert all(len(p["detections"]) >= 5 for p in data["images"])
         assert len(data["errors"]) == 3
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
     @pytest.mark.opencv
-    def test_csv(self, command: Command, example_folder: Path, pictures: Path) -> None:
-        result = command("detect", example_folder, pictures / "a.png", "--csv")
+    def test_csv(self, command: Command, example_folder: Path, images: Path) -> None:
+        result = command("detect", example_folder, images / "a.png", "--csv")
         rows = list(csv.DictReader(io.StringIO(result.out)))
         assert result.status == 0
         assert len(rows) >= 5
@@ -182,7 +182,7 @@ class TestDetect:
     @pytest.mark.parametrize("damage", ["missing", "report", "caffemodel", "prototxt"])
     @pytest.mark.opencv
     def test_a_folder_that_is_no_model(
-        self, refused: Command, example_folder: Path, pictures: Path, tmp_path: Path, damage: str
+        self, refused: Command, example_folder: Path, images: Path, tmp_path: Path, damage: str
     ) -> None:
         folder = Path(shutil.copytree(example_folder, tmp_path / "model"))
         if damage == "missing":
@@ -190,7 +190,7 @@ class TestDetect:
         else:
             name = {"report": "report.json", "caffemodel": "deploy.caffemodel", "prototxt": "deploy.prototxt"}[damage]
             (folder / name).write_text("layer {")
-        refused("detect", folder, pictures / "a.png", "-o", tmp_path / "out")
+        refused("detect", folder, images / "a.png", "-o", tmp_path / "out")
 
 
 def test_verify_refuses_before_tensorflow_starts(

@@ -296,6 +296,6 @@ class TestTensorFlowLiteFiles:
         assert "is converted already" in refused("convert", example_folder, "-o", tmp_path / "out").err
 
     def test_a_phone_s_decoder_needs_its_options(self, refused: Command, example_folder: Path, tmp_path: Path) -> None:
-        picture = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
-        said = refused("detect", example_folder, picture, "--decoder", "tflite")
+        image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
+        said = refused("detect", example_folder, image, "--decoder", "tflite")
         assert "has no options of TensorFlow Lite's post-processing" in said.err

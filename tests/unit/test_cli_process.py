@@ -179,9 +179,9 @@ class TestClosedStreams:
         assert through("2>&-", "nothing").returncode == 2
 
     @pytest.mark.opencv
-    def test_while_pictures_are_read(self, example_folder: Path, example_model: Path, tmp_path: Path) -> None:
-        picture = example_model.parent / "shapes.png"
-        done = through("<&- >&- 2>&-", "detect", example_folder, picture, "-o", tmp_path / "out")
+    def test_while_images_are_read(self, example_folder: Path, example_model: Path, tmp_path: Path) -> None:
+        image = example_model.parent / "shapes.png"
+        done = through("<&- >&- 2>&-", "detect", example_folder, image, "-o", tmp_path / "out")
         assert done.returncode == 0
         assert list(tree(tmp_path)) == ["out", "out/shapes.png"]
 
@@ -191,7 +191,7 @@ STRICT = {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}
 
 @pytest.mark.opencv
 def test_file_names_that_are_not_utf_8(example_model: Path, tmp_path: Path) -> None:
-    """Every command takes and makes them; where one is shown, the bytes are spelled out."""
+    """Every command takes and makes them; where one is shown, the bytes are written out."""
     place = os.fsencode(tmp_path)
     model, folder, weights = place + b"/m\xff.pb", place + b"/o\xff", place + b"/w\xff"
     shutil.copy(os.fsencode(example_model), model)
@@ -211,7 +211,7 @@ def test_file_names_that_are_not_utf_8(example_model: Path, tmp_path: Path) -> N
         assert (done.returncode, done.stderr) == (0, b""), arguments
         assert done.stdout.decode("utf-8").count("udcf") >= (arguments[0] not in ("gen", "lint"))
     found = json.loads(run("detect", folder, place + b"/p\xff.png", "--json", **STRICT).stdout)
-    assert found["pictures"][0]["picture"] == os.fsdecode(place + b"/p\xff.png")
+    assert found["images"][0]["image"] == os.fsdecode(place + b"/p\xff.png")
     assert {b"m\xff.pb", b"o\xff", b"w\xff", b"r\xff", b"d\xff", b"g\xff", b"\xfe"} < {
         os.fsencode(path.name) for path in tmp_path.iterdir()
     }
@@ -223,15 +223,15 @@ def test_file_names_that_are_not_utf_8(example_model: Path, tmp_path: Path) -> N
 @pytest.mark.opencv
 def test_file_names_at_which_opencv_would_crash(example_folder: Path, example_model: Path, tmp_path: Path) -> None:
     place = os.fsencode(tmp_path)
-    shutil.copy(os.fsencode(example_model.parent / "shapes.png"), place + b"/picture.\xff")
+    shutil.copy(os.fsencode(example_model.parent / "shapes.png"), place + b"/image.\xff")
     (tmp_path / os.fsdecode(b"v\xff.mp4")).write_bytes(b"x")
-    inputs = [place + b"/picture.\xff", place + b"/v\xff.mp4"]
+    inputs = [place + b"/image.\xff", place + b"/v\xff.mp4"]
     done = run("detect", example_folder, *inputs, "-o", tmp_path / "out", **STRICT)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
         f"ssdlite-caffe: {tmp_path}/v\\udcff.mp4 is not a UTF-8 name, which OpenCV needs for videos; rename it"
     ]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["picture.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["image.png"]
 
 
 def test_an_option_that_is_not_utf_8_cannot_go_into_a_prototxt(example_model: Path, tmp_path: Path) -> None:

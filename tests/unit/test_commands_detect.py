@@ -14,8 +14,8 @@ import pytest
 from ssdlite_caffe.commands.detection_output import run
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.runtimes.decode import overlap
-from ssdlite_caffe.runtimes.detector import Detector, PictureResult, Progress, detect
-from ssdlite_caffe.runtimes.images import Video, read_picture
+from ssdlite_caffe.runtimes.detector import Detector, ImageResult, Progress, detect
+from ssdlite_caffe.runtimes.images import Video, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import import_opencv
 from tests.scenes import draw_scene
@@ -29,8 +29,8 @@ def model(example_folder: Path) -> ModelFolder:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Three pictures, one of them not square, a file that is none, and a folder with a name that is taken."""
+def images(tmp_path: Path) -> Path:
+    """Three images, one of them not square, a file that is none, and a folder with a name that is taken."""
     cv2 = import_opencv()
     folder = tmp_path / "in"
     (folder / "inner").mkdir(parents=True)
@@ -41,15 +41,15 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def results(items: Any) -> tuple[list[PictureResult], list[ImageError]]:
+def results(items: Any) -> tuple[list[ImageResult], list[ImageError]]:
     every = list(items)
-    return [i for i in every if isinstance(i, PictureResult)], [i for i in every if isinstance(i, ImageError)]
+    return [i for i in every if isinstance(i, ImageResult)], [i for i in every if isinstance(i, ImageError)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_most_shapes_of_a_scene_are_found(model: ModelFolder, seed: int) -> None:
-    picture, shapes = draw_scene(seed)
-    found = Detector(model)(np.ascontiguousarray(picture[..., ::-1])).above(0.5)
+    image, shapes = draw_scene(seed)
+    found = Detector(model)(np.ascontiguousarray(image[..., ::-1])).above(0.5)
     hits = 0
     for shape in shapes:
         box = np.array(shape.box, np.float32) / 320
@@ -61,63 +61,63 @@ def test_most_shapes_of_a_scene_are_found(model: ModelFolder, seed: int) -> None
 
 @pytest.mark.parametrize("seed", range(4))
 def test_both_decoders_agree(model: ModelFolder, seed: int) -> None:
-    picture = np.ascontiguousarray(draw_scene(seed)[0][..., ::-1])
-    one, other = Detector(model, "caffe")(picture), Detector(model, "numpy")(picture)
+    image = np.ascontiguousarray(draw_scene(seed)[0][..., ::-1])
+    one, other = Detector(model, "caffe")(image), Detector(model, "numpy")(image)
     assert len(one) == model.arch.nms.max_total
     assert one.classes.tolist() == other.classes.tolist()
     np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=3e-7)
     np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=3e-7)
 
 
-def test_an_unreadable_picture_does_not_stop_the_others(model: ModelFolder, pictures: Path) -> None:
+def test_an_unreadable_image_does_not_stop_the_others(model: ModelFolder, images: Path) -> None:
     steps: list[Progress] = []
-    found, errors = results(detect(model, [pictures, pictures / "none.png"], progress=steps.append))
+    found, errors = results(detect(model, [images, images / "none.png"], progress=steps.append))
     assert [r.path.name for r in found] == ["a.png", "b.png", "c.jpg"]
     assert [(r.height, r.width) for r in found] == [(320, 320), (200, 320), (320, 320)]
-    assert [str(e).split(" is ")[0] for e in errors] == [str(pictures / "bad.png"), str(pictures / "none.png")]
+    assert [str(e).split(" is ")[0] for e in errors] == [str(images / "bad.png"), str(images / "none.png")]
     assert (steps[0], steps[-1]) == (Progress(0, 5), Progress(5, 5))
 
 
-def test_min_score_leaves_out(model: ModelFolder, pictures: Path) -> None:
-    [low], _ = results(detect(model, [pictures / "a.png"], min_score=0.05))
-    [high], _ = results(detect(model, [pictures / "a.png"], min_score=0.6))
+def test_min_score_leaves_out(model: ModelFolder, images: Path) -> None:
+    [low], _ = results(detect(model, [images / "a.png"], min_score=0.05))
+    [high], _ = results(detect(model, [images / "a.png"], min_score=0.6))
     assert len(high.detections) < len(low.detections)
     assert high.detections.scores.min() >= 0.6
     assert high.detections.scores.tolist() == low.detections.scores[: len(high.detections)].tolist()
 
 
-def test_drawn_pictures_keep_their_names_and_never_meet(model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
+def test_drawn_images_keep_their_names_and_never_meet(model: ModelFolder, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    inputs = [pictures, pictures / "inner" / "a.png", pictures / "a.png"]
+    inputs = [images, images / "inner" / "a.png", images / "a.png"]
     found, _ = results(detect(model, inputs, out=out))
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "a_2.png", "a_3.png", "b.png", "c.jpg"]
     assert len(found) == 5
-    original = read_picture(pictures / "a.png")
-    drawn = read_picture(out / "a.png")
+    original = read_image(images / "a.png")
+    drawn = read_image(out / "a.png")
     assert drawn.shape == original.shape
     assert (drawn != original).any()
-    np.testing.assert_array_equal(drawn, read_picture(out / "a_3.png"))
-    assert (read_picture(out / "a_2.png") != drawn).any()
+    np.testing.assert_array_equal(drawn, read_image(out / "a_3.png"))
+    assert (read_image(out / "a_2.png") != drawn).any()
 
 
-def test_existing_pictures_are_not_replaced_unasked(model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
+def test_existing_images_are_not_replaced_unasked(model: ModelFolder, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "b.png").write_text("mine")
     with pytest.raises(OutputError, match=r"b\.png exists already"):
-        list(detect(model, [pictures], out=out))
+        list(detect(model, [images], out=out))
     assert [p.name for p in out.iterdir()] == ["b.png"]
-    results(detect(model, [pictures / "b.png"], out=out, force=True))
-    assert read_picture(out / "b.png").shape == (200, 320, 3)
+    results(detect(model, [images / "b.png"], out=out, force=True))
+    assert read_image(out / "b.png").shape == (200, 320, 3)
 
 
-def test_inputs_are_never_written_over(model: ModelFolder, pictures: Path, tmp_path: Path) -> None:
-    before = (pictures / "a.png").read_bytes()
+def test_inputs_are_never_written_over(model: ModelFolder, images: Path, tmp_path: Path) -> None:
+    before = (images / "a.png").read_bytes()
     with pytest.raises(OutputError, match=r"a\.png is to be read"):
-        list(detect(model, [pictures / "a.png"], out=pictures, force=True))
-    assert (pictures / "a.png").read_bytes() == before
+        list(detect(model, [images / "a.png"], out=images, force=True))
+    assert (images / "a.png").read_bytes() == before
     with pytest.raises(OutputError, match="-o takes a folder"):
-        list(detect(model, [pictures / "a.png"], out=pictures / "c.jpg"))
+        list(detect(model, [images / "a.png"], out=images / "c.jpg"))
 
 
 @pytest.fixture
@@ -150,35 +150,35 @@ def test_a_video_left_midway_leaves_nothing(model: ModelFolder, video: Path, tmp
 
 
 def test_json_and_csv_say_the_same(
-    example_folder: Path, pictures: Path, video: Path, capsys: pytest.CaptureFixture[str]
+    example_folder: Path, images: Path, video: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inputs = [pictures, video]
+    inputs = [images, video]
     assert run(example_folder, inputs, output="json")
     printed = capsys.readouterr()
     data = json.loads(printed.out)
-    assert "bad.png is no picture" in printed.err
-    assert [Path(p["picture"]).name for p in data["pictures"]] == ["a.png", "b.png", "c.jpg"] + ["v.avi"] * 3
-    assert [p.get("frame") for p in data["pictures"]] == [None, None, None, 0, 1, 2]
-    assert data["errors"] == [f"{pictures / 'bad.png'} is no picture that OpenCV can read, or is cut off"]
+    assert "bad.png is no image" in printed.err
+    assert [Path(p["image"]).name for p in data["images"]] == ["a.png", "b.png", "c.jpg"] + ["v.avi"] * 3
+    assert [p.get("frame") for p in data["images"]] == [None, None, None, 0, 1, 2]
+    assert data["errors"] == [f"{images / 'bad.png'} is no image that OpenCV can read, or is cut off"]
     assert run(example_folder, inputs, output="csv")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    flat = [(p, d) for p in data["pictures"] for d in p["detections"]]
+    flat = [(p, d) for p in data["images"] for d in p["detections"]]
     assert len(rows) == len(flat) > 6
-    for row, (picture, detection) in zip(rows, flat, strict=True):
-        assert row["picture"] == picture["picture"]
-        assert row["frame"] == str(picture.get("frame", ""))
+    for row, (image, detection) in zip(rows, flat, strict=True):
+        assert row["image"] == image["image"]
+        assert row["frame"] == str(image.get("frame", ""))
         assert (int(row["class"]), row["name"]) == (detection["class"], detection["name"])
         assert float(row["score"]) == detection["score"]
         assert [float(row[k]) for k in ("xmin", "ymin", "xmax", "ymax")] == detection["box"]
-        assert 0 <= detection["box"][0] < detection["box"][2] <= picture["width"]
-        assert 0 <= detection["box"][1] < detection["box"][3] <= picture["height"]
+        assert 0 <= detection["box"][0] < detection["box"][2] <= image["width"]
+        assert 0 <= detection["box"][1] < detection["box"][3] <= image["height"]
 
 
-def test_table(example_folder: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table(example_folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = tmp_path / "[bold]nothing here.png"
     assert import_opencv().imwrite(str(plain), np.full((30, 40, 3), 128, np.uint8))
-    assert not run(example_folder, [pictures / "a.png", plain], min_score=0.5, out=tmp_path / "out")
+    assert not run(example_folder, [images / "a.png", plain], min_score=0.5, out=tmp_path / "out")
     printed = capsys.readouterr()
     assert printed.err == ""
-    for text in (str(pictures / "a.png"), "[bold]nothing here.png", "class_", f"boxes are drawn in {tmp_path / 'out'}"):
+    for text in (str(images / "a.png"), "[bold]nothing here.png", "class_", f"boxes are drawn in {tmp_path / 'out'}"):
         assert text in printed.out

@@ -39,7 +39,7 @@ def test_import_says_what_it_did(command: Command, example_model: Path, tmp_path
     assert result.status == 0
     assert "tensors used, each once" in result.out
     assert command(*arguments).err.startswith(f"ssdlite-caffe: {out} exists already; give another name")
-    again = command(*arguments, "--force", "--json", "--outputs", "detections", "--inputs", "picture")
+    again = command(*arguments, "--force", "--json", "--outputs", "detections", "--inputs", "image")
     assert json.loads(again.out)["variables"] == json.loads(again.out)["tensors"]["used"]
 
 
@@ -54,10 +54,10 @@ def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: 
     for name in ("a.graph", "saved_model.pb"):
         assert "it ends in .pb" in refused("keras", "export", "pb", imported, "-o", tmp_path / name).err
     assert "no Keras model by its name" in refused("keras", "infer", example_model, example_model.parent).err
-    empty = tmp_path / "pictures"
+    empty = tmp_path / "images"
     empty.mkdir()
     calibrated = ("keras", "export", "tflite", imported, "-o", tmp_path / "a.tflite", "--int8", "--calibrate", empty)
-    assert "holds no pictures" in refused(*calibrated).err
+    assert "holds no images" in refused(*calibrated).err
 
 
 def test_usage(command: Command, imported: Path, tmp_path: Path) -> None:
@@ -80,18 +80,18 @@ def test_export_measures_what_numbers_cost(command: Command, imported: Path, tmp
     assert runtimes["keras"]["ap50"] > 0.9
     assert report["evaluation"]["loss"]["ap"] == runtimes["keras"]["ap"] - runtimes["tflite"]["ap"]
     assert abs(report["evaluation"]["loss"]["ap"]) < 0.02
-    pictures = data / "JPEGImages"
+    images = data / "JPEGImages"
     shown = command(
-        "keras", "export", "tflite", imported, "-o", out, "--int8", "--calibrate", pictures, "--calibration-count", "3",
+        "keras", "export", "tflite", imported, "-o", out, "--int8", "--calibrate", images, "--calibration-count", "3",
         "--data", data, "--limit", "2", "--force",
     )  # fmt: skip
     assert shown.status == 0, shown.err
-    assert "calibrated with 3 pictures" in shown.out
+    assert "calibrated with 3 images" in shown.out
     assert "AP50 lost" in shown.out
     assert "tflite" in shown.out
 
 
-def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tmp_path: Path) -> None:
+def test_infer_on_images_folder_and_video(command: Command, imported: Path, tmp_path: Path) -> None:
     cv2 = import_opencv()
     folder = tmp_path / "in"
     folder.mkdir()
@@ -103,10 +103,10 @@ def test_infer_on_pictures_folder_and_video(command: Command, imported: Path, tm
         "keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--min-score", 0.5, "--json"
     )
     assert result.status == 0, result.err
-    found = json.loads(result.out)["pictures"]
-    for picture, seed in zip(found, (1, 2), strict=True):
+    found = json.loads(result.out)["images"]
+    for image, seed in zip(found, (1, 2), strict=True):
         there = {("circle", "square", "triangle")[shape.label - 1] for shape in draw_scene(seed)[1]}
-        assert {detection["name"] for detection in picture["detections"]} == there
+        assert {detection["name"] for detection in image["detections"]} == there
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"000000000139.png", "other.png"}
     rows = json.loads(coco.read_text())
     assert [row["image_id"] for row in rows] == [139] * len(found[0]["detections"]) + ["other"] * len(
@@ -148,8 +148,8 @@ def test_results_are_refused_before_any_work(refused: Command, imported: Path, t
 
     one = tmp_path / "a" / "1.png"
     assert "is a video, which COCO's result format does not know" in say(one, tmp_path / "v.avi")
-    assert "1.png are one picture to COCO, of the id 1" in say(tmp_path / "a", tmp_path / "b")
-    assert "1.png is none of the pictures of" in say(one, more=("--annotations", annotations))
+    assert "1.png are one image to COCO, of the id 1" in say(tmp_path / "a", tmp_path / "b")
+    assert "1.png is none of the images of" in say(one, more=("--annotations", annotations))
     before = imported.read_bytes()
     assert "is one of the inputs" in say(one, out=imported)
     assert imported.read_bytes() == before

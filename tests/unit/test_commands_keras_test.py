@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.labelled_images import open_pictures
+from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.evaluation.coco_results import CocoIds, CocoResults, read_ids
@@ -75,12 +75,12 @@ def test_ids_of_annotations(tmp_path: Path) -> None:
     assert ids.categories == {2: 5, 3: 90}
     places = {"x/a.png": 7, "deep/a.png": 7, "deep/b.png": 8, "b.png": 8, "x/left/c.png": 9, "/right/c.png": 10}
     places |= {"x/e.png": 11, "x/f.png": 12, "x/g.png": 13, "in/g.png": 14}
-    assert {place: ids.picture(Path(place)) for place in places} == places
-    with pytest.raises(DatasetError, match=r"d\.png is none of the pictures of .*image_info\.json"):
-        ids.picture(Path("deep/d.png"))
+    assert {place: ids.image(Path(place)) for place in places} == places
+    with pytest.raises(DatasetError, match=r"d\.png is none of the images of .*image_info\.json"):
+        ids.image(Path("deep/d.png"))
     for name in ("c.png", "h"):
-        with pytest.raises(DatasetError, match=f"{name} is several of the pictures of"):
-            ids.picture(Path(name))
+        with pytest.raises(DatasetError, match=f"{name} is several of the images of"):
+            ids.image(Path(name))
     with pytest.raises(DatasetError, match=r"none of the categories of .* is a class of the model: ant$"):
         CocoIds(LabelMap.of_names(["ant"]), annotations)
     annotations.write_text("[]")
@@ -96,7 +96,7 @@ def test_ids_of_annotations(tmp_path: Path) -> None:
 def test_ids_without_annotations() -> None:
     ids = CocoIds(LabelMap.of_names(["ant", "cow"]), None)
     assert ids.categories == {1: 1, 2: 2}
-    assert [ids.picture(Path(name)) for name in ("x/007.png", "a.png", "x/7b.png")] == [7, "a", "7b"]
+    assert [ids.image(Path(name)) for name in ("x/007.png", "a.png", "x/7b.png")] == [7, "a", "7b"]
 
 
 @pytest.mark.parametrize("text", ["3\n5\n", "[3, 5]", '["3", "5"]', "3 5"])
@@ -112,17 +112,17 @@ def test_what_is_no_list_of_ids(content: bytes, tmp_path: Path) -> None:
         read_ids(tmp_path / "ids")
 
 
-def test_pictures_by_id(scenes: Path) -> None:
+def test_images_by_id(scenes: Path) -> None:
     labels = load_label_map(scenes / "voc" / "labelmap.prototxt")
-    found = open_pictures(scenes / "voc", labels, ids=frozenset({"000002", "000004", "x"}))
-    assert [picture.id for picture in found] == ["000002", "000004"]
+    found = open_images(scenes / "voc", labels, ids=frozenset({"000002", "000004", "x"}))
+    assert [image.id for image in found] == ["000002", "000004"]
     file = scenes / "coco" / "annotations" / "instances_test.json"
-    coco = open_pictures(file, labels, images=scenes / "coco" / "test", ids=frozenset({"3"}))
+    coco = open_images(file, labels, images=scenes / "coco" / "test", ids=frozenset({"3"}))
     assert len(coco) == 1
-    assert [picture.id for picture in coco] == [3]
+    assert [image.id for image in coco] == [3]
     assert coco.categories == {1: 11, 2: 22, 3: 33}
-    with pytest.raises(DatasetError, match="none of the pictures"):
-        open_pictures(scenes / "voc", labels, ids=frozenset({"x"}))
+    with pytest.raises(DatasetError, match="none of the images"):
+        open_images(scenes / "voc", labels, ids=frozenset({"x"}))
 
 
 @pytest.mark.tensorflow
@@ -149,7 +149,7 @@ def test_command(scenes: Path, model: Path, command: Command, tmp_path: Path) ->
     assert judged.stats[:2] == pytest.approx([found["ap"], found["ap50"]], abs=2e-3)
     (tmp_path / "ids").write_text("2\n5\n")
     options = ("--data", file, "--images", scenes / "coco" / "test", "--ids", tmp_path / "ids", "--json")
-    assert json.loads(command("keras", "test", model, *options).out)["pictures"] == 2
+    assert json.loads(command("keras", "test", model, *options).out)["images"] == 2
     other = command("keras", "test", scenes, "--data", file)
     assert other.status == 1
     assert "by its name" in other.err

@@ -16,7 +16,7 @@ from ssdlite_caffe.errors import DatasetError
 from tests.datasets import SIZE, coco_content, write_coco
 
 
-def test_pictures_and_objects(tmp_path: Path) -> None:
+def test_images_and_objects(tmp_path: Path) -> None:
     images, path = write_coco(tmp_path, coco_content())
     data = open_coco(images, path)
     assert data.label_map == LabelMap.of_names(["circle", "square"])  # by id: 2, 9
@@ -83,8 +83,8 @@ def test_a_box_past_the_edge_is_clipped(tmp_path: Path) -> None:
     [
         ("id", None, "there is no id"),
         ("id", "100", "there is no id"),
-        ("id", 101, "id 101 is that of another picture"),
-        ("file_name", "a/p0.jpg", "'a/p0.jpg' is that of another picture"),
+        ("id", 101, "id 101 is that of another image"),
+        ("file_name", "a/p0.jpg", "'a/p0.jpg' is that of another image"),
         ("file_name", "../p0.jpg", "leads out of the folder"),
         ("file_name", "/etc/passwd", "leads out of the folder"),
         ("file_name", "a/\ud800.jpg", "leads out of the folder"),
@@ -92,7 +92,7 @@ def test_a_box_past_the_edge_is_clipped(tmp_path: Path) -> None:
         ("height", "48", "height is '48', not a number"),
     ],
 )
-def test_pictures_left_out(tmp_path: Path, key: str, value: object, what: str) -> None:
+def test_images_left_out(tmp_path: Path, key: str, value: object, what: str) -> None:
     content = coco_content()
     content["images"][2][key] = value
     images, path = write_coco(tmp_path, content)
@@ -100,11 +100,11 @@ def test_pictures_left_out(tmp_path: Path, key: str, value: object, what: str) -
     assert [entry.id for entry in data.entries] == ["100", "101", "103"]
     problem = data.problems[0]
     assert problem.where.startswith(f"{path}: images[2]")
-    assert problem.effect == "picture left out"
+    assert problem.effect == "image left out"
     assert what in problem.what
 
 
-def test_objects_of_no_picture(tmp_path: Path) -> None:
+def test_objects_of_no_image(tmp_path: Path) -> None:
     content = coco_content()
     content["annotations"] += [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]}, [], {"image_id": "5"}]
     data = open_coco(*write_coco(tmp_path, content))
@@ -116,7 +116,7 @@ def test_objects_of_no_picture(tmp_path: Path) -> None:
 def test_another_size(tmp_path: Path) -> None:
     images, path = write_coco(tmp_path, coco_content())
     data = open_coco(images, path)
-    with pytest.raises(DatasetError, match=r"images\[1\]: says 80x48, but the picture has 48x80"):
+    with pytest.raises(DatasetError, match=r"images\[1\]: says 80x48, but the image has 48x80"):
         data.objects(data.entries[1], SIZE[1], SIZE[0])
 
 
@@ -138,7 +138,7 @@ def _without(key: str) -> dict[str, Any]:
         (_without("annotations"), "holds no list 'annotations'"),
         (_without("categories"), "holds no list 'categories'"),
         (coco_content() | {"images": {}}, "holds no list 'images'"),
-        (coco_content() | {"images": []}, "names no picture that can be used"),
+        (coco_content() | {"images": []}, "names no image that can be used"),
         (coco_content() | {"categories": []}, "has no categories"),
         (coco_content() | {"categories": [3]}, r"categories\[0\] has no id"),
         (coco_content() | {"categories": [{"id": 1, "name": None}]}, r"categories\[0\] has no id"),
@@ -161,7 +161,7 @@ def test_other_encodings(tmp_path: Path) -> None:
         open_coco(images, path)
     path.write_bytes(json.dumps(coco_content()).encode("utf-16"))
     assert len(open_coco(images, path).entries) == 4
-    with pytest.raises(DatasetError, match="no folder of pictures"):
+    with pytest.raises(DatasetError, match="no folder of images"):
         open_coco(tmp_path / "none", path)
     with pytest.raises(DatasetError, match="No such file"):
         open_coco(images, tmp_path / "none.json")

@@ -1,4 +1,4 @@
-"""Pictures as they are stored: kept where Caffe decodes what is shown, encoded anew otherwise."""
+"""Images as they are stored: kept where Caffe decodes what is shown, encoded anew otherwise."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\
 
 
 def stored(tmp_path: Path, data: bytes, shape: Shape = Shape()) -> Encoded:  # noqa: B008
-    (tmp_path / "picture").write_bytes(data)
-    return read_encoded(tmp_path / "picture", shape)
+    (tmp_path / "image").write_bytes(data)
+    return read_encoded(tmp_path / "image", shape)
 
 
 def as_caffe_decodes(data: bytes) -> np.ndarray:
@@ -32,11 +32,11 @@ def as_caffe_decodes(data: bytes) -> np.ndarray:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
 
 
-def pillow(picture: np.ndarray, mode: str, kind: str, **options: object) -> bytes:
+def pillow(image: np.ndarray, mode: str, kind: str, **options: object) -> bytes:
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(picture[:, :, ::-1]).convert(mode).save(stream, kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(image[:, :, ::-1]).convert(mode).save(stream, kind, **options)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -116,9 +116,9 @@ def test_quality(tmp_path: Path) -> None:
     ],
 )
 def test_resizing(tmp_path: Path, shape: Shape, size: tuple[int, int]) -> None:
-    picture = np.zeros((30, 50, 3), np.uint8)
-    picture[:, 25:] = 200
-    data = encoded(picture, ".png")
+    image = np.zeros((30, 50, 3), np.uint8)
+    image[:, 25:] = 200
+    data = encoded(image, ".png")
     result = stored(tmp_path, data, shape)
     got = as_caffe_decodes(result.data)
     assert (result.height, result.width) == (30, 50), "annotations refer to the source's size"
@@ -143,18 +143,18 @@ def test_bounds_of_the_sides(height: int, width: int, min_dim: int, max_dim: int
     ("data", "what"),
     [
         (b"", "empty"),
-        (b"text", "no picture"),
-        (b"\xff\xd8", "no picture"),
-        (b"\x89PNG\r\n\x1a\n", "no picture"),
+        (b"text", "no image"),
+        (b"\xff\xd8", "no image"),
+        (b"\x89PNG\r\n\x1a\n", "no image"),
         (encoded(pixels(1), ".jpg")[:-40], "cut off"),
         (encoded(pixels(1), ".png")[:-400], "cut off"),
-        (encoded(pixels(1), ".jpg")[:100], "no picture"),
+        (encoded(pixels(1), ".jpg")[:100], "no image"),
     ],
 )
 def test_damage(tmp_path: Path, data: bytes, what: str) -> None:
     with pytest.raises(DatasetError, match=what) as caught:
         stored(tmp_path, data)
-    assert str(caught.value).startswith(f"{tmp_path / 'picture'}: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'image'}: ")
     assert "\n" not in str(caught.value)
 
 

@@ -58,8 +58,8 @@ class TestWriting:
         sizes = (tmp_path / "out" / "test_name_size.txt").read_text()
         assert sizes == "".join(f"p{i} 48 80\n" for i in range(5))
         assert json.loads((tmp_path / "out" / "lmdb.json").read_text()) == summary
-        assert {key: summary[key] for key in ("pictures", "pictures_empty", "objects", "num_classes", "problems")} == {
-            "pictures": 5, "pictures_empty": 1, "objects": 10, "num_classes": 4, "problems": [],
+        assert {key: summary[key] for key in ("images", "images_empty", "objects", "num_classes", "problems")} == {
+            "images": 5, "images_empty": 1, "objects": 10, "num_classes": 4, "problems": [],
         }  # fmt: skip
 
     def test_coco(self, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ class TestWriting:
         data = open_voc([some_voc(tmp_path / "voc")], "trainval")
         write_lmdb(data, tmp_path / "kept")
         summary = write_lmdb(data, tmp_path / "out", Shape(size=(30, 40), encoding="png"))
-        assert summary["pictures_encoded_anew"] == 5
+        assert summary["images_encoded_anew"] == 5
         assert (tmp_path / "out" / "test_name_size.txt").read_text() == "".join(f"p{i} 48 80\n" for i in range(5))
         for one, other in zip(records(tmp_path / "out").values(), records(tmp_path / "kept").values(), strict=True):
             assert one.annotation_group == other.annotation_group
@@ -113,9 +113,9 @@ class TestWriting:
         assert [key[:8] for key in records(tmp_path / "out")] == [b"00000001", b"00000003", b"00000004"]
         assert (tmp_path / "out" / "test_name_size.txt").read_text() == "p1 48 80\np3 48 80\np4 48 80\n"
         assert [(p["where"], p["effect"]) for p in summary["problems"]] == [
-            (str(root / "JPEGImages" / "p0.jpg"), "picture left out"),
+            (str(root / "JPEGImages" / "p0.jpg"), "image left out"),
             (f"{path}:7", "object left out"),
-            (f"{root / 'Annotations' / 'p2.xml'}:1", "picture left out"),
+            (f"{root / 'Annotations' / 'p2.xml'}:1", "image left out"),
         ]
         before = tree(tmp_path)
         with pytest.raises(DatasetError, match="3 problems in the data:\n") as caught:
@@ -129,7 +129,7 @@ class TestWriting:
         for path in (root / "JPEGImages").iterdir():
             path.write_bytes(b"")
         before = tree(tmp_path)
-        with pytest.raises(DatasetError, match="no picture can be used:\n"):
+        with pytest.raises(DatasetError, match="no image can be used:\n"):
             write_lmdb(data, tmp_path / "out")
         assert tree(tmp_path) == before
 
@@ -263,27 +263,27 @@ class TestCheck:
         write_lmdb(open_voc([some_voc(tmp_path / "voc")], "trainval"), tmp_path / "out")
         report = check_lmdb(tmp_path / "out")
         assert report["problems"] == []
-        assert (report["records"], report["objects"], report["pictures_empty"]) == (5, 10, 1)
+        assert (report["records"], report["objects"], report["images_empty"]) == (5, 10, 1)
         assert [(c["label"], c["name"], c["objects"]) for c in report["classes"]] == [
             (1, "circle", 4), (2, "square", 3), (3, "triangle", 3),
         ]  # fmt: skip
-        assert [c["pictures"] for c in report["classes"]] == [3, 3, 3]
+        assert [c["images"] for c in report["classes"]] == [3, 3, 3]
         assert (report["heights"], report["widths"], report["num_classes"]) == ([48, 48], [80, 80], 4)
 
     def test_all_that_may_be_wrong(self, tmp_path: Path) -> None:
-        picture = encoded(pixels(0))
+        image = encoded(pixels(0))
         good = Box(1, 1, 2, 30, 40, False)
 
         def value(**sides: float) -> bytes:
-            message = annotated_datum(picture, [good], *SIZE)
+            message = annotated_datum(image, [good], *SIZE)
             for side, place in sides.items():
                 setattr(message.annotation_group[0].annotation[0].bbox, side, place)
             return message.SerializeToString()
 
         raw = caffe_pb2.Datum(channels=3, height=2, width=4, data=bytes(24))
 
-        def of(picture: bytes, *boxes: Box) -> bytes:
-            return annotated_datum(picture, boxes, *SIZE).SerializeToString()
+        def of(image: bytes, *boxes: Box) -> bytes:
+            return annotated_datum(image, boxes, *SIZE).SerializeToString()
 
         small = caffe_pb2.Datum(channels=3, height=9, width=9, data=b"1")
         cases = {
@@ -291,13 +291,13 @@ class TestCheck:
             b"00000001_raw": (caffe_pb2.AnnotatedDatum(datum=raw).SerializeToString(), ""),
             b"00000002_reversed": (value(xmin=0.9), "is reversed"),
             b"00000003_empty": (value(ymin=0.25, ymax=0.25), "is empty"),
-            b"00000004_outside": (value(xmax=1.25), "reaches out of the picture"),
+            b"00000004_outside": (value(xmax=1.25), "reaches out of the image"),
             b"00000005_nan": (value(ymin=float("nan")), "is not finite"),
-            b"00000006_label": (of(picture, good._replace(label=4)), "label 4"),
-            b"00000007_background": (of(picture, good._replace(label=0)), "label 0"),
-            b"00000008_undecodable": (of(picture[:300], good), "decoded"),
+            b"00000006_label": (of(image, good._replace(label=4)), "label 4"),
+            b"00000007_background": (of(image, good._replace(label=0)), "label 0"),
+            b"00000008_undecodable": (of(image[:300], good), "decoded"),
             b"00000009_unparsable": (b"\xff\xff\xff", "parsed"),
-            b"00000010_nothing": (b"", "has no picture"),
+            b"00000010_nothing": (b"", "has no image"),
             b"00000011_grey": (of(encoded(pixels(0)[:, :, 0])), "1 channel "),
             b"00000012_size": (caffe_pb2.AnnotatedDatum(datum=small).SerializeToString(), "says 3x9x9"),
             b"00000013_good": (value(), "another record has this name"),
@@ -323,14 +323,14 @@ class TestCheck:
         assert all(what in found[key] for key, what in expected.items())
         assert len(report["problems"]) == len(expected)
 
-    def test_pictures_are_read_in_colour(self) -> None:
+    def test_images_are_read_in_colour(self) -> None:
         """Grey ones, and ones of 16 bits, as Caffe reads them for a net that has three means."""
-        picture = pixels(0)
-        grey, deep = picture[:, :, 0], picture.astype(np.uint16) * 257
+        image = pixels(0)
+        grey, deep = image[:, :, 0], image.astype(np.uint16) * 257
         read = [
-            decode_datum(caffe_pb2.Datum(encoded=True, data=encoded(one, ".png"))) for one in (picture, grey, deep)
+            decode_datum(caffe_pb2.Datum(encoded=True, data=encoded(one, ".png"))) for one in (image, grey, deep)
         ]  # fmt: skip
-        for found, expected in zip(read, (picture, np.repeat(grey[:, :, None], 3, axis=2), picture), strict=True):
+        for found, expected in zip(read, (image, np.repeat(grey[:, :, None], 3, axis=2), image), strict=True):
             assert found.dtype == np.uint8
             np.testing.assert_array_equal(found, expected)
         with pytest.raises(DatasetError, match="1 channel of 8 bits"):
@@ -361,11 +361,11 @@ class TestCommand:
         assert result.status == 0
         assert result.err == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed; object left out\n"
         assert (
-            result.out == f"5 of 5 pictures with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
+            result.out == f"5 of 5 images with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
         )
         checked = command("lmdb", "check", tmp_path / "out", "--strict")
         assert (checked.status, checked.err) == (0, "")
-        assert "5 records, 9 objects (3 difficult), 1 pictures without any" in checked.out
+        assert "5 records, 9 objects (3 difficult), 1 images without any" in checked.out
         with Writer(tmp_path / "out") as writer:
             writer.put([(b"z", b"")])
         assert command("lmdb", "check", tmp_path / "out").status == 0
@@ -386,7 +386,7 @@ class TestCommand:
         root = some_voc(tmp_path / "voc")
         (root / "JPEGImages" / "p1.jpg").write_bytes(b"")
         said = refused("lmdb", "voc", root, "-o", tmp_path / "out", "--strict").err
-        assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); picture left out" in said
+        assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); image left out" in said
         assert "holds no folder JPEGImages" in refused("lmdb", "voc", tmp_path, "-o", tmp_path / "out").err
         assert "exists already" in refused("lmdb", "voc", root, "-o", root).err
         assert "no such file" in refused("lmdb", "coco", root, tmp_path / "no.json", "-o", tmp_path / "out").err.lower()
@@ -411,15 +411,15 @@ class TestCommand:
         assert command("lmdb", "check", tmp_path, "-o", tmp_path / "x").status == 2
 
 
-def test_a_turned_grey_picture_is_not_turned() -> None:
+def test_a_turned_grey_image_is_not_turned() -> None:
     """Caffe makes no EXIF turn, and the boxes belong to the pixels as they are stored."""
     import io
 
     from PIL import Image
 
-    image = Image.fromarray(np.zeros((4, 12), np.uint8))
-    exif = image.getexif()
+    turned = Image.fromarray(np.zeros((4, 12), np.uint8))
+    exif = turned.getexif()
     exif[0x0112] = 6
     stream = io.BytesIO()
-    image.save(stream, "JPEG", exif=exif)
+    turned.save(stream, "JPEG", exif=exif)
     assert decode_datum(caffe_pb2.Datum(encoded=True, data=stream.getvalue())).shape == (4, 12, 3)

@@ -12,15 +12,15 @@ from ssdlite_caffe.data.coco import open_coco
 from ssdlite_caffe.data.toy_scenes import CLASSES, ShapesOptions, draw_scene, make_shapes
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import OutputError
-from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.images import read_image
 from tests.commands import Command, tree
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_shapes_keep_inside_and_apart(seed: int) -> None:
-    picture, shapes = draw_scene((7, seed), 160)
-    assert picture.shape == (160, 160, 3)
-    assert picture.dtype == np.uint8
+    image, shapes = draw_scene((7, seed), 160)
+    assert image.shape == (160, 160, 3)
+    assert image.dtype == np.uint8
     assert 1 <= len(shapes) <= 6
     for number, shape in enumerate(shapes):
         xmin, ymin, xmax, ymax = shape.box
@@ -37,14 +37,14 @@ def test_a_class_is_told_by_its_outline() -> None:
     """Share of the box that has the shape's colour: pi / 4, 1, 1 / 2."""
     shares: dict[int, list[float]] = {1: [], 2: [], 3: []}
     for seed in range(60):
-        picture, shapes = draw_scene((1, seed), 320)
+        image, shapes = draw_scene((1, seed), 320)
         for shape in shapes:
             xmin, ymin, xmax, ymax = (round(v) for v in shape.box)
-            inside = picture[ymin:ymax, xmin:xmax].astype(float)
+            inside = image[ymin:ymax, xmin:xmax].astype(float)
             colour = np.median(inside[-8:, inside.shape[1] // 2 - 3 : inside.shape[1] // 2 + 3], (0, 1))
             if min(xmin, ymin) < 6:
                 continue
-            corner = np.median(picture[ymin - 6 : ymin, xmin - 6 : xmin], (0, 1))
+            corner = np.median(image[ymin - 6 : ymin, xmin - 6 : xmin], (0, 1))
             if abs(colour - corner).max() > 90:
                 shares[shape.label].append(float((abs(inside - colour).max(2) < 45).mean()))
     for label, share in ((1, np.pi / 4), (2, 1.0), (3, 0.5)):
@@ -74,9 +74,9 @@ def test_our_readers_find_what_was_drawn(layout: str, tmp_path: Path) -> None:
     assert not data.problems
     counted = 0
     for number, entry in enumerate(data.entries):
-        picture, shapes = draw_scene((9, number), 96)
-        stored = read_picture(entry.path)[..., ::-1]
-        lost = (stored.astype(float) - picture).reshape(12, 8, 12, 8, 3).mean((1, 3))
+        image, shapes = draw_scene((9, number), 96)
+        stored = read_image(entry.path)[..., ::-1]
+        lost = (stored.astype(float) - image).reshape(12, 8, 12, 8, 3).mean((1, 3))
         assert np.abs(lost).max() < 12  # of blocks of JPEG; mostly its colours at half the size
         boxes, problems = data.objects(entry, 96, 96)
         assert not problems

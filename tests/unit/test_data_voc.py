@@ -36,7 +36,7 @@ def test_two_roots(tmp_path: Path) -> None:
     assert [entry.name for entry in data.entries] == names
 
 
-def test_a_class_list_leaves_out_pictures_without_it(tmp_path: Path) -> None:
+def test_a_class_list_leaves_out_images_without_it(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": [GOOD], "b": [GOOD], "c": [GOOD]})
     (tmp_path / "ImageSets" / "Main" / "circle_train.txt").write_text("a  1\nb -1\nc  0\n")
     assert [entry.id for entry in open_voc([tmp_path], "circle_train").entries] == ["a", "c"]
@@ -53,11 +53,11 @@ def test_a_list_of_pairs(tmp_path: Path) -> None:
     data = open_voc([tmp_path], list_file=listed)
     assert [(entry.id, Path(str(entry.annotations)).stem) for entry in data.entries] == [("p3", "p3"), ("p1", "p0")]
     assert [problem.where for problem in data.problems] == [f"{listed}:{line}" for line in (3, 4, 5, 6, 7)]
-    whats = ["leads out of", "is not a picture and its", "leads out of", "is listed twice", "is missing"]
+    whats = ["leads out of", "is not an image and its", "leads out of", "is listed twice", "is missing"]
     assert all(what in problem.what for what, problem in zip(whats, data.problems, strict=True))
 
 
-def test_names_that_give_no_picture(tmp_path: Path) -> None:
+def test_names_that_give_no_image(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": [GOOD], "b": [GOOD], "c": [GOOD]})
     (tmp_path / "JPEGImages" / "b.PNG").write_bytes(b"")
     (tmp_path / "Annotations" / "c.xml").unlink()
@@ -66,7 +66,7 @@ def test_names_that_give_no_picture(tmp_path: Path) -> None:
     data = open_voc([tmp_path], "trainval")
     assert [entry.id for entry in data.entries] == ["a"]
     assert [problem.where for problem in data.problems] == [f"{split}:{line}" for line in (2, 3, 4, 6, 7)]
-    whats = ["may be any of b.PNG, b.jpg", "c.xml is missing", "no picture 'd'", "is not a picture's", "listed twice"]
+    whats = ["may be any of b.PNG, b.jpg", "c.xml is missing", "no image 'd'", "is not an image's", "listed twice"]
     assert all(what in problem.what for what, problem in zip(whats, data.problems, strict=True))
 
 
@@ -85,7 +85,7 @@ def test_names_that_give_no_picture(tmp_path: Path) -> None:
         ({"<xmax>30</xmax>": "<xmax>\u0663</xmax>"}, 7, r"xmax '\u0663' is not a number"),
         ({"<xmax>30</xmax>": "<xmax>0.5</xmax>"}, 7, "box (1, 2, 0.5, 40) is reversed"),
         ({"<ymax>40</ymax>": "<ymax>2</ymax>"}, 7, "box (1, 2, 30, 2) is empty"),
-        ({"<xmin>1<": "<xmin>81<", "<xmax>30<": "<xmax>90<"}, 7, "lies outside the picture of 80x48"),
+        ({"<xmin>1<": "<xmin>81<", "<xmax>30<": "<xmax>90<"}, 7, "lies outside the image of 80x48"),
         ({"<xmax>30</xmax>": "<xmax>30</xmax><xmax>31</xmax>"}, 7, "object with two xmax"),
         ({"</bndbox>": "</bndbox><bndbox/>"}, 7, "object with two bndbox"),
         ({"<difficult>0": "<difficult>maybe"}, 7, "difficult is 'maybe', not 0 or 1"),
@@ -127,8 +127,8 @@ def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
         ('\n<!DOCTYPE annotation [<!ENTITY a "b">]><annotation>&a;</annotation>', 2, "has a DOCTYPE declaration"),
         ('<!DOCTYPE annotation SYSTEM "file:///etc/passwd"><annotation/>', 1, "has a DOCTYPE declaration"),
         ("<annotation>\n&undefined;</annotation>", 2, "no XML: undefined entity"),
-        (voc_xml([GOOD], (80, 48)), None, "says 48x80, but the picture has 80x48 (width x height) (turned by its EXIF"),
-        (voc_xml([GOOD], (50, 50)), None, "says 50x50, but the picture has 80x48"),
+        (voc_xml([GOOD], (80, 48)), None, "says 48x80, but the image has 80x48 (width x height) (turned by its EXIF"),
+        (voc_xml([GOOD], (50, 50)), None, "says 50x50, but the image has 80x48"),
     ],
 )
 def test_annotations_that_cannot_be_used(tmp_path: Path, text: str, line: int | None, what: str) -> None:
@@ -143,7 +143,7 @@ def test_annotations_that_cannot_be_used(tmp_path: Path, text: str, line: int | 
     assert "\n" not in str(caught.value)
 
 
-def test_a_size_of_zero_or_none_is_the_pictures(tmp_path: Path) -> None:
+def test_a_size_of_zero_or_none_is_the_images(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": [GOOD], "b": [GOOD]})
     (tmp_path / "Annotations" / "a.xml").write_text(voc_xml([GOOD], (0, 0)))
     (tmp_path / "Annotations" / "b.xml").write_text(voc_xml([GOOD], None))
@@ -189,7 +189,7 @@ def test_nothing_to_name_classes_by(tmp_path: Path) -> None:
 def test_a_split_without_one_good_name(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": []})
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b\n")
-    with pytest.raises(DatasetError, match=r"names no picture that can be used: .*val.txt:1: .* has no picture 'b'"):
+    with pytest.raises(DatasetError, match=r"names no image that can be used: .*val.txt:1: .* has no image 'b'"):
         open_voc([tmp_path], "val")
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(DatasetError, match=r"val\.txt:2: not UTF-8"):
@@ -232,5 +232,5 @@ def test_a_relative_path_stays_below(text: str) -> None:
         assert not text or set(text) & set("./\\:\x00\n")
 
 
-def test_pictures_differ() -> None:
+def test_images_differ() -> None:
     assert (pixels(0) != pixels(1)).any()

@@ -63,8 +63,8 @@ NMS = "Postprocessor/NMS/combined_non_max_suppression/"
 @pytest.mark.parametrize(
     ("name", "odd", "message"),
     [
-        ("Preprocessor/ResizeBilinear/size", 0, "makes pictures of -2147483648 by 320 pixels"),
-        ("Preprocessor/ResizeBilinear/size", 2, "makes pictures of 0 by 320 pixels"),
+        ("Preprocessor/ResizeBilinear/size", 0, "makes images of -2147483648 by 320 pixels"),
+        ("Preprocessor/ResizeBilinear/size", 2, "makes images of 0 by 320 pixels"),
         ("Preprocessor/mul/y", 3, "multiplies pixels by 0.0"),
         ("Postprocessor/Const_2", 3, "default boxes of .* are no boxes"),
         ("FeatureExtractor/MobilenetV3/Conv/hard_swish/mul_1/y", 0, "hard swish with the factor nan"),

@@ -232,7 +232,7 @@ FORMS = ["Relu6", "min of max", "max of min", "min of relu", "clip"]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_relu6_in_every_spelling(form: str) -> None:
+def test_relu6_in_every_dialect(form: str) -> None:
     b = start()
     relu6_ops(b, f"{SCOPE}/Conv2D", form)
     unit, _ = only(b)

@@ -84,18 +84,18 @@ def test_nothing_to_find_and_nothing_found() -> None:
     assert np.isnan(curve([]).area)
 
 
-def naive(pictures: list[tuple[Boxes, Found]]) -> tuple[float, float]:
+def naive(images: list[tuple[Boxes, Found]]) -> tuple[float, float]:
     """Eleven points and area, straight from VOC's text, one detection after the other."""
     ranked = sorted(
-        ((-score, p, i) for p, (_, f) in enumerate(pictures) for i, score in enumerate(f.scores)),
+        ((-score, p, i) for p, (_, f) in enumerate(images) for i, score in enumerate(f.scores)),
         key=lambda item: (item[0], item[1], item[2]),
     )
     used: set[tuple[int, int]] = set()
     points: list[tuple[float, float]] = []
     right = counted = 0
-    total = sum(not d for b, _ in pictures for d in b.difficult)
+    total = sum(not d for b, _ in images for d in b.difficult)
     for _, p, i in ranked:
-        truth, detections = pictures[p]
+        truth, detections = images[p]
         best, which = 0.0, -1
         for g, box in enumerate(truth.corners):
             x0, y0, x1, y1 = detections.corners[i]
@@ -123,19 +123,19 @@ side = st.integers(0, 12)
 corner = st.tuples(side, side, st.integers(1, 8), st.integers(1, 8)).map(
     lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3])
 )
-picture = st.tuples(
+image = st.tuples(
     st.lists(st.tuples(corner, st.booleans()), max_size=4),
     st.lists(st.tuples(st.integers(0, 8).map(lambda s: s / 8), corner), max_size=6),
 )
 
 
-@given(st.lists(picture, min_size=1, max_size=4))
+@given(st.lists(image, min_size=1, max_size=4))
 def test_the_same_as_the_naive_loop(
-    pictures: list[tuple[list[tuple[Corners, bool]], list[tuple[float, Corners]]]],
+    images: list[tuple[list[tuple[Corners, bool]], list[tuple[float, Corners]]]],
 ) -> None:
     made = [
         (boxes(*(box for box, _ in truth), difficult=tuple(hard for _, hard in truth)), found(*detections))
-        for truth, detections in pictures
+        for truth, detections in images
     ]
     result = curve(made)
     if not result.positives:

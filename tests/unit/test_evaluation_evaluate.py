@@ -13,7 +13,7 @@ import pytest
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Problem
 from ssdlite_caffe.data.encoded import Shape
-from ssdlite_caffe.data.labelled_images import LabelledPicture, open_pictures
+from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
@@ -28,8 +28,8 @@ from tests.commands import Command
 LABELS = LabelMap.of_names(["circle", "square", "triangle"])
 
 
-class Pictures:
-    """Labelled pictures that no file is behind."""
+class Images:
+    """Labelled images that no file is behind."""
 
     def __init__(self, *truth: tuple[Box, ...]) -> None:
         self.problems: list[Problem] = []
@@ -38,9 +38,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self._truth)
 
-    def __iter__(self) -> Iterator[LabelledPicture]:
+    def __iter__(self) -> Iterator[LabelledImage]:
         for number, boxes in enumerate(self._truth):
-            yield LabelledPicture(str(number), np.full((60, 80, 3), number, np.uint8), boxes)
+            yield LabelledImage(str(number), np.full((60, 80, 3), number, np.uint8), boxes)
 
 
 TRUTH = (
@@ -60,43 +60,43 @@ def detections(*items: tuple[int, float, tuple[float, float, float, float]]) -> 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Detections]:
-    """A runtime `fake` that gives these detections, by the colour of the picture."""
+    """A runtime `fake` that gives these detections, by the colour of the image."""
     found: dict[int, Detections] = {}
 
     @contextlib.contextmanager
     def opened(model: Evaluated) -> Iterator[Detect]:
-        yield lambda picture: found.get(int(picture[0, 0, 0]), detections())
+        yield lambda image: found.get(int(image[0, 0, 0]), detections())
 
     monkeypatch.setattr(evaluation_runtimes, "RUNTIMES", {"fake": opened})
     monkeypatch.setattr("ssdlite_caffe.evaluation.evaluate.RUNTIMES", {"fake": opened})
     return found
 
 
-def judged(pictures: Pictures) -> object:
-    return evaluate(Evaluated(LABELS, tensorflow=Path("none")), pictures, ["fake"], data="made up")
+def judged(images: Images) -> object:
+    return evaluate(Evaluated(LABELS, tensorflow=Path("none")), images, ["fake"], data="made up")
 
 
 def test_perfect_detections(answers: dict[int, Detections]) -> None:
     for number, boxes in enumerate(TRUTH):
         answers[number] = detections(*((box.label, 0.9, box[1:5]) for box in boxes))  # type: ignore[misc]
-    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"], data="made up")
+    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"], data="made up")
     (score,) = result.scores
     assert (score.ap, score.ap50, score.ap75, score.voc07, score.voc12) == pytest.approx((1,) * 5)
     assert {row: one.objects for row, one in score.classes.items()} == {1: 2, 2: 1}
     data = json.loads(json.dumps(result.to_dict()))
     assert data["runtimes"]["fake"]["classes"]["circle"]["ap50"] == 1
-    assert data["pictures"] == 3
+    assert data["images"] == 3
 
 
 def test_no_detections(answers: dict[int, Detections]) -> None:
-    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"]).scores
+    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
     assert (score.ap, score.ap50, score.voc07, score.voc12, score.detections) == (0, 0, 0, 0, 0)
 
 
 def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> None:
     """IoU 0.8: found at 0.50 to 0.80 of COCO's ten thresholds; the other circle is not found, the square is wrong."""
     answers[0] = detections((1, 0.9, (10, 5, 30, 37)), (2, 0.8, (0, 0, 8, 6)))
-    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"]).scores
+    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
     half = np.mean(np.linspace(0, 1, 101) <= 0.5)
     assert score.classes[1].ap50 == pytest.approx(half)
     assert score.classes[1].ap == pytest.approx(half * 0.7, abs=0.06)
@@ -107,7 +107,7 @@ def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> N
 
 def test_data_without_known_objects(answers: dict[int, Detections]) -> None:
     with pytest.raises(DatasetError, match="made up has no object of a class that the model knows"):
-        judged(Pictures((), ()))
+        judged(Images((), ()))
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +134,10 @@ def test_voc_coco_and_lmdb_give_the_same(example_folder: Path, scenes: Path, nam
     model = open_model(example_folder, label_map=names)
     scores = []
     for data, folder in ((scenes, None), (annotations, images), (tmp_path / "lmdb", None)):
-        pictures = open_pictures(data, model.labels, images=folder)
-        result = evaluate(model, pictures, ["opencv"], data=str(data))
+        labelled = open_images(data, model.labels, images=folder)
+        result = evaluate(model, labelled, ["opencv"], data=str(data))
         assert result.problems == ()
-        assert result.pictures == 6
+        assert result.images == 6
         scores.append(result.scores[0])
     assert scores[0].ap50 > 0.9
     for other in scores[1:]:
@@ -186,6 +186,6 @@ def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
 
 
 def test_a_plot_of_an_unknown_kind(answers: dict[int, Detections], tmp_path: Path) -> None:
-    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Pictures(*TRUTH), ["fake"])
+    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"])
     with pytest.raises(Exception, match=r"cannot draw .*plot\.xyz"):
         write_plot(result, tmp_path / "plot.xyz")

@@ -96,7 +96,7 @@ def tf_cells(cell: CellBoxes, size: tuple[int, int]) -> np.ndarray:
     return tf_default_boxes(dataclasses.replace(net, feature_maps=(feature_map,)))
 
 
-def test_public_spelling_of_the_standard_boxes() -> None:
+def test_public_dialect_of_the_standard_boxes() -> None:
     priors = [prior_box_for(cell, (300, 300), VARIANCES) for cell in ssd_boxes((300, 300))]
     assert priors[0] == PriorBoxDesc((60.0,), (), (2.0,), True, VARIANCES)
     assert priors[1] == PriorBoxDesc((105.0,), (150.0,), (2.0, 3.0), True, VARIANCES)

@@ -1,4 +1,4 @@
-"""What the layers of every stage and spelling have to keep to."""
+"""What the layers of every stage and dialect have to keep to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import pytest
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import FAMILIES, Family, Nms
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
+    DataPaths,
+    Dialect,
+    PaddingDialect,
+    Stage,
+)
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
@@ -27,27 +34,20 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.lower import lower
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
-from ssdlite_caffe.gen_model.spelling import (
-    ActivationSpelling,
-    DataPaths,
-    PaddingSpelling,
-    Spelling,
-    Stage,
-)
 
 STAGES = get_args(Stage)
-SPELLINGS = [
-    Spelling(activation=activation, padding=padding, batch_norm=batch_norm)
+DIALECTS = [
+    Dialect(activation=activation, padding=padding, batch_norm=batch_norm)
     for activation, padding, batch_norm in itertools.product(
-        get_args(ActivationSpelling), get_args(PaddingSpelling), ("keep", "fold")
+        get_args(ActivationDialect), get_args(PaddingDialect), ("keep", "fold")
     )
 ]
 READS_BOTTOM_BACKWARD = (Clip, Eltwise)
 """Layers whose backward pass reads their bottom as it was before them."""
 
 
-def layers_of(net: NetDesc, spelling: Spelling, stage: Stage = "deploy") -> list[LayerDesc]:
-    return [layer for section in lower(net, spelling, stage, DataPaths()).sections for layer in section.layers]
+def layers_of(net: NetDesc, dialect: Dialect, stage: Stage = "deploy") -> list[LayerDesc]:
+    return [layer for section in lower(net, dialect, stage, DataPaths()).sections for layer in section.layers]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def nets() -> dict[str, NetDesc]:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_blobs_are_written_once_and_never_under_a_reader(nets: dict[str, NetDesc], name: str, stage: Stage) -> None:
-    for spelling in SPELLINGS:
-        layers = layers_of(nets[name], spelling, stage)
+    for dialect in DIALECTS:
+        layers = layers_of(nets[name], dialect, stage)
         names = [layer.name for layer in layers]
         assert len(set(names)) == len(names)
         written = {"data"} if stage in ("deploy", "headless") else set()
@@ -89,42 +89,42 @@ def test_blobs_are_written_once_and_never_under_a_reader(nets: dict[str, NetDesc
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_convolution_layer_for_each_convolution(nets: dict[str, NetDesc], name: str) -> None:
-    for spelling in SPELLINGS:
-        convolutions = [layer for layer in layers_of(nets[name], spelling) if isinstance(layer, Convolution)]
+    for dialect in DIALECTS:
+        convolutions = [layer for layer in layers_of(nets[name], dialect) if isinstance(layer, Convolution)]
         assert [c.name for c in convolutions] == [c.name for c in nets[name].convolutions]
         for layer, conv in zip(convolutions, nets[name].convolutions, strict=True):
             assert layer.num_output == conv.num_output
-            assert layer.bias_term == (conv.bias or spelling.batch_norm == "fold")
-        norms = [layer for layer in layers_of(nets[name], spelling) if isinstance(layer, BatchNorm)]
+            assert layer.bias_term == (conv.bias or dialect.batch_norm == "fold")
+        norms = [layer for layer in layers_of(nets[name], dialect) if isinstance(layer, BatchNorm)]
         kept = [f"{c.name}/bn" for c in nets[name].convolutions if c.batch_norm]
-        assert [n.name for n in norms] == (kept if spelling.batch_norm == "keep" else [])
+        assert [n.name for n in norms] == (kept if dialect.batch_norm == "keep" else [])
 
 
-def conv_layer(net: NetDesc, spelling: Spelling, name: str) -> Convolution:
-    return next(c for c in layers_of(net, spelling) if isinstance(c, Convolution) and c.name == name)
+def conv_layer(net: NetDesc, dialect: Dialect, name: str) -> Convolution:
+    return next(c for c in layers_of(net, dialect) if isinstance(c, Convolution) and c.name == name)
 
 
 def test_axes_are_padded_by_themselves() -> None:
     """At 300x299 the stem has (0, 1) zeros above and below but (1, 1) beside."""
     net = build(default_arch("v2", 4, input_size=(300, 299)))
-    exact = conv_layer(net, Spelling(), "Conv")
+    exact = conv_layer(net, Dialect(), "Conv")
     assert (exact.kernel, exact.pad) == ((4, 3), (1, 1))
-    symmetric = conv_layer(net, Spelling(padding="symmetric"), "Conv")
+    symmetric = conv_layer(net, Dialect(padding="symmetric"), "Conv")
     assert (symmetric.kernel, symmetric.pad) == ((3, 3), (1, 1))
-    sliced = conv_layer(net, Spelling(padding="slice"), "Conv")
+    sliced = conv_layer(net, Dialect(padding="slice"), "Conv")
     assert (sliced.kernel, sliced.pad) == ((3, 3), (2, 1))
-    cuts = [s for s in layers_of(net, Spelling(padding="slice")) if isinstance(s, Slice)]
+    cuts = [s for s in layers_of(net, Dialect(padding="slice")) if isinstance(s, Slice)]
     assert (cuts[0].name, cuts[0].axis, cuts[0].points) == ("Conv/slice_rows", 2, (1,))
 
 
 def test_maps_of_one_pixel_are_kept_off_opencv_s_kernel(nets: dict[str, NetDesc]) -> None:
     for stage in STAGES:
-        layers = [c for c in layers_of(nets["v2"], Spelling(), stage) if isinstance(c, Convolution) and c.spread]
+        layers = [c for c in layers_of(nets["v2"], Dialect(), stage) if isinstance(c, Convolution) and c.spread]
         names = [f"layer_19_2_5_mbox_{part}/depthwise" for part in ("loc", "conf")]
         assert [c.name for c in layers] == (names if stage in ("deploy", "headless") else [])
         assert all((c.kernel, c.pad, c.dilation) == ((3, 3), (2, 2), (2, 2)) for c in layers)
-    for spelling in (Spelling(depthwise="DepthwiseConvolution"), Spelling(engine="CUDNN")):
-        assert not [c for c in layers_of(nets["v2"], spelling) if isinstance(c, Convolution) and c.spread]
+    for dialect in (Dialect(depthwise="DepthwiseConvolution"), Dialect(engine="CUDNN")):
+        assert not [c for c in layers_of(nets["v2"], dialect) if isinstance(c, Convolution) and c.spread]
 
 
 def test_five_by_five() -> None:
@@ -132,29 +132,29 @@ def test_five_by_five() -> None:
     asymmetric = [c for c in net.convolutions if c.kernel == (5, 5) and not c.padding.symmetric]
     assert asymmetric
     for conv in asymmetric:
-        layer = conv_layer(net, Spelling(), conv.name)
+        layer = conv_layer(net, Dialect(), conv.name)
         assert (layer.kernel, layer.pad) == ((6, 6), (2, 2))
 
 
-def test_explicit_padding_needs_no_spelling() -> None:
+def test_explicit_padding_needs_no_dialect() -> None:
     net = build(dataclasses.replace(default_arch("v2", 4), explicit_padding=True))
-    whole = [layers_of(net, Spelling(padding=padding)) for padding in get_args(PaddingSpelling)]
+    whole = [layers_of(net, Dialect(padding=padding)) for padding in get_args(PaddingDialect)]
     assert all(layers == whole[0] for layers in whole)
     assert {c.kernel for c in whole[0] if isinstance(c, Convolution)} == {(1, 1), (3, 3)}
 
 
 def test_what_slices_cut_off_is_silenced(nets: dict[str, NetDesc]) -> None:
-    layers = layers_of(nets["v2"], Spelling(padding="slice"))
+    layers = layers_of(nets["v2"], Dialect(padding="slice"))
     (silence,) = [layer for layer in layers if isinstance(layer, Silence)]
     assert "Conv/rows_before" in silence.bottoms
     assert "Conv/columns_before" in silence.bottoms
-    assert not [layer for layer in layers_of(nets["v2"], Spelling()) if isinstance(layer, Silence)]
+    assert not [layer for layer in layers_of(nets["v2"], Dialect()) if isinstance(layer, Silence)]
 
 
 def test_activation_layers(nets: dict[str, NetDesc]) -> None:
     types = {
-        activation: {layer.type for layer in layers_of(nets["v3-small"], Spelling(activation=activation))}
-        for activation in get_args(ActivationSpelling)
+        activation: {layer.type for layer in layers_of(nets["v3-small"], Dialect(activation=activation))}
+        for activation in get_args(ActivationDialect)
     }
     assert "Clip" in types["clip"]
     assert not {"ReLU6", "Clip"} & types["stock"]
@@ -163,8 +163,8 @@ def test_activation_layers(nets: dict[str, NetDesc]) -> None:
 
 
 def test_depthwise_type_and_engine(nets: dict[str, NetDesc]) -> None:
-    spelling = Spelling(depthwise="ConvolutionDepthwise", engine="CAFFE")
-    for layer in layers_of(nets["v2"], spelling):
+    dialect = Dialect(depthwise="ConvolutionDepthwise", engine="CAFFE")
+    for layer in layers_of(nets["v2"], dialect):
         if isinstance(layer, Convolution):
             depthwise = layer.group > 1
             assert layer.type == ("ConvolutionDepthwise" if depthwise else "Convolution")
@@ -175,7 +175,7 @@ def test_depthwise_type_and_engine(nets: dict[str, NetDesc]) -> None:
     ("depthwise", "spread"), [("Convolution", True), ("ConvolutionDepthwise", True), ("DepthwiseConvolution", False)]
 )
 def test_what_opencv_runs_on_one_pixel_maps_is_spread(nets: dict[str, NetDesc], depthwise: Any, spread: bool) -> None:
-    layers = layers_of(nets["v2"], Spelling(depthwise=depthwise))
+    layers = layers_of(nets["v2"], Dialect(depthwise=depthwise))
     found = {layer.name for layer in layers if isinstance(layer, Convolution) and layer.dilation == (2, 2)}
     heads = {f"layer_19_2_5_mbox_{part}/depthwise" for part in ("loc", "conf")}
     assert found == (heads if spread else set())
@@ -183,7 +183,7 @@ def test_what_opencv_runs_on_one_pixel_maps_is_spread(nets: dict[str, NetDesc], 
 
 def test_learning_rates_and_fillers_only_in_training(nets: dict[str, NetDesc]) -> None:
     for stage in STAGES:
-        for layer in layers_of(nets["v2"], Spelling(batch_norm="keep"), stage):
+        for layer in layers_of(nets["v2"], Dialect(batch_norm="keep"), stage):
             if isinstance(layer, Convolution):
                 blobs = 1 + layer.bias_term
                 assert len(layer.learning) == (blobs if stage == "train" else 0)
@@ -193,22 +193,22 @@ def test_learning_rates_and_fillers_only_in_training(nets: dict[str, NetDesc]) -
 
 
 def test_every_default_box_reaches_nms(nets: dict[str, NetDesc]) -> None:
-    (output,) = [layer for layer in layers_of(nets["v2"], Spelling()) if isinstance(layer, DetectionOutput)]
+    (output,) = [layer for layer in layers_of(nets["v2"], Dialect()) if isinstance(layer, DetectionOutput)]
     assert (output.top_k, output.keep_top_k, output.nms_threshold) == (1917, 100, 0.6)
     net = build(default_arch("v2", 4, nms=Nms(top_k=7, max_total=5, iou_threshold=0.3, score_threshold=0.2)))
-    (output,) = [layer for layer in layers_of(net, Spelling()) if isinstance(layer, DetectionOutput)]
+    (output,) = [layer for layer in layers_of(net, Dialect()) if isinstance(layer, DetectionOutput)]
     assert (output.top_k, output.keep_top_k, output.nms_threshold, output.confidence_threshold) == (7, 5, 0.3, 0.2)
 
 
-def test_prior_boxes_look_at_map_and_picture(nets: dict[str, NetDesc]) -> None:
-    priors = [layer for layer in layers_of(nets["v1"], Spelling()) if isinstance(layer, PriorBox)]
+def test_prior_boxes_look_at_map_and_image(nets: dict[str, NetDesc]) -> None:
+    priors = [layer for layer in layers_of(nets["v1"], Dialect()) if isinstance(layer, PriorBox)]
     assert [p.bottoms for p in priors] == [(m.blob, "data") for m in nets["v1"].feature_maps]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_classifiers(name: Family, stage: Stage) -> None:
-    layers = layers_of(build(default_arch(name, 10, classifier=True)), Spelling(), stage)
+    layers = layers_of(build(default_arch(name, 10, classifier=True)), Dialect(), stage)
     types = [layer.type for layer in layers]
     ends = {
         "train": ["SoftmaxWithLoss", "Accuracy"],
@@ -223,26 +223,26 @@ def test_classifiers(name: Family, stage: Stage) -> None:
 
 def test_data_layer_crops_squares_only() -> None:
     net = build(default_arch("v2", 10, input_size=(224, 192), classifier=True))
-    assert layers_of(net, Spelling(), "deploy")
+    assert layers_of(net, Dialect(), "deploy")
     with pytest.raises(ArchError, match="squares"):
-        layers_of(net, Spelling(), "train")
+        layers_of(net, Dialect(), "train")
 
 
 def test_convdesc_names_are_the_blobs_heads_read(nets: dict[str, NetDesc]) -> None:
-    """Whatever the spelling, the activated value stands in the blob of the convolution's name."""
-    for spelling in SPELLINGS:
-        tops = {top for layer in layers_of(nets["v3-large"], spelling) for top in layer.tops}
+    """Whatever the dialect, the activated value stands in the blob of the convolution's name."""
+    for dialect in DIALECTS:
+        tops = {top for layer in layers_of(nets["v3-large"], dialect) for top in layer.tops}
         body = [n for s in nets["v3-large"].sections for n in s.nodes if isinstance(n, ConvDesc)]
         assert {c.top for c in body} <= tops
 
 
-@pytest.mark.parametrize("activation", get_args(ActivationSpelling))
-def test_no_power_in_place_in_training(nets: dict[str, NetDesc], activation: ActivationSpelling) -> None:
+@pytest.mark.parametrize("activation", get_args(ActivationDialect))
+def test_no_power_in_place_in_training(nets: dict[str, NetDesc], activation: ActivationDialect) -> None:
     """Caffe's Power fills its bottom's gradient before it reads its top's: in place, the gradient ends there."""
     powers = [
         layer
         for net in nets.values()
-        for layer in layers_of(net, Spelling(activation=activation, batch_norm="keep"), "train")
+        for layer in layers_of(net, Dialect(activation=activation, batch_norm="keep"), "train")
         if isinstance(layer, Power)
     ]
     assert powers

@@ -12,16 +12,16 @@ from typer.testing import CliRunner
 from ssdlite_caffe.commands.gen import gen
 from ssdlite_caffe.errors import ArchError, OutputError
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
     OptionsError,
     arch_from_options,
+    dialect_from_options,
     parse_numbers,
     parse_size,
-    spelling_from_options,
 )
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import Spelling
 
 
 def run(*arguments: str) -> Any:
@@ -34,7 +34,7 @@ def test_defaults_are_the_zoo_s() -> None:
     assert arch_from_options("2", 91) == default_arch("v2", 91)
     assert arch_from_options("3-small", 91) == default_arch("v3-small", 91)
     assert arch_from_options("1", 1001, classifier=True) == default_arch("v1", 1001, classifier=True)
-    assert spelling_from_options() == Spelling(batch_norm="keep")
+    assert dialect_from_options() == Dialect(batch_norm="keep")
 
 
 def test_every_option_arrives() -> None:
@@ -131,10 +131,10 @@ def test_clip_first_puts_the_clipping_in_front() -> None:
 
 
 def test_aliases() -> None:
-    assert spelling_from_options(relu6=True, tfpad=True) == Spelling(batch_norm="keep")
-    assert spelling_from_options(nobn=True) == Spelling(batch_norm="fold")
-    assert spelling_from_options(nobn=True, batch_norm="fold") == Spelling(batch_norm="fold")
-    assert spelling_from_options(tfpad=True, padding="slice").padding == "slice"
+    assert dialect_from_options(relu6=True, tfpad=True) == Dialect(batch_norm="keep")
+    assert dialect_from_options(nobn=True) == Dialect(batch_norm="fold")
+    assert dialect_from_options(nobn=True, batch_norm="fold") == Dialect(batch_norm="fold")
+    assert dialect_from_options(tfpad=True, padding="slice").padding == "slice"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_prints_what_render_gives(tmp_path: Path) -> None:
 
 def test_earlier_command_line() -> None:
     result = run("-s", "deploy", "-c", "91", "--relu6", "--tfpad", "--nobn", "--eps", "0.001")
-    assert result.stdout == render(build(default_arch("v2", 91)), Spelling(), "deploy")
+    assert result.stdout == render(build(default_arch("v2", 91)), Dialect(), "deploy")
 
 
 @pytest.mark.parametrize(

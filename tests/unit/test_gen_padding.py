@@ -29,21 +29,21 @@ def pairs(least: int, most: int) -> st.SearchStrategy[Pair]:
     return st.tuples(st.integers(least, most), st.integers(least, most))
 
 
-def convolve(picture: np.ndarray, kernel: np.ndarray, stride: Pair, dilation: Pair = (1, 1)) -> np.ndarray:
+def convolve(image: np.ndarray, kernel: np.ndarray, stride: Pair, dilation: Pair = (1, 1)) -> np.ndarray:
     """VALID windows of integers, one by one."""
     spans = [(k - 1) * d + 1 for k, d in zip(kernel.shape, dilation, strict=True)]
-    rows = range(0, picture.shape[0] - spans[0] + 1, stride[0])
-    columns = range(0, picture.shape[1] - spans[1] + 1, stride[1])
+    rows = range(0, image.shape[0] - spans[0] + 1, stride[0])
+    columns = range(0, image.shape[1] - spans[1] + 1, stride[1])
     out = np.zeros((len(rows), len(columns)), np.int64)
     for i, y in enumerate(rows):
         for j, x in enumerate(columns):
-            window = picture[y : y + spans[0] : dilation[0], x : x + spans[1] : dilation[1]]
+            window = image[y : y + spans[0] : dilation[0], x : x + spans[1] : dilation[1]]
             out[i, j] = (window * kernel).sum()
     return out
 
 
-def zeros_around(picture: np.ndarray, padding: Padding) -> np.ndarray:
-    return np.pad(picture, ((padding.top, padding.bottom), (padding.left, padding.right)))
+def zeros_around(image: np.ndarray, padding: Padding) -> np.ndarray:
+    return np.pad(image, ((padding.top, padding.bottom), (padding.left, padding.right)))
 
 
 def data(size: Pair, kernel: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -87,13 +87,13 @@ def test_exact_is_the_same_convolution(size: Pair, kernel: Pair, stride: Pair) -
     padding = same_padding(size, kernel, stride)
     high = exact_axis(size[0], kernel[0], stride[0], padding.top, padding.bottom)
     wide = exact_axis(size[1], kernel[1], stride[1], padding.left, padding.right)
-    picture, taps = data(size, kernel)
+    image, taps = data(size, kernel)
     larger = np.pad(taps, ((high.zeros, 0), (wide.zeros, 0)))
     assert larger.shape == (high.kernel, wide.kernel)
     around = Padding(high.pad, high.pad, wide.pad, wide.pad)
-    expected = convolve(zeros_around(picture, padding), taps, stride)
+    expected = convolve(zeros_around(image, padding), taps, stride)
     assert expected.size
-    np.testing.assert_array_equal(convolve(zeros_around(picture, around), larger, stride), expected)
+    np.testing.assert_array_equal(convolve(zeros_around(image, around), larger, stride), expected)
 
 
 @given(
@@ -109,10 +109,10 @@ def test_exact_for_any_zeros_and_dilation(
     except ArchError:
         assert dilation > 1
         return
-    picture, taps = data((1, size), (1, kernel))
+    image, taps = data((1, size), (1, kernel))
     larger = np.pad(taps, ((0, 0), (axis.zeros, 0)))
-    expected = convolve(zeros_around(picture, Padding(0, 0, before, after)), taps, (1, stride), (1, dilation))
-    found = convolve(zeros_around(picture, Padding(0, 0, axis.pad, axis.pad)), larger, (1, stride), (1, dilation))
+    expected = convolve(zeros_around(image, Padding(0, 0, before, after)), taps, (1, stride), (1, dilation))
+    found = convolve(zeros_around(image, Padding(0, 0, axis.pad, axis.pad)), larger, (1, stride), (1, dilation))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -121,12 +121,12 @@ def test_slice_cuts_to_the_same_convolution(size: Pair, kernel: Pair, stride: Pa
     padding = same_padding(size, kernel, stride)
     high = slice_axis(size[0], kernel[0], stride[0], padding.top, padding.bottom)
     wide = slice_axis(size[1], kernel[1], stride[1], padding.left, padding.right)
-    picture, taps = data(size, kernel)
+    image, taps = data(size, kernel)
     around = Padding(high.pad, high.pad, wide.pad, wide.pad)
-    whole = convolve(zeros_around(picture, around), taps, stride)
+    whole = convolve(zeros_around(image, around), taps, stride)
     assert whole.shape == tuple(a.drop_before + a.keep + a.drop_after for a in (high, wide))
     kept = whole[high.drop_before :, wide.drop_before :][: high.keep, : wide.keep]
-    np.testing.assert_array_equal(kept, convolve(zeros_around(picture, padding), taps, stride))
+    np.testing.assert_array_equal(kept, convolve(zeros_around(image, padding), taps, stride))
     assert high.whole == (padding.top == padding.bottom)
 
 
@@ -156,9 +156,9 @@ def test_symmetric_impossible() -> None:
 def test_spread_is_the_same_convolution(size: int, kernel: int, pad: int, dilation: int) -> None:
     assume(out_axis(size, kernel, 1, pad, pad, dilation) >= 1)
     wider, steps = spread_axis(size, kernel, pad, dilation)
-    picture, taps = data((1, size), (1, kernel))
-    expected = convolve(zeros_around(picture, Padding(0, 0, pad, pad)), taps, (1, 1), (1, dilation))
-    found = convolve(zeros_around(picture, Padding(0, 0, wider, wider)), taps, (1, 1), (1, steps))
+    image, taps = data((1, size), (1, kernel))
+    expected = convolve(zeros_around(image, Padding(0, 0, pad, pad)), taps, (1, 1), (1, dilation))
+    found = convolve(zeros_around(image, Padding(0, 0, wider, wider)), taps, (1, 1), (1, steps))
     np.testing.assert_array_equal(found, expected)
 
 

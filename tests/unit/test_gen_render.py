@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.gen_model.arch import FAMILIES, Family, HeadKind
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.render import Solver, number, quoted, render, render_solver
-from ssdlite_caffe.gen_model.spelling import (
-    ActivationSpelling,
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
     DataPaths,
-    PaddingSpelling,
-    Spelling,
+    Dialect,
+    PaddingDialect,
     Stage,
 )
+from ssdlite_caffe.gen_model.render import Solver, number, quoted, render, render_solver
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.text import parse
@@ -37,8 +37,8 @@ def golden_nets() -> list[tuple[str, Family, HeadKind, bool]]:
     return nets + [(f"{f}-classifier", f, "ssdlite", True) for f in FAMILIES]
 
 
-def golden_spelling(stage: Stage) -> Spelling:
-    return Spelling(batch_norm="fold" if stage in ("deploy", "headless") else "keep")
+def golden_dialect(stage: Stage) -> Dialect:
+    return Dialect(batch_norm="fold" if stage in ("deploy", "headless") else "keep")
 
 
 WHOLE = {"v2-ssdlite", "v3-small-ssdlite"}
@@ -62,7 +62,7 @@ def test_golden(
 ) -> None:
     classes = 1001 if classifier else 21
     net = build(default_arch(family, classes, head=head, classifier=classifier))
-    text = render(net, golden_spelling(stage), stage)
+    text = render(net, golden_dialect(stage), stage)
     if title in WHOLE:
         path = GOLDEN / f"{title}-{stage}.prototxt"
         if update_golden:
@@ -89,11 +89,11 @@ def test_golden_folder_is_small_and_without_leftovers() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
 def test_lint_finds_nothing(title: str, family: Family, head: HeadKind, classifier: bool, stage: Stage) -> None:
-    """Shapes are inferred through the whole text in every spelling, and every field is one that Caffe's proto has."""
+    """Shapes are inferred through the whole text in every dialect, and every field is one that Caffe's proto has."""
     size = None if classifier else (161, 224)
     net = build(default_arch(family, 7, head=head, classifier=classifier, input_size=size))
-    for activation, padding in zip(get_args(ActivationSpelling), get_args(PaddingSpelling)[:4], strict=True):
-        report = lint(render(net, Spelling(activation=activation, padding=padding), stage, DATA))
+    for activation, padding in zip(get_args(ActivationDialect), get_args(PaddingDialect)[:4], strict=True):
+        report = lint(render(net, Dialect(activation=activation, padding=padding), stage, DATA))
         assert list(report.problems) == []
         assert len(report.layers) > 50
 
@@ -101,8 +101,8 @@ def test_lint_finds_nothing(title: str, family: Family, head: HeadKind, classifi
 def test_shapes_are_build_s() -> None:
     """What lint infers from the text is what build decided."""
     net = build(default_arch("v3-large", 7, input_size=(224, 161)))
-    for padding in get_args(PaddingSpelling):
-        report = lint(render(net, Spelling(padding=padding, batch_norm="keep"), "deploy"))
+    for padding in get_args(PaddingDialect):
+        report = lint(render(net, Dialect(padding=padding, batch_norm="keep"), "deploy"))
         shapes = {top.name: top.shape for layer in report.layers for top in layer.shapes.tops}
         for conv in net.convolutions:
             assert shapes[conv.top] == (1, conv.num_output, *conv.out_size)
@@ -119,7 +119,7 @@ def test_number_reads_back(value: float) -> None:
 
 
 def test_scale_is_exact() -> None:
-    text = render(build(default_arch("v2", 4)), Spelling(), "train")
+    text = render(build(default_arch("v2", 4)), Dialect(), "train")
     assert "scale: 0.00784313725490196\n" in text
     net = parse(text, caffe_pb2.NetParameter)
     assert net.layer[0].transform_param.scale == caffe_pb2.TransformationParameter(scale=1 / 127.5).scale
@@ -128,18 +128,16 @@ def test_scale_is_exact() -> None:
 def test_paths_of_the_data_layers() -> None:
     net = build(default_arch("v2", 4))
     for stage, batch in (("train", 3), ("test", 3)):
-        data = parse(render(net, Spelling(), stage, DATA), caffe_pb2.NetParameter).layer[0]
+        data = parse(render(net, Dialect(), stage, DATA), caffe_pb2.NetParameter).layer[0]
         assert (data.data_param.source, data.data_param.batch_size) == (DATA.lmdb, batch)
         assert data.annotated_data_param.label_map_file == DATA.label_map
     for stage, source, batch in (("train", "trainval_lmdb", 24), ("test", "test_lmdb", 8)):
-        data = parse(render(net, Spelling(), stage), caffe_pb2.NetParameter).layer[0]
+        data = parse(render(net, Dialect(), stage), caffe_pb2.NetParameter).layer[0]
         assert (data.data_param.source, data.data_param.batch_size) == (source, batch)
 
 
 def test_training_has_the_whole_augmentation() -> None:
-    net = parse(
-        render(build(default_arch("v2", 4, input_size=(200, 300))), Spelling(), "train"), caffe_pb2.NetParameter
-    )
+    net = parse(render(build(default_arch("v2", 4, input_size=(200, 300))), Dialect(), "train"), caffe_pb2.NetParameter)
     data = net.layer[0]
     assert len(data.annotated_data_param.batch_sampler) == 7
     overlaps = [s.sample_constraint.min_jaccard_overlap for s in data.annotated_data_param.batch_sampler[1:6]]
@@ -152,37 +150,37 @@ def test_training_has_the_whole_augmentation() -> None:
     (loss,) = [layer for layer in net.layer if layer.type == "MultiBoxLoss"]
     assert loss.multibox_loss_param.conf_loss_type == caffe_pb2.MultiBoxLossParameter.LOGISTIC
     assert loss.multibox_loss_param.num_classes == 4
-    test = parse(render(build(default_arch("v2", 4)), Spelling(), "test"), caffe_pb2.NetParameter).layer[0]
+    test = parse(render(build(default_arch("v2", 4)), Dialect(), "test"), caffe_pb2.NetParameter).layer[0]
     assert not test.transform_param.mirror
     assert not test.annotated_data_param.batch_sampler
 
 
 def test_softmax() -> None:
     net = build(default_arch("v2", 4, score_converter="softmax"))
-    deploy = parse(render(net, Spelling(), "deploy"), caffe_pb2.NetParameter)
+    deploy = parse(render(net, Dialect(), "deploy"), caffe_pb2.NetParameter)
     (softmax,) = [layer for layer in deploy.layer if layer.type == "Softmax"]
     assert softmax.softmax_param.axis == 2
     (output,) = [layer for layer in deploy.layer if layer.type == "DetectionOutput"]
     assert list(output.bottom) == ["mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]
-    train = parse(render(net, Spelling(), "train"), caffe_pb2.NetParameter)
+    train = parse(render(net, Dialect(), "train"), caffe_pb2.NetParameter)
     assert train.layer[-1].multibox_loss_param.conf_loss_type == caffe_pb2.MultiBoxLossParameter.SOFTMAX
 
 
 def test_files_say_when_they_are_not_exact() -> None:
     net = build(default_arch("v2", 4))
-    for spelling, count in (
-        (Spelling(), 0),
-        (Spelling(padding="slice", activation="stock"), 0),
-        (Spelling(padding="symmetric"), 1),
-        (Spelling(padding="symmetric", activation="relu"), 2),
+    for dialect, count in (
+        (Dialect(), 0),
+        (Dialect(padding="slice", activation="stock"), 0),
+        (Dialect(padding="symmetric"), 1),
+        (Dialect(padding="symmetric", activation="relu"), 2),
     ):
-        assert render(net, spelling, "deploy").count("NOT EXACT") == count
+        assert render(net, dialect, "deploy").count("NOT EXACT") == count
     explicit = build(dataclasses.replace(net.arch, explicit_padding=True))
-    assert "NOT EXACT" not in render(explicit, Spelling(padding="symmetric"), "deploy")
+    assert "NOT EXACT" not in render(explicit, Dialect(padding="symmetric"), "deploy")
 
 
 def test_headings_hold_the_shape_that_comes_out() -> None:
-    text = render(build(default_arch("v2", 4)), Spelling(), "deploy")
+    text = render(build(default_arch("v2", 4)), Dialect(), "deploy")
     assert re.findall(r"^# ---- (conv_1|Conv|layer_19_2_2):.* -> (.*) ----$", text, re.M) == [
         ("Conv", "32 x 150 x 150"),
         ("conv_1", "24 x 75 x 75"),
@@ -191,17 +189,17 @@ def test_headings_hold_the_shape_that_comes_out() -> None:
 
 
 def test_headless_says_what_is_left_out() -> None:
-    text = render(build(default_arch("v2", 4)), Spelling(), "headless")
+    text = render(build(default_arch("v2", 4)), Dialect(), "headless")
     assert text.splitlines()[-2].startswith("# Left out: the sigmoid")
     assert parse(text, caffe_pb2.NetParameter).layer[-1].name == "mbox_priorbox"
 
 
 def test_tf_pad_and_pad_layers() -> None:
     net = build(default_arch("v2", 4))
-    deploy = parse(render(net, Spelling(padding="tf_pad"), "deploy"), caffe_pb2.NetParameter)
+    deploy = parse(render(net, Dialect(padding="tf_pad"), "deploy"), caffe_pb2.NetParameter)
     assert deploy.layer[0].convolution_param.HasField("tf_pad")
     assert not deploy.layer[0].convolution_param.pad
-    deploy = parse(render(net, Spelling(padding="pad-layer"), "deploy"), caffe_pb2.NetParameter)
+    deploy = parse(render(net, Dialect(padding="pad-layer"), "deploy"), caffe_pb2.NetParameter)
     pad = deploy.layer[0].pad_param
     assert (pad.pad_u, pad.pad_d, pad.pad_l, pad.pad_r) == (0, 1, 0, 1)
 
@@ -222,7 +220,7 @@ def test_solver() -> None:
 
 def test_predictors_begin_near_zero() -> None:
     """A normal filler for box and class predictors alone, msra's for the rest."""
-    train = parse(render(build(default_arch("v2", 4)), Spelling(), "train"), caffe_pb2.NetParameter)
+    train = parse(render(build(default_arch("v2", 4)), Dialect(), "train"), caffe_pb2.NetParameter)
     fillers = {x.name: x.convolution_param.weight_filler for x in train.layer if x.type == "Convolution"}
     normal = {name for name, filler in fillers.items() if filler.type == "gaussian"}
     assert normal == {name for name in fillers if name.endswith(("_mbox_loc", "_mbox_conf"))}
@@ -234,7 +232,7 @@ def test_predictors_begin_near_zero() -> None:
 @pytest.mark.parametrize("zoom", [1.0, 2.5])
 def test_zoom(zoom: float) -> None:
     train = parse(
-        render(build(default_arch("v2", 4)), Spelling(), "train", DataPaths(zoom=zoom)), caffe_pb2.NetParameter
+        render(build(default_arch("v2", 4)), Dialect(), "train", DataPaths(zoom=zoom)), caffe_pb2.NetParameter
     )
     transform = train.layer[0].transform_param
     assert transform.HasField("expand_param") == (zoom > 1)

@@ -32,16 +32,16 @@ def tf(augment: ModuleType) -> Any:
     return tensorflow
 
 
-def read_by_loops(picture: np.ndarray, window: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear; the last row and column go on to the picture's edge."""
-    (high, wide), made = picture.shape[:2], np.full((*size, 3), -1.0)
+def read_by_loops(image: np.ndarray, window: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear; the last row and column go on to the image's edge."""
+    (high, wide), made = image.shape[:2], np.full((*size, 3), -1.0)
     for i in range(size[0]):
         for j in range(size[1]):
             y = (window[0] + i * (window[2] - window[0]) / size[0]) * high
             x = (window[1] + j * (window[3] - window[1]) / size[1]) * wide
             if 0 <= y <= high and 0 <= x <= wide:
                 ys, xs = [min(int(y) + k, high - 1) for k in (0, 1)], [min(int(x) + k, wide - 1) for k in (0, 1)]
-                rows = [picture[r, xs[0]] * (1 - x % 1) + picture[r, xs[1]] * (x % 1) for r in ys]
+                rows = [image[r, xs[0]] * (1 - x % 1) + image[r, xs[1]] * (x % 1) for r in ys]
                 made[i, j] = rows[0] * (1 - y % 1) + rows[1] * (y % 1)
     return made
 
@@ -50,45 +50,45 @@ def read_by_loops(picture: np.ndarray, window: np.ndarray, size: tuple[int, int]
 @given(SEEDS, st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(2, 8), st.integers(2, 8)))
 def test_sample(augment: ModuleType, tf: Any, seed: int, shape: tuple[int, int], size: tuple[int, int]) -> None:
     random = np.random.default_rng(seed)
-    picture = random.integers(0, 256, (*shape, 3), np.uint8)
+    image = random.integers(0, 256, (*shape, 3), np.uint8)
     corner = random.uniform(-1, 0.7, 2)
     window = np.concatenate([corner, corner + random.uniform(0.1, 2, 2)]).astype(np.float32)
-    found = augment.sample(picture, tf.constant(window), tf.constant(False), size).numpy()
-    expected = read_by_loops(picture.astype(float), window.astype(float), size)
+    found = augment.sample(image, tf.constant(window), tf.constant(False), size).numpy()
+    expected = read_by_loops(image.astype(float), window.astype(float), size)
     edges = [(window[k] + np.arange(n) * (window[k + 2] - window[k]) / n) for k, n in enumerate(size)]
     sure = [np.minimum(abs(e), abs(e - 1)) > 1e-4 for e in edges]  # rounding decides what lies on the very edge
     chosen = sure[0][:, None] & sure[1][None]
     np.testing.assert_allclose(found[chosen], expected[chosen], atol=0.02)
-    mirrored = augment.sample(picture, tf.constant(window), tf.constant(True), size).numpy()
+    mirrored = augment.sample(image, tf.constant(window), tf.constant(True), size).numpy()
     assert (mirrored == found[:, ::-1]).all()
 
 
 @QUICK
 @given(SEEDS, st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(st.integers(2, 30), st.integers(2, 30)))
-def test_the_whole_picture_is_resized_as_detection_does(
+def test_the_whole_image_is_resized_as_detection_does(
     augment: ModuleType, tf: Any, seed: int, shape: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    picture = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
-    found = augment.sample(picture, tf.constant(augment.WHOLE), tf.constant(False), size)
-    np.testing.assert_allclose(found, tf.compat.v1.image.resize_bilinear(picture[None], size)[0], atol=0.02)
+    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    found = augment.sample(image, tf.constant(augment.WHOLE), tf.constant(False), size)
+    np.testing.assert_allclose(found, tf.compat.v1.image.resize_bilinear(image[None], size)[0], atol=0.02)
 
 
 @QUICK
 @given(SEEDS, st.booleans())
 @example(29876, False)
 def test_boxes_follow_pixels(augment: ModuleType, tf: Any, seed: int, mirrored: bool) -> None:
-    """A bright rectangle is where its box goes, within a pixel of either picture."""
+    """A bright rectangle is where its box goes, within a pixel of either image."""
     random = np.random.default_rng(seed)
     high, wide = (int(v) for v in random.integers(60, 120, 2))
     top, left = random.integers(5, 25, 2)
     bottom, right = top + random.integers(15, 30), left + random.integers(15, 30)
-    picture = np.zeros((high, wide, 3), np.uint8)
-    picture[top:bottom, left:right] = 255
+    image = np.zeros((high, wide, 3), np.uint8)
+    image[top:bottom, left:right] = 255
     box = np.array([[top / high, left / wide, bottom / high, right / wide]], np.float32)
     corner = random.uniform(-0.6, 0.05, 2)
     window = tf.constant(np.concatenate([corner, corner + random.uniform(1.1, 2.0, 2)]), tf.float32)
     size = 101, 128
-    pixels = augment.sample(picture, window, tf.constant(mirrored), size).numpy()[..., 0]
+    pixels = augment.sample(image, window, tf.constant(mirrored), size).numpy()[..., 0]
     moved = np.clip(augment.move(tf.constant(box), window, mirrored).numpy()[0], 0, 1)  # the window may cut it
     rows, columns = (np.flatnonzero((pixels > 127).any(axis)) for axis in (1, 0))
     found = np.array([rows[0] / 101, columns[0] / 128, (rows[-1] + 1) / 101, (columns[-1] + 1) / 128])
@@ -219,11 +219,11 @@ def test_each_change_of_colour(augment: ModuleType, tf: Any) -> None:
 
 
 def test_augment(augment: ModuleType, tf: Any) -> None:
-    """The same seed gives the same; objects that are left are in the picture; without options nothing changes."""
+    """The same seed gives the same; objects that are left are in the image; without options nothing changes."""
     random = np.random.default_rng(3)
-    picture = random.integers(0, 256, (50, 70, 3), np.uint8)
+    image = random.integers(0, 256, (50, 70, 3), np.uint8)
     boxes = np.array([[0.1, 0.1, 0.4, 0.5], [0.5, 0.5, 0.9, 0.9], [0.0, 0.8, 0.2, 1.0]], np.float32)
-    run = tf.function(lambda seed: augment.augment(picture, boxes, seed, (32, 48), 127.5, augment.AugmentOptions()))
+    run = tf.function(lambda seed: augment.augment(image, boxes, seed, (32, 48), 127.5, augment.AugmentOptions()))
     fates, mirrored = set(), 0
     for number in range(30):
         pixels, moved, kept = (part.numpy() for part in run(tf.constant([9, number], tf.int64)))
@@ -239,19 +239,19 @@ def test_augment(augment: ModuleType, tf: Any) -> None:
             mirrored += moved[0, 1] > moved[1, 1]
     assert len(fates) > 1
     assert mirrored > 0
-    pixels, moved, kept = augment.augment(picture, boxes, tf.constant([0, 0], tf.int64), (50, 70), 127.5, augment.NONE)
-    np.testing.assert_allclose(pixels, picture, atol=0.01)
+    pixels, moved, kept = augment.augment(image, boxes, tf.constant([0, 0], tf.int64), (50, 70), 127.5, augment.NONE)
+    np.testing.assert_allclose(pixels, image, atol=0.01)
     np.testing.assert_allclose(moved, boxes, atol=1e-6)
     assert kept.numpy().all()
 
 
 def test_augmented_boxes_lie_where_the_objects_do(augment: ModuleType, tf: Any) -> None:
     """Zoomed out, cropped and mirrored, one after the other; nothing but the object is bright."""
-    picture = np.zeros((480, 640, 3), np.uint8)
-    picture[144:288, 256:448] = 255
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[144:288, 256:448] = 255
     boxes = np.array([[0.3, 0.4, 0.6, 0.7]], np.float32)
     options = augment.AugmentOptions(colours=0.0)
-    run = tf.function(lambda seed: augment.augment(picture, boxes, seed, (96, 128), 0.0, options))
+    run = tf.function(lambda seed: augment.augment(image, boxes, seed, (96, 128), 0.0, options))
     places = set()
     for number in range(20):
         pixels, moved, kept = (part.numpy() for part in run(tf.constant([4, number], tf.int64)))
@@ -263,11 +263,11 @@ def test_augmented_boxes_lie_where_the_objects_do(augment: ModuleType, tf: Any) 
     assert len(places) > 10
 
 
-def test_what_is_around_the_picture_is_filled(augment: ModuleType, tf: Any) -> None:
+def test_what_is_around_the_image_is_filled(augment: ModuleType, tf: Any) -> None:
     options = augment.AugmentOptions(expand=1.0, largest=4.0, crop=0.0, colours=1.0)
-    picture = np.full((20, 20, 3), 30, np.uint8)
+    image = np.full((20, 20, 3), 30, np.uint8)
     boxes = np.array([[0, 0, 1, 1]], np.float32)
-    pixels, moved, _ = augment.augment(picture, boxes, tf.constant([1, 4], tf.int64), (64, 64), 100.0, options)
+    pixels, moved, _ = augment.augment(image, boxes, tf.constant([1, 4], tf.int64), (64, 64), 100.0, options)
     top, left, bottom, right = moved.numpy()[0] * 64
     inside = np.zeros((64, 64), bool)
     inside[int(np.ceil(top)) : int(np.floor(bottom)), int(np.ceil(left)) : int(np.floor(right))] = True

@@ -1,4 +1,4 @@
-"""Pictures for training: their order, their shares, and what is wrong with them."""
+"""Images for training: their order, their shares, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_an_order_begun_anywhere_is_the_same(seed: int, count: int, start: int) 
     assert list(itertools.islice(order(seed, count, start), 30)) == whole[start:]
     assert [number for number, _ in whole] == list(range(start + 30))
     for epoch in range((start + 30) // count):
-        seen = [picture for _, picture in whole[epoch * count : (epoch + 1) * count]]
+        seen = [image for _, image in whole[epoch * count : (epoch + 1) * count]]
         assert sorted(seen) == list(range(count))
 
 
 def test_epochs_and_seeds_differ() -> None:
-    places = [picture for _, picture in itertools.islice(order(0, 50, 0), 100)]
+    places = [image for _, image in itertools.islice(order(0, 50, 0), 100)]
     assert places[:50] != places[50:]
-    assert places[:50] != [picture for _, picture in itertools.islice(order(1, 50, 0), 50)]
+    assert places[:50] != [image for _, image in itertools.islice(order(1, 50, 0), 50)]
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 5))
@@ -55,13 +55,13 @@ def test_corners_become_fractions_of_their_own_side() -> None:
     assert found.ignored.tolist() == [True, False]
 
 
-def test_pictures_and_boxes(scenes: Path) -> None:
+def test_images_and_boxes(scenes: Path) -> None:
     data = open_training_data(scenes)
     assert len(data) == 5
     assert data.labels.display_names == ("background", "circle", "square", "triangle")
     for number in range(5):
-        picture, shapes = draw_scene((2, number), 64)
-        assert np.abs(data.pixels(number).astype(float).mean((0, 1)) - picture.mean((0, 1))).max() < 3  # RGB
+        image, shapes = draw_scene((2, number), 64)
+        assert np.abs(data.pixels(number).astype(float).mean((0, 1)) - image.mean((0, 1))).max() < 3  # RGB
         found = data.objects[number]
         expected = np.array([shape.box for shape in shapes])[:, [1, 0, 3, 2]] / 64
         np.testing.assert_allclose(found.boxes, expected, atol=2e-4)
@@ -99,7 +99,7 @@ def test_coco_and_lmdb_hold_the_same(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_used_is_left_out_and_told(scenes: Path) -> None:
-    (scenes / "JPEGImages" / "000001.jpg").write_bytes(b"no picture")
+    (scenes / "JPEGImages" / "000001.jpg").write_bytes(b"no image")
     xml = scenes / "Annotations" / "000003.xml"
     xml.write_text(xml.read_text().replace("<name>", "<name>x", 1))
     data = open_training_data(scenes, labels=open_training_data(scenes / ".").labels)
@@ -123,11 +123,11 @@ def test_difficult_objects_do_not_count(scenes: Path) -> None:
     assert not any(itertools.chain(*ignored[1:]))
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"])
+@pytest.mark.parametrize("content", [b"", b"no image"])
 def test_nothing_to_train_on(scenes: Path, content: bytes) -> None:
     for path in (scenes / "JPEGImages").iterdir():
         path.write_bytes(content)
-    with pytest.raises(DatasetError, match="no picture with an object"):
+    with pytest.raises(DatasetError, match="no image with an object"):
         open_training_data(scenes)
 
 
@@ -142,11 +142,11 @@ def test_a_feed_keeps_its_order_and_its_error(scenes: Path) -> None:
     data = open_training_data(scenes)
     feed = Feed(data, itertools.islice(order(3, 5, 2), 12))
     assert [int(item[0]) for item in feed()] == list(range(2, 14))
-    wanted = [picture for _, picture in itertools.islice(order(3, 5, 2), 12)]
+    wanted = [image for _, image in itertools.islice(order(3, 5, 2), 12)]
     found = Feed(data, itertools.islice(order(3, 5, 2), 12))()
-    for picture, item in zip(wanted, found, strict=True):
-        assert (item[1] == data.pixels(picture)).all()
-        assert (item[2] == data.objects[picture].boxes).all()
+    for image, item in zip(wanted, found, strict=True):
+        assert (item[1] == data.pixels(image)).all()
+        assert (item[2] == data.objects[image].boxes).all()
     (scenes / "JPEGImages" / "000004.jpg").unlink()
     feed = Feed(data, order(3, 5, 0))
     with pytest.raises(DatasetError, match=r"000004\.jpg could be read when"):

@@ -126,14 +126,14 @@ def test_batch_norm_trains_as_keras_own() -> None:
     np.testing.assert_array_equal(before, ours.moving_mean)
 
 
-def test_pixels_and_pictures_are_what_tensorflow_reads(detector: Detector) -> None:
+def test_pixels_and_images_are_what_tensorflow_reads(detector: Detector) -> None:
     from ssdlite_caffe.runtimes.resize import network_input
 
     arch = detector.arch
-    picture = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
-    fed = network_input(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-    stem = detector.rebuilt(inputs="picture").model.get_layer("Preprocessor")
-    np.testing.assert_allclose(stem(picture[None]), fed, atol=2e-7)
+    image = np.random.default_rng(1).integers(0, 256, (37, 53, 3), np.uint8)
+    fed = network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+    stem = detector.rebuilt(inputs="image").model.get_layer("Preprocessor")
+    np.testing.assert_allclose(stem(image[None]), fed, atol=2e-7)
     exact = np.random.default_rng(2).integers(0, 256, (2, *arch.input_size, 3)).astype(np.float32)
     pixels = detector.rebuilt(inputs="pixels").model
     stem = pixels.get_layer("Preprocessor")(exact)
@@ -176,28 +176,28 @@ def test_detections_are_the_reference_decoders(
 
     random = np.random.default_rng(seed)
     corners = tf_default_boxes(build(arch)).astype(np.float32)
-    # Wide enough for boxes to leave the picture altogether.
+    # Wide enough for boxes to leave the image altogether.
     codes = random.normal(0, 6, (2, len(corners), 4)).astype(np.float32) * np.float32([1, 1, 0.3, 0.3])
     logits = random.normal(0, 2, (2, len(corners), arch.num_classes)).astype(np.float32)
     raw = {"box_encodings": codes, "class_predictions_with_background": logits}
     found = {k: np.asarray(v) for k, v in Suppression(arch.to_dict())(Decode(arch.to_dict())(raw)).items()}
-    for picture in range(2):
+    for image in range(2):
         variances = np.float32(arch.variances)
-        boxes = decode_boxes(codes[picture][:, [1, 0, 3, 2]], corners[:, [1, 0, 3, 2]], variances)
-        wanted = detect(boxes, convert_scores(logits[picture], converter), nms)
-        count = int(found["num_detections"][picture])
+        boxes = decode_boxes(codes[image][:, [1, 0, 3, 2]], corners[:, [1, 0, 3, 2]], variances)
+        wanted = detect(boxes, convert_scores(logits[image], converter), nms)
+        count = int(found["num_detections"][image])
         got = Detections(
-            found["detection_classes"][picture, :count].astype(np.int64),
-            found["detection_scores"][picture, :count],
-            found["detection_boxes"][picture, :count][:, [1, 0, 3, 2]],
+            found["detection_classes"][image, :count].astype(np.int64),
+            found["detection_scores"][image, :count],
+            found["detection_boxes"][image, :count][:, [1, 0, 3, 2]],
         )
         assert len(got) == len(wanted) > 0
         np.testing.assert_array_equal(got.classes, wanted.classes)
         np.testing.assert_allclose(got.scores, wanted.scores, rtol=1e-5)
         np.testing.assert_allclose(got.boxes, wanted.boxes, atol=1e-5)
-        assert (found["detection_scores"][picture, count:] == 0).all()
-        assert (found["detection_boxes"][picture, count:] == 0).all()
-        assert (found["detection_classes"][picture, count:] == 1).all(), "the OD API counts from 1 there too"
+        assert (found["detection_scores"][image, count:] == 0).all()
+        assert (found["detection_boxes"][image, count:] == 0).all()
+        assert (found["detection_classes"][image, count:] == 1).all(), "the OD API counts from 1 there too"
         assert found["detection_scores"].shape[1] == total
 
 
@@ -287,12 +287,12 @@ def test_files_keep_everything(detector: Detector, tmp_path: Path, suffix: str) 
 
 
 def test_files_keep_inputs_and_outputs(detector: Detector, tmp_path: Path) -> None:
-    whole = detector.rebuilt(inputs="picture", outputs="detections")
-    picture = np.random.default_rng(3).integers(0, 256, (1, 50, 40, 3), np.uint8)
+    whole = detector.rebuilt(inputs="image", outputs="detections")
+    image = np.random.default_rng(3).integers(0, 256, (1, 50, 40, 3), np.uint8)
     for suffix in (".keras", ".h5"):
         save(whole, tmp_path / f"a{suffix}")
-        found = load(tmp_path / f"a{suffix}").model(picture)
-        for name, value in whole.model(picture).items():
+        found = load(tmp_path / f"a{suffix}").model(image)
+        for name, value in whole.model(image).items():
             np.testing.assert_array_equal(found[name], value)
 
 

@@ -71,7 +71,7 @@ def start(
 def curve(folder: Path) -> list[dict[str, float]]:
     """The lines of metrics, but for what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "pictures_per_second"} for line in lines]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
 def test_what_a_training_leaves(finished: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_pa
 
 
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
-    """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own pictures."""
+    """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own images."""
     more = ("--freeze-bn", "--steps", "3", "--optimizer", "sgd", "--lr", "0.01")
     with socket.socket() as one, socket.socket() as other:
         for each in (one, other):

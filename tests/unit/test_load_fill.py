@@ -1,4 +1,4 @@
-"""Filling nets: every tensor used once, every blob filled, in every spelling; or the whole list of what is wrong."""
+"""Filling nets: every tensor used once, every blob filled, in every dialect; or the whole list of what is wrong."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import pytest
 from ssdlite_caffe.dump.model import FloatArray
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.dialect import Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
-from ssdlite_caffe.gen_model.spelling import Spelling, Stage
 from ssdlite_caffe.load.fill import CONVOLUTIONS, fill, kernel_size
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.shapes import infer
 from tests.filling import FOLD, KEEP, arch_of, filled, layer_of, model, net_of, problems
 from tests.models import with_tensors, with_unit
 
-SPELLINGS = [
-    *(Spelling(activation=a, batch_norm=b) for a in ("relu6", "clip", "stock", "relu") for b in ("keep", "fold")),
-    *(Spelling(padding=p) for p in ("slice", "pad-layer", "tf_pad", "symmetric")),
-    *(Spelling(depthwise=d, engine="CAFFE") for d in ("ConvolutionDepthwise", "DepthwiseConvolution")),
-    Spelling(activation="stock", padding="slice", batch_norm="keep", clip="late"),
+DIALECTS = [
+    *(Dialect(activation=a, batch_norm=b) for a in ("relu6", "clip", "stock", "relu") for b in ("keep", "fold")),
+    *(Dialect(padding=p) for p in ("slice", "pad-layer", "tf_pad", "symmetric")),
+    *(Dialect(depthwise=d, engine="CAFFE") for d in ("ConvolutionDepthwise", "DepthwiseConvolution")),
+    Dialect(activation="stock", padding="slice", batch_norm="keep", clip="late"),
 ]  # type: ignore[list-item]
 STAGES: tuple[Stage, ...] = ("train", "test", "deploy", "headless")
 
 
-class TestEverySpelling:
+class TestEveryDialect:
     @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
-    @pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda s: "-".join(dataclasses.asdict(s).values()))
-    def test_every_blob_is_filled(self, family: Any, spelling: Spelling) -> None:
-        stages: tuple[Stage, ...] = STAGES if spelling.batch_norm == "keep" else ("deploy", "headless")
+    @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda s: "-".join(dataclasses.asdict(s).values()))
+    def test_every_blob_is_filled(self, family: Any, dialect: Dialect) -> None:
+        stages: tuple[Stage, ...] = STAGES if dialect.batch_norm == "keep" else ("deploy", "headless")
         for stage in stages:
-            net = net_of(arch_of(family), spelling, stage)
+            net = net_of(arch_of(family), dialect, stage)
             found = filled(net, model(family), arch=arch_of(family))
             wanted = infer(net).param_shapes
             assert {name: tuple(blob.shape for blob in blobs) for name, blobs in found.blobs.items()} == wanted
@@ -45,13 +45,13 @@ class TestEverySpelling:
 
     @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
     @pytest.mark.parametrize("norm", ["keep", "fold"])
-    def test_weights_are_the_same_whatever_the_spelling(self, family: Any, norm: Any) -> None:
-        """Up to the zeros in front of larger kernels, so that what one spelling computes all of them do."""
+    def test_weights_are_the_same_whatever_the_dialect(self, family: Any, norm: Any) -> None:
+        """Up to the zeros in front of larger kernels, so that what one dialect computes all of them do."""
         arch = arch_of(family)
         kernels = {conv.name: conv.kernel for conv in build(arch).convolutions}
 
-        def cores(spelling: Spelling) -> dict[str, list[FloatArray]]:
-            net, found = net_of(arch, spelling), {}
+        def cores(dialect: Dialect) -> dict[str, list[FloatArray]]:
+            net, found = net_of(arch, dialect), {}
             types = {layer.name: layer.type for layer in net.layer}
             for name, blobs in filled(net, model(family), arch=arch).blobs.items():
                 found[name] = list(blobs)
@@ -62,12 +62,12 @@ class TestEverySpelling:
                     found[name][0] = core
             return found
 
-        expected = cores(Spelling(batch_norm=norm))
+        expected = cores(Dialect(batch_norm=norm))
         convolutions = [layer for layer in net_of(arch).layer if layer.type == "Convolution"]
         larger = [c.name for c in convolutions if kernel_size(c.convolution_param) != kernels[c.name]]
         assert larger, "a net without odd padding shows nothing"
-        for spelling in SPELLINGS:
-            found = cores(dataclasses.replace(spelling, batch_norm=norm))
+        for dialect in DIALECTS:
+            found = cores(dataclasses.replace(dialect, batch_norm=norm))
             assert found.keys() == expected.keys()
             for name, blobs in expected.items():
                 for got, blob in zip(found[name], blobs, strict=True):
@@ -116,7 +116,7 @@ class TestBatchNorm:
     names = [conv.name for conv in build(arch_of()).convolutions]  # noqa: RUF012
 
     def test_kept_and_folded_are_the_same_function(self) -> None:
-        kept, folded = (filled(net_of(arch_of(), spelling)).blobs for spelling in (KEEP, FOLD))
+        kept, folded = (filled(net_of(arch_of(), dialect)).blobs for dialect in (KEEP, FOLD))
         assert_same_function(folded, kept, self.names, (0, 1e-3))
 
     @pytest.mark.parametrize("epsilon", [1e-5, 0.05, 0.7])
@@ -132,7 +132,7 @@ class TestBatchNorm:
     def test_a_convolution_of_another_epsilon_in_the_model(self) -> None:
         scope = "FeatureExtractor/MobilenetV2/expanded_conv_2/expand"
         changed = with_unit(model(), scope, epsilon=0.01)
-        kept, folded = (filled(net_of(arch_of(), spelling), changed).blobs for spelling in (KEEP, FOLD))
+        kept, folded = (filled(net_of(arch_of(), dialect), changed).blobs for dialect in (KEEP, FOLD))
         assert_same_function(folded, kept, self.names, (0, 1e-3))
         usual = filled(net_of(arch_of(), FOLD)).blobs
         assert np.abs(folded["conv_2/expand"][0] - usual["conv_2/expand"][0]).max() > 1e-4
@@ -164,8 +164,8 @@ class TestBatchNorm:
             if name in parts.values()
         }
         changed = with_tensors(with_unit(model(), scope, tensors=parts), unused | new)
-        for spelling in (KEEP, FOLD):
-            found = affine(filled(net_of(arch_of(), spelling), changed).blobs, "conv_2/expand", 1e-3)
+        for dialect in (KEEP, FOLD):
+            found = affine(filled(net_of(arch_of(), dialect), changed).blobs, "conv_2/expand", 1e-3)
             np.testing.assert_allclose(found[0], kernel * scale[:, None, None, None], rtol=0, atol=5e-7)
             np.testing.assert_allclose(found[1], bias, rtol=0, atol=1e-6)
 
@@ -179,8 +179,8 @@ class TestCoverage:
             f"{scope}/expanded_conv_3/depthwise/BatchNorm/beta",
             "BoxPredictor_1/ClassPredictor/biases",
         ]
-        for spelling in (KEEP, FOLD):
-            found = problems(net_of(arch_of(), spelling), with_tensors(model(), dict.fromkeys(names)))
+        for dialect in (KEEP, FOLD):
+            found = problems(net_of(arch_of(), dialect), with_tensors(model(), dict.fromkeys(names)))
             assert len(found) == 4
             for name in names:
                 assert sum(name in line and line.endswith("is missing") for line in found) == 1
@@ -195,8 +195,8 @@ class TestCoverage:
     def test_a_convolution_that_the_model_does_not_have(self) -> None:
         scope = "FeatureExtractor/MobilenetV2/Conv_1"
         fewer = dataclasses.replace(model(), units=tuple(unit for unit in model().units if unit.scope != scope))
-        for spelling in (KEEP, FOLD):
-            found = problems(net_of(arch_of(), spelling), fewer)
+        for dialect in (KEEP, FOLD):
+            found = problems(net_of(arch_of(), dialect), fewer)
             assert found[0] == f"the model has no weights '{scope}' for layer 'Conv_1'"
             assert [line.split("'")[1] for line in found[1:]] == sorted(
                 f"{scope}/{part}"
@@ -219,8 +219,8 @@ class TestCoverage:
     )
     def test_a_tensor_of_another_shape(self, name: str, shape: tuple[int, ...], message: str) -> None:
         changed = with_tensors(model(), {f"FeatureExtractor/MobilenetV2/{name}": np.ones(shape, np.float32)})
-        for spelling in (KEEP, FOLD):
-            (found,) = problems(net_of(arch_of(), spelling), changed)
+        for dialect in (KEEP, FOLD):
+            (found,) = problems(net_of(arch_of(), dialect), changed)
             assert found == f"tensor 'FeatureExtractor/MobilenetV2/{name}' {message}"
 
     def test_predictors_of_another_number_of_boxes(self) -> None:
@@ -281,9 +281,9 @@ class TestCoverage:
 
 
 def edited(
-    name: str, change: Callable[[caffe_pb2.LayerParameter], object], spelling: Spelling = FOLD
+    name: str, change: Callable[[caffe_pb2.LayerParameter], object], dialect: Dialect = FOLD
 ) -> caffe_pb2.NetParameter:
-    net = net_of(arch_of(), spelling)
+    net = net_of(arch_of(), dialect)
     change(layer_of(net, name))
     return net
 

@@ -141,13 +141,13 @@ def prior_of(param: caffe_pb2.PriorBoxParameter) -> PriorBoxDesc:
 class TestFinetune:
     def test_class_predictors_of_another_count_are_left(self) -> None:
         other = dataclasses.replace(arch_of(), num_classes=9)
-        for spelling, stage in itertools.product((KEEP, FOLD), ("train", "deploy")):
-            net = net_of(other, spelling, stage)  # type: ignore[arg-type]
+        for dialect, stage in itertools.product((KEEP, FOLD), ("train", "deploy")):
+            net = net_of(other, dialect, stage)  # type: ignore[arg-type]
             found = filled(net, finetune=True)
             predictors = [m.conf[-1].name for m in build(other).feature_maps]
             assert list(found.left) == predictors
             assert found.left["Conv_1_mbox_conf"] == "54 outputs in the net, 24 in the model"
-            usual = filled(net_of(arch_of(), spelling, stage)).blobs  # type: ignore[arg-type]
+            usual = filled(net_of(arch_of(), dialect, stage)).blobs  # type: ignore[arg-type]
             assert found.blobs.keys() == usual.keys() - set(predictors)
             for name, blobs in found.blobs.items():
                 for blob, expected in zip(blobs, usual[name], strict=True):
@@ -167,11 +167,11 @@ class TestFinetune:
         assert len(problems(net, changed, finetune=True)) == 1
 
     def test_another_input_size(self) -> None:
-        """Boxes keep their share of the picture, so the weights are those of a net that was made for the size."""
+        """Boxes keep their share of the image, so the weights are those of a net that was made for the size."""
         larger = dataclasses.replace(arch_of(), input_size=(225, 285))
         net = parse_net(render(build(larger), FOLD, "headless"))
         assert problems(net) == [
-            "the net reads pictures of 225x285, the model of 150x190; --finetune takes the weights over to another size"
+            "the net reads images of 225x285, the model of 150x190; --finetune takes the weights over to another size"
         ]
         found, usual = filled(net, finetune=True), filled(net_of(arch_of()))
         for number, name in ((1, "Conv_1_mbox_loc"), (5, "layer_19_2_5_mbox_loc")):

@@ -21,7 +21,7 @@ layer: { name: "c" type: "PriorBox" prior_box_param { min_size: 0.1 min_size: [2
 """
 
 
-def test_every_spelling_of_the_text_format_parses():
+def test_every_dialect_of_the_text_format_parses():
     net = text.parse_net(NET)
     assert [layer.name for layer in net.layer] == ["ab", "c"]
     assert list(net.input_shape[0].dim) == [1, 3, 8, 6]

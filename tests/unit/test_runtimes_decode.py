@@ -139,7 +139,7 @@ def test_clip_first_changes_what_is_suppressed() -> None:
     assert len(detect(boxes, scores, Nms(iou_threshold=0.6, clip_first=True))) == 1
 
 
-def test_a_box_outside_the_picture_is_dropped_but_does_not_take_a_place() -> None:
+def test_a_box_outside_the_image_is_dropped_but_does_not_take_a_place() -> None:
     boxes = np.array([[1.1, 0, 1.5, 1], [0, 0, 0.5, 0.5]], F)
     scores = np.array([[0, 0.9], [0, 0.8]], F)
     found = detect(boxes, scores, Nms(max_total=1))

@@ -1,4 +1,4 @@
-"""Finding, reading and drawing on pictures."""
+"""Finding, reading and drawing on images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.runtimes.decode import Detections
-from ssdlite_caffe.runtimes.draw import class_colour, draw_detections, write_picture
-from ssdlite_caffe.runtimes.images import Source, Video, find_sources, read_picture
+from ssdlite_caffe.runtimes.draw import class_colour, draw_detections, write_image
+from ssdlite_caffe.runtimes.images import Source, Video, find_sources, read_image
 from ssdlite_caffe.runtimes.opencv_net import import_opencv
 
 pytestmark = pytest.mark.opencv
@@ -45,15 +45,15 @@ def test_folders_are_sorted_and_other_files_left_out(tmp_path: Path) -> None:
     ]
 
 
-def test_what_gives_no_picture_is_an_error_in_its_place(tmp_path: Path) -> None:
+def test_what_gives_no_image_is_an_error_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").write_bytes(b"x")
     first, second, third = find_sources([tmp_path / "none.png", tmp_path / "a.png", tmp_path / "empty"])
     assert isinstance(first, ImageError)
-    assert "none.png is no picture" in str(first)
+    assert "none.png is no image" in str(first)
     assert second == Source(tmp_path / "a.png", False)
     assert isinstance(third, ImageError)
-    assert "empty holds no pictures" in str(third)
+    assert "empty holds no images" in str(third)
 
 
 def test_colour_grey_alpha_and_16_bits_become_bgr(tmp_path: Path, cv2: Any, pixels: np.ndarray) -> None:
@@ -66,7 +66,7 @@ def test_colour_grey_alpha_and_16_bits_become_bgr(tmp_path: Path, cv2: Any, pixe
         ("deep", grey.astype(np.uint16) * 257, np.repeat(grey[..., None], 3, axis=2)),
     ):
         assert cv2.imwrite(str(tmp_path / f"{name}.png"), written)
-        np.testing.assert_array_equal(read_picture(tmp_path / f"{name}.png"), expected, strict=True)
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), expected, strict=True)
 
 
 def test_exif_orientation_is_followed(tmp_path: Path, cv2: Any) -> None:
@@ -76,14 +76,14 @@ def test_exif_orientation_is_followed(tmp_path: Path, cv2: Any) -> None:
     tags = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)  # orientation 6: turn right
     block = b"Exif\0\0" + tags
     (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:])
-    picture = read_picture(tmp_path / "turned.jpg")
-    assert picture.shape == (32, 16, 3)
-    assert picture[:12].min() > 200
-    assert picture[20:].max() < 50
+    image = read_image(tmp_path / "turned.jpg")
+    assert image.shape == (32, 16, 3)
+    assert image[:12].min() > 200
+    assert image[20:].max() < 50
 
 
 def png(height: int, width: int) -> bytes:
-    """A tiny PNG of a huge black picture."""
+    """A tiny PNG of a huge black image."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -99,20 +99,20 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.images import read_picture
+from ssdlite_caffe.runtimes.images import read_image
 try:
-    read_picture(Path({str(tmp_path / "bomb.png")!r}))
+    read_image(Path({str(tmp_path / "bomb.png")!r}))
 except ImageError as error:
     print(error)
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENCV")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert "bomb.png as a picture: pixels <=" in done.stdout
+    assert "bomb.png as an image: pixels <=" in done.stdout
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "half a png", "half a jpeg"])
-def test_unreadable_pictures_are_one_line(
+def test_unreadable_images_are_one_line(
     tmp_path: Path, cv2: Any, pixels: np.ndarray, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wide = np.tile(pixels, (20, 20, 1))
@@ -123,15 +123,15 @@ def test_unreadable_pictures_are_one_line(
         "half a jpeg": cv2.imencode(".jpg", wide)[1].tobytes()[:9000],
     }[kind]
     (tmp_path / "x.jpg").write_bytes(data)
-    with pytest.raises(ImageError, match=r"x\.jpg is (no picture|empty)") as caught:
-        read_picture(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match=r"x\.jpg is (no image|empty)") as caught:
+        read_image(tmp_path / "x.jpg")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_missing_picture(tmp_path: Path) -> None:
+def test_missing_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot read .*none\.png: No such file"):
-        read_picture(tmp_path / "none.png")
+        read_image(tmp_path / "none.png")
 
 
 def test_video_frames(tmp_path: Path, cv2: Any) -> None:
@@ -161,9 +161,9 @@ def detections(*boxes: tuple[float, float, float, float]) -> Detections:
 
 
 def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class() -> None:
-    picture = np.zeros((200, 300, 3), np.uint8)
-    drawn = draw_detections(picture, detections((0.5, 0.5, 0.9, 0.9)), ["background", "cat"])
-    assert picture.max() == 0
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = draw_detections(image, detections((0.5, 0.5, 0.9, 0.9)), ["background", "cat"])
+    assert image.max() == 0
     assert tuple(drawn[100:181, 270].max(axis=0)) == class_colour(1)
     assert tuple(drawn[180, 200]) == class_colour(1)
     inside = drawn[105:175, 155:265]
@@ -173,7 +173,7 @@ def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class() -> None:
     assert drawn[:, :145].max() == 0
 
 
-def test_a_box_as_large_as_the_picture_shows_all_its_sides() -> None:
+def test_a_box_as_large_as_the_image_shows_all_its_sides() -> None:
     drawn = draw_detections(np.zeros((100, 120, 3), np.uint8), detections((0, 0, 1, 1)), ["background", "cat"])
     for side in (drawn[-1], drawn[:, -1], drawn[40:, 0]):
         assert (side == class_colour(1)).all(axis=-1).mean() > 0.8
@@ -193,13 +193,13 @@ def test_neighbouring_classes_differ_in_colour() -> None:
     assert min(np.abs(np.subtract(a, b)).max() for a, b in itertools.pairwise(colours)) > 60
 
 
-def test_a_written_picture_is_whole_and_not_replaced_unasked(tmp_path: Path, pixels: np.ndarray) -> None:
-    write_picture(tmp_path / "new" / "a.png", pixels)
-    np.testing.assert_array_equal(read_picture(tmp_path / "new" / "a.png"), pixels)
+def test_a_written_image_is_whole_and_not_replaced_unasked(tmp_path: Path, pixels: np.ndarray) -> None:
+    write_image(tmp_path / "new" / "a.png", pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), pixels)
     with pytest.raises(OutputError, match="--force"):
-        write_picture(tmp_path / "new" / "a.png", pixels)
-    write_picture(tmp_path / "new" / "a.png", 255 - pixels, force=True)
-    np.testing.assert_array_equal(read_picture(tmp_path / "new" / "a.png"), 255 - pixels)
-    with pytest.raises(ImageError, match="knows no picture format"):
-        write_picture(tmp_path / "a.xyz", pixels)
+        write_image(tmp_path / "new" / "a.png", pixels)
+    write_image(tmp_path / "new" / "a.png", 255 - pixels, force=True)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), 255 - pixels)
+    with pytest.raises(ImageError, match="knows no image format"):
+        write_image(tmp_path / "a.xyz", pixels)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]

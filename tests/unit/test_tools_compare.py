@@ -106,7 +106,7 @@ def row(absolute: float, *, ok: bool, stage: str = "conv") -> Row:
     st.booleans(),
     st.booleans(),
 )
-def test_the_worse_of_two_pictures_is_shown(one: float, other: float, one_ok: bool, other_ok: bool) -> None:
+def test_the_worse_of_two_images_is_shown(one: float, other: float, one_ok: bool, other_ok: bool) -> None:
     """Whatever their order: a failure before what is well, then the larger difference, and NaN before all."""
     rows = row(one, ok=one_ok), row(other, ok=other_ok)
     for found in (worse(*rows), worse(*rows[::-1])):
@@ -120,7 +120,7 @@ def test_the_worse_of_two_pictures_is_shown(one: float, other: float, one_ok: bo
 
 def test_the_first_failure_is_the_first_in_the_net() -> None:
     rows = row(0, ok=True, stage="a"), row(3, ok=False, stage="b"), row(9, ok=False, stage="c")
-    report = VerifyReport("model", "folder", "opencv", rows, ("picture",), exact=True)
+    report = VerifyReport("model", "folder", "opencv", rows, ("image",), exact=True)
     assert report.first_failure is rows[1]
     assert report.to_dict()["first_failure"] == "b"
     assert rows[1].share == 3

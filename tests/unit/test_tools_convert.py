@@ -14,7 +14,7 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import LabelMapError, OutputError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import read_caffemodel, unknown_fields
@@ -143,17 +143,17 @@ def test_batch_norm_is_folded_for_deployment_and_kept_for_training(example_folde
     assert "DetectionOutput" not in types(example_folder / "headless.prototxt")
 
 
-def test_the_spelling_is_that_of_every_stage(example_model: Path, tmp_path: Path) -> None:
-    spelling = Spelling(
+def test_the_dialect_is_that_of_every_stage(example_model: Path, tmp_path: Path) -> None:
+    dialect = Dialect(
         activation="stock", padding="symmetric", batch_norm="keep", depthwise="DepthwiseConvolution", engine="CAFFE"
     )
-    report = convert(example_model, tmp_path / "out", ConvertOptions(spelling=spelling))
+    report = convert(example_model, tmp_path / "out", ConvertOptions(dialect=dialect))
     for name in ("deploy", "headless", "train", "test"):
         found = types(tmp_path / "out" / f"{name}.prototxt")
         assert {"BatchNorm", "DepthwiseConvolution", "Power"} <= found
         assert "ReLU6" not in found
         entry = report["files"][f"{name}.prototxt"]
-        assert Spelling(**entry["spelling"]) == spelling
+        assert Dialect(**entry["dialect"]) == dialect
         assert entry["stage"] == name
     assert report["exact"] is False
     assert report["notes"] == ["not exact: padding symmetric; detections differ from the model's own"]

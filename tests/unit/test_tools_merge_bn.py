@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import OutputError, PrototxtError
-from ssdlite_caffe.gen_model.spelling import Spelling
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
@@ -47,7 +47,7 @@ def test_a_converted_folder(example_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_deploy_net_that_keeps_its_batch_norms(example_model: Path, example_folder: Path, tmp_path: Path) -> None:
-    convert(example_model, tmp_path / "kept", ConvertOptions(spelling=Spelling(batch_norm="keep")))
+    convert(example_model, tmp_path / "kept", ConvertOptions(dialect=Dialect(batch_norm="keep")))
     merge_folder(tmp_path / "kept", tmp_path / "kept" / "deploy.caffemodel", tmp_path / "out")
     assert_close(tmp_path / "out" / "deploy.caffemodel", example_folder / "deploy.caffemodel")
     for name in ("deploy.prototxt", "headless.prototxt"):

@@ -14,9 +14,9 @@ from ssdlite_caffe.coco.label_map import builtin, load_label_map
 from ssdlite_caffe.errors import ArchError, LabelMapError, OutputError, PrototxtError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.gen_model.spelling import DataPaths, Spelling
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import (
     blob_from_array,
@@ -38,10 +38,10 @@ ROWS = (0, 3, 1)
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example model with its label map, and a spelling that is not the default."""
+    """The example model with its label map, and a dialect that is not the default."""
     out = tmp_path_factory.mktemp("converted") / "model"
     options = ConvertOptions(
-        spelling=Spelling(activation="stock", padding="slice"),
+        dialect=Dialect(activation="stock", padding="slice"),
         label_map=str(EXAMPLES / "labelmap.pbtxt"),
         data=DataPaths(lmdb="here/lmdb", batch_size=5),
     )
@@ -174,9 +174,9 @@ def test_two_mappings_after_each_other_are_one(converted: Path, remapped: Path, 
     assert twice["remapped_from"]["remapped_from"] == report_of(remapped)["remapped_from"]
 
 
-def random_weights(net: NetDesc, spelling: Spelling) -> caffe_pb2.NetParameter:
+def random_weights(net: NetDesc, dialect: Dialect) -> caffe_pb2.NetParameter:
     """The train net with distinct numbers in its convolutions."""
-    parsed = parse_net(render(net, spelling, "train", DataPaths()))
+    parsed = parse_net(render(net, dialect, "train", DataPaths()))
     random = np.random.default_rng(1)
     convs = {conv.name: conv for conv in net.convolutions}
     for layer in parsed.layer:
@@ -199,8 +199,8 @@ def random_weights(net: NetDesc, spelling: Spelling) -> caffe_pb2.NetParameter:
 def test_other_families_and_heads(arch: ArchSpec) -> None:
     nets = build(arch), build(dataclasses.replace(arch, num_classes=7))
     rows = (0, 4, 4, 1, 2, 3, 1)
-    old = random_weights(nets[0], Spelling(batch_norm="keep"))
-    new = parse_net(render(nets[1], Spelling(batch_norm="keep"), "train", DataPaths()))
+    old = random_weights(nets[0], Dialect(batch_norm="keep"))
+    new = parse_net(render(nets[1], Dialect(batch_norm="keep"), "train", DataPaths()))
     assert move_classes(old, new, nets, rows) == []
     before = {layer.name: [blob_to_array(blob) for blob in layer.blobs] for layer in old.layer}
     boxes = conf_boxes(arch)
@@ -229,9 +229,9 @@ def test_opencv_gives_the_kept_classes_their_old_scores(converted: Path, remappe
     from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
     from ssdlite_caffe.runtimes.resize import preprocess
 
-    picture, _ = draw_scene(3)
+    image, _ = draw_scene(3)
     arch = ModelFolder.open(converted).arch
-    blob = preprocess(picture, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+    blob = preprocess(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
     outputs = []
     for folder in (converted, remapped):
         net = OpenCvNet(folder / "headless.prototxt", folder / "deploy.caffemodel")
@@ -263,15 +263,15 @@ def spoil_files(source: Path) -> None:
     (source / "report.json").write_text(json.dumps(report))
 
 
-def spoil_spelling(source: Path) -> None:
+def spoil_dialect(source: Path) -> None:
     report = report_of(source)
-    report["files"]["test.prototxt"]["spelling"]["padding"] = "none"
+    report["files"]["test.prototxt"]["dialect"]["padding"] = "none"
     (source / "report.json").write_text(json.dumps(report))
 
 
-def spoil_spelling_key(source: Path) -> None:
+def spoil_dialect_key(source: Path) -> None:
     report = report_of(source)
-    report["files"]["test.prototxt"]["spelling"]["pading"] = "exact"
+    report["files"]["test.prototxt"]["dialect"]["pading"] = "exact"
     (source / "report.json").write_text(json.dumps(report))
 
 
@@ -303,8 +303,8 @@ def spoil_arch(source: Path) -> None:
         ),
         (spoil_label_map, LabelMapError, "labelmap.prototxt has 5 classes and the model 4"),
         (spoil_files, PrototxtError, "lists no files"),
-        (spoil_spelling, PrototxtError, "padding is 'none'"),
-        (spoil_spelling_key, PrototxtError, "'pading'"),
+        (spoil_dialect, PrototxtError, "padding is 'none'"),
+        (spoil_dialect_key, PrototxtError, "'pading'"),
         (spoil_layers, PrototxtError, "layer 'Konv' is not in the net; layer 'Conv' has no blobs"),
         (spoil_weights, PrototxtError, "train.caffemodel is not a caffemodel, or is cut short"),
         (spoil_arch, ArchError, "unknown family 'v9'"),

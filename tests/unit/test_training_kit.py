@@ -28,7 +28,7 @@ from ssdlite_caffe.prototxt.text import format_message, read, read_net
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.merge_bn import merge_folder
-from ssdlite_caffe.training.kit import KitOptions, pictures_a_step, write_kit
+from ssdlite_caffe.training.kit import KitOptions, images_a_step, write_kit
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.training.kit_check import check_kit, lmdb_facts
 from ssdlite_caffe.training.kit_weights import predicted_classes
@@ -46,7 +46,7 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LMDBs train (5 pictures) and test (12), and their label map; nobody writes here."""
+    """LMDBs train (5 images) and test (12), and their label map; nobody writes here."""
     folder = tmp_path_factory.mktemp("data")
     for name, count in (("train", 5), ("test", 12)):
         write_lmdb(open_voc([some_voc(folder / f"voc-{name}", count)], "trainval"), folder / name)
@@ -116,9 +116,9 @@ class TestWriting:
         assert os.access(folder / "train.sh", os.X_OK)
         assert os.access(folder / "test.sh", os.X_OK)
 
-    @pytest.mark.parametrize(("pictures", "size"), [(4952, 8), (5000, 8), (72, 8), (14, 7), (13, 1), (9, 3), (1, 1)])
-    def test_each_picture_is_tested_once(self, pictures: int, size: int) -> None:
-        assert pictures_a_step(pictures) == size
+    @pytest.mark.parametrize(("images", "size"), [(4952, 8), (5000, 8), (72, 8), (14, 7), (13, 1), (9, 3), (1, 1)])
+    def test_each_image_is_tested_once(self, images: int, size: int) -> None:
+        assert images_a_step(images) == size
 
     def test_own_classes_need_data(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="give --train and --test"):
@@ -145,7 +145,7 @@ class TestWriting:
         lmdbs = (tmp_path / "one" / "data" / "train", tmp_path / "one" / "data" / "test")
         write_kit(str(data / "names.txt"), ARCH, tmp_path / "one" / "kit", KitOptions(lmdbs=lmdbs))
         (tmp_path / "one").rename(tmp_path / "other")
-        assert check_kit(tmp_path / "other" / "kit").train.pictures == 5
+        assert check_kit(tmp_path / "other" / "kit").train.images == 5
 
 
 class TestWeights:
@@ -207,7 +207,7 @@ class TestWeights:
         assert ModelFolder.open(tmp_path / "merged").arch.num_classes == 4
 
     def test_small_boxes_find_the_same(
-        self, named: Path, data: Path, tmp_path: Path, scene_pictures: list[tuple[str, np.ndarray]]
+        self, named: Path, data: Path, tmp_path: Path, scene_images: list[tuple[str, np.ndarray]]
     ) -> None:
         """The weights are made over for the small boxes; nets, kit.json and what merge-bn makes of it all have them."""
         (named / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
@@ -226,8 +226,8 @@ class TestWeights:
         assert merged.arch.boxes == small.boxes
         detectors = [Detector(folder, runtime="opencv") for folder in (model, merged)]
         found = 0
-        for _, picture in scene_pictures[:3]:
-            before, after = (detector(picture) for detector in detectors)
+        for _, image in scene_images[:3]:
+            before, after = (detector(image) for detector in detectors)
             sure = before.scores > 0.1
             found += int(sure.sum())
             np.testing.assert_allclose(after.scores[: len(before.scores)][sure], before.scores[sure], atol=1e-5)
@@ -279,7 +279,7 @@ class TestDefaultBoxes:
         assert sum(map(len, fewer.values())) == sum(len(group.annotation) for group in records[0].annotation_group)
 
     def test_it_is_told(self, command: Command, tmp_path: Path) -> None:
-        """Objects of a tenth of the picture's sides: none has a default box, all have with small boxes."""
+        """Objects of a tenth of the image's sides: none has a default box, all have with small boxes."""
         root = write_voc(tmp_path / "voc", {"p": [("dot", (37, 22, 44, 26), 0)]})
         lmdb, names = tmp_path / "lmdb", tmp_path / "names.txt"
         names.write_text("dot\n")
@@ -295,7 +295,7 @@ class TestDefaultBoxes:
 class TestCheck:
     def test_a_good_one(self, kit: Path, data: Path) -> None:
         found = check_kit(kit)
-        assert (found.train.pictures, found.test[0].pictures, found.weights) == (5, 12, None)
+        assert (found.train.images, found.test[0].images, found.weights) == (5, 12, None)
         assert found.train.labels == LabelMap.of_names(NAMES)
 
     @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ class TestCheck:
             ("test.prototxt", 'data/test"', 'data/voc-test"', DatasetError, r"holds no data\.mdb"),
             ("test.prototxt", "labelmap.prototxt", "none.prototxt", LabelMapError, "label map 'none.prototxt'"),
             ("test.prototxt", "test_name_size.txt", "none.txt", DatasetError, r"name_size_file .*none\.txt'"),
-            ("test.prototxt", "test/test_name_size", "train/test_name_size", DatasetError, "has 5 pictures"),
+            ("test.prototxt", "test/test_name_size", "train/test_name_size", DatasetError, "has 5 images"),
         ],
     )  # fmt: skip
     def test_what_is_missing(
@@ -357,7 +357,7 @@ class TestCheck:
         net = read_net(kit / "train.prototxt")
         net.layer[0].data_param.source = str(bare)
         (kit / "train.prototxt").write_text(format_message(net))
-        assert check_kit(kit).train.pictures == 12
+        assert check_kit(kit).train.images == 12
         (kit / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES[:2]).to_prototxt())
         with pytest.raises(LabelMapError, match="4  LMDB, at least: "):
             check_kit(kit)
@@ -437,7 +437,7 @@ class TestCommand:
         assert "4 classes with background" in result.out
         solver = read(tmp_path / "kit" / "solver_train.prototxt", caffe_pb2.SolverParameter)
         assert (list(solver.stepvalue), solver.random_seed, solver.max_iter) == ([20, 40], 4, 60)
-        assert json.loads(command(*arguments, *small, "--force", "--json").out)["train"]["pictures"] == 5
+        assert json.loads(command(*arguments, *small, "--force", "--json").out)["train"]["images"] == 5
 
     @pytest.mark.parametrize(
         "options",

@@ -43,7 +43,7 @@ def test_tests_and_snapshots() -> None:
 
 
 def test_records_left_out() -> None:
-    text = "AnnotatedData layer 'data': record 00000003_a of ../lmdb cannot be read: no picture"
+    text = "AnnotatedData layer 'data': record 00000003_a of ../lmdb cannot be read: no image"
     assert events(f"annotated_data_layer.cpp:196] {text}; it is left out (2 so far)") == [LeftOut(text, 2)]
 
 

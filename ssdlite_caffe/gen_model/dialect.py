@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Stage = Literal["train", "test", "deploy", "headless"]
-ActivationSpelling = Literal["relu6", "clip", "stock", "relu"]
-PaddingSpelling = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
-BatchNormSpelling = Literal["keep", "frozen", "fold"]
-DepthwiseSpelling = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
-ClipSpelling = Literal["exact", "late"]
+ActivationDialect = Literal["relu6", "clip", "stock", "relu"]
+PaddingDialect = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
+BatchNormDialect = Literal["keep", "frozen", "fold"]
+DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
+ClipDialect = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
 
 
 @dataclass(frozen=True)
-class Spelling:
+class Dialect:
     """The choices; see `inexact` for those that change what is computed.
 
     Attributes:
@@ -33,12 +33,12 @@ class Spelling:
             is not exact where boxes reach over the border. Other models are the same either way.
     """
 
-    activation: ActivationSpelling = "relu6"
-    padding: PaddingSpelling = "exact"
-    batch_norm: BatchNormSpelling = "fold"
-    depthwise: DepthwiseSpelling = "Convolution"
+    activation: ActivationDialect = "relu6"
+    padding: PaddingDialect = "exact"
+    batch_norm: BatchNormDialect = "fold"
+    depthwise: DepthwiseDialect = "Convolution"
     engine: Engine = "DEFAULT"
-    clip: ClipSpelling = "exact"
+    clip: ClipDialect = "exact"
 
     def inexact(self, *, clip_first: bool) -> tuple[str, ...]:
         """The choices that change what is computed; `clip_first` says whether the model clips before suppression."""
@@ -60,4 +60,4 @@ class DataPaths:
     batch_size: int = 0
     """0: 24 for train, 8 for test."""
     zoom: float = 4.0
-    """Most that training shrinks pictures; 1: never."""
+    """Most that training shrinks images; 1: never."""
