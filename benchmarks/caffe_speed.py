@@ -24,11 +24,12 @@ import common
 import numpy as np
 
 from ssdlite_caffe.caffe.prefix import cache_folder, caffe_prefix
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 
 HERE = Path(__file__).resolve().parent

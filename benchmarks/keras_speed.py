@@ -29,7 +29,7 @@ OURS, TORCHVISION = "ours, Keras", "torchvision"
 
 
 def ours(batch: int, steps: int) -> float:
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     keras, tf = import_keras()
     from ssdlite_caffe.gen_model.build import build, default_arch

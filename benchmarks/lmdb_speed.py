@@ -26,7 +26,7 @@ from ssdlite_caffe.data.encoded import Shape
 from ssdlite_caffe.data.lmdb_store import Reader, Writer
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import VocDataset, open_voc, read_xml
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
+from ssdlite_caffe.imports import import_opencv
 
 NAMES = ("RBC", "WBC", "Platelets")
 HERE = Path(__file__).resolve().parent

@@ -16,8 +16,9 @@ from typing import Any
 import common
 
 from ssdlite_caffe.gen_model.dialect import Dialect, PaddingDialect
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify_report import drawn_images

@@ -78,10 +78,10 @@ def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
-    """Keep what C++ writes to stdout and stderr by itself from the screen."""
+def silenced(*, stdout: bool = True) -> Iterator[None]:
+    """Keep what libraries in C and C++ write to stderr, and to stdout unless told otherwise, from the screen."""
     kept = []
-    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)) if stdout else ((sys.stderr, 2),):
         with contextlib.suppress(OSError):  # closed
             stream.flush()
             kept.append((os.dup(number), number))

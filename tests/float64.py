@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
-from ssdlite_caffe.runtimes.tensorflow_detector import import_tensorflow
 
 Array = npt.NDArray[np.float64]
 DECODED = ("Postprocessor/Decode/transpose_1", "Postprocessor/convert_scores")

@@ -10,7 +10,7 @@ from ssdlite_caffe.keras.model import Detector, build_model, detector_of
 
 def lively_detector(arch: ArchSpec, seed: int = 0) -> Detector:
     """A detector whose BatchNorms have the statistics of what they see."""
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     keras, _ = import_keras()
     keras.utils.set_random_seed(seed)

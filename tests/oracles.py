@@ -24,7 +24,7 @@ import pytest
 
 from ssdlite_caffe.gen_model.arch import Activation, CellBoxes, Family, HeadKind, ScoreConverter
 from ssdlite_caffe.gen_model.default_boxes import ssd_boxes
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.tools.verify_report import drawn_images
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of
-from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector, import_tensorflow
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
 INPUT = "normalized_input_image_tensor"
 Numbers = Literal["float32", "float16", "dynamic", "int8"]

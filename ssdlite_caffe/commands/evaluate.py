@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ssdlite_caffe.imports import import_pyplot
+
 
 def evaluate(
     model: Annotated[
@@ -52,7 +54,7 @@ def evaluate(
         raise typer.BadParameter(f"no runtime {sorted(unknown)[0]!r}; there are: {', '.join(RUNTIMES)}")
     if plot is not None:
         refuse_existing(plot, force=force)
-        report.import_pyplot()  # said before the work is done
+        import_pyplot()  # said before the work is done
     opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
     labelled = open_images(data, opened.labels, split=split, images=images)
     own = tool.model_kind(opened.path or model) or ("opencv" if opened.folder else "tensorflow")

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ssdlite_caffe.imports import import_pyplot
+
 METRICS, RESULTS, PLOT = "metrics.json", "results.json", "precision_recall.png"
 
 
@@ -45,7 +47,7 @@ def run_test(
         raise ModelError(f"{model} is no Keras or TensorFlow Lite model by its name; evaluate takes other ones")
     if out is not None:
         refuse_existing(out, force=force)
-        report.import_pyplot()  # said before the work is done
+        import_pyplot()  # said before the work is done
     opened = tool.open_model(model, label_map=label_map)
     labelled = open_images(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
     results = CocoResults(labelled.categories)

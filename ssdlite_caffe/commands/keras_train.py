@@ -155,7 +155,7 @@ def train(
     except ValueError:
         raise typer.BadParameter(f"{drops!r} is no list of steps, as 8000,9000") from None
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # before the options' modules import TensorFlow
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras.augment import AugmentOptions

@@ -16,8 +16,9 @@ import numpy as np
 
 from ssdlite_caffe.data.annotations import read_bounded
 from ssdlite_caffe.errors import DatasetError, MissingRuntimeError
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.images import Pixels
-from ssdlite_caffe.runtimes.opencv_net import import_opencv, one_line
+from ssdlite_caffe.runtimes.opencv_net import one_line
 
 Encoding = Literal["jpg", "png"]
 

@@ -20,10 +20,11 @@ from ssdlite_caffe.data.lmdb_store import Reader
 from ssdlite_caffe.data.lmdb_write import LABEL_MAP
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.runtimes.draw import draw_labelled, write_image
-from ssdlite_caffe.runtimes.images import Pixels, without_stderr
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
+from ssdlite_caffe.runtimes.images import Pixels
+from ssdlite_caffe.terminal import silenced
 
 DRAWN = "drawn.txt"
 
@@ -225,7 +226,7 @@ def _read(
 ) -> Contents:
     contents = Contents()
     names: set[bytes] = set()
-    with without_stderr():
+    with silenced(stdout=False):
         for number, (key, value) in enumerate(reader):
             record = _shown_key(key)
             contents.records += 1

@@ -5,28 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ssdlite_caffe.errors import DatasetError, MissingRuntimeError, OutputError
+from ssdlite_caffe.errors import DatasetError, OutputError
+from ssdlite_caffe.imports import import_lmdb
 
 DATA = "data.mdb"
 MAX_KEY = 511
 """Bytes of a key that LMDB takes."""
 
 _FIRST_MAP = 1 << 26
-
-
-def import_lmdb() -> Any:
-    """Import lmdb.
-
-    Raises:
-        MissingRuntimeError: it is not installed.
-    """
-    try:
-        import lmdb
-    except ImportError as error:
-        raise MissingRuntimeError(f"this needs lmdb ({error}): pip install 'ssdlite-caffe[caffe]'") from error
-    return lmdb
 
 
 class Writer:

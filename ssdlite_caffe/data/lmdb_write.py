@@ -14,10 +14,9 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Dataset, Entry, Problem
@@ -26,15 +25,13 @@ from ssdlite_caffe.data.lmdb_store import MAX_KEY, Writer
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.images import without_stderr
+from ssdlite_caffe.terminal import silenced
+from ssdlite_caffe.threads import ordered_map
 
 LABEL_MAP, NAME_SIZE, SUMMARY = "labelmap.prototxt", "test_name_size.txt", "lmdb.json"
 
 _BATCH_BYTES = 1 << 24
 _MAX_NAMED = 50
-_WAITING_PER_JOB = 8
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def write_lmdb(
     """
     with new_folder(out, marker=SUMMARY, force=force) as folder:
         counts, problems, sizes = Counts(), list(dataset.problems), []
-        with Writer(folder) as writer, without_stderr():
+        with Writer(folder) as writer, silenced(stdout=False):
             for batch in _batches(_records(dataset, shape, order, progress)):
                 problems += [problem for record in batch for problem in record.problems]
                 written = [record for record in batch if record.value is not None]
@@ -185,7 +182,9 @@ def describe(problems: Sequence[Problem]) -> str:
 
 def _records(dataset: Dataset, shape: Shape, order: Order, progress: Callable[[int, int], None]) -> Iterator[_Record]:
     numbered = order.apply(dataset.entries)
-    for done, record in enumerate(_in_order(lambda item: _record(dataset, shape, *item), numbered, order.threads), 1):
+    for done, record in enumerate(
+        ordered_map(lambda item: _record(dataset, shape, *item), numbered, threads=order.threads), 1
+    ):
         yield record
         progress(done, len(numbered))
 
@@ -209,24 +208,6 @@ def _record(dataset: Dataset, shape: Shape, number: int, entry: Entry) -> _Recor
 def _one_word(name: str) -> str:
     """A name that C++ reads as one word: white space becomes %20 and the like."""
     return re.sub(r"\s", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
-
-
-def _in_order(function: Callable[[_In], _Out], items: Iterable[_In], jobs: int) -> Iterator[_Out]:
-    """Map on several threads, in order, with a bounded number of results waiting."""
-    if jobs == 1:
-        yield from map(function, items)
-        return
-    waiting: collections.deque[Future[_Out]] = collections.deque()
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > jobs * _WAITING_PER_JOB:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:

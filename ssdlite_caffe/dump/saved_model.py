@@ -12,10 +12,10 @@ from ssdlite_caffe.dump.detector import take_apart
 from ssdlite_caffe.dump.frozen import graph_of, read_bytes, sha256
 from ssdlite_caffe.dump.graph import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.tensorflow_import import tensorflow
 from ssdlite_caffe.dump.tensors import Array
-from ssdlite_caffe.dump.variables import Variables, hash_files, shards
+from ssdlite_caffe.dump.variables import WITHOUT_TENSORFLOW, Variables, hash_files, shards
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.imports import import_tensorflow
 
 _NEEDED = "a SavedModel with variables"
 
@@ -93,7 +93,7 @@ def _variables(definition: pb.GraphDef, prefix: Path) -> dict[str, Array]:
 
 def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
     """The serving function of a TensorFlow 2 SavedModel, its variables drawn in as constants."""
-    tf = tensorflow("a TensorFlow 2 SavedModel")
+    tf = import_tensorflow("a TensorFlow 2 SavedModel", WITHOUT_TENSORFLOW)
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     try:

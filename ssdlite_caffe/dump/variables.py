@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.dump.tensorflow_import import tensorflow
 from ssdlite_caffe.dump.tensors import Array
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.imports import import_tensorflow
 
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -49,6 +49,9 @@ def hash_files(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+WITHOUT_TENSORFLOW = "A frozen graph (frozen_inference_graph.pb) is read without it"
+
+
 class Variables:
     """A checkpoint opened for reading; each value is read when asked for."""
 
@@ -60,7 +63,7 @@ class Variables:
             MissingRuntimeError: TensorFlow is not installed.
         """
         self._prefix = prefix
-        tf = tensorflow(purpose)
+        tf = import_tensorflow(purpose, WITHOUT_TENSORFLOW)
         self._errors: tuple[type[Exception], ...] = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
         try:
             self._reader: Any = tf.train.load_checkpoint(str(prefix))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from ssdlite_caffe.errors import MissingRuntimeError, OutputError
+from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score
 from ssdlite_caffe.files import write_bytes
+from ssdlite_caffe.imports import import_pyplot
 from ssdlite_caffe.terminal import table_console
 
 _COLUMNS = (("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75"), ("VOC07", "voc07"), ("VOC12", "voc12"))
@@ -49,22 +49,6 @@ def _values(score: Score | ClassScore) -> list[str]:
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def import_pyplot() -> Any:
-    """The pyplot of matplotlib, drawing to files.
-
-    Raises:
-        MissingRuntimeError: it is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingRuntimeError(f'this needs matplotlib ({error}): pip install "matplotlib>=3.9"') from error
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def write_plot(evaluation: Evaluation, path: Path, *, force: bool = False) -> None:

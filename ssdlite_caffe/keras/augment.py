@@ -1,4 +1,4 @@
-"""SSD's augmentation, in TensorFlow: colours, zooming out, crops, mirroring. Import it after `runtime.import_keras`.
+"""SSD's augmentation, in TensorFlow: colours, zooming out, crops, mirroring. Import it after `import_keras`.
 
 All that moves an image is one window: a box in it, or around it, of which the network's input is made. Boxes of
 objects follow by the same window. Every choice is a function of the seed alone.

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
-from ssdlite_caffe.keras.imports import import_keras
 from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify

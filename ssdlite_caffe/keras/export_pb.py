@@ -10,7 +10,7 @@ from typing import Any
 from ssdlite_caffe.dump.locate import frozen_graph_of
 from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.files import refuse_existing, write_together
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import Detector, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.store import load

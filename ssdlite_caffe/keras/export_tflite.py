@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.errors import ModelError, SsdliteError
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import Detector
 from ssdlite_caffe.keras.postprocess import postprocessing
 from ssdlite_caffe.keras.tflite_file import Description, with_description

@@ -1,4 +1,4 @@
-"""The Keras layers that Keras does not have. This module imports Keras: import it after `runtime.import_keras` only.
+"""The Keras layers that Keras does not have. This module imports Keras: import it after `import_keras` only.
 
 All are registered under the package name `ssdlite_caffe`, so that models with them load in Keras' safe mode.
 """

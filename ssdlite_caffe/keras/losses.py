@@ -1,4 +1,4 @@
-"""SSD's loss. Imports TensorFlow: import it after `runtime.import_keras`.
+"""SSD's loss. Imports TensorFlow: import it after `import_keras`.
 
     loss = (localisation weight * sum of localisation + classification weight * sum of classification) / matches
 

@@ -13,7 +13,7 @@ from ssdlite_caffe.gen_model.arch import Activation, ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GlobalPoolDesc, NetDesc, NodeDesc
 from ssdlite_caffe.gen_model.padding import same_padding
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.names import (
     POSTPROCESSOR,
     PREDICTIONS,

@@ -15,7 +15,7 @@ from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.names import POSTPROCESSOR
 
 

@@ -19,7 +19,7 @@ from ssdlite_caffe.coco.label_map import Label, LabelMap
 from ssdlite_caffe.errors import ModelError, OutputError, SsdliteError
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import Detector, build_model, detector_of
 
 SUFFIXES = (".keras", ".weights.h5", ".h5")

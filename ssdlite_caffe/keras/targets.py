@@ -1,4 +1,4 @@
-"""What each default box should predict: SSD's matching and box codes. Imports TensorFlow: after `runtime.import_keras`.
+"""What each default box should predict: SSD's matching and box codes. Imports TensorFlow: after `import_keras`.
 
 Boxes are ymin, xmin, ymax, xmax as fractions of the image.
 """

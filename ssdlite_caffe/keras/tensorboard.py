@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.keras.imports import import_keras
+from ssdlite_caffe.imports import import_keras
 
 
 class Board:

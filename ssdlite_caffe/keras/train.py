@@ -19,8 +19,8 @@ from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.feed import TrainingData, open_training_data
-from ssdlite_caffe.keras.imports import import_keras
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, TENSORBOARD, Arrays, RunFolder
 from ssdlite_caffe.keras.schedule import Schedule

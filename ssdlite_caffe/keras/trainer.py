@@ -1,4 +1,4 @@
-"""One step of a training, on one device or several. Imports TensorFlow and Keras: after `runtime.import_keras`."""
+"""One step of a training, on one device or several. Imports TensorFlow and Keras: after `import_keras`."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import (
     Detections,
     clip_detections,
@@ -23,7 +24,7 @@ from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
-from ssdlite_caffe.runtimes.opencv_net import import_opencv, path_for_opencv
+from ssdlite_caffe.runtimes.opencv_net import path_for_opencv
 from ssdlite_caffe.runtimes.resize import preprocess
 
 Decoder = Literal["caffe", "numpy", "tflite"]

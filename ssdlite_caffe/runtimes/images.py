@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.opencv_net import import_opencv, one_line, path_for_opencv
+from ssdlite_caffe.imports import import_opencv
+from ssdlite_caffe.runtimes.opencv_net import one_line, path_for_opencv
+from ssdlite_caffe.terminal import silenced
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,31 +87,13 @@ def read_image(path: Path, *, quiet: bool = True) -> Pixels:
     if not data.size:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:
-        with without_stderr() if quiet else contextlib.nullcontext():
+        with silenced(stdout=False) if quiet else contextlib.nullcontext():
             image: Pixels | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f"cannot read {path} as an image: {one_line(error)}") from error
     if image is None:
         raise ImageError(f"{path} is no image that OpenCV can read, or is cut off")
     return image
-
-
-@contextlib.contextmanager
-def without_stderr() -> Iterator[None]:
-    """Silence the image libraries, which write to stderr by themselves; we report the error ourselves."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # stderr is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 class Video:
@@ -129,7 +112,7 @@ class Video:
         """
         cv2 = import_opencv()
         self.path = path
-        with without_stderr():
+        with silenced(stdout=False):
             self._capture = cv2.VideoCapture(path_for_opencv(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise ImageError(f"{path} is no video that OpenCV can read")
@@ -155,7 +138,7 @@ class Video:
         """
         number = 0
         while True:
-            with without_stderr():
+            with silenced(stdout=False):
                 good, frame = self._capture.read()
             if not good:
                 break

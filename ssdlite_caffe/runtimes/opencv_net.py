@@ -5,42 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.errors import ImageError, MissingRuntimeError, PrototxtError
+from ssdlite_caffe.errors import ImageError, PrototxtError
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import Detections, parse_detection_out
 
 FloatArray = npt.NDArray[np.float32]
-
-_HOW = 'pip install "opencv-python-headless>=4.8,<5"'
-_ENVIRONMENT = {
-    "OPENCV_FFMPEG_LOGLEVEL": "-8",
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
-    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge image
-}
-
-
-def import_opencv() -> Any:
-    """Import OpenCV, quiet on stderr.
-
-    Raises:
-        MissingRuntimeError: it is not installed, or cannot read Caffe nets.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingRuntimeError(f"this needs OpenCV ({error}): {_HOW}") from error
-    if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise MissingRuntimeError(f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can: {_HOW}")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 def one_line(error: Exception) -> str:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
-from ssdlite_caffe.errors import MissingRuntimeError, ModelError
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode import Detections
 
 FloatArray = npt.NDArray[np.float32]
@@ -42,26 +43,6 @@ class RawOutputs:
     logits: FloatArray | None
     boxes: FloatArray | None
     scores: FloatArray
-
-
-def import_tensorflow() -> Any:
-    """Import TensorFlow, quiet on stderr and with its plain kernels.
-
-    oneDNN is left out unless the environment says otherwise: it sums convolutions in other orders.
-
-    Raises:
-        MissingRuntimeError: it is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    try:
-        import tensorflow
-    except ImportError as error:
-        raise MissingRuntimeError(
-            f'this needs TensorFlow ({error}): pip install "ssdlite-caffe[tensorflow]"'
-        ) from error
-    tensorflow.get_logger().setLevel("ERROR")
-    return tensorflow
 
 
 class TensorFlowDetector:

@@ -16,9 +16,10 @@ from ssdlite_caffe.dump.tflite.file import Operator, TfliteFile, read_tflite
 from ssdlite_caffe.dump.tflite.lower import real_values, tensor_index
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode import Detections, FloatArray
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
-from ssdlite_caffe.runtimes.tensorflow_detector import RawOutputs, import_tensorflow
+from ssdlite_caffe.runtimes.tensorflow_detector import RawOutputs
 from ssdlite_caffe.terminal import silenced
 
 _READERS = ("CONV_2D", "DEPTHWISE_CONV_2D")

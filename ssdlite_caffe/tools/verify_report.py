@@ -13,12 +13,12 @@ from rich.table import Table
 
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import refuse_existing, write_text
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.runtimes.draw import draw_detections
 from ssdlite_caffe.runtimes.images import find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
 from ssdlite_caffe.terminal import table_console
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE

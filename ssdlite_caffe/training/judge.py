@@ -14,8 +14,9 @@ from ssdlite_caffe.errors import CaffeError, DatasetError
 from ssdlite_caffe.evaluation.detection_evaluate import caffes_own
 from ssdlite_caffe.evaluation.detectors import Evaluated
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
-from ssdlite_caffe.evaluation.report import import_pyplot, write_plot
+from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
+from ssdlite_caffe.imports import import_pyplot
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.merge_bn import TEST, merge_folder
 from ssdlite_caffe.training.kit_check import INITIAL, LABEL_MAP, SOLVER_TEST, SOLVER_TRAIN, check_kit

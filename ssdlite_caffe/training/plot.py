@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.evaluation.report import import_pyplot
 from ssdlite_caffe.files import write_bytes
+from ssdlite_caffe.imports import import_pyplot
 
 
 def draw_loss(entries: Sequence[dict[str, Any]], path: Path) -> None:

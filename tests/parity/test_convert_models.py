@@ -12,11 +12,12 @@ import pytest
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, unknown_fields
 from ssdlite_caffe.runtimes.decode import convert_scores, decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert

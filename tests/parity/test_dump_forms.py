@@ -11,14 +11,14 @@ import pytest
 
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.tensorflow_import import tensorflow
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError
+from ssdlite_caffe.imports import import_tensorflow
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.tensorflow
 
 try:
-    tf = tensorflow("this test")
+    tf = import_tensorflow("this test")
 except MissingRuntimeError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 v1 = tf.compat.v1

@@ -15,15 +15,15 @@ from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.tensorflow_import import tensorflow
 from ssdlite_caffe.dump.units import find_units
 from ssdlite_caffe.errors import MissingRuntimeError
+from ssdlite_caffe.imports import import_tensorflow
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.tensorflow
 
 try:
-    tf = tensorflow("this test")
+    tf = import_tensorflow("this test")
 except MissingRuntimeError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 v1 = tf.compat.v1

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.tensorflow_detector import import_tensorflow
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import verify
 from tests.scenes import draw_scene

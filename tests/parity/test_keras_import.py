@@ -12,6 +12,7 @@ import pytest
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.keras.export_pb import export_pb
 from ssdlite_caffe.keras.import_model import import_detector, import_file
 from ssdlite_caffe.keras.model import Detector
@@ -21,7 +22,7 @@ from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.resize import network_input
-from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector, import_tensorflow
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import Bounds, Image, verify

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.imports import import_opencv, import_tensorflow
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.runtimes.decode import Detections, convert_scores, decode, decode_boxes, detect, parse_detection_out
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
-from ssdlite_caffe.runtimes.tensorflow_detector import import_tensorflow
 
 F = np.float32
 

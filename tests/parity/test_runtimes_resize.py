@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.resize import resize_bilinear_legacy
-from ssdlite_caffe.runtimes.tensorflow_detector import import_tensorflow
 
 pytestmark = pytest.mark.tensorflow
 

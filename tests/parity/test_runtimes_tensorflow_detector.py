@@ -13,9 +13,10 @@ import pytest
 
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode import detect
 from ssdlite_caffe.runtimes.resize import network_input
-from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector, import_tensorflow
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.tensorflow

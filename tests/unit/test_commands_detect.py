@@ -13,11 +13,11 @@ import pytest
 
 from ssdlite_caffe.commands.detection_output import run
 from ssdlite_caffe.errors import ImageError, OutputError
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import overlap
 from ssdlite_caffe.runtimes.detector import Detector, ImageResult, Progress, detect
 from ssdlite_caffe.runtimes.images import Video, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.opencv

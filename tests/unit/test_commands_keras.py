@@ -12,10 +12,10 @@ from ssdlite_caffe.coco.label_map import load_label_map
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, draw_scene, make_shapes
 from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.runtimes.class_names import label_map_of
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
 from tests.commands import Command
 from tests.models import model_of
 

@@ -17,7 +17,7 @@ SEEDS = st.integers(0, 2**40)
 
 @pytest.fixture(scope="module")
 def augment() -> ModuleType:
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras import augment

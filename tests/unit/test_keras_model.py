@@ -95,7 +95,7 @@ def test_training_defaults() -> None:
 
 
 def test_batch_norm_trains_as_keras_own() -> None:
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     keras, tf = import_keras()
     from ssdlite_caffe.keras.layers import FusedBatchNorm
@@ -142,7 +142,7 @@ def test_pixels_and_images_are_what_tensorflow_reads(detector: Detector) -> None
 
 def test_activations_round_as_tensorflows() -> None:
     """x * relu6(x + 3) * (1/6), from left to right in float32, and not x / 6, which rounds otherwise."""
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras.layers import HardSigmoid, HardSwish
@@ -169,7 +169,7 @@ def test_detections_are_the_reference_decoders(
 ) -> None:
     nms = Nms(0.4, score_threshold, per_class, total, clip_first)
     arch = dataclasses.replace(SMALL, nms=nms, score_converter=converter, variances=(0.1, 0.2, 0.3, 0.4))
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras.layers import Decode, Suppression
@@ -297,7 +297,7 @@ def test_files_keep_inputs_and_outputs(detector: Detector, tmp_path: Path) -> No
 
 
 def test_bad_files_are_one_line(detector: Detector, tmp_path: Path) -> None:
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     keras, _ = import_keras()
     good = tmp_path / "good.keras"

@@ -21,7 +21,7 @@ VARIANCES = (0.1, 0.2, 0.3, 0.4)
 
 @pytest.fixture(scope="module")
 def targets() -> ModuleType:
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras import targets

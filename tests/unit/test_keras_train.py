@@ -97,7 +97,7 @@ def points(folder: Path) -> list[float]:
     """The curve of the loss that TensorBoard will show."""
     from tensorflow.core.util import event_pb2
 
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     _, tf = import_keras()
     found = []
@@ -213,7 +213,7 @@ def test_other_kernels_are_refused(scenes: Path, finished: Path, monkeypatch: py
 def some_options(scenes: Path, **changes: Any) -> Any:
     from dataclasses import replace
 
-    from ssdlite_caffe.keras.imports import import_keras
+    from ssdlite_caffe.imports import import_keras
 
     import_keras()
     from ssdlite_caffe.keras.schedule import Schedule

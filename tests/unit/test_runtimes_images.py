@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import ImageError, OutputError
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import Detections
 from ssdlite_caffe.runtimes.draw import class_colour, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Source, Video, find_sources, read_image
-from ssdlite_caffe.runtimes.opencv_net import import_opencv
 
 pytestmark = pytest.mark.opencv
 

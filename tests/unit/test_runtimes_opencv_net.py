@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import MissingRuntimeError, PrototxtError
+from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.opencv_net import OpenCvNet, import_opencv
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 
 pytestmark = pytest.mark.opencv
 

@@ -1,0 +1,125 @@
+"""Libraries that are imported when they are needed, one importer each: quiet, and with the install line where missing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+from ssdlite_caffe.errors import MissingRuntimeError
+from ssdlite_caffe.terminal import silenced
+
+_TENSORFLOW = "pip install 'ssdlite-caffe[tensorflow]'"
+_KERAS = "pip install 'ssdlite-caffe[keras]'"
+_OPENCV = "pip install 'opencv-python-headless>=4.8,<5'"
+_OPENCV_ENVIRONMENT = {
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(1 << 27),  # a small file may unpack to a huge image
+}
+
+
+def import_tensorflow(purpose: str = "this", hint: str = "") -> Any:
+    """TensorFlow, without its greeting on stderr and with its plain kernels.
+
+    oneDNN is left out unless the environment says otherwise: it sums convolutions in other orders.
+
+    Args:
+        purpose: what it is needed for, as a subject ("a checkpoint").
+        hint: what else the user may do, added to the error.
+
+    Raises:
+        MissingRuntimeError: it is not installed, or does not load.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        # TensorFlow says on stderr which kernels it has, whatever the log level.
+        with contextlib.nullcontext() if "tensorflow" in sys.modules else silenced():
+            import tensorflow
+    except ImportError as error:
+        also = f". {hint}" if hint else ""
+        raise MissingRuntimeError(
+            f"{purpose} needs TensorFlow ({error}); install it with: {_TENSORFLOW}{also}"
+        ) from error
+    tensorflow.get_logger().setLevel("ERROR")
+    return tensorflow
+
+
+def import_keras() -> tuple[Any, Any]:
+    """Keras 3 on TensorFlow.
+
+    Returns:
+        The modules keras and tensorflow.
+
+    Raises:
+        MissingRuntimeError: one is not installed, Keras is older than 3, or runs on another library than TensorFlow.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    tensorflow = import_tensorflow("a Keras model")
+    try:
+        with contextlib.nullcontext() if "keras" in sys.modules else silenced():
+            import keras
+    except ImportError as error:
+        raise MissingRuntimeError(f"this needs Keras 3 ({error}); install it with: {_KERAS}") from error
+    if int(keras.__version__.split(".")[0]) < 3:
+        raise MissingRuntimeError(f"this needs Keras 3, not {keras.__version__}; install it with: {_KERAS}")
+    if keras.backend.backend() != "tensorflow":
+        raise MissingRuntimeError(
+            f"Keras runs on {keras.backend.backend()} here, and this needs TensorFlow: set KERAS_BACKEND=tensorflow"
+        )
+    return keras, tensorflow
+
+
+def import_opencv() -> Any:
+    """OpenCV, quiet on stderr.
+
+    Raises:
+        MissingRuntimeError: it is not installed, or cannot read Caffe nets.
+    """
+    for name, value in _OPENCV_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingRuntimeError(f"this needs OpenCV ({error}); install it with: {_OPENCV}") from error
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        raise MissingRuntimeError(
+            f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can; install one with: {_OPENCV}"
+        )
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def import_lmdb() -> Any:
+    """The module lmdb.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"this needs lmdb ({error}); install it with: pip install 'ssdlite-caffe[caffe]'"
+        ) from error
+    return lmdb
+
+
+def import_pyplot() -> Any:
+    """The pyplot of matplotlib, drawing to files.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"this needs matplotlib ({error}); install it with: pip install 'ssdlite-caffe[evaluation]'"
+        ) from error
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
