@@ -22,7 +22,7 @@ import common
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder

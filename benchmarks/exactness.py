@@ -29,13 +29,13 @@ from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_ABSOLUTE
-from ssdlite_caffe.tools.verify import Image, ImageResult, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import ImageComparison, NamedImage, Row, VerifyReport, verify
 from ssdlite_caffe.tools.verify_report import drawn_images
 
 SHAPES = ("shapes_v3_small_3", "examples")
 
 
-def images(name: str, data: Path | None, size: tuple[int, int], count: int) -> Iterable[Image]:
+def images(name: str, data: Path | None, size: tuple[int, int], count: int) -> Iterable[NamedImage]:
     if name in SHAPES:
         sys.path.append(str(common.ROOT))
         from tests.scenes import draw_scene
@@ -53,7 +53,7 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
         convert(graph, out, ConvertOptions())
         folder = ModelFolder.open(out)
         taken = list(images(name, data, folder.arch.input_size, count))
-        results: list[ImageResult] = []
+        results: list[ImageComparison] = []
         found = _maxima(verify(graph, folder, taken, keep=results.append))
         found["detections"] = _detections(results, folder.arch.nms.max_total)
         if float64:
@@ -61,7 +61,7 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
     return found
 
 
-def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[Image]) -> dict[str, list[float]]:
+def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[NamedImage]) -> dict[str, list[float]]:
     """Largest differences of all boxes and of all scores, between two of four ways to compute them."""
     sys.path.append(str(common.ROOT))
     from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
@@ -104,7 +104,7 @@ def _maxima(report: VerifyReport) -> dict[str, Any]:
     }
 
 
-def _detections(results: Iterable[ImageResult], max_total: int) -> dict[str, Any]:
+def _detections(results: Iterable[ImageComparison], max_total: int) -> dict[str, Any]:
     """The detections of both sides, paired where class, box and score agree within 0.001."""
     pairs = [
         compare_detections(

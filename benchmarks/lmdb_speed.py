@@ -22,8 +22,8 @@ import common
 
 from ssdlite_caffe.caffe.prefix import cache_folder, find_prefix
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.encoded import Shape
-from ssdlite_caffe.data.lmdb_store import Reader, Writer
+from ssdlite_caffe.data.encoded import ImageEncoding
+from ssdlite_caffe.data.lmdb_store import LmdbReader, LmdbWriter
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import VocDataset, open_voc, read_xml
 from ssdlite_caffe.imports import import_opencv
@@ -85,8 +85,8 @@ class Sides:
 
     def all(self) -> dict[str, Callable[[], float]]:
         sides: dict[str, Callable[[], float]] = {
-            "lmdb voc": lambda: self.ours(Shape()),
-            "lmdb voc --no-decode": lambda: self.ours(Shape(decode=False)),
+            "lmdb voc": lambda: self.ours(ImageEncoding()),
+            "lmdb voc --no-decode": lambda: self.ours(ImageEncoding(decode=False)),
             "reading the files": lambda: processor_seconds(self.read),
             "decoding each image once": lambda: processor_seconds(self.decode),
             "of lmdb voc: its look at each image": lambda: processor_seconds(self.reduced),
@@ -104,7 +104,7 @@ class Sides:
     def data(self) -> VocDataset:
         return open_voc([self._root], "all", label_map=LabelMap.of_names(NAMES))
 
-    def ours(self, shape: Shape) -> float:
+    def ours(self, shape: ImageEncoding) -> float:
         out = self.new()
         return processor_seconds(lambda: write_lmdb(self.data(), out, shape, Order(jobs=1)))
 
@@ -142,13 +142,13 @@ class Sides:
         out = self.new()
         out.mkdir()
         records = [(f"{i:08d}".encode(), entry.path.read_bytes()) for i, entry in enumerate(self.data().entries)]
-        with Writer(out) as writer:
+        with LmdbWriter(out) as writer:
             writer.put(records)
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, int]:
     """Records that are the same to the byte, and those that are not."""
-    with Reader(ours) as one, Reader(theirs) as other:
+    with LmdbReader(ours) as one, LmdbReader(theirs) as other:
         left, right = dict(iter(one)), dict(iter(other))
     assert left.keys() == right.keys()
     same = sum(left[key] == right[key] for key in left)

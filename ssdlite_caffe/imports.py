@@ -1,4 +1,4 @@
-"""Libraries that are imported when they are needed, one importer each: quiet, and with the install line where missing."""
+"""Libraries that are imported when they are needed, one importer each: quiet, or with the install line in the error."""
 
 from __future__ import annotations
 

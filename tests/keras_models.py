@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.keras.model import Detector, build_model, detector_of
+from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
 
 
-def lively_detector(arch: ArchSpec, seed: int = 0) -> Detector:
+def lively_detector(arch: ArchSpec, seed: int = 0) -> KerasModel:
     """A detector whose BatchNorms have the statistics of what they see."""
     from ssdlite_caffe.imports import import_keras
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray, Settings
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes

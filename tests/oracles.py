@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from ssdlite_caffe.gen_model.arch import Activation, CellBoxes, Family, HeadKind, ScoreConverter
+from ssdlite_caffe.gen_model.arch import Activation, CellBoxes, FamilyName, HeadKind, ScoreConverter
 from ssdlite_caffe.gen_model.default_boxes import ssd_boxes
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.tools.verify_report import drawn_images
@@ -59,7 +59,7 @@ class Oracle:
 
     name: str
     kind: str
-    family: Family
+    family: FamilyName
     classes: int
     size: tuple[int, int]
     width: float = 1.0

@@ -13,7 +13,7 @@ from ssdlite_caffe.files import refuse_existing, write_text
 from ssdlite_caffe.keras.detectors import ForeignTflite, KerasRuntime, TfliteRuntime, open_tflite
 from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import has_description, read_description
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import ImageResult, detect_with
 from ssdlite_caffe.runtimes.images import Pixels, find_sources
 

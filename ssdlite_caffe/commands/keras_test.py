@@ -39,7 +39,7 @@ def run_test(
     from ssdlite_caffe.evaluation import report as report
     from ssdlite_caffe.evaluation.coco_results import CocoResults, read_ids
     from ssdlite_caffe.files import new_folder, refuse_existing, write_text
-    from ssdlite_caffe.runtimes.decode import Detections
+    from ssdlite_caffe.runtimes.detections import Detections
     from ssdlite_caffe.terminal import bar
 
     kind = tool.model_kind(model)

@@ -19,7 +19,7 @@ from ssdlite_caffe.terminal import bar
 if TYPE_CHECKING:
     from ssdlite_caffe.coco.label_map import LabelMap
     from ssdlite_caffe.data.annotations import Dataset
-    from ssdlite_caffe.data.encoded import Shape
+    from ssdlite_caffe.data.encoded import ImageEncoding
 
 app = typer.Typer(
     help="Write images and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
@@ -175,8 +175,8 @@ def check(
         raise typer.Exit(1)
 
 
-def _shape(options: _Options) -> Shape:
-    from ssdlite_caffe.data.encoded import Shape
+def _shape(options: _Options) -> ImageEncoding:
+    from ssdlite_caffe.data.encoded import ImageEncoding
 
     resize, min_dim, max_dim = options.resize, options.min_dim, options.max_dim
     if resize is not None and (min_dim or max_dim):
@@ -185,7 +185,7 @@ def _shape(options: _Options) -> Shape:
         raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
     height, width = map(int, resize.split("x")) if resize else (0, 0)
     size = (height, width) if resize else None
-    return Shape(size, min_dim, max_dim, options.encode, options.quality, decode=not options.no_decode)
+    return ImageEncoding(size, min_dim, max_dim, options.encode, options.quality, decode=not options.no_decode)
 
 
 def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, options: _Options) -> None:

@@ -39,14 +39,14 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a kit with Caffe's solver, watched: log, losses and plot are written as it goes."""
-    from ssdlite_caffe.training.solver import TrainOptions
+    from ssdlite_caffe.training.solver import SolverOptions
     from ssdlite_caffe.training.solver import train as run
 
     if resume and (force or weights is not None):
         raise typer.BadParameter("--resume goes without --force and --weights")
     if cpu and gpu is not None:
         raise typer.BadParameter("give --cpu or --gpu")
-    options = TrainOptions(resume, weights, max_iter, seed, gpu, cpu, force, strict)
+    options = SolverOptions(resume, weights, max_iter, seed, gpu, cpu, force, strict)
     with _live() as (progress, say):
         ended = run(kit, options, progress=progress, say=say)
     again = f"ssdlite-caffe train {kit} --resume"

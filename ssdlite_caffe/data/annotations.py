@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
-Effect = Literal["image left out", "object left out", "box clipped"]
+Effect = Literal["image skipped", "object skipped", "box clipped"]
 Corners = tuple[float, float, float, float]
 
 _OUTSIDE = 1.0

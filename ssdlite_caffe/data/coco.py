@@ -117,7 +117,7 @@ class CocoDataset:
         key = item.get("id") if isinstance(item, dict) else None
         where = f"{self._path}: {part}[{number}]" + (f" (id {key})" if _is_id(key) else "")
         return Problem(
-            where, what, "image left out" if part == "images" else "box clipped" if clipped else "object left out"
+            where, what, "image skipped" if part == "images" else "box clipped" if clipped else "object skipped"
         )
 
 

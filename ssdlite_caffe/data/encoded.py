@@ -32,7 +32,7 @@ _PNG_DEPTH = 24
 
 
 @dataclass(frozen=True)
-class Shape:
+class ImageEncoding:
     """How images are stored.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Header:
     plain: bool
 
 
-def read_encoded(path: Path, shape: Shape) -> Encoded:
+def read_encoded(path: Path, shape: ImageEncoding) -> Encoded:
     """Read an image for storing.
 
     Raises:
@@ -171,7 +171,7 @@ def _decode(path: Path, data: bytes, mode: str) -> Pixels:
     return pixels
 
 
-def _encode(path: Path, pixels: Pixels, header: _Header | None, shape: Shape) -> bytes:
+def _encode(path: Path, pixels: Pixels, header: _Header | None, shape: ImageEncoding) -> bytes:
     """Resize and encode; what was JPEG stays so, and all else becomes PNG, unless `shape` says otherwise."""
     cv2 = import_opencv()
     height, width = shape.target(*pixels.shape[:2])

@@ -1,19 +1,21 @@
-"""Images with their objects to evaluate a detector on: a VOC or COCO data set, or an LMDB."""
+"""Images with their objects, to evaluate a detector on or to train one: a VOC or COCO data set, or an LMDB."""
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box
+from ssdlite_caffe.data.lmdb_store import DATA, LmdbReader
 from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.runtimes.images import Pixels, read_image
 
-LMDB_DATA = "data.mdb"
+_LABEL_MAP = "labelmap.prototxt"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class LabelledImage:
     Attributes:
         name: of the file, or the key of the record.
         pixels: uint8 (H, W, 3), BGR.
-        boxes: its objects; rows are those of the model's label map.
+        boxes: its objects, with class ids of the label map.
         id: what COCO's result files call it: COCO's number, VOC's name, or the key.
     """
 
@@ -33,83 +35,133 @@ class LabelledImage:
     id: int | str = ""
 
 
-class LabelledImages(Protocol):
-    """Images to evaluate on.
+class LabelledImages(ABC):
+    """Images by number; iterate over it for those that can be read, in order.
 
     Attributes:
-        problems: what was left out so far, and why; complete when all images have been read.
-        categories: what COCO's result files call each row.
+        labels: the classes.
+        problems: what was skipped so far, and why; complete when all images have been read by iteration.
+        categories: what COCO's result files call each class id.
     """
 
-    problems: list[Problem]
-    categories: dict[int, int]
+    def __init__(self, labels: LabelMap, problems: list[Problem], categories: dict[int, int]) -> None:
+        """Attributes as above."""
+        self.labels, self.problems, self.categories = labels, problems, categories
 
+    @abstractmethod
     def __len__(self) -> int:
         """How many images there are, those that turn out unreadable included."""
 
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """What to call an image."""
+
+    @abstractmethod
+    def where(self, number: int) -> str:
+        """Where it is, for messages."""
+
+    @abstractmethod
+    def read(self, number: int, *, quiet: bool = True) -> tuple[LabelledImage, list[Problem]]:
+        """Read an image and its objects; may be called from several threads.
+
+        Args:
+            number: 0 or more, less than the length.
+            quiet: silence the image libraries, which is not for several threads at once.
+
+        Returns:
+            The image, and what was wrong with objects of it.
+
+        Raises:
+            DatasetError: its annotations or its record cannot be used.
+            ImageError: it cannot be read.
+        """
+
     def __iter__(self) -> Iterator[LabelledImage]:
-        """Read them, one by one."""
+        """Read them, one by one; `problems` takes what is wrong."""
+        for number in range(len(self)):
+            try:
+                image, problems = self.read(number)
+            except (DatasetError, ImageError) as error:
+                self.problems.append(Problem(self.where(number), str(error), "image skipped"))
+                continue
+            self.problems += problems
+            yield image
 
 
-class _Annotated:
+class _AnnotatedFiles(LabelledImages):
     """A VOC or COCO data set."""
 
     def __init__(self, dataset: Dataset, categories: dict[int, int], ids: frozenset[str] | None) -> None:
-        self.problems = list(dataset.problems)
-        self.categories = categories
+        super().__init__(dataset.label_map, list(dataset.problems), categories)
         self._dataset = dataset
         self._entries = [entry for entry in dataset.entries if ids is None or entry.id in ids]
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[LabelledImage]:
-        for entry in self._entries:
-            try:
-                pixels = read_image(entry.path)
-                boxes, problems = self._dataset.objects(entry, *pixels.shape[:2])
-            except (DatasetError, ImageError) as error:
-                self.problems.append(Problem(entry.name, str(error), "image left out"))
-                continue
-            self.problems += problems
-            number = int(entry.id) if isinstance(entry.annotations, int) else entry.id
-            yield LabelledImage(entry.name, pixels, tuple(boxes), number)
+    def name(self, number: int) -> str:
+        return self._entries[number].name
+
+    def where(self, number: int) -> str:
+        return self.name(number)
+
+    def read(self, number: int, *, quiet: bool = True) -> tuple[LabelledImage, list[Problem]]:
+        entry = self._entries[number]
+        pixels = read_image(entry.path, quiet=quiet)
+        boxes, problems = self._dataset.objects(entry, *pixels.shape[:2])
+        known = int(entry.id) if isinstance(entry.annotations, int) else entry.id
+        return LabelledImage(entry.name, pixels, tuple(boxes), known), problems
 
 
-class _Stored:
-    """An LMDB of AnnotatedDatum records; its labels are rows already."""
+class _Records(LabelledImages):
+    """An LMDB of AnnotatedDatum records; its labels are class ids already."""
 
     def __init__(self, folder: Path, labels: LabelMap, ids: frozenset[str] | None) -> None:
-        from ssdlite_caffe.data.lmdb_store import Reader
-
-        self.problems: list[Problem] = []
-        self.categories = {row: row for row in range(1, len(labels))}
-        self._folder, self._labels, self._ids = folder, labels, ids
-        with Reader(folder) as reader:
-            self._count = len(reader) if ids is None else len(ids & set(map(_shown, reader.keys())))
+        super().__init__(labels, [], {row: row for row in range(1, len(labels))})
+        self._folder = folder
+        with LmdbReader(folder) as reader:
+            keys = reader.keys()
+        self._keys = [key for key in keys if ids is None or _shown(key) in ids]
+        self._reader: LmdbReader | None = None
+        self._opening = threading.Lock()  # LMDB refuses to open an environment twice in one process
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._keys)
+
+    def name(self, number: int) -> str:
+        return _shown(self._keys[number])
+
+    def where(self, number: int) -> str:
+        return f"{self._folder}: {self.name(number)}"
+
+    def read(self, number: int, *, quiet: bool = True) -> tuple[LabelledImage, list[Problem]]:
+        from ssdlite_caffe.data.lmdb_check import decode_datum, parse_record
+
+        record = parse_record(self._opened().get(self._keys[number]))
+        pixels = decode_datum(record.datum)
+        problems: list[Problem] = []
+        height, width = pixels.shape[:2]
+        boxes = tuple(stored_boxes(self.where(number), record, self.labels, height, width, problems))
+        name = self.name(number)
+        return LabelledImage(name, pixels, boxes, name), problems
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        from ssdlite_caffe.data.lmdb_check import decode_datum, parse_record
-        from ssdlite_caffe.data.lmdb_store import Reader
+        try:
+            yield from super().__iter__()
+        finally:
+            self.close()
 
-        with Reader(self._folder) as reader:
-            for key, value in reader:
-                name = _shown(key)
-                if self._ids is not None and name not in self._ids:
-                    continue
-                try:
-                    record = parse_record(value)
-                    pixels = decode_datum(record.datum)
-                except DatasetError as error:
-                    self.problems.append(Problem(f"{self._folder}: {name}", str(error), "image left out"))
-                    continue
-                where = f"{self._folder}: {name}"
-                height, width = pixels.shape[:2]
-                boxes = stored_boxes(where, record, self._labels, height, width, self.problems)
-                yield LabelledImage(name, pixels, tuple(boxes), name)
+    def _opened(self) -> LmdbReader:
+        with self._opening:
+            if self._reader is None:
+                self._reader = LmdbReader(self._folder)
+            return self._reader
+
+    def close(self) -> None:
+        """Let go of the file; a later read opens it again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 def _shown(key: bytes) -> str:
@@ -129,49 +181,61 @@ def stored_boxes(
             if not 0 < group.group_label < len(labels):
                 corners, what = None, f"label {group.group_label} is not in the label map of {len(labels)}"
             if corners is None:
-                problems.append(Problem(where, what, "object left out"))
+                problems.append(Problem(where, what, "object skipped"))
             else:
                 yield Box(group.group_label, *corners, box.difficult)
 
 
 def open_images(
     data: Path,
-    labels: LabelMap,
+    labels: LabelMap | None,
     *,
     split: str = "test",
     images: Path | None = None,
     ids: frozenset[str] | None = None,
 ) -> LabelledImages:
-    """Open what `evaluate --data` names.
+    """Open what `--data` names.
 
     Args:
         data: a folder in VOC's layout, an LMDB, or COCO's instances_*.json.
-        labels: the model's; classes that it does not have are left out, and said so.
+        labels: the classes; objects of others are skipped, and said so. None: those of the annotations (VOC, COCO),
+            or of the LMDB's own label map.
         split: of VOC data.
         images: folder of COCO's images.
         ids: of the images to take: COCO's numbers, VOC's names, or keys; None takes all.
 
     Raises:
-        DatasetError: it is none of these, or holds no image that can be used.
+        DatasetError: it is none of these, or holds none of the images.
     """
-    if (data / LMDB_DATA).is_file():
-        return _chosen(_Stored(data, labels, ids), data)
+    opened = _open(data, labels, split, images, ids)
+    if not len(opened):
+        raise DatasetError(f"{data} has none of the images that were asked for")
+    return opened
+
+
+def is_lmdb(folder: Path) -> bool:
+    """Whether the folder holds an LMDB."""
+    return (folder / DATA).is_file()
+
+
+def _open(
+    data: Path, labels: LabelMap | None, split: str, images: Path | None, ids: frozenset[str] | None
+) -> LabelledImages:
+    if is_lmdb(data):
+        own = data / _LABEL_MAP
+        if labels is None and not own.is_file():
+            raise DatasetError(f"{data} has no {_LABEL_MAP}; give the names of its classes with --label-map")
+        return _Records(data, labels or load_label_map(own), ids)
     if data.is_dir():
         from ssdlite_caffe.data.voc import open_voc
 
-        rows = {row: row for row in range(1, len(labels))}
-        return _chosen(_Annotated(open_voc([data], split, label_map=labels), rows, ids), data)
+        voc = open_voc([data], split, label_map=labels)
+        return _AnnotatedFiles(voc, {row: row for row in range(1, len(voc.label_map))}, ids)
     if data.is_file():
         from ssdlite_caffe.data.coco import open_coco
 
         if images is None:
             raise DatasetError(f"{data} names its images without their folder; give that with --images")
-        dataset = open_coco(images, data, label_map=labels)
-        return _chosen(_Annotated(dataset, dataset.category_ids, ids), data)
+        coco = open_coco(images, data, label_map=labels)
+        return _AnnotatedFiles(coco, coco.category_ids, ids)
     raise DatasetError(f"there is no {data}; give a folder in VOC's layout, an LMDB, or COCO's instances_*.json")
-
-
-def _chosen(images: LabelledImages, data: Path) -> LabelledImages:
-    if not len(images):
-        raise DatasetError(f"{data} has none of the images that were asked for")
-    return images

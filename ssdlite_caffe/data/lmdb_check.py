@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.data.annotations import shown
-from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.data.lmdb_write import LABEL_MAP
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder
@@ -108,7 +108,7 @@ def check_lmdb(
         LabelMapError: the label map cannot be read.
     """
     labels = _label_map(folder, label_map)
-    with Reader(folder) as reader:
+    with LmdbReader(folder) as reader:
         if out is None:
             contents = _read(reader, labels, progress)
         else:
@@ -219,7 +219,7 @@ def _label_map(folder: Path, given: str | None) -> LabelMap | None:
 
 
 def _read(
-    reader: Reader,
+    reader: LmdbReader,
     label_map: LabelMap | None,
     progress: Callable[[int, int], None],
     draw: Callable[[int, Pixels, caffe_pb2.AnnotatedDatum], None] = lambda number, pixels, message: None,

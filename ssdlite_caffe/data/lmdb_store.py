@@ -16,7 +16,7 @@ MAX_KEY = 511
 _FIRST_MAP = 1 << 26
 
 
-class Writer:
+class LmdbWriter:
     """Writes records in the order of their keys; the map, LMDB's bound of the file's size, grows when it is full.
 
     A context manager. Nothing is sure to be on disk before it ends.
@@ -35,7 +35,7 @@ class Writer:
         with self._reported():
             self._environment = self._lmdb.open(str(folder), map_size=first_map, sync=False, metasync=False)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> LmdbWriter:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -73,7 +73,7 @@ class Writer:
             raise OutputError(f"cannot write {self._folder}: {error}") from error
 
 
-class Reader:
+class LmdbReader:
     """Reads an environment. A context manager; iterate over it for (key, value) in the order of the keys."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,10 +104,14 @@ class Reader:
         if present < needed:
             raise DatasetError(f"{self._folder / DATA} is cut off: {present} bytes of {needed}")
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> LmdbReader:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the environment; nothing can be read after it."""
         self._environment.close()
 
     def __len__(self) -> int:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Dataset, Entry, Problem
-from ssdlite_caffe.data.encoded import Shape, read_encoded
-from ssdlite_caffe.data.lmdb_store import MAX_KEY, Writer
+from ssdlite_caffe.data.encoded import ImageEncoding, read_encoded
+from ssdlite_caffe.data.lmdb_store import MAX_KEY, LmdbWriter
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.prototxt import caffe_pb2
@@ -93,7 +93,7 @@ class Counts:
 def write_lmdb(
     dataset: Dataset,
     out: Path,
-    shape: Shape = Shape(),  # noqa: B008
+    shape: ImageEncoding = ImageEncoding(),  # noqa: B008
     order: Order = Order(),
     *,
     strict: bool = False,
@@ -120,7 +120,7 @@ def write_lmdb(
     """
     with new_folder(out, marker=SUMMARY, force=force) as folder:
         counts, problems, sizes = Counts(), list(dataset.problems), []
-        with Writer(folder) as writer, silenced(stdout=False):
+        with LmdbWriter(folder) as writer, silenced(stdout=False):
             for batch in _batches(_records(dataset, shape, order, progress)):
                 problems += [problem for record in batch for problem in record.problems]
                 written = [record for record in batch if record.value is not None]
@@ -180,7 +180,9 @@ def describe(problems: Sequence[Problem]) -> str:
     return "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED]) + more
 
 
-def _records(dataset: Dataset, shape: Shape, order: Order, progress: Callable[[int, int], None]) -> Iterator[_Record]:
+def _records(
+    dataset: Dataset, shape: ImageEncoding, order: Order, progress: Callable[[int, int], None]
+) -> Iterator[_Record]:
     numbered = order.apply(dataset.entries)
     for done, record in enumerate(
         ordered_map(lambda item: _record(dataset, shape, *item), numbered, threads=order.threads), 1
@@ -189,7 +191,7 @@ def _records(dataset: Dataset, shape: Shape, order: Order, progress: Callable[[i
         progress(done, len(numbered))
 
 
-def _record(dataset: Dataset, shape: Shape, number: int, entry: Entry) -> _Record:
+def _record(dataset: Dataset, shape: ImageEncoding, number: int, entry: Entry) -> _Record:
     """Read an image and its annotations; errors become a problem."""
     key = f"{number:08d}_{entry.name}".encode()
     try:
@@ -200,7 +202,7 @@ def _record(dataset: Dataset, shape: Shape, number: int, entry: Entry) -> _Recor
         message = annotated_datum(image.data, boxes, image.height, image.width)
     except DatasetError as error:
         where, _, what = str(error).partition(": ")
-        return _Record(key, None, "", [], [Problem(where, what, "image left out")], kept=False)
+        return _Record(key, None, "", [], [Problem(where, what, "image skipped")], kept=False)
     line = f"{_one_word(entry.id)} {image.height} {image.width}\n"
     return _Record(key, message.SerializeToString(), line, boxes, problems, image.kept)
 

@@ -29,7 +29,7 @@ _DECIMALS = 2
 
 
 @dataclass(frozen=True)
-class Shape:
+class ToyObject:
     """One shape: class id (1 circle, 2 square, 3 triangle) and box (xmin, ymin, xmax, ymax) in pixels."""
 
     label: int
@@ -55,7 +55,7 @@ class ShapesOptions:
     side: int = 320
 
 
-def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, list[Shape]]:
+def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, list[ToyObject]]:
     """An image, uint8 RGB (side, side, 3), and what is in it; the same seed gives the same scene.
 
     The gradient runs down or across, each channel 30 to 220, with Gaussian noise of sigma 2 to 14. Half-sizes r are
@@ -67,7 +67,7 @@ def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, 
     ramp = np.linspace(0, 1, side)[:, None]
     gradient = ends[0] * (1 - ramp) + ends[1] * ramp
     image = np.broadcast_to(gradient[:, None] if random.random() < 0.5 else gradient[None], (side, side, 3)).copy()
-    shapes: list[Shape] = []
+    shapes: list[ToyObject] = []
     wanted = random.integers(1, 7)
     for _ in range(60):
         if len(shapes) == wanted:
@@ -79,7 +79,7 @@ def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, 
             continue
         label = int(random.integers(1, 4))
         image[_mask(label, x, y, radius, side)] = random.uniform(0, 255, 3)
-        shapes.append(Shape(label, box))
+        shapes.append(ToyObject(label, box))
     image += random.normal(0, random.uniform(2, 14), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), shapes
 
@@ -138,7 +138,7 @@ def make_shapes(
 
 def _scenes(
     folder: Path, options: ShapesOptions, progress: Callable[[int, int], None]
-) -> Iterator[tuple[str, list[Shape]]]:
+) -> Iterator[tuple[str, list[ToyObject]]]:
     """Draw and write the images; of each its name without suffix and what is in it."""
     images = folder / (IMAGES if options.layout == "voc" else options.split)
     digits = max(6, len(str(options.count)))
@@ -150,7 +150,7 @@ def _scenes(
         progress(number + 1, options.count)
 
 
-def _write_voc(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[Shape]]]) -> list[int]:
+def _write_voc(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[ToyObject]]]) -> list[int]:
     counts = [0] * (len(CLASSES) + 1)
     names = []
     for name, shapes in scenes:
@@ -174,7 +174,7 @@ def _write_voc(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str,
     return counts
 
 
-def _write_coco(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[Shape]]]) -> list[int]:
+def _write_coco(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str, list[ToyObject]]]) -> list[int]:
     counts = [0] * (len(CLASSES) + 1)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -60,7 +60,7 @@ class VocDataset:
         for item in objects:
             box, what = self._box(item, height, width)
             if what:
-                problems.append(Problem(f"{path}:{item.line}", what, "box clipped" if box else "object left out"))
+                problems.append(Problem(f"{path}:{item.line}", what, "box clipped" if box else "object skipped"))
             if box:
                 boxes.append(box)
         return boxes, problems
@@ -107,9 +107,9 @@ def open_voc(
         found = _from_list(root, list_file) if list_file else _from_split(root, split)
         for where, item in found:
             if isinstance(item, str):
-                problems.append(Problem(where, item, "image left out"))
+                problems.append(Problem(where, item, "image skipped"))
             elif prefix + item.name in seen:
-                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "image left out"))
+                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "image skipped"))
             else:
                 seen.add(prefix + item.name)
                 entries.append(Entry(prefix + item.name, item.id, item.path, item.annotations))

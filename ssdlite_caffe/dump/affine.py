@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import Graph, Node, Ref, Use
-from ssdlite_caffe.dump.model import FloatArray
 from ssdlite_caffe.errors import ModelError
 
 Vector = npt.NDArray[np.float64]

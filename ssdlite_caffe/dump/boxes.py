@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
 from ssdlite_caffe.dump.constants import Evaluator, ShapeOf
-from ssdlite_caffe.dump.graph import Graph, Node, Ref
-from ssdlite_caffe.dump.model import FloatArray
+from ssdlite_caffe.dump.graph import CONVOLUTIONS, Graph, Node, Ref
 from ssdlite_caffe.dump.tensors import Array
-from ssdlite_caffe.dump.units import CONVOLUTIONS
 
 Scales = tuple[float, float, float, float]
 Vector = npt.NDArray[np.float64]
@@ -39,7 +38,7 @@ _SAME_BOXES = 1e-6
 
 
 @dataclass(frozen=True)
-class Decoder:
+class BoxDecoder:
     """Where a graph decodes boxes.
 
     Attributes:
@@ -53,7 +52,7 @@ class Decoder:
     corners: tuple[Ref, ...] | None
 
 
-def find_decoder(constants: Constants) -> Decoder | None:
+def find_decoder(constants: Constants) -> BoxDecoder | None:
     """The box decoder of a graph; None where it has none."""
     graph = constants.graph
     sizes: dict[Ref, Ref] = {}
@@ -67,7 +66,7 @@ def find_decoder(constants: Constants) -> Decoder | None:
     for code in sizes:
         height, width = Ref(code.name, 2), Ref(code.name, 3)
         if height in sizes and width in sizes:
-            return Decoder(graph[code], sizes[height], _corners(graph, graph[code]))
+            return BoxDecoder(graph[code], sizes[height], _corners(graph, graph[code]))
     return None
 
 
@@ -98,7 +97,7 @@ def _corners(graph: Graph, codes: Node) -> tuple[Ref, ...] | None:
 
 
 def boxes_and_scales(
-    constants: Constants, shape_of: ShapeOf | None, decoder: Decoder
+    constants: Constants, shape_of: ShapeOf | None, decoder: BoxDecoder
 ) -> tuple[FloatArray | None, Scales | None]:
     """The default boxes and box-coder scales that a decoder uses.
 
@@ -142,7 +141,7 @@ def _as_boxes(value: Array | None, otherwise: FloatArray | None) -> FloatArray |
     return np.ascontiguousarray(value.reshape(-1, 4), np.float32)
 
 
-def _decoded(graph: Graph, shape_of: ShapeOf | None, decoder: Decoder, code: float) -> Vector | None:
+def _decoded(graph: Graph, shape_of: ShapeOf | None, decoder: BoxDecoder, code: float) -> Vector | None:
     """The boxes (N, 4) of which every code is `code`; None where they cannot be computed.
 
     Codes of float64 make float64 of all that depends on them; constants come as float32, as TensorFlow has them.

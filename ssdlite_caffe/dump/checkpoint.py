@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.detector import require_detector, require_finite
 from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.graph import Graph
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray, Settings
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
 from ssdlite_caffe.dump.settings import class_count
 from ssdlite_caffe.dump.units import find_units, strip_prefix

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import VARIABLES, Graph, Node
-from ssdlite_caffe.dump.model import FloatArray, Settings
+from ssdlite_caffe.dump.model import Settings
 from ssdlite_caffe.dump.settings import settings_from_graph
 from ssdlite_caffe.dump.units import Units, find_units, refuse_quantised
 from ssdlite_caffe.errors import ModelError, TensorError

@@ -10,6 +10,7 @@ from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.tensors import Array, static_shape
 from ssdlite_caffe.errors import ModelError
 
+CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "ReadVariableOp", "Enter"}
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ssdlite_caffe.dump.constants import Evaluator
-from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
+from ssdlite_caffe.dump.graph import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.windows import window_padding
 
 _ELEMENTWISE = frozenset(
@@ -14,7 +14,7 @@ _ELEMENTWISE = frozenset(
         "FusedBatchNormV3", "Mul", "Add", "AddV2", "Sub", "RealDiv", "Minimum", "Maximum",
     }
 )  # fmt: skip
-_WINDOWS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool"})
+_WINDOWS = CONVOLUTIONS | {"MaxPool", "AvgPool"}
 
 
 def output_size(size: int, kernel: int, stride: int, dilation: int, padding: str | tuple[int, int]) -> int:

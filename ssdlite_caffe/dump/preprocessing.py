@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
-from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
-from ssdlite_caffe.dump.units import CONVOLUTIONS
+from ssdlite_caffe.dump.graph import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.errors import ModelError
 
 # Of these only input 0 is the image; the others are sizes and amounts.

@@ -6,12 +6,13 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import boxes_and_scales, find_decoder
 from ssdlite_caffe.dump.constants import ShapeOf
 from ssdlite_caffe.dump.graph import Node, Ref
 from ssdlite_caffe.dump.map_sizes import FeatureMaps
-from ssdlite_caffe.dump.model import ConvUnit, FloatArray, Settings
+from ssdlite_caffe.dump.model import ConvUnit, Settings
 from ssdlite_caffe.dump.nms import SUPPRESSIONS, find_suppression
 from ssdlite_caffe.dump.preprocessing import NetworkInput, first_convolution, network_input
 from ssdlite_caffe.dump.raw_outputs import behind_reshapes, find_raw_outputs

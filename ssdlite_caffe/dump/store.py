@@ -22,7 +22,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, FloatArray, Settings, TfliteNms
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, Settings, TfliteNms
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
 from ssdlite_caffe.files import new_folder
 

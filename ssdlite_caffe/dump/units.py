@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.activation import Found, activation_at
 from ssdlite_caffe.dump.affine import (
     BatchNormParts,
@@ -23,13 +24,11 @@ from ssdlite_caffe.dump.affine import (
     step_at,
 )
 from ssdlite_caffe.dump.constants import NotConstantError
-from ssdlite_caffe.dump.graph import Graph, Node, Ref
-from ssdlite_caffe.dump.model import ConvUnit, FloatArray
+from ssdlite_caffe.dump.graph import CONVOLUTIONS, Graph, Node, Ref
+from ssdlite_caffe.dump.model import ConvUnit
 from ssdlite_caffe.dump.windows import window_padding
 from ssdlite_caffe.dump.wiring import expression, renamed_expression, scopes_in
 from ssdlite_caffe.errors import ModelError
-
-CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 
 
 @dataclass(frozen=True)

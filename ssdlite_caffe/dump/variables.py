@@ -13,6 +13,7 @@ from ssdlite_caffe.dump.tensors import Array
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 
+WITHOUT_TENSORFLOW = "A frozen graph (frozen_inference_graph.pb) is read without it"
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
@@ -47,9 +48,6 @@ def hash_files(paths: list[Path]) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-
-WITHOUT_TENSORFLOW = "A frozen graph (frozen_inference_graph.pb) is read without it"
 
 
 class Variables:

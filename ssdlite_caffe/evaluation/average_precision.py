@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Boxes:
         difficult: bool (N,): neither has to be found, nor is it wrong to.
     """
 
-    corners: FloatArray
+    corners: DoubleArray
     difficult: npt.NDArray[np.bool_]
 
 
@@ -40,8 +40,8 @@ class Found:
         scores: float64 (M,).
     """
 
-    corners: FloatArray
-    scores: FloatArray
+    corners: DoubleArray
+    scores: DoubleArray
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,16 @@ class Curve:
     """
 
     hits: npt.NDArray[np.int64]
-    scores: FloatArray
+    scores: DoubleArray
     positives: int
 
     @property
-    def precision(self) -> FloatArray:
+    def precision(self) -> DoubleArray:
         """Share of the first detections that are right."""
         return self.hits / np.arange(1, len(self.hits) + 1)
 
     @property
-    def recall(self) -> FloatArray:
+    def recall(self) -> DoubleArray:
         """Share of the objects that they find; NaN without objects."""
         return self.hits / (self.positives or np.nan)
 
@@ -87,9 +87,9 @@ class Curve:
         return float(np.sum(_best_from(self.precision) * gained) / self.positives)
 
 
-def _best_from(precision: FloatArray) -> FloatArray:
+def _best_from(precision: DoubleArray) -> DoubleArray:
     """Of each value and all after it the largest."""
-    best: FloatArray = np.maximum.accumulate(precision[::-1])[::-1]
+    best: DoubleArray = np.maximum.accumulate(precision[::-1])[::-1]
     return best
 
 
@@ -108,13 +108,13 @@ def curve(images: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Cur
     )
 
 
-def of_verdicts(scores: FloatArray, right: npt.NDArray[np.bool_], positives: int) -> Curve:
+def of_verdicts(scores: DoubleArray, right: npt.NDArray[np.bool_], positives: int) -> Curve:
     """The curve of detections whose matching is done: scores (K,), and which of them are right, in any order."""
     order = np.argsort(-scores, kind="stable")
     return Curve(np.cumsum(right[order], dtype=np.int64), scores[order], positives)
 
 
-def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.int8], FloatArray]:
+def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.int8], DoubleArray]:
     """For each detection, best first: 1 right, 0 wrong, -1 not counted; and its score."""
     order = np.argsort(-found.scores, kind="stable")
     verdicts = np.zeros(len(order), np.int8)
@@ -131,12 +131,12 @@ def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.i
     return verdicts, found.scores[order]
 
 
-def iou(one: FloatArray, other: FloatArray) -> FloatArray:
+def iou(one: DoubleArray, other: DoubleArray) -> DoubleArray:
     """Intersection over union of every pair of boxes, (N, 4) and (M, 4), as (N, M); 0 for boxes without area."""
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=2)
     areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1) for boxes in (one, other)]
     union = areas[0][:, None] + areas[1][None, :] - shared
-    ratio: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    ratio: DoubleArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return ratio

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.errors import MissingRuntimeError
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 
 _IOU_50, _IOU_75 = 0, 5
 """Places of these thresholds among pycocotools' ten, 0.50 to 0.95."""

@@ -11,7 +11,7 @@ from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Rows, read_bounded
 from ssdlite_caffe.data.coco import read_coco_ids
 from ssdlite_caffe.errors import DatasetError
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 
 _MAX_BYTES = 1 << 26
 _DECIMALS = 3

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.data.labelled_images import LMDB_DATA
-from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.data.labelled_images import is_lmdb
+from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.evaluation.average_precision import Curve, of_verdicts
 from ssdlite_caffe.evaluation.detectors import Evaluated
@@ -43,7 +43,7 @@ def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path
     if sizes.name_size_file:
         sizes.name_size_file = str((prototxt.parent / sizes.name_size_file).resolve())
     top = judges[0].top[0]
-    with Reader(lmdb) as reader:
+    with LmdbReader(lmdb) as reader:
         count = len(reader)
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as folder:
         path = Path(folder) / "test.prototxt"
@@ -71,7 +71,7 @@ def _curves(rows: npt.NDArray[np.float32]) -> dict[int, Curve]:
 def with_caffes_own(evaluation: Evaluation, model: Evaluated, data: Path) -> Evaluation:
     """Put Caffe's own judgement beside the others, where there is a test net and `data` is an LMDB."""
     folder = model.folder
-    if folder is None or not (data / LMDB_DATA).is_file():
+    if folder is None or not is_lmdb(data):
         return evaluation
     prototxt, weights = folder.path / "test.prototxt", folder.path / "train.caffemodel"
     if not prototxt.is_file() or not weights.is_file():

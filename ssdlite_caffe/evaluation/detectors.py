@@ -13,7 +13,7 @@ import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime

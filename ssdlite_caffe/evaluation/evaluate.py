@@ -21,7 +21,7 @@ from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, Found, curv
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
 from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
 from ssdlite_caffe.runtimes.class_names import label_map_of
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
 _MOST_PROBLEMS = 20

@@ -17,8 +17,8 @@ from ssdlite_caffe.evaluation.detectors import Evaluated
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.keras.export_tflite import Image, Inputs, Numbers, Outputs, tflite_model
-from ssdlite_caffe.keras.model import Detector, with_threshold
+from ssdlite_caffe.keras.export_tflite import Inputs, NetworkInput, Numbers, Outputs, tflite_model
+from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.runtimes.images import Source, find_sources, read_image
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
@@ -157,7 +157,7 @@ def calibration_files(options: TfliteOptions) -> list[Path]:
     return [paths[int(i * step)] for i in range(min(len(paths), options.calibration_count))]
 
 
-def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[Image]:
+def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[NetworkInput]:
     """What the model reads of each image.
 
     Raises:
@@ -171,7 +171,7 @@ def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Ite
             yield np.rint(resize_bilinear_legacy(shown, arch.input_size)[None])
 
 
-def _measured(detector: Detector, out: Path, images: LabelledImages, test: TestData, steps: Steps) -> Evaluation:
+def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: TestData, steps: Steps) -> Evaluation:
     with tempfile.TemporaryDirectory() as folder:
         same = Path(folder) / "model.keras"  # with the score threshold of what was exported
         save(detector.rebuilt(), same)

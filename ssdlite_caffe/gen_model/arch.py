@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ssdlite_caffe.errors import ArchError
 
-Family = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
+FamilyName = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
 Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
 """The same families, in the same order, as the command line writes them."""
 HeadKind = Literal["ssdlite", "ssd"]
@@ -25,7 +25,7 @@ Residuals = Literal["tf1", "tf2"]
 """tf1: a block of stride 1 ends in a sum where its output has as many channels as its input. tf2: where it has as many
 before a least depth makes more of them, as in Keras applications' MobileNetV2: a narrow net's first block has none.
 """
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: tuple[FamilyName, ...] = (
     "v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic",
 )  # fmt: skip
 
@@ -103,7 +103,7 @@ class ArchSpec:
         nms: see Nms.
     """
 
-    family: Family
+    family: FamilyName
     num_classes: int
     input_size: tuple[int, int]
     head: HeadKind = "ssdlite"

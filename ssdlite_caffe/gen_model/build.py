@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter
+from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, FamilyName, HeadKind, Nms, ScoreConverter
 from ssdlite_caffe.gen_model.blocks import Chain, describe_conv
 from ssdlite_caffe.gen_model.default_boxes import prior_box_for, ssd_boxes
 from ssdlite_caffe.gen_model.families import InvertedResidual, family
@@ -39,7 +39,7 @@ def build(arch: ArchSpec) -> NetDesc:
 
 
 def default_arch(
-    name: Family,
+    name: FamilyName,
     num_classes: int,
     *,
     input_size: tuple[int, int] | None = None,
@@ -129,7 +129,7 @@ def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
         if number == table.first_map:
             first = _Tap(node.top, node.num_output, node.out_size)
     if rows.last is not None:
-        # Slim's finegrain_classification_mode, as the public narrow classifiers have it: see `Family.pooled` for V3.
+        # Slim's finegrain_classification_mode, as the public narrow classifiers have it: see `Family.pooled`.
         chain.conv_row(rows.last, "last", keep_width=arch.classifier and table.pooled is None)
         chain.end_section(f"{rows.last.caffe}: last 1x1")
     assert first is not None

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, CellBoxes, Family, HeadKind, Nms, ScoreConverter, Version
+from ssdlite_caffe.gen_model.arch import (
+    FAMILIES,
+    ArchSpec,
+    CellBoxes,
+    FamilyName,
+    HeadKind,
+    Nms,
+    ScoreConverter,
+    Version,
+)
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.gen_model.default_boxes import ASPECT_RATIOS, ssd_boxes
 from ssdlite_caffe.gen_model.dialect import (
@@ -21,7 +30,7 @@ from ssdlite_caffe.gen_model.dialect import (
 )
 from ssdlite_caffe.gen_model.families import family
 
-VERSIONS: dict[Version, Family] = dict(zip(get_args(Version), FAMILIES, strict=True))
+VERSIONS: dict[Version, FamilyName] = dict(zip(get_args(Version), FAMILIES, strict=True))
 
 
 class OptionsError(ValueError):

@@ -14,11 +14,12 @@ from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
-from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source as source_runtime
-from ssdlite_caffe.runtimes.decode import Detections, clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector, interpreter
@@ -28,7 +29,7 @@ from ssdlite_caffe.terminal import silenced
 class KerasRuntime:
     """A Keras model that is ready to run."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: KerasModel) -> None:
         """Trace it.
 
         Args:

@@ -11,7 +11,7 @@ from ssdlite_caffe.dump.locate import frozen_graph_of
 from ssdlite_caffe.errors import OutputError
 from ssdlite_caffe.files import refuse_existing, write_together
 from ssdlite_caffe.imports import import_keras
-from ssdlite_caffe.keras.model import Detector, with_threshold
+from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.runtimes.class_names import beside
@@ -72,7 +72,7 @@ def export_pb(
     return {**report, "label_map": str(beside(out))}
 
 
-def frozen_graph(detector: Detector) -> Any:
+def frozen_graph(detector: KerasModel) -> Any:
     """The graph: image_tensor (B, H, W, 3) uint8 RGB -> detection_boxes, _scores, _classes, num_detections.
 
     Convolutions and their constants bear TensorFlow's scopes (`FeatureExtractor/MobilenetV2/Conv/weights`), so that

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.imports import import_keras
-from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.postprocess import postprocessing
 from ssdlite_caffe.keras.tflite_file import Description, with_description
 from ssdlite_caffe.terminal import silenced
@@ -20,7 +20,7 @@ from ssdlite_caffe.terminal import silenced
 Inputs = Literal["network", "pixels", "image"]
 Outputs = Literal["detections", "raw"]
 Numbers = Literal["float32", "float16", "int8"]
-Image = npt.NDArray[np.float32]
+NetworkInput = npt.NDArray[np.float32]
 
 ENDS: Mapping[str, tuple[str, ...]] = {
     "detections": ("detection_boxes", "detection_classes", "detection_scores", "num_detections"),
@@ -30,12 +30,12 @@ ENDS: Mapping[str, tuple[str, ...]] = {
 
 
 def tflite_model(
-    detector: Detector,
+    detector: KerasModel,
     *,
     inputs: Inputs = "pixels",
     outputs: Outputs = "detections",
     numbers: Numbers = "float32",
-    calibration: Iterable[Image] = (),
+    calibration: Iterable[NetworkInput] = (),
 ) -> bytes:
     """The model as a TensorFlow Lite file of built-in operations.
 
@@ -72,7 +72,7 @@ def tflite_model(
     return with_description(data, Description(detector.arch, detector.labels, inputs, outputs, numbers), ENDS[outputs])
 
 
-def _module(detector: Detector, inputs: Inputs, outputs: Outputs, numbers: Numbers) -> Any:
+def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, numbers: Numbers) -> Any:
     """A tf.Module with one signature, `serving_default`.
 
     The net is frozen first: the converter makes constants of variables only where no operation is a function of its

@@ -14,7 +14,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.keras.model import Detector, Inputs, Outputs, build_model, detector_of
+from ssdlite_caffe.keras.model import Inputs, KerasModel, Outputs, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.store import save, suffix_of
 from ssdlite_caffe.keras.weights import Values, keras_values, set_values
@@ -33,7 +33,7 @@ def import_detector(
     variances: Variances = "keep",
     inputs: Inputs = "network",
     outputs: Outputs = "raw",
-) -> Detector:
+) -> KerasModel:
     """A Keras model with the weights of a TensorFlow detector.
 
     Args:

@@ -31,7 +31,7 @@ KERNEL_STDDEV = 0.03
 
 
 @dataclass(frozen=True)
-class Detector:
+class KerasModel:
     """A Keras model with what it is.
 
     Attributes:
@@ -44,14 +44,14 @@ class Detector:
     arch: ArchSpec
     labels: LabelMap
 
-    def rebuilt(self, **options: Any) -> Detector:
+    def rebuilt(self, **options: Any) -> KerasModel:
         """The same weights in a model with other inputs, outputs or types; options as for `build_model`."""
         other = build_model(self.arch, self.labels, **options)
         other.set_weights(self.model.get_weights())
-        return Detector(other, self.arch, self.labels)
+        return KerasModel(other, self.arch, self.labels)
 
 
-def with_threshold(detector: Detector, score_threshold: float) -> Detector:
+def with_threshold(detector: KerasModel, score_threshold: float) -> KerasModel:
     """The detector with another score threshold; only what is rebuilt of it has it."""
     nms = dataclasses.replace(detector.arch.nms, score_threshold=score_threshold)
     return dataclasses.replace(detector, arch=dataclasses.replace(detector.arch, nms=nms))
@@ -97,7 +97,7 @@ def build_model(
     return _Builder(build(arch), labels, dtype, momentum, class_bias).model(inputs, outputs)
 
 
-def detector_of(model: Any) -> Detector | None:
+def detector_of(model: Any) -> KerasModel | None:
     """What a Keras model is, by its `Predictions` layer; None where it has none."""
     from ssdlite_caffe.keras.layers import Predictions
 
@@ -106,7 +106,7 @@ def detector_of(model: Any) -> Detector | None:
         return None
     labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(found[0].labels)))
     check_classes(labels, found[0].arch.num_classes, "the model's label map")
-    return Detector(model, found[0].arch, labels)
+    return KerasModel(model, found[0].arch, labels)
 
 
 class _Builder:

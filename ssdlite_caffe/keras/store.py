@@ -20,7 +20,7 @@ from ssdlite_caffe.errors import ModelError, OutputError, SsdliteError
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_keras
-from ssdlite_caffe.keras.model import Detector, build_model, detector_of
+from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
 
 SUFFIXES = (".keras", ".weights.h5", ".h5")
 ATTRIBUTE = "ssdlite_caffe"
@@ -40,7 +40,7 @@ def suffix_of(path: Path) -> str:
     return found
 
 
-def save(detector: Detector, path: Path, *, force: bool = False) -> None:
+def save(detector: KerasModel, path: Path, *, force: bool = False) -> None:
     """Write a model in the format of its suffix, in one step; the same model gives the same bytes.
 
     Raises:
@@ -62,7 +62,7 @@ def save(detector: Detector, path: Path, *, force: bool = False) -> None:
     write_bytes(path, _without_dates(data) if suffix == ".keras" else data, force=force)
 
 
-def load(path: Path) -> Detector:
+def load(path: Path) -> KerasModel:
     """Read a model that `save` wrote.
 
     Raises:
@@ -90,7 +90,7 @@ def load(path: Path) -> Detector:
     return found
 
 
-def _load_whole(path: Path) -> Detector | None:
+def _load_whole(path: Path) -> KerasModel | None:
     keras, _ = import_keras()
     from ssdlite_caffe.keras import layers
 
@@ -103,7 +103,7 @@ def _load_whole(path: Path) -> Detector | None:
     return detector_of(keras.saving.load_model(path, compile=False, safe_mode=True))
 
 
-def _load_weights(path: Path) -> Detector:
+def _load_weights(path: Path) -> KerasModel:
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -115,10 +115,10 @@ def _load_weights(path: Path) -> Detector:
     arch = ArchSpec.from_dict(known["arch"])
     model = build_model(arch, labels)
     model.load_weights(path)
-    return Detector(model, arch, labels)
+    return KerasModel(model, arch, labels)
 
 
-def _write_attribute(path: Path, detector: Detector) -> None:
+def _write_attribute(path: Path, detector: KerasModel) -> None:
     import h5py
 
     labels = [[entry.name, entry.display_name] for entry in detector.labels.entries]

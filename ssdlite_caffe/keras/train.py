@@ -27,7 +27,7 @@ from ssdlite_caffe.keras.schedule import Schedule
 from ssdlite_caffe.terminal import on_interrupt
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.keras.model import Detector, DType
+    from ssdlite_caffe.keras.model import DType, KerasModel
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
@@ -188,7 +188,7 @@ def train(
     return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
 
 
-def write_model(detector: Detector, folder: Path) -> None:
+def write_model(detector: KerasModel, folder: Path) -> None:
     """Write model.keras and its class names into a training's folder."""
     from ssdlite_caffe.keras.store import save
 
@@ -304,7 +304,7 @@ def _dtype(tf: Any, precision: Precision) -> DType:
     return "mixed_bfloat16" if precision == "bfloat16" else "float32"
 
 
-def _arch(net: NetOptions, start: Detector | None, labels: LabelMap) -> ArchSpec:
+def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSpec:
     if start is not None:
         return replace(start.arch, num_classes=len(labels))
     from ssdlite_caffe.gen_model.options import BoxOptions, arch_from_options
@@ -315,7 +315,7 @@ def _arch(net: NetOptions, start: Detector | None, labels: LabelMap) -> ArchSpec
     )  # fmt: skip
 
 
-def _begin_with(trainer: Trainer, start: Detector) -> None:
+def _begin_with(trainer: Trainer, start: KerasModel) -> None:
     """Take over a detector's weights; where its classes are others, all but those of the class predictors."""
     from ssdlite_caffe.keras.weights import get_values, set_values
 

@@ -17,7 +17,7 @@ from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.keras.augment import AugmentOptions, augment
 from ssdlite_caffe.keras.feed import Feed, TrainingData, order, share
 from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
-from ssdlite_caffe.keras.model import Detector, DType, build_model
+from ssdlite_caffe.keras.model import DType, KerasModel, build_model
 from ssdlite_caffe.keras.run_folder import Arrays
 from ssdlite_caffe.keras.targets import assign
 
@@ -217,7 +217,7 @@ class Trainer:
             for i, v in enumerate(vs)
         ]
 
-    def detector(self) -> Detector:
+    def detector(self) -> KerasModel:
         """The model as it is now, with averaged weights where there are any, in float32."""
         values = [np.asarray(v) for v in self.model.weights]
         if self._averages:
@@ -227,7 +227,7 @@ class Trainer:
             values = [averaged.get(v.path, value) for v, value in zip(self.model.weights, values, strict=True)]
         made = build_model(self.arch, self.labels)
         made.set_weights(values)
-        return Detector(made, self.arch, self.labels)
+        return KerasModel(made, self.arch, self.labels)
 
     def describe(self) -> dict[str, Any]:
         """The options, plain."""

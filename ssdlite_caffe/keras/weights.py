@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import DumpedModel, FloatArray
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.keras.names import batch_norm_scope, layer_name

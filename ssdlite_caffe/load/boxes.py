@@ -17,9 +17,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from ssdlite_caffe.arrays import FloatArray
+
 Sizes = tuple[tuple[float, float], ...]
 """(height, width) of each default box of a cell, as fractions of the input."""
 

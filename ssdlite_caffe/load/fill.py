@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import DumpedModel, FloatArray
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
@@ -16,10 +17,10 @@ from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.sizes import Shape
 
-CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
 FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
 """Layer types that a converted net learns in; one of these without blobs is a problem of its own."""
 FACTOR = np.ones(1, np.float32)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from ssdlite_caffe.arrays import FloatArray
+
 DoubleArray = npt.NDArray[np.float64]
 
 

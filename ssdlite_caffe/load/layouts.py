@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import TensorError
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def conv_kernel(kernel: FloatArray) -> FloatArray:

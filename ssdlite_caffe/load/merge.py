@@ -10,17 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.load.fold import Affine, fold_into_convolution
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array
+from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
 from ssdlite_caffe.prototxt.shapes import infer
-
-FloatArray = npt.NDArray[np.float32]
-
-_FOLDED = ("Convolution", "DepthwiseConvolution")
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def _groups(net: caffe_pb2.NetParameter) -> list[_Group]:
         if layer.type != "BatchNorm":
             continue
         conv = _writer(net.layer, place, layer.bottom[0])
-        if conv is None or net.layer[conv].type not in _FOLDED or _readers(net.layer, conv) != [place]:
+        if conv is None or net.layer[conv].type not in CONVOLUTIONS or _readers(net.layer, conv) != [place]:
             raise PrototxtError(f"BatchNorm {layer.name!r} does not follow a convolution alone, so it cannot be folded")
         readers = _readers(net.layer, place)
         scaled = len(readers) == 1 and _is_plain_scale(net.layer[readers[0]])

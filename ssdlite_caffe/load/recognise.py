@@ -22,7 +22,7 @@ from ssdlite_caffe.gen_model.arch import (
     Activation,
     ArchSpec,
     CellBoxes,
-    Family,
+    FamilyName,
     HeadKind,
     Nms,
     Residuals,
@@ -43,7 +43,7 @@ SIZE_TOLERANCE = 1e-5
 _FARTHEST = 1e3
 """Of a default box's edges, as fractions of the input."""
 
-_BACKBONES: dict[str, tuple[Family, ...]] = {
+_BACKBONES: dict[str, tuple[FamilyName, ...]] = {
     "FeatureExtractor/MobilenetV1/": ("v1",),
     "FeatureExtractor/MobilenetV2/": ("v2",),
     "FeatureExtractor/MobilenetV3/": ("v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"),
@@ -128,7 +128,7 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     )
 
 
-def candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
+def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
     """Every family at every plausible width, the usual ones first, with the model's class count and input size."""
     settings = model.settings
     hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
@@ -151,7 +151,7 @@ def candidates(model: DumpedModel, families: list[Family], head: HeadKind, head_
             )
 
 
-def _stem_fits(model: DumpedModel, width: float, family: Family, min_depth: int) -> bool:
+def _stem_fits(model: DumpedModel, width: float, family: FamilyName, min_depth: int) -> bool:
     """Whether the convolution that reads the image has as many outputs; to ask costs less than to build the net."""
     stems = (model.tensors[unit.tensors["weights"]].shape for unit in model.units if unit.kind == "conv")
     stem = next((shape for shape in stems if shape[2] == 3), None)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.load.fold import Affine, BatchNorm, absorb_bias, affine_of, as_batch_norm, with_epsilon
 from ssdlite_caffe.load.layouts import conv_kernel, depthwise_kernel
 

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.files import Sha256, write_bytes, write_parts
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.sizes import MAX_AXES, MAX_COUNT, show
-
-FloatArray = npt.NDArray[np.float32]
 
 MAX_BYTES = 2**31 - 1
 """Largest message that protobuf reads or writes."""

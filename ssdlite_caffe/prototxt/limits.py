@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules_ssd import RULES
-from ssdlite_caffe.prototxt.shapes import Problem, Severity
+from ssdlite_caffe.prototxt.shapes import Finding, Severity
 
 
 @dataclass(frozen=True)
@@ -189,20 +189,20 @@ _NNIE = Runtime(
     even_kernels="it is made for 3x3 kernels; --padding slice keeps them and is exact, symmetric keeps them and is not",
 )
 
-RUNTIMES: dict[str, Runtime] = {"opencv": _OPENCV, "bvlc": _BVLC, "ncnn": _NCNN, "nnie": _NNIE}
+LIMITS: dict[str, Runtime] = {"opencv": _OPENCV, "bvlc": _BVLC, "ncnn": _NCNN, "nnie": _NNIE}
 
 
-def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator[Problem]:
+def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator[Finding]:
     """What a runtime would reject or stumble over.
 
     Args:
         net: the net.
-        name: key of RUNTIMES.
+        name: key of LIMITS.
         layers: places in `net.layer` to look at, those of one phase.
     """
-    runtime = RUNTIMES[name]
+    runtime = LIMITS[name]
     if net.input and runtime.net_inputs:
-        yield Problem("warning", "runtime", runtime.net_inputs)
+        yield Finding("warning", "runtime", runtime.net_inputs)
     for index in layers:
         layer = net.layer[index]
         if layer.type not in RULES:  # reported as unknown already
@@ -210,24 +210,24 @@ def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator
         if layer.type not in runtime.layers:
             hint = runtime.instead.get(layer.type)
             text = f"{runtime.title} has no layer {layer.type}" + (f"; {hint}" if hint else "")
-            yield Problem("error", "runtime", text, index)
+            yield Finding("error", "runtime", text, index)
             continue
         yield from _fields(runtime, layer, index)
         if runtime.even_kernels and any(size % 2 == 0 for size in layer.convolution_param.kernel_size):
-            yield Problem("warning", "runtime", f"{runtime.title}: {runtime.even_kernels}", index)
+            yield Finding("warning", "runtime", f"{runtime.title}: {runtime.even_kernels}", index)
         if runtime is _BVLC:
             for descriptor, _ in layer.ListFields():
                 if descriptor.number > _BVLC_LAST_FIELD:
-                    yield Problem("error", "runtime", f"{runtime.title} does not know {descriptor.name}", index)
+                    yield Finding("error", "runtime", f"{runtime.title} does not know {descriptor.name}", index)
 
 
-def _fields(runtime: Runtime, layer: caffe_pb2.LayerParameter, index: int) -> Iterator[Problem]:
+def _fields(runtime: Runtime, layer: caffe_pb2.LayerParameter, index: int) -> Iterator[Finding]:
     for rule in runtime.fields:
         if rule.type not in ("", layer.type) or _has(layer, rule.path) is rule.wanted:
             continue
         if rule.value is None or operator.attrgetter(rule.path)(layer) == rule.value:
             need = "is missing" if rule.wanted else "is set" if rule.value is None else f"is {rule.value}"
-            yield Problem(rule.severity, "runtime", f"{runtime.title}: {rule.path} {need}; {rule.text}", index)
+            yield Finding(rule.severity, "runtime", f"{runtime.title}: {rule.path} {need}; {rule.text}", index)
 
 
 def _has(message: Message, path: str) -> bool:

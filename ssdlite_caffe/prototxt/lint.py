@@ -8,7 +8,7 @@ from typing import Any
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.limits import RUNTIMES, judge
+from ssdlite_caffe.prototxt.limits import LIMITS, judge
 from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, infer
 from ssdlite_caffe.prototxt.text import Outline, outline, parse
 
@@ -41,7 +41,7 @@ class LintReport:
         net: the net's own name.
         phase: which was looked at.
         left_out: how many layers belong to the other phase alone.
-        runtime: key of RUNTIMES, None when none was asked for.
+        runtime: key of LIMITS, None when none was asked for.
         layers: those of the phase, in order.
         problems: in order of lines.
         param_count, multiply_adds: totals of the phase, the latter for the whole batch.
@@ -76,15 +76,15 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     Args:
         text: the prototxt of a net.
         name: stands for the file.
-        runtime: one of RUNTIMES, to be warned of what it rejects.
+        runtime: one of LIMITS, to be warned of what it rejects.
         phase: which layers to look at; None as in `default_phase`.
 
     Raises:
         PrototxtError: a syntax error or a value that its field cannot hold (unknown fields are reported), or an
             unknown runtime.
     """
-    if runtime is not None and runtime not in RUNTIMES:
-        raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(RUNTIMES)}")
+    if runtime is not None and runtime not in LIMITS:
+        raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(LIMITS)}")
     found = outline(text, name)
     net = parse(text, caffe_pb2.NetParameter, name, allow_unknown=True)
     shapes = infer(net, phase=phase)

@@ -351,6 +351,9 @@ def _nothing(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     return Outcome(())
 
 
+CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
+"""Layer types with the weights of a convolution: Caffe's own, and two names that forks give the depthwise one."""
+
 ELEMENTWISE = (
     "ReLU", "ReLU6", "ELU", "Clip", "Power", "Sigmoid", "TanH", "HardSwish", "HardSigmoid", "Swish", "Dropout",
     "Exp", "Log", "BNLL", "Threshold",
@@ -358,10 +361,7 @@ ELEMENTWISE = (
 
 COMMON_RULES: dict[str, Rule] = {
     **{name: Rule(_same, in_place=True) for name in ELEMENTWISE},
-    **{
-        name: Rule(_convolution, (1, MANY), (1, MANY))
-        for name in ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise")
-    },
+    **{name: Rule(_convolution, (1, MANY), (1, MANY)) for name in (*sorted(CONVOLUTIONS), "Deconvolution")},
     "AbsVal": Rule(_same),
     "LRN": Rule(_same),
     "MVN": Rule(_same),

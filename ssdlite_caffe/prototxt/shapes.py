@@ -18,7 +18,7 @@ Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Finding:
     """Something wrong with a net. `layer` is a place in `NetParameter.layer`, None where it is of no one layer."""
 
     severity: Severity
@@ -72,10 +72,10 @@ class NetShapes:
     layers: tuple[LayerShapes, ...]
     inputs: tuple[Blob, ...]
     outputs: tuple[Blob, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Finding, ...]
 
     @property
-    def errors(self) -> tuple[Problem, ...]:
+    def errors(self) -> tuple[Finding, ...]:
         """The problems that keep Caffe from setting the net up."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
@@ -150,7 +150,7 @@ class _Inference:
     unread: dict[str, None] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
 
     def run(self) -> NetShapes:
         inputs = self._net_inputs()
@@ -171,7 +171,7 @@ class _Inference:
         return NetShapes(self.net.name, self.phase, tuple(layers), tuple(inputs), tuple(outputs), tuple(self.problems))
 
     def _error(self, kind: str, text: str, layer: int | None = None) -> None:
-        self.problems.append(Problem("error", kind, text, layer))
+        self.problems.append(Finding("error", kind, text, layer))
 
     def _net_inputs(self) -> list[Blob]:
         """Blobs of the net's own `input` fields, with `input_shape` or four `input_dim` each."""
@@ -195,7 +195,7 @@ class _Inference:
     def _layer(self, index: int, layer: caffe_pb2.LayerParameter) -> LayerShapes:
         if layer.name in self.names:
             self.problems.append(
-                Problem("warning", "duplicate-name", f"an earlier layer is named {layer.name!r} too", index)
+                Finding("warning", "duplicate-name", f"an earlier layer is named {layer.name!r} too", index)
             )
         self.names.add(layer.name)
         bottoms = self._bottoms(index, layer)

@@ -14,17 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 import ssdlite_caffe
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.caffe.log import Copied, copied_layers, reason
 from ssdlite_caffe.caffe.prefix import caffe_prefix, extension_module
 from ssdlite_caffe.errors import CaffeError, PrototxtError
 from ssdlite_caffe.runtimes import caffe_worker
-from ssdlite_caffe.runtimes.decode import Detections, parse_detection_out
+from ssdlite_caffe.runtimes.decode import parse_detection_out
+from ssdlite_caffe.runtimes.detections import Detections
 
-FloatArray = npt.NDArray[np.float32]
 Phase = Literal["TRAIN", "TEST"]
 
 

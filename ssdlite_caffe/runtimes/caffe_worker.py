@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from ssdlite_caffe.arrays import FloatArray
 
 _LENGTH = struct.Struct("<I")
 _PHASES = {"TRAIN": 0, "TEST": 1}

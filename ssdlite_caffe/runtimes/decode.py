@@ -6,47 +6,20 @@ the image, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.runtimes.detections import Detections, IndexArray
 
-FloatArray = npt.NDArray[np.float32]
-IndexArray = npt.NDArray[np.intp]
 Scores = Literal["sigmoid", "softmax", "identity"]
 
 _BLOCK = 256
 """Candidates compared with each other in one step."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best first.
-
-    Attributes:
-        classes: int64 (M,), counting background as 0, so the first is 1.
-        scores: float32 (M,).
-        boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the image.
-    """
-
-    classes: npt.NDArray[np.int64]
-    scores: FloatArray
-    boxes: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, score: float) -> Detections:
-        """Those with at least this score."""
-        return self.select(np.flatnonzero(self.scores >= np.float32(score)))
-
-    def select(self, order: IndexArray) -> Detections:
-        """Those at these positions, in this order."""
-        return Detections(self.classes[order], self.scores[order], self.boxes[order])
 
 
 def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.errors import TensorError
-from ssdlite_caffe.runtimes.decode import Detections, FloatArray, IndexArray, overlap
+from ssdlite_caffe.runtimes.decode import overlap
+from ssdlite_caffe.runtimes.detections import Detections, IndexArray
 
 
 def decode_centres(codes: FloatArray, anchors: FloatArray, scales: tuple[float, float, float, float]) -> FloatArray:

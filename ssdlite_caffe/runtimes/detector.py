@@ -12,14 +12,9 @@ from typing import Any, Literal
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import (
-    Detections,
-    clip_detections,
-    convert_scores,
-    decode,
-    split_priors,
-)
+from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import write_bytes
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.runtimes.opencv_net import one_line
 

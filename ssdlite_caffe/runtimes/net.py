@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from ssdlite_caffe.runtimes.decode import Detections
-
-FloatArray = npt.NDArray[np.float32]
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.runtimes.detections import Detections
 
 NetRuntime = Literal["opencv", "caffe"]
 NET_RUNTIMES: tuple[NetRuntime, ...] = get_args(NetRuntime)

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import ImageError, PrototxtError
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import read_net
-from ssdlite_caffe.runtimes.decode import Detections, parse_detection_out
-
-FloatArray = npt.NDArray[np.float32]
+from ssdlite_caffe.runtimes.decode import parse_detection_out
+from ssdlite_caffe.runtimes.detections import Detections
 
 
 def one_line(error: Exception) -> str:

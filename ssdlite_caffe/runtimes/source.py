@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
-from ssdlite_caffe.runtimes.decode import FloatArray, decode_boxes
+from ssdlite_caffe.runtimes.decode import decode_boxes
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 

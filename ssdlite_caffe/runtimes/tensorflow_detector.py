@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.graph import CONVOLUTIONS
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 
-FloatArray = npt.NDArray[np.float32]
-
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BEFORE_STEM = ("Identity", "Pad", "PadV2")
 _AROUND_SCORES = ("Identity", "Reshape", "Sigmoid", "Softmax", "Mul", "RealDiv")
 _DETECTIONS = ("num_detections", "detection_classes", "detection_scores", "detection_boxes")
 
 
 @dataclass(frozen=True)
-class RawOutputs:
+class DetectorOutputs:
     """What the model says of every default box of one image, in TensorFlow's order.
 
     Attributes:
@@ -121,7 +120,7 @@ class TensorFlowDetector:
             raise ModelError(f"{self.path} does not take images as uint8 pixels (input_type image_tensor)")
         return self._run({self._image: image[None]}, names)
 
-    def raw(self, network_input: FloatArray) -> RawOutputs:
+    def raw(self, network_input: FloatArray) -> DetectorOutputs:
         """Codes, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
 
         A graph exported for TensorFlow Lite gives codes and scores.
@@ -133,14 +132,14 @@ class TensorFlowDetector:
             codes, scores = self._raw
             found = self.run(network_input, self._raw)
             columns = found[scores].shape[-1]
-            return RawOutputs(found[codes].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
+            return DetectorOutputs(found[codes].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
         scores = self._operation("Postprocessor/convert_scores").outputs[0]
         encodings = self._operation("Postprocessor/Decode/transpose").inputs[0]
         boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
         logits = self._root(scores, _AROUND_SCORES)
         values = self.run(network_input, [tensor.name for tensor in (encodings, logits, boxes, scores)])
         columns = values[scores.name].shape[-1]
-        return RawOutputs(
+        return DetectorOutputs(
             encodings=values[encodings.name].reshape(-1, 4),
             logits=values[logits.name].reshape(-1, columns),
             boxes=values[boxes.name].reshape(-1, 4),
@@ -234,8 +233,8 @@ class TensorFlowDetector:
 
     def _stem(self) -> Any:
         """The convolution before which there is none."""
-        for operation in self._operations(_CONVOLUTIONS):
-            if not any(before.type in _CONVOLUTIONS for before in _ancestors(operation)):
+        for operation in self._operations(CONVOLUTIONS):
+            if not any(before.type in CONVOLUTIONS for before in _ancestors(operation)):
                 return operation
         raise ModelError(f"{self.path} has no convolution, so it is no MobileNet detector")
 

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.tflite.file import Operator, TfliteFile, read_tflite
 from ssdlite_caffe.dump.tflite.lower import real_values, tensor_index
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_tensorflow
-from ssdlite_caffe.runtimes.decode import Detections, FloatArray
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
-from ssdlite_caffe.runtimes.tensorflow_detector import RawOutputs
+from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs
 from ssdlite_caffe.terminal import silenced
 
 _READERS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -116,7 +117,7 @@ class TfliteDetector:
         self._invoke(fed)
         return {name: self._value(tensor_index(name)) for name in names}
 
-    def raw(self, fed: FloatArray) -> RawOutputs:
+    def raw(self, fed: FloatArray) -> DetectorOutputs:
         """Box codes and scores of all default boxes, from a network input; boxes are left to the caller to decode.
 
         Raises:
@@ -126,7 +127,7 @@ class TfliteDetector:
         codes, scores = operation.inputs[:2] if operation is not None else self._ends()
         self._invoke(fed)
         columns = self._value(scores)
-        return RawOutputs(self._value(codes).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1]))
+        return DetectorOutputs(self._value(codes).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1]))
 
     def phone_detections(self, fed: FloatArray) -> Detections | None:
         """What the file itself detects, boxes as it gives them; None where it gives raw outputs.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.checkpoint import graph_outputs
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
@@ -23,15 +24,9 @@ from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.load.identify import identify
-from ssdlite_caffe.runtimes.decode import (
-    Detections,
-    clip_detections,
-    convert_scores,
-    decode_boxes,
-    detect,
-    split_priors,
-)
+from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
@@ -41,8 +36,7 @@ from ssdlite_caffe.tools.compare import Difference, compare_detections, differen
 from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
-FloatArray = npt.NDArray[np.float32]
-Image = tuple[str, npt.NDArray[np.uint8]]
+NamedImage = tuple[str, npt.NDArray[np.uint8]]
 """Name, and uint8 RGB (H, W, 3)."""
 
 
@@ -87,7 +81,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class ImageResult:
+class ImageComparison:
     """Both sides' detections in one image."""
 
     name: str
@@ -134,12 +128,12 @@ class VerifyReport:
 def verify(
     source: Path,
     folder: ModelFolder,
-    images: Iterable[Image],
+    images: Iterable[NamedImage],
     *,
     runtime: NetRuntime = "opencv",
     pipeline_config: Path | None = None,
     bounds: Bounds | None = None,
-    keep: Callable[[ImageResult], None] = lambda _: None,
+    keep: Callable[[ImageComparison], None] = lambda _: None,
 ) -> VerifyReport:
     """Run both sides on every image and compare them.
 
@@ -233,7 +227,7 @@ class _Comparison:
         files = Row("other files", "files", (), float(len(changed)), float(len(changed)), 0.5, False, not changed, note)
         return (*self.worst.values(), files)
 
-    def image(self, name: str, image: npt.NDArray[np.uint8]) -> ImageResult:
+    def image(self, name: str, image: npt.NDArray[np.uint8]) -> ImageComparison:
         """Compare every stage on one image."""
         arch = self.arch
         if isinstance(self.source, TfliteDetector):
@@ -259,7 +253,7 @@ class _Comparison:
         caffe_detections = clip_detections(self.deploy.detect(blob))
         self._detections(name, caffe_detections, tf_detections, note)
         self._phone(name, fed, caffe_boxes, caffe_scores)
-        return ImageResult(name, image, tf_detections, caffe_detections)
+        return ImageComparison(name, image, tf_detections, caffe_detections)
 
     def _input(self, image: npt.NDArray[np.uint8], fed: FloatArray) -> None:
         """Our resizing and normalising against the graph's own."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import refuse_existing, write_text
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import draw_detections
 from ssdlite_caffe.runtimes.images import find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -22,7 +22,7 @@ from ssdlite_caffe.runtimes.net import NetRuntime
 from ssdlite_caffe.terminal import table_console
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, Image, ImageResult, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import Bounds, ImageComparison, NamedImage, Row, VerifyReport, verify
 
 SHOWN_SCORE = 0.3
 """Least score drawn on the page; all detections are compared."""
@@ -49,9 +49,9 @@ def verify_images(
     if html is not None:
         refuse_existing(html, force=force)
     model = ModelFolder.open(folder)
-    kept: list[ImageResult] = []
+    kept: list[ImageComparison] = []
 
-    def keep(result: ImageResult) -> None:
+    def keep(result: ImageComparison) -> None:
         progress(f"compared {result.name}")
         if html is not None:
             kept.append(result)
@@ -68,7 +68,7 @@ def verify_images(
     return report
 
 
-def _read(images: Sequence[Path], limit: int) -> Iterator[Image]:
+def _read(images: Sequence[Path], limit: int) -> Iterator[NamedImage]:
     paths = []
     for source in find_sources(images)[:limit]:
         if isinstance(source, ImageError):
@@ -77,7 +77,7 @@ def _read(images: Sequence[Path], limit: int) -> Iterator[Image]:
     return ((path.name, np.ascontiguousarray(read_image(path)[:, :, ::-1])) for path in paths)
 
 
-def drawn_images(size: tuple[int, int], count: int) -> Iterator[Image]:
+def drawn_images(size: tuple[int, int], count: int) -> Iterator[NamedImage]:
     """Gradients with boxes, discs and noise, the same in every run: enough to bring every layer to life.
 
     Args:
@@ -147,7 +147,7 @@ def verdict(report: VerifyReport) -> str:
     return f"the first stage beyond its bound is {failure.stage}, {failure.absolute:.2e}{note}{reason}"
 
 
-def page(report: VerifyReport, results: Sequence[ImageResult], names: Sequence[str]) -> str:
+def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequence[str]) -> str:
     """A self-contained HTML page: the verdict, the table, and each image with both sides' detections."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlite_caffe.data.lmdb_store import Reader
-from ssdlite_caffe.evaluation.average_precision import FloatArray, iou
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.data.lmdb_store import LmdbReader
+from ssdlite_caffe.evaluation.average_precision import iou
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.prototxt import caffe_pb2
@@ -33,7 +34,7 @@ def objects_by_label(lmdb: Path, images: int = SEEN) -> dict[int, FloatArray]:
     from google.protobuf.message import DecodeError
 
     found: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
-    with Reader(lmdb) as reader:
+    with LmdbReader(lmdb) as reader:
         for _, (_, value) in zip(range(images), reader, strict=False):
             try:
                 record = caffe_pb2.AnnotatedDatum.FromString(value)

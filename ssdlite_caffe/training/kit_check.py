@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.errors import DatasetError, LabelMapError, OutputError, PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_shape, read_caffemodel
@@ -124,7 +124,7 @@ def lmdb_facts(path: Path) -> LmdbFacts:
     """
     labels = load_label_map(path / LABEL_MAP) if (path / LABEL_MAP).is_file() else None
     largest = 0
-    with Reader(path) as reader:
+    with LmdbReader(path) as reader:
         records = len(reader)
         if labels is None:
             for _, (_, value) in zip(range(_SCANNED), reader, strict=False):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
-from ssdlite_caffe.load.boxes import FloatArray, class_predictor_rows, refold_box_predictor, rematch_cell
+from ssdlite_caffe.load.boxes import class_predictor_rows, refold_box_predictor, rematch_cell
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.shapes import infer

@@ -59,7 +59,7 @@ class LeftOut:
 Event = Step | Scored | Snapshotting | LeftOut
 
 
-class Reader:
+class LogReader:
     """Turns lines into events; a step is whole when its learning rate has been said."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message
 from ssdlite_caffe.terminal import on_interrupt
 from ssdlite_caffe.training.kit_check import SOLVER_TRAIN, Kit, check_kit
-from ssdlite_caffe.training.log import Event, LeftOut, Reader, Scored, Step
+from ssdlite_caffe.training.log import Event, LeftOut, LogReader, Scored, Step
 from ssdlite_caffe.training.plot import draw_loss
 from ssdlite_caffe.training.snapshots import (
     Snapshot,
@@ -42,7 +42,7 @@ _MOST_SAID = 20
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class SolverOptions:
     """What differs from the kit's solver.
 
     Attributes:
@@ -106,7 +106,7 @@ class Trained:
 
 def train(
     folder: Path,
-    options: TrainOptions,
+    options: SolverOptions,
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -145,7 +145,7 @@ def train(
         return _Run(kit, solver, start, progress, say).run(prefix, arguments, lock, strict)
 
 
-def _solver(kit: Kit, options: TrainOptions) -> caffe_pb2.SolverParameter:
+def _solver(kit: Kit, options: SolverOptions) -> caffe_pb2.SolverParameter:
     solver = caffe_pb2.SolverParameter()
     solver.CopyFrom(kit.solver)
     if options.max_iter is not None:
@@ -157,7 +157,7 @@ def _solver(kit: Kit, options: TrainOptions) -> caffe_pb2.SolverParameter:
     return solver
 
 
-def _check_mode(solver: caffe_pb2.SolverParameter, prefix: Path, options: TrainOptions) -> None:
+def _check_mode(solver: caffe_pb2.SolverParameter, prefix: Path, options: SolverOptions) -> None:
     """Said before Caffe starts, where the prefix tells what it is built for."""
     wanted = options.gpu is not None or solver.solver_mode == caffe_pb2.SolverParameter.GPU
     try:
@@ -190,7 +190,7 @@ def _only_one(folder: Path) -> Iterator[int | None]:
 
 
 def _start(
-    kit: Kit, solver: caffe_pb2.SolverParameter, options: TrainOptions, say: Callable[[str], None]
+    kit: Kit, solver: caffe_pb2.SolverParameter, options: SolverOptions, say: Callable[[str], None]
 ) -> Snapshot | None:
     """The snapshot to go on from, None to begin anew."""
     known = find_snapshots(kit.folder, solver)
@@ -282,7 +282,7 @@ class _Run:
             CaffeProcess(prefix, arguments, folder=folder, environment=environment, keep_open=lock) as caffe,
             on_interrupt(lambda: self._interrupt(caffe)),
         ):
-            reader = Reader()
+            reader = LogReader()
             for line in caffe.lines():
                 log.write(line)
                 event = reader.read(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.data.lmdb_store import Writer
+from ssdlite_caffe.data.lmdb_store import LmdbWriter
 from tests.parity.test_caffe_data import losses, records, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
@@ -218,7 +218,7 @@ def heads() -> Iterator[str]:
 def folder(tmp_path: Path) -> Path:
     for name in ("lmdb", "data"):
         (tmp_path / name).mkdir()
-    with Writer(tmp_path / "lmdb") as writer:
+    with LmdbWriter(tmp_path / "lmdb") as writer:
         writer.put(records(IMAGES))
     names = ["background", *(f"class{row}" for row in range(1, CLASSES))]
     items = [f'item {{ name: "{n}" label: {row} display_name: "{n}" }}' for row, n in enumerate(names)]

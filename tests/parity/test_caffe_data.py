@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssdlite_caffe.data.annotations import Box
-from ssdlite_caffe.data.lmdb_store import Writer
+from ssdlite_caffe.data.lmdb_store import LmdbWriter
 from ssdlite_caffe.data.lmdb_write import annotated_datum
 from ssdlite_caffe.data.toy_scenes import CLASSES
 from tests.scenes import draw_scene
@@ -48,7 +48,7 @@ def records(count: int) -> list[tuple[bytes, bytes]]:
 def folder(tmp_path: Path) -> Path:
     """A solver and a train net, as `gen` writes it, over 6 scenes."""
     (tmp_path / "lmdb").mkdir()
-    with Writer(tmp_path / "lmdb") as writer:
+    with LmdbWriter(tmp_path / "lmdb") as writer:
         writer.put(records(6))
     items = [f'item {{ name: "{name}" label: {row} display_name: "{name}" }}' for row, name in enumerate(CLASSES, 1)]
     (tmp_path / "labelmap.prototxt").write_text("\n".join(items))
@@ -101,7 +101,7 @@ def test_another_seed_gives_other_images(caffe_prefix: Path, folder: Path) -> No
 
 
 def test_a_broken_record_is_left_out(caffe_prefix: Path, folder: Path) -> None:
-    with Writer(folder / "lmdb") as writer:
+    with LmdbWriter(folder / "lmdb") as writer:
         writer.put([(b"00000006", b"no record")])
     status, log = train(caffe_prefix, folder)
     assert status == 0

@@ -12,7 +12,8 @@ from ssdlite_caffe.coco.label_map import numbered
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.gen_model.dialect import ClipDialect, Dialect
 from ssdlite_caffe.load.recognise import recognise
-from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode
+from ssdlite_caffe.runtimes.decode import clip_detections, decode
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import preprocess

@@ -22,7 +22,7 @@ from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, Image, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import Bounds, NamedImage, Row, VerifyReport, verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
@@ -44,7 +44,7 @@ class Case:
 
     source: Path
     folder: ModelFolder
-    images: list[Image]
+    images: list[NamedImage]
     report: VerifyReport
     bound: float
 
@@ -68,7 +68,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     else:
         source = request.getfixturevalue("shared_models") / name / "frozen_inference_graph.pb"
     drawn = name in ("example", "shapes_v3_small_3")
-    images: list[Image] = request.getfixturevalue("scene_images" if drawn else "bccd_images")[:IMAGES]
+    images: list[NamedImage] = request.getfixturevalue("scene_images" if drawn else "bccd_images")[:IMAGES]
     assert len(images) == IMAGES
     out = tmp_path_factory.mktemp(name) / "out"
     convert(source, out, ConvertOptions())

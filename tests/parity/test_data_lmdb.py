@@ -10,7 +10,7 @@ import pytest
 
 from ssdlite_caffe.data.annotations import Dataset
 from ssdlite_caffe.data.coco import open_coco
-from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.runtimes.caffe_net import CaffeNet
@@ -72,7 +72,7 @@ def test_coco_resized_and_shuffled(tmp_path: Path, caffe_prefix: Path) -> None:
     images, path = write_coco(tmp_path, coco_content())
     data = open_coco(images, path)
     order = Order(shuffle=True, seed=5)
-    write_lmdb(data, tmp_path / "out", Shape(size=(30, 40), encoding="png"), order)
+    write_lmdb(data, tmp_path / "out", ImageEncoding(size=(30, 40), encoding="png"), order)
     got, rows = read_by_caffe(tmp_path / "out", 4, caffe_prefix)
     numbers = [data.entries.index(entry) for _, entry in order.apply(data.entries)]
     assert numbers != sorted(numbers)

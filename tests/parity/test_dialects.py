@@ -23,7 +23,8 @@ from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
-from ssdlite_caffe.runtimes.decode import Detections, clip_detections
+from ssdlite_caffe.runtimes.decode import clip_detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.tools.compare import DetectionDifference, compare_detections

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError
 from ssdlite_caffe.imports import import_tensorflow

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import Graph, Ref
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, FloatArray
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.units import find_units
 from ssdlite_caffe.errors import MissingRuntimeError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
@@ -31,7 +31,7 @@ def test_the_same_precision(caffe_prefix: Path, shared_models: Path, tmp_path: P
     source = shared_models / "bccd_v2_ssdlite_3" / "frozen_inference_graph.pb"
     convert(source, tmp_path / "model", ConvertOptions(label_map=str(tmp_path / "names.txt")))
     model = open_model(tmp_path / "model")
-    write_lmdb(open_voc([bccd], "test", label_map=model.labels), tmp_path / "lmdb", Shape(), Order())
+    write_lmdb(open_voc([bccd], "test", label_map=model.labels), tmp_path / "lmdb", ImageEncoding(), Order())
     images = open_images(tmp_path / "lmdb", model.labels)
     result = evaluate(model, images, ["tensorflow", "opencv", "caffe"], data="bccd")
     result = with_caffes_own(result, model, tmp_path / "lmdb")

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ssdlite_caffe.gen_model.arch import Family
+from ssdlite_caffe.gen_model.arch import FamilyName
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.dialect import ActivationDialect, Dialect, PaddingDialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -26,7 +26,7 @@ BOUND = 4e-6
 
 
 @functools.cache
-def net_of(family: Family, *, explicit: bool = False) -> NetDesc:
+def net_of(family: FamilyName, *, explicit: bool = False) -> NetDesc:
     """A narrow net whose maps are odd on one axis and even on the other, and meet (0, 1), (1, 1) and (1, 2) zeros."""
     arch = default_arch(family, 3, input_size=(100, 134), width_multiplier=0.25)
     return build(dataclasses.replace(arch, explicit_padding=explicit))
@@ -82,7 +82,7 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 @functools.cache
-def reference(family: Family) -> list[np.ndarray]:
+def reference(family: FamilyName) -> list[np.ndarray]:
     return run(net_of(family), Dialect(batch_norm="keep"))
 
 
@@ -93,20 +93,20 @@ EXACT: list[tuple[ActivationDialect, PaddingDialect]] = [
 
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-large", "v3-small", "v3-small-minimalistic"])
 @pytest.mark.parametrize(("activation", "padding"), EXACT)
-def test_exact_dialects_agree(family: Family, activation: ActivationDialect, padding: PaddingDialect) -> None:
+def test_exact_dialects_agree(family: FamilyName, activation: ActivationDialect, padding: PaddingDialect) -> None:
     found = run(net_of(family), Dialect(activation=activation, padding=padding, batch_norm="keep"))
     assert difference(found, reference(family)) <= BOUND
 
 
 @pytest.mark.parametrize("change", [{"padding": "symmetric"}, {"activation": "relu"}])
 @pytest.mark.parametrize("family", ["v2", "v3-small"])
-def test_the_others_do_not(family: Family, change: dict[str, str]) -> None:
+def test_the_others_do_not(family: FamilyName, change: dict[str, str]) -> None:
     dialect = dataclasses.replace(Dialect(batch_norm="keep"), **change)  # type: ignore[arg-type]
     assert difference(run(net_of(family), dialect), reference(family)) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["v2", "v3-large"])
-def test_explicit_padding_runs_and_differs(family: Family) -> None:
+def test_explicit_padding_runs_and_differs(family: FamilyName) -> None:
     found = run(net_of(family, explicit=True), Dialect(batch_norm="keep"))
     assert difference(found, reference(family)) > 1e-3
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ssdlite_caffe.dump.tensorflow_subset_pb2 import GraphDef
-from ssdlite_caffe.gen_model.arch import Family
+from ssdlite_caffe.gen_model.arch import FamilyName
 from ssdlite_caffe.gen_model.build import build, default_arch
 
 CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative"}
-MODELS: list[tuple[str, Family, int]] = [
+MODELS: list[tuple[str, FamilyName, int]] = [
     ("zoo2018_v2_ssdlite_90", "v2", 91),
     ("bccd_v2_ssdlite_3", "v2", 4),
     ("random_v3_large_90", "v3-large", 91),
@@ -37,7 +37,7 @@ def kernels(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], str
 
 
 @pytest.mark.parametrize(("model", "family", "classes"), MODELS)
-def test_convolutions_are_the_graph_s(shared_models: Path, model: str, family: Family, classes: int) -> None:
+def test_convolutions_are_the_graph_s(shared_models: Path, model: str, family: FamilyName, classes: int) -> None:
     net = build(default_arch(family, classes))
     ours = {
         c.tf_scope: ((*c.kernel, c.in_channels, 1 if c.depthwise else c.num_output), c.stride, "SAME")

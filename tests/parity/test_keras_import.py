@@ -15,17 +15,17 @@ from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.keras.export_pb import export_pb
 from ssdlite_caffe.keras.import_model import import_detector, import_file
-from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values
 from ssdlite_caffe.load.recognise import recognise
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify import Bounds, Image, verify
+from ssdlite_caffe.tools.verify import Bounds, NamedImage, verify
 from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, images, lively_detector
 
@@ -57,7 +57,7 @@ def detections_of(found: dict[str, Any]) -> Detections:
     )
 
 
-def compare_with_graph(source: Path, detector: Detector, shown: list[Image]) -> None:
+def compare_with_graph(source: Path, detector: KerasModel, shown: list[NamedImage]) -> None:
     tf = import_tensorflow()
     arch = detector.arch
     raw, whole = tf.function(detector.model), tf.function(detector.rebuilt(outputs="detections").model)
@@ -76,7 +76,7 @@ def compare_with_graph(source: Path, detector: Detector, shown: list[Image]) -> 
             assert found.paired > 0
 
 
-def compare_in_float64(source: Path, detector: Detector, image: np.ndarray) -> None:
+def compare_in_float64(source: Path, detector: KerasModel, image: np.ndarray) -> None:
     """Where rounding hides nothing."""
     fed = fed_with(detector.arch, image)
     with TensorFlowDetector(source) as graph:
@@ -91,7 +91,7 @@ def compare_in_float64(source: Path, detector: Detector, image: np.ndarray) -> N
     assert np.abs(1 / (1 + np.exp(-logits)) - scores[0]).max() < RAW_FLOAT64
 
 
-def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[Image], bound: float) -> None:
+def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[NamedImage], bound: float) -> None:
     """The net converted from the exported graph does what that graph and the one it came from do."""
     convert(graph, folder, ConvertOptions())
     for origin in {source, graph}:
@@ -100,7 +100,7 @@ def compare_in_caffe(source: Path, graph: Path, folder: Path, shown: list[Image]
 
 
 @pytest.mark.opencv
-def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: list[Image], tmp_path: Path) -> None:
+def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: list[NamedImage], tmp_path: Path) -> None:
     file, graph = tmp_path / "a.keras", tmp_path / "a.pb"
     report = import_file(example_model, file, label_map=str(example_model.parent / "labelmap.pbtxt"))
     assert report["tensors"] == {"used": report["variables"], "skipped": {}}
@@ -120,7 +120,7 @@ def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: li
 @pytest.mark.opencv
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(
-    name: str, shared_models: Path, bccd_images: list[Image], scene_images: list[Image], tmp_path: Path
+    name: str, shared_models: Path, bccd_images: list[NamedImage], scene_images: list[NamedImage], tmp_path: Path
 ) -> None:
     source = shared_models / name / "frozen_inference_graph.pb"
     shown = (scene_images if name.startswith("shapes") else bccd_images)[:4]

@@ -25,9 +25,9 @@ from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
 from ssdlite_caffe.keras.export_tflite import tflite_model
 from ssdlite_caffe.keras.import_model import import_detector
-from ssdlite_caffe.keras.model import Detector
+from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.tflite_file import DESCRIPTION
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections
 from tests.keras_models import bytes_of, images, lively_detector
 
@@ -50,12 +50,12 @@ SMALL: dict[str, ArchSpec] = {
 
 
 @cache
-def made(name: str) -> Detector:
+def made(name: str) -> KerasModel:
     return lively_detector(SMALL[name])
 
 
 @pytest.fixture(params=SMALL)
-def detector(request: pytest.FixtureRequest) -> Detector:
+def detector(request: pytest.FixtureRequest) -> KerasModel:
     return made(request.param)
 
 
@@ -64,7 +64,7 @@ def shown(arch: ArchSpec, count: int = 2) -> list[np.ndarray]:
     return [np.ascontiguousarray(image[..., ::-1]) for image in bytes_of(images(arch, count, seed=7))]
 
 
-def written(folder: Path, detector: Detector, **options: Any) -> TfliteRuntime:
+def written(folder: Path, detector: KerasModel, **options: Any) -> TfliteRuntime:
     path = folder / "model.tflite"
     path.write_bytes(tflite_model(detector, **options))
     return TfliteRuntime(path, threads=1)
@@ -90,7 +90,7 @@ def is_built_in(names: Iterable[str]) -> bool:
     return all(name in known | {TFLITE_OP, "DELEGATE"} for name in names)
 
 
-def test_detections(detector: Detector, tmp_path: Path) -> None:
+def test_detections(detector: KerasModel, tmp_path: Path) -> None:
     runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
     for image in shown(detector.arch):
         assert_same(runtime(image), keras(image), detector.arch, FLOAT)

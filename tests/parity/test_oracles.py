@@ -22,7 +22,8 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
-from ssdlite_caffe.runtimes.decode import Detections, clip_detections, decode_boxes, detect, split_priors
+from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, detect, split_priors
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet

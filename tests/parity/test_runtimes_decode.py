@@ -10,7 +10,8 @@ import pytest
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.imports import import_opencv, import_tensorflow
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.decode import Detections, convert_scores, decode, decode_boxes, detect, parse_detection_out
+from ssdlite_caffe.runtimes.decode import convert_scores, decode, decode_boxes, detect, parse_detection_out
+from ssdlite_caffe.runtimes.detections import Detections
 
 F = np.float32
 

@@ -18,7 +18,7 @@ from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.dump.tensors import to_array
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.arch import ArchSpec, Family, HeadKind, Residuals
+from ssdlite_caffe.gen_model.arch import ArchSpec, FamilyName, HeadKind, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.render import render
@@ -39,7 +39,7 @@ SIZE = (320, 320)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    family: Family
+    family: FamilyName
     head: HeadKind
     classes: int
     size: tuple[int, int]

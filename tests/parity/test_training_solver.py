@@ -17,7 +17,7 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import load_label_map
 from ssdlite_caffe.commands.merge_bn import merge_bn
-from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
@@ -28,7 +28,7 @@ from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.training.judge import judge_kit
 from ssdlite_caffe.training.kit import KitOptions, write_kit
-from ssdlite_caffe.training.solver import LOG, METRICS, PLOT, TrainOptions, read_metrics, train
+from ssdlite_caffe.training.solver import LOG, METRICS, PLOT, SolverOptions, read_metrics, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 
@@ -43,7 +43,9 @@ def made(caffe_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = load_label_map(folder / "names.txt")
     for split, count in (("trainval", 24), ("test", 6)):
         make_shapes(folder / "voc" / split, ShapesOptions(count, 1, split=split, side=96))
-        write_lmdb(open_voc([folder / "voc" / split], split, label_map=labels), folder / split, Shape(), Order())
+        write_lmdb(
+            open_voc([folder / "voc" / split], split, label_map=labels), folder / split, ImageEncoding(), Order()
+        )
     arch: ArchSpec = default_arch("v2", 4, input_size=(96, 96), width_multiplier=0.25)
     solver = Solver("train.prototxt", max_iter=STEPS, snapshot=10, display=1, base_lr=0.001, mode="CPU",
                     type="Adam", momentum=0.9, steps=(20,), gamma=0.5, random_seed=7, test_interval=1000)  # fmt: skip
@@ -72,7 +74,7 @@ def weights(path: Path) -> dict[str, list[np.ndarray]]:
 def whole(made: Path) -> Path:
     """A kit after one training from end to end."""
     kit = Path(shutil.copytree(made / "kit", made / "whole"))
-    ended = train(kit, TrainOptions())
+    ended = train(kit, SolverOptions())
     assert ended.finished
     assert ended.snapshot is not None
     assert ended.snapshot.iteration == STEPS
@@ -91,13 +93,13 @@ def test_a_whole_training(whole: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_losses(whole: Path, kit: Path) -> None:
-    train(kit, TrainOptions(max_iter=10))
+    train(kit, SolverOptions(max_iter=10))
     found, expected = losses(kit), losses(whole)
     assert found == {iteration: expected[iteration] for iteration in range(10)}
     shutil.rmtree(kit / "snapshot")
     for name in (LOG, METRICS, PLOT):
         (kit / name).unlink()
-    train(kit, TrainOptions(max_iter=3, seed=8))
+    train(kit, SolverOptions(max_iter=3, seed=8))
     assert losses(kit)[0] != expected[0]
 
 
@@ -141,7 +143,7 @@ def test_killed_and_gone_on_with(whole: Path, kit: Path) -> None:
     cut = (kit / "snapshot" / "mobilenet_iter_10.caffemodel").read_bytes()
     (kit / "snapshot" / "mobilenet_iter_25.caffemodel").write_bytes(cut[: len(cut) // 2])
     said: list[str] = []
-    ended = train(kit, TrainOptions(resume=True), say=said.append)
+    ended = train(kit, SolverOptions(resume=True), say=said.append)
     assert ended.finished
     assert ended.snapshot is not None
     assert ended.snapshot.iteration == STEPS
@@ -159,7 +161,7 @@ def test_ctrl_c_snapshots(kit: Path) -> None:
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(kit, 3, process)
     with pytest.raises(OutputError, match="another training runs in"):
-        train(kit, TrainOptions(resume=True))
+        train(kit, SolverOptions(resume=True))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -169,7 +171,7 @@ def test_ctrl_c_snapshots(kit: Path) -> None:
     done = max(losses(kit)) + 1  # iterations count from 0
     assert (kit / "snapshot" / f"mobilenet_iter_{done}.solverstate").is_file()
     said: list[str] = []
-    assert train(kit, TrainOptions(resume=True, max_iter=done + 2), say=said.append).finished
+    assert train(kit, SolverOptions(resume=True, max_iter=done + 2), say=said.append).finished
     assert said[0] == f"going on from iteration {done}"
     assert list(losses(kit)) == list(range(done + 2))
 
@@ -178,10 +180,10 @@ def test_a_second_beginning_is_refused(whole: Path, kit: Path) -> None:
     (kit / "snapshot").mkdir()
     shutil.copy(whole / "snapshot" / "mobilenet_iter_10.caffemodel", kit / "snapshot")
     with pytest.raises(OutputError, match="of an earlier training; --resume goes on with it, --force begins anew"):
-        train(kit, TrainOptions(max_iter=2))
+        train(kit, SolverOptions(max_iter=2))
     with pytest.raises(CaffeError, match=r"no whole snapshot to go on from \(the snapshot of iteration 10 is passed"):
-        train(kit, TrainOptions(resume=True))
-    train(kit, TrainOptions(max_iter=2, force=True))
+        train(kit, SolverOptions(resume=True))
+    train(kit, SolverOptions(max_iter=2, force=True))
     assert not (kit / "snapshot" / "mobilenet_iter_10.caffemodel").exists()
 
 
@@ -197,7 +199,7 @@ def test_a_loss_that_is_not_finite(kit: Path) -> None:
     with pytest.raises(
         CaffeError, match=r"the loss is -?(nan|inf) at iteration \d+, so training was stopped; there is no good"
     ):
-        train(kit, TrainOptions())
+        train(kit, SolverOptions())
     assert not list((kit / "snapshot").glob("*"))
 
 
@@ -213,7 +215,7 @@ def test_a_loss_that_is_not_finite(kit: Path) -> None:
 def test_what_is_wrong_is_one_line(kit: Path, name: str, old: str, new: str, said: str) -> None:
     change(kit, name, old, new)
     with pytest.raises(SsdliteError, match=said) as caught:
-        train(kit, TrainOptions())
+        train(kit, SolverOptions())
     assert "\n" not in str(caught.value)
 
 
@@ -223,7 +225,7 @@ def test_two_that_go_on_from_one_snapshot_lose_alike(whole: Path, kit: Path, tmp
         shutil.copy(path, kit / "snapshot")
     other = Path(shutil.copytree(kit, tmp_path / "other"))
     for each in (kit, other):
-        train(each, TrainOptions(resume=True, max_iter=15))
+        train(each, SolverOptions(resume=True, max_iter=15))
     assert losses(kit) == losses(other)
     assert list(losses(kit)) == list(range(10, 15))
 
@@ -238,19 +240,19 @@ def test_a_broken_record_is_left_out_unless_strict(kit: Path) -> None:
         key, value = next(iter(transaction.cursor()))
         transaction.put(key, value[: len(value) // 2])
     said: list[str] = []
-    ended = train(kit, TrainOptions(max_iter=8), say=said.append)
+    ended = train(kit, SolverOptions(max_iter=8), say=said.append)
     assert ended.finished
     assert ended.left_out == 1
     assert f"record {key.decode()} of ../trainval cannot be read: " in said[0]
     with pytest.raises(CaffeError, match=f"Check failed: .*record {re.escape(key.decode())} .* cannot be read"):
-        train(kit, TrainOptions(max_iter=8, force=True, strict=True))
+        train(kit, SolverOptions(max_iter=8, force=True, strict=True))
 
 
 def test_a_gpu_on_a_build_without(kit: Path) -> None:
     change(kit, "solver_train.prototxt", "solver_mode: CPU", "solver_mode: GPU")
     with pytest.raises(CaffeError, match=r"asks for a GPU|Cannot use GPU in CPU-only|built for the CPU"):
-        train(kit, TrainOptions())
-    assert train(kit, TrainOptions(cpu=True, max_iter=1, force=True)).finished
+        train(kit, SolverOptions())
+    assert train(kit, SolverOptions(cpu=True, max_iter=1, force=True)).finished
 
 
 def test_a_full_disk_stops_it(caffe_prefix: Path, kit: Path, tmp_path: Path) -> None:
@@ -261,9 +263,9 @@ def test_a_full_disk_stops_it(caffe_prefix: Path, kit: Path, tmp_path: Path) -> 
     wrapper.chmod(0o755)
     said = r"the snapshot of iteration 10 is no good, so training was stopped.*; there is no good snapshot"
     with pytest.raises(OutputError, match=said):
-        train(kit, TrainOptions(prefix=tmp_path / "prefix"))
+        train(kit, SolverOptions(prefix=tmp_path / "prefix"))
     with pytest.raises(CaffeError, match="no whole snapshot to go on from"):
-        train(kit, TrainOptions(resume=True))
+        train(kit, SolverOptions(resume=True))
 
 
 def test_test(whole: Path) -> None:

@@ -14,7 +14,7 @@ from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
 from ssdlite_caffe.evaluation.evaluate import open_model
 from ssdlite_caffe.keras.import_model import import_detector
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.compare import compare_detections

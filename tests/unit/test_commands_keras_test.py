@@ -13,7 +13,7 @@ from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.evaluation.coco_results import CocoIds, CocoResults, read_ids
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from tests.commands import Command
 
 

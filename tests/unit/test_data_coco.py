@@ -65,7 +65,7 @@ def test_objects_left_out(tmp_path: Path, key: str, value: object, what: str) ->
     data = open_coco(images, path)
     boxes, problems = data.objects(data.entries[0], *SIZE)
     assert boxes == [Box(2, 9.75, 2.5, 19.875, 13.25, True)]
-    assert [(p.where, p.effect) for p in problems] == [(f"{path}: annotations[0] (id 0)", "object left out")]
+    assert [(p.where, p.effect) for p in problems] == [(f"{path}: annotations[0] (id 0)", "object skipped")]
     assert what in problems[0].what
 
 
@@ -100,7 +100,7 @@ def test_images_left_out(tmp_path: Path, key: str, value: object, what: str) -> 
     assert [entry.id for entry in data.entries] == ["100", "101", "103"]
     problem = data.problems[0]
     assert problem.where.startswith(f"{path}: images[2]")
-    assert problem.effect == "image left out"
+    assert problem.effect == "image skipped"
     assert what in problem.what
 
 

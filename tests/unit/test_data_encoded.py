@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.data.encoded import Encoded, Shape, read_encoded
+from ssdlite_caffe.data.encoded import Encoded, ImageEncoding, read_encoded
 from ssdlite_caffe.errors import DatasetError
 from tests.datasets import encoded, pixels
 
@@ -21,7 +21,7 @@ EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\
 """Orientation 6: to be turned by a quarter."""
 
 
-def stored(tmp_path: Path, data: bytes, shape: Shape = Shape()) -> Encoded:  # noqa: B008
+def stored(tmp_path: Path, data: bytes, shape: ImageEncoding = ImageEncoding()) -> Encoded:  # noqa: B008
     (tmp_path / "image").write_bytes(data)
     return read_encoded(tmp_path / "image", shape)
 
@@ -44,7 +44,7 @@ def pillow(image: np.ndarray, mode: str, kind: str, **options: object) -> bytes:
 @pytest.mark.parametrize("decode", [True, False])
 def test_plain_colour_is_kept(tmp_path: Path, suffix: str, decode: bool) -> None:
     data = encoded(pixels(1, 30, 50), suffix)
-    assert stored(tmp_path, data, Shape(decode=decode)) == Encoded(data, 30, 50, kept=True)
+    assert stored(tmp_path, data, ImageEncoding(decode=decode)) == Encoded(data, 30, 50, kept=True)
     assert as_caffe_decodes(data).shape == (30, 50, 3)
 
 
@@ -72,7 +72,7 @@ def test_all_else_becomes_plain_colour(tmp_path: Path, mode: str, kind: str, opt
     rows, columns = np.mgrid[:24, :40]
     ramps = np.stack([rows * 10, columns * 6, 255 - rows * 5 - columns * 3], axis=2).astype(np.uint8)
     data = pillow(ramps, mode, kind, **options)
-    result = stored(tmp_path, data, Shape(quality=100))
+    result = stored(tmp_path, data, ImageEncoding(quality=100))
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     got = as_caffe_decodes(result.data)
     assert not result.kept
@@ -94,28 +94,28 @@ def test_a_png_of_16_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jpg", "png"])
 def test_another_kind_is_asked_for(tmp_path: Path, kind: str) -> None:
     for suffix in (".jpg", ".png"):
-        result = stored(tmp_path, encoded(pixels(1, 30, 50), suffix), Shape(encoding=kind))  # type: ignore[arg-type]
+        result = stored(tmp_path, encoded(pixels(1, 30, 50), suffix), ImageEncoding(encoding=kind))  # type: ignore[arg-type]
         assert result.kept == (suffix == f".{kind}")
         assert result.data[:2] == (b"\xff\xd8" if kind == "jpg" else b"\x89P")
 
 
 def test_quality(tmp_path: Path) -> None:
     data = encoded(pixels(1, 60, 90), ".png")
-    sizes = [len(stored(tmp_path, data, Shape(encoding="jpg", quality=quality)).data) for quality in (20, 90)]
+    sizes = [len(stored(tmp_path, data, ImageEncoding(encoding="jpg", quality=quality)).data) for quality in (20, 90)]
     assert sizes[0] < sizes[1]
 
 
 @pytest.mark.parametrize(
     ("shape", "size"),
     [
-        (Shape(size=(32, 16)), (32, 16)),
-        (Shape(min_dim=40), (40, 67)),  # 50 * 1.3333
-        (Shape(max_dim=25), (15, 25)),
-        (Shape(min_dim=60, max_dim=70), (42, 70)),
-        (Shape(min_dim=20, max_dim=60), (30, 50)),
+        (ImageEncoding(size=(32, 16)), (32, 16)),
+        (ImageEncoding(min_dim=40), (40, 67)),  # 50 * 1.3333
+        (ImageEncoding(max_dim=25), (15, 25)),
+        (ImageEncoding(min_dim=60, max_dim=70), (42, 70)),
+        (ImageEncoding(min_dim=20, max_dim=60), (30, 50)),
     ],
 )
-def test_resizing(tmp_path: Path, shape: Shape, size: tuple[int, int]) -> None:
+def test_resizing(tmp_path: Path, shape: ImageEncoding, size: tuple[int, int]) -> None:
     image = np.zeros((30, 50, 3), np.uint8)
     image[:, 25:] = 200
     data = encoded(image, ".png")
@@ -130,8 +130,8 @@ def test_resizing(tmp_path: Path, shape: Shape, size: tuple[int, int]) -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 3000), st.integers(0, 3000))
 def test_bounds_of_the_sides(height: int, width: int, min_dim: int, max_dim: int) -> None:
-    target = Shape(min_dim=min_dim, max_dim=max_dim).target(height, width)
-    scale = Shape(min_dim=min_dim, max_dim=max_dim).scale(height, width)
+    target = ImageEncoding(min_dim=min_dim, max_dim=max_dim).target(height, width)
+    scale = ImageEncoding(min_dim=min_dim, max_dim=max_dim).scale(height, width)
     assert max(abs(target[0] - height * scale), abs(target[1] - width * scale)) <= 1
     assert not max_dim or max(target) <= max_dim or int(np.float32(scale) * max(height, width)) <= max_dim
     assert not min_dim or max_dim or min(target) >= min_dim
@@ -171,4 +171,4 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"60000x60000 .* are more than"):
         stored(tmp_path, data)
     with pytest.raises(DatasetError, match="too many pixels to enlarge"):
-        stored(tmp_path, encoded(pixels(1, 4, 40), ".png"), Shape(min_dim=5000))
+        stored(tmp_path, encoded(pixels(1, 4, 40), ".png"), ImageEncoding(min_dim=5000))

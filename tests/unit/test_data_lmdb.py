@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.coco import open_coco
-from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.lmdb_check import check_lmdb, decode_datum
-from ssdlite_caffe.data.lmdb_store import Reader, Writer
+from ssdlite_caffe.data.lmdb_store import LmdbReader, LmdbWriter
 from ssdlite_caffe.data.lmdb_write import Order, annotated_datum, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import DatasetError, OutputError
@@ -32,7 +32,7 @@ LMDB_FILES = {"data.mdb", "labelmap.prototxt", "test_name_size.txt", "lmdb.json"
 
 
 def records(folder: Path) -> dict[bytes, caffe_pb2.AnnotatedDatum]:
-    with Reader(folder) as reader:
+    with LmdbReader(folder) as reader:
         return {key: caffe_pb2.AnnotatedDatum.FromString(value) for key, value in reader}
 
 
@@ -78,7 +78,7 @@ class TestWriting:
     def test_resized(self, tmp_path: Path) -> None:
         data = open_voc([some_voc(tmp_path / "voc")], "trainval")
         write_lmdb(data, tmp_path / "kept")
-        summary = write_lmdb(data, tmp_path / "out", Shape(size=(30, 40), encoding="png"))
+        summary = write_lmdb(data, tmp_path / "out", ImageEncoding(size=(30, 40), encoding="png"))
         assert summary["images_encoded_anew"] == 5
         assert (tmp_path / "out" / "test_name_size.txt").read_text() == "".join(f"p{i} 48 80\n" for i in range(5))
         for one, other in zip(records(tmp_path / "out").values(), records(tmp_path / "kept").values(), strict=True):
@@ -113,9 +113,9 @@ class TestWriting:
         assert [key[:8] for key in records(tmp_path / "out")] == [b"00000001", b"00000003", b"00000004"]
         assert (tmp_path / "out" / "test_name_size.txt").read_text() == "p1 48 80\np3 48 80\np4 48 80\n"
         assert [(p["where"], p["effect"]) for p in summary["problems"]] == [
-            (str(root / "JPEGImages" / "p0.jpg"), "image left out"),
-            (f"{path}:7", "object left out"),
-            (f"{root / 'Annotations' / 'p2.xml'}:1", "image left out"),
+            (str(root / "JPEGImages" / "p0.jpg"), "image skipped"),
+            (f"{path}:7", "object skipped"),
+            (f"{root / 'Annotations' / 'p2.xml'}:1", "image skipped"),
         ]
         before = tree(tmp_path)
         with pytest.raises(DatasetError, match="3 problems in the data:\n") as caught:
@@ -198,10 +198,10 @@ class TestStore:
     def test_the_map_grows(self, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], batch: int) -> None:
         folder = tmp_path_factory.mktemp("map")
         written = [(f"{i:08d}".encode(), bytes([i % 251]) * size) for i, size in enumerate(sizes)]
-        with Writer(folder, first_map=1 << 16) as writer:
+        with LmdbWriter(folder, first_map=1 << 16) as writer:
             for first in range(0, len(written), batch):
                 writer.put(written[first : first + batch])
-        with Reader(folder) as reader:
+        with LmdbReader(folder) as reader:
             assert len(reader) == len(written)
             assert list(reader) == written
         assert writer.growths > 0 or sum(sizes) < 1 << 16
@@ -213,7 +213,7 @@ class TestStore:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
-            with pytest.raises(OutputError, match="cannot write"), Writer(tmp_path) as writer:
+            with pytest.raises(OutputError, match="cannot write"), LmdbWriter(tmp_path) as writer:
                 writer.put([(f"{i:08d}".encode(), b"x" * (1 << 18)) for i in range(8)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -221,19 +221,19 @@ class TestStore:
 
     @pytest.mark.parametrize("keep", [0, 100, 5000, 9000, 30_000])
     def test_a_file_cut_off(self, tmp_path: Path, keep: int) -> None:
-        with Writer(tmp_path) as writer:
+        with LmdbWriter(tmp_path) as writer:
             writer.put([(f"{i:08d}".encode(), b"x" * 5000) for i in range(20)])
         data = (tmp_path / "data.mdb").read_bytes()
         (tmp_path / "data.mdb").write_bytes(data[:keep])
-        with pytest.raises(DatasetError), Reader(tmp_path) as reader:
+        with pytest.raises(DatasetError), LmdbReader(tmp_path) as reader:
             list(reader)
 
     def test_no_lmdb(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"holds no data\.mdb"):
-            Reader(tmp_path)
+            LmdbReader(tmp_path)
         (tmp_path / "data.mdb").write_bytes(b"text" * 5000)
         with pytest.raises(DatasetError, match="no LMDB that can be read"):
-            Reader(tmp_path)
+            LmdbReader(tmp_path)
 
 
 boxes = st.builds(
@@ -311,7 +311,7 @@ class TestCheck:
             b"y\xff\x1b[31m": (value(), "the key is not"),
         }  # fmt: skip
         (tmp_path / "bad").mkdir()
-        with Writer(tmp_path / "bad") as writer:
+        with LmdbWriter(tmp_path / "bad") as writer:
             writer.put([(key, value) for key, (value, _) in cases.items()])
         (tmp_path / "bad" / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
         report = check_lmdb(tmp_path / "bad")
@@ -359,14 +359,14 @@ class TestCommand:
         path.write_text(path.read_text().replace("<xmax>12</xmax>", "<xmax>0</xmax>"))
         result = command("lmdb", "voc", root, "-o", tmp_path / "out")
         assert result.status == 0
-        assert result.err == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed; object left out\n"
+        assert result.err == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed; object skipped\n"
         assert (
             result.out == f"5 of 5 images with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
         )
         checked = command("lmdb", "check", tmp_path / "out", "--strict")
         assert (checked.status, checked.err) == (0, "")
         assert "5 records, 9 objects (3 difficult), 1 images without any" in checked.out
-        with Writer(tmp_path / "out") as writer:
+        with LmdbWriter(tmp_path / "out") as writer:
             writer.put([(b"z", b"")])
         assert command("lmdb", "check", tmp_path / "out").status == 0
         worse = command("lmdb", "check", tmp_path / "out", "--strict", "--json")
@@ -386,7 +386,7 @@ class TestCommand:
         root = some_voc(tmp_path / "voc")
         (root / "JPEGImages" / "p1.jpg").write_bytes(b"")
         said = refused("lmdb", "voc", root, "-o", tmp_path / "out", "--strict").err
-        assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); image left out" in said
+        assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); image skipped" in said
         assert "holds no folder JPEGImages" in refused("lmdb", "voc", tmp_path, "-o", tmp_path / "out").err
         assert "exists already" in refused("lmdb", "voc", root, "-o", root).err
         assert "no such file" in refused("lmdb", "coco", root, tmp_path / "no.json", "-o", tmp_path / "out").err.lower()

@@ -102,7 +102,7 @@ def test_objects_left_out(tmp_path: Path, change: dict[str, str], line: int, wha
     data = open_voc([tmp_path], "trainval", label_map=LabelMap.of_names(NAMES))
     boxes, problems = data.objects(data.entries[0], *SIZE)
     assert boxes == [Box(1, 5, 6, 7, 8, True)]
-    assert [(p.where, p.effect) for p in problems] == [(f"{path}:{line}", "object left out")]
+    assert [(p.where, p.effect) for p in problems] == [(f"{path}:{line}", "object skipped")]
     assert what in problems[0].what
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import corners_of
 from ssdlite_caffe.dump.detector import take_apart
 from ssdlite_caffe.dump.map_sizes import FeatureMaps, output_size
-from ssdlite_caffe.dump.model import FloatArray, Settings, TfliteNms
+from ssdlite_caffe.dump.model import Settings, TfliteNms
 from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError

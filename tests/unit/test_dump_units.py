@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.detector import require_detector
-from ssdlite_caffe.dump.model import ConvUnit, FloatArray
+from ssdlite_caffe.dump.model import ConvUnit
 from ssdlite_caffe.dump.units import find_units, refuse_quantised, scope_of
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, shape_proto

@@ -12,7 +12,7 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Problem
-from ssdlite_caffe.data.encoded import Shape
+from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
@@ -22,7 +22,7 @@ from ssdlite_caffe.evaluation import detectors as evaluation_runtimes
 from ssdlite_caffe.evaluation.detectors import Detect, Evaluated
 from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
 from ssdlite_caffe.evaluation.report import write_plot
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from tests.commands import Command
 
 LABELS = LabelMap.of_names(["circle", "square", "triangle"])
@@ -128,7 +128,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_voc_coco_and_lmdb_give_the_same(example_folder: Path, scenes: Path, names: str, tmp_path: Path) -> None:
     make_shapes(tmp_path / "coco", ShapesOptions(6, 5, layout="coco", split="test"))
     labels = open_model(example_folder, label_map=names).labels
-    write_lmdb(open_voc([scenes], "test", label_map=labels), tmp_path / "lmdb", Shape(encoding="png"), Order())
+    write_lmdb(open_voc([scenes], "test", label_map=labels), tmp_path / "lmdb", ImageEncoding(encoding="png"), Order())
     annotations = next(path for path in (tmp_path / "coco").rglob("*.json") if path.name != "shapes.json")
     images = next(path.parent for path in (tmp_path / "coco").rglob("*.[jp][pn]g"))
     model = open_model(example_folder, label_map=names)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, Family, HeadKind, Nms, Residuals
+from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec, FamilyName, HeadKind, Nms, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc
@@ -46,7 +46,7 @@ def tops(net: NetDesc) -> dict[str, tuple[int, tuple[int, int]]]:
     kernel=st.sampled_from([3, 5]),
 )
 def test_every_blob_fits(
-    name: Family, head: str, width: float, size: tuple[int, int], explicit: bool, kernel: int
+    name: FamilyName, head: str, width: float, size: tuple[int, int], explicit: bool, kernel: int
 ) -> None:
     arch = default_arch(name, 5, input_size=size, head=head, width_multiplier=width)  # type: ignore[arg-type]
     net = build(dataclasses.replace(arch, explicit_padding=explicit, head_kernel=kernel))
@@ -61,7 +61,7 @@ def test_every_blob_fits(
 
 @pytest.mark.parametrize("name", FAMILIES)
 @given(width=st.floats(0.1, 2.0), size=st.integers(32, 300))
-def test_every_blob_of_a_classifier_fits(name: Family, width: float, size: int) -> None:
+def test_every_blob_of_a_classifier_fits(name: FamilyName, width: float, size: int) -> None:
     arch = default_arch(name, 7, input_size=(size, size), width_multiplier=width, classifier=True)
     net = build(arch)
     assert tops(net)["fc"] == (7, (1, 1))
@@ -97,7 +97,7 @@ def test_every_blob_of_a_classifier_fits(name: Family, width: float, size: int) 
         ),
     ],
 )
-def test_feature_maps(name: Family, blobs: list[str], sizes: list[int], channels: list[int]) -> None:
+def test_feature_maps(name: FamilyName, blobs: list[str], sizes: list[int], channels: list[int]) -> None:
     maps = build(default_arch(name, 91)).feature_maps
     assert [m.blob for m in maps] == blobs
     assert [m.size for m in maps] == [(s, s) for s in sizes]
@@ -232,7 +232,7 @@ def test_v3_classifiers_are_square() -> None:
     ],
 )
 def test_classifiers_are_slim_s(
-    name: Family, width: float, convolutions: int, weights: int, multiply_adds: int
+    name: FamilyName, width: float, convolutions: int, weights: int, multiply_adds: int
 ) -> None:
     """Counted in the graphs that slim itself builds for 11 classes at 224x224 (narrow ones: finegrain mode)."""
     convs = build(default_arch(name, 11, width_multiplier=width, classifier=True)).convolutions

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import FAMILIES, Family, Nms
+from ssdlite_caffe.gen_model.arch import FAMILIES, FamilyName, Nms
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -207,7 +207,7 @@ def test_prior_boxes_look_at_map_and_image(nets: dict[str, NetDesc]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_classifiers(name: Family, stage: Stage) -> None:
+def test_classifiers(name: FamilyName, stage: Stage) -> None:
     layers = layers_of(build(default_arch(name, 10, classifier=True)), Dialect(), stage)
     types = [layer.type for layer in layers]
     ends = {

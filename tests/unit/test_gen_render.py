@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.gen_model.arch import FAMILIES, Family, HeadKind
+from ssdlite_caffe.gen_model.arch import FAMILIES, FamilyName, HeadKind
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -31,8 +31,8 @@ STAGES = get_args(Stage)
 DATA = DataPaths(lmdb='a "quoted"\\path', label_map="naïve\n.prototxt", name_size_file="sizes.txt", batch_size=3)
 
 
-def golden_nets() -> list[tuple[str, Family, HeadKind, bool]]:
-    nets: list[tuple[str, Family, HeadKind, bool]] = [(f"{f}-ssdlite", f, "ssdlite", False) for f in FAMILIES]
+def golden_nets() -> list[tuple[str, FamilyName, HeadKind, bool]]:
+    nets: list[tuple[str, FamilyName, HeadKind, bool]] = [(f"{f}-ssdlite", f, "ssdlite", False) for f in FAMILIES]
     nets += [("v1-ssd", "v1", "ssd", False), ("v2-ssd", "v2", "ssd", False)]
     return nets + [(f"{f}-classifier", f, "ssdlite", True) for f in FAMILIES]
 
@@ -58,7 +58,7 @@ def summary(net: caffe_pb2.NetParameter) -> list[str]:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
 def test_golden(
-    title: str, family: Family, head: HeadKind, classifier: bool, stage: Stage, update_golden: bool
+    title: str, family: FamilyName, head: HeadKind, classifier: bool, stage: Stage, update_golden: bool
 ) -> None:
     classes = 1001 if classifier else 21
     net = build(default_arch(family, classes, head=head, classifier=classifier))
@@ -88,7 +88,7 @@ def test_golden_folder_is_small_and_without_leftovers() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
-def test_lint_finds_nothing(title: str, family: Family, head: HeadKind, classifier: bool, stage: Stage) -> None:
+def test_lint_finds_nothing(title: str, family: FamilyName, head: HeadKind, classifier: bool, stage: Stage) -> None:
     """Shapes are inferred through the whole text in every dialect, and every field is one that Caffe's proto has."""
     size = None if classifier else (161, 224)
     net = build(default_arch(family, 7, head=head, classifier=classifier, input_size=size))

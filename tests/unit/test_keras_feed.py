@@ -70,13 +70,13 @@ def test_images_and_boxes(scenes: Path) -> None:
 
 
 def test_coco_and_lmdb_hold_the_same(scenes: Path, tmp_path: Path) -> None:
-    from ssdlite_caffe.data.encoded import Shape
+    from ssdlite_caffe.data.encoded import ImageEncoding
     from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
     from ssdlite_caffe.data.voc import open_voc
 
     pytest.importorskip("lmdb")
     make_shapes(tmp_path / "coco", ShapesOptions(5, 2, "coco", "train", side=64))
-    write_lmdb(open_voc([scenes], "trainval"), tmp_path / "lmdb", Shape(), Order(False, 0, 1))
+    write_lmdb(open_voc([scenes], "trainval"), tmp_path / "lmdb", ImageEncoding(), Order(False, 0, 1))
     voc = open_training_data(scenes)
     annotations = tmp_path / "coco" / "annotations" / "instances_train.json"
     coco = open_training_data(annotations, images=tmp_path / "coco" / "train")

@@ -20,11 +20,12 @@ from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.gen_model.padding import same_padding
 from ssdlite_caffe.keras.import_model import import_detector
-from ssdlite_caffe.keras.model import Detector, build_model, detector_of
+from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name, node_scopes, scope_of_layer
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values, keras_values, set_values
-from ssdlite_caffe.runtimes.decode import Detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.detections import Detections
 from tests.models import model_of, with_settings, with_tensors, with_unit
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
@@ -34,7 +35,7 @@ SMALL_V3 = default_arch("v3-small", 3, input_size=(80, 64), width_multiplier=0.3
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
+def detector() -> KerasModel:
     return import_detector(model_of(SMALL))
 
 
@@ -126,7 +127,7 @@ def test_batch_norm_trains_as_keras_own() -> None:
     np.testing.assert_array_equal(before, ours.moving_mean)
 
 
-def test_pixels_and_images_are_what_tensorflow_reads(detector: Detector) -> None:
+def test_pixels_and_images_are_what_tensorflow_reads(detector: KerasModel) -> None:
     from ssdlite_caffe.runtimes.resize import network_input
 
     arch = detector.arch
@@ -267,9 +268,9 @@ def test_variances_can_be_folded_into_the_predictors() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
-def test_files_keep_everything(detector: Detector, tmp_path: Path, suffix: str) -> None:
+def test_files_keep_everything(detector: KerasModel, tmp_path: Path, suffix: str) -> None:
     labels = LabelMap.of_names(["Katze", "犬", "bird"])
-    named = Detector(build_model(SMALL, labels), SMALL, labels)
+    named = KerasModel(build_model(SMALL, labels), SMALL, labels)
     named.model.set_weights(detector.model.get_weights())
     path, again = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     save(named, path)
@@ -286,7 +287,7 @@ def test_files_keep_everything(detector: Detector, tmp_path: Path, suffix: str) 
         save(named, path)
 
 
-def test_files_keep_inputs_and_outputs(detector: Detector, tmp_path: Path) -> None:
+def test_files_keep_inputs_and_outputs(detector: KerasModel, tmp_path: Path) -> None:
     whole = detector.rebuilt(inputs="image", outputs="detections")
     image = np.random.default_rng(3).integers(0, 256, (1, 50, 40, 3), np.uint8)
     for suffix in (".keras", ".h5"):
@@ -296,7 +297,7 @@ def test_files_keep_inputs_and_outputs(detector: Detector, tmp_path: Path) -> No
             np.testing.assert_array_equal(found[name], value)
 
 
-def test_bad_files_are_one_line(detector: Detector, tmp_path: Path) -> None:
+def test_bad_files_are_one_line(detector: KerasModel, tmp_path: Path) -> None:
     from ssdlite_caffe.imports import import_keras
 
     keras, _ = import_keras()
@@ -337,7 +338,7 @@ def test_bad_files_are_one_line(detector: Detector, tmp_path: Path) -> None:
         save(detector, tmp_path / "a.pb")
 
 
-def test_the_configuration_says_what_the_model_is(detector: Detector, tmp_path: Path) -> None:
+def test_the_configuration_says_what_the_model_is(detector: KerasModel, tmp_path: Path) -> None:
     save(detector, tmp_path / "a.keras")
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         config = json.loads(archive.read("config.json"))

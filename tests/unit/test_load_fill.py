@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.model import FloatArray
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import Dialect, Stage

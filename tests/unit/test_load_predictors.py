@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.model import DumpedModel, FloatArray
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc

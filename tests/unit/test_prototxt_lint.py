@@ -6,7 +6,7 @@ import pytest
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.limits import RUNTIMES
+from ssdlite_caffe.prototxt.limits import LIMITS
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.rules_ssd import RULES
 
@@ -124,7 +124,7 @@ def test_ncnn_wants_an_input_layer():
 
 
 def test_tables_name_layers_and_fields_that_exist():
-    for runtime in RUNTIMES.values():
+    for runtime in LIMITS.values():
         assert runtime.layers <= RULES.keys()
         assert runtime.instead.keys() <= RULES.keys() - runtime.layers
         for rule in runtime.fields:

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ssdlite_caffe.prototxt.binary import blob_from_array
-from ssdlite_caffe.prototxt.limits import RUNTIMES
+from ssdlite_caffe.prototxt.limits import LIMITS
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import parse_net
 
@@ -124,7 +124,7 @@ def test_permute(order):
     ],
 )  # fmt: skip
 def test_layers_of_one_bottom(kind, body):
-    assert kind in RUNTIMES["opencv"].layers
+    assert kind in LIMITS["opencv"].layers
     agree(given_input(2, 3, 4, 5) + one_layer(kind, body))
 
 
@@ -184,7 +184,7 @@ def test_fields_that_opencv_takes_no_default_for(left_out):
     with pytest.raises(cv2.error):
         opencv_shape(detection(prior, output), "t")
     path = left_out.partition(":")[0].replace(" { ", ".")
-    assert any(rule.wanted and rule.path.endswith(path) for rule in RUNTIMES["opencv"].fields)
+    assert any(rule.wanted and rule.path.endswith(path) for rule in LIMITS["opencv"].fields)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_fields_that_opencv_takes_no_default_for(left_out):
 )
 def test_what_the_table_says_opencv_rejects(kind, body):
     text = given_input(1, 3, 6, 5) + one_layer(kind, body)
-    field = next(((rule.path) for rule in RUNTIMES["opencv"].fields if rule.path.rpartition(".")[2] in body), None)
-    assert kind not in RUNTIMES["opencv"].layers or field
+    field = next(((rule.path) for rule in LIMITS["opencv"].fields if rule.path.rpartition(".")[2] in body), None)
+    assert kind not in LIMITS["opencv"].layers or field
     with pytest.raises(cv2.error):
         opencv_shape(text, "t")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.runtimes.decode import (
-    Detections,
     clip_detections,
     convert_scores,
     decode,
@@ -23,6 +22,7 @@ from ssdlite_caffe.runtimes.decode import (
     parse_detection_out,
     split_priors,
 )
+from ssdlite_caffe.runtimes.detections import Detections
 
 F = np.float32
 Box = tuple[np.float32, ...]

@@ -16,7 +16,7 @@ import pytest
 
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import Detections
+from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import class_colour, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Source, Video, find_sources, read_image
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.lmdb_store import Reader
+from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.data.lmdb_write import write_lmdb
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import ArchError, DatasetError, LabelMapError, OutputError, PrototxtError, SsdliteError
@@ -268,7 +268,7 @@ class TestDefaultBoxes:
 
     def test_objects_of_an_lmdb(self, data: Path) -> None:
         found = objects_by_label(data / "train")
-        with Reader(data / "train") as reader:
+        with LmdbReader(data / "train") as reader:
             records = [caffe_pb2.AnnotatedDatum.FromString(value) for _, value in reader]
         groups = [group for record in records for group in record.annotation_group]
         assert {label: len(boxes) for label, boxes in found.items()} == {

@@ -7,13 +7,13 @@ import math
 import pytest
 
 from ssdlite_caffe.caffe.log import copied_layers, parse_line, reason
-from ssdlite_caffe.training.log import Event, LeftOut, Reader, Scored, Snapshotting, Step
+from ssdlite_caffe.training.log import Event, LeftOut, LogReader, Scored, Snapshotting, Step
 
 PREFIX = "I20240102 03:04:05.678901  4321 "
 
 
 def events(*texts: str) -> list[Event]:
-    reader = Reader()
+    reader = LogReader()
     return [event for text in texts if (event := reader.read(f"{PREFIX}{text}\n")) is not None]
 
 

@@ -1,0 +1,38 @@
+"""What a detector finds in an image: one type, whatever ran it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.arrays import FloatArray
+
+IndexArray = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    Attributes:
+        classes: int64 (M,), counting background as 0, so the first is 1.
+        scores: float32 (M,).
+        boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the image.
+    """
+
+    classes: npt.NDArray[np.int64]
+    scores: FloatArray
+    boxes: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Detections:
+        """Those with at least this score."""
+        return self.select(np.flatnonzero(self.scores >= np.float32(score)))
+
+    def select(self, order: IndexArray) -> Detections:
+        """Those at these positions, in this order."""
+        return Detections(self.classes[order], self.scores[order], self.boxes[order])
