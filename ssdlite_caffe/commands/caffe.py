@@ -5,29 +5,34 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ssdlite_caffe.commands.app import add, group, prints_result
+from ssdlite_caffe.commands.options import Json
+from ssdlite_caffe.terminal import duration_text, is_quiet, shows_progress, steps_bar
+
 if TYPE_CHECKING:
     from ssdlite_caffe.caffe.compile import Step
     from ssdlite_caffe.caffe.doctor import Diagnosis
 
-caffe = typer.Typer(help="Build the Caffe that runs and trains our nets.", no_args_is_help=True)
+app = group("Build the Caffe that runs and trains our nets.")
 
-Cuda = Annotated[bool, typer.Option("--cuda/--cpu", help="For the GPU as well, or for the CPU alone.")]
+_TARGET, _BUILD = "Target", "Build"
+
+Cuda = Annotated[bool, typer.Option("--cuda/--cpu", help="For GPUs too, or for the CPU alone.")]
 Cudnn = Annotated[bool, typer.Option("--cudnn/--no-cudnn", help="Use cuDNN in a GPU build.")]
 Pycaffe = Annotated[bool, typer.Option(help="The Python module of Caffe, for the Python that runs this.")]
 Prefix = Annotated[
     Path | None,
     typer.Option(help="Folder of the built Caffe; by default SSDLITE_CAFFE_PREFIX, or a folder in the user's cache."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@caffe.command()
 def build(
     prefix: Prefix = None,
     source: Annotated[
@@ -60,7 +65,6 @@ def build(
         print(f"Caffe is in {result['prefix']} already")
 
 
-@caffe.command()
 def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_json: Json = False) -> None:
     """Say what a build needs, what of it is missing, and what brings it; exit status 1 when something is."""
     from ssdlite_caffe.caffe.doctor import diagnose
@@ -74,7 +78,7 @@ def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_
         raise typer.Exit(1)
 
 
-@caffe.command()
+@prints_result
 def which(prefix: Prefix = None) -> None:
     """Print the folder of the built Caffe; exit status 1 when there is none."""
     from ssdlite_caffe.caffe.prefix import caffe_prefix
@@ -90,33 +94,32 @@ def _print_diagnosis(diagnosis: Diagnosis) -> None:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[Step], None]]:
-    """A bar on stderr on a terminal; elsewhere a line for each stage and each tenth of the compiling."""
-    if not sys.stderr.isatty():
+    """A bar with the time left on a terminal; elsewhere a line for each stage and each tenth of the compiling."""
+    if not shows_progress():
         yield _lines()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = [
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda step: progress.update(task, description=step.what, completed=step.done, total=step.total or None)
+    with steps_bar() as update:
+        yield lambda step: update(step.what, step.done, step.total)
 
 
 def _lines() -> Callable[[Step], None]:
     said = ""
+    started: float | None = None
 
     def say(step: Step) -> None:
-        nonlocal said
+        nonlocal said, started
+        if step.total and started is None:
+            started = time.monotonic()
         text = f"compiled {10 * (10 * step.done // step.total)}%" if step.total else step.what
-        if text != said:
+        if text != said and not is_quiet():
             said = text
-            print(f"caffe: {text}", file=sys.stderr, flush=True)
+            spent = 0.0 if started is None else time.monotonic() - started
+            left = spent * (step.total - step.done) / step.done if step.done else 0.0
+            print(f"caffe: {text}{f', {duration_text(left)} left' if left >= 1 else ''}", file=sys.stderr, flush=True)
 
     return say
+
+
+add(app, "build", build)
+add(app, "doctor", doctor)
+add(app, "which", which)

@@ -1,61 +1,29 @@
-"""What `ssdlite-caffe detect` prints: a table, JSON or CSV on stdout, errors and progress on stderr."""
+"""What `detect` and `keras infer` print: a table, a summary, JSON or CSV on stdout; errors and progress on stderr."""
 
 from __future__ import annotations
 
+import collections
 import csv
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.detector import Decoder, ImageResult, Progress, detect
+from ssdlite_caffe.runtimes.detector import ImageResult, Progress
 from ssdlite_caffe.runtimes.draw import pixel_boxes
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.net import NetRuntime
-from ssdlite_caffe.terminal import table_console
+from ssdlite_caffe.terminal import bar, duration_text, table_console
 
 Output = Literal["table", "json", "csv"]
 
 _COLUMNS = ("image", "frame", "class", "name", "score", "xmin", "ymin", "xmax", "ymax")
-
-
-def run(
-    folder: Path,
-    inputs: Sequence[Path],
-    *,
-    decoder: Decoder = "caffe",
-    runtime: NetRuntime = "opencv",
-    min_score: float = 0.3,
-    out: Path | None = None,
-    force: bool = False,
-    output: Output = "table",
-) -> bool:
-    """Detect and print; arguments as for `detector.detect`.
-
-    Returns:
-        Whether an image could not be read. Each is reported on stderr, and the others are done.
-
-    Raises:
-        SsdliteError: the model cannot be used, or the output cannot be written.
-    """
-    model = ModelFolder.open(folder)
-    names = model.labels.display_names
-
-    def results(progress: Callable[[Progress], None]) -> Iterator[ImageResult | ImageError]:
-        return detect(
-            model, inputs, decoder=decoder, runtime=runtime, min_score=min_score, out=out, force=force,
-            progress=progress,
-        )  # fmt: skip
-
-    return show(results, names, out=out, output=output)
+_LISTED = 5
+"""Most images whose detections are listed where they are drawn, too."""
 
 
 def show(
@@ -66,32 +34,27 @@ def show(
     output: Output = "table",
     keep: Callable[[ImageResult], None] = lambda _: None,
 ) -> bool:
-    """Print what `detected` gives, which takes a function to report its progress to.
+    """Print what `detected` gives.
 
     Args:
-        detected: see above.
+        detected: takes a function to report its progress to, and gives the results.
         names: of the classes, background first.
-        out: where the drawn images are, to be named.
+        out: folder of the drawn images, to be named; with it, many images are summed up and not listed.
         output: the form.
         keep: is given each result.
 
     Returns:
-        Whether an image could not be read; see `run`.
+        Whether an image could not be read. Each is reported on stderr, and the others are done.
     """
-    console = Console(stderr=True)
     errors: list[ImageError] = []
-    columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def progress(state: Progress) -> None:
-            bar.update(task, completed=state.done, total=state.total)
+    started = time.monotonic()
+    with bar("detecting") as update:
 
         def good() -> Iterator[ImageResult]:
-            for item in detected(progress):
+            for item in detected(lambda state: update(state.done, state.total)):
                 if isinstance(item, ImageError):
                     errors.append(item)
-                    console.print(Text(f"ssdlite-caffe: {item}"), soft_wrap=True)
+                    print(f"ssdlite-caffe: {item}", file=sys.stderr)
                 else:
                     keep(item)
                     yield item
@@ -102,13 +65,18 @@ def show(
             results = list(good())
     if output == "json":
         _print_json(results, errors, names)
-    elif output == "table":
-        _print_table(results, names, out)
+    elif output == "table" and results:
+        if out is None or len(results) <= _LISTED:
+            _print_table(results, names)
+        else:
+            print(_summary(results, names, time.monotonic() - started))
+        if out is not None:
+            print(f"images with boxes are in {out}")
     return bool(errors)
 
 
 def _rows(result: ImageResult, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One a detection; boxes in pixels."""
+    """One for each detection; boxes in pixels."""
     found = result.detections
     boxes = pixel_boxes(found, result.height, result.width).tolist()
     return [
@@ -120,6 +88,16 @@ def _rows(result: ImageResult, names: Sequence[str]) -> list[dict[str, Any]]:
         }
         for number, score, box in zip(found.classes, found.scores, boxes, strict=True)
     ]
+
+
+def _summary(results: Sequence[ImageResult], names: Sequence[str], seconds: float) -> str:
+    counts = collections.Counter(names[number] for result in results for number in result.detections.classes)
+    classes = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    frames = any(result.frame is not None for result in results)
+    return (
+        f"{sum(counts.values())} detections{f' ({classes})' if classes else ''} in {len(results)} "
+        f"{'images and frames' if frames else 'images'}, {duration_text(seconds)}"
+    )
 
 
 def _print_csv(results: Iterable[ImageResult], names: Sequence[str]) -> None:
@@ -145,7 +123,7 @@ def _print_json(results: Sequence[ImageResult], errors: Sequence[ImageError], na
     print(json.dumps({"images": images, "errors": [str(error) for error in errors]}, indent=2))
 
 
-def _print_table(results: Sequence[ImageResult], names: Sequence[str], out: Path | None) -> None:
+def _print_table(results: Sequence[ImageResult], names: Sequence[str]) -> None:
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column("class", overflow="fold")
@@ -161,8 +139,4 @@ def _print_table(results: Sequence[ImageResult], names: Sequence[str], out: Path
             table.add_row(Text(label), Text(row["name"]), f"{row['score']:.3f}", box)
             label = ""
         table.add_section()
-    console = table_console()
-    if results:
-        console.print(table)
-    if out is not None and results:
-        console.print(Text(f"boxes are drawn in {out}"), soft_wrap=True)
+    table_console().print(table)

@@ -1,22 +1,24 @@
-"""`ssdlite-caffe evaluate`."""
+"""The command `evaluate`."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssdlite_caffe.imports import import_pyplot
+from ssdlite_caffe.commands.options import DATA, DATA_HELP, RESULT, Force, ImageFolder, Json, Limit, Split
+from ssdlite_caffe.terminal import bar, note
+
+_FORMS = "Other forms of the model"
 
 
 def evaluate(
     model: Annotated[
         Path, typer.Argument(help="Folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model.")
     ],
-    data: Annotated[Path, typer.Option(help="Folder in VOC's layout, LMDB, or COCO's instances_*.json.")],
+    data: Annotated[Path, typer.Option(help=DATA_HELP, rich_help_panel=DATA)],
     runtime: Annotated[
         list[str] | None,
         typer.Option(
@@ -25,36 +27,40 @@ def evaluate(
             show_default="the model's own",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="Folder of the images of COCO data.")] = None,
     label_map: Annotated[
-        str | None, typer.Option("-l", "--label-map", help="coco, voc, or a file; replaces the model's class names.")
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a label map file.", show_default="the model's own"),
     ] = None,
+    split: Split = "test",
+    images: ImageFolder = None,
+    limit: Limit = None,
     tensorflow: Annotated[
-        Path | None, typer.Option(help="The TensorFlow model, where it is not at the place it was converted from.")
+        Path | None,
+        typer.Option(help="The TensorFlow model.", show_default="where it was converted from", rich_help_panel=_FORMS),
     ] = None,
-    keras: Annotated[Path | None, typer.Option(help="The same detector as a Keras model.")] = None,
-    tflite: Annotated[Path | None, typer.Option(help="The same detector as a TensorFlow Lite model.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most images to take.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw precision over recall into this file.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    keras: Annotated[Path | None, typer.Option(help="The Keras model.", rich_help_panel=_FORMS)] = None,
+    tflite: Annotated[Path | None, typer.Option(help="The TensorFlow Lite model.", rich_help_panel=_FORMS)] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw precision over recall into this file.", rich_help_panel=RESULT)
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
-    """Average precision of a detector on labelled images, Pascal VOC's and COCO's."""
+    """Average precision of a detector on annotated images, Pascal VOC's and COCO's."""
     from ssdlite_caffe.data.labelled_images import open_images
     from ssdlite_caffe.evaluation import evaluate as tool
-    from ssdlite_caffe.evaluation import report as report
+    from ssdlite_caffe.evaluation import report
     from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
     from ssdlite_caffe.files import refuse_existing
-    from ssdlite_caffe.terminal import bar
+    from ssdlite_caffe.imports import import_pyplot
 
     unknown = set(runtime or ()) - RUNTIMES.keys()
     if unknown:
-        raise typer.BadParameter(f"no runtime {sorted(unknown)[0]!r}; there are: {', '.join(RUNTIMES)}")
+        raise typer.BadParameter(f"there is no runtime {sorted(unknown)[0]!r}; choose from {', '.join(RUNTIMES)}")
     if plot is not None:
         refuse_existing(plot, force=force)
-        import_pyplot()  # said before the work is done
+        import_pyplot()  # where it is missing, that is said before the work is done
     opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
     labelled = open_images(data, opened.labels, split=split, images=images)
     own = tool.model_kind(opened.path or model) or ("opencv" if opened.folder else "tensorflow")
@@ -68,7 +74,7 @@ def evaluate(
         report.write_plot(result, plot, force=force)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
-        return
-    report.print_report(result)
-    for line in tool.shown_problems(result):
-        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+    else:
+        report.print_report(result)
+        for line in tool.shown_problems(result):
+            note(line)

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ssdlite_caffe.commands.app import prints_result
 from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter, Version
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -59,6 +60,7 @@ def _numbers(text: str | None) -> str | None:
     return text
 
 
+@prints_result
 def gen(
     class_num: Annotated[
         int,
@@ -79,11 +81,13 @@ def gen(
         bool, typer.Option("--classifier", help="The ImageNet net in place of the detector.", rich_help_panel=_NET)
     ] = False,
     size: Annotated[
-        float, typer.Option("--size", help="Width multiplier, rounded as in TensorFlow.", rich_help_panel=_NET)
+        float,
+        typer.Option("--width-multiplier", "--size", help="Rounded as in TensorFlow.", rich_help_panel=_NET),
     ] = 1.0,
     input_size: Annotated[
         str | None,
         typer.Option(
+            "--input-size",
             "--input",
             metavar="N|HxW",
             callback=_size,
@@ -125,7 +129,7 @@ def gen(
         PaddingDialect | None,
         typer.Option(
             "--padding",
-            help="Dialect of TensorFlow's SAME; symmetric is not exact.",
+            help="TensorFlow's SAME padding; symmetric is not exact.",
             show_default="exact",
             rich_help_panel=_DIALECT,
         ),
@@ -224,9 +228,9 @@ def gen(
             "--nms-threshold", help="IoU above which NMS suppresses.", show_default="0.6", rich_help_panel=_BOXES
         ),
     ] = None,
-    confidence_threshold: Annotated[
+    score_threshold: Annotated[
         float | None,
-        typer.Option("--confidence-threshold", help="Least score.", show_default="1e-8", rich_help_panel=_BOXES),
+        typer.Option("--score-threshold", help="Least score.", show_default="1e-8", rich_help_panel=_BOXES),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -240,8 +244,9 @@ def gen(
         str,
         typer.Option(
             "-d",
+            "--data",
             "--lmdb",
-            help="Images of train and test nets.",
+            help="LMDB of train and test nets.",
             show_default="trainval_lmdb, test_lmdb",
             rich_help_panel=_FILES,
         ),
@@ -264,16 +269,16 @@ def gen(
             "--batch-size",
             min=0,
             max=65536,
-            help="Images a step.",
+            help="Of train and test nets.",
             show_default="train 24, test 8",
             rich_help_panel=_FILES,
         ),
     ] = 0,
-    output: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write in place of stdout.", rich_help_panel=_FILES),
+        typer.Option("-o", "--out", help="File to write, in place of standard output.", rich_help_panel=_FILES),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output file.", rich_help_panel=_FILES)] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.", rich_help_panel=_FILES)] = False,
 ) -> None:
     """Print the prototxt of a MobileNet SSDLite or SSD detector, or of a MobileNet classifier."""
     boxes = BoxOptions(
@@ -286,7 +291,7 @@ def gen(
         variances=_listed(variances),
         scores=scores,
         nms_threshold=nms_threshold,
-        confidence_threshold=confidence_threshold,
+        score_threshold=score_threshold,
         top_k=top_k,
         keep_top_k=keep_top_k,
         clip_first=clip_first or None,
@@ -319,12 +324,12 @@ def gen(
     from ssdlite_caffe.gen_model.render import render
 
     text = render(build(arch), dialect, stage, DataPaths(lmdb, label_map, name_size_file, batch_size))
-    if output is None:
+    if out is None:
         sys.stdout.write(text)
     else:
         from ssdlite_caffe.files import write_text
 
-        write_text(output, text, force=force)
+        write_text(out, text, force=force)
 
 
 def _listed(text: str | None) -> tuple[float, ...] | None:

@@ -1,122 +1,59 @@
-"""Running a Keras or TensorFlow Lite model on images, folders and videos."""
+"""The command `keras infer`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.commands.detection_output import Output, show
-from ssdlite_caffe.errors import DatasetError, ImageError, ModelError, OutputError
-from ssdlite_caffe.evaluation.coco_results import CocoIds, CocoResults
-from ssdlite_caffe.files import refuse_existing, write_text
-from ssdlite_caffe.keras.detectors import ForeignTflite, KerasRuntime, TfliteRuntime, open_tflite
-from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.keras.tflite_file import has_description, read_description
-from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.detector import ImageResult, detect_with
-from ssdlite_caffe.runtimes.images import Pixels, find_sources
+import typer
 
+from ssdlite_caffe.commands.options import Csv, Force, Json, ShownScore, output_kind
 
-def open_runtime(path: Path) -> KerasRuntime | TfliteRuntime | ForeignTflite:
-    """The model of a file, by its suffix.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    return open_tflite(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
-
-
-def labels_of(path: Path) -> LabelMap:
-    """The classes of a file.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    if path.suffix != ".tflite":
-        return load(path).labels
-    if path.is_file() and not has_description(path):
-        raise ModelError(f"{path} does not say its class names; give --label-map")
-    return read_description(path)[1].labels
+_COCO = "COCO's result format"
 
 
 def infer(
-    model: Path,
-    inputs: Sequence[Path],
-    *,
-    min_score: float = 0.3,
-    out: Path | None = None,
-    coco: Path | None = None,
-    annotations: Path | None = None,
-    output: Output = "table",
-    force: bool = False,
-) -> bool:
-    """Detect, print, draw into the folder `out`, and write COCO's results into the file `coco`.
+    model: Annotated[Path, typer.Argument(help="Keras model (.keras, .weights.h5, .h5) or TensorFlow Lite model.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders or videos.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for images with boxes drawn.")] = None,
+    score_threshold: ShownScore = 0.3,
+    coco: Annotated[
+        Path | None, typer.Option(help="Write the detections to this JSON file.", rich_help_panel=_COCO)
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="instances_*.json or image_info_*.json, for the ids in --coco.", rich_help_panel=_COCO),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """Detect objects in images, folders and videos with a Keras or TensorFlow Lite model."""
+    from ssdlite_caffe.commands.detection_output import show
+    from ssdlite_caffe.evaluation.coco_results import ResultsFile
+    from ssdlite_caffe.files import refuse_existing
+    from ssdlite_caffe.keras.detectors import open_detector
+    from ssdlite_caffe.runtimes.detector import detect_with
 
-    Args:
-        model: .keras, .weights.h5, .h5 or .tflite.
-        inputs: images, folders and videos.
-        min_score: detections below are left out.
-        out: folder for images with boxes.
-        coco: JSON file in COCO's result format, of images only.
-        annotations: COCO's instances_*.json or image_info_*.json, which says the ids of images and categories; see
-            `CocoIds`.
-        output: what is printed.
-        force: replace files.
-
-    Returns:
-        Whether an image could not be read.
-
-    Raises:
-        SsdliteError: the model cannot be read, or something cannot be written.
-    """
+    output = output_kind(as_json, as_csv)
+    if annotations is not None and coco is None:
+        raise typer.BadParameter("--annotations is for --coco: give that too")
     if coco is not None:
         refuse_existing(coco, force=force)
-    runtime = open_runtime(model)
-    ids = CocoIds(runtime.labels, annotations)
-    numbers = {} if coco is None else image_ids(inputs, ids)
-    if coco is not None and coco.resolve() in {path.resolve() for path in (model, annotations, *numbers) if path}:
-        raise OutputError(f"{coco} is one of the inputs; give another name")
-    names = runtime.labels.display_names
-    results = CocoResults(ids.categories)
-    images = 0
-
-    def keep(one: ImageResult) -> None:
-        nonlocal images
-        if one.path in numbers:
-            images += 1
-            results.add(numbers[one.path], one.height, one.width, one.detections)
-
-    def opened() -> Callable[[Pixels], Detections]:
-        return runtime
-
+    detector = open_detector(model)
+    names = detector.labels.display_names
+    results = None
+    if coco is not None:
+        results = ResultsFile(coco, model, detector.labels, inputs, annotations)
     failed = show(
         lambda progress: detect_with(
-            opened, names, inputs, min_score=min_score, out=out, force=force, progress=progress
+            lambda: detector, names, inputs, score_threshold=score_threshold, out=out, force=force, progress=progress
         ),
-        names, out=out, output=output, keep=keep,
+        names, out=out, output=output, keep=(lambda _: None) if results is None else results.add,
     )  # fmt: skip
-    if coco is not None and images:
-        write_text(coco, results.to_json(), force=force)
+    if results is not None and results.images:
+        results.write(force=force)
         if output == "table":
-            print(f"{len(results.found)} detections of {images} images are in {coco}")
-    return failed
-
-
-def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
-    """What COCO's results call each image of the inputs; those that are not there are left out.
-
-    Raises:
-        DatasetError: one has no id, several have one, or it is a video.
-    """
-    found: dict[int | str, Path] = {}
-    for source in find_sources(inputs):
-        if isinstance(source, ImageError):
-            continue
-        if source.video:
-            raise DatasetError(f"{source.path} is a video, which COCO's result format does not know")
-        number = ids.image(source.path)
-        if number in found:
-            raise DatasetError(f"{source.path} and {found[number]} are one image to COCO, of the id {number}")
-        found[number] = source.path
-    return {path: number for number, path in found.items()}
+            print(f"{results.detections} detections of {results.images} images are in {coco}")
+    if failed:
+        raise typer.Exit(1)

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ssdlite_caffe.commands.options import DATA, DATA_HELP, RESULT, Force, ImageFolder, Json, Limit, Split
 from ssdlite_caffe.imports import import_pyplot
+from ssdlite_caffe.terminal import bar, note
 
 METRICS, RESULTS, PLOT = "metrics.json", "results.json", "precision_recall.png"
 
 
 def run_test(
     model: Annotated[Path, typer.Argument(help="Keras or TensorFlow Lite model.")],
-    data: Annotated[Path, typer.Option(help="Folder in VOC's layout, LMDB, or COCO's instances_*.json.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help=f"Folder for {METRICS}, {RESULTS} (COCO's format) and {PLOT}.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.")] = "test",
-    images: Annotated[Path | None, typer.Option(help="Folder of the images of COCO data.")] = None,
-    ids: Annotated[
-        Path | None, typer.Option(help="File of the ids of the images to take, as COCO's minival lists.")
-    ] = None,
+    data: Annotated[Path, typer.Option(help=DATA_HELP, rich_help_panel=DATA)],
     label_map: Annotated[
-        str | None, typer.Option("-l", "--label-map", help="coco, voc, or a file; replaces the model's class names.")
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a label map file.", show_default="the model's own"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most images to take.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+    split: Split = "test",
+    images: ImageFolder = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="File of the ids of the images to take, as COCO's minival lists.",
+                                  rich_help_panel=DATA)
+    ] = None,
+    limit: Limit = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help=f"Folder for {METRICS}, {RESULTS} (COCO's format) and {PLOT}.",
+                     rich_help_panel=RESULT),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
     """Average precision on labelled images, each class's too, with detections and plot in files."""
     from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
     from ssdlite_caffe.errors import ModelError
@@ -40,11 +45,10 @@ def run_test(
     from ssdlite_caffe.evaluation.coco_results import CocoResults, read_ids
     from ssdlite_caffe.files import new_folder, refuse_existing, write_text
     from ssdlite_caffe.runtimes.detections import Detections
-    from ssdlite_caffe.terminal import bar
 
     kind = tool.model_kind(model)
     if not kind:
-        raise ModelError(f"{model} is no Keras or TensorFlow Lite model by its name; evaluate takes other ones")
+        raise ModelError(f"{model} is not a Keras or TensorFlow Lite model by its name; `evaluate` takes other models")
     if out is not None:
         refuse_existing(out, force=force)
         import_pyplot()  # said before the work is done
@@ -68,4 +72,4 @@ def run_test(
         return
     report.print_report(result)
     for line in tool.shown_problems(result):
-        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+        note(line)

@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssdlite_caffe.terminal import bar
+from ssdlite_caffe.commands.app import add, group, print_result
+from ssdlite_caffe.commands.options import Force, Json
+from ssdlite_caffe.terminal import bar, note
 
 if TYPE_CHECKING:
     from ssdlite_caffe.coco.label_map import LabelMap
     from ssdlite_caffe.data.annotations import Dataset
     from ssdlite_caffe.data.encoded import ImageEncoding
 
-app = typer.Typer(
-    help="Write images and their boxes into the LMDB that Caffe trains on, and read one back.", no_args_is_help=True
-)
+app = group("Write images and their boxes into the LMDB that Caffe trains on, and read one back.")
 
 _IMAGES, _RUN = "Images", "Run"
 _SHOWN = 50
@@ -35,13 +34,13 @@ def _size(text: str | None) -> str | None:
     if text is not None:
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
         if not found or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
-            raise typer.BadParameter(f"{text!r} is no size; write height x width, as 300x300")
+            raise typer.BadParameter(f"{text!r} is not a size; write HEIGHTxWIDTH, as 300x400")
     return text
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What all commands that write an LMDB take: `_writes` gives them an option for each field."""
+    """What both commands that write an LMDB take: `_writes` gives them an option for each field."""
 
     label_map: Annotated[
         str | None,
@@ -50,44 +49,44 @@ class _Options:
     resize: Annotated[
         str | None,
         typer.Option(
-            metavar="HxW", callback=_size, help="Resize all to this height and width.", rich_help_panel=_IMAGES
+            metavar="HxW", callback=_size, help="Resize all images to this height and width.", rich_help_panel=_IMAGES
         ),
     ] = None
     min_dim: Annotated[
-        int, typer.Option(min=0, help="Enlarge the shorter side to this; 0: not.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=0, help="Least length of the shorter side; 0: none.", rich_help_panel=_IMAGES)
     ] = 0
     max_dim: Annotated[
-        int, typer.Option(min=0, help="Reduce the longer side to this; 0: not.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=0, help="Greatest length of the longer side; 0: none.", rich_help_panel=_IMAGES)
     ] = 0
     encode: Annotated[
         Literal["jpg", "png"] | None,
-        typer.Option(help="Store all as this kind.", show_default="as they are", rich_help_panel=_IMAGES),
+        typer.Option(help="Store all images in this format.", show_default="as they are", rich_help_panel=_IMAGES),
     ] = None
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, where images are encoded anew.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=1, max=100, help="JPEG quality of images that are encoded anew.", rich_help_panel=_IMAGES)
     ] = 95
     no_decode: Annotated[
         bool,
         typer.Option(
-            "--no-decode", help="Do not look whether images stored as they are are whole.", rich_help_panel=_IMAGES
+            "--no-decode",
+            help="Do not check that images stored as they are can be decoded.",
+            rich_help_panel=_IMAGES,
         ),
     ] = False
     shuffle: Annotated[bool, typer.Option("--shuffle", help="Store in random order.", rich_help_panel=_RUN)] = False
-    seed: Annotated[int, typer.Option(help="Of that order.", rich_help_panel=_RUN)] = 0
+    seed: Annotated[int, typer.Option(help="Seed of that order.", rich_help_panel=_RUN)] = 0
     jobs: Annotated[
         int,
         typer.Option(
-            "-j", "--jobs", min=0, max=256, help="Images read at once; 0: one a processor.", rich_help_panel=_RUN
+            "-j", "--jobs", min=0, max=256, help="Images read at once; 0: as many as processors.", rich_help_panel=_RUN
         ),
     ] = 0
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Write nothing where anything is wrong with the data.", rich_help_panel=_RUN),
+        typer.Option("--strict", help="Write nothing if an annotation is wrong.", rich_help_panel=_RUN),
     ] = False
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_RUN)] = (
-        False
-    )
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)] = False
+    force: Force = False
+    as_json: Json = False
 
 
 def _writes(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,8 +106,6 @@ def _writes(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-@app.command()
-@_writes
 def voc(
     roots: Annotated[
         list[Path], typer.Argument(metavar="ROOT...", help="Folders with JPEGImages, Annotations, ImageSets/Main.")
@@ -119,7 +116,7 @@ def voc(
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", help="Lines `image annotation`, paths below ROOT, in place of a split."),
+        typer.Option("--list", help="File of lines `IMAGE ANNOTATION`, paths below ROOT, in place of a split."),
     ] = None,
     *,
     options: _Options,
@@ -128,12 +125,10 @@ def voc(
     from ssdlite_caffe.data.voc import open_voc
 
     if list_file is not None and (split is not None or len(roots) > 1):
-        raise typer.BadParameter("--list goes with one ROOT and without --split")
+        raise typer.BadParameter("--list takes one ROOT, and no --split")
     _write(lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels), out, options)
 
 
-@app.command()
-@_writes
 def coco(
     images: Annotated[Path, typer.Argument(help="Folder of the images.")],
     annotations: Annotated[Path, typer.Argument(help="instances_*.json.")],
@@ -147,24 +142,23 @@ def coco(
     _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
 
 
-@app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="LMDB.")],
     label_map: Annotated[
         str | None,
         typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="labelmap.prototxt in the LMDB"),
     ] = None,
-    draw: Annotated[int, typer.Option(min=0, help="Draw this many images with their boxes.")] = 0,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for them.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 where anything is wrong.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace images drawn earlier.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    draw: Annotated[int, typer.Option(min=0, help="Draw this many images with their boxes, into -o.")] = 0,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the drawn images.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is wrong.")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Count what is in an LMDB, and say what is wrong with it."""
     from ssdlite_caffe.data.lmdb_check import check_lmdb
 
     if bool(draw) != (out is not None):
-        raise typer.BadParameter("--draw and -o go together")
+        raise typer.BadParameter("--draw and -o need each other: give both or neither")
     with bar("reading") as progress:
         report = check_lmdb(folder, label_map=label_map, draw=draw, out=out, force=force, progress=progress)
     if as_json:
@@ -180,7 +174,7 @@ def _shape(options: _Options) -> ImageEncoding:
 
     resize, min_dim, max_dim = options.resize, options.min_dim, options.max_dim
     if resize is not None and (min_dim or max_dim):
-        raise typer.BadParameter("give --resize, or --min-dim and --max-dim")
+        raise typer.BadParameter("--resize cannot go with --min-dim and --max-dim")
     if max_dim and min_dim > max_dim:
         raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
     height, width = map(int, resize.split("x")) if resize else (0, 0)
@@ -201,13 +195,13 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
         summary = write_lmdb(
             dataset, out, shape, order, strict=options.strict, force=options.force, progress=progress
         )  # fmt: skip
-    if options.as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    _say_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
-    print(
+    if not options.as_json:
+        _note_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
+    print_result(
+        summary,
+        options.as_json,
         f"{summary['images']} of {summary['images_listed']} images with {summary['objects']} objects "
-        f"({_classes(summary)}) are in {out}"
+        f"({_classes(summary)}) are in {out}",
     )
 
 
@@ -217,11 +211,11 @@ def _classes(report: dict[str, Any]) -> str:
     return (", ".join(named[:8]) or "of no class") + more
 
 
-def _say_problems(lines: Sequence[str]) -> None:
+def _note_problems(lines: Sequence[str]) -> None:
     for line in lines[:_SHOWN]:
-        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+        note(line)
     if len(lines) > _SHOWN:
-        print(f"ssdlite-caffe: ... and {len(lines) - _SHOWN} more; --json has all", file=sys.stderr)
+        note(f"... and {len(lines) - _SHOWN} more; --json lists all")
 
 
 def _print_check(report: dict[str, Any]) -> None:
@@ -230,7 +224,7 @@ def _print_check(report: dict[str, Any]) -> None:
 
     from ssdlite_caffe.terminal import table_console
 
-    _say_problems([f"{item['record']}: {item['what']}" for item in report["problems"]])
+    _note_problems([f"{item['record']}: {item['what']}" for item in report["problems"]])
     table = Table()
     for title in ("label", "class", "objects", "images"):
         table.add_column(title, justify="left" if title == "class" else "right")
@@ -245,3 +239,8 @@ def _print_check(report: dict[str, Any]) -> None:
         f"{report['images_empty']} images without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
         f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
     )
+
+
+add(app, "voc", _writes(voc))
+add(app, "coco", _writes(coco))
+add(app, "check", check)

@@ -1,25 +1,32 @@
-"""`ssdlite-caffe merge-bn`."""
+"""The command `merge-bn`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ssdlite_caffe.commands.app import print_result
+from ssdlite_caffe.commands.options import Force, Json
+
 
 def merge_bn(
-    net: Annotated[Path, typer.Argument(help="Kit, folder that convert wrote, or prototxt of a test or deploy net.")],
+    net: Annotated[
+        Path, typer.Argument(help="Training folder, folder that convert wrote, or prototxt of a test or deploy net.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     weights: Annotated[
         Path | None,
         typer.Option(
-            "-w", "--weights", help="Trained caffemodel.", show_default="a kit's newest snapshot, a folder's own"
+            "-w",
+            "--weights",
+            help="Trained caffemodel.",
+            show_default="a training folder's newest snapshot, a converted folder's own",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Fold a trained net's BatchNorms into its convolutions, for deployment."""
     from ssdlite_caffe.errors import PrototxtError
@@ -32,14 +39,15 @@ def merge_bn(
             weights = newest_weights(net)
         report = tool.merge_folder(net, weights, out, force=force)
     elif not net.exists():
-        raise PrototxtError(f"there is no {net}; give a kit, a converted folder or a prototxt")
+        raise PrototxtError(f"there is no {net}; give a training folder, a converted folder or a prototxt")
     elif weights is None:
         raise typer.BadParameter("a prototxt needs --weights")
     else:
         report = tool.merge_files(net, weights, out, force=force)
-    if as_json:
-        print(json.dumps(report, indent=2))
-        return
-    print(f"{report['layers_folded']} BatchNorms of {report['merged_from']['weights']} are folded; the net is in {out}")
-    if report["unused"]:
-        print(f"  not in the net: {', '.join(report['unused'])}")
+    unused = f"\n  not in the net: {', '.join(report['unused'])}" if report["unused"] else ""
+    print_result(
+        report,
+        as_json,
+        f"{report['layers_folded']} BatchNorms of {report['merged_from']['weights']} are folded; the net is in {out}"
+        + unused,
+    )

@@ -10,34 +10,64 @@ import typer
 if TYPE_CHECKING:
     from ssdlite_caffe.dump.read import ReadOptions
 
+SOURCE, NET, DATA, RESULT = "Source", "Net", "Data", "Result"
+"""Panels of --help."""
+
 Model = Annotated[
     Path,
     typer.Argument(
-        help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (its prefix), or a "
-        "folder. Of a folder the first of these is read: manifest.json (dumped weights), saved_model.pb, "
-        "frozen_inference_graph.pb, tflite_graph.pb, the checkpoint, model.tflite. What that file does not say is "
-        "taken from the pipeline.config beside it, then from the others."
+        help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (its prefix), Keras "
+        "file (.keras, .h5) of `keras import` or `keras train`, or a folder. In a folder the first of these is read: "
+        "manifest.json (dumped weights), saved_model.pb, frozen_inference_graph.pb, tflite_graph.pb, the checkpoint, "
+        "model.tflite. What it does not say is taken from the pipeline.config beside it, then from the others."
     ),
 ]
+Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
 PipelineConfig = Annotated[
     Path | None,
-    typer.Option(help="pipeline.config of the training, in place of the one beside the model."),
+    typer.Option(help="pipeline.config of the training, in place of the one beside the model.", rich_help_panel=SOURCE),
 ]
 NmsOption = Annotated[
     Literal["auto", "graph", "config", "regular"],
     typer.Option(
         "--nms",
-        help="Which suppression: the graph's, the pipeline.config's, or (regular) the graph's numbers with NMS for "
-        "each class. auto: the graph's; in place of TensorFlow Lite's fast NMS the config's, else regular.",
+        help="graph: as the graph says. config: as the pipeline.config says. regular: the graph's thresholds, with NMS "
+        "for each class. auto: graph; for TensorFlow Lite's fast NMS config, without one regular.",
+        rich_help_panel=SOURCE,
     ),
 ]
 Dequantize = Annotated[
     bool,
     typer.Option(
         "--dequantize",
-        help="Take a fully quantised .tflite with its weights' real values; the detections are not the same.",
+        help="Convert a fully quantised .tflite with the real values of its weights; the detections differ.",
+        rich_help_panel=SOURCE,
     ),
 ]
+LabelMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "-l", "--label-map", help="coco, voc, or a label map file (.prototxt, .pbtxt, .txt).", rich_help_panel=SOURCE
+    ),
+]
+ScoreThreshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Least score of a detection.", show_default="the model's", rich_help_panel=NET),
+]
+ShownScore = Annotated[
+    float, typer.Option("--score-threshold", min=0, max=1, help="Least score of the detections shown.")
+]
+Runtime = Annotated[
+    Literal["opencv", "caffe"],
+    typer.Option(help="OpenCV DNN, or the Caffe that `caffe build` built."),
+]
+Split = Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.", rich_help_panel=DATA)]
+ImageFolder = Annotated[Path | None, typer.Option("--images", help="Folder of COCO's images.", rich_help_panel=DATA)]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most images to take.", rich_help_panel=DATA)]
+DATA_HELP = "Folder in VOC's layout, LMDB, or COCO's instances_*.json."
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.", rich_help_panel=RESULT)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RESULT)]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the result as CSV.", rich_help_panel=RESULT)]
 
 
 def reading(
@@ -47,3 +77,10 @@ def reading(
     from ssdlite_caffe.dump.read import ReadOptions
 
     return ReadOptions(pipeline_config, nms, dequantize)
+
+
+def output_kind(as_json: bool, as_csv: bool) -> Literal["table", "json", "csv"]:
+    """What a command that lists detections prints."""
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    return "json" if as_json else "csv" if as_csv else "table"

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from ssdlite_caffe.commands.app import print_result
+from ssdlite_caffe.commands.options import Force, Json
 from ssdlite_caffe.terminal import bar
 
 
 def shapes(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Scenes.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="The same one gives the same scenes.")] = 0,
-    layout: Annotated[Literal["voc", "coco"], typer.Option(help="Of the folder.")] = "voc",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scenes.")] = 0,
+    layout: Annotated[Literal["voc", "coco"], typer.Option(help="Layout of the folder.")] = "voc",
     split: Annotated[
         str, typer.Option(help="Name of the list in ImageSets/Main, or of COCO's annotations and images.")
     ] = "trainval",
     side: Annotated[int, typer.Option(min=32, max=4096, help="Height and width in pixels.")] = 320,
-    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
     """Draw scenes of circles, squares and triangles with annotations, to train and test on."""
     import re
@@ -29,11 +30,13 @@ def shapes(
     from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", split):
-        raise typer.BadParameter(f"{split!r} is no name for a split: letters, digits, '_', '-' and '.'")
+        raise typer.BadParameter(
+            f"{split!r} cannot be the name of a split; it starts with a letter or digit, then letters, digits, '_', "
+            "'-' and '.' may follow"
+        )
     with bar("drawing") as progress:
         report = make_shapes(out, ShapesOptions(count, seed, layout, split, side), force=force, progress=progress)
-    if as_json:
-        print(json.dumps(report, indent=2))
-        return
     objects = ", ".join(f"{name} {number}" for name, number in report["objects"].items())
-    print(f"{count} scenes with {sum(report['objects'].values())} objects ({objects}) are in {out}")
+    print_result(
+        report, as_json, f"{count} scenes with {sum(report['objects'].values())} objects ({objects}) are in {out}"
+    )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Rows, read_bounded
 from ssdlite_caffe.data.coco import read_coco_ids
-from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
+from ssdlite_caffe.files import write_text
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.detector import ImageResult
+from ssdlite_caffe.runtimes.images import find_sources
 
 _MAX_BYTES = 1 << 26
 _DECIMALS = 3
@@ -24,7 +27,7 @@ class CocoResults:
         """Begin.
 
         Args:
-            categories: the id of each row; detections of other rows are left out.
+            categories: the category id of each class id; detections of other classes are skipped.
         """
         self.found: list[dict[str, Any]] = []
         self._categories = categories
@@ -54,7 +57,7 @@ class CocoIds:
     """What results call images and classes.
 
     Attributes:
-        categories: the id of each row that has one.
+        categories: the category id of each class id that has one.
     """
 
     def __init__(self, labels: LabelMap, annotations: Path | None) -> None:
@@ -63,7 +66,7 @@ class CocoIds:
         Args:
             labels: the model's.
             annotations: COCO's instances_*.json or image_info_*.json. Without it a file name of digits alone is its id,
-                as COCO names its images, any other stands for itself, and a category is its row.
+                as COCO names its images, any other stands for itself, and the category id is the class id.
 
         Raises:
             DatasetError: they cannot be read, or have none of the classes.
@@ -101,6 +104,74 @@ class CocoIds:
         return next(iter(ids))
 
 
+class ResultsFile:
+    """A file of COCO's results, for a detector that runs over images.
+
+    Attributes:
+        images: how many have been added.
+    """
+
+    def __init__(self, path: Path, model: Path, labels: LabelMap, inputs: Sequence[Path], annotations: Path | None):
+        """Find the ids of all images before the first is looked at.
+
+        Args:
+            path: the JSON file to write.
+            model: the detector's file.
+            labels: its classes.
+            inputs: images and folders.
+            annotations: see `CocoIds`.
+
+        Raises:
+            DatasetError: an image has no id or shares one, or there is a video among the inputs.
+            OutputError: `path` is one of the inputs.
+        """
+        ids = CocoIds(labels, annotations)
+        self.images = 0
+        self._path = path
+        self._ids = image_ids(inputs, ids)
+        self._results = CocoResults(ids.categories)
+        if path.resolve() in {known.resolve() for known in (model, annotations, *self._ids) if known}:
+            raise OutputError(f"{path} is one of the inputs; give another name")
+
+    @property
+    def detections(self) -> int:
+        """How many have been added."""
+        return len(self._results.found)
+
+    def add(self, result: ImageResult) -> None:
+        """Take the detections of an image."""
+        if result.path in self._ids:
+            self.images += 1
+            self._results.add(self._ids[result.path], result.height, result.width, result.detections)
+
+    def write(self, *, force: bool = False) -> None:
+        """Write the file, in one step.
+
+        Raises:
+            OutputError: it exists and `force` is false, or the disk refuses.
+        """
+        write_text(self._path, self._results.to_json(), force=force)
+
+
+def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
+    """What COCO's results call each image of the inputs; inputs that do not exist are skipped.
+
+    Raises:
+        DatasetError: one has no id, several have one, or it is a video.
+    """
+    found: dict[int | str, Path] = {}
+    for source in find_sources(inputs):
+        if isinstance(source, ImageError):
+            continue
+        if source.video:
+            raise DatasetError(f"{source.path} is a video, which COCO's result format cannot hold")
+        number = ids.image(source.path)
+        if number in found:
+            raise DatasetError(f"{source.path} and {found[number]} have the same image id, {number}")
+        found[number] = source.path
+    return {path: number for number, path in found.items()}
+
+
 def read_ids(path: Path) -> frozenset[str]:
     """Ids of images: one a line, or a JSON list, as lists of COCO minival are.
 
@@ -111,8 +182,8 @@ def read_ids(path: Path) -> frozenset[str]:
         text = read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
         items = json.loads(text) if text.lstrip().startswith("[") else text.split()
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is no list of ids: {error}") from error
+        raise DatasetError(f"{path} is not a list of ids: {error}") from error
     wrong = [item for item in items if isinstance(item, bool) or not isinstance(item, int | str)]
     if wrong or not items:
-        raise DatasetError(f"{path} is no list of ids" + (f": it holds {str(wrong[0])[:60]!a}" if wrong else ""))
+        raise DatasetError(f"{path} is not a list of ids" + (f": it holds {str(wrong[0])[:60]!a}" if wrong else ""))
     return frozenset(str(item) for item in items)

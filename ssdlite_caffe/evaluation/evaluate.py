@@ -144,7 +144,7 @@ def open_model(
             path = located.path if located.kind == "TensorFlow Lite" else path
     kind = model_kind(path)
     if kind:
-        from ssdlite_caffe.commands.keras_infer import labels_of
+        from ssdlite_caffe.keras.detectors import labels_of
 
         forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
         return Evaluated(labels or labels_of(path), None, **forms)

@@ -54,7 +54,7 @@ class BoxOptions:
     variances: Sequence[float] | None = None
     scores: ScoreConverter | None = None
     nms_threshold: float | None = None
-    confidence_threshold: float | None = None
+    score_threshold: float | None = None
     top_k: int | None = None
     keep_top_k: int | None = None
     clip_first: bool | None = None
@@ -170,7 +170,7 @@ def _variances(options: BoxOptions) -> tuple[float, float, float, float]:
 def _nms(options: BoxOptions) -> Nms:
     stock = Nms()
     threshold = stock.iou_threshold if options.nms_threshold is None else options.nms_threshold
-    confidence = stock.score_threshold if options.confidence_threshold is None else options.confidence_threshold
+    confidence = stock.score_threshold if options.score_threshold is None else options.score_threshold
     keep = stock.max_total if options.keep_top_k is None else options.keep_top_k
     if not 0 < threshold <= 1:
         raise ArchError(f"an NMS threshold of {threshold} is outside (0, 1]")

@@ -15,6 +15,7 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
 from ssdlite_caffe.keras.model import KerasModel
+from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source as source_runtime
@@ -173,6 +174,28 @@ def open_tflite(
         SsdliteError: it cannot be read or run, or is no SSD MobileNet.
     """
     return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels, reading)
+
+
+def open_detector(path: Path) -> KerasRuntime | TfliteRuntime | ForeignTflite:
+    """The model of a Keras or TensorFlow Lite file, by its suffix.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    return open_tflite(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
+
+
+def labels_of(path: Path) -> LabelMap:
+    """The classes of a Keras or TensorFlow Lite file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if path.suffix != ".tflite":
+        return load(path).labels
+    if path.is_file() and not has_description(path):
+        raise ModelError(f"{path} does not say its class names; give --label-map")
+    return read_description(path)[1].labels
 
 
 def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:

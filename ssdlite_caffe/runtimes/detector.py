@@ -103,7 +103,7 @@ def detect(
     *,
     decoder: Decoder = "caffe",
     runtime: NetRuntime = "opencv",
-    min_score: float = 0.3,
+    score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -115,7 +115,7 @@ def detect(
         inputs: images, videos and folders.
         decoder: see `Detector`.
         runtime: see `Detector`.
-        min_score: detections below are left out.
+        score_threshold: detections below it are skipped.
         out: folder for images with boxes under their own base names, and videos as .mp4; where two have one name,
             the later gets a number.
         force: replace files there.
@@ -129,8 +129,8 @@ def detect(
         SsdliteError: the runtime is not there, or does not take the net.
     """
     yield from detect_with(
-        lambda: Detector(folder, decoder, runtime), folder.labels.display_names, inputs, min_score=min_score, out=out,
-        force=force, progress=progress,
+        lambda: Detector(folder, decoder, runtime), folder.labels.display_names, inputs,
+        score_threshold=score_threshold, out=out, force=force, progress=progress,
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def detect_with(
     names: Sequence[str],
     inputs: Sequence[Path],
     *,
-    min_score: float = 0.3,
+    score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -150,7 +150,7 @@ def detect_with(
         opened: gives the detector, once the inputs and outputs are found good.
         names: of the classes, background first.
         inputs: see `detect`, as for the results and errors.
-        min_score: see `detect`.
+        score_threshold: see `detect`.
         out: see `detect`.
         force: see `detect`.
         progress: see `detect`.
@@ -171,7 +171,7 @@ def detect_with(
                 total += frames - 1
                 for number, image in enumerate(images):
                     progress(Progress(done, total))
-                    found = detector(image).above(min_score)
+                    found = detector(image).above(score_threshold)
                     if write is not None:
                         write(draw_detections(image, found, names))
                     done += 1

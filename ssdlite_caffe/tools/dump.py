@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,20 @@ def dump(
     }
 
 
-def print_tensors(source: Path, *, reading: ReadOptions | None = None, as_json: bool = False) -> None:
-    """Names, shapes and types of a model's tensors, on stdout."""
+def list_tensors(source: Path, *, reading: ReadOptions | None = None) -> dict[str, Any]:
+    """Names, shapes and dtypes of a model's tensors, and what was skipped."""
     model, _ = identify(read_model(source, reading))
     rows = [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
         for name, tensor in model.tensors.items()
     ]
-    if as_json:
-        print(json.dumps({"tensors": rows, "skipped": model.skipped}, indent=2))
-        return
-    width = max(len(name) for name in model.tensors)
-    for row in rows:
-        print(f"{row['name']:<{width}}  {row['dtype']}  {'x'.join(map(str, row['shape'])) or 'scalar'}")
+    return {"tensors": rows, "skipped": model.skipped}
+
+
+def listed(tensors: dict[str, Any]) -> str:
+    """What `list_tensors` gives, as lines."""
+    width = max(len(row["name"]) for row in tensors["tensors"])
+    return "\n".join(
+        f"{row['name']:<{width}}  {row['dtype']}  {'x'.join(map(str, row['shape'])) or 'scalar'}"
+        for row in tensors["tensors"]
+    )

@@ -61,7 +61,7 @@ class TestHelp:
         ["remap", "out", "-o", "other"],
         ["detect", "out"],
         ["detect", "out", "image.png", "--json", "--csv"],
-        ["detect", "out", "image.png", "--min-score", "-1"],
+        ["detect", "out", "image.png", "--score-threshold", "-1"],
         ["detect", "out", "image.png", "--decoder", "magic"],
         ["lint", "net.prototxt", "--runtime", "word"],
         ["lint", "net.prototxt", "more.prototxt"],

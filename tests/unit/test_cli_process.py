@@ -235,7 +235,7 @@ def test_file_names_at_which_opencv_would_crash(example_folder: Path, example_mo
 
 
 def test_an_option_that_is_not_utf_8_cannot_go_into_a_prototxt(example_model: Path, tmp_path: Path) -> None:
-    done = run("convert", example_model, "-o", tmp_path / "out", "--lmdb", b"l\xff", **STRICT)
+    done = run("convert", example_model, "-o", tmp_path / "out", "--data", b"l\xff", **STRICT)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
         f"ssdlite-caffe: cannot write {tmp_path}/out/train.prototxt: not UTF-8 text: 'source: \"l\\udcff\"'"

@@ -78,9 +78,9 @@ def test_an_unreadable_image_does_not_stop_the_others(model: ModelFolder, images
     assert (steps[0], steps[-1]) == (Progress(0, 5), Progress(5, 5))
 
 
-def test_min_score_leaves_out(model: ModelFolder, images: Path) -> None:
-    [low], _ = results(detect(model, [images / "a.png"], min_score=0.05))
-    [high], _ = results(detect(model, [images / "a.png"], min_score=0.6))
+def test_score_threshold_leaves_out(model: ModelFolder, images: Path) -> None:
+    [low], _ = results(detect(model, [images / "a.png"], score_threshold=0.05))
+    [high], _ = results(detect(model, [images / "a.png"], score_threshold=0.6))
     assert len(high.detections) < len(low.detections)
     assert high.detections.scores.min() >= 0.6
     assert high.detections.scores.tolist() == low.detections.scores[: len(high.detections)].tolist()
@@ -177,7 +177,7 @@ def test_json_and_csv_say_the_same(
 def test_table(example_folder: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = tmp_path / "[bold]nothing here.png"
     assert import_opencv().imwrite(str(plain), np.full((30, 40, 3), 128, np.uint8))
-    assert not run(example_folder, [images / "a.png", plain], min_score=0.5, out=tmp_path / "out")
+    assert not run(example_folder, [images / "a.png", plain], score_threshold=0.5, out=tmp_path / "out")
     printed = capsys.readouterr()
     assert printed.err == ""
     for text in (str(images / "a.png"), "[bold]nothing here.png", "class_", f"boxes are drawn in {tmp_path / 'out'}"):

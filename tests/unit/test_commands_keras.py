@@ -100,7 +100,7 @@ def test_infer_on_images_folder_and_video(command: Command, imported: Path, tmp_
         cv2.imwrite(str(folder / name), scene)
     coco = tmp_path / "results.json"
     result = command(
-        "keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--min-score", 0.5, "--json"
+        "keras", "infer", imported, folder, "-o", tmp_path / "out", "--coco", coco, "--score-threshold", 0.5, "--json"
     )
     assert result.status == 0, result.err
     found = json.loads(result.out)["images"]

@@ -54,7 +54,7 @@ def test_every_option_arrives() -> None:
             variances=(0.2, 0.3, 0.4, 0.5),
             scores="softmax",
             nms_threshold=0.45,
-            confidence_threshold=0.01,
+            score_threshold=0.01,
             top_k=400,
             keep_top_k=200,
             head_kernel=1,
@@ -86,7 +86,7 @@ def test_scales_replace_the_range() -> None:
     "boxes",
     [
         {"nms_threshold": 0.0},
-        {"confidence_threshold": 1.5},
+        {"score_threshold": 1.5},
         {"top_k": 0},
         {"keep_top_k": 0},
         {"nms_threshold": float("nan")},

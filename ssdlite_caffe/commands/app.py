@@ -1,0 +1,105 @@
+"""How commands are declared: what `-h`, `-q` and option types look like in all of them, and how results are printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from ssdlite_caffe import terminal
+
+_METAVARS = {
+    "path": "PATH", "str": "TEXT", "text": "TEXT", "int": "N", "integer": "N", "int range": "N", "integer range": "N",
+    "float": "X", "float range": "X", "choice": "NAME",
+}  # fmt: skip
+_Function = TypeVar("_Function", bound=Callable[..., None])
+_OUTPUT_OPTIONS = ("as_json", "as_csv")
+
+
+class Command(TyperCommand):
+    """A command with `--quiet`, and with metavars of one style.
+
+    Choices stand in the help text, where a narrow terminal does not break them in mid-word.
+    """
+
+    prints_result = False
+    """Whether standard output is the result itself, as the prototxt of `gen`, which --quiet leaves alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As typer's."""
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            _plain(parameter)
+        self.params.append(_quiet_option())
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, with its messages on standard output silenced where --quiet asks for that."""
+        asked = self.prints_result or any(ctx.params.get(name) for name in _OUTPUT_OPTIONS)
+        if asked or not terminal.is_quiet():
+            return super().invoke(ctx)
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return super().invoke(ctx)
+
+
+class PrintingCommand(Command):
+    """A command whose standard output is its result."""
+
+    prints_result = True
+
+
+def group(help_text: str, name: str | None = None) -> typer.Typer:
+    """A command with subcommands."""
+    return typer.Typer(
+        name=name,
+        help=help_text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def add(app: typer.Typer, name: str, function: Callable[..., None], panel: str | None = None) -> None:
+    """Make `function` the command `name` of `app`."""
+    kind = PrintingCommand if getattr(function, "prints_result", False) else Command
+    app.command(name, cls=kind, rich_help_panel=panel)(function)
+
+
+def prints_result(function: _Function) -> _Function:
+    """Mark a command whose standard output is its result."""
+    function.prints_result = True  # type: ignore[attr-defined]
+    return function
+
+
+def print_result(data: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result as JSON or as text."""
+    print(json.dumps(data, indent=2) if as_json else text)
+
+
+def _quiet_option() -> TyperOption:
+    return TyperOption(
+        param_decls=["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=lambda context, parameter, value: terminal.set_quiet(bool(value)),
+        help="Print errors alone: no progress, notes or summary.",
+    )
+
+
+def _plain(parameter: Any) -> None:
+    """Give a parameter a metavar in upper case; the choices of an option go into its help."""
+    kind = parameter.type
+    if parameter.metavar is None and kind.name in _METAVARS and not getattr(parameter, "is_flag", False):
+        if parameter.param_type_name == "argument":
+            parameter.metavar = parameter.name.upper()
+        else:
+            parameter.metavar = _METAVARS[kind.name]
+    if kind.name == "choice" and parameter.param_type_name == "option":
+        choices = [str(choice) for choice in kind.choices]
+        parameter.help = f"{parameter.help or ''} Choices: {', '.join(choices)}.".lstrip()

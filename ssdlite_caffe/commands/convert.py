@@ -1,0 +1,91 @@
+"""The command `convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdlite_caffe.commands.app import print_result
+from ssdlite_caffe.commands.options import (
+    DATA,
+    Dequantize,
+    Force,
+    Json,
+    LabelMapOption,
+    Model,
+    NmsOption,
+    PipelineConfig,
+    ScoreThreshold,
+    reading,
+)
+from ssdlite_caffe.gen_model.dialect import (
+    ActivationDialect,
+    BatchNormDialect,
+    ClipDialect,
+    DepthwiseDialect,
+    Engine,
+    PaddingDialect,
+)
+from ssdlite_caffe.terminal import status
+
+_DIALECT = "Dialect: how the layers are written"
+
+
+def convert(
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
+    label_map: LabelMapOption = None,
+    pipeline_config: PipelineConfig = None,
+    nms: NmsOption = "auto",
+    dequantize: Dequantize = False,
+    score_threshold: ScoreThreshold = None,
+    activation: Annotated[
+        ActivationDialect, typer.Option(help="Layers for ReLU6; relu is not exact.", rich_help_panel=_DIALECT)
+    ] = "relu6",
+    padding: Annotated[
+        PaddingDialect,
+        typer.Option(help="TensorFlow's SAME padding; symmetric is not exact.", rich_help_panel=_DIALECT),
+    ] = "exact",
+    batch_norm: Annotated[
+        BatchNormDialect, typer.Option("--bn", help="BatchNorm in the deploy net.", rich_help_panel=_DIALECT)
+    ] = "fold",
+    depthwise: Annotated[
+        DepthwiseDialect, typer.Option(help="Layer type of depthwise convolutions.", rich_help_panel=_DIALECT)
+    ] = "Convolution",
+    engine: Annotated[
+        Engine, typer.Option(help="Engine of depthwise convolutions.", rich_help_panel=_DIALECT)
+    ] = "DEFAULT",
+    clip: Annotated[
+        ClipDialect,
+        typer.Option(
+            help="For graphs that clip boxes before NMS: exact does so too, late writes a plain DetectionOutput.",
+            rich_help_panel=_DIALECT,
+        ),
+    ] = "exact",
+    lmdb: Annotated[
+        str, typer.Option("-d", "--data", help="LMDB that the train and test nets name.", rich_help_panel=DATA)
+    ] = "",
+    batch_size: Annotated[
+        int,
+        typer.Option(min=0, help="Of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA),
+    ] = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a detector into a folder of Caffe files."""
+    from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
+    from ssdlite_caffe.tools.convert import ConvertOptions, summary
+    from ssdlite_caffe.tools.convert import convert as run
+
+    options = ConvertOptions(
+        dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip),
+        label_map=label_map,
+        reading=reading(pipeline_config, nms, dequantize),
+        score_threshold=score_threshold,
+        data=DataPaths(lmdb=lmdb, batch_size=batch_size),
+    )
+    with status() as progress:
+        report = run(model, out, options, force=force, progress=progress)
+    print_result(report, as_json, summary(report, out))

@@ -1,0 +1,31 @@
+"""The command `load`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdlite_caffe.commands.app import print_result
+from ssdlite_caffe.commands.options import Force, Json
+
+
+def load(
+    weights: Annotated[Path, typer.Argument(help="Folder that dump wrote.")],
+    net: Annotated[Path, typer.Argument(help="Prototxt that gen wrote for the same detector.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Caffemodel to write.")],
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Skip class predictors when the class counts differ.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fill a net with dumped weights."""
+    from ssdlite_caffe.tools.load import load as run
+
+    summary = run(weights, net, out, finetune=finetune, force=force)
+    left = "".join(f"\n  keeps its filler: {name} ({why})" for name, why in summary["left"].items())
+    print_result(
+        summary, as_json, f"{summary['layers_filled']} layers with {summary['values']} values are in {out}{left}"
+    )

@@ -1,0 +1,57 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssdlite_caffe.commands.options import SOURCE, Folder, Force, Json, Model, PipelineConfig, Runtime
+from ssdlite_caffe.terminal import status
+
+_RESULT = "Result"
+
+
+def verify(
+    model: Model,
+    folder: Folder,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images", help="Image or folder; may be repeated.", show_default="drawn ones", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most images to compare.", rich_help_panel=SOURCE)] = 8,
+    runtime: Runtime = "opencv",
+    pipeline_config: PipelineConfig = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Bound of boxes and scores, in place of the table's.", show_default="the table's"),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page with verdict, table and both sides' images.", rich_help_panel=_RESULT),
+    ] = None,
+    all_layers: Annotated[
+        bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.",
+                           rich_help_panel=_RESULT)
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
+    from ssdlite_caffe.tools import verify_report as tool
+
+    with status() as progress:
+        report = tool.verify_images(
+            model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
+            limit=limit, html=html, force=force, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        tool.print_report(report, all_layers=all_layers)
+    if report.first_failure is not None:
+        raise typer.Exit(1)
