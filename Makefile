@@ -69,11 +69,12 @@ test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle and not caffe"
 
-check: $(VENV)/.dev  ## ruff and mypy
-	@echo "==> ruff and mypy"
+check: $(VENV)/.dev  ## ruff, mypy, and who may import whom
+	@echo "==> ruff, mypy and import contracts"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## let ruff rewrite the code
 	@$(BIN)/ruff check --fix .

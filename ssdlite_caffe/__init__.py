@@ -1,3 +1,21 @@
-"""SSDLite detectors from TensorFlow to Caffe, exactly: generate nets, dump, load, convert and verify weights."""
+"""MobileNet SSD and SSDLite detectors from TensorFlow to Caffe, with the same detections.
+
+`from ssdlite_caffe import Detector, convert, evaluate, remap, verify`; see `ssdlite_caffe.api` and docs/api.md.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.api import Detector, convert, evaluate, remap, verify
 
 __version__ = "0.1.0"
+__all__ = ["Detector", "convert", "evaluate", "remap", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a function of the API when it is first asked for, so that `ssdlite-caffe --help` loads none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("ssdlite_caffe.api"), name)

@@ -18,7 +18,6 @@ from ssdlite_caffe.commands.options import (
     NmsOption,
     PipelineConfig,
     ScoreThreshold,
-    reading,
 )
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -75,17 +74,15 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a detector into a folder of Caffe files."""
-    from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
-    from ssdlite_caffe.tools.convert import ConvertOptions, summary
-    from ssdlite_caffe.tools.convert import convert as run
+    from ssdlite_caffe import api
+    from ssdlite_caffe.gen_model.dialect import Dialect
+    from ssdlite_caffe.tools.convert import summary
 
-    options = ConvertOptions(
-        dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip),
-        label_map=label_map,
-        reading=reading(pipeline_config, nms, dequantize),
-        score_threshold=score_threshold,
-        data=DataPaths(lmdb=lmdb, batch_size=batch_size),
-    )
     with status() as progress:
-        report = run(model, out, options, force=force, progress=progress)
+        report = api.convert(
+            model, out, label_map=label_map,
+            dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip), score_threshold=score_threshold,
+            pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
+            force=force, progress=progress,
+        )  # fmt: skip
     print_result(report, as_json, summary(report, out))

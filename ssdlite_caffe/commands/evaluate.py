@@ -47,34 +47,29 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Average precision of a detector on annotated images, Pascal VOC's and COCO's."""
-    from ssdlite_caffe.data.labelled_images import open_images
-    from ssdlite_caffe.evaluation import evaluate as tool
+    from ssdlite_caffe import api
     from ssdlite_caffe.evaluation import report
-    from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
+    from ssdlite_caffe.evaluation.evaluate import shown_problems
     from ssdlite_caffe.files import refuse_existing
     from ssdlite_caffe.imports import import_pyplot
 
-    unknown = set(runtime or ()) - RUNTIMES.keys()
+    unknown = [name for name in runtime or () if name not in RUNTIMES]
     if unknown:
-        raise typer.BadParameter(f"there is no runtime {sorted(unknown)[0]!r}; choose from {', '.join(RUNTIMES)}")
+        raise typer.BadParameter(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
     if plot is not None:
         refuse_existing(plot, force=force)
         import_pyplot()  # where it is missing, that is said before the work is done
-    opened = tool.open_model(model, tensorflow=tensorflow, keras=keras, tflite=tflite, label_map=label_map)
-    labelled = open_images(data, opened.labels, split=split, images=images)
-    own = tool.model_kind(opened.path or model) or ("opencv" if opened.folder else "tensorflow")
-    given = [name for name, path in (("tensorflow", tensorflow), ("keras", keras), ("tflite", tflite)) if path]
-    names = list(dict.fromkeys(runtime or [own, *given]))
     with bar("evaluating") as progress:
-        result = tool.evaluate(opened, labelled, names, data=str(data), limit=limit, progress=progress)
-    if "caffe" in names and limit is None:
-        result = with_caffes_own(result, opened, data)
+        result = api.evaluate(
+            model, data, runtimes=runtime or (), label_map=label_map, split=split, images=images, limit=limit,
+            tensorflow=tensorflow, keras=keras, tflite=tflite, progress=progress,
+        )  # fmt: skip
     if plot is not None:
         report.write_plot(result, plot, force=force)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
         report.print_report(result)
-        for line in tool.shown_problems(result):
+        for line in shown_problems(result):
             note(line)

@@ -16,7 +16,7 @@ SOURCE, NET, DATA, RESULT = "Source", "Net", "Data", "Result"
 Model = Annotated[
     Path,
     typer.Argument(
-        help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (its prefix), Keras "
+        help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), Keras "
         "file (.keras, .h5) of `keras import` or `keras train`, or a folder. In a folder the first of these is read: "
         "manifest.json (dumped weights), saved_model.pb, frozen_inference_graph.pb, tflite_graph.pb, the checkpoint, "
         "model.tflite. What it does not say is taken from the pipeline.config beside it, then from the others."

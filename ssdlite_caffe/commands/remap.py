@@ -19,7 +19,7 @@ def remap(
     as_json: Json = False,
 ) -> None:
     """Give a converted model other classes, by moving the rows of its class predictors."""
-    from ssdlite_caffe.tools.remap import remap_folder
+    from ssdlite_caffe import api
 
-    report = remap_folder(folder, mapping, out, force=force)
+    report = api.remap(folder, mapping, out, force=force)
     print_result(report, as_json, f"{report['arch']['num_classes']} classes, background included, are in {out}")

@@ -42,16 +42,17 @@ def verify(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
-    from ssdlite_caffe.tools import verify_report as tool
+    from ssdlite_caffe import api
+    from ssdlite_caffe.tools.verify_report import print_report
 
     with status() as progress:
-        report = tool.verify_images(
+        report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
             limit=limit, html=html, force=force, progress=progress,
         )  # fmt: skip
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
-        tool.print_report(report, all_layers=all_layers)
+        print_report(report, all_layers=all_layers)
     if report.first_failure is not None:
         raise typer.Exit(1)

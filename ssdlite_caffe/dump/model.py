@@ -170,7 +170,7 @@ class DumpedModel:
     """
 
     source: str
-    form: Literal["frozen graph", "checkpoint", "SavedModel", "TensorFlow Lite", "weights folder"]
+    form: Literal["frozen graph", "checkpoint", "SavedModel", "TensorFlow Lite", "weights folder", "Keras model"]
     sha256: str
     tensors: dict[str, FloatArray]
     units: tuple[ConvUnit, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,17 @@ def _tflite(model: Evaluated) -> Iterator[Detect]:
     if model.tflite is None:
         raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
     yield open_tflite(model.tflite, model.labels, None if model.folder is None else model.folder.reading)
+
+
+def check_runtimes(names: Sequence[str]) -> None:
+    """Refuse names that are not in RUNTIMES.
+
+    Raises:
+        ModelError: one is not; the text names it.
+    """
+    unknown = [name for name in names if name not in RUNTIMES]
+    if unknown:
+        raise ModelError(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
 
 
 RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,13 +55,22 @@ class Progress:
 
 
 class Detector:
-    """A converted model that is ready to run."""
+    """A converted model that is ready to run: call it with an image.
 
-    def __init__(self, folder: ModelFolder, decoder: Decoder = "caffe", runtime: NetRuntime = "opencv") -> None:
+    Attributes:
+        labels: its classes, background first; `labels.display_names[class_id]` is a name.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder | str | os.PathLike[str],
+        decoder: Decoder = "caffe",
+        runtime: NetRuntime = "opencv",
+    ) -> None:
         """Load the net.
 
         Args:
-            folder: the converted model.
+            folder: the converted model, open or as a path.
             decoder: `caffe` runs the deploy net with its DetectionOutput layer, `numpy` the headless net and the
                 reference decoder, `tflite` the headless net and what TensorFlow Lite's operation does by the options
                 that the model was exported with.
@@ -69,6 +79,9 @@ class Detector:
         Raises:
             SsdliteError: the runtime is not there, or does not take the net.
         """
+        if not isinstance(folder, ModelFolder):
+            folder = ModelFolder.open(Path(folder))
+        self.labels = folder.labels
         self._arch = folder.arch
         self._decoder = decoder
         self._tflite_nms = folder.tflite_nms

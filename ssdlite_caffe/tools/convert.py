@@ -13,7 +13,7 @@ from typing import Any
 from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
@@ -21,11 +21,11 @@ from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.load.fill import fill
-from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.class_names import label_map_of
 from ssdlite_caffe.runtimes.model_folder import REPORT
+from ssdlite_caffe.tools.source import open_model
 
 STAGES: tuple[tuple[str, Stage], ...] = (
     ("deploy.prototxt", "deploy"),
@@ -67,14 +67,15 @@ def convert(
         SsdliteError: the model cannot be read or is no SSD MobileNet, its weights do not fit, or `out` exists.
     """
     progress(f"reading {source}")
-    model, arch = identify(read_model(source, options.reading))
-    if options.score_threshold is not None:
-        arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=options.score_threshold))
-    found, where = label_map_of(source, options.label_map)
-    names = found or numbered(arch.num_classes)
-    check_classes(names, arch.num_classes, where or "the label map")
-    with new_folder(out, marker=REPORT, force=force) as folder:
-        return write_model(folder, model, arch, names, options, progress)
+    with open_model(source, options.reading) as opened:
+        arch = opened.arch
+        if options.score_threshold is not None:
+            arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=options.score_threshold))
+        found, where = label_map_of(source, options.label_map)
+        names = found or opened.labels or numbered(arch.num_classes)
+        check_classes(names, arch.num_classes, where or "the label map")
+        with new_folder(out, marker=REPORT, force=force) as folder:
+            return write_model(folder, opened.model, arch, names, options, progress)
 
 
 def write_model(

@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.store import write_folder
-from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.tools.convert import Progress
+from ssdlite_caffe.tools.source import open_model
 
 
 def dump(
@@ -21,7 +21,8 @@ def dump(
         SsdliteError: the model cannot be read or is no SSD MobileNet, or `out` exists.
     """
     progress(f"reading {source}")
-    model, arch = identify(read_model(source, reading))
+    with open_model(source, reading) as opened:
+        model, arch = opened.model, opened.arch
     progress(f"writing {out}")
     write_folder(dataclasses.replace(model, arch=arch.to_dict()), out, force=force)
     return {
@@ -38,7 +39,8 @@ def dump(
 
 def list_tensors(source: Path, *, reading: ReadOptions | None = None) -> dict[str, Any]:
     """Names, shapes and dtypes of a model's tensors, and what was skipped."""
-    model, _ = identify(read_model(source, reading))
+    with open_model(source, reading) as opened:
+        model = opened.model
     rows = [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
         for name, tensor in model.tensors.items()

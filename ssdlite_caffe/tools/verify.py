@@ -15,7 +15,6 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.checkpoint import graph_outputs
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
-from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -23,17 +22,17 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
-from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
-from ssdlite_caffe.runtimes.source import SourceDetector, decoded, open_source
+from ssdlite_caffe.runtimes.source import SourceDetector, decoded
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
+from ssdlite_caffe.tools.source import open_model
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
@@ -153,14 +152,15 @@ def verify(
         SsdliteError: a side cannot be loaded, or the folder was not made from this model.
     """
     reading = folder.reading if pipeline_config is None else replace(folder.reading, pipeline_config=pipeline_config)
-    model, arch = identify(read_model(source, reading))
-    _check_same(model, folder)
     names = []
-    with open_source(source, model, arch) as opened:
-        comparison = _Comparison(model, arch, folder, bounds or Bounds(), opened, runtime)
-        for name, image in images:
-            keep(comparison.image(name, image))
-            names.append(name)
+    with open_model(source, reading) as opened:
+        model = opened.model
+        _check_same(model, folder)
+        with opened.run() as running:
+            comparison = _Comparison(model, opened.arch, folder, bounds or Bounds(), running, runtime)
+            for name, image in images:
+                keep(comparison.image(name, image))
+                names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"

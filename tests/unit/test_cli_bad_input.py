@@ -206,7 +206,7 @@ class TestWeights:
         assert all("mbox_conf' has" in line for line in rest)
         result = command("load", weights, net, "-o", tmp_path / "out.caffemodel", "--finetune")
         assert result.status == 0
-        assert result.out.count("left to its filler: ") == 6
+        assert result.out.count("keeps its filler: ") == 6
         named = {layer.name for layer in read_caffemodel(tmp_path / "out.caffemodel").layer}
         wanted = {layer.name for layer in read_net(net).layer}
         left = wanted - named

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.commands.detection_output import run
+from ssdlite_caffe.commands.detection_output import Output, show
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import overlap
@@ -21,6 +21,13 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.opencv
+
+
+def run(folder: Path, inputs: list[Path], *, output: Output = "table", **options: Any) -> bool:
+    """What the command does."""
+    model = ModelFolder.open(folder)
+    detected = lambda progress: detect(model, inputs, progress=progress, **options)  # noqa: E731
+    return show(detected, model.labels.display_names, out=options.get("out"), output=output)
 
 
 @pytest.fixture(scope="module")

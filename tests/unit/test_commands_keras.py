@@ -16,6 +16,7 @@ from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.runtimes.class_names import label_map_of
+from ssdlite_caffe.terminal import size_text
 from tests.commands import Command
 from tests.models import model_of
 
@@ -147,8 +148,8 @@ def test_results_are_refused_before_any_work(refused: Command, imported: Path, t
         return done.err
 
     one = tmp_path / "a" / "1.png"
-    assert "is a video, which COCO's result format does not know" in say(one, tmp_path / "v.avi")
-    assert "1.png are one image to COCO, of the id 1" in say(tmp_path / "a", tmp_path / "b")
+    assert "is a video, which COCO's result format cannot hold" in say(one, tmp_path / "v.avi")
+    assert "1.png have the same image id, 1" in say(tmp_path / "a", tmp_path / "b")
     assert "1.png is none of the images of" in say(one, more=("--annotations", annotations))
     before = imported.read_bytes()
     assert "is one of the inputs" in say(one, out=imported)
@@ -198,7 +199,7 @@ def test_export_pb_with_another_threshold(command: Command, tmp_path: Path) -> N
     out = tmp_path / "a.pb"
     result = command("keras", "export", "pb", tmp_path / "a.weights.h5", "-o", out, "--score-threshold", "0.125")
     assert result.status == 0, result.err
-    assert f"{out.stat().st_size} bytes" in result.out
+    assert size_text(out.stat().st_size) in result.out
     assert read_model(out).settings.score_threshold == 0.125
 
 

@@ -108,7 +108,7 @@ def test_lists_of_ids(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"[[1]]", b"[null]", b"\xff\xfe\x00"])
 def test_what_is_no_list_of_ids(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "ids").write_bytes(content)
-    with pytest.raises(DatasetError, match="no list of ids"):
+    with pytest.raises(DatasetError, match="is not a list of ids"):
         read_ids(tmp_path / "ids")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -344,23 +345,19 @@ def test_a_folder_is_replaced_only_with_force(source: Path, tmp_path: Path) -> N
 def test_coco2voc_is_remap_with_its_mapping(
     converted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssdlite_caffe.coco import coco2voc
-
     monkeypatch.setattr("sys.argv", ["coco2voc", str(converted), "-o", str(converted / "never")])
     with pytest.raises(SystemExit) as end:
-        coco2voc.main()
+        runpy.run_module("ssdlite_caffe.coco.coco2voc", run_name="__main__")
     assert end.value.code == 1
     assert "does not fit the model's 4 classes: it lacks 'airplane'" in capsys.readouterr().err
 
 
 def test_coco2voc_on_a_coco_model(shared_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssdlite_caffe.coco import coco2voc
-
     model = shared_models / "zoo2018_v2_ssdlite_90" / "frozen_inference_graph.pb"
     convert(model, tmp_path / "coco", ConvertOptions(label_map="coco"))
     monkeypatch.setattr("sys.argv", ["coco2voc", str(tmp_path / "coco"), "-o", str(tmp_path / "voc")])
     with pytest.raises(SystemExit) as end:
-        coco2voc.main()
+        runpy.run_module("ssdlite_caffe.coco.coco2voc", run_name="__main__")
     assert end.value.code in (0, None)
     assert ModelFolder.open(tmp_path / "voc").labels == builtin("voc")
     old, new = (arrays(tmp_path / name / "deploy.caffemodel")["Conv_1_mbox_conf"] for name in ("coco", "voc"))

@@ -1,0 +1,193 @@
+"""The Python API: what the commands do, as functions.
+
+    from ssdlite_caffe import Detector, convert, evaluate, remap, verify
+
+Paths may be given as text. Every error that a user can cause is an `ssdlite_caffe.errors.SsdliteError` with one line
+of text. docs/api.md shows each in use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssdlite_caffe.dump.read import ReadOptions
+from ssdlite_caffe.dump.suppression import NmsChoice
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
+from ssdlite_caffe.runtimes.detector import Detector as Detector
+from ssdlite_caffe.runtimes.net import NetRuntime
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.evaluation.evaluate import Evaluation
+    from ssdlite_caffe.tools.verify import VerifyReport
+
+AnyPath = str | os.PathLike[str]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def convert(
+    model: AnyPath,
+    out: AnyPath,
+    *,
+    label_map: AnyPath | None = None,
+    dialect: Dialect | None = None,
+    score_threshold: float | None = None,
+    pipeline_config: AnyPath | None = None,
+    nms: NmsChoice = "auto",
+    dequantize: bool = False,
+    data: str = "",
+    batch_size: int = 0,
+    force: bool = False,
+    progress: Callable[[str], None] = _silent,
+) -> dict[str, Any]:
+    """Convert a detector into a folder of Caffe files.
+
+    Args:
+        model: frozen graph, TensorFlow Lite file, SavedModel folder, checkpoint, Keras file, or a folder of these.
+        out: the folder to write.
+        label_map: `coco`, `voc`, or a label map file; None: the names that the model has.
+        dialect: how the deploy and headless nets are written; None: the default, which is exact.
+        score_threshold: least score of a detection, 0 to 1; None: the model's.
+        pipeline_config: of the training; None: the one beside the model.
+        nms: `auto`, `graph`, `config` or `regular`, as the command's --nms.
+        dequantize: convert a fully quantised .tflite, whose detections will differ.
+        data: LMDB that the train and test nets name.
+        batch_size: of the train and test nets; 0: 24 and 8.
+        force: replace an earlier folder.
+        progress: told what is being done.
+
+    Returns:
+        The report that is written as report.json.
+
+    Raises:
+        SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
+    """
+    from ssdlite_caffe.tools.convert import ConvertOptions
+    from ssdlite_caffe.tools.convert import convert as run
+
+    options = ConvertOptions(
+        dialect=dialect or Dialect(),
+        label_map=None if label_map is None else os.fspath(label_map),
+        reading=ReadOptions(None if pipeline_config is None else Path(pipeline_config), nms, dequantize),
+        score_threshold=score_threshold,
+        data=DataPaths(lmdb=data, batch_size=batch_size),
+    )
+    return run(Path(model), Path(out), options, force=force, progress=progress)
+
+
+def verify(
+    model: AnyPath,
+    folder: AnyPath,
+    images: Sequence[AnyPath] = (),
+    *,
+    limit: int = 8,
+    runtime: NetRuntime = "opencv",
+    pipeline_config: AnyPath | None = None,
+    tolerance: float | None = None,
+    html: AnyPath | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] = _silent,
+) -> VerifyReport:
+    """Run TensorFlow and the converted net on the same inputs and compare them layer by layer.
+
+    Args:
+        model: what `folder` was converted from.
+        folder: what `convert` wrote.
+        images: files and folders; none: drawn images.
+        limit: most images to compare.
+        runtime: `opencv` or `caffe`.
+        pipeline_config: of the model; None: as on converting.
+        tolerance: bound of boxes (fractions of the image) and scores, in place of the table's.
+        html: page to write.
+        force: replace that page.
+        progress: told what is being done.
+
+    Returns:
+        All differences; `first_failure` is None when the two sides agree.
+
+    Raises:
+        SsdliteError: a side cannot be loaded, or an image cannot be read.
+    """
+    from ssdlite_caffe.tools.verify_report import verify_images
+
+    return verify_images(
+        Path(model), Path(folder), [Path(image) for image in images], runtime=runtime,
+        pipeline_config=None if pipeline_config is None else Path(pipeline_config), tolerance=tolerance, limit=limit,
+        html=None if html is None else Path(html), force=force, progress=progress,
+    )  # fmt: skip
+
+
+def remap(folder: AnyPath, mapping: AnyPath, out: AnyPath, *, force: bool = False) -> dict[str, Any]:
+    """Give a converted model other classes, by moving the rows of its class predictors.
+
+    Args:
+        folder: what `convert` wrote.
+        mapping: `coco2voc`, or a mapping file.
+        out: the folder to write.
+        force: replace an earlier folder.
+
+    Returns:
+        The report that is written as report.json.
+
+    Raises:
+        SsdliteError: the mapping asks for a class that the model does not have, or files cannot be read or written.
+    """
+    from ssdlite_caffe.tools.remap import remap_folder
+
+    return remap_folder(Path(folder), os.fspath(mapping), Path(out), force=force)
+
+
+def evaluate(
+    model: AnyPath,
+    data: AnyPath,
+    *,
+    runtimes: Sequence[str] = (),
+    label_map: AnyPath | None = None,
+    split: str = "test",
+    images: AnyPath | None = None,
+    limit: int | None = None,
+    tensorflow: AnyPath | None = None,
+    keras: AnyPath | None = None,
+    tflite: AnyPath | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Average precision of a detector on annotated images, Pascal VOC's and COCO's.
+
+    Args:
+        model: folder that `convert` wrote, or a TensorFlow, Keras or TensorFlow Lite model.
+        data: folder in VOC's layout, LMDB, or COCO's instances_*.json.
+        runtimes: of tensorflow, opencv, caffe, keras, tflite; none: of each form that is given.
+        label_map: `coco`, `voc` or a file, in place of the model's class names.
+        split: list in ImageSets/Main of VOC data.
+        images: folder of COCO's images.
+        limit: most images to take.
+        tensorflow: the TensorFlow model; None: where the folder was converted from.
+        keras: the same detector as a Keras model.
+        tflite: the same detector as a TensorFlow Lite model.
+        progress: told how many images are done, and of how many.
+
+    Raises:
+        SsdliteError: the model, a runtime or the data cannot be used.
+    """
+    from ssdlite_caffe.data.labelled_images import open_images
+    from ssdlite_caffe.evaluation import evaluate as tool
+    from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
+    from ssdlite_caffe.evaluation.detectors import check_runtimes
+
+    forms = {
+        name: Path(path)
+        for name, path in (("tensorflow", tensorflow), ("keras", keras), ("tflite", tflite))
+        if path is not None
+    }
+    check_runtimes(runtimes)
+    opened = tool.open_model(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
+    labelled = open_images(Path(data), opened.labels, split=split, images=None if images is None else Path(images))
+    own = tool.model_kind(opened.path or Path(model)) or ("opencv" if opened.folder else "tensorflow")
+    names = list(dict.fromkeys(runtimes or [own, *forms]))
+    result = tool.evaluate(opened, labelled, names, data=os.fspath(data), limit=limit, progress=progress)
+    return with_caffes_own(result, opened, Path(data)) if "caffe" in names and limit is None else result

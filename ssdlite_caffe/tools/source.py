@@ -1,0 +1,93 @@
+"""The model that a command is given, read and identified, whatever file it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.dump.locate import all_of
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.files import file_sha256
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.runtimes.source import SourceDetector, open_source
+
+_KERAS_SUFFIXES = (".keras", ".h5")
+_TRAINED = "model.keras"
+"""What `keras train` writes into its folder."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A detector as it was trained.
+
+    Attributes:
+        model: what the file holds.
+        arch: which detector that is.
+        labels: the classes, where the file names them and nobody has asked for others.
+    """
+
+    model: DumpedModel
+    arch: ArchSpec
+    labels: LabelMap | None
+    _runs: Path
+
+    def run(self) -> AbstractContextManager[SourceDetector]:
+        """What runs it: TensorFlow, or TensorFlow Lite's interpreter.
+
+        Raises:
+            SsdliteError: it cannot be loaded, or there is nothing to run it with.
+        """
+        return open_source(self._runs, self.model, self.arch)
+
+
+@contextlib.contextmanager
+def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Source]:
+    """Read a model, of TensorFlow, TensorFlow Lite or Keras.
+
+    A Keras file is traced into a frozen graph, with the same weights to the bit, and read as one.
+
+    Args:
+        path: as the commands take it.
+        reading: what the files leave open; a Keras file leaves nothing open.
+
+    Raises:
+        SsdliteError: it cannot be read, or is not an SSD MobileNet.
+    """
+    keras = keras_file(path)
+    if keras is None:
+        model, arch = identify(read_model(path, reading))
+        yield Source(model, arch, None, path)
+        return
+    if reading is not None and reading != ReadOptions():
+        raise ModelError(
+            f"{keras} says all there is to know of itself; leave out --pipeline-config, --nms, --dequantize"
+        )
+    from ssdlite_caffe.keras.export_pb import frozen_graph
+    from ssdlite_caffe.keras.store import load
+
+    detector = load(keras)
+    with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as folder:
+        graph = Path(folder) / "frozen_inference_graph.pb"
+        graph.write_bytes(frozen_graph(detector).SerializeToString(deterministic=True))
+        model, arch = identify(read_model(graph))
+        model = dataclasses.replace(
+            model, source=str(keras), form="Keras model", sha256=file_sha256(keras), origins={"weights": str(keras)}
+        )
+        yield Source(model, arch, detector.labels, graph)
+
+
+def keras_file(path: Path) -> Path | None:
+    """The Keras file that `path` is, or that a folder of `keras train` holds; None where it is neither."""
+    if path.name.endswith(_KERAS_SUFFIXES):
+        return path
+    trained = path / _TRAINED
+    return trained if trained.is_file() and not all_of(path) else None
