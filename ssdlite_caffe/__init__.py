@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssdlite_caffe.api import Detector, convert, evaluate, remap, verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Detector", "convert", "evaluate", "remap", "verify"]
 
 

@@ -1,4 +1,4 @@
-"""`keras export tflite`: calibration images in, a file out, and what its numbers cost measured."""
+"""`keras export tflite`: calibration images in, a file out, and what its dtype costs measured."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ssdlite_caffe.evaluation.detectors import Evaluated
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
-from ssdlite_caffe.keras.export_tflite import Inputs, NetworkInput, Numbers, Outputs, tflite_model
+from ssdlite_caffe.keras.export_tflite import Dtype, Inputs, NetworkInput, Outputs, tflite_model
 from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.runtimes.images import Source, find_sources, read_image
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.terminal import size_text
 
 Steps = Callable[[int, int], None]
 
@@ -48,7 +49,7 @@ class TfliteOptions:
 
     inputs: Inputs = "pixels"
     outputs: Outputs = "detections"
-    numbers: Numbers = "float32"
+    dtype: Dtype = "float32"
     calibrate: tuple[Path, ...] = ()
     calibration_count: int = 100
     score_threshold: float | None = None
@@ -76,7 +77,7 @@ class Exported:
             "arch": self.arch.to_dict(),
             "inputs": self.options.inputs,
             "outputs": self.options.outputs,
-            "numbers": self.options.numbers,
+            "dtype": self.options.dtype,
             "bytes": self.size,
             "calibration_images": self.calibration,
             "evaluation": self.evaluation and {**self.evaluation.to_dict(), "loss": self.loss},
@@ -123,13 +124,13 @@ def export_tflite(
     if options.score_threshold is not None:
         detector = with_threshold(detector, options.score_threshold)
     images = None if test is None else open_images(test.data, detector.labels, split=test.split, images=test.images)
-    calibration = calibration_files(options) if options.numbers == "int8" else []
+    calibration = calibration_files(options) if options.dtype == "int8" else []
     progress("converting")
     data = tflite_model(
         detector,
         inputs=options.inputs,
         outputs=options.outputs,
-        numbers=options.numbers,
+        dtype=options.dtype,
         calibration=calibration_inputs(calibration, options.inputs, detector.arch),
     )
     write_bytes(out, data, force=force)
@@ -182,7 +183,7 @@ def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: Tes
 def summary(exported: Exported, out: Path) -> str:
     """What was made in a few lines, for a person."""
     lines = [
-        f"{exported.size} bytes are in {out}: {exported.options.numbers}, reads {exported.options.inputs}, "
+        f"{size_text(exported.size)} are in {out}: {exported.options.dtype}, reads {exported.options.inputs}, "
         f"gives {exported.options.outputs}"
     ]
     if exported.calibration:

@@ -19,7 +19,7 @@ from ssdlite_caffe.terminal import silenced
 
 Inputs = Literal["network", "pixels", "image"]
 Outputs = Literal["detections", "raw"]
-Numbers = Literal["float32", "float16", "int8"]
+Dtype = Literal["float32", "float16", "int8"]
 NetworkInput = npt.NDArray[np.float32]
 
 ENDS: Mapping[str, tuple[str, ...]] = {
@@ -34,7 +34,7 @@ def tflite_model(
     *,
     inputs: Inputs = "pixels",
     outputs: Outputs = "detections",
-    numbers: Numbers = "float32",
+    dtype: Dtype = "float32",
     calibration: Iterable[NetworkInput] = (),
 ) -> bytes:
     """The model as a TensorFlow Lite file of built-in operations.
@@ -44,35 +44,35 @@ def tflite_model(
         inputs: `network` takes the normalised network input; `pixels` takes 0..255 at the network's size (float32,
             uint8 in an int8 model); `image` takes uint8 images of any size, to which the input is to be resized.
         outputs: `detections` by TFLite_Detection_PostProcess, which the interpreter has built in; or `raw`.
-        numbers: float16 stores weights in half the space and computes as before; int8 computes in 8 bits, but for the
+        dtype: float16 stores weights in half the space and computes as before; int8 computes in 8 bits, but for the
             decoding of boxes.
         calibration: for int8, inputs of the kind `inputs` (1, H, W, 3), from which ranges of values are learned.
 
     Raises:
         ModelError: TensorFlow Lite cannot take it.
     """
-    if numbers == "int8" and inputs == "image":
+    if dtype == "int8" and inputs == "image":
         raise ModelError("an int8 model reads images of one size: take the inputs `pixels` or `network`")
     _, tf = import_keras()
     with tempfile.TemporaryDirectory() as folder, _failures(), silenced():
-        module = _module(detector, inputs, outputs, numbers)
+        module = _module(detector, inputs, outputs, dtype)
         tf.saved_model.save(module, folder, signatures={"serving_default": module.signature})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.allow_custom_ops = True
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if numbers != "float32":
+        if dtype != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if numbers == "float16":
+        if dtype == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        if numbers == "int8":
+        if dtype == "int8":
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS_INT8)
             kind = np.float32 if inputs == "network" else np.uint8
             converter.representative_dataset = lambda: ([image.astype(kind)] for image in calibration)
         data = converter.convert()
-    return with_description(data, Description(detector.arch, detector.labels, inputs, outputs, numbers), ENDS[outputs])
+    return with_description(data, Description(detector.arch, detector.labels, inputs, outputs, dtype), ENDS[outputs])
 
 
-def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, numbers: Numbers) -> Any:
+def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, dtype: Dtype) -> Any:
     """A tf.Module with one signature, `serving_default`.
 
     The net is frozen first: the converter makes constants of variables only where no operation is a function of its
@@ -82,7 +82,7 @@ def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, numbers: Num
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     size: tuple[int | None, ...] = (None, None) if inputs == "image" else detector.arch.input_size
-    small = inputs == "image" or (inputs == "pixels" and numbers == "int8")
+    small = inputs == "image" or (inputs == "pixels" and dtype == "int8")
     start = tf.TensorSpec((1, *size, 3), tf.uint8 if small else tf.float32, name=inputs)
     model = detector.rebuilt(inputs=inputs, outputs="raw").model
 
@@ -91,7 +91,7 @@ def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, numbers: Num
 
     traced = tf.function(net).get_concrete_function(start)
     frozen = convert_variables_to_constants_v2(traced)
-    ended = postprocessing(detector.arch, exact=numbers != "int8")
+    ended = postprocessing(detector.arch, exact=dtype != "int8")
 
     def whole(values: Any) -> dict[str, Any]:
         codes, logits = frozen(values)  # in the order of their names

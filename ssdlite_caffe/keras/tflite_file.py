@@ -21,6 +21,8 @@ from ssdlite_caffe.gen_model.arch import ArchSpec
 
 LABELS = "labelmap.txt"
 DESCRIPTION = "ssdlite_caffe.json"
+_EARLIER_IMAGE, _EARLIER_DTYPE = "picture", "numbers"
+"""What files of version 0.1 call `image` and `dtype`."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_BYTES = 1 << 29
 _MAX_TEXT_BYTES = 1 << 22
@@ -34,7 +36,7 @@ class Description:
     labels: LabelMap
     inputs: str
     outputs: str
-    numbers: str
+    dtype: str
 
 
 def with_description(data: bytes, description: Description, outputs: Sequence[str]) -> bytes:
@@ -111,7 +113,7 @@ def _to_dict(description: Description) -> dict[str, Any]:
         "labels": [[entry.name, entry.display_name] for entry in description.labels.entries],
         "inputs": description.inputs,
         "outputs": description.outputs,
-        "numbers": description.numbers,
+        "dtype": description.dtype,
     }
 
 
@@ -119,4 +121,8 @@ def _from_dict(data: dict[str, Any]) -> Description:
     labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(data["labels"])))
     arch = ArchSpec.from_dict(data["arch"])
     check_classes(labels, arch.num_classes, "the model's label map")
-    return Description(arch, labels, str(data["inputs"]), str(data["outputs"]), str(data["numbers"]))
+    inputs = str(data["inputs"])
+    return Description(
+        arch, labels, "image" if inputs == _EARLIER_IMAGE else inputs, str(data["outputs"]),
+        str(data["dtype"] if "dtype" in data else data[_EARLIER_DTYPE]),
+    )  # fmt: skip

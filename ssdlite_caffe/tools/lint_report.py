@@ -14,36 +14,43 @@ from ssdlite_caffe.terminal import table_console
 
 
 def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintReport:
-    """Look a prototxt file over; see `lint`."""
+    """Check a prototxt file; see `lint`."""
     return lint(read_text(path), str(path), runtime=runtime, phase=phase)
 
 
 def print_report(report: LintReport) -> None:
     """Layers, totals and problems, on stdout."""
-    table = Table(title=f"{report.net or report.name}, phase {report.phase}")
-    table.add_column("line", justify="right")
-    for heading in ("layer", "type", "shape"):
+    title = f"{report.net or report.name}, phase {report.phase}"
+    table = Table(title=title, box=None, pad_edge=False, collapse_padding=True, title_justify="left")
+    table.add_column("line", justify="right", no_wrap=True)
+    for heading in ("layer", "type"):
         table.add_column(heading, overflow="fold")
-    for heading in ("parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
+    table.add_column("shape", no_wrap=True)
+    for heading in ("params", "mult-adds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for layer in report.layers:
         shapes = layer.shapes
-        tops = ", ".join("?" if top.shape is None else "x".join(map(str, top.shape)) for top in shapes.tops)
+        tops = "\n".join("?" if top.shape is None else "x".join(map(str, top.shape)) for top in shapes.tops)
         table.add_row(
-            str(layer.line),
-            Text(shapes.name),
-            shapes.type,
-            tops,
-            _count(shapes.param_count),
-            _count(shapes.multiply_adds),
-        )
+            str(layer.line), Text(shapes.name), shapes.type, tops, count_text(shapes.param_count),
+            count_text(shapes.multiply_adds),
+        )  # fmt: skip
     table_console().print(table)
     totals = f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds"
-    print(totals + (f"; {report.left_out} layers of the other phase left out" if report.left_out else ""))
+    print(totals + (f"; {report.left_out} layers of the other phase skipped" if report.left_out else ""))
     for problem in report.problems:
         place = report.name if problem.line is None else f"{report.name}:{problem.line}"
         print(f"{place}: {problem.severity}: {problem.text}")
 
 
-def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
+def count_text(number: int) -> str:
+    """A count in at most five characters, as `864`, `1.6 k`, `34.6 M` or `1.2 G`; nothing for 0."""
+    if not number:
+        return ""
+    if number < 1000:
+        return str(number)
+    value, units = number / 1000, iter("kMGT")
+    unit = next(units)
+    while value >= 999.5:
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"

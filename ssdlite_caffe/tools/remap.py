@@ -30,6 +30,9 @@ from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
 
+_EARLIER_DIALECT = "spelling"
+"""What report.json of version 0.1 calls `dialect`."""
+
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the model of the folder `source` with the classes of `mapping` into the folder `out`.
@@ -148,7 +151,7 @@ def _write_files(
 def _dialect(entry: dict[str, Any], report: Path) -> tuple[Dialect, DataPaths]:
     """How a prototxt was written, from its entry in the report."""
     try:
-        dialect = Dialect(**entry["dialect"])
+        dialect = Dialect(**(entry["dialect"] if "dialect" in entry else entry[_EARLIER_DIALECT]))
         data = DataPaths(**entry.get("data", {}))
     except (KeyError, TypeError) as error:
         raise PrototxtError(

@@ -68,9 +68,7 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Sourc
         yield Source(model, arch, None, path)
         return
     if reading is not None and reading != ReadOptions():
-        raise ModelError(
-            f"{keras} says all there is to know of itself; leave out --pipeline-config, --nms, --dequantize"
-        )
+        raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a Keras model: {keras}")
     from ssdlite_caffe.keras.export_pb import frozen_graph
     from ssdlite_caffe.keras.store import load
 

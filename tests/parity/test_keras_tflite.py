@@ -135,8 +135,8 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
     arch, keras = detector.arch, KerasRuntime(detector)
     exact = 4 * detector.model.count_params()
     calibration = [image[None].astype(np.float32) for image in bytes_of(images(arch, 12, seed=3))]
-    for numbers, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
-        runtime = written(tmp_path, detector, numbers=numbers, calibration=calibration)
+    for dtype, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
+        runtime = written(tmp_path, detector, dtype=dtype, calibration=calibration)
         assert (tmp_path / "model.tflite").stat().st_size < share * exact
         assert is_built_in(operations(runtime))
         for image in shown(arch):
@@ -144,7 +144,7 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
             best, wanted = values["detection_scores"][0], keras(image).scores
             count = min(len(wanted), 5)
             np.testing.assert_allclose(best[:count], wanted[:count], atol=bound)
-        assert runtime._input["dtype"] == (np.uint8 if numbers == "int8" else np.float32)
+        assert runtime._input["dtype"] == (np.uint8 if dtype == "int8" else np.float32)
     kinds = {str(tensor["dtype"]) for tensor in runtime._interpreter.get_tensor_details()}
     assert "<class 'numpy.int8'>" in kinds
 
@@ -152,7 +152,7 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
 def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
     detector = made("v2")
     with pytest.raises(ModelError, match="images of one size"):
-        tflite_model(detector, inputs="image", numbers="int8")
+        tflite_model(detector, inputs="image", dtype="int8")
     data = tflite_model(detector)
     assert data == tflite_model(detector)
     bare, cut = tmp_path / "bare.tflite", tmp_path / "cut.tflite"

@@ -299,3 +299,10 @@ class TestTensorFlowLiteFiles:
         image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
         said = refused("detect", example_folder, image, "--decoder", "tflite")
         assert "has no options of TensorFlow Lite's post-processing" in said.err
+
+
+@pytest.mark.tensorflow
+def test_what_is_not_a_keras_file(refused: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.keras").write_bytes(b"no archive")
+    assert "bad.keras" in refused("convert", tmp_path / "bad.keras", "-o", tmp_path / "out").err
+    assert "nothing.h5 does not exist" in refused("convert", tmp_path / "nothing.h5", "-o", tmp_path / "out").err

@@ -1,0 +1,119 @@
+"""What all commands have in common: -h, -q, -V, panels, metavars and choices in --help, completion."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from ssdlite_caffe import __version__
+from ssdlite_caffe.cli import app
+from ssdlite_caffe.terminal import is_quiet, set_quiet
+from tests.unit.conftest import Command
+
+
+def commands(group: Any = None, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command with its words."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*names, name))
+        else:
+            yield " ".join((*names, name)), command
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """What one test silences is heard by the next."""
+    yield
+    set_quiet(False)
+
+
+def test_there_are_all_commands() -> None:
+    assert len(COMMANDS) >= 24
+    assert {"convert", "lmdb voc", "keras export tflite", "caffe build", "merge-bn"} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_at_80_columns(name: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No choice is broken in mid-word, and many options stand in panels."""
+    monkeypatch.setenv("COLUMNS", "80")
+    short, long = command(*name.split(), "-h"), command(*name.split(), "--help")
+    assert short.status == long.status == 0
+    assert short.out == long.out
+    assert max(map(len, short.out.splitlines())) <= 80
+    words = set(re.findall(r"[\w-]+", short.out))
+    options = [p for p in COMMANDS[name].params if p.param_type_name == "option"]
+    for option in options:
+        for choice in getattr(option.type, "choices", ()):
+            assert set(re.findall(r"[\w-]+", choice)) <= words, f"{choice} is broken"
+    if len(options) > 10:
+        assert len(re.findall(r"^╭─ (?!Arguments)", short.out, re.MULTILINE)) >= 3, "no panels"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_metavars_are_of_one_style(name: str) -> None:
+    for parameter in COMMANDS[name].params:
+        if not getattr(parameter, "is_flag", False):
+            assert re.fullmatch(r"[A-Z][A-Za-z|,.]*", parameter.metavar or ""), parameter.name
+
+
+def test_one_name_for_one_thing() -> None:
+    """Options of the same name have the same short form; names that were given up are gone."""
+    gone = {"--min-score", "--confidence-threshold", "--rate", "--lr", "--max-iter"}
+    short: dict[str, set[tuple[str, ...]]] = {}
+    for name, one in COMMANDS.items():
+        for option in (p for p in one.params if p.param_type_name == "option"):
+            long = {text for text in option.opts if text.startswith("--")}
+            assert not long & gone, name
+            assert name == "gen" or not long & {"--size", "--input", "--lmdb"}, name
+            for text in long:
+                short.setdefault(text, set()).add(tuple(o for o in option.opts if not o.startswith("--")))
+    for text in ("--out", "--label-map", "--weights", "--jobs", "--quiet", "--version"):
+        assert len(short[text]) == 1, text
+
+
+def test_version(command: Command) -> None:
+    assert command("-V").out == command("--version").out == f"ssdlite-caffe {__version__}\n"
+
+
+def test_quiet_leaves_errors_and_what_was_asked_for(command: Command, example_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command("convert", example_model, "-o", out, "-q")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    assert (out / "report.json").is_file()
+    assert is_quiet()
+    done = command("convert", example_model, "-o", out, "--quiet")
+    assert done.status == 1
+    assert done.err.startswith(f"ssdlite-caffe: {out} exists already")
+    done = command("convert", example_model, "-o", out, "--force", "-q", "--json")
+    assert json.loads(done.out)["arch"]["num_classes"] == 4
+    assert command("gen", "-c", 4, "-q").out.startswith("# MobileNetv2-SSDLite")
+    assert command("lint", out / "deploy.prototxt").out
+    assert not is_quiet()
+
+
+def test_completion_names_the_commands(command: Command) -> None:
+    environment = {"_SSDLITE_CAFFE_COMPLETE": "complete_bash", "COMP_WORDS": "ssdlite-caffe con", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ssdlite_caffe"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["convert"]
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "ssdlite_caffe", "-V"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"ssdlite-caffe {__version__}\n"
+    arguments = ["-m", "ssdlite_caffe.gen_model", "-c", "4"]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("# MobileNetv2-SSDLite")
