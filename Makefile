@@ -69,16 +69,18 @@ test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle and not caffe"
 
-check: $(VENV)/.dev  ## ruff, mypy, and who may import whom
-	@echo "==> ruff, mypy and import contracts"
+check: $(VENV)/.dev  ## ruff, mypy, who may import whom, clang-format
+	@echo "==> ruff, mypy, import contracts and clang-format"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@find src_cuda -regex '.*\.\(cpp\|hpp\|cu\|cuh\)' | xargs $(BIN)/clang-format --dry-run -Werror
 
-format: $(VENV)/.dev  ## let ruff rewrite the code
+format: $(VENV)/.dev  ## let ruff and clang-format rewrite the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@find src_cuda -regex '.*\.\(cpp\|hpp\|cu\|cuh\)' | xargs $(BIN)/clang-format -i
 
 protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto
