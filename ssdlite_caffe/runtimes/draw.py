@@ -74,8 +74,8 @@ def draw_labelled(
 ) -> Pixels:
     """Draw boxes with a label at each; lines and letters grow with the image.
 
-    Labels are inside the image and do not cover each other. One that stands away from its box is joined to it by a
-    line. One that there is no room for is not drawn: the colour of its box still tells the class.
+    Labels are inside the image and do not cover each other. One that there is no room for is not drawn: the colour of
+    its box still tells the class.
 
     Args:
         image: uint8 (H, W, 3), BGR; not changed.
@@ -97,11 +97,8 @@ def draw_labelled(
     rectangles = [Rectangle(left, top, right + 1, bottom + 1) for left, top, right, bottom in corners.tolist()]
     places = place_labels(rectangles, [style.size(text) for text in texts], height, width)
     items = list(zip(rectangles, places, map(class_colour, classes), texts, strict=True))[::-1]
-    for box, place, colour, _ in items:
+    for box, _, colour, _ in items:
         cv2.rectangle(drawn, box[:2], (box.right - 1, box.bottom - 1), colour, thickness)
-        if place is not None:
-            start, end = _nearest_points(box, place)
-            cv2.line(drawn, start, end, colour, thickness)
     for _, place, colour, text in items:
         if place is not None:
             style.draw(drawn, text, place, colour)
@@ -135,23 +132,6 @@ class _LabelStyle:
         cv2 = import_opencv()
         (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self.scale, self.thickness)
         return wide, high, below
-
-
-def _nearest_points(one: Rectangle, other: Rectangle) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A point of each, as near to each other as any two; the same point where they overlap."""
-    left, right = _nearest(one.left, one.right, other.left, other.right)
-    top, bottom = _nearest(one.top, one.bottom, other.top, other.bottom)
-    return (left, top), (right, bottom)
-
-
-def _nearest(begin: int, end: int, other_begin: int, other_end: int) -> tuple[int, int]:
-    """A point of [begin, end) and the nearest of [other_begin, other_end)."""
-    if end <= other_begin:
-        return end - 1, other_begin
-    if other_end <= begin:
-        return begin, other_end - 1
-    shared = max(begin, other_begin)
-    return shared, shared
 
 
 def can_write(suffix: str) -> bool:
