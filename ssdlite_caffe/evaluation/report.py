@@ -103,8 +103,12 @@ def _title(evaluation: Evaluation) -> str:
     names = [data, count] if data else [count]
     if len(evaluation.scores) == 1:
         names.append(evaluation.scores[0].runtime)
-    # A dollar sign would begin a formula.
-    return ", ".join(names).replace("$", r"\$")
+    return _plain(", ".join(names))
+
+
+def _plain(text: str) -> str:
+    """The text as matplotlib has to be given it: a dollar sign begins a formula."""
+    return text.replace("$", r"\$")
 
 
 def _colours(evaluation: Evaluation, pyplot: Any) -> dict[int, Any]:
@@ -140,8 +144,7 @@ def _legend(axes: Any, evaluation: Evaluation, colours: dict[int, Any]) -> list[
     """The runtimes where there are several, and the classes with the area under each runtime's curve."""
 
     def line(label: str, **style: Any) -> Any:
-        # An underscore at the start would hide the entry, and a dollar sign begin a formula.
-        return axes.plot([], [], label="\u200b" * label.startswith("_") + label.replace("$", r"\$"), **style)[0]
+        return axes.plot([], [], label=_plain(label), **style)[0]
 
     shown = []
     if len(evaluation.scores) > 1:
