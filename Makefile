@@ -85,7 +85,7 @@ protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done
 
-images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 10 minutes)
+images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
 	@echo "==> making docs/images anew"
 	@$(BIN)/python docs/images/make.py
 

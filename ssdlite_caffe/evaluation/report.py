@@ -79,7 +79,7 @@ def write_plot(evaluation: Evaluation, path: Path, *, force: bool = False) -> No
     try:
         colours = _colours(evaluation, pyplot)
         _draw_curves(axes, evaluation, colours)
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         figure.suptitle(_title(evaluation), fontsize="medium")
         handles = _legend(axes, evaluation, colours)

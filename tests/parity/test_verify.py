@@ -137,8 +137,8 @@ def test_an_overridden_threshold_is_still_compared(example_model: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["headless.prototxt", "train.caffemodel", "labelmap.prototxt"])
-def test_files_that_are_not_run_are_looked_at(example_model: Path, copy: Path, name: str) -> None:
-    """The headless net is run; the others must be what convert wrote."""
+def test_files_that_are_not_run_must_be_as_converted(example_model: Path, copy: Path, name: str) -> None:
+    """The headless net is run; the others are compared with what convert wrote."""
     data = (copy / name).read_bytes()
     if name == "headless.prototxt":
         data = data.replace(b"min_size: 112.0", b"min_size: 113.0", 1)
@@ -198,7 +198,7 @@ def test_a_checkpoint_is_compared_through_the_graph_frozen_from_it(shapes: Path,
     assert compared(shapes / "frozen_inference_graph.pb", from_checkpoint).first_failure is None
 
 
-def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_graph_of_a_checkpoint_is_in_its_meta_file(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
     report = compared(shapes / "model.ckpt", from_checkpoint)
     assert report.first_failure is None
     assert len([row for row in report.rows if row.relative_bound]) == 82, "all 88 layers but the 6 box predictors"
@@ -208,7 +208,7 @@ def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint:
         compared(tmp_path / "model.ckpt", from_checkpoint)
 
 
-def test_a_training_s_graph_is_none_to_compare_with(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_graph_of_a_training_is_rejected(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
     for path in (*shapes.glob("model.ckpt.*"), shapes / "pipeline.config"):
         shutil.copy(path, tmp_path)
     meta = (tmp_path / "model.ckpt.meta").read_bytes()
