@@ -6,7 +6,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits clean
+.PHONY: help demo example caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done
+
+images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
+	@echo "==> making docs/images anew"
+	@$(BIN)/python docs/images/make.py
 
 clean:  ## remove the environment, caches and the demo
 	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,31 +1,26 @@
-"""What `verify` shows: which images it takes, a table for the terminal, and a page with both sides' images."""
+"""The command `verify`: which images it takes, and its report on the terminal and as a page."""
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from rich import box
 from rich.table import Table
 
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import refuse_existing, write_text
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.draw import draw_detections
 from ssdlite_caffe.runtimes.images import find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
 from ssdlite_caffe.terminal import table_console
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, ImageComparison, NamedImage, Row, VerifyReport, verify
-
-SHOWN_SCORE = 0.3
-"""Least score drawn on the page; all detections are compared."""
+from ssdlite_caffe.tools.verify import Bounds, ImageComparison, NamedImage, VerifyReport, verify
+from ssdlite_caffe.tools.verify_html import page
+from ssdlite_caffe.tools.verify_text import cells, count_of_images, verdict, worst_of_sections
 
 
 def verify_images(
@@ -41,10 +36,23 @@ def verify_images(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> VerifyReport:
-    """Compare the two sides on the first `limit` of the images given, or on drawn ones; see `verify`.
+    """Compare the two sides, as `verify` does.
+
+    Args:
+        source: the TensorFlow model that `folder` was converted from.
+        folder: the converted model.
+        images: image files and folders of such; empty: drawn images.
+        runtime: what runs the converted nets.
+        pipeline_config: of the model; None: as on converting.
+        tolerance: bound of boxes, scores and detections, absolute; None: those in `tolerances`.
+        limit: number of images to compare at most.
+        html: page to write; None: none.
+        force: replace that page where it exists.
+        progress: is told what is being done.
 
     Raises:
-        SsdliteError: a side cannot be loaded, or an image cannot be read (before anything is run).
+        OutputError: the page exists and `force` is false, or it cannot be written.
+        SsdliteError: a side cannot be loaded, or an image cannot be found (before anything is run) or read.
     """
     if html is not None:
         refuse_existing(html, force=force)
@@ -59,7 +67,7 @@ def verify_images(
     compared = _read(images, limit) if images else drawn_images(model.arch.input_size, limit)
     bounds = None
     if tolerance is not None:
-        # Layers and logits come before the sigmoid and the boxes' small variances, which shrink their differences.
+        # Layers come before the sigmoid and the small variances of the boxes, which make differences smaller.
         bounds = Bounds(layer=max(LAYER_RELATIVE, 10 * tolerance), box=tolerance, score=tolerance)
     progress("starting TensorFlow")
     report = verify(source, model, compared, runtime=runtime, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
@@ -78,11 +86,14 @@ def _read(images: Sequence[Path], limit: int) -> Iterator[NamedImage]:
 
 
 def drawn_images(size: tuple[int, int], count: int) -> Iterator[NamedImage]:
-    """Gradients with boxes, discs and noise, the same in every run: enough to bring every layer to life.
+    """Gradients with boxes, discs and noise, the same in every run: no layer's output is constant on them.
 
     Args:
         size: (height, width) of the network input; the images differ from it in size and shape.
-        count: how many.
+        count: number of images.
+
+    Returns:
+        Names "drawn 0", "drawn 1", ..., and images uint8 RGB (H, W, 3).
     """
     cv2 = import_opencv()
     for seed in range(count):
@@ -102,79 +113,23 @@ def drawn_images(size: tuple[int, int], count: int) -> Iterator[NamedImage]:
         yield f"drawn {seed}", np.clip(image, 0, 255).astype(np.uint8)
 
 
-def worst_of_sections(rows: Sequence[Row]) -> list[Row]:
-    """For each section its row that fails, or else that is nearest to its bound; detections row by row."""
-    worst: dict[str, Row] = {}
-    for row in rows:
-        key = row.stage if row.section == "detections" else row.section
-        known = worst.get(key)
-        if known is None or (known.ok, -known.share) > (row.ok, -row.share):
-            worst[key] = row
-    return list(worst.values())
-
-
 def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
-    """The table and the verdict, on stdout."""
-    count = len(report.names)
-    table = Table(title=f"{report.reference} and {report.runtime} on {count} image{'s' * (count != 1)}")
+    """The verdict and the table, on stdout; the table is made for 80 columns.
+
+    Args:
+        report: the comparison.
+        all_layers: print every row in place of the worst of each section.
+    """
+    print(verdict(report))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.title = f"{report.reference} and {report.runtime} on {count_of_images(report)}"
     for heading in ("stage", "shape"):
         table.add_column(heading, overflow="fold")
-    for heading in ("largest difference", "relative", "bound"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    for heading in ("max diff", "relative", "bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for row in report.rows if all_layers else worst_of_sections(report.rows):
-        bound = f"{row.bound:.0e}" + (" rel." if row.relative_bound else "")
-        shape = "x".join(map(str, row.shape))
-        sizes = f"{row.absolute:.2e}", f"{row.relative:.1e}"
-        if row.section == "files":
-            sizes, bound = (f"{row.absolute:.0f} changed", ""), ""
-        elif math.isinf(row.absolute):
-            sizes = "unpaired", ""
-        mark, style = ("ok", None) if row.ok else ("DIFFERS", "bold red")
-        table.add_row(row.stage, shape, *sizes, bound, mark, style=style)
+        text = cells(row)
+        style = None if row.ok else "bold red"
+        table.add_row(text.stage, text.shape, text.absolute, text.relative, text.bound, text.mark, style=style)
     table_console().print(table)
-    print(verdict(report))
-
-
-def verdict(report: VerifyReport) -> str:
-    """One sentence: equal, or the first stage that is not."""
-    failure = report.first_failure
-    if failure is None:
-        count = len(report.names)
-        return f"equal within the bounds on {count} image{'s' * (count != 1)}"
-    reason = "" if report.exact else " (the folder says that it is not exact)"
-    note = f": {failure.note}" if failure.note else ""
-    return f"the first stage beyond its bound is {failure.stage}, {failure.absolute:.2e}{note}{reason}"
-
-
-def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequence[str]) -> str:
-    """A self-contained HTML page: the verdict, the table, and each image with both sides' detections."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("ssdlite_caffe", "templates"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    images = [
-        {
-            "name": result.name,
-            "tensorflow": _data_url(result.image, result.tensorflow, names),
-            "caffe": _data_url(result.image, result.caffe, names),
-            "count": len(result.tensorflow.above(SHOWN_SCORE)),
-        }
-        for result in results
-    ]
-    template = environment.get_template("verify.html.j2")
-    text = template.render(report=report, verdict=verdict(report), images=images, shown_score=SHOWN_SCORE)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
-
-
-def _data_url(image: npt.NDArray[np.uint8], detections: Detections, names: Sequence[str]) -> str:
-    cv2 = import_opencv()
-    drawn = draw_detections(np.ascontiguousarray(image[:, :, ::-1]), detections.above(SHOWN_SCORE), names)
-    written, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    assert written, "OpenCV writes JPEG"
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -19,7 +19,9 @@ from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.remap import remap_folder
 from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
-from ssdlite_caffe.tools.verify_report import page, print_report, verdict, verify_images, worst_of_sections
+from ssdlite_caffe.tools.verify_html import page
+from ssdlite_caffe.tools.verify_report import print_report, verify_images
+from ssdlite_caffe.tools.verify_text import verdict, worst_of_sections
 from tests.scenes import draw_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("verify")]
@@ -135,8 +137,8 @@ def test_an_overridden_threshold_is_still_compared(example_model: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["headless.prototxt", "train.caffemodel", "labelmap.prototxt"])
-def test_files_that_are_not_run_are_looked_at(example_model: Path, copy: Path, name: str) -> None:
-    """The headless net is run; the others must be what convert wrote."""
+def test_files_that_are_not_run_must_be_as_converted(example_model: Path, copy: Path, name: str) -> None:
+    """The headless net is run; the others are compared with what convert wrote."""
     data = (copy / name).read_bytes()
     if name == "headless.prototxt":
         data = data.replace(b"min_size: 112.0", b"min_size: 113.0", 1)
@@ -196,7 +198,7 @@ def test_a_checkpoint_is_compared_through_the_graph_frozen_from_it(shapes: Path,
     assert compared(shapes / "frozen_inference_graph.pb", from_checkpoint).first_failure is None
 
 
-def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_graph_of_a_checkpoint_is_in_its_meta_file(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
     report = compared(shapes / "model.ckpt", from_checkpoint)
     assert report.first_failure is None
     assert len([row for row in report.rows if row.relative_bound]) == 82, "all 88 layers but the 6 box predictors"
@@ -206,7 +208,7 @@ def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint:
         compared(tmp_path / "model.ckpt", from_checkpoint)
 
 
-def test_a_training_s_graph_is_none_to_compare_with(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_graph_of_a_training_is_rejected(shapes: Path, from_checkpoint: Path, tmp_path: Path) -> None:
     for path in (*shapes.glob("model.ckpt.*"), shapes / "pipeline.config"):
         shutil.copy(path, tmp_path)
     meta = (tmp_path / "model.ckpt.meta").read_bytes()
@@ -225,8 +227,8 @@ def test_the_table_shows_whole_names(
     report = compared(example_model, example_folder)
     print_report(report, all_layers=True)
     shown = capsys.readouterr().out
-    assert all(f" {row.stage} " in shown for row in report.rows)
-    assert shown.endswith("equal within the bounds on 2 images\n")
+    assert all(f"\n{row.stage} " in shown for row in report.rows)
+    assert shown.startswith("equal within the bounds on 2 images\n")
     print_report(report)
     assert len(capsys.readouterr().out.splitlines()) < len(shown.splitlines()) / 2
 
@@ -243,9 +245,9 @@ def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tm
         verify_images(example_model, example_folder, [], **options)
     report = verify_images(example_model, example_folder, [], **options, force=True)
     text = html.read_text()
-    assert text.count("data:image/jpeg;base64,") == 4
+    assert (text.count("data:image/jpeg;base64,"), text.count("data:image/png;base64,")) == (4, 2)
     assert verdict(report) in text
-    assert "http://" not in text
-    assert "https://" not in text
     assert said == ["starting TensorFlow", "compared drawn 0", "compared drawn 1"]
     assert page(report, [], []).count("data:") == 0
+    verify_images(example_model, example_folder, [], **options, force=True)
+    assert html.read_text() == text, "the same comparison gives the same page"
