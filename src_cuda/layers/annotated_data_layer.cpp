@@ -27,9 +27,7 @@ bool StrictData() {
 int DataThreads() {
   const int usual = std::min(std::max(static_cast<int>(std::thread::hardware_concurrency()), 1), 8);
   const char* value = std::getenv("SSDLITE_DATA_THREADS");
-  if (value == nullptr || std::string(value) == "") {
-    return usual;
-  }
+  if (value == nullptr || std::string(value) == "") { return usual; }
   char* end;
   const long threads = std::strtol(value, &end, 10);
   CHECK(*end == '\0' && threads >= 1 && threads <= 64)
@@ -65,9 +63,7 @@ void AnnotatedDataLayer<Dtype>::CheckParameters() const {
         << where << " is not a label map";
     CHECK_GT(label_map.item_size(), 0) << where << " has no item";
   }
-  for (const BatchSampler& batch_sampler : param.batch_sampler()) {
-    CheckBatchSampler(batch_sampler, Where());
-  }
+  for (const BatchSampler& batch_sampler : param.batch_sampler()) { CheckBatchSampler(batch_sampler, Where()); }
   if (transform.has_resize_param()) {
     const ResizeParameter& resize = transform.resize_param();
     CHECK(resize.height() > 0 && resize.width() > 0) << Where() << ": resize_param needs height and width";
@@ -113,36 +109,26 @@ void AnnotatedDataLayer<Dtype>::DataLayerSetUp(const vector<Blob<Dtype>*>& botto
   LOG(INFO) << "output data size: " << top[0]->shape_string();
   // At least one object a batch, so that memory is there before the prefetch thread starts.
   const vector<int> label_shape = {annotated_ ? 1 : batch_size, 1, 1, annotated_ ? 8 : 1};
-  if (this->output_labels_) {
-    top[1]->Reshape(label_shape);
-  }
+  if (this->output_labels_) { top[1]->Reshape(label_shape); }
   for (int i = 0; i < this->PREFETCH_COUNT; ++i) {
     this->prefetch_[i].data_.Reshape(shape);
-    if (this->output_labels_) {
-      this->prefetch_[i].label_.Reshape(label_shape);
-    }
+    if (this->output_labels_) { this->prefetch_[i].label_.Reshape(label_shape); }
   }
   // Each of our threads works on a picture of its own; OpenCV's would only get in their way.
   cv::setNumThreads(1);
   const int threads = DataThreads();
-  pool_.reset(new OrderedPool<Item>(threads, std::max(2 * threads, batch_size),
-                                    [this](Item* item) { source_->Next(&item->record); },
-                                    [this](Item* item) { MakeItem(item); }));
+  pool_.reset(new OrderedPool<Item>(
+      threads, std::max(2 * threads, batch_size), [this](Item* item) { source_->Next(&item->record); },
+      [this](Item* item) { MakeItem(item); }));
 }
 
 template <typename Dtype>
 std::string AnnotatedDataLayer<Dtype>::Read(const RecordSource::Record& record, int channels, AnnotatedDatum* datum,
                                             cv::Mat* picture) const {
-  if (!datum->ParseFromString(record.value)) {
-    return "it is not an AnnotatedDatum";
-  }
-  if (!datum->has_datum()) {
-    return "it holds no datum";
-  }
+  if (!datum->ParseFromString(record.value)) { return "it is not an AnnotatedDatum"; }
+  if (!datum->has_datum()) { return "it holds no datum"; }
   for (const ObjectBox& object : ObjectsOf(*datum)) {
-    if (!object.box.Finite()) {
-      return "a box of it is not finite";
-    }
+    if (!object.box.Finite()) { return "a box of it is not finite"; }
   }
   return this->data_transformer_->Decode(datum->datum(), channels, picture);
 }
@@ -155,9 +141,7 @@ void AnnotatedDataLayer<Dtype>::MakeItem(Item* item) const {
   item->objects.clear();
   item->label = 0;
   item->error = Read(item->record, channels_, &datum, &picture);
-  if (!item->error.empty()) {
-    return;
-  }
+  if (!item->error.empty()) { return; }
   if (picture.channels() != channels_) {
     item->error = "its picture has " + std::to_string(picture.channels()) + " channels, the first record's " +
                   std::to_string(channels_);
@@ -212,16 +196,12 @@ typename AnnotatedDataLayer<Dtype>::Item* AnnotatedDataLayer<Dtype>::NextItem() 
 }
 
 template <typename Dtype>
-void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox> >& objects, Blob<Dtype>* label) const {
+void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox>>& objects, Blob<Dtype>* label) const {
   int count = 0;
-  for (const vector<ObjectBox>& of_item : objects) {
-    count += of_item.size();
-  }
+  for (const vector<ObjectBox>& of_item : objects) { count += of_item.size(); }
   label->Reshape({1, 1, std::max(count, 1), 8});
   Dtype* row = label->mutable_cpu_data();
-  if (count == 0) {
-    caffe_set<Dtype>(8, -1, row);
-  }
+  if (count == 0) { caffe_set<Dtype>(8, -1, row); }
   for (size_t item_id = 0; item_id < objects.size(); ++item_id) {
     for (const ObjectBox& object : objects[item_id]) {
       const Box& box = object.box;
@@ -237,7 +217,7 @@ void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox> >& o
 template <typename Dtype>
 void AnnotatedDataLayer<Dtype>::load_batch(Batch<Dtype>* batch) {
   const int batch_size = this->layer_param_.data_param().batch_size();
-  vector<vector<ObjectBox> > objects(batch_size);
+  vector<vector<ObjectBox>> objects(batch_size);
   vector<Dtype> labels(batch_size);
   for (int i = 0; i < batch_size; ++i) {
     Item* item = NextItem();
@@ -255,9 +235,7 @@ void AnnotatedDataLayer<Dtype>::load_batch(Batch<Dtype>* batch) {
     labels[i] = item->label;
     pool_->Release();
   }
-  if (!this->output_labels_) {
-    return;
-  }
+  if (!this->output_labels_) { return; }
   if (annotated_) {
     WriteObjects(objects, &batch->label_);
   } else {

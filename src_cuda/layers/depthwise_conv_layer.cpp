@@ -5,8 +5,7 @@
 namespace caffe {
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                                                  const vector<Blob<Dtype>*>& top) {
+void DepthwiseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   ConvolutionParameter* param = this->layer_param_.mutable_convolution_param();
   const bool own_name = this->layer_param_.type() != "Convolution";
   const int channels = bottom[0]->shape(bottom[0]->CanonicalAxisIndex(param->axis()));
@@ -40,8 +39,7 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& b
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-                                                    const vector<bool>& propagate_down,
+void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                     const vector<Blob<Dtype>*>& bottom) {
   if (!is_depthwise_) {
     ConvolutionLayer<Dtype>::Backward_cpu(top, propagate_down, bottom);
@@ -72,8 +70,8 @@ REGISTER_LAYER_CLASS(DepthwiseConvolution);
 
 // The other public spelling of the type.
 template <typename Dtype>
-shared_ptr<Layer<Dtype> > Creator_ConvolutionDepthwiseLayer(const LayerParameter& param) {
-  return shared_ptr<Layer<Dtype> >(new DepthwiseConvolutionLayer<Dtype>(param));
+shared_ptr<Layer<Dtype>> Creator_ConvolutionDepthwiseLayer(const LayerParameter& param) {
+  return shared_ptr<Layer<Dtype>>(new DepthwiseConvolutionLayer<Dtype>(param));
 }
 REGISTER_LAYER_CREATOR(ConvolutionDepthwise, Creator_ConvolutionDepthwiseLayer);
 

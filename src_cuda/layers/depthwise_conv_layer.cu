@@ -11,9 +11,9 @@
 //
 // Forward, and the input's gradient at stride 1 (a convolution with the kernel turned by half a turn): a thread makes
 // Rows outputs of a column, going down the input's rows: each value it reads goes into every sum that meets it, held in
-// registers. Neighbouring threads read neighbouring columns, so a warp's reads are whole lines, and the K reads of a line
-// come from the first-level cache. Threads are numbered over planes, rows of tiles and columns at once: planes that are
-// smaller than a warp share one.
+// registers. Neighbouring threads read neighbouring columns, so a warp's reads are whole lines, and the K reads of a
+// line come from the first-level cache. Threads are numbered over planes, rows of tiles and columns at once: planes
+// that are smaller than a warp share one.
 //
 // The input's gradient at larger strides: a thread gathers for one place of the input what the kernel's places bring
 // that hit an output, which it steps through without testing the others.
@@ -165,8 +165,8 @@ __device__ Dtype block_sum(Dtype value) {
   return value;
 }
 
-/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x shares;
-/// for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
+/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x
+/// shares; for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
 template <typename Dtype, int K, int S>
 __global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, const int channels,
                                        const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
@@ -368,8 +368,7 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& b
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
-                                                    const vector<bool>& propagate_down,
+void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                     const vector<Blob<Dtype>*>& bottom) {
   if (!is_depthwise_) {
     ConvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);

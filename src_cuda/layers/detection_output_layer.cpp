@@ -12,9 +12,9 @@
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// DetectionOutput on the CPU: the class and its GPU side are the fork's, and so are the results. Boxes are plain numbers
-// here, not messages; scores at or under confidence_threshold are passed over by the vector before anything is stored;
-// only boxes of classes with a candidate are decoded; the threads share out the classes.
+// DetectionOutput on the CPU: the class and its GPU side are the fork's, and so are the results. Boxes are plain
+// numbers here, not messages; scores at or under confidence_threshold are passed over by the vector before anything is
+// stored; only boxes of classes with a candidate are decoded; the threads share out the classes.
 //
 // For each image and class but the background: the boxes with a score over confidence_threshold, best first (equal ones
 // by their number), top_k of them at most, each kept unless its overlap with one kept before is over nms_threshold.
@@ -78,8 +78,7 @@ struct Decoder {
         break;
       default: LOG(FATAL) << "DetectionOutput: unknown code_type.";
     }
-    box.size =
-        box.xmax < box.xmin || box.ymax < box.ymin ? 0 : (box.xmax - box.xmin) * (box.ymax - box.ymin);
+    box.size = box.xmax < box.xmin || box.ymax < box.ymin ? 0 : (box.xmax - box.xmin) * (box.ymax - box.ymin);
     return box;
   }
 };
@@ -91,9 +90,8 @@ void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, v
   size_t count = 0;
   for (const Candidate candidate : *candidates) {
     const PlainBox& box = boxes[candidate.box];
-    const bool keep = std::none_of(kept.begin(), kept.end(), [&](const PlainBox& other) {
-      return !(Overlap(box, other) <= threshold);
-    });
+    const bool keep = std::none_of(kept.begin(), kept.end(),
+                                   [&](const PlainBox& other) { return !(Overlap(box, other) <= threshold); });
     if (!keep) { continue; }
     kept.push_back(box);
     (*candidates)[count++] = candidate;
@@ -105,7 +103,7 @@ void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, v
 /// For each class the boxes with scores over the threshold, in the order of their numbers. scores: boxes x classes.
 template <typename Dtype>
 void Collect(const Dtype* scores, const int boxes, const int classes, const int background, const float threshold,
-             vector<vector<Candidate> >* candidates) {
+             vector<vector<Candidate>>* candidates) {
   constexpr int lanes = simd_lanes<Dtype>();
   typedef SimdT<Dtype, lanes> V;
   // Compared as floats, as the fork does: for doubles the vector only rules out what is clearly under.
@@ -215,7 +213,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
   vector<PlainBox> shared;
   for (int image = 0; image < num; ++image) {
     const Dtype* image_scores = scores + static_cast<size_t>(image) * num_priors_ * num_classes_;
-    vector<vector<Candidate> > candidates(num_classes_);
+    vector<vector<Candidate>> candidates(num_classes_);
     if (need_nms_) {
       Collect(image_scores, num_priors_, num_classes_, background_label_id_, confidence_threshold_, &candidates);
     } else {
@@ -230,7 +228,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
       if (!candidates[c].empty()) { found.push_back(c); }
     }
     if (found.empty()) { continue; }
-    vector<vector<PlainBox> > boxes(share_location_ ? 0 : num_classes_);
+    vector<vector<PlainBox>> boxes(share_location_ ? 0 : num_classes_);
     if (share_location_) { decode(image, 0, &shared); }
     const auto work = [&](const int begin, const int end) {
       for (int i = begin; i < end; ++i) {
@@ -274,8 +272,8 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
     top[0]->Reshape({1, 1, static_cast<int>(rows.size()), 7});
     Dtype* to = top[0]->mutable_cpu_data();
     for (const Row& row : rows) {
-      const Dtype values[] = {Dtype(row.image),    Dtype(row.label),    row.score,   row.box.xmin,
-                              row.box.ymin, row.box.xmax, row.box.ymax};
+      const Dtype values[] = {Dtype(row.image), Dtype(row.label), row.score,   row.box.xmin,
+                              row.box.ymin,     row.box.xmax,     row.box.ymax};
       to = std::copy(values, values + 7, to);
     }
   }

@@ -5,8 +5,9 @@
 
 #include "caffe/util/parallel.hpp"
 
-// Eltwise on the CPU: the class and its GPU side are the fork's. Each stretch of the result is finished over all bottoms
-// before the next is begun, on the layers' threads: the sum is one pass, not a clearing and one addition a bottom.
+// Eltwise on the CPU: the class and its GPU side are the fork's. Each stretch of the result is finished over all
+// bottoms before the next is begun, on the layers' threads: the sum is one pass, not a clearing and one addition a
+// bottom.
 namespace caffe {
 
 namespace {

@@ -8,14 +8,12 @@ namespace caffe {
 // is done on the CPU, as Layer does where a layer declares none.
 
 template <typename Dtype>
-void MaxUnPoolLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                                        const vector<Blob<Dtype>*>& top) {
+void MaxUnPoolLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   this->Forward_cpu(bottom, top);
 }
 
 template <typename Dtype>
-void MaxUnPoolLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
-                                         const vector<bool>& propagate_down,
+void MaxUnPoolLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                          const vector<Blob<Dtype>*>& bottom) {
   this->Backward_cpu(top, propagate_down, bottom);
 }

@@ -10,9 +10,9 @@
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/parallel.hpp"
 
-// MultiBoxLoss: the class is the fork's, and so are the results. What SSD nets ask for (one location a prior box, matches
-// by prior boxes, negatives mined by their confidence loss without suppression, or not mined) is done on plain numbers
-// here, an image a thread; every other setting goes through the functions of bbox_util.hpp.
+// MultiBoxLoss: the class is the fork's, and so are the results. What SSD nets ask for (one location a prior box,
+// matches by prior boxes, negatives mined by their confidence loss without suppression, or not mined) is done on plain
+// numbers here, an image a thread; every other setting goes through the functions of bbox_util.hpp.
 //
 // Source: Liu et al., SSD (2016), section 2.2: matching, loss, hard negative mining.
 namespace caffe {
@@ -146,14 +146,14 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
   const MultiBoxLossParameter& param = multibox_loss_param_;
   all_match_indices_.clear();
   all_neg_indices_.clear();
-  map<int, vector<NormalizedBBox> > objects;
+  map<int, vector<NormalizedBBox>> objects;
   GetGroundTruth(bottom[3]->cpu_data(), num_gt_, background_label_id_, use_difficult_gt_, &objects);
 
   num_matches_ = 0;
   int num_negatives = 0;
   vector<PlainBox> priors;
   vector<NormalizedBBox> prior_bboxes;
-  vector<vector<float> > prior_variances;
+  vector<vector<float>> prior_variances;
   vector<LabelBBox> loc_preds;
   const bool plain = Plain(param);
   if (plain) {
@@ -167,9 +167,8 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
         if (found == objects.end()) { continue; }
         vector<PlainBox> boxes;
         for (const NormalizedBBox& box : found->second) { boxes.push_back(PlainOf(box)); }
-        Matching match =
-            MatchBoxes(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
-                       param.overlap_threshold(), param.ignore_cross_boundary_bbox());
+        Matching match = MatchBoxes(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
+                                    param.overlap_threshold(), param.ignore_cross_boundary_bbox());
         if (do_neg_mining_) {
           all_neg_indices_[image] =
               MineNegatives(match, conf_data + static_cast<size_t>(image) * num_priors_ * num_classes_, num_classes_,
@@ -184,7 +183,7 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
   } else {
     GetPriorBBoxes(prior_data, num_priors_, &prior_bboxes, &prior_variances);
     GetLocPredictions(loc_data, num_, num_priors_, loc_classes_, share_location_, &loc_preds);
-    vector<map<int, vector<float> > > overlaps;
+    vector<map<int, vector<float>>> overlaps;
     FindMatches(loc_preds, objects, prior_bboxes, prior_variances, param, &overlaps, &all_match_indices_);
     MineHardExamples(*bottom[1], loc_preds, objects, prior_bboxes, prior_variances, overlaps, param, &num_matches_,
                      &num_negatives, &all_match_indices_, &all_neg_indices_);

@@ -6,9 +6,9 @@
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// Permute on the CPU: the class and its GPU side are the fork's. Axes that stay neighbours are joined, which leaves few:
-// from N x C x H x W to N x H x W x C, only N, C and HW, a matrix turned over in each image. The last axis of the result
-// and the one that was last are walked in tiles, so that both sides are read and written by whole cache lines.
+// Permute on the CPU: the class and its GPU side are the fork's. Axes that stay neighbours are joined, which leaves
+// few: from N x C x H x W to N x H x W x C, only N, C and HW, a matrix turned over in each image. The last axis of the
+// result and the one that was last are walked in tiles, so that both sides are read and written by whole cache lines.
 namespace caffe {
 
 namespace {
@@ -173,9 +173,9 @@ void PermuteLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const 
     top[0]->ShareData(*bottom[0]);
     return;
   }
-  Move<false>(Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(),
-                     top[0]->shape()),
-              const_cast<Dtype*>(bottom[0]->cpu_data()), top[0]->mutable_cpu_data());
+  Move<false>(
+      Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(), top[0]->shape()),
+      const_cast<Dtype*>(bottom[0]->cpu_data()), top[0]->mutable_cpu_data());
 }
 
 template <typename Dtype>
@@ -186,9 +186,9 @@ void PermuteLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const ve
     return;
   }
   if (!propagate_down[0]) { return; }
-  Move<true>(Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(),
-                    top[0]->shape()),
-             bottom[0]->mutable_cpu_diff(), const_cast<Dtype*>(top[0]->cpu_diff()));
+  Move<true>(
+      Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(), top[0]->shape()),
+      bottom[0]->mutable_cpu_diff(), const_cast<Dtype*>(top[0]->cpu_diff()));
 }
 
 #ifdef CPU_ONLY

@@ -49,7 +49,7 @@ void ScaleLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
     FillerParameter ones;
     ones.set_type("constant");
     ones.set_value(1);
-    shared_ptr<Filler<Dtype> > filler(GetFiller<Dtype>(param.has_filler() ? param.filler() : ones));
+    shared_ptr<Filler<Dtype>> filler(GetFiller<Dtype>(param.has_filler() ? param.filler() : ones));
     filler->Fill(this->blobs_[0].get());
   }
   if (param.bias_term()) {
@@ -177,7 +177,9 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
 #pragma GCC ivdep
         for (int i = 0; i < inner; ++i) { to[i] = from[i] * factor; }
       }
-      if (scale_diff != nullptr) { scale_diff[s] = (learned ? scale_diff[s] : Dtype(0)) + static_cast<Dtype>(scale_sum); }
+      if (scale_diff != nullptr) {
+        scale_diff[s] = (learned ? scale_diff[s] : Dtype(0)) + static_cast<Dtype>(scale_sum);
+      }
       if (bias_diff != nullptr) { bias_diff[s] += static_cast<Dtype>(bias_sum); }
     }
   });

@@ -28,7 +28,7 @@ inline double Exp(const double x) { return std::exp(x); }
 ///
 /// |r| <= 0.35, where Taylor's series to r^7 is wrong by 0.1 units at most.
 inline float Exp(const float x) {
-  const float least = -104;  // exp of it rounds to 0
+  const float least = -104;                  // exp of it rounds to 0
   const float some = x < least ? least : x;  // keeps NaN
   const float n = std::rint(some * 1.44269504f);
   // ln 2 in two parts: the first has so few bits that n times it is exact.
@@ -67,19 +67,15 @@ struct SigmoidFromTopOp {
 }  // namespace
 
 template <typename Dtype>
-void SigmoidLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                                      const vector<Blob<Dtype>*>& top) {
-  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(),
-                   top[0]->mutable_cpu_data(), SigmoidOp<Dtype>());
+void SigmoidLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(), top[0]->mutable_cpu_data(), SigmoidOp<Dtype>());
 }
 
 template <typename Dtype>
-void SigmoidLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-                                       const vector<bool>& propagate_down,
+void SigmoidLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                        const vector<Blob<Dtype>*>& bottom) {
   if (propagate_down[0]) {
-    PointwiseBackward(bottom[0]->count(), top[0]->cpu_data(),
-                      top[0]->cpu_diff(), bottom[0]->mutable_cpu_diff(),
+    PointwiseBackward(bottom[0]->count(), top[0]->cpu_data(), top[0]->cpu_diff(), bottom[0]->mutable_cpu_diff(),
                       SigmoidFromTopOp<Dtype>());
   }
 }

@@ -44,13 +44,12 @@ class AnnotatedDataTest : public ::testing::Test {
     DataParameter* data_param = param.mutable_data_param();
     data_param->set_backend(DataParameter_DB_LMDB);
     data_param->set_source(source);
-    if (!data_param->has_batch_size()) {
-      data_param->set_batch_size(4);
-    }
+    if (!data_param->has_batch_size()) { data_param->set_batch_size(4); }
     return param;
   }
 
-  // Record i: a picture of one colour, i * 10 in every channel, and `objects` of it: labels i + 1, box from (i + 1) / 100.
+  // Record i: a picture of one colour, i * 10 in every channel, and `objects` of it: labels i + 1, box from (i + 1) /
+  // 100.
   static AnnotatedDatum Record(int i, int objects, int height = 12, int width = 16, int channels = 3) {
     AnnotatedDatum record;
     record.set_type(AnnotatedDatum_AnnotationType_BBOX);
@@ -91,9 +90,7 @@ class AnnotatedDataTest : public ::testing::Test {
   // `count` sound records; record i has counts[i % size] objects.
   std::string WriteRecords(int count, const std::vector<int>& counts = {1}, const std::string& name = "lmdb") const {
     std::vector<std::string> values;
-    for (int i = 0; i < count; ++i) {
-      values.push_back(Record(i, counts[i % counts.size()]).SerializeAsString());
-    }
+    for (int i = 0; i < count; ++i) { values.push_back(Record(i, counts[i % counts.size()]).SerializeAsString()); }
     return Write(values, name);
   }
 
@@ -110,9 +107,7 @@ class AnnotatedDataTest : public ::testing::Test {
       std::vector<int> colours;
       for (int i = 0; i < batches; ++i) {
         Step();
-        for (int n = 0; n < data.num(); ++n) {
-          colours.push_back(data.cpu_data()[data.offset(n)] / 10);
-        }
+        for (int n = 0; n < data.num(); ++n) { colours.push_back(data.cpu_data()[data.offset(n)] / 10); }
       }
       return colours;
     }
@@ -147,9 +142,7 @@ TYPED_TEST(AnnotatedDataTest, TestReadsInOrder) {
     int row = 0;
     for (int n = 0; n < 4; ++n) {
       const int i = (4 * batch + n) % 6, objects = std::vector<int>({1, 3, 2})[i % 3];
-      for (int p = 0; p < 3 * 12 * 16; ++p) {
-        ASSERT_EQ(10 * i, fed.data.cpu_data()[fed.data.offset(n) + p]);
-      }
+      for (int p = 0; p < 3 * 12 * 16; ++p) { ASSERT_EQ(10 * i, fed.data.cpu_data()[fed.data.offset(n) + p]); }
       for (int k = 0; k < objects; ++k, ++row) {
         ASSERT_LT(row, fed.label.height());
         const TypeParam* label = fed.label.cpu_data() + 8 * row;
@@ -171,9 +164,7 @@ TYPED_TEST(AnnotatedDataTest, TestNoObjects) {
   typename TestFixture::Fed fed(this->Param(this->WriteRecords(8, {0, 0, 0, 0, 0, 2, 0, 0}), ""));
   fed.Step();
   ASSERT_EQ(vector<int>({1, 1, 1, 8}), fed.label.shape());
-  for (int i = 0; i < 8; ++i) {
-    EXPECT_EQ(-1, fed.label.cpu_data()[i]);
-  }
+  for (int i = 0; i < 8; ++i) { EXPECT_EQ(-1, fed.label.cpu_data()[i]); }
   fed.Step();
   ASSERT_EQ(vector<int>({1, 1, 2, 8}), fed.label.shape());
   EXPECT_EQ(1, fed.label.cpu_data()[0]);
@@ -243,9 +234,7 @@ TYPED_TEST(AnnotatedDataTest, TestRepeatsExactly) {
 // Broken records are left out in place, once in each pass; the others keep what was drawn for them.
 TYPED_TEST(AnnotatedDataTest, TestBrokenRecords) {
   std::vector<std::string> values;
-  for (int i = 0; i < 9; ++i) {
-    values.push_back(this->Record(i, 1).SerializeAsString());
-  }
+  for (int i = 0; i < 9; ++i) { values.push_back(this->Record(i, 1).SerializeAsString()); }
   AnnotatedDatum record = this->Record(0, 1);
   values[0] = "no protobuf";
   record.mutable_datum()->set_data("no picture");
@@ -299,9 +288,9 @@ TYPED_TEST(AnnotatedDataTest, TestNothingSound) {
 
 // Grey pictures among coloured ones become coloured, and the other way round; so do those with an alpha channel.
 TYPED_TEST(AnnotatedDataTest, TestChannels) {
-  const std::string path = this->Write({this->Record(1, 1).SerializeAsString(),
-                                        this->Record(2, 1, 12, 16, 1).SerializeAsString(),
-                                        this->Record(3, 1, 12, 16, 4).SerializeAsString()});
+  const std::string path =
+      this->Write({this->Record(1, 1).SerializeAsString(), this->Record(2, 1, 12, 16, 1).SerializeAsString(),
+                   this->Record(3, 1, 12, 16, 4).SerializeAsString()});
   typename TestFixture::Fed fed(this->Param(path, ""));
   EXPECT_EQ(std::vector<int>({1, 2, 3, 1}), fed.Colours(1));
   EXPECT_EQ(3, fed.data.channels());
@@ -309,8 +298,8 @@ TYPED_TEST(AnnotatedDataTest, TestChannels) {
   typename TestFixture::Fed grey(this->Param(path, "transform_param { force_gray: true }"));
   EXPECT_EQ(std::vector<int>({1, 2, 3, 1}), grey.Colours(1));
   EXPECT_EQ(1, grey.data.channels());
-  const std::string other = this->Write({this->Record(2, 1, 12, 16, 1).SerializeAsString(),
-                                         this->Record(1, 1).SerializeAsString()}, "other");
+  const std::string other =
+      this->Write({this->Record(2, 1, 12, 16, 1).SerializeAsString(), this->Record(1, 1).SerializeAsString()}, "other");
   typename TestFixture::Fed first(this->Param(other, ""));
   EXPECT_EQ(std::vector<int>({2, 1, 2, 1}), first.Colours(1));
   EXPECT_EQ(1, first.data.channels());
@@ -339,8 +328,8 @@ TYPED_TEST(AnnotatedDataTest, TestRawPictures) {
 }
 
 TYPED_TEST(AnnotatedDataTest, TestSizes) {
-  const std::string path = this->Write({this->Record(0, 1, 10, 20).SerializeAsString(),
-                                        this->Record(1, 1, 20, 10).SerializeAsString()});
+  const std::string path =
+      this->Write({this->Record(0, 1, 10, 20).SerializeAsString(), this->Record(1, 1, 20, 10).SerializeAsString()});
   // One picture a batch may have any size.
   const std::string single = "data_param { batch_size: 1 }";
   typename TestFixture::Fed fed(this->Param(path, single));
@@ -421,8 +410,10 @@ TYPED_TEST(AnnotatedDataTest, TestBadParameters) {
   const std::string path = this->WriteRecords(3);
   const auto run = [&](const std::string& text) { typename TestFixture::Fed fed(this->Param(path, text)); };
   EXPECT_DEATH(run("data_param { batch_size: 0 }"), "layer 'data': data_param.batch_size must be positive");
-  EXPECT_DEATH(run("transform_param { resize_param { height: 7 } }"), "layer 'data': resize_param needs height and width");
-  EXPECT_DEATH(run("annotated_data_param { batch_sampler { sampler { min_scale: 2 } } }"), "layer 'data': batch_sampler");
+  EXPECT_DEATH(run("transform_param { resize_param { height: 7 } }"),
+               "layer 'data': resize_param needs height and width");
+  EXPECT_DEATH(run("annotated_data_param { batch_sampler { sampler { min_scale: 2 } } }"),
+               "layer 'data': batch_sampler");
   EXPECT_DEATH(run("transform_param { mean_value: 1 mean_value: 2 }"), "as many as channels");
   this->Environment("SSDLITE_DATA_THREADS", "many");
   EXPECT_DEATH(run(""), "SSDLITE_DATA_THREADS is 'many', must be a number from 1 to 64");

@@ -26,7 +26,7 @@ namespace caffe {
 namespace {
 
 template <typename Dtype>
-shared_ptr<Layer<Dtype> > Make(const std::string& text, Phase phase = TRAIN) {
+shared_ptr<Layer<Dtype>> Make(const std::string& text, Phase phase = TRAIN) {
   LayerParameter param;
   CHECK(google::protobuf::TextFormat::ParseFromString(text, &param)) << text;
   param.set_phase(phase);
@@ -67,7 +67,7 @@ TYPED_TEST(CpuLayersTest, ParallelForTakesEachOnce) {
     EXPECT_EQ(threads, parallel_threads());
     for (const int n : {0, 1, 7, 1000}) {
       for (const int grain : {-1, 1, 3, 5000}) {
-        std::vector<std::atomic<int> > taken(n);
+        std::vector<std::atomic<int>> taken(n);
         parallel_for(n, grain, [&](int begin, int end) {
           parallel_for(2, 1, [&](int, int) {});  // from inside: runs here
           for (int i = begin; i < end; ++i) { ++taken[i]; }
@@ -95,7 +95,8 @@ TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 120; ++round) {
     const bool wide = round % 3 == 0;
-    const int M = this->among(1, 70), N = this->among(1, wide ? 900 : 120), K = this->among(1, round % 5 == 0 ? 3000 : 90);
+    const int M = this->among(1, 70), N = this->among(1, wide ? 900 : 120),
+              K = this->among(1, round % 5 == 0 ? 3000 : 90);
     SCOPED_TRACE(std::to_string(M) + " x " + std::to_string(N) + " x " + std::to_string(K));
     std::vector<Dtype> a(M * K), b(K * N), bias(M), c(M * N);
     this->Fill(a.data(), a.size());
@@ -116,7 +117,8 @@ TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
         for (int j = 0; j < N; ++j) {
           double wanted = way == 0 ? bias[i] : c[i * N + j];
           for (int k = 0; k < K; ++k) {
-            wanted += static_cast<double>(way == 1 ? a[k * M + i] : a[i * K + k]) * (way == 2 ? b[j * K + k] : b[k * N + j]);
+            wanted +=
+                static_cast<double>(way == 1 ? a[k * M + i] : a[i * K + k]) * (way == 2 ? b[j * K + k] : b[k * N + j]);
           }
           worst = std::max(worst, std::fabs(wanted - got[i * N + j]));
         }
@@ -129,14 +131,16 @@ TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
 TYPED_TEST(CpuLayersTest, BatchNormAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 20; ++round) {
-    const int num = this->among(1, 5), channels = this->among(1, 9), height = this->among(1, 12), width = this->among(1, 23);
+    const int num = this->among(1, 5), channels = this->among(1, 9), height = this->among(1, 12),
+              width = this->among(1, 23);
     const bool in_place = round % 2 == 0;
     Blob<Dtype> bottom(num, channels, height, width), other;
     this->Fill(&bottom);
     const std::vector<Dtype> x(bottom.cpu_data(), bottom.cpu_data() + bottom.count());
     Blob<Dtype>& top = in_place ? bottom : other;
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.25 moving_average_fraction: 0.875 }");
+    shared_ptr<Layer<Dtype>> layer =
+        Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.25 moving_average_fraction: 0.875 }");
     layer->SetUp(bottoms, tops);
     for (int pass = 0; pass < 2; ++pass) {
       std::copy(x.begin(), x.end(), bottom.mutable_cpu_data());
@@ -161,7 +165,8 @@ TYPED_TEST(CpuLayersTest, BatchNormAgainstLoops) {
       const double variance = sum([&](int i) { return (x[i] - mean) * (x[i] - mean); }) / count;
       const double deviation = std::sqrt(variance + 0.25);
       EXPECT_NEAR(1.875 * mean, layer->blobs()[0]->cpu_data()[c], this->kNear);
-      EXPECT_NEAR(1.875 * variance * (count > 1 ? count / (count - 1) : 1), layer->blobs()[1]->cpu_data()[c], 2 * this->kNear);
+      EXPECT_NEAR(1.875 * variance * (count > 1 ? count / (count - 1) : 1), layer->blobs()[1]->cpu_data()[c],
+                  2 * this->kNear);
       const double slope = sum([&](int i) { return dy[i] * (x[i] - mean) / deviation; }) / count;
       const double level = sum([&](int i) { return dy[i]; }) / count;
       for (int n = 0; n < num; ++n) {
@@ -180,7 +185,7 @@ TYPED_TEST(CpuLayersTest, BatchNormWithStoredStatistics) {
   Blob<Dtype> bottom(2, 3, 4, 5), top;
   this->Fill(&bottom);
   const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.5 }", TEST);
+  shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.5 }", TEST);
   layer->SetUp(bottoms, tops);
   for (const double weight : {4., 0.}) {  // 0: both count as 0
     for (int c = 0; c < 3; ++c) {
@@ -205,7 +210,7 @@ TYPED_TEST(CpuLayersTest, BatchNormGradient) {
   typedef TypeParam Dtype;
   Blob<Dtype> bottom(3, 2, 3, 4), top;
   this->Fill(&bottom);
-  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'BatchNorm'");
+  shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'BatchNorm'");
   GradientChecker<Dtype> checker(1e-2, 1e-3);
   checker.CheckGradientExhaustive(layer.get(), vector<Blob<Dtype>*>(1, &bottom), vector<Blob<Dtype>*>(1, &top));
 }
@@ -216,9 +221,9 @@ TYPED_TEST(CpuLayersTest, ScaleAgainstLoops) {
     vector<int> bottom, scale;
     int axis;
   };
-  const Case cases[] = {{{3, 4, 5, 7}, {4}, 1},  {{2, 3, 1, 1}, {3}, 1},       {{2, 3, 4, 5}, {2, 3}, 0},
-                        {{4, 3, 6}, {6}, 2},     {{2, 3, 4}, {2, 3, 4}, 0},    {{5, 40}, {40}, 1},
-                        {{2, 3, 4, 5}, {}, 0},   {{1, 65, 33, 31}, {65}, 1}};
+  const Case cases[] = {{{3, 4, 5, 7}, {4}, 1}, {{2, 3, 1, 1}, {3}, 1},    {{2, 3, 4, 5}, {2, 3}, 0},
+                        {{4, 3, 6}, {6}, 2},    {{2, 3, 4}, {2, 3, 4}, 0}, {{5, 40}, {40}, 1},
+                        {{2, 3, 4, 5}, {}, 0},  {{1, 65, 33, 31}, {65}, 1}};
   for (const Case& at : cases) {
     for (int way = 0; way < 4; ++way) {  // with a learned scale: in place or not; with a second bottom: bias or not
       const bool learned = way < 2, in_place = way == 1, biased = way != 2;
@@ -233,7 +238,7 @@ TYPED_TEST(CpuLayersTest, ScaleAgainstLoops) {
       Blob<Dtype>& top = in_place ? bottom : other;
       vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
       if (!learned) { bottoms.push_back(&scale); }
-      shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text.str());
+      shared_ptr<Layer<Dtype>> layer = Make<Dtype>(text.str());
       layer->SetUp(bottoms, tops);
       ASSERT_EQ((learned ? 1 : 0) + (biased ? 1 : 0), layer->blobs().size());
       const std::vector<Dtype> x(bottom.cpu_data(), bottom.cpu_data() + bottom.count());
@@ -270,7 +275,7 @@ TYPED_TEST(CpuLayersTest, EltwiseAgainstLoops) {
     Blob<Dtype> a(2, 5, 60, 70), b(2, 5, 60, 70), c(2, 5, 60, 70), top;
     for (Blob<Dtype>* blob : {&a, &b, &c}) { this->Fill(blob); }
     const vector<Blob<Dtype>*> bottoms = {&a, &b, &c}, tops = {&top};
-    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Eltwise' eltwise_param { " + setting + " }");
+    shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'Eltwise' eltwise_param { " + setting + " }");
     layer->SetUp(bottoms, tops);
     layer->Forward(bottoms, tops);
     this->Fill(top.mutable_cpu_diff(), top.count());
@@ -315,7 +320,7 @@ TYPED_TEST(CpuLayersTest, PermuteAgainstLoops) {
     Blob<Dtype> bottom(shape), top;
     std::iota(bottom.mutable_cpu_data(), bottom.mutable_cpu_data() + bottom.count(), Dtype(0));
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text.str());
+    shared_ptr<Layer<Dtype>> layer = Make<Dtype>(text.str());
     layer->SetUp(bottoms, tops);
     layer->Forward(bottoms, tops);
     std::copy(top.cpu_data(), top.cpu_data() + top.count(), top.mutable_cpu_diff());
@@ -357,11 +362,11 @@ TYPED_TEST(CpuLayersTest, ConcatAndSliceAgainstLoops) {
     }
     slice << " }";
     SCOPED_TRACE(slice.str());
-    shared_ptr<Layer<Dtype> > concat =
+    shared_ptr<Layer<Dtype>> concat =
         Make<Dtype>("type: 'Concat' concat_param { axis: " + std::to_string(axis - (round % 3 ? 0 : 3)) + " }");
     concat->SetUp(bottoms, wholes);
     concat->Forward(bottoms, wholes);
-    shared_ptr<Layer<Dtype> > slicer = Make<Dtype>(slice.str());
+    shared_ptr<Layer<Dtype>> slicer = Make<Dtype>(slice.str());
     slicer->SetUp(wholes, tops);
     slicer->Forward(wholes, tops);
     shape[axis] = total;
@@ -406,9 +411,13 @@ TYPED_TEST(CpuLayersTest, BadLayersAreNamed) {
       {"name: 'c' type: 'Concat' concat_param { axis: 1 concat_dim: 1 }", "layer c: .*not both", {&one, &one}, {&top}},
       {"name: 'c' type: 'Concat' concat_param { concat_dim: 4294967295 }", "layer c: .*no axis", {&one, &one}, {&top}},
       {"name: 'c' type: 'Concat'", "layer c: bottom 1 has shape 2 3 4 6", {&one, &other}, {&top}},
-      {"name: 's' type: 'Slice' slice_param { slice_point: 1 slice_point: 2 }", "layer s: 2 tops", {&one},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 1 slice_point: 2 }",
+       "layer s: 2 tops",
+       {&one},
        {&top, &second}},
-      {"name: 's' type: 'Slice' slice_param { slice_point: 3 }", "layer s: slice_points must rise, from 1 to 2", {&one},
+      {"name: 's' type: 'Slice' slice_param { slice_point: 3 }",
+       "layer s: slice_points must rise, from 1 to 2",
+       {&one},
        {&top, &second}},
       {"name: 'p' type: 'Permute' permute_param { order: 2 }", "layer p: in place", {&one}, {&one}},
       {"name: 'c' type: 'Concat'", "layer c: it needs", {&one, &second}, {&one}},
@@ -448,16 +457,16 @@ TYPED_TEST(CpuLayersTest, EmptyBatches) {
     this->Fill(&bottom);
     const bool two_bottoms = text == "type: 'Eltwise'" || text == "type: 'Concat'";
     const vector<Blob<Dtype>*> bottoms(two_bottoms ? 2 : 1, &bottom);
-    const vector<Blob<Dtype>*> tops = text == "type: 'Slice'" ? vector<Blob<Dtype>*>{&top, &more}
-                                                               : vector<Blob<Dtype>*>{&top};
+    const vector<Blob<Dtype>*> tops =
+        text == "type: 'Slice'" ? vector<Blob<Dtype>*>{&top, &more} : vector<Blob<Dtype>*>{&top};
     const vector<bool> down(bottoms.size(), true);
-    shared_ptr<Layer<Dtype> > layer = Make<Dtype>(text);
+    shared_ptr<Layer<Dtype>> layer = Make<Dtype>(text);
     layer->SetUp(bottoms, tops);
     layer->Forward(bottoms, tops);
     const vector<Dtype> first(top.cpu_data(), top.cpu_data() + top.count());
     for (Blob<Dtype>* blob : tops) { caffe_set(blob->count(), Dtype(1), blob->mutable_cpu_diff()); }
     layer->Backward(tops, down, bottoms);
-    vector<vector<Dtype> > kept;
+    vector<vector<Dtype>> kept;
     for (const auto& blob : layer->blobs()) { kept.emplace_back(blob->cpu_diff(), blob->cpu_diff() + blob->count()); }
     bottom.Reshape(0, 4, 6, 5);
     layer->Reshape(bottoms, tops);
@@ -487,7 +496,7 @@ TYPED_TEST(CpuLayersTest, SigmoidAgainstTheFormula) {
   for (const bool in_place : {false, true}) {
     Blob<Dtype>& top = in_place ? bottom : apart;
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Sigmoid'");
+    shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'Sigmoid'");
     layer->SetUp(bottoms, tops);
     std::copy(x.begin(), x.end(), bottom.mutable_cpu_data());
     layer->Forward(bottoms, tops);
@@ -516,7 +525,7 @@ TYPED_TEST(CpuLayersTest, SigmoidGradient) {
   typedef TypeParam Dtype;
   Blob<Dtype> bottom(2, 3, 2, 5), top;
   this->Fill(&bottom);
-  shared_ptr<Layer<Dtype> > layer = Make<Dtype>("type: 'Sigmoid'");
+  shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'Sigmoid'");
   GradientChecker<Dtype> checker(1e-2, 1e-3);
   checker.CheckGradientExhaustive(layer.get(), {&bottom}, {&top});
 }

@@ -18,9 +18,7 @@ namespace {
 cv::Mat RandomPicture(int height, int width, int channels, uint64_t seed) {
   TransformRng rng(seed, 99);
   cv::Mat picture(height, width, CV_8UC(channels));
-  for (int i = 0; i < height * width * channels; ++i) {
-    picture.data[i] = static_cast<uchar>(rng.Index(256));
-  }
+  for (int i = 0; i < height * width * channels; ++i) { picture.data[i] = static_cast<uchar>(rng.Index(256)); }
   return picture;
 }
 
@@ -83,9 +81,7 @@ TEST(TransformRngTest, TestRanges) {
   }
   EXPECT_NEAR(2, sum / 70000, 0.05);
   EXPECT_NEAR(0.25, often / 70000., 0.01);
-  for (int count : counts) {
-    EXPECT_NEAR(10000, count, 500);
-  }
+  for (int count : counts) { EXPECT_NEAR(10000, count, 500); }
   EXPECT_EQ(3, rng.Uniform(3, 2));
 }
 
@@ -215,21 +211,15 @@ TEST(DistortionTest, TestSequence) {
       cv::Mat pixel = picture.reshape(3, 1).colRange(i, i + 1).clone(), hsv;
       const auto contrast = [&pixel] { pixel = EachValue(pixel, [](uchar v) { return Rounded(v * 1.4f); }); };
       pixel = EachValue(pixel, [](uchar v) { return Rounded(v + 20); });
-      if (contrast_first) {
-        contrast();
-      }
+      if (contrast_first) { contrast(); }
       cv::cvtColor(pixel, hsv, cv::COLOR_BGR2HSV);
       hsv.data[1] = Rounded(hsv.data[1] * 0.6f);
       cv::cvtColor(hsv, pixel, cv::COLOR_HSV2BGR);
       cv::cvtColor(pixel, hsv, cv::COLOR_BGR2HSV);
       hsv.data[0] = Rounded(hsv.data[0] - 13.);
       cv::cvtColor(hsv, pixel, cv::COLOR_HSV2BGR);
-      if (!contrast_first) {
-        contrast();
-      }
-      for (int c = 0; c < 3; ++c) {
-        expected.data[3 * i + c] = pixel.data[(c + 2) % 3];
-      }
+      if (!contrast_first) { contrast(); }
+      for (int c = 0; c < 3; ++c) { expected.data[3 * i + c] = pixel.data[(c + 2) % 3]; }
     }
     ExpectSame(expected, ApplyDistortion(picture, distortion));
   }
@@ -240,11 +230,11 @@ TEST(DistortionTest, TestInputStays) {
   const cv::Mat before = RandomPicture(9, 33, 3, 7), picture = before.clone();
   for (int step = 0; step < 5; ++step) {
     Distortion distortion;
-    if (step == 0) distortion.brightness = 9;
-    if (step == 1) distortion.contrast = 0.5;
-    if (step == 2) distortion.saturation = 0.5;
-    if (step == 3) distortion.hue = 9;
-    if (step == 4) distortion.order = std::array<int, 3>{1, 2, 0};
+    if (step == 0) { distortion.brightness = 9; }
+    if (step == 1) { distortion.contrast = 0.5; }
+    if (step == 2) { distortion.saturation = 0.5; }
+    if (step == 3) { distortion.hue = 9; }
+    if (step == 4) { distortion.order = std::array<int, 3>{1, 2, 0}; }
     EXPECT_GT(cv::norm(before, ApplyDistortion(picture, distortion), cv::NORM_INF), 0) << step;
     ExpectSame(before, picture);
   }
@@ -286,9 +276,7 @@ TEST(DistortionTest, TestDraws) {
     TransformRng rng(seed);
     const Distortion d = DrawDistortion(param, &rng);
     const auto add = [](const std::optional<double>& value, std::vector<double>* values) {
-      if (value) {
-        values->push_back(*value);
-      }
+      if (value) { values->push_back(*value); }
     };
     add(d.brightness, &brightness);
     add(d.contrast, &contrast);
@@ -317,9 +305,7 @@ TEST(DistortionTest, TestDraws) {
   EXPECT_NEAR(count / 2, first, 250);
   EXPECT_NEAR(count / 10, ordered, 150);
   EXPECT_EQ(6, orders.size());
-  for (const auto& order : orders) {
-    EXPECT_NEAR(ordered / 6, order.second, 60);
-  }
+  for (const auto& order : orders) { EXPECT_NEAR(ordered / 6, order.second, 60); }
   TransformRng rng(0);
   const Distortion none = DrawDistortion(DistortionParameter(), &rng);
   EXPECT_FALSE(none.brightness || none.contrast || none.saturation || none.hue || none.order);
@@ -406,9 +392,7 @@ TEST(ResizeTest, TestInterpolations) {
   param.add_interp_mode(ResizeParameter_Interp_mode_CUBIC);
   param.add_interp_mode(ResizeParameter_Interp_mode_LANCZOS4);
   std::map<int, int> counts;
-  for (int i = 0; i < 5000; ++i) {
-    ++counts[DrawInterpolation(param, &rng)];
-  }
+  for (int i = 0; i < 5000; ++i) { ++counts[DrawInterpolation(param, &rng)]; }
   EXPECT_EQ(5, counts.size());
   for (int mode : {cv::INTER_LINEAR, cv::INTER_AREA, cv::INTER_NEAREST, cv::INTER_CUBIC, cv::INTER_LANCZOS4}) {
     EXPECT_NEAR(1000, counts[mode], 120);
@@ -449,7 +433,10 @@ TEST(NoiseTest, TestPointwise) {
   decolorize.set_decolorize(true);
   ExpectSame(EachValue(picture, [](uchar v) { return static_cast<uchar>(255 - v); }),
              ApplyNoise(picture, inverse, &rng));
-  ExpectSame(EachValue(picture, [](uchar v) { return static_cast<uchar>(v < 64 ? 32 : v < 128 ? 96 : v < 192 ? 160 : 224); }),
+  ExpectSame(EachValue(picture,
+                       [](uchar v) {
+                         return static_cast<uchar>(v < 64 ? 32 : v < 128 ? 96 : v < 192 ? 160 : 224);
+                       }),
              ApplyNoise(picture, posterize, &rng));
   const cv::Mat grey = ApplyNoise(picture, decolorize, &rng);
   for (int i = 0; i < 16 * 12; ++i) {
@@ -464,9 +451,7 @@ TEST(NoiseTest, TestSaltPepper) {
   NoiseParameter param;
   param.set_saltpepper(true);
   param.mutable_saltpepper_param()->set_fraction(0.1);
-  for (int value : {9, 8, 7}) {
-    param.mutable_saltpepper_param()->add_value(value);
-  }
+  for (int value : {9, 8, 7}) { param.mutable_saltpepper_param()->add_value(value); }
   TransformRng rng(4);
   const cv::Mat noisy = ApplyNoise(picture, param, &rng);
   int changed = 0;

@@ -32,9 +32,7 @@ template <typename Inside>
 double Share(const Inside& inside) {
   int count = 0;
   for (int i = 0; i < 500; ++i) {
-    for (int j = 0; j < 500; ++j) {
-      count += inside((i + 0.5) / 500, (j + 0.5) / 500);
-    }
+    for (int j = 0; j < 500; ++j) { count += inside((i + 0.5) / 500, (j + 0.5) / 500); }
   }
   return count / 250000.;
 }
@@ -68,9 +66,7 @@ TEST(ObjectBoxTest, TestMove) {
     TransformRng rng(seed);
     const std::vector<ObjectBox> before = RandomObjects(6, &rng);
     Box frame = RandomBox(&rng);
-    if (seed % 2) {
-      frame = {-rng.Uniform(0, 2), -rng.Uniform(0, 2), 1 + rng.Uniform(0, 2), 1 + rng.Uniform(0, 2)};
-    }
+    if (seed % 2) { frame = {-rng.Uniform(0, 2), -rng.Uniform(0, 2), 1 + rng.Uniform(0, 2), 1 + rng.Uniform(0, 2)}; }
     std::vector<ObjectBox> after = before;
     MoveObjects(frame, nullptr, &after);
     size_t next = 0;
@@ -110,9 +106,7 @@ TEST(ObjectBoxTest, TestEmitConstraint) {
     MoveObjects(frame, &overlap, &overlapped);
     const auto holds = [](const std::vector<ObjectBox>& objects, int instance) {
       for (const ObjectBox& object : objects) {
-        if (object.instance_id == instance) {
-          return true;
-        }
+        if (object.instance_id == instance) { return true; }
       }
       return false;
     };
@@ -203,12 +197,12 @@ TEST(SamplerTest, TestConstraintsHold) {
     sampler.set_max_trials(20);
     sampler.set_max_sample(1 + rng.Index(3));
     SampleConstraint* constraint = sampler.mutable_sample_constraint();
-    if (rng.Happens(0.4)) constraint->set_min_jaccard_overlap(rng.Uniform(0, 0.6));
-    if (rng.Happens(0.4)) constraint->set_max_jaccard_overlap(rng.Uniform(0, 0.6));
-    if (rng.Happens(0.3)) constraint->set_min_sample_coverage(rng.Uniform(0, 0.5));
-    if (rng.Happens(0.3)) constraint->set_max_sample_coverage(rng.Uniform(0, 0.5));
-    if (rng.Happens(0.3)) constraint->set_min_object_coverage(rng.Uniform(0, 1));
-    if (rng.Happens(0.3)) constraint->set_max_object_coverage(rng.Uniform(0, 1));
+    if (rng.Happens(0.4)) { constraint->set_min_jaccard_overlap(rng.Uniform(0, 0.6)); }
+    if (rng.Happens(0.4)) { constraint->set_max_jaccard_overlap(rng.Uniform(0, 0.6)); }
+    if (rng.Happens(0.3)) { constraint->set_min_sample_coverage(rng.Uniform(0, 0.5)); }
+    if (rng.Happens(0.3)) { constraint->set_max_sample_coverage(rng.Uniform(0, 0.5)); }
+    if (rng.Happens(0.3)) { constraint->set_min_object_coverage(rng.Uniform(0, 1)); }
+    if (rng.Happens(0.3)) { constraint->set_max_object_coverage(rng.Uniform(0, 1)); }
     const std::vector<Box> boxes = SampleBoxes(objects, {sampler}, &rng);
     EXPECT_LE(boxes.size(), sampler.max_sample());
     refused += boxes.empty();

@@ -42,9 +42,7 @@ class TransformObjectsTest : public ::testing::Test {
   static cv::Mat RandomPicture(int height, int width, int channels, uint64_t seed) {
     TransformRng rng(seed, 5);
     cv::Mat picture(height, width, CV_8UC(channels));
-    for (int i = 0; i < height * width * channels; ++i) {
-      picture.data[i] = static_cast<uchar>(rng.Index(256));
-    }
+    for (int i = 0; i < height * width * channels; ++i) { picture.data[i] = static_cast<uchar>(rng.Index(256)); }
     return picture;
   }
 
@@ -93,7 +91,7 @@ TYPED_TEST(TransformObjectsTest, TestCrop) {
   objects[0].box = {3 / 14., 2 / 9., 11 / 14., 8 / 9.};
   for (const std::string crop : {"crop_size: 6", "crop_h: 6 crop_w: 10"}) {
     const TransformationParameter param = this->Param(crop);
-    std::set<std::pair<int, int> > places;
+    std::set<std::pair<int, int>> places;
     for (int seed = 0; seed < 400; ++seed) {
       for (Phase phase : {TRAIN, TEST}) {
         const auto result = this->Run(param, phase, picture, seed, objects);
@@ -106,9 +104,7 @@ TYPED_TEST(TransformObjectsTest, TestCrop) {
             for (int i = 0; i < 6 * width && same; ++i) {
               same = picture.at<cv::Vec3b>(y + i / width, x + i % width)[1] == result.at(1, i / width, i % width);
             }
-            if (same) {
-              ++found, top = y, left = x;
-            }
+            if (same) { ++found, top = y, left = x; }
           }
         }
         ASSERT_EQ(1, found);
@@ -143,10 +139,11 @@ TYPED_TEST(TransformObjectsTest, TestBoxFollowsPixels) {
   }
   int seen = 0, cut = 0;
   for (const std::string mode : {"WARP", "FIT_SMALL_SIZE", "FIT_LARGE_SIZE_AND_PAD"}) {
-    const TransformationParameter param = this->Param(
-        "mirror: true resize_param { resize_mode: " + mode + " height: 150 width: 190 interp_mode: NEAREST pad_value: 3 }"
-        " expand_param { prob: 0.5 max_expand_ratio: 3 } emit_constraint { emit_type: CENTER }"
-        " mean_value: 90 crop_h: 140 crop_w: 180 noise_param { inverse: true }");
+    const TransformationParameter param =
+        this->Param("mirror: true resize_param { resize_mode: " + mode +
+                    " height: 150 width: 190 interp_mode: NEAREST pad_value: 3 }"
+                    " expand_param { prob: 0.5 max_expand_ratio: 3 } emit_constraint { emit_type: CENTER }"
+                    " mean_value: 90 crop_h: 140 crop_w: 180 noise_param { inverse: true }");
     for (int seed = 0; seed < 300; ++seed) {
       TransformRng rng(seed, 1);
       cv::Mat picture(40 + rng.Index(200), 40 + rng.Index(200), CV_8UC3, cv::Scalar::all(20));
@@ -207,8 +204,8 @@ TYPED_TEST(TransformObjectsTest, TestSequence) {
 
 // height_scale and width_scale: boxes in units of a fixed size.
 TYPED_TEST(TransformObjectsTest, TestFixedScale) {
-  const TransformationParameter param = this->Param(
-      "resize_param { resize_mode: FIT_SMALL_SIZE height: 30 width: 30 height_scale: 30 width_scale: 20 }");
+  const TransformationParameter param =
+      this->Param("resize_param { resize_mode: FIT_SMALL_SIZE height: 30 width: 30 height_scale: 30 width_scale: 20 }");
   vector<ObjectBox> objects(1);
   objects[0].box = {0.25, 0.25, 0.5, 0.5};
   const auto result = this->Run(param, TEST, this->RandomPicture(10, 20, 3, 4), 0, objects);
@@ -235,9 +232,7 @@ TYPED_TEST(TransformObjectsTest, TestMeanFile) {
   std::string file;
   MakeTempFilename(&file);
   BlobProto mean;
-  for (int i = 0; i < 72; ++i) {
-    mean.add_data(i / 2.f);
-  }
+  for (int i = 0; i < 72; ++i) { mean.add_data(i / 2.f); }
   mean.set_num(1);
   mean.set_channels(3);
   mean.set_height(4);
@@ -246,9 +241,9 @@ TYPED_TEST(TransformObjectsTest, TestMeanFile) {
   // The mean of a whole picture under a crop, and the mean of a crop; mirrored with the picture in both cases.
   for (int height : {4, 7}) {
     const int width = height + 2, crop_h = height == 4 ? 3 : 4, crop_w = height == 4 ? 5 : 6;
-    const TransformationParameter param = this->Param(
-        "mirror: true mean_file: \"" + file + "\" crop_h: " + std::to_string(crop_h) + " crop_w: " +
-        std::to_string(crop_w));
+    const TransformationParameter param =
+        this->Param("mirror: true mean_file: \"" + file + "\" crop_h: " + std::to_string(crop_h) +
+                    " crop_w: " + std::to_string(crop_w));
     const cv::Mat picture = this->RandomPicture(height, width, 3, 6);
     const int top = (height - crop_h) / 2, left = (width - crop_w) / 2;
     for (int seed = 0; seed < 8; ++seed) {
@@ -295,9 +290,7 @@ TYPED_TEST(TransformObjectsTest, TestDecode) {
   datum.set_height(6);
   datum.set_width(9);
   std::string planar;
-  for (int i = 0; i < 3 * 6 * 9; ++i) {
-    planar += static_cast<char>(picture.at<cv::Vec3b>(i / 9 % 6, i % 9)[i / 54]);
-  }
+  for (int i = 0; i < 3 * 6 * 9; ++i) { planar += static_cast<char>(picture.at<cv::Vec3b>(i / 9 % 6, i % 9)[i / 54]); }
   datum.set_data(planar);
   EXPECT_EQ("", transformer.Decode(datum, 0, &decoded));
   EXPECT_EQ(0, cv::norm(picture, decoded, cv::NORM_INF));
@@ -337,10 +330,10 @@ TYPED_TEST(TransformObjectsTest, TestOtherLayers) {
   EXPECT_EQ(vector<int>({1, 3, 4, 4}), transformer.InferBlobShape(picture));
   for (int way = 0; way < 4; ++way) {
     Blob<TypeParam> blob(1, 3, 4, 4);
-    if (way == 0) transformer.Transform(bytes, &blob);
-    if (way == 1) transformer.Transform(floats, &blob);
-    if (way == 2) transformer.Transform(picture, &blob);
-    if (way == 3) transformer.Transform(&input, &blob);
+    if (way == 0) { transformer.Transform(bytes, &blob); }
+    if (way == 1) { transformer.Transform(floats, &blob); }
+    if (way == 2) { transformer.Transform(picture, &blob); }
+    if (way == 3) { transformer.Transform(&input, &blob); }
     check(blob);
   }
   EXPECT_EQ(picture.at<cv::Vec3b>(0, 0)[0], input.cpu_data()[0]);

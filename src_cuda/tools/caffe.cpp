@@ -48,18 +48,14 @@ vector<string> Split(const string& list) {
   vector<string> parts;
   std::istringstream stream(list);
   for (string part; std::getline(stream, part, ',');) {
-    if (!part.empty()) {
-      parts.push_back(part);
-    }
+    if (!part.empty()) { parts.push_back(part); }
   }
   return parts;
 }
 
 // The GPU asked for, -1 for none.
 int Device() {
-  if (FLAGS_gpu.empty()) {
-    return -1;
-  }
+  if (FLAGS_gpu.empty()) { return -1; }
   std::istringstream stream(FLAGS_gpu);
   int device = -1;
   CHECK(stream >> device && stream.eof() && device >= 0)
@@ -89,10 +85,9 @@ void SetMode(int device) {
 }
 
 caffe::SolverAction::Enum Effect(const string& name) {
-  const std::map<string, caffe::SolverAction::Enum> effects = {
-      {"stop", caffe::SolverAction::STOP},
-      {"snapshot", caffe::SolverAction::SNAPSHOT},
-      {"none", caffe::SolverAction::NONE}};
+  const std::map<string, caffe::SolverAction::Enum> effects = {{"stop", caffe::SolverAction::STOP},
+                                                               {"snapshot", caffe::SolverAction::SNAPSHOT},
+                                                               {"none", caffe::SolverAction::NONE}};
   const auto found = effects.find(name);
   CHECK(found != effects.end()) << "a signal's effect is stop, snapshot or none, not '" << name << "'";
   return found->second;
@@ -105,27 +100,19 @@ int Train() {
   caffe::SolverParameter param;
   caffe::ReadSolverParamsFromTextFileOrDie(FLAGS_solver, &param);
   param.mutable_train_state()->set_level(FLAGS_level);
-  for (const string& stage : Split(FLAGS_stage)) {
-    param.mutable_train_state()->add_stage(stage);
-  }
+  for (const string& stage : Split(FLAGS_stage)) { param.mutable_train_state()->add_stage(stage); }
   int device = Device();
   const bool asks_for_gpu = param.has_solver_mode() && param.solver_mode() == caffe::SolverParameter_SolverMode_GPU;
-  if (FLAGS_gpu.empty() && asks_for_gpu) {
-    device = std::max(0, param.device_id());
-  }
+  if (FLAGS_gpu.empty() && asks_for_gpu) { device = std::max(0, param.device_id()); }
   SetMode(device);
-  if (device >= 0) {
-    param.set_device_id(device);
-  }
+  if (device >= 0) { param.set_device_id(device); }
   caffe::SignalHandler signals(Effect(FLAGS_sigint_effect), Effect(FLAGS_sighup_effect));
-  caffe::shared_ptr<caffe::Solver<float> > solver(caffe::SolverRegistry<float>::CreateSolver(param));
+  caffe::shared_ptr<caffe::Solver<float>> solver(caffe::SolverRegistry<float>::CreateSolver(param));
   solver->SetActionFunction(signals.GetActionFunction());
   for (const string& weights : Split(FLAGS_weights)) {
     LOG(INFO) << "Finetuning from " << weights;
     solver->net()->CopyTrainedLayersFrom(weights);
-    for (const auto& test_net : solver->test_nets()) {
-      test_net->CopyTrainedLayersFrom(weights);
-    }
+    for (const auto& test_net : solver->test_nets()) { test_net->CopyTrainedLayersFrom(weights); }
   }
   LOG(INFO) << "Starting Optimization";
   solver->Solve(FLAGS_snapshot.empty() ? nullptr : FLAGS_snapshot.c_str());
@@ -138,12 +125,10 @@ int Test() {
   SetMode(Device());
   const vector<string> stages = Split(FLAGS_stage);
   Net<float> net(FLAGS_model, caffe::TEST, FLAGS_level, &stages);
-  for (const string& weights : Split(FLAGS_weights)) {
-    net.CopyTrainedLayersFrom(weights);
-  }
+  for (const string& weights : Split(FLAGS_weights)) { net.CopyTrainedLayersFrom(weights); }
   // Sums of the output values over the batches; only outputs that keep their
   // size have a mean.
-  std::map<string, vector<double> > sums;
+  std::map<string, vector<double>> sums;
   std::map<string, bool> steady;
   double total_loss = 0;
   for (int i = 0; i < FLAGS_iterations; ++i) {
@@ -161,9 +146,7 @@ int Test() {
       steady[name] = steady[name] && sum.size() == static_cast<size_t>(outputs[j]->count());
       for (int k = 0; k < outputs[j]->count(); ++k) {
         LOG(INFO) << "Batch " << i << ", " << name << " = " << values[k];
-        if (steady[name]) {
-          sum[k] += values[k];
-        }
+        if (steady[name]) { sum[k] += values[k]; }
       }
     }
   }
@@ -209,15 +192,13 @@ int Time() {
   for (int iteration = 0; iteration < FLAGS_iterations; ++iteration) {
     double there = 0, back = 0;
     for (size_t i = 0; i < count; ++i) {
-      const double time =
-          Milliseconds([&] { net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]); });
+      const double time = Milliseconds([&] { net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]); });
       forward[i].Add(time);
       there += time;
     }
     for (size_t i = count; i-- > 0;) {
-      const double time = Milliseconds([&] {
-        net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]);
-      });
+      const double time = Milliseconds(
+          [&] { net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]); });
       backward[i].Add(time);
       back += time;
     }

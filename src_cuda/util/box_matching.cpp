@@ -73,7 +73,7 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
     }
     return std::make_pair(most, best);
   };
-  vector<std::pair<float, int> > best;
+  vector<std::pair<float, int>> best;
   for (int j = 0; j < num_objects; ++j) { best.push_back(best_of(j)); }
   vector<bool> done(num_objects, false);
   for (;;) {
@@ -116,7 +116,7 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
 template <typename Dtype>
 vector<int> MineNegatives(const Matching& match, const Dtype* scores, const int classes, const int background,
                           const bool softmax, const float ratio, const float most_overlap) {
-  vector<std::pair<float, int> > losses;
+  vector<std::pair<float, int>> losses;
   int matches = 0;
   for (int i = 0; i < match.indices.size(); ++i) {
     if (match.indices[i] > -1) { ++matches; }

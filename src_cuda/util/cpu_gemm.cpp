@@ -1,7 +1,7 @@
 // Matrix products for convolutions; cpu_gemm.hpp says why.
 //
-// C = A B: B is copied in panels of up to kWide vectors of columns, so that a product reads it in order, and each tile of
-// rows x panel is summed in registers over all of K. A is read where it lies: its values are broadcast.
+// C = A B: B is copied in panels of up to kWide vectors of columns, so that a product reads it in order, and each tile
+// of rows x panel is summed in registers over all of K. A is read where it lies: its values are broadcast.
 //
 // C += A B^T: the operand with fewer rows is turned over into such panels, and the other one's values are broadcast.
 #include "caffe/util/cpu_gemm.hpp"
@@ -68,9 +68,7 @@ void tile(const int K, const T* A, const size_t stride, const Source B, const in
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
-    for (int v = 0; v < Wide; ++v) {
-      sum[i][v] = simd_set<T, Lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]);
-    }
+    for (int v = 0; v < Wide; ++v) { sum[i][v] = simd_set<T, Lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]); }
   }
   for (int k = 0; k < K; ++k) {
     const T* from = B.row(k, Wide * Lanes);
@@ -165,9 +163,7 @@ struct Product {
     const T* from = B + static_cast<size_t>(panel) * panel_columns;
     if (columns == panel_columns) {
       for (int k = 0; k < K; ++k, from += N, to += panel_columns) {
-        for (int v = 0; v < kWide; ++v) {
-          simd_store<T, lanes>(simd_load<T, lanes>(from + v * lanes), to + v * lanes);
-        }
+        for (int v = 0; v < kWide; ++v) { simd_store<T, lanes>(simd_load<T, lanes>(from + v * lanes), to + v * lanes); }
       }
       return;
     }
@@ -184,8 +180,8 @@ struct Product {
       const int rows = std::min(kRows, end - row);
       const T* a = transposed ? A + row : A + static_cast<size_t>(row) * K;
       const Begin<T> begin = {bias == nullptr ? nullptr : bias + row, keep};
-      const auto tile = transposed ? tile_of<T, true, Packed<T> >(rows, columns)
-                                   : tile_of<T, false, Packed<T> >(rows, columns);
+      const auto tile =
+          transposed ? tile_of<T, true, Packed<T>>(rows, columns) : tile_of<T, false, Packed<T>>(rows, columns);
       tile(K, a, transposed ? M : K, Packed<T>{packed}, columns, begin, N,
            C + static_cast<size_t>(row) * N + static_cast<size_t>(panel) * panel_columns);
     }
@@ -255,7 +251,9 @@ struct TurnedProduct {
       }
     }
     for (; j < padded; ++j) {
-      for (int k = 0; k < length; ++k) { to[static_cast<size_t>(k) * padded + j] = j < columns ? from[j * K + k] : T(0); }
+      for (int k = 0; k < length; ++k) {
+        to[static_cast<size_t>(k) * padded + j] = j < columns ? from[j * K + k] : T(0);
+      }
     }
   }
 
@@ -263,8 +261,8 @@ struct TurnedProduct {
     const int columns = columns_of(panel);
     const int rows = std::min(kRows, M - row);
     const Begin<T> begin = {nullptr, true};
-    tile_of<T, false, Packed<T> >(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, begin, N,
-                                                 C + static_cast<size_t>(row) * N + panel * panel_columns);
+    tile_of<T, false, Packed<T>>(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, begin, N,
+                                                C + static_cast<size_t>(row) * N + panel * panel_columns);
   }
 
   /// A stretch of K that leaves a panel in the first-level cache and all of them in the second.
@@ -279,7 +277,9 @@ struct TurnedProduct {
     for (int k = first; k < end; k += most) {
       const int length = std::min(most, end - k);
       T* packed = room<T>(0, static_cast<size_t>(panels()) * length * panel_columns);
-      for (int p = 0; p < panels(); ++p) { pack(p, k, length, packed + static_cast<size_t>(p) * length * panel_columns); }
+      for (int p = 0; p < panels(); ++p) {
+        pack(p, k, length, packed + static_cast<size_t>(p) * length * panel_columns);
+      }
       for (int row = 0; row < M; row += kRows) {
         for (int p = 0; p < panels(); ++p) {
           multiply(p, packed + static_cast<size_t>(p) * length * panel_columns, k, length, row, C);
@@ -328,9 +328,8 @@ void cpu_gemm_placed(const int M, const int columns, const int K, const Dtype* A
     const Begin<Dtype> begin = {bias == nullptr ? nullptr : bias + row, false};
     for (int x = 0; x < columns; x += most) {
       const int count = std::min(most, columns - x);
-      tile_of<Dtype, false, Placed<Dtype> >(rows, count)(K, A + static_cast<size_t>(row) * K, K,
-                                                         Placed<Dtype>{B + x, starts}, count, begin, ldc,
-                                                         C + row * ldc + x);
+      tile_of<Dtype, false, Placed<Dtype>>(rows, count)(
+          K, A + static_cast<size_t>(row) * K, K, Placed<Dtype>{B + x, starts}, count, begin, ldc, C + row * ldc + x);
     }
   }
 }
@@ -370,10 +369,10 @@ void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, 
   }
 }
 
-#define INSTANTIATE_GEMM(Dtype)                                                                               \
-  template void cpu_gemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*); \
-  template void cpu_gemm_placed<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*,   \
-                                       size_t, Dtype*);                                                       \
+#define INSTANTIATE_GEMM(Dtype)                                                                                     \
+  template void cpu_gemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*);       \
+  template void cpu_gemm_placed<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*, size_t, \
+                                       Dtype*);                                                                     \
   template void cpu_gemm_transposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_GEMM(float);
 INSTANTIATE_GEMM(double);

@@ -17,9 +17,7 @@ template <typename Dtype>
 DataTransformer<Dtype>::DataTransformer(const TransformationParameter& param, Phase phase)
     : param_(param), phase_(phase), mean_values_(param.mean_value().begin(), param.mean_value().end()) {
   CHECK(!(param_.force_color() && param_.force_gray())) << "cannot set both force_color and force_gray";
-  if (param_.has_distort_param()) {
-    CheckDistortion(param_.distort_param(), "distort_param");
-  }
+  if (param_.has_distort_param()) { CheckDistortion(param_.distort_param(), "distort_param"); }
   if (param_.has_mean_file()) {
     CHECK(mean_values_.empty()) << "Cannot specify mean_file and mean_value at the same time";
     LOG_IF(INFO, Caffe::root_solver()) << "Loading mean file from: " << param_.mean_file();
@@ -39,9 +37,7 @@ void DataTransformer<Dtype>::InitRand() {
 
 template <typename Dtype>
 int DataTransformer<Dtype>::WantedChannels() const {
-  if (param_.force_gray()) {
-    return 1;
-  }
+  if (param_.force_gray()) { return 1; }
   const bool colour = param_.force_color() || param_.has_distort_param() || mean_values_.size() == 3 ||
                       (!mean_shape_.empty() && mean_shape_[0] == 3);
   return colour ? 3 : 0;
@@ -60,28 +56,21 @@ template <typename Dtype>
 std::string DataTransformer<Dtype>::Decode(const Datum& datum, int channels, cv::Mat* picture) const {
   const std::string& data = datum.data();
   if (datum.encoded()) {
-    if (data.empty()) {
-      return "its datum holds no picture";
-    }
-    if (CutShort(data)) {
-      return "its JPEG is cut short";
-    }
-    if (channels == 0) {
-      channels = param_.force_color() ? 3 : param_.force_gray() ? 1 : 0;
-    }
+    if (data.empty()) { return "its datum holds no picture"; }
+    if (CutShort(data)) { return "its JPEG is cut short"; }
+    if (channels == 0) { channels = param_.force_color() ? 3 : param_.force_gray() ? 1 : 0; }
     const int flags = channels == 3 ? cv::IMREAD_COLOR : channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_UNCHANGED;
     try {
       const cv::Mat code(1, static_cast<int>(data.size()), CV_8U, const_cast<char*>(data.data()));
       *picture = cv::imdecode(code, flags == cv::IMREAD_UNCHANGED ? flags : flags | cv::IMREAD_IGNORE_ORIENTATION);
-    } catch (const cv::Exception& error) {
-      return "its picture does not decode: " + error.err;
-    }
+    } catch (const cv::Exception& error) { return "its picture does not decode: " + error.err; }
     if (picture->empty() || picture->depth() != CV_8U) {
       return picture->empty() ? "its picture does not decode" : "its picture does not have 8 bits a channel";
     }
     return "";
   }
-  const int64_t size = int64_t{std::max(datum.channels(), 0)} * std::max(datum.height(), 0) * std::max(datum.width(), 0);
+  const int64_t size =
+      int64_t{std::max(datum.channels(), 0)} * std::max(datum.height(), 0) * std::max(datum.width(), 0);
   if (size == 0 || datum.channels() > CV_CN_MAX || static_cast<int64_t>(data.size()) != size) {
     return "its datum holds " + std::to_string(data.size()) + " bytes for " + std::to_string(datum.channels()) + " x " +
            std::to_string(datum.height()) + " x " + std::to_string(datum.width()) + " pixels";
@@ -118,15 +107,11 @@ void DataTransformer<Dtype>::TransformObjects(const cv::Mat& picture, const std:
 
   const cv::Mat resized = ResizeAndNoise(source, rng);
   if (param_.has_resize_param()) {
-    for (ObjectBox& object : *objects) {
-      object.box = ResizedBox(object.box, param_.resize_param(), source.size());
-    }
+    for (ObjectBox& object : *objects) { object.box = ResizedBox(object.box, param_.resize_param(), source.size()); }
   }
   const View view = DrawView(resized.size(), rng);
   MoveObjects(FrameOf(view.frame, resized.size()), constraint, objects);
-  if (view.mirror) {
-    MirrorObjects(objects);
-  }
+  if (view.mirror) { MirrorObjects(objects); }
   const ResizeParameter& resize = param_.resize_param();
   if (resize.resize_mode() == ResizeParameter_Resize_mode_FIT_SMALL_SIZE && resize.height_scale() > 0 &&
       resize.width_scale() > 0) {
@@ -139,10 +124,12 @@ void DataTransformer<Dtype>::TransformObjects(const cv::Mat& picture, const std:
     }
   }
   // MultiBoxLoss stops at a box without width or height, and works in single precision.
-  objects->erase(std::remove_if(objects->begin(), objects->end(), [](const ObjectBox& object) {
-    return static_cast<float>(object.box.xmax) <= static_cast<float>(object.box.xmin) ||
-           static_cast<float>(object.box.ymax) <= static_cast<float>(object.box.ymin);
-  }), objects->end());
+  objects->erase(std::remove_if(objects->begin(), objects->end(),
+                                [](const ObjectBox& object) {
+                                  return static_cast<float>(object.box.xmax) <= static_cast<float>(object.box.xmin) ||
+                                         static_cast<float>(object.box.ymax) <= static_cast<float>(object.box.ymin);
+                                }),
+                 objects->end());
 
   *shape = {1, resized.channels(), view.frame.height, view.frame.width};
   pixels->resize(static_cast<size_t>(resized.channels()) * view.frame.area());
@@ -155,9 +142,7 @@ cv::Mat DataTransformer<Dtype>::ResizeAndNoise(const cv::Mat& picture, Transform
   if (param_.has_resize_param()) {
     result = ApplyResize(result, param_.resize_param(), DrawInterpolation(param_.resize_param(), rng));
   }
-  if (param_.has_noise_param()) {
-    result = ApplyNoise(result, param_.noise_param(), rng);
-  }
+  if (param_.has_noise_param()) { result = ApplyNoise(result, param_.noise_param(), rng); }
   return result;
 }
 
@@ -201,9 +186,7 @@ cv::Scalar DataTransformer<Dtype>::ExpandFill(int channels) const {
     if (!data_mean_.empty()) {
       const int area = mean_shape_[1] * mean_shape_[2];
       double sum = 0;
-      for (int i = 0; i < area; ++i) {
-        sum += data_mean_[c * area + i];
-      }
+      for (int i = 0; i < area; ++i) { sum += data_mean_[c * area + i]; }
       fill[c] = sum / area;
     }
   }
@@ -212,13 +195,11 @@ cv::Scalar DataTransformer<Dtype>::ExpandFill(int channels) const {
 
 template <typename Dtype>
 int DataTransformer<Dtype>::MeanRow(const cv::Size& picture, const cv::Rect& frame, int c, int y) const {
-  if (data_mean_.empty()) {
-    return -1;
-  }
+  if (data_mean_.empty()) { return -1; }
   const cv::Size mean(mean_shape_[2], mean_shape_[1]);
   const bool of_frame = mean == frame.size();
-  CHECK(of_frame || mean == picture)
-      << "mean_file has " << mean << " pixels, the picture " << picture << ", its crop " << frame.size();
+  CHECK(of_frame || mean == picture) << "mean_file has " << mean << " pixels, the picture " << picture << ", its crop "
+                                     << frame.size();
   return of_frame ? (c * mean.height + y - frame.y) * mean.width : (c * mean.height + y) * mean.width + frame.x;
 }
 
@@ -234,17 +215,11 @@ void DataTransformer<Dtype>::Write(const Pixel& pixel, int channels, const cv::S
     for (int y = frame.y; y < frame.y + frame.height; ++y, out += frame.width) {
       const int row = MeanRow(picture, frame, c, y);
       if (row >= 0) {
-        for (int x = 0; x < frame.width; ++x) {
-          out[x] = (pixel(c, y, frame.x + x) - data_mean_[row + x]) * scale;
-        }
+        for (int x = 0; x < frame.width; ++x) { out[x] = (pixel(c, y, frame.x + x) - data_mean_[row + x]) * scale; }
       } else {
-        for (int x = 0; x < frame.width; ++x) {
-          out[x] = (pixel(c, y, frame.x + x) - mean_value) * scale;
-        }
+        for (int x = 0; x < frame.width; ++x) { out[x] = (pixel(c, y, frame.x + x) - mean_value) * scale; }
       }
-      if (view.mirror) {
-        std::reverse(out, out + frame.width);
-      }
+      if (view.mirror) { std::reverse(out, out + frame.width); }
     }
   }
 }
@@ -373,9 +348,7 @@ vector<int> DataTransformer<Dtype>::InferBlobShape(const cv::Mat& cv_img) {
 
 template <typename Dtype>
 vector<int> DataTransformer<Dtype>::InferBlobShape(const Datum& datum) {
-  if (!datum.encoded()) {
-    return InferBlobShape(datum.channels(), cv::Size(datum.width(), datum.height()));
-  }
+  if (!datum.encoded()) { return InferBlobShape(datum.channels(), cv::Size(datum.width(), datum.height())); }
   cv::Mat picture;
   const std::string error = Decode(datum, 0, &picture);
   CHECK(error.empty()) << error;

@@ -38,13 +38,12 @@ int rows_of_block(const DepthwiseShape& s, const int row_length) {
 }
 
 /// Rows of outputs in registers.
-constexpr int register_rows(const int kernel, const int stride) {
-  return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2);
-}
+constexpr int register_rows(const int kernel, const int stride) { return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2); }
 
 /// Rows rows of outputs: kernel K x K, stride S, Lanes outputs at a time.
 template <typename T, int Lanes, int K, int S, int Rows>
-inline __attribute__((always_inline)) void unrolled_rows(const T* band, const int length, const T* weights, const T bias, const int count, T* out) {
+inline __attribute__((always_inline)) void unrolled_rows(const T* band, const int length, const T* weights,
+                                                         const T bias, const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   for (int x = 0; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
@@ -84,13 +83,15 @@ void unrolled_block(const T* band, const int length, const T* weights, const T b
   const size_t row_length = static_cast<size_t>(S) * S * length;
   if (rows < step) {
     for (int r = 0; r < rows; ++r) {
-      unrolled_rows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
+      unrolled_rows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count,
+                                       out + static_cast<size_t>(r) * count);
     }
     return;
   }
   for (int r = 0; r < rows; r += step) {
     r = std::min(r, rows - step);  // the last ones overlap those before
-    unrolled_rows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
+    unrolled_rows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count,
+                                        out + static_cast<size_t>(r) * count);
   }
 }
 
@@ -398,8 +399,8 @@ void depthwise_forward(const DepthwiseShape& shape, const int num, const int cha
   parallel_for(num * channels, planes_at_a_time(shape, num * channels), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
       const int c = i % channels;
-      forward_plane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps, bias == nullptr ? Dtype(0) : bias[c],
-                    output + i * out_plane);
+      forward_plane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps,
+                    bias == nullptr ? Dtype(0) : bias[c], output + i * out_plane);
     }
   });
 }
@@ -417,8 +418,7 @@ void depthwise_backward_data(const DepthwiseShape& shape, const int num, const i
     parallel_for(num * channels, grain, [&](const int begin, const int end) {
       for (int i = begin; i < end; ++i) {
         backward_plane(shape, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane,
-                       weights + i % channels * taps,
-                       input_diff + i * in_plane);
+                       weights + i % channels * taps, input_diff + i * in_plane);
       }
     });
     return;
@@ -459,8 +459,8 @@ void depthwise_backward_weights(const DepthwiseShape& shape, const int num, cons
       for (int n = 0; n < num; ++n) {
         const int64_t plane = static_cast<int64_t>(n) * channels + c;
         if (weight_diff != nullptr) {
-          weight_sums(shape, input + plane * in_plane, (planes - 1 - plane) * in_plane,
-                      output_diff + plane * out_plane, (planes - 1 - plane) * out_plane, sums.data());
+          weight_sums(shape, input + plane * in_plane, (planes - 1 - plane) * in_plane, output_diff + plane * out_plane,
+                      (planes - 1 - plane) * out_plane, sums.data());
         }
         if (bias_diff != nullptr) {
           bias_sum += simd_total(output_diff + plane * out_plane, static_cast<int>(out_plane));
@@ -474,12 +474,12 @@ void depthwise_backward_weights(const DepthwiseShape& shape, const int num, cons
   });
 }
 
-#define INSTANTIATE_DEPTHWISE(Dtype)                                                                               \
-  template void depthwise_forward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
-                                         Dtype*);                                                                  \
-  template void depthwise_backward_data<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*); \
-  template void depthwise_backward_weights<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*,     \
-                                                  Dtype*, Dtype*)
+#define INSTANTIATE_DEPTHWISE(Dtype)                                                                                   \
+  template void depthwise_forward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*,    \
+                                         Dtype*);                                                                      \
+  template void depthwise_backward_data<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*);   \
+  template void depthwise_backward_weights<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*, \
+                                                  Dtype*)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);
 

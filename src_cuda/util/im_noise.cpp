@@ -31,21 +31,17 @@ cv::Mat OnLuma(const cv::Mat& picture, const std::function<void(const cv::Mat&, 
 
 cv::Mat Posterized(const cv::Mat& picture) {
   cv::Mat table(1, 256, CV_8U), result;
-  for (int i = 0; i < 256; ++i) {
-    table.at<uchar>(i) = static_cast<uchar>(i / 64 * 64 + 32);
-  }
+  for (int i = 0; i < 256; ++i) { table.at<uchar>(i) = static_cast<uchar>(i / 64 * 64 + 32); }
   cv::LUT(picture, table, result);
   return result;
 }
 
 cv::Mat SaltPeppered(const cv::Mat& picture, const SaltPepperParameter& param, TransformRng* rng) {
   const int channels = picture.channels(), values = param.value_size();
-  CHECK(values <= 1 || values == channels) << "saltpepper_param has " << values
-      << " value, needs one or one for each of the " << channels << " channels";
+  CHECK(values <= 1 || values == channels)
+      << "saltpepper_param has " << values << " value, needs one or one for each of the " << channels << " channels";
   std::vector<uchar> value(channels, 0);
-  for (int c = 0; c < channels && values > 0; ++c) {
-    value[c] = static_cast<uchar>(param.value(values == 1 ? 0 : c));
-  }
+  for (int c = 0; c < channels && values > 0; ++c) { value[c] = static_cast<uchar>(param.value(values == 1 ? 0 : c)); }
   cv::Mat result = picture.clone();
   const int count = static_cast<int>(param.fraction() * picture.cols * picture.rows);
   for (int i = 0; i < count; ++i) {
@@ -58,9 +54,7 @@ cv::Mat SaltPeppered(const cv::Mat& picture, const SaltPepperParameter& param, T
 }  // namespace
 
 cv::Mat ApplyNoise(const cv::Mat& picture, const NoiseParameter& param, TransformRng* rng) {
-  if (param.has_prob() && !rng->Happens(param.prob())) {
-    return picture;
-  }
+  if (param.has_prob() && !rng->Happens(param.prob())) { return picture; }
   cv::Mat result = picture, next;
   const bool colour = picture.channels() == 3;
   if (param.decolorize() && colour) {
@@ -90,17 +84,13 @@ cv::Mat ApplyNoise(const cv::Mat& picture, const NoiseParameter& param, Transfor
     cv::erode(result, eroded, cv::getStructuringElement(cv::MORPH_ELLIPSE, cv::Size(3, 3), cv::Point(1, 1)));
     result = eroded;
   }
-  if (param.posterize()) {
-    result = Posterized(result);
-  }
+  if (param.posterize()) { result = Posterized(result); }
   if (param.inverse()) {
     cv::Mat inverted;
     cv::bitwise_not(result, inverted);
     result = inverted;
   }
-  if (param.saltpepper()) {
-    result = SaltPeppered(result, param.saltpepper_param(), rng);
-  }
+  if (param.saltpepper()) { result = SaltPeppered(result, param.saltpepper_param(), rng); }
   if (param.convert_to_hsv() && colour) {
     cv::Mat hsv;
     cv::cvtColor(result, hsv, cv::COLOR_BGR2HSV);

@@ -13,13 +13,9 @@
 namespace caffe {
 
 cv::Mat Canvas::Paint() const {
-  if (pixels.size() == size) {
-    return pixels;
-  }
+  if (pixels.size() == size) { return pixels; }
   cv::Mat painted(size, type_, fill);
-  if (!pixels.empty()) {
-    pixels.copyTo(painted(cv::Rect(at, pixels.size())));
-  }
+  if (!pixels.empty()) { pixels.copyTo(painted(cv::Rect(at, pixels.size()))); }
   return painted;
 }
 
@@ -49,9 +45,7 @@ void CropCanvas(const cv::Rect& frame, Canvas* canvas) {
 Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, TransformRng* rng, Canvas* canvas) {
   const bool happens = rng->Happens(param.prob());
   // The SSD branch leaves pictures alone where the largest ratio is within 0.01 of 1.
-  if (!happens || std::abs(param.max_expand_ratio() - 1.) < 1e-2) {
-    return Box();
-  }
+  if (!happens || std::abs(param.max_expand_ratio() - 1.) < 1e-2) { return Box(); }
   const double ratio = rng->Uniform(1, param.max_expand_ratio());
   const cv::Size before = canvas->size;
   canvas->size = {std::max(static_cast<int>(before.width * ratio), before.width),
@@ -76,9 +70,7 @@ void CheckDistortion(const DistortionParameter& param, const std::string& where)
 
 Distortion DrawDistortion(const DistortionParameter& param, TransformRng* rng) {
   const auto draw = [rng](double probability, double lower, double upper, std::optional<double>* value) {
-    if (rng->Happens(probability)) {
-      *value = rng->Uniform(lower, upper);
-    }
+    if (rng->Happens(probability)) { *value = rng->Uniform(lower, upper); }
   };
   Distortion distortion;
   distortion.contrast_first = rng->Happens(0.5);
@@ -119,21 +111,11 @@ cv::Mat Scaled(const cv::Mat& picture, double scale, double shift) {
 cv::Mat ApplyDistortion(const cv::Mat& picture, const Distortion& distortion) {
   cv::Mat result = picture;
   const bool colour = picture.channels() == 3;
-  if (distortion.brightness) {
-    result = Scaled(result, 1, *distortion.brightness);
-  }
-  if (distortion.contrast && distortion.contrast_first) {
-    result = Scaled(result, *distortion.contrast, 0);
-  }
-  if (distortion.saturation && colour) {
-    result = WithHsv(result, 1, *distortion.saturation, 0);
-  }
-  if (distortion.hue && colour) {
-    result = WithHsv(result, 0, 1, *distortion.hue);
-  }
-  if (distortion.contrast && !distortion.contrast_first) {
-    result = Scaled(result, *distortion.contrast, 0);
-  }
+  if (distortion.brightness) { result = Scaled(result, 1, *distortion.brightness); }
+  if (distortion.contrast && distortion.contrast_first) { result = Scaled(result, *distortion.contrast, 0); }
+  if (distortion.saturation && colour) { result = WithHsv(result, 1, *distortion.saturation, 0); }
+  if (distortion.hue && colour) { result = WithHsv(result, 0, 1, *distortion.hue); }
+  if (distortion.contrast && !distortion.contrast_first) { result = Scaled(result, *distortion.contrast, 0); }
   if (distortion.order && colour) {
     const std::array<int, 3>& order = *distortion.order;
     const int pairs[] = {order[0], 0, order[1], 1, order[2], 2};
@@ -162,26 +144,18 @@ Placement PlacementOf(const ResizeParameter& param, const cv::Size& picture) {
       const cv::Size inner = wider ? cv::Size(by_height, wanted.height) : cv::Size(wanted.width, by_width);
       return {inner, cv::Point(), inner};
     }
-    default:
-      return {wanted, cv::Point(), wanted};
+    default: return {wanted, cv::Point(), wanted};
   }
 }
 
 int DrawInterpolation(const ResizeParameter& param, TransformRng* rng) {
-  if (param.interp_mode_size() == 0) {
-    return cv::INTER_LINEAR;
-  }
+  if (param.interp_mode_size() == 0) { return cv::INTER_LINEAR; }
   switch (param.interp_mode(rng->Index(param.interp_mode_size()))) {
-    case ResizeParameter_Interp_mode_AREA:
-      return cv::INTER_AREA;
-    case ResizeParameter_Interp_mode_NEAREST:
-      return cv::INTER_NEAREST;
-    case ResizeParameter_Interp_mode_CUBIC:
-      return cv::INTER_CUBIC;
-    case ResizeParameter_Interp_mode_LANCZOS4:
-      return cv::INTER_LANCZOS4;
-    default:
-      return cv::INTER_LINEAR;
+    case ResizeParameter_Interp_mode_AREA: return cv::INTER_AREA;
+    case ResizeParameter_Interp_mode_NEAREST: return cv::INTER_NEAREST;
+    case ResizeParameter_Interp_mode_CUBIC: return cv::INTER_CUBIC;
+    case ResizeParameter_Interp_mode_LANCZOS4: return cv::INTER_LANCZOS4;
+    default: return cv::INTER_LINEAR;
   }
 }
 
@@ -189,16 +163,12 @@ cv::Mat ApplyResize(const cv::Mat& picture, const ResizeParameter& param, int in
   const Placement placement = PlacementOf(param, picture.size());
   cv::Mat resized;
   cv::resize(picture, resized, placement.inner, 0, 0, interpolation);
-  if (placement.inner == placement.outer) {
-    return resized;
-  }
+  if (placement.inner == placement.outer) { return resized; }
   const int channels = picture.channels(), values = param.pad_value_size();
   CHECK(values <= 1 || values == channels)
       << "resize_param has " << values << " pad_value, needs one or one for each of the " << channels << " channels";
   cv::Scalar pad;
-  for (int c = 0; c < channels && values > 0; ++c) {
-    pad[c] = param.pad_value(values == 1 ? 0 : c);
-  }
+  for (int c = 0; c < channels && values > 0; ++c) { pad[c] = param.pad_value(values == 1 ? 0 : c); }
   int border = cv::BORDER_CONSTANT;
   if (param.pad_mode() == ResizeParameter_Pad_mode_MIRRORED) {
     border = cv::BORDER_REFLECT101;

@@ -1,6 +1,6 @@
-// The thread of a data layer: it begins with the settings of the thread that starts it (mode, device, solver, and a seed
-// drawn from its random numbers). The device is looked at in GPU mode alone, so that a GPU build trains and tests on the
-// CPU of a machine without a GPU.
+// The thread of a data layer: it begins with the settings of the thread that starts it (mode, device, solver, and a
+// seed drawn from its random numbers). The device is looked at in GPU mode alone, so that a GPU build trains and tests
+// on the CPU of a machine without a GPU.
 #include "caffe/internal_thread.hpp"
 
 #include <boost/thread.hpp>
@@ -27,9 +27,7 @@ void InternalThread::StartInternalThread() {
   try {
     thread_.reset(new boost::thread(&InternalThread::entry, this, device, Caffe::mode(), seed, Caffe::solver_count(),
                                     Caffe::root_solver()));
-  } catch (const std::exception& error) {
-    LOG(FATAL) << "a thread cannot be started: " << error.what();
-  }
+  } catch (const std::exception& error) { LOG(FATAL) << "a thread cannot be started: " << error.what(); }
 }
 
 void InternalThread::entry(const int device, const Caffe::Brew mode, const int seed, const int solver_count,
@@ -51,9 +49,7 @@ void InternalThread::StopInternalThread() {
     thread_->join();
   } catch (const boost::thread_interrupted&) {
     // The thread that stops this one was itself told to stop: it goes on to its own end.
-  } catch (const std::exception& error) {
-    LOG(FATAL) << "a thread cannot be stopped: " << error.what();
-  }
+  } catch (const std::exception& error) { LOG(FATAL) << "a thread cannot be stopped: " << error.what(); }
 }
 
 }  // namespace caffe

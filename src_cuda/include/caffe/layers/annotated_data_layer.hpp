@@ -76,10 +76,10 @@ class AnnotatedDataLayer : public BasePrefetchingDataLayer<Dtype> {
   Item* NextItem();
   void LeaveOut(const RecordSource::Record& record, const std::string& error);
   void CountWait();
-  void WriteObjects(const vector<vector<ObjectBox> >& objects, Blob<Dtype>* label) const;
+  void WriteObjects(const vector<vector<ObjectBox>>& objects, Blob<Dtype>* label) const;
 
   std::unique_ptr<RecordSource> source_;
-  std::unique_ptr<OrderedPool<Item> > pool_;
+  std::unique_ptr<OrderedPool<Item>> pool_;
   vector<BatchSampler> batch_samplers_;
   bool annotated_ = false;  // objects in the second top, or labels
   int channels_ = 0;

@@ -39,12 +39,9 @@ namespace caffe {
 template <typename Dtype>
 class BaseConvolutionLayer : public Layer<Dtype> {
  public:
-  explicit BaseConvolutionLayer(const LayerParameter& param)
-      : Layer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
-  virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
-                       const vector<Blob<Dtype>*>& top);
+  explicit BaseConvolutionLayer(const LayerParameter& param) : Layer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline int MinBottomBlobs() const { return 1; }
   virtual inline int MinTopBlobs() const { return 1; }
@@ -55,37 +52,28 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   // skip_im2col: the columns still hold this input, from weight_cpu_gemm.
 
   /// output = weights * columns(input)
-  void forward_cpu_gemm(const Dtype* input, const Dtype* weights,
-                        Dtype* output, bool skip_im2col = false);
+  void forward_cpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
   /// output = weights * columns(input) + bias, in one pass over the output
-  void forward_cpu_gemm_bias(const Dtype* input, const Dtype* weights,
-                             const Dtype* bias, Dtype* output);
+  void forward_cpu_gemm_bias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output);
   /// output += bias
   void forward_cpu_bias(Dtype* output, const Dtype* bias);
   /// input = sum of the columns weights^T * output, where they came from
-  void backward_cpu_gemm(const Dtype* output, const Dtype* weights,
-                         Dtype* input);
+  void backward_cpu_gemm(const Dtype* output, const Dtype* weights, Dtype* input);
   /// weights += output * columns(input)^T
-  void weight_cpu_gemm(const Dtype* input, const Dtype* output,
-                       Dtype* weights);
+  void weight_cpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights);
   /// bias += output, summed over its places
   void backward_cpu_bias(Dtype* bias, const Dtype* output);
 
 #ifndef CPU_ONLY
-  void forward_gpu_gemm(const Dtype* input, const Dtype* weights,
-                        Dtype* output, bool skip_im2col = false);
+  void forward_gpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
   void forward_gpu_bias(Dtype* output, const Dtype* bias);
-  void backward_gpu_gemm(const Dtype* output, const Dtype* weights,
-                         Dtype* input);
-  void weight_gpu_gemm(const Dtype* input, const Dtype* output,
-                       Dtype* weights);
+  void backward_gpu_gemm(const Dtype* output, const Dtype* weights, Dtype* input);
+  void weight_gpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights);
   void backward_gpu_bias(Dtype* bias, const Dtype* output);
 #endif
 
   /// Size of bottom's axis: 0 the channels, 1 and up the spatial axes.
-  inline int input_shape(int i) const {
-    return (*bottom_shape_)[channel_axis_ + i];
-  }
+  inline int input_shape(int i) const { return (*bottom_shape_)[channel_axis_ + i]; }
   /// Whether some axis is padded by more after than before.
   bool pads_unevenly() const;
 
@@ -132,8 +120,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   void to_columns_cpu(const Dtype* image);
   void from_columns_cpu(Dtype* image);
   const Dtype* columns_cpu(const Dtype* input, bool fresh);
-  void multiply_cpu(const Dtype* columns, const Dtype* weights,
-                    const Dtype* bias, Dtype* output);
+  void multiply_cpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output);
 #ifndef CPU_ONLY
   void to_columns_gpu(const Dtype* image);
   void from_columns_gpu(Dtype* image);

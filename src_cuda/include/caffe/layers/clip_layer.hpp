@@ -16,12 +16,8 @@ template <typename Dtype>
 struct ClipOp {
   Dtype low, high;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
-    return AtMost(AtLeast(x, low), high);
-  }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
-    return x >= low && x <= high ? Dtype(1) : Dtype(0);
-  }
+  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const { return AtMost(AtLeast(x, low), high); }
+  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const { return x >= low && x <= high ? Dtype(1) : Dtype(0); }
 };
 
 /**
@@ -40,23 +36,17 @@ struct ClipOp {
 template <typename Dtype>
 class ClipLayer : public InputKeepingLayer<Dtype> {
  public:
-  explicit ClipLayer(const LayerParameter& param)
-      : InputKeepingLayer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+  explicit ClipLayer(const LayerParameter& param) : InputKeepingLayer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline const char* type() const { return "Clip"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
   ClipOp<Dtype> op_;

@@ -33,17 +33,12 @@ template <typename Dtype>
 class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
  public:
   explicit CuDNNConvolutionLayer(const LayerParameter& param)
-      : ConvolutionLayer<Dtype>(param),
-        forward_chosen_(false),
-        backward_chosen_(false) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+      : ConvolutionLayer<Dtype>(param), forward_chosen_(false), backward_chosen_(false) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
  protected:
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
  private:
@@ -53,9 +48,7 @@ class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
     size_t workspace;
   };
 
-  bool by_cudnn() const {
-    return this->num_spatial_axes_ == 2 && !this->force_nd_im2col_;
-  }
+  bool by_cudnn() const { return this->num_spatial_axes_ == 2 && !this->force_nd_im2col_; }
   /// Tells cuDNN the shapes; forgets the algorithms where they changed.
   void Describe();
   void ChooseForward();

@@ -16,9 +16,7 @@ template <typename Dtype>
 struct HardSigmoidOp {
   Dtype alpha, beta;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
-    return AtMost(AtLeast(alpha * x + beta, Dtype(0)), Dtype(1));
-  }
+  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const { return AtMost(AtLeast(alpha * x + beta, Dtype(0)), Dtype(1)); }
   CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
     const Dtype line = alpha * x + beta;
     return line > 0 && line < 1 ? alpha : Dtype(0);
@@ -30,9 +28,7 @@ template <typename Dtype>
 struct HardSigmoidFromTopOp {
   Dtype alpha;
 
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype y) const {
-    return y > 0 && y < 1 ? alpha : Dtype(0);
-  }
+  CAFFE_HOST_DEVICE Dtype slope(const Dtype y) const { return y > 0 && y < 1 ? alpha : Dtype(0); }
 };
 
 /**
@@ -50,23 +46,17 @@ struct HardSigmoidFromTopOp {
 template <typename Dtype>
 class HardSigmoidLayer : public NeuronLayer<Dtype> {
  public:
-  explicit HardSigmoidLayer(const LayerParameter& param)
-      : NeuronLayer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+  explicit HardSigmoidLayer(const LayerParameter& param) : NeuronLayer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline const char* type() const { return "HardSigmoid"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
   HardSigmoidOp<Dtype> op_;

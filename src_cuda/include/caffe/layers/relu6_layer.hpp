@@ -18,8 +18,7 @@ struct ReLU6Op {
 
   CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
     const Dtype zero(0);
-    return AtMost(AtLeast(x, zero) + negative_slope * AtMost(x, zero),
-                  threshold);
+    return AtMost(AtLeast(x, zero) + negative_slope * AtMost(x, zero), threshold);
   }
   CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
     return x > 0 ? (x < threshold ? Dtype(1) : Dtype(0)) : negative_slope;
@@ -48,23 +47,17 @@ struct ReLU6Op {
 template <typename Dtype>
 class ReLU6Layer : public NeuronLayer<Dtype> {
  public:
-  explicit ReLU6Layer(const LayerParameter& param)
-      : NeuronLayer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+  explicit ReLU6Layer(const LayerParameter& param) : NeuronLayer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline const char* type() const { return "ReLU6"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
   ReLU6Op<Dtype> op_;

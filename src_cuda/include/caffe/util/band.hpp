@@ -9,9 +9,9 @@
 #include "caffe/util/simd.hpp"
 
 /**
- * Rows of a plane as kernels read them: copied with their padding as zeros, and with the columns of stride s apart sorted
- * into s phases (phase p holds the columns p, p + s, ..), so that what neighbouring outputs meet lies side by side
- * whatever the stride.
+ * Rows of a plane as kernels read them: copied with their padding as zeros, and with the columns of stride s apart
+ * sorted into s phases (phase p holds the columns p, p + s, ..), so that what neighbouring outputs meet lies side by
+ * side whatever the stride.
  */
 namespace caffe {
 
@@ -84,7 +84,8 @@ struct Band {
       if (Step == 1) {
         simd_store<T, lanes>(simd_load<T, lanes>(row + x), at + x);
       } else {
-        simd_store<T, lanes>(every_second<T, lanes, First>(row + 2 * x, std::make_integer_sequence<int, lanes>()), at + x);
+        simd_store<T, lanes>(every_second<T, lanes, First>(row + 2 * x, std::make_integer_sequence<int, lanes>()),
+                             at + x);
       }
     }
     zeros(at + count, length - before - count);

@@ -18,8 +18,8 @@ template <typename Dtype>
 void cpu_gemm(bool transposed, int M, int N, int K, const Dtype* A, const Dtype* B, const Dtype* bias, bool keep,
               Dtype* C);
 
-/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row] on this thread. Row k of B begins at B + starts[k];
-/// it is read by whole vectors, of which what lies beyond `columns` is not used.
+/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row] on this thread. Row k of B begins at B +
+/// starts[k]; it is read by whole vectors, of which what lies beyond `columns` is not used.
 template <typename Dtype>
 void cpu_gemm_placed(int M, int columns, int K, const Dtype* A, const Dtype* B, const int* starts, const Dtype* bias,
                      size_t ldc, Dtype* C);

@@ -12,15 +12,13 @@
 #endif
 
 // cuDNN 9 counts a major version as 10000, those before as 1000.
-#define CUDNN_VERSION_MIN(major, minor, patch)                         \
-  (CUDNN_VERSION >= ((major) < 9 ? 1000 : 10000) * (major) +           \
-                        100 * (minor) + (patch))
+#define CUDNN_VERSION_MIN(major, minor, patch) \
+  (CUDNN_VERSION >= ((major) < 9 ? 1000 : 10000) * (major) + 100 * (minor) + (patch))
 
-#define CUDNN_CHECK(condition)                     \
-  do {                                             \
-    const cudnnStatus_t status = condition;        \
-    CHECK_EQ(status, CUDNN_STATUS_SUCCESS)         \
-        << " " << cudnnGetErrorString(status);     \
+#define CUDNN_CHECK(condition)                                                    \
+  do {                                                                            \
+    const cudnnStatus_t status = condition;                                       \
+    CHECK_EQ(status, CUDNN_STATUS_SUCCESS) << " " << cudnnGetErrorString(status); \
   } while (0)
 
 /**
@@ -52,46 +50,33 @@ inline void createTensor4dDesc(cudnnTensorDescriptor_t* desc) {
 }
 
 template <typename Dtype>
-inline void setTensor4dDesc(cudnnTensorDescriptor_t* desc, int n, int c, int h,
-                            int w, int stride_n, int stride_c, int stride_h,
-                            int stride_w) {
-  CUDNN_CHECK(cudnnSetTensor4dDescriptorEx(*desc, dataType<Dtype>::type, n, c,
-                                           h, w, stride_n, stride_c, stride_h,
-                                           stride_w));
+inline void setTensor4dDesc(cudnnTensorDescriptor_t* desc, int n, int c, int h, int w, int stride_n, int stride_c,
+                            int stride_h, int stride_w) {
+  CUDNN_CHECK(
+      cudnnSetTensor4dDescriptorEx(*desc, dataType<Dtype>::type, n, c, h, w, stride_n, stride_c, stride_h, stride_w));
 }
 
 /// NCHW without gaps.
 template <typename Dtype>
-inline void setTensor4dDesc(cudnnTensorDescriptor_t* desc, int n, int c, int h,
-                            int w) {
-  CUDNN_CHECK(cudnnSetTensor4dDescriptor(*desc, CUDNN_TENSOR_NCHW,
-                                         dataType<Dtype>::type, n, c, h, w));
+inline void setTensor4dDesc(cudnnTensorDescriptor_t* desc, int n, int c, int h, int w) {
+  CUDNN_CHECK(cudnnSetTensor4dDescriptor(*desc, CUDNN_TENSOR_NCHW, dataType<Dtype>::type, n, c, h, w));
 }
 
 template <typename Dtype>
-inline void createPoolingDesc(cudnnPoolingDescriptor_t* desc,
-                              PoolingParameter_PoolMethod method,
-                              cudnnPoolingMode_t* mode, int h, int w,
-                              int pad_h, int pad_w, int stride_h,
+inline void createPoolingDesc(cudnnPoolingDescriptor_t* desc, PoolingParameter_PoolMethod method,
+                              cudnnPoolingMode_t* mode, int h, int w, int pad_h, int pad_w, int stride_h,
                               int stride_w) {
-  CHECK(method == PoolingParameter_PoolMethod_MAX ||
-        method == PoolingParameter_PoolMethod_AVE)
+  CHECK(method == PoolingParameter_PoolMethod_MAX || method == PoolingParameter_PoolMethod_AVE)
       << "cuDNN pools by MAX or AVE only.";
-  *mode = method == PoolingParameter_PoolMethod_MAX
-              ? CUDNN_POOLING_MAX
-              : CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING;
+  *mode = method == PoolingParameter_PoolMethod_MAX ? CUDNN_POOLING_MAX : CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING;
   CUDNN_CHECK(cudnnCreatePoolingDescriptor(desc));
-  CUDNN_CHECK(cudnnSetPooling2dDescriptor(*desc, *mode, CUDNN_PROPAGATE_NAN, h,
-                                          w, pad_h, pad_w, stride_h,
-                                          stride_w));
+  CUDNN_CHECK(cudnnSetPooling2dDescriptor(*desc, *mode, CUDNN_PROPAGATE_NAN, h, w, pad_h, pad_w, stride_h, stride_w));
 }
 
 template <typename Dtype>
-inline void createActivationDescriptor(cudnnActivationDescriptor_t* desc,
-                                       cudnnActivationMode_t mode) {
+inline void createActivationDescriptor(cudnnActivationDescriptor_t* desc, cudnnActivationMode_t mode) {
   CUDNN_CHECK(cudnnCreateActivationDescriptor(desc));
-  CUDNN_CHECK(
-      cudnnSetActivationDescriptor(*desc, mode, CUDNN_PROPAGATE_NAN, 0.));
+  CUDNN_CHECK(cudnnSetActivationDescriptor(*desc, mode, CUDNN_PROPAGATE_NAN, 0.));
 }
 
 /// A cuDNN descriptor that lives as long as its owner.
@@ -108,15 +93,9 @@ class Descriptor {
   T it_;
 };
 
-typedef Descriptor<cudnnTensorDescriptor_t, cudnnCreateTensorDescriptor,
-                   cudnnDestroyTensorDescriptor>
-    TensorDescriptor;
-typedef Descriptor<cudnnFilterDescriptor_t, cudnnCreateFilterDescriptor,
-                   cudnnDestroyFilterDescriptor>
-    FilterDescriptor;
-typedef Descriptor<cudnnConvolutionDescriptor_t,
-                   cudnnCreateConvolutionDescriptor,
-                   cudnnDestroyConvolutionDescriptor>
+typedef Descriptor<cudnnTensorDescriptor_t, cudnnCreateTensorDescriptor, cudnnDestroyTensorDescriptor> TensorDescriptor;
+typedef Descriptor<cudnnFilterDescriptor_t, cudnnCreateFilterDescriptor, cudnnDestroyFilterDescriptor> FilterDescriptor;
+typedef Descriptor<cudnnConvolutionDescriptor_t, cudnnCreateConvolutionDescriptor, cudnnDestroyConvolutionDescriptor>
     ConvolutionDescriptor;
 
 /// Most bytes of GPU memory that algorithms may take for themselves; the

@@ -40,7 +40,8 @@ struct Canvas {
 Box FrameOf(const cv::Rect& frame, const cv::Size& size);
 
 /**
- * @brief The pixels of a box on a picture: left = floor(xmin * width), width = floor((xmax - xmin) * width), at least 1.
+ * @brief The pixels of a box on a picture: left = floor(xmin * width), width = floor((xmax - xmin) * width), at
+ * least 1.
  */
 cv::Rect PixelsOf(const Box& box, const cv::Size& size);
 
@@ -57,11 +58,11 @@ Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, Transf
 
 // What a distortion does to one picture; a step without a value is left out.
 struct Distortion {
-  bool contrast_first = false;       // contrast before saturation and hue, or after them
-  std::optional<double> brightness;  // added to every channel
-  std::optional<double> contrast;    // every channel is multiplied by it
-  std::optional<double> saturation;  // S of HSV (0..255) is multiplied by it
-  std::optional<double> hue;         // added to H of HSV (0..179, two degrees a step)
+  bool contrast_first = false;              // contrast before saturation and hue, or after them
+  std::optional<double> brightness;         // added to every channel
+  std::optional<double> contrast;           // every channel is multiplied by it
+  std::optional<double> saturation;         // S of HSV (0..255) is multiplied by it
+  std::optional<double> hue;                // added to H of HSV (0..179, two degrees a step)
   std::optional<std::array<int, 3>> order;  // channel c of the result is channel order[c]
 };
 
@@ -96,8 +97,8 @@ struct Placement {
  * @brief The placement of a picture of a given size; stops if height or width of the policy is 0.
  *
  * WARP: inner = outer = (width, height). FIT_LARGE_SIZE_AND_PAD: inner is the largest size of the picture's shape that
- * fits (width, height), in the middle. FIT_SMALL_SIZE: inner = outer, the smallest one that covers it. Sides that follow
- * from the other one are rounded down, and are 1 at least.
+ * fits (width, height), in the middle. FIT_SMALL_SIZE: inner = outer, the smallest one that covers it. Sides that
+ * follow from the other one are rounded down, and are 1 at least.
  */
 Placement PlacementOf(const ResizeParameter& param, const cv::Size& picture);
 

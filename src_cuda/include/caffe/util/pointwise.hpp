@@ -39,25 +39,19 @@ const int kPointwiseGrain = 1 << 15;
 
 /// y[i] = op.value(x[i]); y may be x.
 template <typename Dtype, typename Op>
-inline void PointwiseForward(const int n, const Dtype* x, Dtype* y,
-                             const Op op) {
+inline void PointwiseForward(const int n, const Dtype* x, Dtype* y, const Op op) {
   parallel_for(n, kPointwiseGrain, [=](const int begin, const int end) {
     CAFFE_INDEPENDENT_PASSES
-    for (int i = begin; i < end; ++i) {
-      y[i] = op.value(x[i]);
-    }
+    for (int i = begin; i < end; ++i) { y[i] = op.value(x[i]); }
   });
 }
 
 /// dx[i] = dy[i] * op.slope(x[i]); dx may be dy.
 template <typename Dtype, typename Op>
-inline void PointwiseBackward(const int n, const Dtype* x, const Dtype* dy,
-                              Dtype* dx, const Op op) {
+inline void PointwiseBackward(const int n, const Dtype* x, const Dtype* dy, Dtype* dx, const Op op) {
   parallel_for(n, kPointwiseGrain, [=](const int begin, const int end) {
     CAFFE_INDEPENDENT_PASSES
-    for (int i = begin; i < end; ++i) {
-      dx[i] = dy[i] * op.slope(x[i]);
-    }
+    for (int i = begin; i < end; ++i) { dx[i] = dy[i] * op.slope(x[i]); }
   });
 }
 
