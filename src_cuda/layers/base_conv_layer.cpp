@@ -182,7 +182,7 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
               dilation[0],
               dilation[1]};
   }
-  direct_ = planar() && group_ == 1 && !is_1x1_ && direct_conv_wins<Dtype>(plane_, conv_in_channels_);
+  direct_ = planar() && group_ == 1 && !is_1x1_ && DirectConvWins<Dtype>(plane_, conv_in_channels_);
   col_buffer_shape_.assign(1, kernel_dim_ * group_);
   col_buffer_shape_.insert(col_buffer_shape_.end(), out.shape().begin() + spatial, out.shape().end());
   // Takes memory when first written: never for a 1x1 kernel, and not by the
@@ -198,10 +198,10 @@ bool BaseConvolutionLayer<Dtype>::pads_unevenly() const {
 // ---- CPU
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::to_columns_cpu(const Dtype* image) {
+void BaseConvolutionLayer<Dtype>::ToColumnsCpu(const Dtype* image) {
   Dtype* columns = col_buffer_.mutable_cpu_data();
   if (planar()) {
-    to_columns(plane_, conv_in_channels_, image, columns);
+    ToColumns(plane_, conv_in_channels_, image, columns);
   } else {
     im2col_nd_cpu(image, num_spatial_axes_, conv_input_shape_.cpu_data(), col_buffer_shape_.data(),
                   kernel_shape_.cpu_data(), pad_.cpu_data(), stride_.cpu_data(), dilation_.cpu_data(), columns);
@@ -209,10 +209,10 @@ void BaseConvolutionLayer<Dtype>::to_columns_cpu(const Dtype* image) {
 }
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::from_columns_cpu(Dtype* image) {
+void BaseConvolutionLayer<Dtype>::FromColumnsCpu(Dtype* image) {
   const Dtype* columns = col_buffer_.cpu_data();
   if (planar()) {
-    from_columns(plane_, conv_in_channels_, columns, image);
+    FromColumns(plane_, conv_in_channels_, columns, image);
   } else {
     col2im_nd_cpu(columns, num_spatial_axes_, conv_input_shape_.cpu_data(), col_buffer_shape_.data(),
                   kernel_shape_.cpu_data(), pad_.cpu_data(), stride_.cpu_data(), dilation_.cpu_data(), image);
@@ -220,20 +220,20 @@ void BaseConvolutionLayer<Dtype>::from_columns_cpu(Dtype* image) {
 }
 
 template <typename Dtype>
-const Dtype* BaseConvolutionLayer<Dtype>::columns_cpu(const Dtype* input, const bool fresh) {
+const Dtype* BaseConvolutionLayer<Dtype>::ColumnsCpu(const Dtype* input, const bool fresh) {
   if (is_1x1_) { return input; }
-  if (fresh) { to_columns_cpu(input); }
+  if (fresh) { ToColumnsCpu(input); }
   return col_buffer_.cpu_data();
 }
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::multiply_cpu(const Dtype* columns, const Dtype* weights, const Dtype* bias,
-                                               Dtype* output) {
+void BaseConvolutionLayer<Dtype>::MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias,
+                                              Dtype* output) {
   const int outputs = conv_out_channels_ / group_;
   for (int g = 0; g < group_; ++g) {
-    cpu_gemm<Dtype>(false, outputs, conv_out_spatial_dim_, kernel_dim_, weights + weight_offset_ * g,
-                    columns + col_offset_ * g, bias == nullptr ? nullptr : bias + outputs * g, false,
-                    output + output_offset_ * g);
+    CpuGemm<Dtype>(false, outputs, conv_out_spatial_dim_, kernel_dim_, weights + weight_offset_ * g,
+                   columns + col_offset_ * g, bias == nullptr ? nullptr : bias + outputs * g, false,
+                   output + output_offset_ * g);
   }
 }
 
@@ -241,19 +241,19 @@ template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::forward_cpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output,
                                                    bool skip_im2col) {
   if (skip_im2col) {
-    multiply_cpu(columns_cpu(input, false), weights, nullptr, output);
+    MultiplyCpu(ColumnsCpu(input, false), weights, nullptr, output);
   } else {
-    forward_cpu_gemm_bias(input, weights, nullptr, output);
+    ForwardCpuWithBias(input, weights, nullptr, output);
   }
 }
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::forward_cpu_gemm_bias(const Dtype* input, const Dtype* weights, const Dtype* bias,
-                                                        Dtype* output) {
+void BaseConvolutionLayer<Dtype>::ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias,
+                                                     Dtype* output) {
   if (direct_) {
-    direct_conv_forward(plane_, conv_in_channels_, conv_out_channels_, input, weights, bias, output);
+    DirectConvForward(plane_, conv_in_channels_, conv_out_channels_, input, weights, bias, output);
   } else {
-    multiply_cpu(columns_cpu(input, true), weights, bias, output);
+    MultiplyCpu(ColumnsCpu(input, true), weights, bias, output);
   }
 }
 
@@ -269,29 +269,29 @@ template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::backward_cpu_gemm(const Dtype* output, const Dtype* weights, Dtype* input) {
   Dtype* columns = is_1x1_ ? input : col_buffer_.mutable_cpu_data();
   for (int g = 0; g < group_; ++g) {
-    cpu_gemm<Dtype>(true, kernel_dim_, conv_out_spatial_dim_, conv_out_channels_ / group_, weights + weight_offset_ * g,
-                    output + output_offset_ * g, nullptr, false, columns + col_offset_ * g);
+    CpuGemm<Dtype>(true, kernel_dim_, conv_out_spatial_dim_, conv_out_channels_ / group_, weights + weight_offset_ * g,
+                   output + output_offset_ * g, nullptr, false, columns + col_offset_ * g);
   }
-  if (!is_1x1_) { from_columns_cpu(input); }
+  if (!is_1x1_) { FromColumnsCpu(input); }
 }
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::weight_cpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights) {
-  const Dtype* columns = columns_cpu(input, true);
+  const Dtype* columns = ColumnsCpu(input, true);
   for (int g = 0; g < group_; ++g) {
-    cpu_gemm_transposed<Dtype>(conv_out_channels_ / group_, kernel_dim_, conv_out_spatial_dim_,
-                               output + output_offset_ * g, columns + col_offset_ * g, weights + weight_offset_ * g);
+    CpuGemmTransposed<Dtype>(conv_out_channels_ / group_, kernel_dim_, conv_out_spatial_dim_,
+                             output + output_offset_ * g, columns + col_offset_ * g, weights + weight_offset_ * g);
   }
 }
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::backward_cpu_bias(Dtype* bias, const Dtype* output) {
-  parallel_for(num_output_, parallel_grain(num_output_, 1 + 65536 / out_spatial_dim_),
-               [=](const int begin, const int end) {
-                 for (int c = begin; c < end; ++c) {
-                   bias[c] += simd_total(output + c * out_spatial_dim_, out_spatial_dim_);
-                 }
-               });
+  ParallelFor(num_output_, ParallelGrain(num_output_, 1 + 65536 / out_spatial_dim_),
+              [=](const int begin, const int end) {
+                for (int c = begin; c < end; ++c) {
+                  bias[c] += SimdTotal(output + c * out_spatial_dim_, out_spatial_dim_);
+                }
+              });
 }
 
 // ---- GPU: the same steps on cuBLAS
@@ -299,7 +299,7 @@ void BaseConvolutionLayer<Dtype>::backward_cpu_bias(Dtype* bias, const Dtype* ou
 #ifndef CPU_ONLY
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::to_columns_gpu(const Dtype* image) {
+void BaseConvolutionLayer<Dtype>::ToColumnsGpu(const Dtype* image) {
   Dtype* columns = col_buffer_.mutable_gpu_data();
   if (planar() && !pads_unevenly()) {
     const PlaneShape& p = plane_;
@@ -314,7 +314,7 @@ void BaseConvolutionLayer<Dtype>::to_columns_gpu(const Dtype* image) {
 }
 
 template <typename Dtype>
-void BaseConvolutionLayer<Dtype>::from_columns_gpu(Dtype* image) {
+void BaseConvolutionLayer<Dtype>::FromColumnsGpu(Dtype* image) {
   const Dtype* columns = col_buffer_.gpu_data();
   if (planar() && !pads_unevenly()) {
     const PlaneShape& p = plane_;
@@ -328,14 +328,14 @@ void BaseConvolutionLayer<Dtype>::from_columns_gpu(Dtype* image) {
 }
 
 template <typename Dtype>
-const Dtype* BaseConvolutionLayer<Dtype>::columns_gpu(const Dtype* input, const bool fresh) {
+const Dtype* BaseConvolutionLayer<Dtype>::ColumnsGpu(const Dtype* input, const bool fresh) {
   if (is_1x1_) { return input; }
-  if (fresh) { to_columns_gpu(input); }
+  if (fresh) { ToColumnsGpu(input); }
   return col_buffer_.gpu_data();
 }
 
 template <typename Dtype>
-const Dtype* BaseConvolutionLayer<Dtype>::ones_gpu() {
+const Dtype* BaseConvolutionLayer<Dtype>::OnesGpu() {
   if (ones_.count() != out_spatial_dim_) {
     ones_.Reshape(vector<int>(1, out_spatial_dim_));
     caffe_gpu_set(out_spatial_dim_, Dtype(1), ones_.mutable_gpu_data());
@@ -346,7 +346,7 @@ const Dtype* BaseConvolutionLayer<Dtype>::ones_gpu() {
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::forward_gpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output,
                                                    bool skip_im2col) {
-  const Dtype* columns = columns_gpu(input, !skip_im2col);
+  const Dtype* columns = ColumnsGpu(input, !skip_im2col);
   for (int g = 0; g < group_; ++g) {
     caffe_gpu_gemm<Dtype>(CblasNoTrans, CblasNoTrans, conv_out_channels_ / group_, conv_out_spatial_dim_, kernel_dim_,
                           Dtype(1), weights + weight_offset_ * g, columns + col_offset_ * g, Dtype(0),
@@ -356,7 +356,7 @@ void BaseConvolutionLayer<Dtype>::forward_gpu_gemm(const Dtype* input, const Dty
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::forward_gpu_bias(Dtype* output, const Dtype* bias) {
-  caffe_gpu_gemm<Dtype>(CblasNoTrans, CblasNoTrans, num_output_, out_spatial_dim_, 1, Dtype(1), bias, ones_gpu(),
+  caffe_gpu_gemm<Dtype>(CblasNoTrans, CblasNoTrans, num_output_, out_spatial_dim_, 1, Dtype(1), bias, OnesGpu(),
                         Dtype(1), output);
 }
 
@@ -368,12 +368,12 @@ void BaseConvolutionLayer<Dtype>::backward_gpu_gemm(const Dtype* output, const D
                           Dtype(1), weights + weight_offset_ * g, output + output_offset_ * g, Dtype(0),
                           columns + col_offset_ * g);
   }
-  if (!is_1x1_) { from_columns_gpu(input); }
+  if (!is_1x1_) { FromColumnsGpu(input); }
 }
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::weight_gpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights) {
-  const Dtype* columns = columns_gpu(input, true);
+  const Dtype* columns = ColumnsGpu(input, true);
   for (int g = 0; g < group_; ++g) {
     caffe_gpu_gemm<Dtype>(CblasNoTrans, CblasTrans, conv_out_channels_ / group_, kernel_dim_, conv_out_spatial_dim_,
                           Dtype(1), output + output_offset_ * g, columns + col_offset_ * g, Dtype(1),
@@ -383,7 +383,7 @@ void BaseConvolutionLayer<Dtype>::weight_gpu_gemm(const Dtype* input, const Dtyp
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::backward_gpu_bias(Dtype* bias, const Dtype* output) {
-  caffe_gpu_gemv<Dtype>(CblasNoTrans, num_output_, out_spatial_dim_, Dtype(1), output, ones_gpu(), Dtype(1), bias);
+  caffe_gpu_gemv<Dtype>(CblasNoTrans, num_output_, out_spatial_dim_, Dtype(1), output, OnesGpu(), Dtype(1), bias);
 }
 
 #endif  // !CPU_ONLY

@@ -29,19 +29,19 @@ struct Planes {
 
 /// A sum over a channel: op gives what a vector of places (and at the end a single place) adds.
 template <typename T, typename Op>
-double channel_sum(const Planes& planes, const Op& op) {
-  constexpr int lanes = simd_lanes<T>();
+double ChannelSum(const Planes& planes, const Op& op) {
+  constexpr int lanes = SimdLanes<T>();
   double total = 0;
   for (int n = 0; n < planes.num; ++n) {
     const size_t first = n * planes.step;
     SimdT<T, lanes> sum[4] = {};
     int i = 0;
     for (; i + 4 * lanes <= planes.size; i += 4 * lanes) {
-      for (int v = 0; v < 4; ++v) { sum[v] += op.many(first + i + v * lanes); }
+      for (int v = 0; v < 4; ++v) { sum[v] += op.Many(first + i + v * lanes); }
     }
-    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.many(first + i); }
-    total += simd_sum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < planes.size; ++i) { total += op.one(first + i); }
+    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.Many(first + i); }
+    total += SimdSum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (; i < planes.size; ++i) { total += op.One(first + i); }
   }
   return total;
 }
@@ -49,29 +49,29 @@ double channel_sum(const Planes& planes, const Op& op) {
 template <typename T>
 struct Value {
   const T* x;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const { return simd_load<T, simd_lanes<T>()>(x + i); }
-  T one(size_t i) const { return x[i]; }
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const { return SimdLoad<T, SimdLanes<T>()>(x + i); }
+  T One(size_t i) const { return x[i]; }
 };
 
 template <typename T>
 struct SquaredDistance {
   const T* x;
   T from;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const {
-    const auto d = simd_load<T, simd_lanes<T>()>(x + i) - from;
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
+    const auto d = SimdLoad<T, SimdLanes<T>()>(x + i) - from;
     return d * d;
   }
-  T one(size_t i) const { return (x[i] - from) * (x[i] - from); }
+  T One(size_t i) const { return (x[i] - from) * (x[i] - from); }
 };
 
 template <typename T>
 struct ProductOf {
   const T* x;
   const T* y;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const {
-    return simd_load<T, simd_lanes<T>()>(x + i) * simd_load<T, simd_lanes<T>()>(y + i);
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
+    return SimdLoad<T, SimdLanes<T>()>(x + i) * SimdLoad<T, SimdLanes<T>()>(y + i);
   }
-  T one(size_t i) const { return x[i] * y[i]; }
+  T One(size_t i) const { return x[i] * y[i]; }
 };
 
 }  // namespace
@@ -151,8 +151,8 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
     for (int c = begin; c < end; ++c) {
       const size_t first = static_cast<size_t>(c) * size;
       if (!use_global_stats_) {
-        const Dtype mean = channel_sum<Dtype>(planes, Value<Dtype>{x + first}) / count;
-        const Dtype variance = channel_sum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
+        const Dtype mean = ChannelSum<Dtype>(planes, Value<Dtype>{x + first}) / count;
+        const Dtype variance = ChannelSum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
         mean_sum[c] = mean + moving_average_fraction_ * mean_sum[c];
         variance_sum[c] = unbiased * variance + moving_average_fraction_ * variance_sum[c];
         means[c] = mean;
@@ -178,7 +178,7 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
     Dtype* weight = this->blobs_[2]->mutable_cpu_data();
     weight[0] = weight[0] * moving_average_fraction_ + 1;
   }
-  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
 }
 
 template <typename Dtype>
@@ -199,8 +199,8 @@ void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const 
       const Dtype factor = 1 / deviations[c];
       Dtype mean = 0, slope = 0;
       if (!use_global_stats_) {
-        mean = channel_sum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
-        slope = channel_sum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
+        mean = ChannelSum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
+        slope = ChannelSum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
       }
       for (int n = 0; n < num; ++n) {
         const Dtype* from = dy + first + n * planes.step;
@@ -216,7 +216,7 @@ void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const 
       }
     }
   };
-  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
 }
 
 #ifdef CPU_ONLY

@@ -54,7 +54,7 @@ void ConcatLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const v
   const int step = top[0]->count(concat_axis_);
   for (int i = 0; i < bottom.size(); ++i) {
     const int size = bottom[i]->count(concat_axis_);
-    copy_rows(num_concats_, size, bottom[i]->cpu_data(), size, to, step);
+    CopyRows(num_concats_, size, bottom[i]->cpu_data(), size, to, step);
     to += size;
   }
 }
@@ -67,7 +67,7 @@ void ConcatLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vec
   const int step = top[0]->count(concat_axis_);
   for (int i = 0; i < bottom.size(); ++i) {
     const int size = bottom[i]->count(concat_axis_);
-    if (propagate_down[i]) { copy_rows(num_concats_, size, from, step, bottom[i]->mutable_cpu_diff(), size); }
+    if (propagate_down[i]) { CopyRows(num_concats_, size, from, step, bottom[i]->mutable_cpu_diff(), size); }
     from += size;
   }
 }

@@ -43,7 +43,7 @@ void ConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, co
     Dtype* output = top[i]->mutable_cpu_data();
     for (int n = 0; n < this->num_; ++n) {
       if (this->bias_term_) {
-        this->forward_cpu_gemm_bias(input, weights, this->blobs_[1]->cpu_data(), output);
+        this->ForwardCpuWithBias(input, weights, this->blobs_[1]->cpu_data(), output);
       } else {
         this->forward_cpu_gemm(input, weights, output);
       }

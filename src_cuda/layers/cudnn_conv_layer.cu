@@ -73,7 +73,7 @@ void CuDNNConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& botto
     Dtype* output = top[i]->mutable_gpu_data();
     CUDNN_CHECK(cudnnConvolutionForward(session.handle(), one, in_, Extended(bottom[i]->gpu_data()), filter_,
                                         this->blobs_[0]->gpu_data(), conv_, forward_.algorithm,
-                                        session.workspace(forward_.workspace), forward_.workspace, zero, out_, output));
+                                        session.Workspace(forward_.workspace), forward_.workspace, zero, out_, output));
     if (this->bias_term_) {
       CUDNN_CHECK(cudnnAddTensor(session.handle(), one, bias_, this->blobs_[1]->gpu_data(), one, out_, output));
     }
@@ -102,14 +102,14 @@ void CuDNNConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
     if (this->param_propagate_down_[0]) {
       CUDNN_CHECK(cudnnConvolutionBackwardFilter(
           session.handle(), one, in_, Extended(bottom[i]->gpu_data()), out_, top_diff, conv_,
-          backward_filter_.algorithm, session.workspace(backward_filter_.workspace), backward_filter_.workspace, one,
+          backward_filter_.algorithm, session.Workspace(backward_filter_.workspace), backward_filter_.workspace, one,
           filter_, this->blobs_[0]->mutable_gpu_diff()));
     }
     if (propagate_down[i]) {
       Dtype* bottom_diff = bottom[i]->mutable_gpu_diff();
       CUDNN_CHECK(cudnnConvolutionBackwardData(
           session.handle(), one, filter_, this->blobs_[0]->gpu_data(), out_, top_diff, conv_, backward_data_.algorithm,
-          session.workspace(backward_data_.workspace), backward_data_.workspace, zero, in_, ExtendedDiff(bottom_diff)));
+          session.Workspace(backward_data_.workspace), backward_data_.workspace, zero, in_, ExtendedDiff(bottom_diff)));
       CutBack(bottom_diff);
     }
   }

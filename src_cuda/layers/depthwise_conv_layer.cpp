@@ -33,8 +33,8 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& b
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
-    depthwise_forward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
-                      top[i]->mutable_cpu_data());
+    DepthwiseForward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
+                     top[i]->mutable_cpu_data());
   }
 }
 
@@ -50,13 +50,13 @@ void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& 
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->cpu_diff();
     if (for_weights || for_bias) {
-      depthwise_backward_weights(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), top_diff,
-                                 for_weights ? this->blobs_[0]->mutable_cpu_diff() : nullptr,
-                                 for_bias ? this->blobs_[1]->mutable_cpu_diff() : nullptr);
+      DepthwiseBackwardWeights(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), top_diff,
+                               for_weights ? this->blobs_[0]->mutable_cpu_diff() : nullptr,
+                               for_bias ? this->blobs_[1]->mutable_cpu_diff() : nullptr);
     }
     if (propagate_down[i]) {
-      depthwise_backward_data(shape_, this->num_, this->channels_, top_diff, this->blobs_[0]->cpu_data(),
-                              bottom[i]->mutable_cpu_diff());
+      DepthwiseBackwardData(shape_, this->num_, this->channels_, top_diff, this->blobs_[0]->cpu_data(),
+                            bottom[i]->mutable_cpu_diff());
     }
   }
 }

@@ -30,17 +30,17 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 
-int blocks_for(const int64_t threads) {
+int BlockCount(const int64_t threads) {
   return static_cast<int>(std::min<int64_t>((threads + kThreads - 1) / kThreads, 1 << 20));
 }
 
 /// Outputs of a column that one thread makes.
-constexpr int rows_of_thread(const int stride) { return stride == 1 ? 4 : 2; }
+constexpr int RowsOfThread(const int stride) { return stride == 1 ? 4 : 2; }
 
 template <typename Dtype, int K, int S, int Rows, bool Turned>
-__global__ void depthwise_rows(const DepthwiseShape s, const int64_t threads, const int channels,
-                               const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
-                               const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
+__global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t threads, const int channels,
+                                    const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
+                                    const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   const int stride_h = S > 0 ? S : s.stride_h, stride_w = S > 0 ? S : s.stride_w;
   const int dilation_h = K > 0 ? 1 : s.dilation_h, dilation_w = K > 0 ? 1 : s.dilation_w;
@@ -108,7 +108,7 @@ struct Meeting {
   int first, step, output, back;
 };
 
-__device__ inline Meeting meeting(const int place, const int stride, const int dilation) {
+__device__ inline Meeting MeetingAt(const int place, const int stride, const int dilation) {
   // place = output * stride + kernel * dilation. The smallest kernel place that leaves a multiple of stride; if none
   // under stride does, none does at all.
   int kernel = 0;
@@ -121,9 +121,9 @@ __device__ inline Meeting meeting(const int place, const int stride, const int d
 }
 
 template <typename Dtype, int K>
-__global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, const int channels,
-                                 const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
-                                 Dtype* __restrict__ input_diff) {
+__global__ void DepthwiseGatherKernel(const DepthwiseShape s, const int64_t count, const int channels,
+                                      const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
+                                      Dtype* __restrict__ input_diff) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < count;
        at += static_cast<int64_t>(gridDim.x) * kThreads) {
@@ -133,8 +133,8 @@ __global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, co
     const int plane = static_cast<int>(row / s.height);
     const Dtype* diff = output_diff + static_cast<int64_t>(plane) * s.out_height * s.out_width;
     const Dtype* w = weights + static_cast<int64_t>(plane % channels) * kernel_h * kernel_w;
-    const Meeting my = meeting(y + s.pad_h, s.stride_h, s.dilation_h);
-    const Meeting mx = meeting(x + s.pad_w, s.stride_w, s.dilation_w);
+    const Meeting my = MeetingAt(y + s.pad_h, s.stride_h, s.dilation_h);
+    const Meeting mx = MeetingAt(x + s.pad_w, s.stride_w, s.dilation_w);
     Dtype sum = 0;
     for (int i = my.first, oy = my.output; i < kernel_h; i += my.step, oy -= my.back) {
       if (oy < 0 || oy >= s.out_height) { continue; }
@@ -150,7 +150,7 @@ __global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, co
 
 /// Sum over the block, in thread 0.
 template <typename Dtype>
-__device__ Dtype block_sum(Dtype value) {
+__device__ Dtype BlockSum(Dtype value) {
   __shared__ Dtype of_warp[kThreads / kWarp];
   for (int apart = kWarp / 2; apart > 0; apart /= 2) { value += __shfl_down_sync(0xffffffffu, value, apart); }
   __syncthreads();  // the shared values may still be read from the sum before
@@ -168,9 +168,9 @@ __device__ Dtype block_sum(Dtype value) {
 /// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x
 /// shares; for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
 template <typename Dtype, int K, int S>
-__global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, const int channels,
-                                       const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
-                                       Dtype* __restrict__ parts) {
+__global__ void DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num, const int channels,
+                                           const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
+                                           Dtype* __restrict__ parts) {
   const int c = K > 0 ? blockIdx.x : blockIdx.x % channels, share = blockIdx.y, shares = gridDim.y;
   const int taps = K > 0 ? K * K : s.kernel_h * s.kernel_w;
   const int places = s.out_height * s.out_width;
@@ -211,18 +211,18 @@ __global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, co
   if (K > 0) {
 #pragma unroll
     for (int t = 0; t < (K > 0 ? K * K + 1 : 1); ++t) {
-      const Dtype total = block_sum(sum[t]);
+      const Dtype total = BlockSum(sum[t]);
       if (threadIdx.x == 0) { to[t] = total; }
     }
   } else {
-    const Dtype total = block_sum(sum[0]);
+    const Dtype total = BlockSum(sum[0]);
     if (threadIdx.x == 0) { to[tap] = total; }
   }
 }
 
 template <typename Dtype>
-__global__ void depthwise_weight_sums(const int channels, const int taps, const int shares,
-                                      const Dtype* __restrict__ parts, Dtype* weight_diff, Dtype* bias_diff) {
+__global__ void DepthwiseWeightSumsKernel(const int channels, const int taps, const int shares,
+                                          const Dtype* __restrict__ parts, Dtype* weight_diff, Dtype* bias_diff) {
   const int count = channels * (taps + 1);
   for (int at = blockIdx.x * kThreads + threadIdx.x; at < count; at += gridDim.x * kThreads) {
     const int c = at / (taps + 1), t = at % (taps + 1);
@@ -235,118 +235,119 @@ __global__ void depthwise_weight_sums(const int channels, const int taps, const 
 }
 
 template <typename Dtype, int K, int S, bool Turned>
-void launch_rows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input,
-                 const Dtype* weights, const Dtype* bias, Dtype* output) {
-  constexpr int rows = rows_of_thread(S);
+void LaunchRows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
+                const Dtype* bias, Dtype* output) {
+  constexpr int rows = RowsOfThread(S);
   const int64_t threads = static_cast<int64_t>(planes) * ((s.out_height + rows - 1) / rows) * s.out_width;
   if (threads == 0) { return; }
-  depthwise_rows<Dtype, K, S, rows, Turned>
-      <<<blocks_for(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
+  DepthwiseRowsKernel<Dtype, K, S, rows, Turned>
+      <<<BlockCount(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
   CUDA_POST_KERNEL_CHECK;
 }
 
 /// Kernel and stride that have code of their own, as K * 10 + S; else 0.
-int unrolled(const DepthwiseShape& s) {
+int Unrolled(const DepthwiseShape& s) {
   const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
   return square && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h <= 2 ? s.kernel_h * 10 + s.stride_h : 0;
 }
 
 template <typename Dtype>
-void forward_gpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input,
-                 const Dtype* weights, const Dtype* bias, Dtype* output) {
-  switch (unrolled(s)) {
-    case 31: return launch_rows<Dtype, 3, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 32: return launch_rows<Dtype, 3, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 41: return launch_rows<Dtype, 4, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 42: return launch_rows<Dtype, 4, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 51: return launch_rows<Dtype, 5, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 52: return launch_rows<Dtype, 5, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 61: return launch_rows<Dtype, 6, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 62: return launch_rows<Dtype, 6, 2, false>(s, planes, channels, input, weights, bias, output);
-    default: return launch_rows<Dtype, 0, 0, false>(s, planes, channels, input, weights, bias, output);
+void ForwardGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
+                const Dtype* bias, Dtype* output) {
+  switch (Unrolled(s)) {
+    case 31: return LaunchRows<Dtype, 3, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 32: return LaunchRows<Dtype, 3, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 41: return LaunchRows<Dtype, 4, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 42: return LaunchRows<Dtype, 4, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 51: return LaunchRows<Dtype, 5, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 52: return LaunchRows<Dtype, 5, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 61: return LaunchRows<Dtype, 6, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 62: return LaunchRows<Dtype, 6, 2, false>(s, planes, channels, input, weights, bias, output);
+    default: return LaunchRows<Dtype, 0, 0, false>(s, planes, channels, input, weights, bias, output);
   }
 }
 
 template <typename Dtype>
-void launch_turned(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
-                   const Dtype* weights, Dtype* input_diff) {
+void LaunchTurned(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
+                  const Dtype* weights, Dtype* input_diff) {
   const Dtype* none = nullptr;
-  switch (unrolled(s)) {
-    case 31: return launch_rows<Dtype, 3, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 41: return launch_rows<Dtype, 4, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 51: return launch_rows<Dtype, 5, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 61: return launch_rows<Dtype, 6, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    default: return launch_rows<Dtype, 0, 0, true>(s, planes, channels, diff, weights, none, input_diff);
+  switch (Unrolled(s)) {
+    case 31: return LaunchRows<Dtype, 3, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 41: return LaunchRows<Dtype, 4, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 51: return LaunchRows<Dtype, 5, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 61: return LaunchRows<Dtype, 6, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    default: return LaunchRows<Dtype, 0, 0, true>(s, planes, channels, diff, weights, none, input_diff);
   }
 }
 
 template <typename Dtype>
-void backward_data_gpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
-                       const Dtype* weights, Dtype* input_diff) {
+void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
+                     const Dtype* weights, Dtype* input_diff) {
   if (s.stride_h == 1 && s.stride_w == 1) {
     DepthwiseShape turned = s;
     std::swap(turned.height, turned.out_height);
     std::swap(turned.width, turned.out_width);
     turned.pad_h = (s.kernel_h - 1) * s.dilation_h - s.pad_h;
     turned.pad_w = (s.kernel_w - 1) * s.dilation_w - s.pad_w;
-    launch_turned(turned, planes, channels, output_diff, weights, input_diff);
+    LaunchTurned(turned, planes, channels, output_diff, weights, input_diff);
     return;
   }
   const int64_t count = static_cast<int64_t>(planes) * s.height * s.width;
   if (count == 0) { return; }
-  const int blocks = blocks_for(count);
+  const int blocks = BlockCount(count);
   switch (s.kernel_h == s.kernel_w ? s.kernel_h : 0) {
     case 3:
-      depthwise_gather<Dtype, 3><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 3><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 4:
-      depthwise_gather<Dtype, 4><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 4><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 5:
-      depthwise_gather<Dtype, 5><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 5><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 6:
-      depthwise_gather<Dtype, 6><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 6><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
-    default: depthwise_gather<Dtype, 0><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+    default:
+      DepthwiseGatherKernel<Dtype, 0><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
   }
   CUDA_POST_KERNEL_CHECK;
 }
 
 /// Shares of a channel's outputs: some thousand blocks in all, each thread with a few outputs at least.
-int weight_shares(const DepthwiseShape& s, const int num, const int channels) {
+int WeightShares(const DepthwiseShape& s, const int num, const int channels) {
   const int64_t outputs = static_cast<int64_t>(num) * s.out_height * s.out_width;
   const int64_t by_work = (outputs + 4 * kThreads - 1) / (4 * kThreads);
   return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(by_work, 2048 / channels + 1)));
 }
 
 template <typename Dtype, int K, int S>
-void launch_parts(const DepthwiseShape& s, const int num, const int channels, const int shares, const Dtype* input,
-                  const Dtype* output_diff, Dtype* parts) {
+void LaunchParts(const DepthwiseShape& s, const int num, const int channels, const int shares, const Dtype* input,
+                 const Dtype* output_diff, Dtype* parts) {
   const dim3 grid(K > 0 ? channels : channels * (s.kernel_h * s.kernel_w + 1), shares);
-  depthwise_weight_parts<Dtype, K, S><<<grid, kThreads>>>(s, num, channels, input, output_diff, parts);
+  DepthwiseWeightPartsKernel<Dtype, K, S><<<grid, kThreads>>>(s, num, channels, input, output_diff, parts);
   CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
-void backward_weights_gpu(const DepthwiseShape& s, const int num, const int channels, const Dtype* input,
-                          const Dtype* output_diff, Blob<Dtype>* room, Dtype* weight_diff, Dtype* bias_diff) {
+void BackwardWeightsGpu(const DepthwiseShape& s, const int num, const int channels, const Dtype* input,
+                        const Dtype* output_diff, Blob<Dtype>* room, Dtype* weight_diff, Dtype* bias_diff) {
   const int taps = s.kernel_h * s.kernel_w;
-  const int shares = weight_shares(s, num, channels);
+  const int shares = WeightShares(s, num, channels);
   room->Reshape({shares, channels, taps + 1});
   Dtype* parts = room->mutable_gpu_data();
-  switch (unrolled(s)) {
-    case 31: launch_parts<Dtype, 3, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 32: launch_parts<Dtype, 3, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 41: launch_parts<Dtype, 4, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 42: launch_parts<Dtype, 4, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 51: launch_parts<Dtype, 5, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 52: launch_parts<Dtype, 5, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 61: launch_parts<Dtype, 6, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 62: launch_parts<Dtype, 6, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    default: launch_parts<Dtype, 0, 0>(s, num, channels, shares, input, output_diff, parts);
+  switch (Unrolled(s)) {
+    case 31: LaunchParts<Dtype, 3, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 32: LaunchParts<Dtype, 3, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 41: LaunchParts<Dtype, 4, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 42: LaunchParts<Dtype, 4, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 51: LaunchParts<Dtype, 5, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 52: LaunchParts<Dtype, 5, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 61: LaunchParts<Dtype, 6, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 62: LaunchParts<Dtype, 6, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    default: LaunchParts<Dtype, 0, 0>(s, num, channels, shares, input, output_diff, parts);
   }
-  depthwise_weight_sums<Dtype><<<blocks_for(static_cast<int64_t>(channels) * (taps + 1)), kThreads>>>(
+  DepthwiseWeightSumsKernel<Dtype><<<BlockCount(static_cast<int64_t>(channels) * (taps + 1)), kThreads>>>(
       channels, taps, shares, parts, weight_diff, bias_diff);
   CUDA_POST_KERNEL_CHECK;
 }
@@ -362,8 +363,8 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& b
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->gpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
-    forward_gpu(shape_, this->num_ * this->channels_, this->channels_, bottom[i]->gpu_data(),
-                this->blobs_[0]->gpu_data(), bias, top[i]->mutable_gpu_data());
+    ForwardGpu(shape_, this->num_ * this->channels_, this->channels_, bottom[i]->gpu_data(),
+               this->blobs_[0]->gpu_data(), bias, top[i]->mutable_gpu_data());
   }
 }
 
@@ -379,13 +380,13 @@ void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& 
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->gpu_diff();
     if (for_weights || for_bias) {
-      backward_weights_gpu(shape_, this->num_, this->channels_, bottom[i]->gpu_data(), top_diff, &weight_parts_,
-                           for_weights ? this->blobs_[0]->mutable_gpu_diff() : nullptr,
-                           for_bias ? this->blobs_[1]->mutable_gpu_diff() : nullptr);
+      BackwardWeightsGpu(shape_, this->num_, this->channels_, bottom[i]->gpu_data(), top_diff, &weight_parts_,
+                         for_weights ? this->blobs_[0]->mutable_gpu_diff() : nullptr,
+                         for_bias ? this->blobs_[1]->mutable_gpu_diff() : nullptr);
     }
     if (propagate_down[i]) {
-      backward_data_gpu(shape_, this->num_ * this->channels_, this->channels_, top_diff, this->blobs_[0]->gpu_data(),
-                        bottom[i]->mutable_gpu_diff());
+      BackwardDataGpu(shape_, this->num_ * this->channels_, this->channels_, top_diff, this->blobs_[0]->gpu_data(),
+                      bottom[i]->mutable_gpu_diff());
     }
   }
 }

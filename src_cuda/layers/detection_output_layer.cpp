@@ -39,7 +39,7 @@ struct Decoder {
   bool variance_in_target;
 
   template <typename Dtype>
-  PlainBox decode(const Dtype* prior_at, const Dtype* variance_at, const Dtype* code_at) const {
+  PlainBox Decode(const Dtype* prior_at, const Dtype* variance_at, const Dtype* code_at) const {
     float prior[4], variance[4], value[4];
     for (int i = 0; i < 4; ++i) {
       prior[i] = prior_at[i];
@@ -104,7 +104,7 @@ void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, v
 template <typename Dtype>
 void Collect(const Dtype* scores, const int boxes, const int classes, const int background, const float threshold,
              vector<vector<Candidate>>* candidates) {
-  constexpr int lanes = simd_lanes<Dtype>();
+  constexpr int lanes = SimdLanes<Dtype>();
   typedef SimdT<Dtype, lanes> V;
   // Compared as floats, as the fork does: for doubles the vector only rules out what is clearly under.
   const Dtype limit = sizeof(Dtype) == 4 ? Dtype(threshold) : Dtype(threshold) - std::fabs(Dtype(threshold)) * 1e-6;
@@ -113,7 +113,7 @@ void Collect(const Dtype* scores, const int boxes, const int classes, const int 
     for (; c < classes; c += lanes) {
       const int end = std::min(c + lanes, classes);
       if (end - c == lanes) {
-        const auto over = simd_load<Dtype, lanes>(scores + c) > (V{} + limit);
+        const auto over = SimdLoad<Dtype, lanes>(scores + c) > (V{} + limit);
         decltype(over[0] + 0) any = 0;
         for (int i = 0; i < lanes; ++i) { any |= over[i]; }
         if (any == 0) { continue; }
@@ -200,7 +200,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
     boxes->resize(num_priors_);
     for (int b = 0; b < num_priors_; ++b) {
       const size_t at = (static_cast<size_t>(image) * num_priors_ + b) * num_loc_classes_ + loc_class;
-      (*boxes)[b] = decoder.decode(priors + b * 4, variances + b * 4, codes + at * 4);
+      (*boxes)[b] = decoder.Decode(priors + b * 4, variances + b * 4, codes + at * 4);
     }
   };
 
@@ -244,7 +244,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
     size_t most = 0;
     for (const int c : found) { most = std::max(most, candidates[c].size()); }
     // A few candidates a class are done before another thread would wake up.
-    parallel_for(static_cast<int>(found.size()), most > 64 ? 1 : static_cast<int>(found.size()), work);
+    ParallelFor(static_cast<int>(found.size()), most > 64 ? 1 : static_cast<int>(found.size()), work);
 
     vector<Row> of_image;
     for (const int c : found) {

@@ -55,7 +55,7 @@ void EltwiseLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const 
   const vector<const Dtype*> from = DataOf(bottom);
   Dtype* to = top[0]->mutable_cpu_data();
   int* mask = op_ == EltwiseParameter_EltwiseOp_MAX ? max_idx_.mutable_cpu_data() : nullptr;
-  parallel_for(top[0]->count(), kGrain, [&](const int begin, const int end) {
+  ParallelFor(top[0]->count(), kGrain, [&](const int begin, const int end) {
     const Dtype* a = from[0];
     const Dtype* b = from[1];
     switch (op_) {
@@ -115,7 +115,7 @@ void EltwiseLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const ve
   for (int n = 0; n < bottom.size(); ++n) {
     if (!propagate_down[n]) { continue; }
     Dtype* dx = bottom[n]->mutable_cpu_diff();
-    parallel_for(top[0]->count(), kGrain, [&](const int begin, const int end) {
+    ParallelFor(top[0]->count(), kGrain, [&](const int begin, const int end) {
       switch (op_) {
         case EltwiseParameter_EltwiseOp_PROD:
           if (!stable_prod_grad_) {

@@ -161,7 +161,7 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
     all_match_indices_.resize(num_);
     all_neg_indices_.resize(num_);
     // An image without objects has no matches and gives no negatives.
-    parallel_for(num_, 1, [&](const int begin, const int end) {
+    ParallelFor(num_, 1, [&](const int begin, const int end) {
       for (int image = begin; image < end; ++image) {
         const auto found = objects.find(image);
         if (found == objects.end()) { continue; }

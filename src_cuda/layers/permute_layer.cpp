@@ -53,9 +53,9 @@ void Turn(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
       Dtype* left = from + i + j * b.from;
       Dtype* right = to + i * a.to + j;
       if (Back) {
-        simd_turn(right, a.to, left, b.from);
+        SimdTranspose(right, a.to, left, b.from);
       } else {
-        simd_turn(left, b.from, right, a.to);
+        SimdTranspose(left, b.from, right, a.to);
       }
     }
     for (; i < a.size; ++i) {
@@ -111,22 +111,22 @@ void Move(const vector<Axis>& axes, Dtype* from, Dtype* to) {
   }
   const int stretches = (other.size + kTile - 1) / kTile;
   const int count = static_cast<int>(places * stretches);
-  parallel_for(count, parallel_grain(count, 1 + 30000 / std::max(1, last.size * std::min(other.size, kTile))),
-               [&](const int begin, const int end) {
-                 for (int at = begin; at < end; ++at) {
-                   const int stretch = at % stretches;
-                   int place = at / stretches;
-                   size_t from_at = static_cast<size_t>(stretch) * kTile * other.from;
-                   size_t to_at = static_cast<size_t>(stretch) * kTile * other.to;
-                   for (int i = static_cast<int>(outer.size()) - 1; i >= 0; --i) {
-                     from_at += static_cast<size_t>(place % outer[i].size) * outer[i].from;
-                     to_at += static_cast<size_t>(place % outer[i].size) * outer[i].to;
-                     place /= outer[i].size;
-                   }
-                   const Axis part = {std::min(kTile, other.size - stretch * kTile), other.from, other.to};
-                   MoveTiles<Back>(part, last, from + from_at, to + to_at);
-                 }
-               });
+  ParallelFor(count, ParallelGrain(count, 1 + 30000 / std::max(1, last.size * std::min(other.size, kTile))),
+              [&](const int begin, const int end) {
+                for (int at = begin; at < end; ++at) {
+                  const int stretch = at % stretches;
+                  int place = at / stretches;
+                  size_t from_at = static_cast<size_t>(stretch) * kTile * other.from;
+                  size_t to_at = static_cast<size_t>(stretch) * kTile * other.to;
+                  for (int i = static_cast<int>(outer.size()) - 1; i >= 0; --i) {
+                    from_at += static_cast<size_t>(place % outer[i].size) * outer[i].from;
+                    to_at += static_cast<size_t>(place % outer[i].size) * outer[i].to;
+                    place /= outer[i].size;
+                  }
+                  const Axis part = {std::min(kTile, other.size - stretch * kTile), other.from, other.to};
+                  MoveTiles<Back>(part, last, from + from_at, to + to_at);
+                }
+              });
 }
 
 }  // namespace

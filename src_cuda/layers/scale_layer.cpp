@@ -20,15 +20,15 @@ namespace caffe {
 namespace {
 
 template <typename T>
-T dot(const T* a, const T* b, const int count) {
-  constexpr int lanes = simd_lanes<T>();
+T Dot(const T* a, const T* b, const int count) {
+  constexpr int lanes = SimdLanes<T>();
   SimdT<T, lanes> sum[2] = {};
   int i = 0;
   for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    sum[0] += simd_load<T, lanes>(a + i) * simd_load<T, lanes>(b + i);
-    sum[1] += simd_load<T, lanes>(a + i + lanes) * simd_load<T, lanes>(b + i + lanes);
+    sum[0] += SimdLoad<T, lanes>(a + i) * SimdLoad<T, lanes>(b + i);
+    sum[1] += SimdLoad<T, lanes>(a + i + lanes) * SimdLoad<T, lanes>(b + i + lanes);
   }
-  T total = simd_sum<T, lanes>(sum[0] + sum[1]);
+  T total = SimdSum<T, lanes>(sum[0] + sum[1]);
   for (; i < count; ++i) { total += a[i] * b[i]; }
   return total;
 }
@@ -111,7 +111,7 @@ void ScaleLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   Dtype* kept = bottom[0] == top[0] ? temp_.mutable_cpu_data() : nullptr;
   Dtype* y = top[0]->mutable_cpu_data();
   const int rows = outer_dim_ * scale_dim_, inner = inner_dim_, scales = scale_dim_;
-  parallel_for(rows, parallel_grain(rows, 1 + 30000 / std::max(1, inner)), [=](const int begin, const int end) {
+  ParallelFor(rows, ParallelGrain(rows, 1 + 30000 / std::max(1, inner)), [=](const int begin, const int end) {
     for (int row = begin; row < end; ++row) {
       const size_t first = static_cast<size_t>(row) * inner;
       const Dtype factor = scale[row % scales], shift = bias == nullptr ? Dtype(0) : bias[row % scales];
@@ -149,7 +149,7 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   const int outer = outer_dim_, scales = scale_dim_, inner = inner_dim_;
   const int least = static_cast<int>(1 + 30000 / std::max<int64_t>(1, static_cast<int64_t>(outer) * inner));
   // A thread takes a scale in all images: dy is read from the cache the second time, and sums need no second step.
-  parallel_for(scales, parallel_grain(scales, least), [=](const int begin, const int end) {
+  ParallelFor(scales, ParallelGrain(scales, least), [=](const int begin, const int end) {
     if (inner == 1) {  // rows of scales: along them
       for (int o = 0; o < outer; ++o) {
         const Dtype* from = dy + static_cast<size_t>(o) * scales;
@@ -169,8 +169,8 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
       for (int o = 0; o < outer; ++o) {
         const size_t first = (static_cast<size_t>(o) * scales + s) * inner;
         const Dtype* from = dy + first;
-        if (scale_diff != nullptr) { scale_sum += dot(from, x + first, inner); }
-        if (bias_diff != nullptr) { bias_sum += simd_total(from, inner); }
+        if (scale_diff != nullptr) { scale_sum += Dot(from, x + first, inner); }
+        if (bias_diff != nullptr) { bias_sum += SimdTotal(from, inner); }
         if (dx == nullptr) { continue; }
         Dtype* to = dx + first;
         const Dtype factor = factors[s];

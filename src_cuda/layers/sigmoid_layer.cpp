@@ -52,7 +52,7 @@ inline float Exp(const float x) {
 /// results keep their digits.
 template <typename Dtype>
 struct SigmoidOp {
-  Dtype value(const Dtype x) const {
+  Dtype Value(const Dtype x) const {
     const Dtype small = Exp(x < 0 ? x : -x);
     return (x < 0 ? small : Dtype(1)) / (1 + small);
   }
@@ -61,7 +61,7 @@ struct SigmoidOp {
 /// dy/dx = y (1 - y), told from y.
 template <typename Dtype>
 struct SigmoidFromTopOp {
-  Dtype slope(const Dtype y) const { return y * (1 - y); }
+  Dtype Slope(const Dtype y) const { return y * (1 - y); }
 };
 
 }  // namespace

@@ -57,7 +57,7 @@ void SliceLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   const int step = bottom[0]->count(slice_axis_);
   for (int i = 0; i < top.size(); ++i) {
     const int size = top[i]->count(slice_axis_);
-    copy_rows(num_slices_, size, from, step, top[i]->mutable_cpu_data(), size);
+    CopyRows(num_slices_, size, from, step, top[i]->mutable_cpu_data(), size);
     from += size;
   }
 }
@@ -70,7 +70,7 @@ void SliceLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   const int step = bottom[0]->count(slice_axis_);
   for (int i = 0; i < top.size(); ++i) {
     const int size = top[i]->count(slice_axis_);
-    copy_rows(num_slices_, size, top[i]->cpu_diff(), size, to, step);
+    CopyRows(num_slices_, size, top[i]->cpu_diff(), size, to, step);
     to += size;
   }
 }

@@ -40,7 +40,7 @@ struct Setting {
   int kernel_h, kernel_w, stride_h, stride_w, dilation, group;
   int pad_h, pad_w;  // -1: SAME
 
-  std::string text(int num_output) const {
+  std::string Text(int num_output) const {
     std::ostringstream out;
     out << "num_output: " << num_output << " kernel_h: " << kernel_h << " kernel_w: " << kernel_w
         << " stride_h: " << stride_h << " stride_w: " << stride_w << " dilation: " << dilation << " group: " << group;
@@ -144,11 +144,11 @@ class ConvLayersTest : public MultiDeviceTest<TypeParam> {
     return layers;
   }
   void CheckForward(const Setting& set, int n, int c, int h, int w, int num_output, bool bias = true) {
-    SCOPED_TRACE(set.text(num_output) + " on " + std::to_string(h) + "x" + std::to_string(w));
+    SCOPED_TRACE(set.Text(num_output) + " on " + std::to_string(h) + "x" + std::to_string(w));
     Blob<Dtype> in(n, c, h, w), out;
     Fill(&in);
     vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
-    const LayerParameter param = Parse(set.text(num_output) + (bias ? "" : " bias_term: false"));
+    const LayerParameter param = Parse(set.Text(num_output) + (bias ? "" : " bias_term: false"));
     for (shared_ptr<Layer<Dtype>>& layer : Layers(param)) {
       layer->SetUp(bottom, top);
       layer->Forward(bottom, top);
@@ -258,7 +258,7 @@ TYPED_TEST(ConvLayersTest, SameFollowsTheInputsSize) {
   const Setting set = {3, 5, 2, 2, 1, 1, -1, -1};
   Blob<Dtype> in(2, 3, 8, 8), out;
   vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
-  for (shared_ptr<Layer<Dtype>>& layer : this->Layers(Parse(set.text(4)))) {
+  for (shared_ptr<Layer<Dtype>>& layer : this->Layers(Parse(set.Text(4)))) {
     in.Reshape(2, 3, 8, 8);
     layer->SetUp(bottom, top);
     const int sizes[][3] = {{2, 8, 8}, {1, 7, 9}, {3, 9, 10}, {2, 8, 8}};
@@ -309,19 +309,19 @@ TYPED_TEST(ConvLayersTest, ThreadsAgree) {
   Blob<Dtype> in(1, 3, 130, 131), out;
   Fill(&in);
   vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
-  ConvolutionLayer<Dtype> layer(Parse(set.text(4)));
+  ConvolutionLayer<Dtype> layer(Parse(set.Text(4)));
   layer.SetUp(bottom, top);
-  const int usual = parallel_threads();
+  const int usual = ParallelThreads();
   vector<Dtype> outputs[2], diffs[2];
   for (int k = 0; k < 2; ++k) {
-    set_parallel_threads(k == 0 ? 1 : 4);
+    SetParallelThreads(k == 0 ? 1 : 4);
     layer.Forward(bottom, top);
     outputs[k].assign(out.cpu_data(), out.cpu_data() + out.count());
     caffe_copy(out.count(), out.cpu_data(), out.mutable_cpu_diff());
     layer.Backward(top, vector<bool>(1, true), bottom);
     diffs[k].assign(in.cpu_diff(), in.cpu_diff() + in.count());
   }
-  set_parallel_threads(usual);
+  SetParallelThreads(usual);
   EXPECT_EQ(outputs[0], outputs[1]);
   EXPECT_EQ(diffs[0], diffs[1]);
 }

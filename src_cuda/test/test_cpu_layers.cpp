@@ -40,7 +40,7 @@ class CpuLayersTest : public ::testing::Test {
  protected:
   CpuLayersTest() { Caffe::set_mode(Caffe::CPU); }
 
-  int among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  int Among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
 
   void Fill(Dtype* values, int count) {
     std::normal_distribution<double> normal;
@@ -61,15 +61,15 @@ typedef ::testing::Types<float, double> Numbers;
 TYPED_TEST_CASE(CpuLayersTest, Numbers);
 
 TYPED_TEST(CpuLayersTest, ParallelForTakesEachOnce) {
-  const int before = parallel_threads();
+  const int before = ParallelThreads();
   for (const int threads : {1, 2, 4}) {
-    set_parallel_threads(threads);
-    EXPECT_EQ(threads, parallel_threads());
+    SetParallelThreads(threads);
+    EXPECT_EQ(threads, ParallelThreads());
     for (const int n : {0, 1, 7, 1000}) {
       for (const int grain : {-1, 1, 3, 5000}) {
         std::vector<std::atomic<int>> taken(n);
-        parallel_for(n, grain, [&](int begin, int end) {
-          parallel_for(2, 1, [&](int, int) {});  // from inside: runs here
+        ParallelFor(n, grain, [&](int begin, int end) {
+          ParallelFor(2, 1, [&](int, int) {});  // from inside: runs here
           for (int i = begin; i < end; ++i) { ++taken[i]; }
         });
         for (int i = 0; i < n; ++i) { EXPECT_EQ(1, taken[i]); }
@@ -82,21 +82,21 @@ TYPED_TEST(CpuLayersTest, ParallelForTakesEachOnce) {
   for (int t = 0; t < 3; ++t) {
     callers.emplace_back([&] {
       for (int i = 0; i < 200; ++i) {
-        parallel_for(10, 1, [&](int begin, int end) { sum += end - begin; });
+        ParallelFor(10, 1, [&](int begin, int end) { sum += end - begin; });
       }
     });
   }
   for (std::thread& caller : callers) { caller.join(); }
   EXPECT_EQ(6000, sum);
-  set_parallel_threads(before);
+  SetParallelThreads(before);
 }
 
 TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 120; ++round) {
     const bool wide = round % 3 == 0;
-    const int M = this->among(1, 70), N = this->among(1, wide ? 900 : 120),
-              K = this->among(1, round % 5 == 0 ? 3000 : 90);
+    const int M = this->Among(1, 70), N = this->Among(1, wide ? 900 : 120),
+              K = this->Among(1, round % 5 == 0 ? 3000 : 90);
     SCOPED_TRACE(std::to_string(M) + " x " + std::to_string(N) + " x " + std::to_string(K));
     std::vector<Dtype> a(M * K), b(K * N), bias(M), c(M * N);
     this->Fill(a.data(), a.size());
@@ -106,11 +106,11 @@ TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
     for (int way = 0; way < 3; ++way) {  // A B + bias, C + A^T B, C + A B^T
       std::vector<Dtype> got = c;
       if (way == 0) {
-        cpu_gemm(false, M, N, K, a.data(), b.data(), bias.data(), false, got.data());
+        CpuGemm(false, M, N, K, a.data(), b.data(), bias.data(), false, got.data());
       } else if (way == 1) {
-        cpu_gemm<Dtype>(true, M, N, K, a.data(), b.data(), nullptr, true, got.data());
+        CpuGemm<Dtype>(true, M, N, K, a.data(), b.data(), nullptr, true, got.data());
       } else {
-        cpu_gemm_transposed(M, N, K, a.data(), b.data(), got.data());
+        CpuGemmTransposed(M, N, K, a.data(), b.data(), got.data());
       }
       double worst = 0;
       for (int i = 0; i < M; ++i) {
@@ -131,8 +131,8 @@ TYPED_TEST(CpuLayersTest, ProductsAgainstLoops) {
 TYPED_TEST(CpuLayersTest, BatchNormAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 20; ++round) {
-    const int num = this->among(1, 5), channels = this->among(1, 9), height = this->among(1, 12),
-              width = this->among(1, 23);
+    const int num = this->Among(1, 5), channels = this->Among(1, 9), height = this->Among(1, 12),
+              width = this->Among(1, 23);
     const bool in_place = round % 2 == 0;
     Blob<Dtype> bottom(num, channels, height, width), other;
     this->Fill(&bottom);
@@ -306,9 +306,9 @@ TYPED_TEST(CpuLayersTest, EltwiseAgainstLoops) {
 TYPED_TEST(CpuLayersTest, PermuteAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 60; ++round) {
-    const int axes = this->among(2, 5);
+    const int axes = this->Among(2, 5);
     vector<int> shape, order(axes);
-    for (int i = 0; i < axes; ++i) { shape.push_back(this->among(1, round % 3 == 0 ? 40 : 6)); }
+    for (int i = 0; i < axes; ++i) { shape.push_back(this->Among(1, round % 3 == 0 ? 40 : 6)); }
     if (axes == 5) { shape[0] = 1; }
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), this->random_);
@@ -343,16 +343,16 @@ TYPED_TEST(CpuLayersTest, ConcatAndSliceAgainstLoops) {
   typedef TypeParam Dtype;
   for (int round = 0; round < 40; ++round) {
     // Many short rows, one long row, and anything between.
-    vector<int> shape = {round % 4 == 0 ? 1 : this->among(1, 40), this->among(1, 40),
-                         this->among(1, round % 4 ? 9 : 2000)};
-    const int axis = this->among(0, 2), parts = this->among(1, 4);
+    vector<int> shape = {round % 4 == 0 ? 1 : this->Among(1, 40), this->Among(1, 40),
+                         this->Among(1, round % 4 ? 9 : 2000)};
+    const int axis = this->Among(0, 2), parts = this->Among(1, 4);
     Blob<Dtype> part[4], whole, back[4];
     vector<Blob<Dtype>*> bottoms, wholes(1, &whole), tops;
     std::ostringstream slice;
     slice << "type: 'Slice' slice_param { axis: " << axis - (round % 2 ? 3 : 0);
     int total = 0;
     for (int i = 0; i < parts; ++i) {
-      shape[axis] = this->among(1, 7);
+      shape[axis] = this->Among(1, 7);
       part[i].Reshape(shape);
       this->Fill(&part[i]);
       bottoms.push_back(&part[i]);

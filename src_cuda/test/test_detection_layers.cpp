@@ -33,8 +33,8 @@ LayerParameter Parse(const std::string& text) {
 
 class RandomBoxes {
  public:
-  double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_); }
-  int among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  double Uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_); }
+  int Among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
 
   /// Prior boxes over the image, some past its edges, and variances: 1 x 2 x 4P x 1.
   template <typename Dtype>
@@ -42,8 +42,8 @@ class RandomBoxes {
     blob->Reshape(1, 2, priors * 4, 1);
     Dtype* to = blob->mutable_cpu_data();
     for (int i = 0; i < priors; ++i, to += 4) {
-      const double x = uniform(-0.1, 0.8), y = uniform(-0.1, 0.8);
-      const double box[] = {x, y, x + uniform(0.05, 0.4), y + uniform(0.05, 0.4)};
+      const double x = Uniform(-0.1, 0.8), y = Uniform(-0.1, 0.8);
+      const double box[] = {x, y, x + Uniform(0.05, 0.4), y + Uniform(0.05, 0.4)};
       std::copy(box, box + 4, to);
     }
     for (int i = 0; i < priors * 4; ++i) { to[i] = i % 4 < 2 ? 0.1 : 0.2; }
@@ -51,7 +51,7 @@ class RandomBoxes {
 
   template <typename Dtype>
   void FillUniform(double low, double high, Blob<Dtype>* blob) {
-    for (int i = 0; i < blob->count(); ++i) { blob->mutable_cpu_data()[i] = uniform(low, high); }
+    for (int i = 0; i < blob->count(); ++i) { blob->mutable_cpu_data()[i] = Uniform(low, high); }
   }
 
  private:
@@ -151,16 +151,16 @@ class DetectionLayersTest : public ::testing::Test {
     random_.FillUniform(-4, 4, &conf);
     random_.FillPriors(priors, &prior);
     for (int i = 0; i < objects; ++i) {
-      const double x = random_.uniform(0, 0.7), y = random_.uniform(0, 0.7);
+      const double x = random_.Uniform(0, 0.7), y = random_.Uniform(0, 0.7);
       // The last image has no objects.
-      const double row[] = {static_cast<double>(random_.among(0, std::max(0, num - 2))),
-                            static_cast<double>(random_.among(1, classes - 1)),
+      const double row[] = {static_cast<double>(random_.Among(0, std::max(0, num - 2))),
+                            static_cast<double>(random_.Among(1, classes - 1)),
                             0,
                             x,
                             y,
-                            x + random_.uniform(0.05, 0.3),
-                            y + random_.uniform(0.05, 0.3),
-                            static_cast<double>(random_.among(0, 4) == 0)};
+                            x + random_.Uniform(0.05, 0.3),
+                            y + random_.Uniform(0.05, 0.3),
+                            static_cast<double>(random_.Among(0, 4) == 0)};
       std::copy(row, row + 8, label.mutable_cpu_data() + i * 8);
     }
     const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
@@ -199,17 +199,17 @@ TYPED_TEST(DetectionLayersTest, DetectionOutputEqualsTheForks) {
   const std::string suppressions[] = {"nms_param { nms_threshold: 0.45 top_k: 40 }", "nms_param { nms_threshold: 0.6 }",
                                       "nms_param { nms_threshold: 0.9 top_k: 400 eta: 0.9 }", ""};
   for (int i = 0; i < 60; ++i) {
-    const bool shared = this->random_.among(0, 2) > 0;
-    const int classes = this->random_.among(2, 40);
+    const bool shared = this->random_.Among(0, 2) > 0;
+    const int classes = this->random_.Among(2, 40);
     std::ostringstream text;
     text << "num_classes: " << classes << " share_location: "
          << (shared ? "true" : "false")
          // The fork takes -1 for a location class of its own, and decodes none when locations are shared.
          << " background_label_id: " << (i % 7 == 0 && !shared ? -1 : i % 2)
-         << " keep_top_k: " << (i % 4 == 0 ? -1 : this->random_.among(1, 60)) << " code_type: " << codes[i % 3]
-         << " variance_encoded_in_target: " << (i % 5 == 0 ? "true " : "false ") << limits[this->random_.among(0, 4)]
-         << suppressions[this->random_.among(0, 3)];
-    this->CheckDetections(text.str(), this->random_.among(1, 3), this->random_.among(1, 120), classes, shared);
+         << " keep_top_k: " << (i % 4 == 0 ? -1 : this->random_.Among(1, 60)) << " code_type: " << codes[i % 3]
+         << " variance_encoded_in_target: " << (i % 5 == 0 ? "true " : "false ") << limits[this->random_.Among(0, 4)]
+         << suppressions[this->random_.Among(0, 3)];
+    this->CheckDetections(text.str(), this->random_.Among(1, 3), this->random_.Among(1, 120), classes, shared);
   }
 }
 
@@ -226,9 +226,9 @@ TYPED_TEST(DetectionLayersTest, MultiBoxLossEqualsTheForks) {
          << " bp_inside: " << (i % 6 == 0 ? "true" : "false")
          << " ignore_cross_boundary_bbox: " << (i % 5 == 1 ? "true" : "false")
          << " encode_variance_in_target: " << (i % 7 == 0 ? "true " : "false ")
-         << mining[i % 2 == 0 ? this->random_.among(0, 1) : this->random_.among(0, 2)];
-    this->CheckLoss(text.str(), this->random_.among(1, 4), this->random_.among(20, 200), this->random_.among(2, 30),
-                    this->random_.among(1, 12));
+         << mining[i % 2 == 0 ? this->random_.Among(0, 1) : this->random_.Among(0, 2)];
+    this->CheckLoss(text.str(), this->random_.Among(1, 4), this->random_.Among(20, 200), this->random_.Among(2, 30),
+                    this->random_.Among(1, 12));
   }
 }
 

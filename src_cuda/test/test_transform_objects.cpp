@@ -26,7 +26,7 @@ class TransformObjectsTest : public ::testing::Test {
     vector<Dtype> pixels;
     vector<int> shape;
     vector<ObjectBox> objects;
-    Dtype at(int c, int y, int x) const { return pixels[(c * shape[2] + y) * shape[3] + x]; }
+    Dtype At(int c, int y, int x) const { return pixels[(c * shape[2] + y) * shape[3] + x]; }
   };
 
   static Result Run(const TransformationParameter& param, Phase phase, const cv::Mat& picture, uint64_t seed,
@@ -76,7 +76,7 @@ TYPED_TEST(TransformObjectsTest, TestMeanScaleMirror) {
       for (int x = 0; x < 11; ++x) {
         for (int c = 0; c < 3; ++c) {
           const TypeParam value = picture.at<cv::Vec3b>(y, mirror ? 10 - x : x)[c];
-          ASSERT_EQ((value - TypeParam(means[c])) * TypeParam(0.017f), result.at(c, y, x));
+          ASSERT_EQ((value - TypeParam(means[c])) * TypeParam(0.017f), result.At(c, y, x));
         }
       }
     }
@@ -102,7 +102,7 @@ TYPED_TEST(TransformObjectsTest, TestCrop) {
           for (int x = 0; x + width <= 14; ++x) {
             bool same = true;
             for (int i = 0; i < 6 * width && same; ++i) {
-              same = picture.at<cv::Vec3b>(y + i / width, x + i % width)[1] == result.at(1, i / width, i % width);
+              same = picture.at<cv::Vec3b>(y + i / width, x + i % width)[1] == result.At(1, i / width, i % width);
             }
             if (same) { ++found, top = y, left = x; }
           }
@@ -197,7 +197,7 @@ TYPED_TEST(TransformObjectsTest, TestSequence) {
     ASSERT_EQ(vector<int>({1, 3, expected.rows, expected.cols}), result.shape);
     for (int i = 0; i < 3 * expected.rows * expected.cols; ++i) {
       const int c = i % 3, y = i / 3 / expected.cols, x = i / 3 % expected.cols;
-      ASSERT_EQ(expected.at<cv::Vec3b>(y, x)[c] - 100, result.at(c, y, x));
+      ASSERT_EQ(expected.at<cv::Vec3b>(y, x)[c] - 100, result.At(c, y, x));
     }
   }
 }

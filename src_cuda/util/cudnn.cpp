@@ -57,7 +57,7 @@ bool Session::Reserve(size_t bytes) {
   return true;
 }
 
-void* Session::workspace(size_t bytes) {
+void* Session::Workspace(size_t bytes) {
   if (bytes == 0) { return nullptr; }
   CHECK(Reserve(bytes)) << "No GPU memory for a cuDNN workspace of " << bytes
                         << " bytes; CAFFE_CUDNN_WORKSPACE_MB bounds it.";

@@ -27,7 +27,7 @@ namespace caffe {
  * c, p stride - pad + k dilation (0 outside), so that each group's output is
  * the product of its weights with its rows of the columns. A 1x1 kernel with
  * stride 1 and no padding needs no columns: the input is the matrix. Nor does
- * the forward pass on the CPU where direct_conv_wins (util/columns.hpp) says so.
+ * the forward pass on the CPU where DirectConvWins (util/columns.hpp) says so.
  *
  * Padding differs on the two sides of an axis where tf_pad asks for it: pad_
  * holds what lies before, pad_after_ what lies after.
@@ -54,7 +54,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   /// output = weights * columns(input)
   void forward_cpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
   /// output = weights * columns(input) + bias, in one pass over the output
-  void forward_cpu_gemm_bias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output);
+  void ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output);
   /// output += bias
   void forward_cpu_bias(Dtype* output, const Dtype* bias);
   /// input = sum of the columns weights^T * output, where they came from
@@ -117,15 +117,15 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   void SetUpWeights(const ConvolutionParameter& param);
   /// Whether plane_ tells all.
   bool planar() const { return num_spatial_axes_ == 2 && !force_nd_im2col_; }
-  void to_columns_cpu(const Dtype* image);
-  void from_columns_cpu(Dtype* image);
-  const Dtype* columns_cpu(const Dtype* input, bool fresh);
-  void multiply_cpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output);
+  void ToColumnsCpu(const Dtype* image);
+  void FromColumnsCpu(Dtype* image);
+  const Dtype* ColumnsCpu(const Dtype* input, bool fresh);
+  void MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output);
 #ifndef CPU_ONLY
-  void to_columns_gpu(const Dtype* image);
-  void from_columns_gpu(Dtype* image);
-  const Dtype* columns_gpu(const Dtype* input, bool fresh);
-  const Dtype* ones_gpu();
+  void ToColumnsGpu(const Dtype* image);
+  void FromColumnsGpu(Dtype* image);
+  const Dtype* ColumnsGpu(const Dtype* input, bool fresh);
+  const Dtype* OnesGpu();
 #endif
 
   int conv_out_channels_;

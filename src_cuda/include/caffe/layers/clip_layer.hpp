@@ -16,8 +16,8 @@ template <typename Dtype>
 struct ClipOp {
   Dtype low, high;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const { return AtMost(AtLeast(x, low), high); }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const { return x >= low && x <= high ? Dtype(1) : Dtype(0); }
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const { return AtMost(AtLeast(x, low), high); }
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const { return x >= low && x <= high ? Dtype(1) : Dtype(0); }
 };
 
 /**

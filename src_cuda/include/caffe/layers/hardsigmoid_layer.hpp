@@ -16,19 +16,19 @@ template <typename Dtype>
 struct HardSigmoidOp {
   Dtype alpha, beta;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const { return AtMost(AtLeast(alpha * x + beta, Dtype(0)), Dtype(1)); }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const { return AtMost(AtLeast(alpha * x + beta, Dtype(0)), Dtype(1)); }
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const {
     const Dtype line = alpha * x + beta;
     return line > 0 && line < 1 ? alpha : Dtype(0);
   }
 };
 
-/// The same slope, told from y. Its value() is never asked for.
+/// The same slope, told from y. Its Value() is never asked for.
 template <typename Dtype>
 struct HardSigmoidFromTopOp {
   Dtype alpha;
 
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype y) const { return y > 0 && y < 1 ? alpha : Dtype(0); }
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype y) const { return y > 0 && y < 1 ? alpha : Dtype(0); }
 };
 
 /**

@@ -14,11 +14,11 @@ namespace caffe {
 /// The formula of HardSwishLayer, see there.
 template <typename Dtype>
 struct HardSwishOp {
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const {
     const Dtype relu6 = AtMost(AtLeast(x + 3, Dtype(0)), Dtype(6));
     return x * relu6 * Dtype(1. / 6.);
   }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const {
     const Dtype middle = (x + x + 3) * Dtype(1. / 6.);
     return x >= 3 ? Dtype(1) : (x <= -3 ? Dtype(0) : middle);
   }

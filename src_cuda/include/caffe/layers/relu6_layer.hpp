@@ -16,11 +16,11 @@ template <typename Dtype>
 struct ReLU6Op {
   Dtype negative_slope, threshold;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const {
     const Dtype zero(0);
     return AtMost(AtLeast(x, zero) + negative_slope * AtMost(x, zero), threshold);
   }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const {
     return x > 0 ? (x < threshold ? Dtype(1) : Dtype(0)) : negative_slope;
   }
 };

@@ -13,22 +13,22 @@ namespace caffe {
 
 /// columns = what each output place meets of the image.
 template <typename Dtype>
-void to_columns(const PlaneShape& shape, int channels, const Dtype* image, Dtype* columns);
+void ToColumns(const PlaneShape& shape, int channels, const Dtype* image, Dtype* columns);
 
 /// image = the sum of the columns' values, each at the place it came from.
 template <typename Dtype>
-void from_columns(const PlaneShape& shape, int channels, const Dtype* columns, Dtype* image);
+void FromColumns(const PlaneShape& shape, int channels, const Dtype* columns, Dtype* image);
 
-/// Whether direct_conv_forward is the faster way: rows of outputs that fill vectors, over so few channels that the rows
+/// Whether DirectConvForward is the faster way: rows of outputs that fill vectors, over so few channels that the rows
 /// of input that they meet stay in the first-level cache, as in the first layer of a net.
 template <typename Dtype>
-bool direct_conv_wins(const PlaneShape& shape, int channels);
+bool DirectConvWins(const PlaneShape& shape, int channels);
 
 /// output (outputs planes) = weights (outputs x channels kernel_h kernel_w) over the image [+ bias], without columns:
 /// each row of outputs is multiplied straight from a band of input rows (band.hpp). bias may be null.
 template <typename Dtype>
-void direct_conv_forward(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
-                         const Dtype* bias, Dtype* output);
+void DirectConvForward(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
+                       const Dtype* bias, Dtype* output);
 
 }  // namespace caffe
 

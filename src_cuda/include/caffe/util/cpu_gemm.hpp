@@ -15,18 +15,18 @@ namespace caffe {
 /// C (M x N) = A (M x K) B (K x N) [+ bias of the row] [+ C]. transposed: A lies as K x M. bias may be null;
 /// keep: what C holds is added to.
 template <typename Dtype>
-void cpu_gemm(bool transposed, int M, int N, int K, const Dtype* A, const Dtype* B, const Dtype* bias, bool keep,
-              Dtype* C);
+void CpuGemm(bool transposed, int M, int N, int K, const Dtype* A, const Dtype* B, const Dtype* bias, bool keep,
+             Dtype* C);
 
 /// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row] on this thread. Row k of B begins at B +
 /// starts[k]; it is read by whole vectors, of which what lies beyond `columns` is not used.
 template <typename Dtype>
-void cpu_gemm_placed(int M, int columns, int K, const Dtype* A, const Dtype* B, const int* starts, const Dtype* bias,
-                     size_t ldc, Dtype* C);
+void CpuGemmPlaced(int M, int columns, int K, const Dtype* A, const Dtype* B, const int* starts, const Dtype* bias,
+                   size_t ldc, Dtype* C);
 
 /// C (M x N) += A (M x K) B^T, B lying as N x K: for gradients of weights, where K is long.
 template <typename Dtype>
-void cpu_gemm_transposed(int M, int N, int K, const Dtype* A, const Dtype* B, Dtype* C);
+void CpuGemmTransposed(int M, int N, int K, const Dtype* A, const Dtype* B, Dtype* C);
 
 }  // namespace caffe
 

@@ -119,7 +119,7 @@ class Session {
   /// Makes room for so many bytes; false when the device has no such room.
   bool Reserve(size_t bytes);
   /// Room of that size; null for 0. Good until the next Reserve.
-  void* workspace(size_t bytes);
+  void* Workspace(size_t bytes);
   size_t capacity() const { return capacity_; }
 
  private:

@@ -13,16 +13,16 @@ inline int BlocksFor(const int n) { return (n - 1) / CAFFE_CUDA_NUM_THREADS + 1;
 template <typename Dtype, typename Op>
 __global__ void PointwiseForwardKernel(const int n, const Dtype* x, Dtype* y, const Op op) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) { y[i] = op.value(x[i]); }
+  if (i < n) { y[i] = op.Value(x[i]); }
 }
 
 template <typename Dtype, typename Op>
 __global__ void PointwiseBackwardKernel(const int n, const Dtype* x, const Dtype* dy, Dtype* dx, const Op op) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) { dx[i] = dy[i] * op.slope(x[i]); }
+  if (i < n) { dx[i] = dy[i] * op.Slope(x[i]); }
 }
 
-/// y[i] = op.value(x[i]) on the GPU; y may be x.
+/// y[i] = op.Value(x[i]) on the GPU; y may be x.
 template <typename Dtype, typename Op>
 inline void PointwiseForwardGpu(const int n, const Dtype* x, Dtype* y, const Op op) {
   if (n == 0) {
@@ -32,7 +32,7 @@ inline void PointwiseForwardGpu(const int n, const Dtype* x, Dtype* y, const Op 
   CUDA_POST_KERNEL_CHECK;
 }
 
-/// dx[i] = dy[i] * op.slope(x[i]) on the GPU; dx may be dy.
+/// dx[i] = dy[i] * op.Slope(x[i]) on the GPU; dx may be dy.
 template <typename Dtype, typename Op>
 inline void PointwiseBackwardGpu(const int n, const Dtype* x, const Dtype* dy, Dtype* dx, const Op op) {
   if (n == 0) { return; }

@@ -9,8 +9,8 @@
  * A layer gives its formula once, as a small struct (an Op) that both CPU and
  * GPU run:
  *
- *     Dtype value(Dtype x) const;  // y
- *     Dtype slope(Dtype x) const;  // dy/dx
+ *     Dtype Value(Dtype x) const;  // y
+ *     Dtype Slope(Dtype x) const;  // dy/dx
  *
  * and calls PointwiseForward, PointwiseBackward (CPU) or the same functions
  * of pointwise.cuh (GPU).
@@ -37,21 +37,21 @@ namespace caffe {
 /// Elements that one thread takes at a time: some 10 microseconds of work.
 const int kPointwiseGrain = 1 << 15;
 
-/// y[i] = op.value(x[i]); y may be x.
+/// y[i] = op.Value(x[i]); y may be x.
 template <typename Dtype, typename Op>
 inline void PointwiseForward(const int n, const Dtype* x, Dtype* y, const Op op) {
-  parallel_for(n, kPointwiseGrain, [=](const int begin, const int end) {
+  ParallelFor(n, kPointwiseGrain, [=](const int begin, const int end) {
     CAFFE_INDEPENDENT_PASSES
-    for (int i = begin; i < end; ++i) { y[i] = op.value(x[i]); }
+    for (int i = begin; i < end; ++i) { y[i] = op.Value(x[i]); }
   });
 }
 
-/// dx[i] = dy[i] * op.slope(x[i]); dx may be dy.
+/// dx[i] = dy[i] * op.Slope(x[i]); dx may be dy.
 template <typename Dtype, typename Op>
 inline void PointwiseBackward(const int n, const Dtype* x, const Dtype* dy, Dtype* dx, const Op op) {
-  parallel_for(n, kPointwiseGrain, [=](const int begin, const int end) {
+  ParallelFor(n, kPointwiseGrain, [=](const int begin, const int end) {
     CAFFE_INDEPENDENT_PASSES
-    for (int i = begin; i < end; ++i) { dx[i] = dy[i] * op.slope(x[i]); }
+    for (int i = begin; i < end; ++i) { dx[i] = dy[i] * op.Slope(x[i]); }
   });
 }
 
