@@ -1,53 +1,24 @@
+// The random numbers, the canvas and the distortions of im_transforms.
 #include <opencv2/core/core.hpp>
 #include <opencv2/imgproc/imgproc.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
+#include <optional>
 #include <set>
-#include <string>
 #include <vector>
 
-#include "gtest/gtest.h"
-
 #include "caffe/util/im_transforms.hpp"
+#include "gtest/gtest.h"
+#include "random_image.hpp"
 
 namespace caffe {
 
 namespace {
 
-cv::Mat RandomPicture(int height, int width, int channels, uint64_t seed) {
-  TransformRng rng(seed, 99);
-  cv::Mat picture(height, width, CV_8UC(channels));
-  for (int i = 0; i < height * width * channels; ++i) { picture.data[i] = static_cast<uchar>(rng.Index(256)); }
-  return picture;
-}
-
-void ExpectSame(const cv::Mat& expected, const cv::Mat& found) {
-  ASSERT_EQ(expected.size(), found.size());
-  ASSERT_EQ(expected.type(), found.type());
-  EXPECT_EQ(0, cv::norm(expected, found, cv::NORM_INF));
-}
-
 uchar Rounded(double value) { return static_cast<uchar>(std::min(std::max(std::nearbyint(value), 0.), 255.)); }
-
-// Every channel value through `change`, one by one.
-template <typename Change>
-cv::Mat EachValue(const cv::Mat& picture, const Change& change) {
-  cv::Mat result = picture.clone();
-  for (int i = 0; i < static_cast<int>(result.total()) * result.channels(); ++i) {
-    result.data[i] = change(picture.data[i]);
-  }
-  return result;
-}
-
-ResizeParameter Policy(ResizeParameter_Resize_mode mode, int height, int width) {
-  ResizeParameter param;
-  param.set_resize_mode(mode);
-  param.set_height(height);
-  param.set_width(width);
-  param.add_interp_mode(ResizeParameter_Interp_mode_NEAREST);
-  return param;
-}
 
 }  // namespace
 
@@ -319,179 +290,6 @@ TEST(DistortionDeathTest, TestRanges) {
   param.Clear();
   param.set_hue_delta(-1);
   EXPECT_DEATH(CheckDistortion(param, "layer 'data'"), "hue_delta");
-}
-
-// Each mode's sizes from the definition, with the widest and highest shapes.
-TEST(ResizeTest, TestPlacement) {
-  TransformRng rng(11);
-  for (int i = 0; i < 3000; ++i) {
-    const cv::Size picture(1 + rng.Index(600), 1 + rng.Index(600));
-    const int height = 1 + rng.Index(320), width = 1 + rng.Index(320);
-    const Placement warp = PlacementOf(Policy(ResizeParameter_Resize_mode_WARP, height, width), picture);
-    EXPECT_EQ(cv::Size(width, height), warp.inner);
-    EXPECT_EQ(warp.inner, warp.outer);
-    const Placement pad =
-        PlacementOf(Policy(ResizeParameter_Resize_mode_FIT_LARGE_SIZE_AND_PAD, height, width), picture);
-    EXPECT_EQ(cv::Size(width, height), pad.outer);
-    EXPECT_TRUE(pad.inner.width == width || pad.inner.height == height);
-    EXPECT_EQ((width - pad.inner.width) / 2, pad.at.x);
-    EXPECT_EQ((height - pad.inner.height) / 2, pad.at.y);
-    const Placement cover = PlacementOf(Policy(ResizeParameter_Resize_mode_FIT_SMALL_SIZE, height, width), picture);
-    EXPECT_EQ(cover.inner, cover.outer);
-    EXPECT_GE(cover.inner.width, width);
-    EXPECT_GE(cover.inner.height, height);
-    EXPECT_TRUE(cover.inner.width == width || cover.inner.height == height);
-    const double by_width = double(width) / picture.width, by_height = double(height) / picture.height;
-    for (bool cover_all : {false, true}) {
-      const double scale = cover_all ? std::max(by_width, by_height) : std::min(by_width, by_height);
-      const cv::Size inner = cover_all ? cover.inner : pad.inner;
-      EXPECT_EQ(std::max(std::floor(scale * picture.width + 1e-9), 1.), inner.width);
-      EXPECT_EQ(std::max(std::floor(scale * picture.height + 1e-9), 1.), inner.height);
-    }
-  }
-}
-
-// One bright pixel of a picture, enlarged: its box says where it went, in each mode and on each axis.
-TEST(ResizeTest, TestBoxFollowsPixels) {
-  const cv::Size picture(12, 5);
-  for (auto mode : {ResizeParameter_Resize_mode_WARP, ResizeParameter_Resize_mode_FIT_SMALL_SIZE,
-                    ResizeParameter_Resize_mode_FIT_LARGE_SIZE_AND_PAD}) {
-    for (const cv::Size& wanted : {cv::Size(120, 100), cv::Size(60, 120), cv::Size(240, 100)}) {
-      ResizeParameter param = Policy(mode, wanted.height, wanted.width);
-      param.add_pad_value(7);
-      for (const cv::Point& spot : {cv::Point(0, 0), cv::Point(11, 4), cv::Point(3, 2)}) {
-        cv::Mat source(picture, CV_8UC3, cv::Scalar::all(20));
-        source.at<cv::Vec3b>(spot) = cv::Vec3b(255, 255, 255);
-        const cv::Mat resized = ApplyResize(source, param, cv::INTER_NEAREST);
-        const Box box = ResizedBox(FrameOf(cv::Rect(spot, cv::Size(1, 1)), picture), param, picture);
-        cv::Mat bright;
-        cv::inRange(resized, cv::Scalar::all(255), cv::Scalar::all(255), bright);
-        const cv::Rect found = cv::boundingRect(bright);
-        EXPECT_NEAR(found.x, box.xmin * resized.cols, 1);
-        EXPECT_NEAR(found.y, box.ymin * resized.rows, 1);
-        EXPECT_NEAR(found.br().x, box.xmax * resized.cols, 1);
-        EXPECT_NEAR(found.br().y, box.ymax * resized.rows, 1);
-        const Placement placement = PlacementOf(param, picture);
-        cv::Mat pad;
-        cv::inRange(resized, cv::Scalar::all(7), cv::Scalar::all(7), pad);
-        EXPECT_EQ(placement.outer.area() - placement.inner.area(), cv::countNonZero(pad));
-      }
-    }
-  }
-}
-
-TEST(ResizeTest, TestInterpolations) {
-  const cv::Mat picture = RandomPicture(21, 34, 3, 8);
-  ResizeParameter param = Policy(ResizeParameter_Resize_mode_WARP, 15, 19);
-  param.clear_interp_mode();
-  TransformRng rng(0);
-  EXPECT_EQ(cv::INTER_LINEAR, DrawInterpolation(param, &rng));
-  param.add_interp_mode(ResizeParameter_Interp_mode_LINEAR);
-  param.add_interp_mode(ResizeParameter_Interp_mode_AREA);
-  param.add_interp_mode(ResizeParameter_Interp_mode_NEAREST);
-  param.add_interp_mode(ResizeParameter_Interp_mode_CUBIC);
-  param.add_interp_mode(ResizeParameter_Interp_mode_LANCZOS4);
-  std::map<int, int> counts;
-  for (int i = 0; i < 5000; ++i) { ++counts[DrawInterpolation(param, &rng)]; }
-  EXPECT_EQ(5, counts.size());
-  for (int mode : {cv::INTER_LINEAR, cv::INTER_AREA, cv::INTER_NEAREST, cv::INTER_CUBIC, cv::INTER_LANCZOS4}) {
-    EXPECT_NEAR(1000, counts[mode], 120);
-    cv::Mat expected;
-    cv::resize(picture, expected, cv::Size(19, 15), 0, 0, mode);
-    ExpectSame(expected, ApplyResize(picture, param, mode));
-  }
-}
-
-TEST(ResizeTest, TestPadModes) {
-  const cv::Mat picture = RandomPicture(10, 20, 3, 9);
-  ResizeParameter param = Policy(ResizeParameter_Resize_mode_FIT_LARGE_SIZE_AND_PAD, 20, 20);
-  param.set_pad_mode(ResizeParameter_Pad_mode_REPEAT_NEAREST);
-  cv::Mat resized = ApplyResize(picture, param, cv::INTER_NEAREST);
-  ExpectSame(picture.row(0), resized.row(0));
-  ExpectSame(picture.row(9), resized.row(19));
-  param.set_pad_mode(ResizeParameter_Pad_mode_MIRRORED);
-  resized = ApplyResize(picture, param, cv::INTER_NEAREST);
-  ExpectSame(picture.row(1), resized.row(4));
-  ExpectSame(picture.row(8), resized.row(15));
-  param.set_pad_mode(ResizeParameter_Pad_mode_CONSTANT);
-  param.add_pad_value(1);
-  param.add_pad_value(2);
-  param.add_pad_value(3);
-  resized = ApplyResize(picture, param, cv::INTER_NEAREST);
-  EXPECT_EQ(cv::Vec3b(1, 2, 3), resized.at<cv::Vec3b>(0, 7));
-  param.add_pad_value(4);
-  EXPECT_DEATH(ApplyResize(picture, param, cv::INTER_NEAREST), "4 pad_value");
-  EXPECT_DEATH(ApplyResize(picture, ResizeParameter(), cv::INTER_NEAREST), "needs height and width");
-}
-
-TEST(NoiseTest, TestPointwise) {
-  const cv::Mat picture = RandomPicture(16, 12, 3, 10);
-  TransformRng rng(0);
-  NoiseParameter inverse, posterize, decolorize;
-  inverse.set_inverse(true);
-  posterize.set_posterize(true);
-  decolorize.set_decolorize(true);
-  ExpectSame(EachValue(picture, [](uchar v) { return static_cast<uchar>(255 - v); }),
-             ApplyNoise(picture, inverse, &rng));
-  ExpectSame(EachValue(picture,
-                       [](uchar v) {
-                         return static_cast<uchar>(v < 64 ? 32 : v < 128 ? 96 : v < 192 ? 160 : 224);
-                       }),
-             ApplyNoise(picture, posterize, &rng));
-  const cv::Mat grey = ApplyNoise(picture, decolorize, &rng);
-  for (int i = 0; i < 16 * 12; ++i) {
-    const uchar* p = picture.data + 3 * i;
-    EXPECT_NEAR(0.114 * p[0] + 0.587 * p[1] + 0.299 * p[2], grey.data[3 * i], 1);
-    EXPECT_EQ(grey.data[3 * i], grey.data[3 * i + 2]);
-  }
-}
-
-TEST(NoiseTest, TestSaltPepper) {
-  const cv::Mat picture(40, 50, CV_8UC3, cv::Scalar::all(100));
-  NoiseParameter param;
-  param.set_saltpepper(true);
-  param.mutable_saltpepper_param()->set_fraction(0.1);
-  for (int value : {9, 8, 7}) { param.mutable_saltpepper_param()->add_value(value); }
-  TransformRng rng(4);
-  const cv::Mat noisy = ApplyNoise(picture, param, &rng);
-  int changed = 0;
-  for (int i = 0; i < 2000; ++i) {
-    const cv::Vec3b pixel = noisy.at<cv::Vec3b>(i / 50, i % 50);
-    EXPECT_TRUE(pixel == cv::Vec3b(9, 8, 7) || pixel == cv::Vec3b(100, 100, 100));
-    changed += pixel[0] == 9;
-  }
-  EXPECT_GT(changed, 170);  // 200 places, some of them drawn twice
-  EXPECT_LE(changed, 200);
-  ExpectSame(cv::Mat(40, 50, CV_8UC3, cv::Scalar::all(100)), picture);
-}
-
-// Each of the others changes the picture and keeps its size, in colour and in grey.
-TEST(NoiseTest, TestOthersRun) {
-  const std::vector<std::string> fields = {"hist_eq", "gauss_blur", "erode", "clahe"};
-  for (int channels : {1, 3}) {
-    cv::Mat picture = RandomPicture(32, 24, channels, 12);
-    for (const std::string& field : fields) {
-      NoiseParameter param;
-      param.GetReflection()->SetBool(&param, param.GetDescriptor()->FindFieldByName(field), true);
-      TransformRng rng(0);
-      const cv::Mat noisy = ApplyNoise(picture, param, &rng);
-      ASSERT_EQ(picture.size(), noisy.size());
-      ASSERT_EQ(picture.type(), noisy.type());
-      EXPECT_GT(cv::norm(picture, noisy, cv::NORM_INF), 0) << field;
-      param.set_prob(0);
-      EXPECT_EQ(picture.data, ApplyNoise(picture, param, &rng).data) << field;
-    }
-    NoiseParameter jpeg;
-    jpeg.set_jpeg(30);
-    TransformRng rng(0);
-    EXPECT_EQ(picture.type(), ApplyNoise(picture, jpeg, &rng).type());
-  }
-  NoiseParameter lab;
-  lab.set_convert_to_lab(true);
-  TransformRng rng(0);
-  const cv::Mat white = ApplyNoise(cv::Mat(2, 2, CV_8UC3, cv::Scalar::all(255)), lab, &rng);
-  EXPECT_NEAR(100, white.at<cv::Vec3f>(0, 0)[0], 0.1);
-  EXPECT_NEAR(0, white.at<cv::Vec3f>(0, 0)[1], 0.1);
 }
 
 }  // namespace caffe

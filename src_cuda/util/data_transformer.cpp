@@ -1,12 +1,12 @@
 #include "caffe/data_transformer.hpp"
 
-#include <opencv2/imgcodecs/imgcodecs.hpp>
 #include <opencv2/imgproc/imgproc.hpp>
 
 #include <algorithm>
 #include <string>
 #include <vector>
 
+#include "caffe/util/decode_datum.hpp"
 #include "caffe/util/io.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/sampler.hpp"
@@ -43,45 +43,10 @@ int DataTransformer<Dtype>::WantedChannels() const {
   return colour ? 3 : 0;
 }
 
-namespace {
-
-// A JPEG without its end marker: older OpenCVs decode it, grey where it is missing.
-bool CutShort(const std::string& data) {
-  return data.compare(0, 2, "\xFF\xD8") == 0 && data.rfind("\xFF\xD9") == std::string::npos;
-}
-
-}  // namespace
-
 template <typename Dtype>
 std::string DataTransformer<Dtype>::Decode(const Datum& datum, int channels, cv::Mat* picture) const {
-  const std::string& data = datum.data();
-  if (datum.encoded()) {
-    if (data.empty()) { return "its datum holds no picture"; }
-    if (CutShort(data)) { return "its JPEG is cut short"; }
-    if (channels == 0) { channels = param_.force_color() ? 3 : param_.force_gray() ? 1 : 0; }
-    const int flags = channels == 3 ? cv::IMREAD_COLOR : channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_UNCHANGED;
-    try {
-      const cv::Mat code(1, static_cast<int>(data.size()), CV_8U, const_cast<char*>(data.data()));
-      *picture = cv::imdecode(code, flags == cv::IMREAD_UNCHANGED ? flags : flags | cv::IMREAD_IGNORE_ORIENTATION);
-    } catch (const cv::Exception& error) { return "its picture does not decode: " + error.err; }
-    if (picture->empty() || picture->depth() != CV_8U) {
-      return picture->empty() ? "its picture does not decode" : "its picture does not have 8 bits a channel";
-    }
-    return "";
-  }
-  const int64_t size =
-      int64_t{std::max(datum.channels(), 0)} * std::max(datum.height(), 0) * std::max(datum.width(), 0);
-  if (size == 0 || datum.channels() > CV_CN_MAX || static_cast<int64_t>(data.size()) != size) {
-    return "its datum holds " + std::to_string(data.size()) + " bytes for " + std::to_string(datum.channels()) + " x " +
-           std::to_string(datum.height()) + " x " + std::to_string(datum.width()) + " pixels";
-  }
-  std::vector<cv::Mat> planes;
-  const int area = datum.height() * datum.width();
-  for (int c = 0; c < datum.channels(); ++c) {
-    planes.emplace_back(datum.height(), datum.width(), CV_8U, const_cast<char*>(data.data()) + c * area);
-  }
-  cv::merge(planes, *picture);
-  return "";
+  if (channels == 0) { channels = param_.force_color() ? 3 : param_.force_gray() ? 1 : 0; }
+  return DecodeDatum(datum, channels, picture);
 }
 
 template <typename Dtype>

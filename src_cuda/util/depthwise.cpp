@@ -12,30 +12,13 @@
 
 #include "caffe/common.hpp"
 #include "caffe/util/band.hpp"
+#include "caffe/util/depthwise_blocks.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
 namespace caffe {
 
 namespace {
-
-constexpr int kBandBytes = 24 * 1024;
-
-/// Room that a thread keeps from call to call.
-template <typename T>
-T* Room(const int which, const size_t count) {
-  static thread_local std::vector<T> rooms[3];
-  if (rooms[which].size() < count) { rooms[which].resize(count); }
-  return rooms[which].data();
-}
-
-/// Rows of outputs whose band fits the budget.
-template <typename T>
-int RowsOfBlock(const DepthwiseShape& s, const int row_length) {
-  const int rows = kBandBytes / static_cast<int>(sizeof(T)) / row_length;
-  const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  return Clamp((rows - extent) / s.stride_h + 1, std::min(8, s.out_height), s.out_height);
-}
 
 /// Rows of outputs in registers.
 constexpr int RegisterRows(const int kernel, const int stride) { return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2); }
@@ -134,12 +117,6 @@ void UnrolledSteps(Steps<T>* steps) {
   steps->rows = UnrolledBlock<T, Lanes, K, S>;
 }
 
-/// Whether the shape has unrolled steps, and then its kernel and stride.
-bool Unrolls(const DepthwiseShape& s) {
-  return s.kernel_h == s.kernel_w && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h == s.stride_w &&
-         s.stride_h <= 2 && s.dilation_h == 1 && s.dilation_w == 1;
-}
-
 template <typename T, int Lanes>
 Steps<T> StepsOf(const DepthwiseShape& s) {
   Steps<T> steps = {nullptr, TappedRow<T, Lanes>};
@@ -156,15 +133,6 @@ Steps<T> StepsOf(const DepthwiseShape& s) {
     }
   }
   return steps;
-}
-
-constexpr int AtLeast2(const int lanes) { return lanes < 2 ? 2 : lanes; }
-
-/// The widest vector that a row of outputs fills, down to a quarter of the processor's.
-template <typename T>
-int LanesFor(const int count) {
-  constexpr int most = SimdLanes<T>();
-  return count >= most ? most : (count >= AtLeast2(most / 2) ? AtLeast2(most / 2) : AtLeast2(most / 4));
 }
 
 template <typename T>
@@ -184,7 +152,7 @@ void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input
   const int row_length = shape.stride * shape.length;
   const int block = RowsOfBlock<T>(s, row_length);
   const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = Room<T>(0, shape.template Size<T>((block - 1) * s.stride_h + extent));
+  T* band = DepthwiseRoom<T>(0, shape.template Size<T>((block - 1) * s.stride_h + extent));
   std::vector<const T*> taps(steps.rows == nullptr ? s.kernel_h * s.kernel_w : 0);
   for (int y = 0; y < s.out_height; y += block) {
     const int rows = std::min(block, s.out_height - y);
@@ -225,17 +193,17 @@ void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* outp
   const int most = DivideUp(phases - 1 + s.pad_w, phases);
   const Band shape = {s.out_height, s.out_width, std::max(0, -least), 1,
                       std::max(0, -least) + std::max(phase_length, SimdLanes<T>()) + std::max(0, most)};
-  const int block = Clamp(kBandBytes / static_cast<int>(sizeof(T)) / shape.length * s.stride_h, 1, s.height);
+  const int block = Clamp(kDepthwiseBandBytes / static_cast<int>(sizeof(T)) / shape.length * s.stride_h, 1, s.height);
   const int taps = s.kernel_h * s.kernel_w;
   std::vector<const T*> rows(taps);
   std::vector<T> factors(taps);
-  T* phase = Room<T>(1, static_cast<size_t>(phases) * phase_length);
+  T* phase = DepthwiseRoom<T>(1, static_cast<size_t>(phases) * phase_length);
   for (int y = 0; y < s.height; y += block) {
     const int end = std::min(y + block, s.height);
     const int first = DivideUp(y + s.pad_h - (s.kernel_h - 1) * s.dilation_h, s.stride_h);
     const int last = DivideDown(end - 1 + s.pad_h, s.stride_h);
     const int band_rows = std::max(0, last - first + 1);
-    T* band = Room<T>(0, shape.template Size<T>(band_rows + 1));
+    T* band = DepthwiseRoom<T>(0, shape.template Size<T>(band_rows + 1));
     shape.Fill(output_diff, after, first, band_rows, band);
     for (int iy = y; iy < end; ++iy) {
       for (int p = 0; p < phases; ++p) {
@@ -267,122 +235,6 @@ void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* outp
       }
     }
   }
-}
-
-/// sums[i, j] += the sum over rows and columns of diff times the input that kernel place (i, j) meets; rows FirstRow to
-/// EndRow of the kernel at once, so that their sums fit the registers.
-template <typename T, int Lanes, int K, int S, int FirstRow, int EndRow>
-void UnrolledSums(const T* band, const int length, const T* diff, const int diff_length, const int rows, double* sums) {
-  typedef SimdT<T, Lanes> V;
-  V sum[EndRow - FirstRow][K] = {};
-  for (int y = 0; y < rows; ++y) {
-    const T* from = band + static_cast<size_t>(y) * S * S * length;
-    const T* line = diff + static_cast<size_t>(y) * diff_length;
-    for (int x = 0; x < diff_length; x += Lanes) {
-      const V d = SimdLoad<T, Lanes>(line + x);
-#pragma GCC unroll 8
-      for (int i = FirstRow; i < EndRow; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < K; ++j) {
-          sum[i - FirstRow][j] += d * SimdLoad<T, Lanes>(from + (i * S + j % S) * length + j / S + x);
-        }
-      }
-    }
-  }
-  for (int i = FirstRow; i < EndRow; ++i) {
-    for (int j = 0; j < K; ++j) { sums[i * K + j] += SimdSum<T, Lanes>(sum[i - FirstRow][j]); }
-  }
-}
-
-template <typename T, int Lanes, int K, int S>
-void AllSums(const T* band, const int length, const T* diff, const int diff_length, const int rows, double* sums) {
-  if (K <= 4) {
-    UnrolledSums<T, Lanes, K, S, 0, K>(band, length, diff, diff_length, rows, sums);
-  } else {
-    UnrolledSums<T, Lanes, K, S, 0, 3>(band, length, diff, diff_length, rows, sums);
-    UnrolledSums<T, Lanes, K, S, 3, K>(band, length, diff, diff_length, rows, sums);
-  }
-}
-
-template <typename T, int Lanes>
-T Dot(const T* a, const T* b, const int count) {
-  SimdT<T, Lanes> sum = {};
-  for (int x = 0; x < count; x += Lanes) { sum += SimdLoad<T, Lanes>(a + x) * SimdLoad<T, Lanes>(b + x); }
-  return SimdSum<T, Lanes>(sum);
-}
-
-template <typename T, int Lanes>
-void BlockSums(const DepthwiseShape& s, const T* band, const int length, const T* diff, const int diff_length,
-               const int rows, double* sums) {
-  if (Unrolls(s)) {
-    switch (s.kernel_h * 10 + s.stride_h) {
-      case 31: return AllSums<T, Lanes, 3, 1>(band, length, diff, diff_length, rows, sums);
-      case 32: return AllSums<T, Lanes, 3, 2>(band, length, diff, diff_length, rows, sums);
-      case 41: return AllSums<T, Lanes, 4, 1>(band, length, diff, diff_length, rows, sums);
-      case 42: return AllSums<T, Lanes, 4, 2>(band, length, diff, diff_length, rows, sums);
-      case 51: return AllSums<T, Lanes, 5, 1>(band, length, diff, diff_length, rows, sums);
-      case 52: return AllSums<T, Lanes, 5, 2>(band, length, diff, diff_length, rows, sums);
-      case 61: return AllSums<T, Lanes, 6, 1>(band, length, diff, diff_length, rows, sums);
-      case 62: return AllSums<T, Lanes, 6, 2>(band, length, diff, diff_length, rows, sums);
-    }
-  }
-  const int row_length = s.stride_w * length;
-  for (int i = 0; i < s.kernel_h; ++i) {
-    for (int j = 0; j < s.kernel_w; ++j) {
-      const int x = j * s.dilation_w;
-      const T* from = band + i * s.dilation_h * row_length + x % s.stride_w * length + x / s.stride_w;
-      for (int y = 0; y < rows; ++y) {
-        sums[i * s.kernel_w + j] += Dot<T, Lanes>(from + static_cast<size_t>(y) * s.stride_h * row_length,
-                                                  diff + static_cast<size_t>(y) * diff_length, diff_length);
-      }
-    }
-  }
-}
-
-/// sums += what one plane adds to the gradient of its kernel.
-template <typename T, int Lanes>
-void WeightSums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
-                const int64_t diff_after, double* sums) {
-  // Outputs beyond the row's end are zeros, so that whole vectors can be added.
-  const int diff_length = DivideUp(s.out_width, Lanes) * Lanes;
-  const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
-                      diff_length + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
-  const Band diff_shape = {s.out_height, s.out_width, 0, 1, diff_length};
-  const int row_length = shape.stride * shape.length;
-  const int block = RowsOfBlock<T>(s, row_length);
-  const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = Room<T>(0, shape.template Size<T>((block - 1) * s.stride_h + extent));
-  for (int y = 0; y < s.out_height; y += block) {
-    const int rows = std::min(block, s.out_height - y);
-    shape.Fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
-    const T* diff = output_diff + static_cast<size_t>(y) * s.out_width;
-    if (diff_length != s.out_width) {
-      T* padded = Room<T>(1, diff_shape.template Size<T>(block));
-      diff_shape.Fill(output_diff, diff_after, y, rows, padded);
-      diff = padded;
-    }
-    BlockSums<T, Lanes>(s, band, shape.length, diff, diff_length, rows, sums);
-  }
-}
-
-template <typename T>
-void WeightSums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
-                const int64_t diff_after, double* sums) {
-  constexpr int most = SimdLanes<T>();
-  const int lanes = LanesFor<T>(s.out_width);
-  if (lanes == most) {
-    WeightSums<T, most>(s, input, after, output_diff, diff_after, sums);
-  } else if (lanes == AtLeast2(most / 2)) {
-    WeightSums<T, AtLeast2(most / 2)>(s, input, after, output_diff, diff_after, sums);
-  } else {
-    WeightSums<T, AtLeast2(most / 4)>(s, input, after, output_diff, diff_after, sums);
-  }
-}
-
-/// Planes for one thread to take at a time: some 20 microseconds of work.
-int PlanesAtATime(const DepthwiseShape& s, const int planes) {
-  const double work = static_cast<double>(s.out_height) * s.out_width * s.kernel_h * s.kernel_w + 2000;
-  return ParallelGrain(planes, static_cast<int>(1 + 500000 / work));
 }
 
 }  // namespace
@@ -442,43 +294,10 @@ void DepthwiseBackwardData(const DepthwiseShape& shape, const int num, const int
   });
 }
 
-template <typename Dtype>
-void DepthwiseBackwardWeights(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
-                              const Dtype* output_diff, Dtype* weight_diff, Dtype* bias_diff) {
-  const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
-  const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
-  const int64_t planes = static_cast<int64_t>(num) * channels;
-  const int taps = shape.kernel_h * shape.kernel_w;
-  const int grain = std::max(1, PlanesAtATime(shape, num * channels) / std::max(1, num));
-  ParallelFor(channels, grain, [&](const int begin, const int end) {
-    std::vector<double> sums(taps);
-    for (int c = begin; c < end; ++c) {
-      std::fill(sums.begin(), sums.end(), 0.);
-      double bias_sum = 0;
-      for (int n = 0; n < num; ++n) {
-        const int64_t plane = static_cast<int64_t>(n) * channels + c;
-        if (weight_diff != nullptr) {
-          WeightSums(shape, input + plane * in_plane, (planes - 1 - plane) * in_plane, output_diff + plane * out_plane,
-                     (planes - 1 - plane) * out_plane, sums.data());
-        }
-        if (bias_diff != nullptr) {
-          bias_sum += SimdTotal(output_diff + plane * out_plane, static_cast<int>(out_plane));
-        }
-      }
-      if (weight_diff != nullptr) {
-        for (int t = 0; t < taps; ++t) { weight_diff[c * taps + t] += static_cast<Dtype>(sums[t]); }
-      }
-      if (bias_diff != nullptr) { bias_diff[c] += static_cast<Dtype>(bias_sum); }
-    }
-  });
-}
-
-#define INSTANTIATE_DEPTHWISE(Dtype)                                                                                 \
-  template void DepthwiseForward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*,   \
-                                        Dtype*);                                                                     \
-  template void DepthwiseBackwardData<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*);   \
-  template void DepthwiseBackwardWeights<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*, \
-                                                Dtype*)
+#define INSTANTIATE_DEPTHWISE(Dtype)                                                                               \
+  template void DepthwiseForward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
+                                        Dtype*);                                                                   \
+  template void DepthwiseBackwardData<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);
 
