@@ -1,5 +1,5 @@
-// Force-included into the fork's layers without a .cu of their own: on a GPU they run their CPU side, as Caffe's Layer
-// has it for layers that declare no GPU side.
+// Force-included into the fork's layers without a .cu of their own: on a GPU they run their CPU code, as Caffe's Layer
+// does for layers that declare no GPU code.
 #ifndef SSDLITE_CAFFE_COMPAT_CPU_SIDES_HPP_
 #define SSDLITE_CAFFE_COMPAT_CPU_SIDES_HPP_
 

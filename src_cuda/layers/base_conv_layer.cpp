@@ -15,32 +15,34 @@ namespace caffe {
 
 namespace {
 
-/// A field that is given not at all, once, or once an axis.
+/// Reads a field that may be given not at all, once, or once an axis.
 template <typename Field>
 void OncePerAxis(const string& layer, const char* name, const Field& field, const int least, const int fallback,
                  const int axes, int* values) {
   CHECK(field.size() == axes || field.size() == 1 || (field.size() == 0 && fallback >= 0))
-      << layer << ": " << name << " is wanted once, or once for each of " << axes << " spatial axes; it is there "
-      << field.size() << " times.";
+      << layer << ": " << name << " is given " << field.size() << " times, must be given once, or once for each of "
+      << axes << " spatial axes.";
   for (int i = 0; i < axes; ++i) {
     values[i] = field.size() == 0 ? fallback : field.Get(field.size() == 1 ? 0 : i);
-    CHECK_GE(values[i], least) << layer << ": " << name << " is too small.";
+    CHECK_GE(values[i], least) << layer << ": " << name << " is " << values[i] << ", must be " << least << " or more.";
   }
 }
 
-/// The same, or spelled name_h and name_w.
+/// The same, or given as name_h and name_w.
 template <typename Field>
-void PerAxis(const string& layer, const char* name, const Field& field, const bool spelled, const int h, const int w,
+void PerAxis(const string& layer, const char* name, const Field& field, const bool by_side, const int h, const int w,
              const int least, const int fallback, const int axes, int* values) {
-  if (!spelled) {
+  if (!by_side) {
     OncePerAxis(layer, name, field, least, fallback, axes, values);
     return;
   }
-  CHECK_EQ(axes, 2) << layer << ": " << name << "_h and " << name << "_w are for two spatial axes.";
+  CHECK_EQ(axes, 2) << layer << ": " << name << "_h and " << name << "_w need two spatial axes, there are " << axes
+                    << ".";
   CHECK_EQ(field.size(), 0) << layer << ": give " << name << ", or " << name << "_h and " << name << "_w, not both.";
   values[0] = h;
   values[1] = w;
-  CHECK_GE(std::min(h, w), least) << layer << ": " << name << "_h or " << name << "_w is too small.";
+  CHECK_GE(std::min(h, w), least) << layer << ": " << name << "_h is " << h << " and " << name << "_w is " << w
+                                  << ", both must be " << least << " or more.";
 }
 
 }  // namespace
@@ -74,7 +76,7 @@ void BaseConvolutionLayer<Dtype>::SetUpAxes(const ConvolutionParameter& param) {
   OncePerAxis(layer, "dilation", param.dilation(), 1, 1, axes, dilation_.mutable_cpu_data());
   int* pad = pad_.mutable_cpu_data();
   if (param.has_tf_pad()) {
-    // VALID stays so; SAME depends on the input's size: compute_output_shape.
+    // VALID pads nothing. SAME depends on the size of the input: compute_output_shape sets it.
     std::fill(pad, pad + axes, 0);
   } else {
     PerAxis(layer, "pad", param.pad(), param.has_pad_h() || param.has_pad_w(), param.pad_h(), param.pad_w(), 0, 0, axes,
@@ -95,7 +97,7 @@ void BaseConvolutionLayer<Dtype>::SetUpWeights(const ConvolutionParameter& param
   group_ = param.group();
   bias_term_ = param.bias_term();
   CHECK_GT(num_output_, 0) << layer << ": num_output is missing.";
-  CHECK_GT(group_, 0) << layer << ": group must be 1 or more.";
+  CHECK_GT(group_, 0) << layer << ": group is " << group_ << ", must be 1 or more.";
   CHECK_EQ(channels_ % group_, 0) << layer << ": " << channels_ << " channels do not divide into " << group_
                                   << " groups.";
   CHECK_EQ(num_output_ % group_, 0) << layer << ": num_output " << num_output_ << " does not divide into " << group_
@@ -119,10 +121,11 @@ void BaseConvolutionLayer<Dtype>::SetUpWeights(const ConvolutionParameter& param
     }
     this->blobs_ = blobs;
   } else {
-    CHECK_EQ(this->blobs_.size(), blobs.size()) << layer << ": the number of weight blobs is wrong.";
+    CHECK_EQ(this->blobs_.size(), blobs.size())
+        << layer << ": has " << this->blobs_.size() << " weight blobs, must have " << blobs.size() << ".";
     for (int i = 0; i < blobs.size(); ++i) {
       CHECK(this->blobs_[i]->shape() == blobs[i]->shape())
-          << layer << ": weight blob " << i << " has shape " << this->blobs_[i]->shape_string() << ", wanted is "
+          << layer << ": weight blob " << i << " has shape " << this->blobs_[i]->shape_string() << ", must have "
           << blobs[i]->shape_string();
     }
   }
@@ -136,10 +139,15 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
   const string layer = string(this->type()) + " layer " + this->layer_param_.name();
   const int spatial = channel_axis_ + 1;
   CHECK_EQ(bottom[0]->num_axes(), spatial + num_spatial_axes_)
-      << layer << ": the number of axes of its bottom may not change.";
-  CHECK_EQ(bottom[0]->shape(channel_axis_), channels_) << layer << ": the channels of its bottom may not change.";
+      << layer << ": its bottom has " << bottom[0]->num_axes() << " axes, must have " << spatial + num_spatial_axes_
+      << " as at set-up.";
+  CHECK_EQ(bottom[0]->shape(channel_axis_), channels_)
+      << layer << ": its bottom has " << bottom[0]->shape(channel_axis_) << " channels, must have " << channels_
+      << " as at set-up.";
   for (int i = 1; i < bottom.size(); ++i) {
-    CHECK(bottom[i]->shape() == bottom[0]->shape()) << layer << ": all its bottoms must have one shape.";
+    CHECK(bottom[i]->shape() == bottom[0]->shape())
+        << layer << ": bottom " << i << " has shape " << bottom[i]->shape_string() << ", must have that of bottom 0, "
+        << bottom[0]->shape_string() << ".";
   }
   for (int i = 0; i < bottom.size(); ++i) {
     CHECK(bottom[i] != top[i]) << layer << ": in place it would read what it has written; give it a "
@@ -156,7 +164,7 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
   top_dim_ = top[0]->count(channel_axis_);
   out_spatial_dim_ = top[0]->count(spatial);
 
-  // From here on in the convolution's sense of input and output.
+  // From here on, input and output are those of the convolution.
   const Blob<Dtype>& in = *(reverse_dimensions() ? top : bottom)[0];
   const Blob<Dtype>& out = *(reverse_dimensions() ? bottom : top)[0];
   conv_out_spatial_dim_ = out.count(spatial);

@@ -15,7 +15,7 @@ void BaseConvolutionLayer<Dtype>::ToColumnsGpu(const Dtype* image) {
     im2col_gpu(image, conv_in_channels_, p.height, p.width, p.kernel_h, p.kernel_w, p.pad_h, p.pad_w, p.stride_h,
                p.stride_w, p.dilation_h, p.dilation_w, columns);
   } else {
-    // Told the size of its output, this one needs only what lies before.
+    // This function is given the size of the output, so it needs only the padding before.
     im2col_nd_gpu(image, num_spatial_axes_, conv_in_channels_ * conv_out_spatial_dim_, conv_input_shape_.gpu_data(),
                   col_buffer_.gpu_shape(), kernel_shape_.gpu_data(), pad_.gpu_data(), stride_.gpu_data(),
                   dilation_.gpu_data(), columns);

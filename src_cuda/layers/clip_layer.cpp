@@ -9,7 +9,8 @@ void ClipLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vect
   InputKeepingLayer<Dtype>::LayerSetUp(bottom, top);
   op_.low = this->layer_param_.clip_param().min();
   op_.high = this->layer_param_.clip_param().max();
-  CHECK_LE(op_.low, op_.high) << "Clip layer " << this->layer_param_.name() << ": min is above max.";
+  CHECK_LE(op_.low, op_.high) << "Clip layer " << this->layer_param_.name() << ": min is " << op_.low
+                              << ", must not be above max, " << op_.high << ".";
 }
 
 template <typename Dtype>

@@ -4,7 +4,7 @@
 
 #include "caffe/util/copy_rows.hpp"
 
-// Concat on the CPU: the class and its GPU side are the fork's.
+// Concat on the CPU: the class and its GPU code are the fork's.
 namespace caffe {
 
 template <typename Dtype>
@@ -19,14 +19,16 @@ void ConcatLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vecto
   const ConcatParameter& param = this->layer_param_.concat_param();
   if (param.has_concat_dim()) {
     CHECK_LT(param.concat_dim(), bottom[0]->num_axes())
-        << "Concat layer " << this->layer_param_.name() << ": its bottom has no axis concat_dim.";
+        << "Concat layer " << this->layer_param_.name() << ": its bottom has no axis " << param.concat_dim()
+        << " (concat_dim).";
     concat_axis_ = param.concat_dim();
   } else {
     concat_axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
   }
   vector<int> shape = bottom[0]->shape();
   for (int i = 0; i < bottom.size(); ++i) {
-    CHECK(bottom[i] != top[0]) << "Concat layer " << this->layer_param_.name() << ": it needs a top of its own.";
+    CHECK(bottom[i] != top[0]) << "Concat layer " << this->layer_param_.name()
+                               << ": it needs a top that is none of its bottoms.";
   }
   for (int i = 1; i < bottom.size(); ++i) {
     vector<int> other = bottom[i]->shape();

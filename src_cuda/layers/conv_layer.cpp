@@ -17,12 +17,14 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
   this->output_shape_.clear();
   for (int i = 0; i < this->num_spatial_axes_; ++i) {
     const int input = this->input_shape(i + 1);
-    // 64 bits: what a prototxt asks for may pass those of an int.
+    // 64 bits: values in a prototxt may give sizes that do not fit an int.
     const int64_t extent = int64_t(dilation[i]) * (kernel[i] - 1) + 1;
     if (same) {
-      const int64_t places = (int64_t(input) + stride[i] - 1) / stride[i];
-      const int64_t total = std::max<int64_t>((places - 1) * stride[i] + extent - input, 0);
-      CHECK_LE(total, INT_MAX) << "Convolution layer " << this->layer_param_.name() << ": its kernel is too large.";
+      const int64_t positions = (int64_t(input) + stride[i] - 1) / stride[i];
+      const int64_t total = std::max<int64_t>((positions - 1) * stride[i] + extent - input, 0);
+      CHECK_LE(total, INT_MAX) << "Convolution layer " << this->layer_param_.name()
+                               << ": its kernel is too large: it needs a padding of " << total
+                               << ", more than an int holds.";
       this->pad_.mutable_cpu_data()[i] = total / 2;
       this->pad_after_[i] = total - total / 2;
     }
@@ -30,7 +32,8 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
     CHECK_GE(slack, 0) << "Convolution layer " << this->layer_param_.name() << ": a kernel of extent " << extent
                        << " does not fit the padded input of " << slack + extent << " on spatial axis " << i << ".";
     CHECK_LT(slack + extent, INT_MAX) << "Convolution layer " << this->layer_param_.name()
-                                      << ": its padding is too large.";
+                                      << ": its padding is too large: the padded input has a length of "
+                                      << slack + extent << ", more than an int holds.";
     this->output_shape_.push_back(slack / stride[i] + 1);
   }
 }

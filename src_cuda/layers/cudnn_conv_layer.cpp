@@ -9,13 +9,12 @@ namespace caffe {
 namespace {
 
 /**
- * The best algorithm whose workspace is within the limit, of those that
- * perform lists; false if none is.
+ * The first algorithm of cuDNN's list, best first, whose workspace is within the limit; false if there is none.
  *
  *     list(count, &returned, results)   one of cudnnGetConvolution*Algorithm_v7
  *     size(algorithm, &bytes)           one of cudnnGetConvolution*WorkspaceSize
  *
- * The size is asked for anew: the listed one is for the listed math type.
+ * The size is asked for again, because the listed one is for the listed math type.
  */
 template <typename Result, typename Choice, typename List, typename Size>
 bool Choose(const int most, const size_t limit, const List& list, const Size& size, Choice* choice) {
@@ -36,15 +35,15 @@ bool Choose(const int most, const size_t limit, const List& list, const Size& si
   return false;
 }
 
-/// Calls choose(limit) for the usual limit, and where the device has no such
-/// room for what already is reserved, and for none.
+/// Calls choose(limit) with the usual limit; if the device lacks the memory, with what is reserved already, and then
+/// with 0.
 template <typename F>
 void ChooseWithin(const string& layer, const size_t& needed, const F& choose) {
   cudnn::Session& session = cudnn::Session::Get();
   const size_t room = session.capacity();
   CHECK(choose(cudnn::WorkspaceLimit()) || choose(0))
-      << "Convolution layer " << layer << ": cuDNN has no algorithm for it "
-      << "within CAFFE_CUDNN_WORKSPACE_MB; engine: CAFFE has.";
+      << "Convolution layer " << layer << ": cuDNN has no algorithm for it within a workspace of "
+      << cudnn::WorkspaceLimit() << " bytes; raise CAFFE_CUDNN_WORKSPACE_MB, or set engine: CAFFE.";
   if (session.Reserve(needed)) { return; }
   LOG(WARNING) << "Convolution layer " << layer << ": no GPU memory for a "
                << "workspace of " << needed << " bytes, taking less.";

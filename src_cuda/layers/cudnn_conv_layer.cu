@@ -6,7 +6,7 @@
 
 namespace caffe {
 
-/// planes x h x w into planes x long_h x long_w, zeros at the far ends.
+/// Copies planes x h x w into planes x long_h x long_w, with zeros at the far ends.
 template <typename Dtype>
 __global__ void LengthenKernel(const int count, const Dtype* from, const int h, const int w, const int long_h,
                                const int long_w, Dtype* to) {
@@ -18,7 +18,7 @@ __global__ void LengthenKernel(const int count, const Dtype* from, const int h, 
   to[i] = x < w && y < h ? from[(plane * h + y) * w + x] : Dtype(0);
 }
 
-/// The way back: the far ends are left out.
+/// Copies planes x long_h x long_w into planes x h x w, without the far ends.
 template <typename Dtype>
 __global__ void ShortenKernel(const int count, const Dtype* from, const int h, const int w, const int long_h,
                               const int long_w, Dtype* to) {
@@ -94,7 +94,7 @@ void CuDNNConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   const void* zero = cudnn::dataType<Dtype>::zero;
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->gpu_diff();
-    // one as the last scale adds to the gradients of weights and bias.
+    // The scale `one` before a result makes cuDNN add to the gradients of weights and bias.
     if (this->bias_term_ && this->param_propagate_down_[1]) {
       CUDNN_CHECK(cudnnConvolutionBackwardBias(session.handle(), one, out_, top_diff, one, bias_,
                                                this->blobs_[1]->mutable_gpu_diff()));

@@ -68,7 +68,7 @@ STUB_GPU(DepthwiseConvolutionLayer);
 INSTANTIATE_CLASS(DepthwiseConvolutionLayer);
 REGISTER_LAYER_CLASS(DepthwiseConvolution);
 
-// The other public spelling of the type.
+// The other name of the type in public nets.
 template <typename Dtype>
 shared_ptr<Layer<Dtype>> Creator_ConvolutionDepthwiseLayer(const LayerParameter& param) {
   return shared_ptr<Layer<Dtype>>(new DepthwiseConvolutionLayer<Dtype>(param));

@@ -6,21 +6,21 @@
 
 // Depthwise convolution on the GPU.
 //
-// A value of the input serves K x K sums and nothing else, so the bound is memory, and what counts is that each value
-// comes from it once and that all threads have work on the small planes at a net's end.
+// A value of the input is used in K x K sums only, so memory is the bound. What counts is that each value is read from
+// it once, and that all threads have work on the small planes at the end of a net.
 //
-// Forward, and the input's gradient at stride 1 (a convolution with the kernel turned by half a turn): a thread makes
-// Rows outputs of a column, going down the input's rows: each value it reads goes into every sum that meets it, held in
-// registers. Neighbouring threads read neighbouring columns, so a warp's reads are whole lines, and the K reads of a
-// line come from the first-level cache. Threads are numbered over planes, rows of tiles and columns at once: planes
-// that are smaller than a warp share one.
+// Forward, and the gradient of the input at stride 1 (a convolution with the kernel rotated by 180 degrees): a thread
+// computes `Rows` outputs of a column. It goes down the rows of the input and adds each value to all sums that use it,
+// which are in registers. Neighbouring threads read neighbouring columns, so a warp reads whole lines, and the K reads
+// of a line come from the first-level cache. Threads are numbered over planes, rows of tiles and columns together, so
+// that planes smaller than a warp share one.
 //
-// The input's gradient at larger strides: a thread gathers for one place of the input what the kernel's places bring
-// that hit an output, which it steps through without testing the others.
+// The gradient of the input at larger strides: a thread computes one position of the input. It steps through the kernel
+// positions that connect it with an output and skips the others without testing them.
 //
-// Gradients of weights and bias: a block takes a channel and a share of its outputs; each thread keeps the whole
-// kernel's sums in registers, the block adds them up through shuffles, and a second kernel adds the blocks' sums in a
-// fixed order: no atomics, so a run can be repeated exactly.
+// Gradients of weights and bias: a block computes a share of a channel's outputs. Each thread keeps the sums of the
+// whole kernel in registers, the block adds them up by shuffles, and a second kernel adds the sums of the blocks in a
+// fixed order. There are no atomics, so a run can be repeated exactly.
 //
 // K = 0 stands for a kernel of any size, whose loops are not unrolled.
 namespace caffe {
@@ -34,10 +34,10 @@ int BlockCount(const int64_t threads) {
   return static_cast<int>(std::min<int64_t>((threads + kThreads - 1) / kThreads, 1 << 20));
 }
 
-/// Outputs of a column that one thread makes.
+/// Outputs of a column that one thread computes.
 constexpr int RowsOfThread(const int stride) { return stride == 1 ? 4 : 2; }
 
-template <typename Dtype, int K, int S, int Rows, bool Turned>
+template <typename Dtype, int K, int S, int Rows, bool Rotated>
 __global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t threads, const int channels,
                                     const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
                                     const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
@@ -62,7 +62,7 @@ __global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t thread
     if (K > 0) {
       Dtype kernel[K > 0 ? K * K : 1];
 #pragma unroll
-      for (int i = 0; i < K * K; ++i) { kernel[i] = __ldg(w + (Turned ? K * K - 1 - i : i)); }
+      for (int i = 0; i < K * K; ++i) { kernel[i] = __ldg(w + (Rotated ? K * K - 1 - i : i)); }
 #pragma unroll
       for (int i = 0; i < (Rows - 1) * S + K; ++i) {
         const int iy = top + i;
@@ -85,7 +85,7 @@ __global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t thread
           const int ix = left + j * dilation_w;
           if (ix < 0 || ix >= s.width) { continue; }
           const int tap = i * kernel_w + j;
-          const Dtype weight = __ldg(w + (Turned ? last - tap : tap));
+          const Dtype weight = __ldg(w + (Rotated ? last - tap : tap));
 #pragma unroll
           for (int r = 0; r < Rows; ++r) {
             const int iy = top + r * stride_h + i * dilation_h;
@@ -102,19 +102,19 @@ __global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t thread
   }
 }
 
-/// The kernel places that meet a place of the input: first, first + step, .. ; and the output that the first one hits,
-/// which goes down by `back` with each.
+/// The kernel positions that connect a position of the input with an output: first, first + step, .. The first one
+/// leads to `output`, each next one to an output that is lower by `back`.
 struct Meeting {
   int first, step, output, back;
 };
 
 __device__ inline Meeting MeetingAt(const int place, const int stride, const int dilation) {
-  // place = output * stride + kernel * dilation. The smallest kernel place that leaves a multiple of stride; if none
-  // under stride does, none does at all.
+  // place = output * stride + kernel * dilation. Find the smallest kernel position that leaves a multiple of stride; if
+  // there is none below stride, there is none at all.
   int kernel = 0;
   while (kernel < stride && (place - kernel * dilation) % stride != 0) { ++kernel; }
   if (kernel == stride) { return {1 << 30, 1, 0, 0}; }
-  // Kernel places apart by `step` move the output by a whole number.
+  // Kernel positions that are `step` apart lead to outputs a whole number apart.
   int step = 1;
   while (step * dilation % stride != 0) { ++step; }
   return {kernel, step, (place - kernel * dilation) / stride, step * dilation / stride};
@@ -153,7 +153,7 @@ template <typename Dtype>
 __device__ Dtype BlockSum(Dtype value) {
   __shared__ Dtype of_warp[kThreads / kWarp];
   for (int apart = kWarp / 2; apart > 0; apart /= 2) { value += __shfl_down_sync(0xffffffffu, value, apart); }
-  __syncthreads();  // the shared values may still be read from the sum before
+  __syncthreads();  // threads may still read the shared values of the sum before
   if (threadIdx.x % kWarp == 0) { of_warp[threadIdx.x / kWarp] = value; }
   __syncthreads();
   if (threadIdx.x < kWarp) {
@@ -165,8 +165,8 @@ __device__ Dtype BlockSum(Dtype value) {
   return value;
 }
 
-/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x
-/// shares; for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
+/// parts[share][channel][taps + 1]: the sums over a share of a channel's outputs, that of the bias last. Grid: channels
+/// x shares; for K = 0 channels * (taps + 1) x shares, not a third axis, which could hold no more than 65535.
 template <typename Dtype, int K, int S>
 __global__ void DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num, const int channels,
                                            const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
@@ -234,18 +234,18 @@ __global__ void DepthwiseWeightSumsKernel(const int channels, const int taps, co
   }
 }
 
-template <typename Dtype, int K, int S, bool Turned>
+template <typename Dtype, int K, int S, bool Rotated>
 void LaunchRows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
                 const Dtype* bias, Dtype* output) {
   constexpr int rows = RowsOfThread(S);
   const int64_t threads = static_cast<int64_t>(planes) * ((s.out_height + rows - 1) / rows) * s.out_width;
   if (threads == 0) { return; }
-  DepthwiseRowsKernel<Dtype, K, S, rows, Turned>
+  DepthwiseRowsKernel<Dtype, K, S, rows, Rotated>
       <<<BlockCount(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
   CUDA_POST_KERNEL_CHECK;
 }
 
-/// Kernel and stride that have code of their own, as K * 10 + S; else 0.
+/// K * 10 + S for a kernel and stride with unrolled code, else 0.
 int Unrolled(const DepthwiseShape& s) {
   const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
   return square && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h <= 2 ? s.kernel_h * 10 + s.stride_h : 0;
@@ -268,8 +268,8 @@ void ForwardGpu(const DepthwiseShape& s, const int planes, const int channels, c
 }
 
 template <typename Dtype>
-void LaunchTurned(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
-                  const Dtype* weights, Dtype* input_diff) {
+void LaunchRotated(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
+                   const Dtype* weights, Dtype* input_diff) {
   const Dtype* none = nullptr;
   switch (Unrolled(s)) {
     case 31: return LaunchRows<Dtype, 3, 1, true>(s, planes, channels, diff, weights, none, input_diff);
@@ -284,12 +284,12 @@ template <typename Dtype>
 void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
                      const Dtype* weights, Dtype* input_diff) {
   if (s.stride_h == 1 && s.stride_w == 1) {
-    DepthwiseShape turned = s;
-    std::swap(turned.height, turned.out_height);
-    std::swap(turned.width, turned.out_width);
-    turned.pad_h = (s.kernel_h - 1) * s.dilation_h - s.pad_h;
-    turned.pad_w = (s.kernel_w - 1) * s.dilation_w - s.pad_w;
-    LaunchTurned(turned, planes, channels, output_diff, weights, input_diff);
+    DepthwiseShape rotated = s;
+    std::swap(rotated.height, rotated.out_height);
+    std::swap(rotated.width, rotated.out_width);
+    rotated.pad_h = (s.kernel_h - 1) * s.dilation_h - s.pad_h;
+    rotated.pad_w = (s.kernel_w - 1) * s.dilation_w - s.pad_w;
+    LaunchRotated(rotated, planes, channels, output_diff, weights, input_diff);
     return;
   }
   const int64_t count = static_cast<int64_t>(planes) * s.height * s.width;
@@ -314,7 +314,7 @@ void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channe
   CUDA_POST_KERNEL_CHECK;
 }
 
-/// Shares of a channel's outputs: some thousand blocks in all, each thread with a few outputs at least.
+/// Number of shares of a channel's outputs: some 2000 blocks in all at most, and a few outputs a thread at least.
 int WeightShares(const DepthwiseShape& s, const int num, const int channels) {
   const int64_t outputs = static_cast<int64_t>(num) * s.out_height * s.out_width;
   const int64_t by_work = (outputs + 4 * kThreads - 1) / (4 * kThreads);

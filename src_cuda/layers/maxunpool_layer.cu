@@ -4,8 +4,8 @@
 
 namespace caffe {
 
-// The fork declares these two for the GPU and has no code for them: the work
-// is done on the CPU, as Layer does where a layer declares none.
+// The fork declares these two for the GPU without code. They run on the CPU, as
+// Layer does for layers that declare none.
 
 template <typename Dtype>
 void MaxUnPoolLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {

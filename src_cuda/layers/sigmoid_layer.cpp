@@ -7,7 +7,7 @@
 
 #include "caffe/util/pointwise.hpp"
 
-// Sigmoid on the CPU: the class and its GPU side are the fork's.
+// Sigmoid on the CPU: the class and its GPU code are the fork's.
 namespace caffe {
 
 namespace {
@@ -21,12 +21,12 @@ inline float PowerOf2(const int32_t n) {
 
 inline double Exp(const double x) { return std::exp(x); }
 
-/// exp(x) for x <= 0, within 1 unit in the last place; straight code, so that
+/// exp(x) for x <= 0, within 1 unit in the last place; without branches, so that
 /// loops over it are vectorised.
 ///
 ///     exp(x) = 2^n exp(r),  n = round(x / ln 2),  r = x - n ln 2
 ///
-/// |r| <= 0.35, where Taylor's series to r^7 is wrong by 0.1 units at most.
+/// |r| <= 0.35, where the error of Taylor's series to r^7 is 0.1 units at most.
 inline float Exp(const float x) {
   const float least = -104;                  // exp of it rounds to 0
   const float some = x < least ? least : x;  // keeps NaN
@@ -58,7 +58,7 @@ struct SigmoidOp {
   }
 };
 
-/// dy/dx = y (1 - y), told from y.
+/// dy/dx = y (1 - y), computed from y.
 template <typename Dtype>
 struct SigmoidFromTopOp {
   Dtype Slope(const Dtype y) const { return y * (1 - y); }

@@ -52,7 +52,7 @@ class AnnotatedDataTest : public ::testing::Test {
     return param;
   }
 
-  // Record i: a picture of one colour, i * 10 in every channel, and `objects` of it: labels i + 1, box from (i + 1) /
+  // Record i: an image of one colour, i * 10 in every channel, and `objects` of it: labels i + 1, box from (i + 1) /
   // 100.
   static AnnotatedDatum Record(int i, int objects, int height = 12, int width = 16, int channels = 3) {
     AnnotatedDatum record;
@@ -106,7 +106,7 @@ class AnnotatedDataTest : public ::testing::Test {
       layer.SetUp({}, top);
     }
     void Step() { layer.Forward({}, top); }
-    // The pictures' colours, of one batch after the other.
+    // The images' colours, of one batch after the other.
     std::vector<int> Colours(int batches) {
       std::vector<int> colours;
       for (int i = 0; i < batches; ++i) {

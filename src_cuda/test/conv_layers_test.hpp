@@ -35,7 +35,7 @@ inline LayerParameter Parse(const std::string& text) {
   return param;
 }
 
-/// What a convolution of two axes is told, in numbers.
+/// The settings of a convolution over two axes.
 struct Setting {
   int kernel_h, kernel_w, stride_h, stride_w, dilation, group;
   int pad_h, pad_w;  // -1: SAME
@@ -53,7 +53,7 @@ struct Setting {
   }
 };
 
-/// TensorFlow's words on SAME (tf.nn, "padding"): where the stride divides the
+/// The padding before the input, as TensorFlow describes SAME (tf.nn, "padding"): where the stride divides the
 /// input, max(extent - stride, 0) in all, else max(extent - in % stride, 0);
 /// the smaller half goes before.
 inline int SameBefore(int in, int extent, int stride) {
@@ -131,7 +131,7 @@ class ConvLayersTest : public MultiDeviceTest<TypeParam> {
 
   ConvLayersTest() { Caffe::set_random_seed(1701); }
 
-  /// Every class that this mode can run it with; by type last, as a net would.
+  /// Every class that can run it in this mode; last the one that a net would get.
   vector<shared_ptr<Layer<Dtype>>> Layers(const LayerParameter& param) {
     vector<shared_ptr<Layer<Dtype>>> layers;
     layers.emplace_back(new ConvolutionLayer<Dtype>(param));

@@ -11,11 +11,11 @@
 
 namespace caffe {
 
-inline cv::Mat RandomPicture(int height, int width, int channels, uint64_t seed) {
+inline cv::Mat RandomImage(int height, int width, int channels, uint64_t seed) {
   TransformRng rng(seed, 99);
-  cv::Mat picture(height, width, CV_8UC(channels));
-  for (int i = 0; i < height * width * channels; ++i) { picture.data[i] = static_cast<uchar>(rng.Index(256)); }
-  return picture;
+  cv::Mat image(height, width, CV_8UC(channels));
+  for (int i = 0; i < height * width * channels; ++i) { image.data[i] = static_cast<uchar>(rng.Index(256)); }
+  return image;
 }
 
 inline void ExpectSame(const cv::Mat& expected, const cv::Mat& found) {
@@ -26,10 +26,10 @@ inline void ExpectSame(const cv::Mat& expected, const cv::Mat& found) {
 
 // Every channel value through `change`, one by one.
 template <typename Change>
-cv::Mat EachValue(const cv::Mat& picture, const Change& change) {
-  cv::Mat result = picture.clone();
+cv::Mat EachValue(const cv::Mat& image, const Change& change) {
+  cv::Mat result = image.clone();
   for (int i = 0; i < static_cast<int>(result.total()) * result.channels(); ++i) {
-    result.data[i] = change(picture.data[i]);
+    result.data[i] = change(image.data[i]);
   }
   return result;
 }

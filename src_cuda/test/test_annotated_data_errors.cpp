@@ -14,13 +14,13 @@ class AnnotatedDataErrorsTest : public AnnotatedDataTest<Dtype> {};
 
 TYPED_TEST_CASE(AnnotatedDataErrorsTest, TestDtypes);
 
-// Broken records are left out in place, once in each pass; the others keep what was drawn for them.
+// Broken records are left out, once in each pass; the others keep their order.
 TYPED_TEST(AnnotatedDataErrorsTest, TestBrokenRecords) {
   std::vector<std::string> values;
   for (int i = 0; i < 9; ++i) { values.push_back(this->Record(i, 1).SerializeAsString()); }
   AnnotatedDatum record = this->Record(0, 1);
   values[0] = "no protobuf";
-  record.mutable_datum()->set_data("no picture");
+  record.mutable_datum()->set_data("no image");
   values[3] = record.SerializeAsString();
   values[4] = this->Record(4, 1).SerializeAsString().substr(0, 40);
   record = this->Record(6, 1);
@@ -106,12 +106,13 @@ TYPED_TEST(AnnotatedDataErrorsTest, TestMissingFiles) {
 TYPED_TEST(AnnotatedDataErrorsTest, TestBadParameters) {
   const std::string path = this->WriteRecords(3);
   const auto run = [&](const std::string& text) { typename TestFixture::Fed fed(this->Param(path, text)); };
-  EXPECT_DEATH(run("data_param { batch_size: 0 }"), "layer 'data': data_param.batch_size must be positive");
+  EXPECT_DEATH(run("data_param { batch_size: 0 }"), "layer 'data': data_param.batch_size is 0, must be 1 or more");
   EXPECT_DEATH(run("transform_param { resize_param { height: 7 } }"),
                "layer 'data': resize_param needs height and width");
   EXPECT_DEATH(run("annotated_data_param { batch_sampler { sampler { min_scale: 2 } } }"),
                "layer 'data': batch_sampler");
-  EXPECT_DEATH(run("transform_param { mean_value: 1 mean_value: 2 }"), "as many as channels");
+  EXPECT_DEATH(run("transform_param { mean_value: 1 mean_value: 2 }"),
+               "there are 2 mean_value, must be none, one, or one for each of the 3");
   this->Environment("SSDLITE_DATA_THREADS", "many");
   EXPECT_DEATH(run(""), "SSDLITE_DATA_THREADS is 'many', must be a number from 1 to 64");
 }

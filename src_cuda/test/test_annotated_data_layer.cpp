@@ -8,7 +8,7 @@ namespace caffe {
 
 TYPED_TEST_CASE(AnnotatedDataTest, TestDtypes);
 
-// Pictures and rows as they were written, pass after pass in the order of the keys.
+// Images and rows as they were written, pass after pass in the order of the keys.
 TYPED_TEST(AnnotatedDataTest, TestReadsInOrder) {
   typename TestFixture::Fed fed(this->Param(this->WriteRecords(6, {1, 3, 2}), ""));
   for (int batch = 0; batch < 7; ++batch) {
@@ -47,7 +47,7 @@ TYPED_TEST(AnnotatedDataTest, TestNoObjects) {
   EXPECT_EQ(1, fed.label.cpu_data()[8]);
 }
 
-TYPED_TEST(AnnotatedDataTest, TestOnlyPictures) {
+TYPED_TEST(AnnotatedDataTest, TestOnlyImages) {
   typename TestFixture::Fed fed(this->Param(this->WriteRecords(5), ""), 1);
   EXPECT_EQ(std::vector<int>({0, 1, 2, 3, 4, 0, 1, 2}), fed.Colours(2));
   EXPECT_EQ(0, fed.label.count());
@@ -85,7 +85,7 @@ const char kAugmented[] =
     " max_scale: 1 min_aspect_ratio: 0.5 max_aspect_ratio: 2 } sample_constraint { min_jaccard_overlap: 0.1 }"
     " max_sample: 1 max_trials: 50 } }";
 
-// The same sequence for any number of threads and when it is started again; another one for another seed.
+// A seed gives the same sequence for any number of threads and in every run; another seed gives another one.
 TYPED_TEST(AnnotatedDataTest, TestRepeatsExactly) {
   const LayerParameter param = this->Param(this->WriteRecords(7, {3, 0, 1}), kAugmented);
   const auto run = [&](const std::string& threads, unsigned seed) {
@@ -107,7 +107,7 @@ TYPED_TEST(AnnotatedDataTest, TestRepeatsExactly) {
   EXPECT_NE(first, second);
 }
 
-// Grey pictures among coloured ones become coloured, and the other way round; so do those with an alpha channel.
+// Grey images among coloured ones become coloured, and the other way round; so do those with an alpha channel.
 TYPED_TEST(AnnotatedDataTest, TestChannels) {
   const std::string path =
       this->Write({this->Record(1, 1).SerializeAsString(), this->Record(2, 1, 12, 16, 1).SerializeAsString(),
@@ -129,8 +129,8 @@ TYPED_TEST(AnnotatedDataTest, TestChannels) {
   EXPECT_EQ(3, means.data.channels());
 }
 
-// Pictures that are not encoded go through the whole chain as well.
-TYPED_TEST(AnnotatedDataTest, TestRawPictures) {
+// Images that are not encoded go through the whole chain as well.
+TYPED_TEST(AnnotatedDataTest, TestRawImages) {
   std::vector<std::string> values;
   for (int i = 0; i < 4; ++i) {
     AnnotatedDatum record = this->Record(i, 1);
@@ -151,7 +151,7 @@ TYPED_TEST(AnnotatedDataTest, TestRawPictures) {
 TYPED_TEST(AnnotatedDataTest, TestSizes) {
   const std::string path =
       this->Write({this->Record(0, 1, 10, 20).SerializeAsString(), this->Record(1, 1, 20, 10).SerializeAsString()});
-  // One picture a batch may have any size.
+  // One image a batch may have any size.
   const std::string single = "data_param { batch_size: 1 }";
   typename TestFixture::Fed fed(this->Param(path, single));
   fed.Step();
@@ -162,7 +162,7 @@ TYPED_TEST(AnnotatedDataTest, TestSizes) {
     typename TestFixture::Fed fed(this->Param(path, text));
     fed.Colours(1);
   };
-  EXPECT_DEATH(run(""), "layer 'data': record 00001 gives a picture of 20 x 10, the batch it is in has 10 x 20");
+  EXPECT_DEATH(run(""), "layer 'data': record 00001 gives an image of 20 x 10, its batch has 10 x 20");
   const std::string small = "resize_param { resize_mode: FIT_SMALL_SIZE height: 6 width: 6 }";
   EXPECT_DEATH(run("transform_param { " + small + "}"), "layer 'data': FIT_SMALL_SIZE without a crop");
   run("transform_param { crop_size: 6 " + small + "}");

@@ -16,7 +16,7 @@ TYPED_TEST(ConvLayersTest, SameAsTensorFlow) {
     for (int kernel : {1, 2, 3, 5}) {
       for (int stride : {1, 2, 3}) {
         for (int dilation : {1, 2}) {
-          // TensorFlow has no stride with dilation; the rule reads on.
+          // TensorFlow does not combine stride and dilation; here the same rule holds for both.
           const Setting set = {kernel, kernel == 5 ? 2 : kernel, stride, stride == 3 ? 2 : stride, dilation, 1, -1, -1};
           this->CheckForward(set, 2, 3, h, 11 - h / 4, 4);
           if (this->HasFatalFailure()) { return; }
@@ -42,7 +42,7 @@ TYPED_TEST(ConvLayersTest, SameInGroups) {
 
 TYPED_TEST(ConvLayersTest, SamePadsLessBeforeThanAfter) {
   typedef typename TypeParam::Dtype Dtype;
-  // Ones on ones count the places of the input that each window meets.
+  // With inputs and weights of 1, an output is the number of input positions that its window reads.
   struct {
     int in, kernel;
     vector<Dtype> counts;
@@ -50,7 +50,7 @@ TYPED_TEST(ConvLayersTest, SamePadsLessBeforeThanAfter) {
       {4, 3, {3, 2}},     // 0 before, 1 after
       {6, 5, {4, 5, 3}},  // 1 before, 2 after
       {5, 3, {2, 3, 2}},  // 1, 1
-      {4, 1, {1, 1}},     // none: the last place meets no window
+      {4, 1, {1, 1}},     // none: no window reads the last position
   };
   for (const auto& row : rows) {
     Blob<Dtype> in(1, 1, row.in, 1), out;
@@ -72,7 +72,7 @@ TYPED_TEST(ConvLayersTest, SamePadsLessBeforeThanAfter) {
 
 TYPED_TEST(ConvLayersTest, ValidIsNoPadding) {
   typedef typename TypeParam::Dtype Dtype;
-  // tf_pad stands in place of pad, which is not read beside it.
+  // tf_pad replaces pad, which is not read beside it.
   for (const char* text : {"kernel_size: 3 stride: 2 tf_pad: VALID", "kernel_size: 3 stride: 2 tf_pad: VALID pad: 5"}) {
     Blob<Dtype> in(2, 3, 8, 7), out;
     Fill(&in);
@@ -110,11 +110,11 @@ TYPED_TEST(ConvLayersTest, SameFollowsTheInputsSize) {
 }
 
 TYPED_TEST(ConvLayersTest, SymmetricPadding) {
+  // The last two: windows that read padding only, and input positions that no window reads.
   const Setting sets[] = {
-      {3, 3, 1, 1, 1, 1, 1, 1}, {3, 3, 2, 2, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 0, 0},
-      {1, 1, 2, 2, 1, 2, 0, 0}, {1, 1, 1, 1, 1, 1, 1, 2}, {3, 5, 1, 2, 1, 2, 2, 0},
-      {4, 4, 2, 2, 1, 4, 1, 1}, {3, 2, 3, 1, 2, 1, 4, 3}, {5, 3, 2, 3, 1, 1, 4, 7},  // windows that meet padding alone
-      {2, 2, 3, 3, 1, 1, 0, 0},                                                      // places that no window meets
+      {3, 3, 1, 1, 1, 1, 1, 1}, {3, 3, 2, 2, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 0, 0}, {1, 1, 2, 2, 1, 2, 0, 0},
+      {1, 1, 1, 1, 1, 1, 1, 2}, {3, 5, 1, 2, 1, 2, 2, 0}, {4, 4, 2, 2, 1, 4, 1, 1}, {3, 2, 3, 1, 2, 1, 4, 3},
+      {5, 3, 2, 3, 1, 1, 4, 7}, {2, 2, 3, 3, 1, 1, 0, 0},
   };
   for (const Setting& set : sets) {
     this->CheckForward(set, 2, 4, 9, 6, 8);
@@ -124,7 +124,7 @@ TYPED_TEST(ConvLayersTest, SymmetricPadding) {
 }
 
 TYPED_TEST(ConvLayersTest, WideRowsOfFewChannels) {
-  // Rows that fill vectors of any processor: these go without columns.
+  // Rows that fill vectors of any processor: they are computed without columns.
   const Setting sets[] = {
       {4, 4, 2, 2, 1, 1, 1, 1}, {3, 3, 2, 2, 1, 1, -1, -1}, {3, 3, 1, 1, 1, 1, 1, 1},   {3, 2, 1, 2, 2, 1, 3, 2},
       {2, 5, 3, 3, 1, 1, 0, 7}, {1, 1, 2, 2, 1, 1, 0, 0},   {5, 3, 1, 1, 3, 1, -1, -1}, {3, 3, 2, 2, 1, 1, 33, 65},
@@ -220,17 +220,17 @@ TYPED_TEST(ConvLayersTest, BadParametersNameTheLayer) {
   typedef typename TypeParam::Dtype Dtype;
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   const char* const texts[][2] = {
-      {"num_output: 2", "layer conv: kernel_size is wanted once"},
-      {"num_output: 2 kernel_size: 0", "layer conv: kernel_size is too small"},
-      {"num_output: 2 kernel_size: 3 stride: 0", "layer conv: stride is too"},
-      {"num_output: 2 kernel_size: 3 dilation: 0", "layer conv: dilation is"},
-      {"num_output: 2 kernel_size: [3, 3, 3]", "there 3 times"},
+      {"num_output: 2", "layer conv: kernel_size is given 0 times, must be given once"},
+      {"num_output: 2 kernel_size: 0", "layer conv: kernel_size is 0, must be 1 or more"},
+      {"num_output: 2 kernel_size: 3 stride: 0", "layer conv: stride is 0, must be 1"},
+      {"num_output: 2 kernel_size: 3 dilation: 0", "layer conv: dilation is 0, must be 1"},
+      {"num_output: 2 kernel_size: [3, 3, 3]", "given 3 times"},
       {"num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3", "not both"},
       {"kernel_size: 3", "layer conv: num_output is missing"},
       {"num_output: 3 kernel_size: 3 group: 2", "num_output 3 does not divide"},
       {"num_output: 3 kernel_size: 3 group: 3", "4 channels do not divide"},
       {"num_output: 2 kernel_size: 7", "kernel of extent 7 does not fit"},
-      // What does not fit an int.
+      // Sizes that do not fit an int.
       {"num_output: 2 kernel_size: 3 dilation: 2000000000", "kernel of extent 4000000001 does not fit"},
       {"num_output: 2 kernel_size: 3 pad: 2000000000", "padding is too large"},
       {"num_output: 2 kernel_size: 3 dilation: 2000000000 tf_pad: SAME", "kernel is too large"},

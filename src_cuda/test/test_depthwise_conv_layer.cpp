@@ -59,7 +59,7 @@ std::ostream& operator<<(std::ostream& out, const Setting& s) {
              << " dilation " << s.dilation_h << "x" << s.dilation_w << (s.same ? " SAME" : "");
 }
 
-/// TensorFlow's words on SAME (tf.nn, "padding").
+/// The padding before the input, as TensorFlow describes SAME (tf.nn, "padding").
 int SameBefore(int in, int extent, int stride) {
   const int rest = in % stride;
   return std::max(0, rest == 0 ? extent - stride : extent - rest) / 2;
@@ -116,7 +116,7 @@ struct Plain {
   }
 };
 
-/// The largest difference against the largest value, or against `most` where the values are what large ones leave.
+/// The largest difference relative to the largest value, or to `most` where large values cancel out.
 template <typename Dtype>
 double Apart(const std::vector<double>& wanted, const Dtype* got, double most = 1e-3) {
   double apart = 0;

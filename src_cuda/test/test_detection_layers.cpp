@@ -1,5 +1,5 @@
-// DetectionOutput and MultiBoxLoss against the functions of bbox_util.hpp, which are the fork's own way, over random
-// boxes and settings.
+// DetectionOutput and MultiBoxLoss against the functions of bbox_util.hpp, which the fork uses, over random boxes and
+// settings.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -262,13 +262,13 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
 }
 
 TYPED_TEST(DetectionLayersTest, LossGradientWithMining) {
-  // The loss jumps where two negatives change places at the edge of what is mined, so a numeric gradient means nothing
+  // The loss jumps where a mined negative and one that is not mined swap ranks, so a numeric gradient means nothing
   // there. Here the losses of any two priors lie 0.2 apart at least, which a step of 0.01 does not bridge.
   typedef TypeParam Dtype;
   const int priors = 12, classes = 3;
   Blob<Dtype> loc(2, priors * 4, 1, 1), conf(2, priors * classes, 1, 1), prior(1, 2, priors * 4, 1), label(1, 1, 2, 8),
       top;
-  for (int p = 0; p < priors; ++p) {  // side by side, so that each object meets one
+  for (int p = 0; p < priors; ++p) {  // side by side, so that each object overlaps one
     const double box[] = {p / 12., 0.25, (p + 1) / 12., 0.5};
     for (int i = 0; i < 4; ++i) {
       prior.mutable_cpu_data()[p * 4 + i] = box[i];

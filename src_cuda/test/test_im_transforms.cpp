@@ -56,7 +56,7 @@ TEST(TransformRngTest, TestRanges) {
   EXPECT_EQ(3, rng.Uniform(3, 2));
 }
 
-// Where a box's pixels lie, and back.
+// From boxes to pixels and back.
 TEST(CanvasTest, TestPixelsOf) {
   TransformRng rng(3);
   for (int i = 0; i < 2000; ++i) {
@@ -77,7 +77,7 @@ TEST(CanvasTest, TestPixelsOf) {
   EXPECT_EQ(cv::Rect(0, 0, 31, 17), PixelsOf(Box(), cv::Size(31, 17)));
 }
 
-// Expand and crop against a canvas that is painted in full, pixel by pixel; the frames against the places.
+// Expand and crop against a canvas that is painted in full, pixel by pixel; the frames against the positions.
 TEST(CanvasTest, TestExpandAndCrop) {
   ExpansionParameter param;
   param.set_prob(1);
@@ -86,24 +86,24 @@ TEST(CanvasTest, TestExpandAndCrop) {
   int missed = 0;
   for (int seed = 0; seed < 200; ++seed) {
     TransformRng rng(seed);
-    const cv::Mat picture = RandomPicture(1 + rng.Index(20), 1 + rng.Index(20), 3, seed);
-    Canvas canvas(picture);
+    const cv::Mat image = RandomImage(1 + rng.Index(20), 1 + rng.Index(20), 3, seed);
+    Canvas canvas(image);
     const Box frame = ExpandCanvas(param, fill, &rng, &canvas);
-    EXPECT_GE(canvas.size.width, picture.cols);
-    EXPECT_LE(canvas.size.width, 4 * picture.cols);
-    // The picture's corner on the canvas, from the frame alone.
-    const int left = std::lround(-frame.xmin * picture.cols), top = std::lround(-frame.ymin * picture.rows);
+    EXPECT_GE(canvas.size.width, image.cols);
+    EXPECT_LE(canvas.size.width, 4 * image.cols);
+    // The image's corner on the canvas, from the frame alone.
+    const int left = std::lround(-frame.xmin * image.cols), top = std::lround(-frame.ymin * image.rows);
     EXPECT_GE(left, 0);
     EXPECT_GE(top, 0);
-    EXPECT_LE(left + picture.cols, canvas.size.width);
-    EXPECT_LE(top + picture.rows, canvas.size.height);
-    EXPECT_NEAR(canvas.size.width, (frame.xmax - frame.xmin) * picture.cols, 1e-9);
-    EXPECT_NEAR(canvas.size.height, (frame.ymax - frame.ymin) * picture.rows, 1e-9);
+    EXPECT_LE(left + image.cols, canvas.size.width);
+    EXPECT_LE(top + image.rows, canvas.size.height);
+    EXPECT_NEAR(canvas.size.width, (frame.xmax - frame.xmin) * image.cols, 1e-9);
+    EXPECT_NEAR(canvas.size.height, (frame.ymax - frame.ymin) * image.rows, 1e-9);
     cv::Mat painted(canvas.size, CV_8UC3);
     for (int y = 0; y < painted.rows; ++y) {
       for (int x = 0; x < painted.cols; ++x) {
-        const bool inside = x >= left && x < left + picture.cols && y >= top && y < top + picture.rows;
-        painted.at<cv::Vec3b>(y, x) = inside ? picture.at<cv::Vec3b>(y - top, x - left) : cv::Vec3b(104, 117, 123);
+        const bool inside = x >= left && x < left + image.cols && y >= top && y < top + image.rows;
+        painted.at<cv::Vec3b>(y, x) = inside ? image.at<cv::Vec3b>(y - top, x - left) : cv::Vec3b(104, 117, 123);
       }
     }
     ExpectSame(painted, canvas.Paint());
@@ -116,26 +116,26 @@ TEST(CanvasTest, TestExpandAndCrop) {
       ExpectSame(painted, canvas.Paint());
     }
   }
-  EXPECT_GT(missed, 10);  // crops that hold no pixel of the picture are among them
+  EXPECT_GT(missed, 10);  // crops that hold no pixel of the image are among them
 }
 
 TEST(CanvasTest, TestExpandChances) {
   ExpansionParameter param;
   param.set_prob(0.5);
   param.set_max_expand_ratio(3);
-  const cv::Mat picture = RandomPicture(40, 30, 3, 1);
+  const cv::Mat image = RandomImage(40, 30, 3, 1);
   int expanded = 0;
   double largest = 0, smallest = 9;
   for (int seed = 0; seed < 2000; ++seed) {
     TransformRng rng(seed);
-    Canvas canvas(picture);
+    Canvas canvas(image);
     const Box frame = ExpandCanvas(param, cv::Scalar(), &rng, &canvas);
-    if (canvas.size != picture.size()) {
+    if (canvas.size != image.size()) {
       ++expanded;
       largest = std::max(largest, frame.ymax - frame.ymin);
       smallest = std::min(smallest, frame.ymax - frame.ymin);
     } else {
-      EXPECT_EQ(picture.data, canvas.Paint().data);
+      EXPECT_EQ(image.data, canvas.Paint().data);
     }
   }
   EXPECT_NEAR(1000, expanded, 100);
@@ -145,30 +145,30 @@ TEST(CanvasTest, TestExpandChances) {
   param.set_prob(1);
   param.set_max_expand_ratio(1);
   TransformRng rng(0);
-  Canvas canvas(picture);
+  Canvas canvas(image);
   ExpandCanvas(param, cv::Scalar(), &rng, &canvas);
-  EXPECT_EQ(picture.size(), canvas.size);
+  EXPECT_EQ(image.size(), canvas.size);
 }
 
 TEST(DistortionTest, TestBrightnessAndContrast) {
-  const cv::Mat picture = RandomPicture(13, 17, 3, 5);
+  const cv::Mat image = RandomImage(13, 17, 3, 5);
   for (double delta : {-32., -7.3, 0., 11.8, 200.}) {
     Distortion distortion;
     distortion.brightness = delta;
-    ExpectSame(EachValue(picture, [=](uchar v) { return Rounded(v + static_cast<float>(delta)); }),
-               ApplyDistortion(picture, distortion));
+    ExpectSame(EachValue(image, [=](uchar v) { return Rounded(v + static_cast<float>(delta)); }),
+               ApplyDistortion(image, distortion));
   }
   for (double factor : {0., 0.5, 1.37, 2.5}) {
     Distortion distortion;
     distortion.contrast = factor;
-    ExpectSame(EachValue(picture, [=](uchar v) { return Rounded(v * static_cast<float>(factor)); }),
-               ApplyDistortion(picture, distortion));
+    ExpectSame(EachValue(image, [=](uchar v) { return Rounded(v * static_cast<float>(factor)); }),
+               ApplyDistortion(image, distortion));
   }
 }
 
 // Contrast before or after saturation and hue, each pixel by itself.
 TEST(DistortionTest, TestSequence) {
-  const cv::Mat picture = RandomPicture(9, 8, 3, 6);
+  const cv::Mat image = RandomImage(9, 8, 3, 6);
   for (bool contrast_first : {false, true}) {
     Distortion distortion;
     distortion.contrast_first = contrast_first;
@@ -177,9 +177,9 @@ TEST(DistortionTest, TestSequence) {
     distortion.saturation = 0.6;
     distortion.hue = -13;
     distortion.order = std::array<int, 3>{2, 0, 1};
-    cv::Mat expected = picture.clone();
-    for (int i = 0; i < static_cast<int>(picture.total()); ++i) {
-      cv::Mat pixel = picture.reshape(3, 1).colRange(i, i + 1).clone(), hsv;
+    cv::Mat expected = image.clone();
+    for (int i = 0; i < static_cast<int>(image.total()); ++i) {
+      cv::Mat pixel = image.reshape(3, 1).colRange(i, i + 1).clone(), hsv;
       const auto contrast = [&pixel] { pixel = EachValue(pixel, [](uchar v) { return Rounded(v * 1.4f); }); };
       pixel = EachValue(pixel, [](uchar v) { return Rounded(v + 20); });
       if (contrast_first) { contrast(); }
@@ -192,13 +192,13 @@ TEST(DistortionTest, TestSequence) {
       if (!contrast_first) { contrast(); }
       for (int c = 0; c < 3; ++c) { expected.data[3 * i + c] = pixel.data[(c + 2) % 3]; }
     }
-    ExpectSame(expected, ApplyDistortion(picture, distortion));
+    ExpectSame(expected, ApplyDistortion(image, distortion));
   }
 }
 
-// The picture given stays as it was, whichever step comes first.
+// The input image is not changed, for any first step.
 TEST(DistortionTest, TestInputStays) {
-  const cv::Mat before = RandomPicture(9, 33, 3, 7), picture = before.clone();
+  const cv::Mat before = RandomImage(9, 33, 3, 7), image = before.clone();
   for (int step = 0; step < 5; ++step) {
     Distortion distortion;
     if (step == 0) { distortion.brightness = 9; }
@@ -206,8 +206,8 @@ TEST(DistortionTest, TestInputStays) {
     if (step == 2) { distortion.saturation = 0.5; }
     if (step == 3) { distortion.hue = 9; }
     if (step == 4) { distortion.order = std::array<int, 3>{1, 2, 0}; }
-    EXPECT_GT(cv::norm(before, ApplyDistortion(picture, distortion), cv::NORM_INF), 0) << step;
-    ExpectSame(before, picture);
+    EXPECT_GT(cv::norm(before, ApplyDistortion(image, distortion), cv::NORM_INF), 0) << step;
+    ExpectSame(before, image);
   }
 }
 
@@ -218,8 +218,8 @@ TEST(DistortionTest, TestKnownColours) {
   grey.saturation = 0;
   ExpectSame(cv::Mat(2, 2, CV_8UC3, cv::Scalar(0, 255, 0)), ApplyDistortion(red, hue));
   ExpectSame(cv::Mat(2, 2, CV_8UC3, cv::Scalar(255, 255, 255)), ApplyDistortion(red, grey));
-  // A grey picture has no hue; and nothing happens where no step is drawn.
-  const cv::Mat single = RandomPicture(4, 5, 1, 2);
+  // A grey image has no hue; and nothing happens where no step is drawn.
+  const cv::Mat single = RandomImage(4, 5, 1, 2);
   hue.saturation = 2;
   hue.order = std::array<int, 3>{2, 1, 0};
   ExpectSame(single, ApplyDistortion(single, hue));

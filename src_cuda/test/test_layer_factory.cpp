@@ -1,4 +1,4 @@
-// Which class a type and an engine lead to.
+// Which class the factory makes of a type and an engine.
 #include <string>
 #include <typeinfo>
 #include <vector>
@@ -71,7 +71,7 @@ TYPED_TEST(LayerEnginesTest, Convolution) {
 
 TYPED_TEST(LayerEnginesTest, MoreChannelsThanGroupsIsNotDepthwise) {
   // num_output == group, but two channels to each kernel: the factory cannot
-  // tell yet, and the result must be the plain layer's.
+  // see that, and the result must be that of the plain layer.
   typedef TypeParam Dtype;
   Blob<Dtype> in(2, 6, 5, 4), outs[2];
   for (int i = 0; i < in.count(); ++i) { in.mutable_cpu_data()[i] = (i * 29) % 41 - 20; }

@@ -74,7 +74,7 @@ TYPED_TEST(NormLayersTest, BatchNormWithStoredStatistics) {
   const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
   shared_ptr<Layer<Dtype>> layer = Make<Dtype>("type: 'BatchNorm' batch_norm_param { eps: 0.5 }", TEST);
   layer->SetUp(bottoms, tops);
-  for (const double weight : {4., 0.}) {  // 0: both count as 0
+  for (const double weight : {4., 0.}) {  // 0: mean and variance are taken as 0
     for (int c = 0; c < 3; ++c) {
       layer->blobs()[0]->mutable_cpu_data()[c] = c - 1;
       layer->blobs()[1]->mutable_cpu_data()[c] = c + 1;

@@ -59,7 +59,7 @@ TEST(ObjectBoxTest, TestOverlaps) {
   EXPECT_EQ(0, Coverage({0.5, 0.5, 0.4, 0.6}, Box()));
 }
 
-// A point of the picture keeps its place under MoveObjects: on the object before, on it after.
+// MoveObjects keeps the position of points of the image: those on an object before are on it after.
 TEST(ObjectBoxTest, TestMove) {
   int dropped = 0;
   for (int seed = 0; seed < 500; ++seed) {
@@ -172,19 +172,19 @@ TEST(SamplerTest, TestSampleBox) {
     const double scale = std::sqrt(box.Area()), ratio = (box.xmax - box.xmin) / (box.ymax - box.ymin);
     EXPECT_GE(scale, sampler.min_scale() - 1e-6);
     EXPECT_LE(scale, sampler.max_scale() + 1e-6);
-    // The range asked for, or the nearest ratio that fits the picture at this scale.
+    // The range asked for, or the nearest ratio that fits the image at this scale.
     EXPECT_GE(ratio, std::min<double>(sampler.min_aspect_ratio(), 1 / (scale * scale)) - 1e-6);
     EXPECT_LE(ratio, std::max<double>(sampler.max_aspect_ratio(), scale * scale) + 1e-6);
   }
   TransformRng rng(0);
-  const Box whole = SampleBox(Sampler(), &rng);  // the defaults: the picture itself
+  const Box whole = SampleBox(Sampler(), &rng);  // the defaults: the image itself
   EXPECT_EQ(0, whole.xmin);
   EXPECT_EQ(0, whole.ymin);
   EXPECT_EQ(1, whole.xmax);
   EXPECT_EQ(1, whole.ymax);
 }
 
-// Every box that comes out meets its sampler's constraint with one object, over many pictures and constraints.
+// Every box found meets its sampler's constraint with one object, for many images and constraints.
 TEST(SamplerTest, TestConstraintsHold) {
   int found = 0, refused = 0;
   for (int seed = 0; seed < 600; ++seed) {

@@ -76,7 +76,7 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-/// Fills with values from -9 to 9 in no order, none within 5 steps of a kink.
+/// Fills with values from -9 to 9, unsorted, none within 5 steps of a kink.
 template <typename Dtype>
 void FillBetween(const std::vector<double>& kinks, Blob<Dtype>* blob) {
   const int count = blob->count();
@@ -262,7 +262,7 @@ TYPED_TEST(PointwiseLayersTest, InPlaceInTestPhaseRefusesBackward) {
                            "name: 'act' phase: TEST type: 'Clip' clip_param { min: 0 max: 6 }"}) {
     Blob<Dtype> both(1, 1, 5, 7);
     shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(text), &both, &both);
-    layer->Forward(this->bottom_, this->top_);  // itself fine
+    layer->Forward(this->bottom_, this->top_);  // forward alone works
     EXPECT_DEATH(this->Backward(layer.get()), "layer act: in place");
   }
 }

@@ -1,10 +1,7 @@
-// The command `caffe`: train, test, time and device_query, with the flags of
-// the public one.
+// The command `caffe`: train, test, time and device_query, with the flags of the public one.
 //
-// It takes the place of the fork's own tool for one reason: that one accepts
-// --weights for `train` and never reads them, so that finetuning would start
-// from random numbers without a word. Besides, the log goes to stderr alone,
-// not to files in /tmp as well.
+// It replaces the fork's own tool for one reason: that one accepts --weights for `train` and never reads them, so
+// finetuning would start from random numbers without a warning. Also, it logs to stderr only, not to files in /tmp.
 #include <gflags/gflags.h>
 #include <glog/logging.h>
 
@@ -70,7 +67,7 @@ void SetMode(int device) {
     return;
   }
 #ifdef CPU_ONLY
-  LOG(FATAL) << "This Caffe is built for the CPU alone, and GPU " << device << " is asked for";
+  LOG(FATAL) << "This Caffe is built for the CPU alone, but --gpu or the solver asks for GPU " << device;
 #else
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
@@ -174,7 +171,7 @@ int Time() {
   SetMode(Device());
   const vector<string> stages = Split(FLAGS_stage);
   Net<float> net(FLAGS_model, FLAGS_phase == "TEST" ? caffe::TEST : caffe::TRAIN, FLAGS_level, &stages);
-  // Once untimed: memory is allocated on the way.
+  // The first pass is not timed: it allocates memory.
   float loss = 0;
   net.Forward(&loss);
   net.Backward();
@@ -236,7 +233,7 @@ int main(int argc, char** argv) {
       "  train         train or finetune a net\n"
       "  test          run a net on its own data and show its outputs\n"
       "  time          time every layer\n"
-      "  device_query  tell about a GPU");
+      "  device_query  describe a GPU");
   caffe::GlobalInit(&argc, &argv);
   const std::map<string, int (*)()> commands = {
       {"train", Train}, {"test", Test}, {"time", Time}, {"device_query", DeviceQuery}};

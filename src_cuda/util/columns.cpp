@@ -17,9 +17,9 @@ namespace {
 struct Axis {
   int in, out, kernel, stride, before, dilation;
 
-  /// Input place that output place 0 meets with kernel place k.
+  /// Input position that kernel position k reads for output position 0.
   int Offset(const int k) const { return k * dilation - before; }
-  /// First output place that meets an input place >= edge with kernel place k.
+  /// First output position for which kernel position k reads an input position >= edge.
   int First(const int k, const int edge) const {
     const int missing = edge - Offset(k);
     return missing <= 0 ? 0 : std::min((missing + stride - 1) / stride, out);
@@ -55,15 +55,15 @@ constexpr int kGrain = 1 << 14;
 /// Bytes of input rows that DirectConvForward holds at a time: most of them stay in the first-level cache.
 constexpr int kBandBytes = 48 * 1024;
 
-/// The band of one channel: rows of outputs are computed in whole vectors.
+/// The band of one channel, wide enough to compute rows of outputs in whole vectors.
 template <typename T>
 Band BandOf(const PlaneShape& s) {
   const int padded = DivideUp(s.out_width, SimdLanes<T>()) * SimdLanes<T>();
   return {s.height, s.width, s.pad_w, s.stride_w, padded + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
 }
 
-/// Rows of input that so many rows of outputs meet.
-int MetRows(const PlaneShape& s, const int rows) {
+/// Rows of input that `rows` rows of outputs need.
+int NeededRows(const PlaneShape& s, const int rows) {
   return (rows - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
 }
 
@@ -123,8 +123,8 @@ void FromColumns(const PlaneShape& shape, const int channels, const Dtype* colum
 template <typename Dtype>
 bool DirectConvWins(const PlaneShape& shape, const int channels) {
   const int padded = DivideUp(shape.out_width, SimdLanes<Dtype>()) * SimdLanes<Dtype>();
-  const double bytes =
-      static_cast<double>(sizeof(Dtype)) * channels * MetRows(shape, 1) * shape.stride_w * BandOf<Dtype>(shape).length;
+  const double bytes = static_cast<double>(sizeof(Dtype)) * channels * NeededRows(shape, 1) * shape.stride_w *
+                       BandOf<Dtype>(shape).length;
   return bytes <= kBandBytes && 8 * shape.out_width >= 7 * padded;
 }
 
@@ -134,24 +134,25 @@ void DirectConvForward(const PlaneShape& shape, const int channels, const int ou
   const PlaneShape s = shape;
   const Band band = BandOf<Dtype>(s);
   const int row_length = band.stride * band.length;
-  const int most_met = kBandBytes / static_cast<int>(sizeof(Dtype)) / channels / row_length;
-  const int block = Clamp((most_met - MetRows(s, 1)) / s.stride_h + 1, 1, s.out_height);
+  const int most_rows = kBandBytes / static_cast<int>(sizeof(Dtype)) / channels / row_length;
+  const int block = Clamp((most_rows - NeededRows(s, 1)) / s.stride_h + 1, 1, s.out_height);
   const int in_plane = s.height * s.width;
   const size_t out_plane = static_cast<size_t>(s.out_height) * s.out_width;
   const int K = channels * s.kernel_h * s.kernel_w;
   const auto rows = [&](const int begin, const int end) {
     static thread_local std::vector<Dtype> held;
     static thread_local std::vector<int> starts;
-    const int met = MetRows(s, end - begin);
-    held.resize(static_cast<size_t>(channels) * met * row_length + band.template Size<Dtype>(0));
+    const int needed = NeededRows(s, end - begin);
+    held.resize(static_cast<size_t>(channels) * needed * row_length + band.template Size<Dtype>(0));
     starts.clear();
     for (int c = 0; c < channels; ++c) {
       band.Fill(image + static_cast<size_t>(c) * in_plane, static_cast<int64_t>(channels - 1 - c) * in_plane,
-                begin * s.stride_h - s.pad_h, met, held.data() + static_cast<size_t>(c) * met * row_length);
+                begin * s.stride_h - s.pad_h, needed, held.data() + static_cast<size_t>(c) * needed * row_length);
       for (int i = 0; i < s.kernel_h; ++i) {
         for (int j = 0; j < s.kernel_w; ++j) {
           const int x = j * s.dilation_w;
-          starts.push_back((c * met + i * s.dilation_h) * row_length + x % s.stride_w * band.length + x / s.stride_w);
+          starts.push_back((c * needed + i * s.dilation_h) * row_length + x % s.stride_w * band.length +
+                           x / s.stride_w);
         }
       }
     }
@@ -160,7 +161,7 @@ void DirectConvForward(const PlaneShape& shape, const int channels, const int ou
                     starts.data(), bias, out_plane, output + static_cast<size_t>(y) * s.out_width);
     }
   };
-  // Every range has room for a block; the last ones are short.
+  // A block of output rows at a time; the last one may be shorter.
   ParallelFor(DivideUp(s.out_height, block), 1, [&](const int begin, const int end) {
     for (int b = begin; b < end; ++b) { rows(b * block, std::min((b + 1) * block, s.out_height)); }
   });

@@ -1,9 +1,10 @@
-// Matrix products for convolutions; cpu_gemm.hpp says why.
+// Matrix products for convolutions; see cpu_gemm.hpp for the reason.
 //
-// C = A B: B is copied in panels of up to kWide vectors of columns, so that a product reads it in order, and each tile
-// of rows x panel is summed in registers over all of K. A is read where it lies: its values are broadcast.
+// C = A B: B is copied into panels of up to kWide vectors of columns, so that a product reads it in order. A tile of
+// kRows rows by one panel is summed in registers over all of K. A is not copied; its values are broadcast.
 //
-// C += A B^T: the operand with fewer rows is turned over into such panels, and the other one's values are broadcast.
+// C += A B^T: the operand with fewer rows is transposed into such panels, and the values of the other one are
+// broadcast.
 #include "caffe/util/cpu_gemm.hpp"
 
 #include <algorithm>
@@ -25,7 +26,7 @@ constexpr int kRows = 4;  // 12 sums, 3 of B, 1 of A of 16 registers
 #endif
 constexpr int kWide = 3;  // vectors in a panel
 
-/// Values at a multiple of a cache line, kept from call to call.
+/// Memory for `count` values, aligned to a cache line, that a thread keeps from call to call; which: 0 or 1.
 template <typename T>
 T* Room(const int which, const size_t count) {
   static thread_local std::vector<T> rooms[2];
@@ -35,14 +36,14 @@ T* Room(const int which, const size_t count) {
   return reinterpret_cast<T*>((address + 63) / 64 * 64);
 }
 
-/// How C is begun.
+/// What the sums start with (the bias, or 0 if it is null), and whether C is added to them.
 template <typename T>
 struct Begin {
   const T* bias;
   bool keep;
 };
 
-/// B's columns of a tile, copied: K x (vectors of the tile).
+/// The columns of B for a tile, copied: K x (vectors of the tile).
 template <typename T>
 struct Packed {
   const T* panel;
@@ -50,7 +51,7 @@ struct Packed {
   const T* Row(const int k, const int columns) const { return panel + static_cast<size_t>(k) * columns; }
 };
 
-/// Read where they lie: row k at its own place.
+/// The columns of B for a tile, not copied: row k begins at band + starts[k].
 template <typename T>
 struct Placed {
   const T* band;
@@ -59,7 +60,7 @@ struct Placed {
   const T* Row(const int k, int) const { return band + starts[k]; }
 };
 
-/// Rows x (Wide vectors of Lanes) of C. A's value (i, k) lies at A[i * stride + k], Transposed: at A[k * stride + i].
+/// Rows x (Wide vectors of Lanes) of C. Value (i, k) of A is at A[i * stride + k], if Transposed at A[k * stride + i].
 template <typename T, int Lanes, int Rows, int Wide, bool Transposed, typename Source>
 void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Begin<T> begin,
                   const size_t ldc, T* C) {
@@ -122,7 +123,7 @@ constexpr int FewLanes() {
   return SimdLanes<T>() < 8 ? 2 : SimdLanes<T>() / 4;
 }
 
-/// Columns that a tile works on where `columns` are left: whole vectors, or one short vector for very few.
+/// `columns` rounded up to what a tile computes: whole vectors, or one short vector for very few.
 template <typename T>
 int PaddedColumns(const int columns) {
   constexpr int lanes = SimdLanes<T>();
@@ -154,7 +155,7 @@ struct Product {
   static constexpr int panel_columns = kWide * lanes;
 
   int panels() const { return (N + panel_columns - 1) / panel_columns; }
-  size_t PanelSize() const { return static_cast<size_t>(K) * panel_columns; }
+  size_t panel_size() const { return static_cast<size_t>(K) * panel_columns; }
   int ColumnsOf(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
 
   void Pack(const int panel, T* to) const {
@@ -192,29 +193,29 @@ struct Product {
     if (all >= 4 * ParallelThreads()) {
       // Each thread packs panels of its own, some at a time so that they stay in the second-level cache while a tile's
       // rows of A stay in the first.
-      const int budget = std::max(1, static_cast<int>(256 * 1024 / (PanelSize() * sizeof(T))));
+      const int budget = std::max(1, static_cast<int>(256 * 1024 / (panel_size() * sizeof(T))));
       const int grain = std::min(ParallelGrain(all, 1), budget);
       ParallelFor(all, grain, [this](const int begin, const int end) {
-        T* packed = Room<T>(0, (end - begin) * PanelSize());
-        for (int p = begin; p < end; ++p) { Pack(p, packed + (p - begin) * PanelSize()); }
+        T* packed = Room<T>(0, (end - begin) * panel_size());
+        for (int p = begin; p < end; ++p) { Pack(p, packed + (p - begin) * panel_size()); }
         for (int row = 0; row < M; row += kRows) {
           for (int p = begin; p < end; ++p) {
-            Multiply(p, packed + (p - begin) * PanelSize(), row, std::min(row + kRows, M));
+            Multiply(p, packed + (p - begin) * panel_size(), row, std::min(row + kRows, M));
           }
         }
       });
       return;
     }
-    // Few columns: all panels are packed first, and the threads share out the rows.
-    T* packed = Room<T>(1, all * PanelSize());
-    ParallelFor(all, static_cast<int>(1 + 65536 / PanelSize()), [=](const int begin, const int end) {
-      for (int p = begin; p < end; ++p) { Pack(p, packed + p * PanelSize()); }
+    // Few columns: all panels are packed first, then the rows are divided among the threads.
+    T* packed = Room<T>(1, all * panel_size());
+    ParallelFor(all, static_cast<int>(1 + 65536 / panel_size()), [=](const int begin, const int end) {
+      for (int p = begin; p < end; ++p) { Pack(p, packed + p * panel_size()); }
     });
     const int tiles = (M + kRows - 1) / kRows;
     const int least = static_cast<int>(1 + 400000 / (static_cast<size_t>(K) * N * kRows));
     ParallelFor(tiles, ParallelGrain(tiles, least), [=](const int begin, const int end) {
       for (int row = begin * kRows; row < std::min(end * kRows, M); row += kRows) {
-        for (int p = 0; p < all; ++p) { Multiply(p, packed + p * PanelSize(), row, std::min(row + kRows, M)); }
+        for (int p = 0; p < all; ++p) { Multiply(p, packed + p * panel_size(), row, std::min(row + kRows, M)); }
       }
     });
   }
@@ -224,7 +225,7 @@ struct Product {
 
 /// C (M x N) += A B^T over columns [first, end) of A (M x K) and B (N x K).
 template <typename T>
-struct TurnedProduct {
+struct TransposedProduct {
   int M, N;
   size_t K;
   const T* A;
@@ -265,7 +266,7 @@ struct TurnedProduct {
                                                 C + static_cast<size_t>(row) * N + panel * panel_columns);
   }
 
-  /// A stretch of K that leaves a panel in the first-level cache and all of them in the second.
+  /// How much of K is multiplied at a time: a panel stays in the first-level cache, all panels in the second-level one.
   int Stretch() const {
     const int all = static_cast<int>(256 * 1024 / sizeof(T)) / (panels() * panel_columns);
     return std::max(64, std::min(256, all));
@@ -288,7 +289,7 @@ struct TurnedProduct {
     }
   }
 
-  /// All of K with the threads sharing out the panels' packing, then the rows.
+  /// All of K; first the packing of the panels is divided among the threads, then the rows.
   void RunByRows(T* C) const {
     const int most = 1024;
     for (int k = 0; k < static_cast<int>(K); k += most) {
@@ -339,15 +340,15 @@ void CpuGemmTransposed(const int M, const int N, const int K, const Dtype* A, co
   if (M == 0 || N == 0) { return; }
   const int parts = ParallelThreads();
   const bool by_rows = static_cast<size_t>(K) < static_cast<size_t>(512) * parts || M >= 4 * kRows * parts;
-  // The operand with fewer rows is the cheaper one to turn; then C comes out turned as well.
+  // The operand with fewer rows is cheaper to transpose; if that is A, the result is C transposed.
   const bool swap = M < 64 && N > M;
   if (by_rows && !swap) {
-    TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B}.RunByRows(C);
+    TransposedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B}.RunByRows(C);
     return;
   }
-  const TurnedProduct<Dtype> product = swap ? TurnedProduct<Dtype>{N, M, static_cast<size_t>(K), B, A}
-                                            : TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B};
-  // Each thread sums a part of K of its own; the parts are added in their order, so that a run can be repeated exactly.
+  const TransposedProduct<Dtype> product = swap ? TransposedProduct<Dtype>{N, M, static_cast<size_t>(K), B, A}
+                                                : TransposedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B};
+  // Each thread sums its own part of K; the parts are added in their order, so that a run can be repeated exactly.
   const size_t size = static_cast<size_t>(M) * N;
   const int used = by_rows ? 1 : parts;
   std::vector<Dtype> sums(used * size);

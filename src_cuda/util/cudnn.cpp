@@ -38,7 +38,7 @@ Session& Session::Get() {
 Session::Session() : workspace_(nullptr), capacity_(0) { CUDNN_CHECK(cudnnCreate(&handle_)); }
 
 Session::~Session() {
-  // At the end of the process the driver may be gone: errors say nothing then.
+  // At the end of the process the driver may be gone already: errors are ignored.
   cudaFree(workspace_);
   cudnnDestroy(handle_);
 }
@@ -50,7 +50,7 @@ bool Session::Reserve(size_t bytes) {
   capacity_ = 0;
   if (cudaMalloc(&workspace_, bytes) != cudaSuccess) {
     workspace_ = nullptr;
-    cudaGetLastError();  // dealt with: no later check shall meet it
+    cudaGetLastError();  // clears the error, so that no later check reports it
     return false;
   }
   capacity_ = bytes;
@@ -60,7 +60,7 @@ bool Session::Reserve(size_t bytes) {
 void* Session::Workspace(size_t bytes) {
   if (bytes == 0) { return nullptr; }
   CHECK(Reserve(bytes)) << "No GPU memory for a cuDNN workspace of " << bytes
-                        << " bytes; CAFFE_CUDNN_WORKSPACE_MB bounds it.";
+                        << " bytes; CAFFE_CUDNN_WORKSPACE_MB limits it.";
   return workspace_;
 }
 
@@ -70,7 +70,7 @@ size_t WorkspaceLimit() {
   char* end;
   const unsigned long long megabytes = std::strtoull(value, &end, 10);
   CHECK(*value >= '0' && *value <= '9' && *end == '\0')
-      << "CAFFE_CUDNN_WORKSPACE_MB=" << value << " is no number of megabytes.";
+      << "CAFFE_CUDNN_WORKSPACE_MB is '" << value << "', must be a whole number of megabytes.";
   return static_cast<size_t>(megabytes) << 20;
 }
 

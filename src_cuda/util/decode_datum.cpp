@@ -11,25 +11,25 @@ namespace caffe {
 
 namespace {
 
-// A JPEG without its end marker: older OpenCVs decode it, grey where it is missing.
+// A JPEG without its end marker: older versions of OpenCV decode it, with grey for the missing part.
 bool CutShort(const std::string& data) {
   return data.compare(0, 2, "\xFF\xD8") == 0 && data.rfind("\xFF\xD9") == std::string::npos;
 }
 
 }  // namespace
 
-std::string DecodeDatum(const Datum& datum, const int channels, cv::Mat* picture) {
+std::string DecodeDatum(const Datum& datum, const int channels, cv::Mat* image) {
   const std::string& data = datum.data();
   if (datum.encoded()) {
-    if (data.empty()) { return "its datum holds no picture"; }
+    if (data.empty()) { return "its datum holds no image"; }
     if (CutShort(data)) { return "its JPEG is cut short"; }
     const int flags = channels == 3 ? cv::IMREAD_COLOR : channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_UNCHANGED;
     try {
       const cv::Mat code(1, static_cast<int>(data.size()), CV_8U, const_cast<char*>(data.data()));
-      *picture = cv::imdecode(code, flags == cv::IMREAD_UNCHANGED ? flags : flags | cv::IMREAD_IGNORE_ORIENTATION);
-    } catch (const cv::Exception& error) { return "its picture does not decode: " + error.err; }
-    if (picture->empty() || picture->depth() != CV_8U) {
-      return picture->empty() ? "its picture does not decode" : "its picture does not have 8 bits a channel";
+      *image = cv::imdecode(code, flags == cv::IMREAD_UNCHANGED ? flags : flags | cv::IMREAD_IGNORE_ORIENTATION);
+    } catch (const cv::Exception& error) { return "its image does not decode: " + error.err; }
+    if (image->empty() || image->depth() != CV_8U) {
+      return image->empty() ? "its image does not decode" : "its image does not have 8 bits a channel";
     }
     return "";
   }
@@ -44,7 +44,7 @@ std::string DecodeDatum(const Datum& datum, const int channels, cv::Mat* picture
   for (int c = 0; c < datum.channels(); ++c) {
     planes.emplace_back(datum.height(), datum.width(), CV_8U, const_cast<char*>(data.data()) + c * area);
   }
-  cv::merge(planes, *picture);
+  cv::merge(planes, *image);
   return "";
 }
 

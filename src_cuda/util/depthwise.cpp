@@ -1,9 +1,9 @@
-// Depthwise convolution on the CPU.
+// Depthwise convolution on the CPU: forward, and the gradient of the input; depthwise_weights.cpp has the others.
 //
-// Each plane goes through in bands of rows (band.hpp) that stay in the first-level cache: a vector of outputs is the
-// sum over the kernel of (weight times one unaligned load), with no edge cases left. Rows end in a last vector that
-// overlaps the one before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled, with several output rows in
-// registers so that a load serves all of them.
+// A plane is processed in bands of rows (band.hpp) that stay in the first-level cache. A band includes the padding, so
+// there are no edge cases: a vector of outputs is the sum over the kernel of a weight times one unaligned load. The
+// last vector of a row overlaps the one before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled and keep
+// several output rows in registers, so that one load serves all of them.
 #include "caffe/util/depthwise.hpp"
 
 #include <algorithm>
@@ -20,10 +20,10 @@ namespace caffe {
 
 namespace {
 
-/// Rows of outputs in registers.
+/// Rows of outputs that are kept in registers.
 constexpr int RegisterRows(const int kernel, const int stride) { return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2); }
 
-/// Rows rows of outputs: kernel K x K, stride S, Lanes outputs at a time.
+/// `Rows` rows of outputs for a K x K kernel and stride S, Lanes outputs at a time.
 template <typename T, int Lanes, int K, int S, int Rows>
 inline __attribute__((always_inline)) void UnrolledRows(const T* band, const int length, const T* weights, const T bias,
                                                         const int count, T* out) {
@@ -61,7 +61,7 @@ template <typename T, int Lanes, int K, int S>
 void UnrolledBlock(const T* band, const int length, const T* weights, const T bias, const int count, const int rows,
                    T* out) {
   constexpr int step = RegisterRows(K, S);
-  T kernel[K * K];  // of its own, so that the compiler knows that no output lies in it
+  T kernel[K * K];  // a copy, so that the compiler knows that the outputs do not overlap it
   std::copy(weights, weights + K * K, kernel);
   const size_t row_length = static_cast<size_t>(S) * S * length;
   if (rows < step) {
@@ -104,10 +104,10 @@ void TappedRow(const T* const* rows, const T* weights, const int taps, const T s
   }
 }
 
-/// What changes with the shape: chosen once a call.
+/// The functions that depend on the shape, chosen once a call.
 template <typename T>
 struct Steps {
-  // A block of rows; null when the shape has no unrolled one.
+  // A block of rows; null if there is no unrolled code for the shape.
   void (*rows)(const T*, int, const T*, T, int, int, T*);
   void (*tapped)(const T* const*, const T*, int, T, int, T*);
 };
@@ -177,13 +177,13 @@ void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input
   }
 }
 
-/// Gradient of a plane for any stride: each phase of the input's columns meets only some columns of the kernel.
+/// Gradient of a plane for any stride: each phase of the input's columns is reached by only some columns of the kernel.
 template <typename T>
 void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* output_diff, const int64_t after,
                    const T* weights, T* input_diff) {
   const int phases = s.stride_w;
   const int phase_length = DivideUp(s.width, phases);
-  // Input column q phases + p meets output column q + offset through kernel column j, where that is whole.
+  // Kernel column j connects input column q phases + p with output column q + offset, if offset is a whole number.
   const auto meets = [&](const int p, const int j, int* offset) {
     const int sum = p + s.pad_w - j * s.dilation_w;
     *offset = DivideDown(sum, phases);
@@ -274,21 +274,21 @@ void DepthwiseBackwardData(const DepthwiseShape& shape, const int num, const int
     });
     return;
   }
-  // With stride 1 it is a convolution of the output's gradient with the kernel turned by half a turn.
-  DepthwiseShape turned = shape;
-  turned.height = shape.out_height;
-  turned.width = shape.out_width;
-  turned.out_height = shape.height;
-  turned.out_width = shape.width;
-  turned.pad_h = (shape.kernel_h - 1) * shape.dilation_h - shape.pad_h;
-  turned.pad_w = (shape.kernel_w - 1) * shape.dilation_w - shape.pad_w;
-  const Steps<Dtype> steps = StepsFor<Dtype>(turned, turned.out_width);
+  // With stride 1 it is a convolution of the output's gradient with the kernel rotated by 180 degrees.
+  DepthwiseShape rotated = shape;
+  rotated.height = shape.out_height;
+  rotated.width = shape.out_width;
+  rotated.out_height = shape.height;
+  rotated.out_width = shape.width;
+  rotated.pad_h = (shape.kernel_h - 1) * shape.dilation_h - shape.pad_h;
+  rotated.pad_w = (shape.kernel_w - 1) * shape.dilation_w - shape.pad_w;
+  const Steps<Dtype> steps = StepsFor<Dtype>(rotated, rotated.out_width);
   ParallelFor(num * channels, grain, [&](const int begin, const int end) {
     std::vector<Dtype> kernel(taps);
     for (int i = begin; i < end; ++i) {
       const Dtype* plain = weights + i % channels * taps;
       std::reverse_copy(plain, plain + taps, kernel.begin());
-      ForwardPlane(turned, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
+      ForwardPlane(rotated, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
                    input_diff + i * in_plane);
     }
   });

@@ -1,6 +1,6 @@
 // Depthwise convolution on the CPU: the gradients of weights and bias.
 //
-// A plane goes through in bands of rows, as in depthwise.cpp. Each place of the kernel has a vector of sums; square
+// A plane is processed in bands of rows, as in depthwise.cpp. Each position of the kernel has a vector of sums; square
 // kernels of 3 to 6 with stride 1 or 2 are unrolled, with the sums in registers.
 #include <algorithm>
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace caffe {
 
 namespace {
 
-/// sums[i, j] += the sum over rows and columns of diff times the input that kernel place (i, j) meets; rows FirstRow to
-/// EndRow of the kernel at once, so that their sums fit the registers.
+/// sums[i, j] += the sum over the outputs of diff times the input that kernel position (i, j) reads for it; for rows
+/// FirstRow to EndRow - 1 of the kernel, so that the sums fit the registers.
 template <typename T, int Lanes, int K, int S, int FirstRow, int EndRow>
 void UnrolledSums(const T* band, const int length, const T* diff, const int diff_length, const int rows, double* sums) {
   typedef SimdT<T, Lanes> V;
@@ -91,7 +91,7 @@ void BlockSums(const DepthwiseShape& s, const T* band, const int length, const T
 template <typename T, int Lanes>
 void WeightSums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
                 const int64_t diff_after, double* sums) {
-  // Outputs beyond the row's end are zeros, so that whole vectors can be added.
+  // Past the end of a row diff is filled with zeros, so that whole vectors can be added.
   const int diff_length = DivideUp(s.out_width, Lanes) * Lanes;
   const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
                       diff_length + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};

@@ -44,7 +44,7 @@ void CropCanvas(const cv::Rect& frame, Canvas* canvas) {
 
 Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, TransformRng* rng, Canvas* canvas) {
   const bool happens = rng->Happens(param.prob());
-  // The SSD branch leaves pictures alone where the largest ratio is within 0.01 of 1.
+  // The SSD branch leaves images alone where the largest ratio is within 0.01 of 1.
   if (!happens || std::abs(param.max_expand_ratio() - 1.) < 1e-2) { return Box(); }
   const double ratio = rng->Uniform(1, param.max_expand_ratio());
   const cv::Size before = canvas->size;
@@ -58,8 +58,9 @@ Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, Transf
 }
 
 void CheckDistortion(const DistortionParameter& param, const std::string& where) {
-  CHECK_GE(param.brightness_delta(), 0) << where << ": brightness_delta must not be negative";
-  CHECK_GE(param.hue_delta(), 0) << where << ": hue_delta must not be negative";
+  CHECK_GE(param.brightness_delta(), 0) << where << ": brightness_delta is " << param.brightness_delta()
+                                        << ", must be 0 or more";
+  CHECK_GE(param.hue_delta(), 0) << where << ": hue_delta is " << param.hue_delta() << ", must be 0 or more";
   CHECK(param.contrast_lower() >= 0 && param.contrast_lower() <= param.contrast_upper())
       << where << ": contrast_lower " << param.contrast_lower() << " and contrast_upper " << param.contrast_upper()
       << " must be 0 or more, the smaller first";
@@ -89,10 +90,10 @@ Distortion DrawDistortion(const DistortionParameter& param, TransformRng* rng) {
 
 namespace {
 
-// The picture after channel `index` of it in HSV became scale * value + shift.
-cv::Mat WithHsv(const cv::Mat& picture, int index, double scale, double shift) {
+// The image with channel `index` of its HSV changed to scale * value + shift.
+cv::Mat WithHsv(const cv::Mat& image, int index, double scale, double shift) {
   cv::Mat hsv, channel, result;
-  cv::cvtColor(picture, hsv, cv::COLOR_BGR2HSV);
+  cv::cvtColor(image, hsv, cv::COLOR_BGR2HSV);
   cv::extractChannel(hsv, channel, index);
   channel.convertTo(channel, -1, scale, shift);
   cv::insertChannel(channel, hsv, index);
@@ -100,17 +101,17 @@ cv::Mat WithHsv(const cv::Mat& picture, int index, double scale, double shift) {
   return result;
 }
 
-cv::Mat Scaled(const cv::Mat& picture, double scale, double shift) {
+cv::Mat Scaled(const cv::Mat& image, double scale, double shift) {
   cv::Mat scaled;
-  picture.convertTo(scaled, -1, scale, shift);
+  image.convertTo(scaled, -1, scale, shift);
   return scaled;
 }
 
 }  // namespace
 
-cv::Mat ApplyDistortion(const cv::Mat& picture, const Distortion& distortion) {
-  cv::Mat result = picture;
-  const bool colour = picture.channels() == 3;
+cv::Mat ApplyDistortion(const cv::Mat& image, const Distortion& distortion) {
+  cv::Mat result = image;
+  const bool colour = image.channels() == 3;
   if (distortion.brightness) { result = Scaled(result, 1, *distortion.brightness); }
   if (distortion.contrast && distortion.contrast_first) { result = Scaled(result, *distortion.contrast, 0); }
   if (distortion.saturation && colour) { result = WithHsv(result, 1, *distortion.saturation, 0); }
@@ -126,12 +127,12 @@ cv::Mat ApplyDistortion(const cv::Mat& picture, const Distortion& distortion) {
   return result;
 }
 
-Placement PlacementOf(const ResizeParameter& param, const cv::Size& picture) {
+Placement PlacementOf(const ResizeParameter& param, const cv::Size& image) {
   CHECK(param.height() > 0 && param.width() > 0)
       << "resize_param needs height and width, has " << param.height() << " and " << param.width();
   const cv::Size wanted(param.width(), param.height());
-  // In integers: the sides of the picture's shape that meet one side of the wanted size.
-  const int64_t w = picture.width, h = picture.height;
+  // In integers: each side of the result that keeps the image's shape, given the other wanted side.
+  const int64_t w = image.width, h = image.height;
   const int by_width = std::max<int>(wanted.width * h / w, 1);
   const int by_height = std::max<int>(wanted.height * w / h, 1);
   const bool wider = w * wanted.height > h * wanted.width;
@@ -159,14 +160,15 @@ int DrawInterpolation(const ResizeParameter& param, TransformRng* rng) {
   }
 }
 
-cv::Mat ApplyResize(const cv::Mat& picture, const ResizeParameter& param, int interpolation) {
-  const Placement placement = PlacementOf(param, picture.size());
+cv::Mat ApplyResize(const cv::Mat& image, const ResizeParameter& param, int interpolation) {
+  const Placement placement = PlacementOf(param, image.size());
   cv::Mat resized;
-  cv::resize(picture, resized, placement.inner, 0, 0, interpolation);
+  cv::resize(image, resized, placement.inner, 0, 0, interpolation);
   if (placement.inner == placement.outer) { return resized; }
-  const int channels = picture.channels(), values = param.pad_value_size();
+  const int channels = image.channels(), values = param.pad_value_size();
   CHECK(values <= 1 || values == channels)
-      << "resize_param has " << values << " pad_value, needs one or one for each of the " << channels << " channels";
+      << "resize_param has " << values << " pad_value, must have none, one, or one for each of the " << channels
+      << " channels";
   cv::Scalar pad;
   for (int c = 0; c < channels && values > 0; ++c) { pad[c] = param.pad_value(values == 1 ? 0 : c); }
   int border = cv::BORDER_CONSTANT;
@@ -181,9 +183,9 @@ cv::Mat ApplyResize(const cv::Mat& picture, const ResizeParameter& param, int in
   return resized;
 }
 
-Box ResizedBox(const Box& box, const ResizeParameter& param, const cv::Size& picture) {
-  const Placement placement = PlacementOf(param, picture);
-  // The output is a frame around the resized picture.
+Box ResizedBox(const Box& box, const ResizeParameter& param, const cv::Size& image) {
+  const Placement placement = PlacementOf(param, image);
+  // The output is a frame around the resized image.
   return Relative(FrameOf(cv::Rect(-placement.at, placement.outer), placement.inner), box);
 }
 

@@ -1,6 +1,6 @@
-// The thread of a data layer: it begins with the settings of the thread that starts it (mode, device, solver, and a
-// seed drawn from its random numbers). The device is looked at in GPU mode alone, so that a GPU build trains and tests
-// on the CPU of a machine without a GPU.
+// The thread of a data layer: it starts with the settings of the thread that creates it (mode, device, solver, and a
+// seed drawn from its random numbers). The device is used in GPU mode only, so that a GPU build trains and tests on the
+// CPU of a machine without a GPU.
 #include "caffe/internal_thread.hpp"
 
 #include <boost/thread.hpp>
@@ -18,7 +18,7 @@ bool InternalThread::is_started() const { return thread_ != nullptr && thread_->
 bool InternalThread::must_stop() { return thread_ != nullptr && thread_->interruption_requested(); }
 
 void InternalThread::StartInternalThread() {
-  CHECK(!is_started()) << "this thread runs already";
+  CHECK(!is_started()) << "this thread is already running";
   int device = 0;
 #ifndef CPU_ONLY
   if (Caffe::mode() == Caffe::GPU) { CUDA_CHECK(cudaGetDevice(&device)); }
@@ -48,7 +48,7 @@ void InternalThread::StopInternalThread() {
   try {
     thread_->join();
   } catch (const boost::thread_interrupted&) {
-    // The thread that stops this one was itself told to stop: it goes on to its own end.
+    // The calling thread was itself told to stop: it goes on to its own end.
   } catch (const std::exception& error) { LOG(FATAL) << "a thread cannot be stopped: " << error.what(); }
 }
 

@@ -36,20 +36,19 @@ namespace caffe {
 
 namespace {
 
-/// Whether engine says CUDNN; stops where this build has none. Every layer's
-/// message has an Engine of its own, all with the same values.
+/// Whether the engine is CUDNN; stops if this build has none. The message of each layer has its own Engine, all with
+/// the same values.
 template <typename Engine>
 bool AsksForCuDNN(const LayerParameter& param, const Engine engine) {
   const bool asks = static_cast<int>(engine) == static_cast<int>(ConvolutionParameter_Engine_CUDNN);
 #ifndef USE_CUDNN
-  CHECK(!asks) << "Layer " << param.name() << " asks for engine CUDNN, and this Caffe is built without.";
+  CHECK(!asks) << "Layer " << param.name() << " asks for engine CUDNN, and this Caffe is built without cuDNN.";
 #endif
   return asks;
 }
 
-/// Whether this can be a depthwise convolution. The channels of its bottom are
-/// not known yet: DepthwiseConvolutionLayer looks at them, and is a plain
-/// ConvolutionLayer where group != channels.
+/// Whether this can be a depthwise convolution. The channels of its bottom are not known yet: DepthwiseConvolutionLayer
+/// checks them, and computes as ConvolutionLayer if group != channels.
 bool MaybeDepthwise(const ConvolutionParameter& param) {
   return param.group() > 1 && param.group() == param.num_output() && param.kernel_size_size() <= 2 &&
          !param.force_nd_im2col();
@@ -74,16 +73,15 @@ shared_ptr<Layer<Dtype>> GetConvolutionLayer(const LayerParameter& param) {
 
 REGISTER_LAYER_CREATOR(Convolution, GetConvolutionLayer);
 
-// For the layers below DEFAULT is Caffe's own kernels on the GPU too. They wait
-// for memory, as cuDNN's do, and cuDNN's differ: AVE pooling counts padding
-// beyond the picture's edge, and each layer opens a handle of its own.
+// For the layers below DEFAULT means Caffe's own kernels on the GPU too. They and cuDNN's both wait for memory, but
+// cuDNN's AVE pooling also counts padding beyond the edge of the image, and each of its layers opens its own handle.
 
 template <typename Dtype>
 shared_ptr<Layer<Dtype>> GetPoolingLayer(const LayerParameter& param) {
   if (AsksForCuDNN(param, param.pooling_param().engine())) {
 #ifdef USE_CUDNN
-    // cuDNN's MAX finds the largest value again for its gradient, so a layer
-    // in place after it would lead it astray; nor has it the second top.
+    // cuDNN's MAX searches for the largest value again in its backward pass, so a layer in place after it would give
+    // wrong gradients; and it has no second top.
     if (param.top_size() <= 1 && param.pooling_param().pool() == PoolingParameter_PoolMethod_AVE) {
       return shared_ptr<Layer<Dtype>>(new CuDNNPoolingLayer<Dtype>(param));
     }

@@ -16,7 +16,7 @@ namespace {
 
 std::mutex open_mutex;
 
-// An object that all askers for one name share while any of them holds it.
+// The object of a name: all callers share it as long as one of them holds it.
 template <typename T, typename Make>
 std::shared_ptr<T> Shared(std::map<std::string, std::weak_ptr<T>>* all, const std::string& name, const Make& make) {
   std::weak_ptr<T>& weak = (*all)[name];

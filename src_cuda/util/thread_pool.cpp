@@ -18,8 +18,8 @@ namespace {
 
 thread_local bool inside_body = false;
 
-// How often a waiting thread looks before it sleeps: about 20 microseconds. The layers of a net follow each other in
-// less than that, and waking a sleeping thread costs as much as a small layer.
+// How often a waiting thread checks before it sleeps: about 20 microseconds. The layers of a net follow each other in
+// less than that, and waking a sleeping thread takes as long as a small layer.
 constexpr int kSpins = 2000;
 
 inline void Relax() {
@@ -68,8 +68,8 @@ class ThreadPool {
     open_.store(true);
     Announce();
     work->Run();
-    // Nothing is left to take. A worker that has not come yet (asleep, or its processor is taken) is not waited for:
-    // it counts itself in before it looks at open_, so either it is seen here or it finds the work closed.
+    // All ranges are taken. A worker that has not come yet (asleep, or its processor is busy) is not waited for: it
+    // counts itself in before it reads open_, so it is either seen here or finds the work closed.
     open_.store(false);
     for (int spins = 0; inside_.load() > 0; ++spins) {
       if (spins < kSpins) {
@@ -82,7 +82,7 @@ class ThreadPool {
 
  private:
   void Announce() {
-    // The counters are sequentially consistent: a worker counts itself asleep before it looks at the ticket.
+    // The counters are sequentially consistent: a worker counts itself as asleep before it reads the ticket.
     ticket_.fetch_add(1);
     if (sleeping_.load() > 0) {
       { std::lock_guard<std::mutex> lock(mutex_); }
@@ -145,7 +145,7 @@ struct Shared {
 Shared* shared = nullptr;
 std::once_flag once;
 
-// The workers of the parent do not exist in a forked child, and the lock may have been taken: both are left behind.
+// A forked child does not have the parent's workers, and the lock may have been held: both are abandoned.
 void ForgetInChild() {
   Shared* made = new Shared;
   made->threads.store(shared->threads.load());

@@ -28,8 +28,8 @@ struct ClipOp {
  *
  * One bottom of any shape, one top of the same shape. clip_param: min and max,
  * both required, min <= max. At the bounds the gradient passes (with 0 and 6
- * that is where Clip and ReLU6 differ), so y does not tell the gradient: in
- * place a copy of x is kept, see InputKeepingLayer.
+ * that is where Clip and ReLU6 differ), so the gradient cannot be computed from
+ * y: in place a copy of x is kept, see InputKeepingLayer.
  *
  * Source: the Clip layer of BVLC Caffe and TensorFlow's clip_by_value.
  */

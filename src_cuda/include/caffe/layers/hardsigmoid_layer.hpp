@@ -23,7 +23,7 @@ struct HardSigmoidOp {
   }
 };
 
-/// The same slope, told from y. Its Value() is never asked for.
+/// The same slope, computed from y. Backward needs no Value().
 template <typename Dtype>
 struct HardSigmoidFromTopOp {
   Dtype alpha;
@@ -39,7 +39,7 @@ struct HardSigmoidFromTopOp {
  *
  * One bottom of any shape, one top of the same shape. hardsigmoid_param:
  * alpha (default 0.2) and beta (default 0.5); the gate of MobileNet V3 is
- * alpha 1/6, beta 1/2. In place is right: y tells which line x met.
+ * alpha 1/6, beta 1/2. In place works: y shows on which line x is.
  *
  * Source: the formula of Keras' hard_sigmoid and ONNX's HardSigmoid.
  */

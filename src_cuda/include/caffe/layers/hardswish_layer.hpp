@@ -30,9 +30,9 @@ struct HardSwishOp {
  *     y = x min(max(x + 3, 0), 6) / 6
  *     dy/dx = 0 where x <= -3, (2 x + 3) / 6 between, 1 where x >= 3
  *
- * One bottom of any shape, one top of the same shape; no parameters. y does
- * not tell x (it falls and then rises), so in place a copy of x is kept, see
- * InputKeepingLayer.
+ * One bottom of any shape, one top of the same shape; no parameters. x cannot be
+ * computed from y (which falls and then rises), so in place a copy of x is kept,
+ * see InputKeepingLayer.
  *
  * Source: Howard et al., Searching for MobileNetV3 (2019), section 5.2;
  * multiplied in the order of TensorFlow's slim, x * relu6(x + 3) * (1 / 6),

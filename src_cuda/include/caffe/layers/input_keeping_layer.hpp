@@ -12,10 +12,10 @@
 namespace caffe {
 
 /**
- * @brief A pointwise layer whose gradient needs x, and cannot be told from y.
+ * @brief A pointwise layer whose gradient needs x and cannot be computed from y.
  *
- * In place, forward overwrites x, so in phase TRAIN a copy is kept (at the
- * memory that a top of its own would take). In phase TEST nothing is kept, and
+ * In place, forward overwrites x, so in phase TRAIN a copy is kept (which
+ * takes the memory that a top of its own would). In phase TEST nothing is kept, and
  * a backward pass stops with a CHECK that names the layer.
  */
 template <typename Dtype>

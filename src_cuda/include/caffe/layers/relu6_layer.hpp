@@ -37,9 +37,8 @@ struct ReLU6Op {
  *  - negative_slope (default 0), zero or more;
  *  - threshold (default 6), more than 0.
  *
- * In place is right: the gradient depends only on where x lies, and y lies
- * there too. (As with ReLU, what then changes y in place changes the gradient:
- * put Dropout in a blob of its own.)
+ * In place works: the gradient depends only on the interval that x is in, and y is in the same one. (As with ReLU, a
+ * later layer that changes y in place changes the gradient: give Dropout a blob of its own.)
  *
  * Source: TensorFlow's Relu6 and Relu6Grad, whose gradient is zero at both
  * bounds; Krizhevsky, Convolutional Deep Belief Networks on CIFAR-10 (2010).

@@ -9,9 +9,9 @@
 #include "caffe/util/simd.hpp"
 
 /**
- * Rows of a plane as kernels read them: copied with their padding as zeros, and with the columns of stride s apart
- * sorted into s phases (phase p holds the columns p, p + s, ..), so that what neighbouring outputs meet lies side by
- * side whatever the stride.
+ * Rows of a plane in the layout that the kernels read. Padding is stored as zeros, and for stride s the columns are
+ * sorted into s phases (phase p holds the columns p, p + s, ..), so that the inputs of neighbouring outputs are
+ * adjacent for every stride.
  */
 namespace caffe {
 
@@ -19,7 +19,7 @@ inline int DivideUp(const int a, const int b) { return a >= 0 ? (a + b - 1) / b 
 inline int DivideDown(const int a, const int b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 inline int Clamp(const int x, const int low, const int high) { return std::max(low, std::min(x, high)); }
 
-/// The values at First, First + 2, .. of two vectors side by side.
+/// Every second one of the 2 Lanes values at `from`, beginning with number First.
 template <typename T, int Lanes, int First, int... I>
 inline SimdT<T, Lanes> EverySecond(const T* from, std::integer_sequence<int, I...>) {
   const SimdT<T, Lanes> a = SimdLoad<T, Lanes>(from), b = SimdLoad<T, Lanes>(from + Lanes);
@@ -29,17 +29,18 @@ inline SimdT<T, Lanes> EverySecond(const T* from, std::integer_sequence<int, I..
 /// A plane, and the rows of it that a band holds.
 struct Band {
   int height, width;  // plane
-  int pad;            // columns before the plane's first; negative: that many columns are left out
+  int pad;            // columns of padding before the plane; negative: so many columns of the plane are left out
   int stride;         // number of phases
   int length;         // values in one phase of a row
 
-  /// Values that a band of `rows` needs: whole vectors are stored past the end of the last row.
+  /// Number of values to allocate for `rows` rows; storing whole vectors reaches past the end of the last one.
   template <typename T>
   size_t Size(const int rows) const {
     return static_cast<size_t>(rows) * stride * length + 2 * SimdLanes<T>();
   }
 
-  /// after: values of the array behind the plane, which may be read and are not used.
+  /// Copies `rows` rows from number `first` on. after: how many values follow the plane in its array; they may be read
+  /// but are not used.
   template <typename T>
   void Fill(const T* plane, const int64_t after, const int first, const int rows, T* band) const {
     for (int r = 0; r < rows; ++r, band += static_cast<size_t>(stride) * length) {
@@ -65,7 +66,8 @@ struct Band {
   }
 
  private:
-  // Phases are stored from left to right in whole vectors: what goes past the end is written again afterwards.
+  // Phases are stored from left to right in whole vectors; what is written past the end of one is overwritten by the
+  // next.
 
   template <typename T>
   static void Zeros(T* to, const int count) {

@@ -4,23 +4,23 @@
 #include "caffe/util/plane_shape.hpp"
 
 /**
- * A convolution over pictures of two axes as a matrix product, on the layers' own threads (parallel.hpp).
+ * A convolution over two spatial axes as a matrix product, on the layers' own threads (parallel.hpp).
  *
- * The columns are the matrix (channels kernel_h kernel_w) x (out_height out_width), layout at the top of
- * base_conv_layer.hpp.
+ * The columns are the matrix (channels kernel_h kernel_w) x (out_height out_width); base_conv_layer.hpp describes their
+ * layout.
  */
 namespace caffe {
 
-/// columns = what each output place meets of the image.
+/// columns = for each output position the values of the image that the kernel reads for it.
 template <typename Dtype>
 void ToColumns(const PlaneShape& shape, int channels, const Dtype* image, Dtype* columns);
 
-/// image = the sum of the columns' values, each at the place it came from.
+/// image = the values of the columns, added up at the positions they came from.
 template <typename Dtype>
 void FromColumns(const PlaneShape& shape, int channels, const Dtype* columns, Dtype* image);
 
-/// Whether DirectConvForward is the faster way: rows of outputs that fill vectors, over so few channels that the rows
-/// of input that they meet stay in the first-level cache, as in the first layer of a net.
+/// Whether DirectConvForward is faster: the rows of outputs fill vectors, and there are so few channels that the input
+/// rows they need stay in the first-level cache, as in the first layer of a net.
 template <typename Dtype>
 bool DirectConvWins(const PlaneShape& shape, int channels);
 

@@ -8,8 +8,8 @@
 
 namespace caffe {
 
-/// to[i to_step + j] = from[i from_step + j] for i of rows and j of size, on the layers' own threads: a part of an axis
-/// moved between a blob and a longer one.
+/// to[i to_step + j] = from[i from_step + j] for i of rows and j of size, on the layers' own threads: moves a part
+/// of an axis between a blob and a longer one.
 template <typename Dtype>
 void CopyRows(const int rows, const int size, const Dtype* from, const size_t from_step, Dtype* to,
               const size_t to_step) {
@@ -24,7 +24,7 @@ void CopyRows(const int rows, const int size, const Dtype* from, const size_t fr
       Dtype* out = to + i * to_step;
       if (size > 8) {
         std::copy(row, row + size, out);
-      } else {  // shorter than a call of memmove
+      } else {  // faster than a call of memmove
         for (int j = 0; j < size; ++j) { out[j] = row[j]; }
       }
     }

@@ -7,7 +7,8 @@ namespace caffe {
 
 using DepthwiseShape = PlaneShape;
 
-/// output = kernels over input; planes num * channels one after the other. bias may be null.
+/// output = the convolution of each plane of input with the kernel of its channel. Input and output are num * channels
+/// planes, one after another. bias may be null.
 template <typename Dtype>
 void DepthwiseForward(const DepthwiseShape& shape, int num, int channels, const Dtype* input, const Dtype* weights,
                       const Dtype* bias, Dtype* output);

@@ -19,7 +19,7 @@ namespace caffe {
 /// Bytes of input rows that are held at a time: they stay in the first-level cache.
 constexpr int kDepthwiseBandBytes = 24 * 1024;
 
-/// Room that a thread keeps from call to call.
+/// Memory for `count` values that a thread keeps from call to call; which: 0, 1 or 2, to have up to three at a time.
 template <typename T>
 T* DepthwiseRoom(const int which, const size_t count) {
   static thread_local std::vector<T> rooms[3];
@@ -27,7 +27,7 @@ T* DepthwiseRoom(const int which, const size_t count) {
   return rooms[which].data();
 }
 
-/// Rows of outputs whose band fits the budget.
+/// Rows of outputs in a block: as many as keep its band within kDepthwiseBandBytes, but 8 at least.
 template <typename T>
 int RowsOfBlock(const DepthwiseShape& s, const int row_length) {
   const int rows = kDepthwiseBandBytes / static_cast<int>(sizeof(T)) / row_length;
@@ -35,7 +35,7 @@ int RowsOfBlock(const DepthwiseShape& s, const int row_length) {
   return Clamp((rows - extent) / s.stride_h + 1, std::min(8, s.out_height), s.out_height);
 }
 
-/// Whether the shape has unrolled steps, and then its kernel and stride.
+/// Whether there is unrolled code for the kernel and stride of this shape.
 inline bool Unrolls(const DepthwiseShape& s) {
   return s.kernel_h == s.kernel_w && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h == s.stride_w &&
          s.stride_h <= 2 && s.dilation_h == 1 && s.dilation_w == 1;
@@ -50,7 +50,7 @@ int LanesFor(const int count) {
   return count >= most ? most : (count >= AtLeast2(most / 2) ? AtLeast2(most / 2) : AtLeast2(most / 4));
 }
 
-/// Planes for one thread to take at a time: some 20 microseconds of work.
+/// Planes that one thread takes at a time: some 20 microseconds of work.
 inline int PlanesAtATime(const DepthwiseShape& s, const int planes) {
   const double work = static_cast<double>(s.out_height) * s.out_width * s.kernel_h * s.kernel_w + 2000;
   return ParallelGrain(planes, static_cast<int>(1 + 500000 / work));

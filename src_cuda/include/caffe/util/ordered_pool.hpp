@@ -11,7 +11,7 @@
 namespace caffe {
 
 /**
- * @brief Threads that make a sequence of items ahead of the one that takes them.
+ * @brief Threads that prepare a sequence of items ahead of their use.
  *
  * fetch(item) is called for one item after the other, in order and never by two threads at once; work(item) by several
  * threads at once; Next() gives the items in the order in which they were fetched. Items are reused, so that what they

@@ -24,7 +24,7 @@ void SetParallelThreads(int threads);
 
 void ParallelFor(int n, int grain, const std::function<void(int, int)>& body);
 
-/// A grain that gives every thread a few ranges, so that uneven ones level out, but none under `least` items.
+/// A grain that gives each thread a few ranges, so that uneven ones balance out, with `least` items a range at least.
 int ParallelGrain(int n, int least);
 
 }  // namespace caffe

@@ -7,7 +7,7 @@
 namespace caffe {
 
 /// Blocks that have a thread for each of n > 0 values. CAFFE_GET_BLOCKS and the
-/// step of CUDA_KERNEL_LOOP overflow an int where n nears 2^31 and 2^30.
+/// step of CUDA_KERNEL_LOOP overflow an int when n is near 2^31 and 2^30.
 inline int BlocksFor(const int n) { return (n - 1) / CAFFE_CUDA_NUM_THREADS + 1; }
 
 template <typename Dtype, typename Op>

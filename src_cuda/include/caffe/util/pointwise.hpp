@@ -21,11 +21,10 @@
 #define CAFFE_HOST_DEVICE
 #endif
 
-// In place x and y are one array, else they do not overlap: either way each
-// pass of a loop stands alone, which the compiler cannot see. Without this
-// word it falls back to the scalar loop whenever x == y.
+// x and y are the same array or do not overlap, so the iterations of a loop are independent. The compiler cannot see
+// that: without this pragma it takes the scalar loop whenever x == y.
 #if defined(__CUDACC__)
-#define CAFFE_INDEPENDENT_PASSES  // its loops on the CPU are never called
+#define CAFFE_INDEPENDENT_PASSES  // nvcc's copies of the loops on the CPU are never called
 #elif defined(__clang__)
 #define CAFFE_INDEPENDENT_PASSES _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -55,8 +54,8 @@ inline void PointwiseBackward(const int n, const Dtype* x, const Dtype* dy, Dtyp
   });
 }
 
-/// The larger and the smaller, NaN kept when it comes as x: a NaN in a net
-/// must reach its outputs. std::max and fmaxf differ there on CPU and GPU.
+/// max(x, low) and min(x, high) that keep a NaN in x: a NaN in a net must reach its outputs. std::max and fmaxf treat
+/// it differently on CPU and GPU.
 template <typename Dtype>
 CAFFE_HOST_DEVICE inline Dtype AtLeast(const Dtype x, const Dtype low) {
   return x < low ? low : x;

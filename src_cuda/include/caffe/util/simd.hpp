@@ -4,8 +4,8 @@
 #include <cstring>
 
 /**
- * Vectors of the compiler (GCC's and Clang's vector extension), so that one text serves every processor: the build's
- * -march decides how wide they are and how an operation is done.
+ * Vectors of the compiler (GCC's and Clang's vector extension), so that one source serves every processor: -march
+ * decides how wide they are and which instructions are used.
  */
 namespace caffe {
 
@@ -78,7 +78,7 @@ inline __attribute__((always_inline)) T SimdSum(const SimdT<T, Lanes> value) {
   return SimdLaneSum<T, Lanes>::Of(value);
 }
 
-/// A block of 4 x 4 values turned over: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
+/// Transposes a block of 4 x 4 values: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
 inline void SimdTranspose(const float* from, const size_t stride, float* to, const size_t step) {
   typedef SimdT<float, 4> V;
   const V a = SimdLoad<float, 4>(from), b = SimdLoad<float, 4>(from + stride);
@@ -97,7 +97,7 @@ inline void SimdTranspose(const double* from, const size_t stride, double* to, c
   }
 }
 
-/// Sum of `count` values: lanes side by side in T, then in double.
+/// Sum of `count` values: each lane in T, then the lanes in double.
 template <typename T>
 inline double SimdTotal(const T* values, const int count) {
   constexpr int lanes = SimdLanes<T>();
