@@ -8,11 +8,8 @@
 
 #include <unistd.h>
 
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
