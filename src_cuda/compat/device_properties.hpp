@@ -1,11 +1,11 @@
-// Force-included into the fork's common.cpp alone: `caffe device_query` tells three properties of a device that CUDA 13
-// took out of cudaDeviceProp and gives as attributes.
+// Force-included into the fork's common.cpp alone: `caffe device_query` prints three properties of a device that CUDA
+// 13 has removed from cudaDeviceProp and offers as attributes.
 #ifndef SSDLITE_CAFFE_COMPAT_DEVICE_PROPERTIES_HPP_
 #define SSDLITE_CAFFE_COMPAT_DEVICE_PROPERTIES_HPP_
 
 #include <cuda_runtime.h>
 
-// All that names CUDA's own struct is read before the name is given away.
+// Headers that use CUDA's own struct come before its name is redefined.
 #include "caffe/util/device_alternate.hpp"
 
 #if CUDART_VERSION >= 13000

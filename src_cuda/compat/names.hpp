@@ -1,5 +1,5 @@
-// Force-included into every C++ file: names of OpenCV 2 that the fork's sources use, in OpenCV 4's spelling. Macros only,
-// so that it costs no compile time and no order of includes can break it.
+// Force-included into every C++ file: OpenCV 2 names that the fork's sources use, defined as OpenCV 4's. Macros only,
+// so that they cost no compile time and do not depend on the order of includes.
 #ifndef SSDLITE_CAFFE_COMPAT_NAMES_HPP_
 #define SSDLITE_CAFFE_COMPAT_NAMES_HPP_
 

@@ -1,5 +1,5 @@
-// Force-included into the fork's proposal_layer.cu alone: it asks for the code of a gradient that it declares and does
-// not have. Proposals have none; on the CPU the fork's does nothing either.
+// Force-included into the fork's proposal_layer.cu alone: it instantiates a gradient that is declared but not defined.
+// Proposals have no gradient; the fork's CPU version does nothing either.
 #ifndef SSDLITE_CAFFE_COMPAT_PROPOSAL_LAYER_CUH_
 #define SSDLITE_CAFFE_COMPAT_PROPOSAL_LAYER_CUH_
 

@@ -1,6 +1,7 @@
-// Force-included into the fork's resize_layer.cpp alone: what that layer calls ResizeParameter (LayerParameter field 251)
-// is ResizeLayerParameter in our caffe.proto, where ResizeParameter is the SSD branch's message of the data transformer.
-// The messages are read first, so that the renaming touches the layer and not them.
+// Force-included into the fork's resize_layer.cpp alone. What that layer calls ResizeParameter (LayerParameter field
+// 251) is ResizeLayerParameter in our caffe.proto, where ResizeParameter is the SSD branch's message of the data
+// transformer. The header of the messages comes first, so that the macro renames what the layer uses and not the
+// messages.
 #ifndef SSDLITE_CAFFE_COMPAT_RESIZE_LAYER_HPP_
 #define SSDLITE_CAFFE_COMPAT_RESIZE_LAYER_HPP_
 

@@ -27,9 +27,7 @@ bool StrictData() {
 int DataThreads() {
   const int usual = std::min(std::max(static_cast<int>(std::thread::hardware_concurrency()), 1), 8);
   const char* value = std::getenv("SSDLITE_DATA_THREADS");
-  if (value == nullptr || std::string(value) == "") {
-    return usual;
-  }
+  if (value == nullptr || std::string(value) == "") { return usual; }
   char* end;
   const long threads = std::strtol(value, &end, 10);
   CHECK(*end == '\0' && threads >= 1 && threads <= 64)
@@ -55,7 +53,9 @@ template <typename Dtype>
 void AnnotatedDataLayer<Dtype>::CheckParameters() const {
   const AnnotatedDataParameter& param = this->layer_param_.annotated_data_param();
   const TransformationParameter& transform = this->layer_param_.transform_param();
-  CHECK_GT(this->layer_param_.data_param().batch_size(), 0) << Where() << ": data_param.batch_size must be positive";
+  CHECK_GT(this->layer_param_.data_param().batch_size(), 0)
+      << Where() << ": data_param.batch_size is " << this->layer_param_.data_param().batch_size()
+      << ", must be 1 or more";
   if (param.has_label_map_file()) {
     struct stat status;
     LabelMap label_map;
@@ -65,17 +65,18 @@ void AnnotatedDataLayer<Dtype>::CheckParameters() const {
         << where << " is not a label map";
     CHECK_GT(label_map.item_size(), 0) << where << " has no item";
   }
-  for (const BatchSampler& batch_sampler : param.batch_sampler()) {
-    CheckBatchSampler(batch_sampler, Where());
-  }
+  for (const BatchSampler& batch_sampler : param.batch_sampler()) { CheckBatchSampler(batch_sampler, Where()); }
   if (transform.has_resize_param()) {
     const ResizeParameter& resize = transform.resize_param();
-    CHECK(resize.height() > 0 && resize.width() > 0) << Where() << ": resize_param needs height and width";
-    LOG_IF(WARNING, resize.prob() != 1) << Where() << ": resize_param.prob is not read, every picture is resized";
+    CHECK(resize.height() > 0 && resize.width() > 0)
+        << Where() << ": resize_param needs height and width, has " << resize.height() << " and " << resize.width();
+    LOG_IF(WARNING, resize.prob() != 1) << Where() << ": resize_param.prob is " << resize.prob()
+                                        << " and is not read: every image is resized";
     const bool cropped = transform.crop_size() || (transform.crop_h() && transform.crop_w());
     CHECK(resize.resize_mode() != ResizeParameter_Resize_mode_FIT_SMALL_SIZE || cropped ||
           this->layer_param_.data_param().batch_size() == 1)
-        << Where() << ": FIT_SMALL_SIZE without a crop gives pictures of several sizes, so batch_size must be 1";
+        << Where() << ": FIT_SMALL_SIZE without a crop gives images of several sizes, so batch_size must be 1, not "
+        << this->layer_param_.data_param().batch_size();
   }
 }
 
@@ -89,77 +90,65 @@ void AnnotatedDataLayer<Dtype>::DataLayerSetUp(const vector<Blob<Dtype>*>& botto
   seed_ = seed_ << 32 | caffe_rng_rand();
   source_.reset(new RecordSource(this->layer_param_, this->phase_ == TRAIN ? Caffe::solver_count() : 1));
 
-  // The first record that can be read says what the tops look like.
+  // The first record that can be read gives the shapes of the tops.
   LayerParameter first_param = this->layer_param_;
   first_param.set_name(first_param.name() + ", first record");
   RecordSource first(first_param, 1);
   RecordSource::Record record;
   AnnotatedDatum datum;
-  cv::Mat picture;
+  cv::Mat image;
   channels_ = this->data_transformer_->WantedChannels();
   for (std::string error = "none"; !error.empty();) {
     first.Next(&record);
     CHECK_EQ(record.pass, 0) << Where() << ": not one record of " << this->layer_param_.data_param().source()
                              << " can be read; the last one: " << error;
-    error = Read(record, channels_, &datum, &picture);
+    error = Read(record, channels_, &datum, &image);
   }
-  // Pictures without colour or with an alpha channel may follow: all are decoded to the channels of the first.
-  channels_ = picture.channels() == 1 || !datum.datum().encoded() ? picture.channels() : 3;
+  // Images without colour or with an alpha channel may follow: all are decoded to the channels of the first.
+  channels_ = image.channels() == 1 || !datum.datum().encoded() ? image.channels() : 3;
   annotated_ = datum.has_type() || param.has_anno_type();
 
-  vector<int> shape = this->data_transformer_->InferBlobShape(channels_, picture.size());
+  vector<int> shape = this->data_transformer_->InferBlobShape(channels_, image.size());
   shape[0] = batch_size;
   top[0]->Reshape(shape);
   LOG(INFO) << "output data size: " << top[0]->shape_string();
-  // At least one object a batch, so that memory is there before the prefetch thread starts.
+  // Room for one object a batch, so that the memory is allocated before the prefetch thread starts.
   const vector<int> label_shape = {annotated_ ? 1 : batch_size, 1, 1, annotated_ ? 8 : 1};
-  if (this->output_labels_) {
-    top[1]->Reshape(label_shape);
-  }
+  if (this->output_labels_) { top[1]->Reshape(label_shape); }
   for (int i = 0; i < this->PREFETCH_COUNT; ++i) {
     this->prefetch_[i].data_.Reshape(shape);
-    if (this->output_labels_) {
-      this->prefetch_[i].label_.Reshape(label_shape);
-    }
+    if (this->output_labels_) { this->prefetch_[i].label_.Reshape(label_shape); }
   }
-  // Each of our threads works on a picture of its own; OpenCV's would only get in their way.
+  // Each of our threads works on its own image; OpenCV's threads would compete with them.
   cv::setNumThreads(1);
   const int threads = DataThreads();
-  pool_.reset(new OrderedPool<Item>(threads, std::max(2 * threads, batch_size),
-                                    [this](Item* item) { source_->Next(&item->record); },
-                                    [this](Item* item) { MakeItem(item); }));
+  pool_.reset(new OrderedPool<Item>(
+      threads, std::max(2 * threads, batch_size), [this](Item* item) { source_->Next(&item->record); },
+      [this](Item* item) { MakeItem(item); }));
 }
 
 template <typename Dtype>
 std::string AnnotatedDataLayer<Dtype>::Read(const RecordSource::Record& record, int channels, AnnotatedDatum* datum,
-                                            cv::Mat* picture) const {
-  if (!datum->ParseFromString(record.value)) {
-    return "it is not an AnnotatedDatum";
-  }
-  if (!datum->has_datum()) {
-    return "it holds no datum";
-  }
+                                            cv::Mat* image) const {
+  if (!datum->ParseFromString(record.value)) { return "it is not an AnnotatedDatum"; }
+  if (!datum->has_datum()) { return "it holds no datum"; }
   for (const ObjectBox& object : ObjectsOf(*datum)) {
-    if (!object.box.Finite()) {
-      return "a box of it is not finite";
-    }
+    if (!object.box.Finite()) { return "one of its boxes has NaN or Inf"; }
   }
-  return this->data_transformer_->Decode(datum->datum(), channels, picture);
+  return this->data_transformer_->Decode(datum->datum(), channels, image);
 }
 
-// Runs in the threads of the pool: nothing here may touch Caffe's own random numbers, or its GPU.
+// Runs in the threads of the pool: it must not use Caffe's own random numbers or the GPU.
 template <typename Dtype>
 void AnnotatedDataLayer<Dtype>::MakeItem(Item* item) const {
   AnnotatedDatum datum;
-  cv::Mat picture;
+  cv::Mat image;
   item->objects.clear();
   item->label = 0;
-  item->error = Read(item->record, channels_, &datum, &picture);
-  if (!item->error.empty()) {
-    return;
-  }
-  if (picture.channels() != channels_) {
-    item->error = "its picture has " + std::to_string(picture.channels()) + " channels, the first record's " +
+  item->error = Read(item->record, channels_, &datum, &image);
+  if (!item->error.empty()) { return; }
+  if (image.channels() != channels_) {
+    item->error = "its image has " + std::to_string(image.channels()) + " channels, the first record's " +
                   std::to_string(channels_);
     return;
   }
@@ -178,10 +167,10 @@ void AnnotatedDataLayer<Dtype>::MakeItem(Item* item) const {
   }
   TransformRng rng(seed_, item->record.index);
   try {
-    this->data_transformer_->TransformObjects(picture, batch_samplers_, &rng, &item->objects, &item->pixels,
+    this->data_transformer_->TransformObjects(image, batch_samplers_, &rng, &item->objects, &item->pixels,
                                               &item->shape);
   } catch (const std::exception& error) {
-    item->error = std::string("its picture cannot be transformed: ") + error.what();
+    item->error = std::string("its image cannot be transformed: ") + error.what();
   }
 }
 
@@ -204,7 +193,7 @@ typename AnnotatedDataLayer<Dtype>::Item* AnnotatedDataLayer<Dtype>::NextItem() 
   while (!item->error.empty()) {
     LeaveOut(item->record, item->error);
     CHECK_LE(item->record.pass, first_pass + 1)
-        << Where() << ": a whole pass over " << this->layer_param_.data_param().source() << " without a sound record";
+        << Where() << ": no record of " << this->layer_param_.data_param().source() << " could be read in a whole pass";
     pool_->Release();
     item = pool_->Next();
   }
@@ -212,16 +201,12 @@ typename AnnotatedDataLayer<Dtype>::Item* AnnotatedDataLayer<Dtype>::NextItem() 
 }
 
 template <typename Dtype>
-void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox> >& objects, Blob<Dtype>* label) const {
+void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox>>& objects, Blob<Dtype>* label) const {
   int count = 0;
-  for (const vector<ObjectBox>& of_item : objects) {
-    count += of_item.size();
-  }
+  for (const vector<ObjectBox>& of_item : objects) { count += of_item.size(); }
   label->Reshape({1, 1, std::max(count, 1), 8});
   Dtype* row = label->mutable_cpu_data();
-  if (count == 0) {
-    caffe_set<Dtype>(8, -1, row);
-  }
+  if (count == 0) { caffe_set<Dtype>(8, -1, row); }
   for (size_t item_id = 0; item_id < objects.size(); ++item_id) {
     for (const ObjectBox& object : objects[item_id]) {
       const Box& box = object.box;
@@ -237,7 +222,7 @@ void AnnotatedDataLayer<Dtype>::WriteObjects(const vector<vector<ObjectBox> >& o
 template <typename Dtype>
 void AnnotatedDataLayer<Dtype>::load_batch(Batch<Dtype>* batch) {
   const int batch_size = this->layer_param_.data_param().batch_size();
-  vector<vector<ObjectBox> > objects(batch_size);
+  vector<vector<ObjectBox>> objects(batch_size);
   vector<Dtype> labels(batch_size);
   for (int i = 0; i < batch_size; ++i) {
     Item* item = NextItem();
@@ -247,17 +232,15 @@ void AnnotatedDataLayer<Dtype>::load_batch(Batch<Dtype>* batch) {
       batch->data_.Reshape(shape);
     }
     CHECK(std::equal(item->shape.begin() + 1, item->shape.end(), batch->data_.shape().begin() + 1))
-        << Where() << ": record " << item->record.key << " gives a picture of " << item->shape[2] << " x "
-        << item->shape[3] << ", the batch it is in has " << batch->data_.height() << " x " << batch->data_.width()
-        << "; a resize_param gives all one size";
+        << Where() << ": record " << item->record.key << " gives an image of " << item->shape[2] << " x "
+        << item->shape[3] << ", its batch has " << batch->data_.height() << " x " << batch->data_.width()
+        << "; a resize_param makes all images the same size";
     std::copy(item->pixels.begin(), item->pixels.end(), batch->data_.mutable_cpu_data() + batch->data_.offset(i));
     objects[i].swap(item->objects);
     labels[i] = item->label;
     pool_->Release();
   }
-  if (!this->output_labels_) {
-    return;
-  }
+  if (!this->output_labels_) { return; }
   if (annotated_) {
     WriteObjects(objects, &batch->label_);
   } else {

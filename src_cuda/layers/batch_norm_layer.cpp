@@ -8,13 +8,13 @@
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// BatchNorm on the CPU: the class, its blobs and its GPU side are the fork's. A thread takes a channel through all its
-// passes while its values are in the cache, and no copies are made but x_norm_, which Backward needs:
+// BatchNorm on the CPU: the class, its blobs and its GPU code are the fork's. A thread does all passes over a channel
+// while its values are in the cache; the only copy is x_norm_, which Backward needs:
 //
 //     forward   mean, then variance = mean((x - mean)^2), then y = (x - mean) / sqrt(variance + eps)
 //     backward  dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps)
 //
-// The means are over images and places. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+// The means are over images and positions. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
 namespace caffe {
 
 namespace {
@@ -27,21 +27,22 @@ struct Planes {
   double count() const { return static_cast<double>(num) * size; }
 };
 
-/// A sum over a channel: op gives what a vector of places (and at the end a single place) adds.
+/// A sum over a channel: op.Many gives what a vector of values adds, op.One what a single value at the end of a plane
+/// adds.
 template <typename T, typename Op>
-double channel_sum(const Planes& planes, const Op& op) {
-  constexpr int lanes = simd_lanes<T>();
+double ChannelSum(const Planes& planes, const Op& op) {
+  constexpr int lanes = SimdLanes<T>();
   double total = 0;
   for (int n = 0; n < planes.num; ++n) {
     const size_t first = n * planes.step;
     SimdT<T, lanes> sum[4] = {};
     int i = 0;
     for (; i + 4 * lanes <= planes.size; i += 4 * lanes) {
-      for (int v = 0; v < 4; ++v) { sum[v] += op.many(first + i + v * lanes); }
+      for (int v = 0; v < 4; ++v) { sum[v] += op.Many(first + i + v * lanes); }
     }
-    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.many(first + i); }
-    total += simd_sum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < planes.size; ++i) { total += op.one(first + i); }
+    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.Many(first + i); }
+    total += SimdSum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (; i < planes.size; ++i) { total += op.One(first + i); }
   }
   return total;
 }
@@ -49,29 +50,29 @@ double channel_sum(const Planes& planes, const Op& op) {
 template <typename T>
 struct Value {
   const T* x;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const { return simd_load<T, simd_lanes<T>()>(x + i); }
-  T one(size_t i) const { return x[i]; }
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const { return SimdLoad<T, SimdLanes<T>()>(x + i); }
+  T One(size_t i) const { return x[i]; }
 };
 
 template <typename T>
 struct SquaredDistance {
   const T* x;
   T from;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const {
-    const auto d = simd_load<T, simd_lanes<T>()>(x + i) - from;
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
+    const auto d = SimdLoad<T, SimdLanes<T>()>(x + i) - from;
     return d * d;
   }
-  T one(size_t i) const { return (x[i] - from) * (x[i] - from); }
+  T One(size_t i) const { return (x[i] - from) * (x[i] - from); }
 };
 
 template <typename T>
 struct ProductOf {
   const T* x;
   const T* y;
-  SimdT<T, simd_lanes<T>()> many(size_t i) const {
-    return simd_load<T, simd_lanes<T>()>(x + i) * simd_load<T, simd_lanes<T>()>(y + i);
+  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
+    return SimdLoad<T, SimdLanes<T>()>(x + i) * SimdLoad<T, SimdLanes<T>()>(y + i);
   }
-  T one(size_t i) const { return x[i] * y[i]; }
+  T One(size_t i) const { return x[i] * y[i]; }
 };
 
 }  // namespace
@@ -92,7 +93,7 @@ void BatchNormLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const
     fixed->set_decay_mult(0);
   }
   if (!this->blobs_.empty()) { return; }
-  // Mean, variance (both times the third) and the weight of what they were averaged from.
+  // Mean and variance, both multiplied by the third blob, which is the weight of the averages.
   for (const int count : {channels_, channels_, 1}) {
     this->blobs_.emplace_back(new Blob<Dtype>(vector<int>(1, count)));
     caffe_set(count, Dtype(0), this->blobs_.back()->mutable_cpu_data());
@@ -103,13 +104,14 @@ template <typename Dtype>
 void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (bottom[0]->num_axes() > 1) {
     CHECK_EQ(bottom[0]->shape(1), channels_)
-        << "BatchNorm layer " << this->layer_param_.name() << ": the channels of its bottom may not change.";
+        << "BatchNorm layer " << this->layer_param_.name() << ": its bottom has " << bottom[0]->shape(1)
+        << " channels, must have " << channels_ << " as at set-up.";
   }
   top[0]->ReshapeLike(*bottom[0]);
   mean_.Reshape(vector<int>(1, channels_));
   variance_.Reshape(vector<int>(1, channels_));
   x_norm_.ReshapeLike(*bottom[0]);
-  // What only the GPU's side writes; a blob takes memory when it is first written.
+  // Blobs that only the GPU code writes; a blob takes memory when it is first written.
   temp_.ReshapeLike(*bottom[0]);
   const int num = bottom[0]->shape(0);
   const int ones[] = {num, bottom[0]->count(1) / channels_};
@@ -124,10 +126,10 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
 
 template <typename Dtype>
 void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  if (bottom[0]->count() == 0) { return; }  // there is no mean of nothing
+  if (bottom[0]->count() == 0) { return; }  // there is no mean of an empty batch
   const Dtype* x = bottom[0]->cpu_data();
   Dtype* y = top[0]->mutable_cpu_data();
-  // Stored statistics need no Backward through x_norm_.
+  // With stored statistics Backward does not need x_norm_.
   Dtype* kept = use_global_stats_ ? nullptr : x_norm_.mutable_cpu_data();
   Dtype* means = mean_.mutable_cpu_data();
   Dtype* deviations = variance_.mutable_cpu_data();
@@ -145,14 +147,14 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
   Dtype* mean_sum = use_global_stats_ ? nullptr : this->blobs_[0]->mutable_cpu_data();
   Dtype* variance_sum = use_global_stats_ ? nullptr : this->blobs_[1]->mutable_cpu_data();
   const double count = planes.count();
-  // What is averaged over time is the unbiased estimate.
+  // The running average is over the unbiased estimates.
   const Dtype unbiased = count > 1 ? count / (count - 1) : 1;
   const auto channels = [&](const int begin, const int end) {
     for (int c = begin; c < end; ++c) {
       const size_t first = static_cast<size_t>(c) * size;
       if (!use_global_stats_) {
-        const Dtype mean = channel_sum<Dtype>(planes, Value<Dtype>{x + first}) / count;
-        const Dtype variance = channel_sum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
+        const Dtype mean = ChannelSum<Dtype>(planes, Value<Dtype>{x + first}) / count;
+        const Dtype variance = ChannelSum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
         mean_sum[c] = mean + moving_average_fraction_ * mean_sum[c];
         variance_sum[c] = unbiased * variance + moving_average_fraction_ * variance_sum[c];
         means[c] = mean;
@@ -178,7 +180,7 @@ void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, cons
     Dtype* weight = this->blobs_[2]->mutable_cpu_data();
     weight[0] = weight[0] * moving_average_fraction_ + 1;
   }
-  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
 }
 
 template <typename Dtype>
@@ -199,8 +201,8 @@ void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const 
       const Dtype factor = 1 / deviations[c];
       Dtype mean = 0, slope = 0;
       if (!use_global_stats_) {
-        mean = channel_sum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
-        slope = channel_sum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
+        mean = ChannelSum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
+        slope = ChannelSum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
       }
       for (int n = 0; n < num; ++n) {
         const Dtype* from = dy + first + n * planes.step;
@@ -216,7 +218,7 @@ void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const 
       }
     }
   };
-  parallel_for(channels_, parallel_grain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
 }
 
 #ifdef CPU_ONLY

@@ -6,21 +6,17 @@
 namespace caffe {
 
 template <typename Dtype>
-void ClipLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                                   const vector<Blob<Dtype>*>& top) {
+void ClipLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   this->KeepInput(bottom, top);
-  PointwiseForwardGpu(bottom[0]->count(), bottom[0]->gpu_data(),
-                      top[0]->mutable_gpu_data(), op_);
+  PointwiseForwardGpu(bottom[0]->count(), bottom[0]->gpu_data(), top[0]->mutable_gpu_data(), op_);
 }
 
 template <typename Dtype>
-void ClipLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
-                                    const vector<bool>& propagate_down,
+void ClipLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                     const vector<Blob<Dtype>*>& bottom) {
   if (propagate_down[0]) {
-    PointwiseBackwardGpu(
-        bottom[0]->count(), this->Input(bottom, top).gpu_data(),
-        top[0]->gpu_diff(), bottom[0]->mutable_gpu_diff(), op_);
+    PointwiseBackwardGpu(bottom[0]->count(), this->Input(bottom, top).gpu_data(), top[0]->gpu_diff(),
+                         bottom[0]->mutable_gpu_diff(), op_);
   }
 }
 

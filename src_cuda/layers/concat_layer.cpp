@@ -4,7 +4,7 @@
 
 #include "caffe/util/copy_rows.hpp"
 
-// Concat on the CPU: the class and its GPU side are the fork's.
+// Concat on the CPU: the class and its GPU code are the fork's.
 namespace caffe {
 
 template <typename Dtype>
@@ -19,14 +19,16 @@ void ConcatLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vecto
   const ConcatParameter& param = this->layer_param_.concat_param();
   if (param.has_concat_dim()) {
     CHECK_LT(param.concat_dim(), bottom[0]->num_axes())
-        << "Concat layer " << this->layer_param_.name() << ": its bottom has no axis concat_dim.";
+        << "Concat layer " << this->layer_param_.name() << ": its bottom has no axis " << param.concat_dim()
+        << " (concat_dim).";
     concat_axis_ = param.concat_dim();
   } else {
     concat_axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
   }
   vector<int> shape = bottom[0]->shape();
   for (int i = 0; i < bottom.size(); ++i) {
-    CHECK(bottom[i] != top[0]) << "Concat layer " << this->layer_param_.name() << ": it needs a top of its own.";
+    CHECK(bottom[i] != top[0]) << "Concat layer " << this->layer_param_.name()
+                               << ": it needs a top that is none of its bottoms.";
   }
   for (int i = 1; i < bottom.size(); ++i) {
     vector<int> other = bottom[i]->shape();
@@ -54,7 +56,7 @@ void ConcatLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const v
   const int step = top[0]->count(concat_axis_);
   for (int i = 0; i < bottom.size(); ++i) {
     const int size = bottom[i]->count(concat_axis_);
-    copy_rows(num_concats_, size, bottom[i]->cpu_data(), size, to, step);
+    CopyRows(num_concats_, size, bottom[i]->cpu_data(), size, to, step);
     to += size;
   }
 }
@@ -67,7 +69,7 @@ void ConcatLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vec
   const int step = top[0]->count(concat_axis_);
   for (int i = 0; i < bottom.size(); ++i) {
     const int size = bottom[i]->count(concat_axis_);
-    if (propagate_down[i]) { copy_rows(num_concats_, size, from, step, bottom[i]->mutable_cpu_diff(), size); }
+    if (propagate_down[i]) { CopyRows(num_concats_, size, from, step, bottom[i]->mutable_cpu_diff(), size); }
     from += size;
   }
 }

@@ -6,26 +6,24 @@
 
 namespace caffe {
 
-/// planes x h x w into planes x long_h x long_w, zeros at the far ends.
+/// Copies planes x h x w into planes x long_h x long_w, with zeros at the far ends.
 template <typename Dtype>
-__global__ void LengthenKernel(const int count, const Dtype* from, const int h,
-                               const int w, const int long_h, const int long_w,
-                               Dtype* to) {
+__global__ void LengthenKernel(const int count, const Dtype* from, const int h, const int w, const int long_h,
+                               const int long_w, Dtype* to) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
+  if (i >= count) { return; }
   const int x = i % long_w;
   const int y = i / long_w % long_h;
   const int plane = i / long_w / long_h;
   to[i] = x < w && y < h ? from[(plane * h + y) * w + x] : Dtype(0);
 }
 
-/// The way back: the far ends are left out.
+/// Copies planes x long_h x long_w into planes x h x w, without the far ends.
 template <typename Dtype>
-__global__ void ShortenKernel(const int count, const Dtype* from, const int h,
-                              const int w, const int long_h, const int long_w,
-                              Dtype* to) {
+__global__ void ShortenKernel(const int count, const Dtype* from, const int h, const int w, const int long_h,
+                              const int long_w, Dtype* to) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
+  if (i >= count) { return; }
   const int x = i % w;
   const int y = i / w % h;
   const int plane = i / w / h;
@@ -34,12 +32,12 @@ __global__ void ShortenKernel(const int count, const Dtype* from, const int h,
 
 template <typename Dtype>
 const Dtype* CuDNNConvolutionLayer<Dtype>::Extended(const Dtype* bottom) {
-  if (!this->pads_unevenly()) return bottom;
+  if (!this->pads_unevenly()) { return bottom; }
   const int count = extended_.count();
   // NOLINT_NEXT_LINE(whitespace/operators)
-  LengthenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(
-      count, bottom, this->input_shape(1), this->input_shape(2),
-      extended_.height(), extended_.width(), extended_.mutable_gpu_data());
+  LengthenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(count, bottom, this->input_shape(1),
+                                                               this->input_shape(2), extended_.height(),
+                                                               extended_.width(), extended_.mutable_gpu_data());
   CUDA_POST_KERNEL_CHECK;
   return extended_.gpu_data();
 }
@@ -51,18 +49,17 @@ Dtype* CuDNNConvolutionLayer<Dtype>::ExtendedDiff(Dtype* bottom_diff) {
 
 template <typename Dtype>
 void CuDNNConvolutionLayer<Dtype>::CutBack(Dtype* bottom_diff) {
-  if (!this->pads_unevenly()) return;
+  if (!this->pads_unevenly()) { return; }
   const int count = this->num_ * this->bottom_dim_;
   // NOLINT_NEXT_LINE(whitespace/operators)
-  ShortenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(
-      count, extended_.gpu_diff(), this->input_shape(1), this->input_shape(2),
-      extended_.height(), extended_.width(), bottom_diff);
+  ShortenKernel<<<BlocksFor(count), CAFFE_CUDA_NUM_THREADS>>>(count, extended_.gpu_diff(), this->input_shape(1),
+                                                              this->input_shape(2), extended_.height(),
+                                                              extended_.width(), bottom_diff);
   CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
-void CuDNNConvolutionLayer<Dtype>::Forward_gpu(
-    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+void CuDNNConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (!by_cudnn()) {
     ConvolutionLayer<Dtype>::Forward_gpu(bottom, top);
     return;
@@ -74,23 +71,18 @@ void CuDNNConvolutionLayer<Dtype>::Forward_gpu(
   const void* zero = cudnn::dataType<Dtype>::zero;
   for (int i = 0; i < bottom.size(); ++i) {
     Dtype* output = top[i]->mutable_gpu_data();
-    CUDNN_CHECK(cudnnConvolutionForward(
-        session.handle(), one, in_, Extended(bottom[i]->gpu_data()), filter_,
-        this->blobs_[0]->gpu_data(), conv_, forward_.algorithm,
-        session.workspace(forward_.workspace), forward_.workspace, zero, out_,
-        output));
+    CUDNN_CHECK(cudnnConvolutionForward(session.handle(), one, in_, Extended(bottom[i]->gpu_data()), filter_,
+                                        this->blobs_[0]->gpu_data(), conv_, forward_.algorithm,
+                                        session.Workspace(forward_.workspace), forward_.workspace, zero, out_, output));
     if (this->bias_term_) {
-      CUDNN_CHECK(cudnnAddTensor(session.handle(), one, bias_,
-                                 this->blobs_[1]->gpu_data(), one, out_,
-                                 output));
+      CUDNN_CHECK(cudnnAddTensor(session.handle(), one, bias_, this->blobs_[1]->gpu_data(), one, out_, output));
     }
   }
 }
 
 template <typename Dtype>
-void CuDNNConvolutionLayer<Dtype>::Backward_gpu(
-    const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
-    const vector<Blob<Dtype>*>& bottom) {
+void CuDNNConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+                                                const vector<Blob<Dtype>*>& bottom) {
   if (!by_cudnn()) {
     ConvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
     return;
@@ -102,27 +94,22 @@ void CuDNNConvolutionLayer<Dtype>::Backward_gpu(
   const void* zero = cudnn::dataType<Dtype>::zero;
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->gpu_diff();
-    // one as the last scale adds to the gradients of weights and bias.
+    // The scale `one` before a result makes cuDNN add to the gradients of weights and bias.
     if (this->bias_term_ && this->param_propagate_down_[1]) {
-      CUDNN_CHECK(cudnnConvolutionBackwardBias(
-          session.handle(), one, out_, top_diff, one, bias_,
-          this->blobs_[1]->mutable_gpu_diff()));
+      CUDNN_CHECK(cudnnConvolutionBackwardBias(session.handle(), one, out_, top_diff, one, bias_,
+                                               this->blobs_[1]->mutable_gpu_diff()));
     }
     if (this->param_propagate_down_[0]) {
       CUDNN_CHECK(cudnnConvolutionBackwardFilter(
-          session.handle(), one, in_, Extended(bottom[i]->gpu_data()), out_,
-          top_diff, conv_, backward_filter_.algorithm,
-          session.workspace(backward_filter_.workspace),
-          backward_filter_.workspace, one, filter_,
-          this->blobs_[0]->mutable_gpu_diff()));
+          session.handle(), one, in_, Extended(bottom[i]->gpu_data()), out_, top_diff, conv_,
+          backward_filter_.algorithm, session.Workspace(backward_filter_.workspace), backward_filter_.workspace, one,
+          filter_, this->blobs_[0]->mutable_gpu_diff()));
     }
     if (propagate_down[i]) {
       Dtype* bottom_diff = bottom[i]->mutable_gpu_diff();
       CUDNN_CHECK(cudnnConvolutionBackwardData(
-          session.handle(), one, filter_, this->blobs_[0]->gpu_data(), out_,
-          top_diff, conv_, backward_data_.algorithm,
-          session.workspace(backward_data_.workspace),
-          backward_data_.workspace, zero, in_, ExtendedDiff(bottom_diff)));
+          session.handle(), one, filter_, this->blobs_[0]->gpu_data(), out_, top_diff, conv_, backward_data_.algorithm,
+          session.Workspace(backward_data_.workspace), backward_data_.workspace, zero, in_, ExtendedDiff(bottom_diff)));
       CutBack(bottom_diff);
     }
   }

@@ -5,8 +5,7 @@
 namespace caffe {
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                                                  const vector<Blob<Dtype>*>& top) {
+void DepthwiseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   ConvolutionParameter* param = this->layer_param_.mutable_convolution_param();
   const bool own_name = this->layer_param_.type() != "Convolution";
   const int channels = bottom[0]->shape(bottom[0]->CanonicalAxisIndex(param->axis()));
@@ -34,14 +33,13 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& b
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
-    depthwise_forward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
-                      top[i]->mutable_cpu_data());
+    DepthwiseForward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
+                     top[i]->mutable_cpu_data());
   }
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-                                                    const vector<bool>& propagate_down,
+void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                     const vector<Blob<Dtype>*>& bottom) {
   if (!is_depthwise_) {
     ConvolutionLayer<Dtype>::Backward_cpu(top, propagate_down, bottom);
@@ -52,13 +50,13 @@ void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& 
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->cpu_diff();
     if (for_weights || for_bias) {
-      depthwise_backward_weights(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), top_diff,
-                                 for_weights ? this->blobs_[0]->mutable_cpu_diff() : nullptr,
-                                 for_bias ? this->blobs_[1]->mutable_cpu_diff() : nullptr);
+      DepthwiseBackwardWeights(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), top_diff,
+                               for_weights ? this->blobs_[0]->mutable_cpu_diff() : nullptr,
+                               for_bias ? this->blobs_[1]->mutable_cpu_diff() : nullptr);
     }
     if (propagate_down[i]) {
-      depthwise_backward_data(shape_, this->num_, this->channels_, top_diff, this->blobs_[0]->cpu_data(),
-                              bottom[i]->mutable_cpu_diff());
+      DepthwiseBackwardData(shape_, this->num_, this->channels_, top_diff, this->blobs_[0]->cpu_data(),
+                            bottom[i]->mutable_cpu_diff());
     }
   }
 }
@@ -70,10 +68,10 @@ STUB_GPU(DepthwiseConvolutionLayer);
 INSTANTIATE_CLASS(DepthwiseConvolutionLayer);
 REGISTER_LAYER_CLASS(DepthwiseConvolution);
 
-// The other public spelling of the type.
+// The other name of the type in public nets.
 template <typename Dtype>
-shared_ptr<Layer<Dtype> > Creator_ConvolutionDepthwiseLayer(const LayerParameter& param) {
-  return shared_ptr<Layer<Dtype> >(new DepthwiseConvolutionLayer<Dtype>(param));
+shared_ptr<Layer<Dtype>> Creator_ConvolutionDepthwiseLayer(const LayerParameter& param) {
+  return shared_ptr<Layer<Dtype>>(new DepthwiseConvolutionLayer<Dtype>(param));
 }
 REGISTER_LAYER_CREATOR(ConvolutionDepthwise, Creator_ConvolutionDepthwiseLayer);
 

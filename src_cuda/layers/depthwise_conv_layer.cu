@@ -6,21 +6,21 @@
 
 // Depthwise convolution on the GPU.
 //
-// A value of the input serves K x K sums and nothing else, so the bound is memory, and what counts is that each value
-// comes from it once and that all threads have work on the small planes at a net's end.
+// A value of the input is used in K x K sums only, so memory is the bound. What counts is that each value is read from
+// it once, and that all threads have work on the small planes at the end of a net.
 //
-// Forward, and the input's gradient at stride 1 (a convolution with the kernel turned by half a turn): a thread makes
-// Rows outputs of a column, going down the input's rows: each value it reads goes into every sum that meets it, held in
-// registers. Neighbouring threads read neighbouring columns, so a warp's reads are whole lines, and the K reads of a line
-// come from the first-level cache. Threads are numbered over planes, rows of tiles and columns at once: planes that are
-// smaller than a warp share one.
+// Forward, and the gradient of the input at stride 1 (a convolution with the kernel rotated by 180 degrees): a thread
+// computes `Rows` outputs of a column. It goes down the rows of the input and adds each value to all sums that use it,
+// which are in registers. Neighbouring threads read neighbouring columns, so a warp reads whole lines, and the K reads
+// of a line come from the first-level cache. Threads are numbered over planes, rows of tiles and columns together, so
+// that planes smaller than a warp share one.
 //
-// The input's gradient at larger strides: a thread gathers for one place of the input what the kernel's places bring
-// that hit an output, which it steps through without testing the others.
+// The gradient of the input at larger strides: a thread computes one position of the input. It steps through the kernel
+// positions that connect it with an output and skips the others without testing them.
 //
-// Gradients of weights and bias: a block takes a channel and a share of its outputs; each thread keeps the whole
-// kernel's sums in registers, the block adds them up through shuffles, and a second kernel adds the blocks' sums in a
-// fixed order: no atomics, so a run can be repeated exactly.
+// Gradients of weights and bias: a block computes a share of a channel's outputs. Each thread keeps the sums of the
+// whole kernel in registers, the block adds them up by shuffles, and a second kernel adds the sums of the blocks in a
+// fixed order. There are no atomics, so a run can be repeated exactly.
 //
 // K = 0 stands for a kernel of any size, whose loops are not unrolled.
 namespace caffe {
@@ -30,17 +30,17 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 
-int blocks_for(const int64_t threads) {
+int BlockCount(const int64_t threads) {
   return static_cast<int>(std::min<int64_t>((threads + kThreads - 1) / kThreads, 1 << 20));
 }
 
-/// Outputs of a column that one thread makes.
-constexpr int rows_of_thread(const int stride) { return stride == 1 ? 4 : 2; }
+/// Outputs of a column that one thread computes.
+constexpr int RowsOfThread(const int stride) { return stride == 1 ? 4 : 2; }
 
-template <typename Dtype, int K, int S, int Rows, bool Turned>
-__global__ void depthwise_rows(const DepthwiseShape s, const int64_t threads, const int channels,
-                               const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
-                               const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
+template <typename Dtype, int K, int S, int Rows, bool Rotated>
+__global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t threads, const int channels,
+                                    const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
+                                    const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   const int stride_h = S > 0 ? S : s.stride_h, stride_w = S > 0 ? S : s.stride_w;
   const int dilation_h = K > 0 ? 1 : s.dilation_h, dilation_w = K > 0 ? 1 : s.dilation_w;
@@ -62,7 +62,7 @@ __global__ void depthwise_rows(const DepthwiseShape s, const int64_t threads, co
     if (K > 0) {
       Dtype kernel[K > 0 ? K * K : 1];
 #pragma unroll
-      for (int i = 0; i < K * K; ++i) { kernel[i] = __ldg(w + (Turned ? K * K - 1 - i : i)); }
+      for (int i = 0; i < K * K; ++i) { kernel[i] = __ldg(w + (Rotated ? K * K - 1 - i : i)); }
 #pragma unroll
       for (int i = 0; i < (Rows - 1) * S + K; ++i) {
         const int iy = top + i;
@@ -85,7 +85,7 @@ __global__ void depthwise_rows(const DepthwiseShape s, const int64_t threads, co
           const int ix = left + j * dilation_w;
           if (ix < 0 || ix >= s.width) { continue; }
           const int tap = i * kernel_w + j;
-          const Dtype weight = __ldg(w + (Turned ? last - tap : tap));
+          const Dtype weight = __ldg(w + (Rotated ? last - tap : tap));
 #pragma unroll
           for (int r = 0; r < Rows; ++r) {
             const int iy = top + r * stride_h + i * dilation_h;
@@ -102,28 +102,28 @@ __global__ void depthwise_rows(const DepthwiseShape s, const int64_t threads, co
   }
 }
 
-/// The kernel places that meet a place of the input: first, first + step, .. ; and the output that the first one hits,
-/// which goes down by `back` with each.
+/// The kernel positions that connect a position of the input with an output: first, first + step, .. The first one
+/// leads to `output`, each next one to an output that is lower by `back`.
 struct Meeting {
   int first, step, output, back;
 };
 
-__device__ inline Meeting meeting(const int place, const int stride, const int dilation) {
-  // place = output * stride + kernel * dilation. The smallest kernel place that leaves a multiple of stride; if none
-  // under stride does, none does at all.
+__device__ inline Meeting MeetingAt(const int place, const int stride, const int dilation) {
+  // place = output * stride + kernel * dilation. Find the smallest kernel position that leaves a multiple of stride; if
+  // there is none below stride, there is none at all.
   int kernel = 0;
   while (kernel < stride && (place - kernel * dilation) % stride != 0) { ++kernel; }
   if (kernel == stride) { return {1 << 30, 1, 0, 0}; }
-  // Kernel places apart by `step` move the output by a whole number.
+  // Kernel positions that are `step` apart lead to outputs a whole number apart.
   int step = 1;
   while (step * dilation % stride != 0) { ++step; }
   return {kernel, step, (place - kernel * dilation) / stride, step * dilation / stride};
 }
 
 template <typename Dtype, int K>
-__global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, const int channels,
-                                 const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
-                                 Dtype* __restrict__ input_diff) {
+__global__ void DepthwiseGatherKernel(const DepthwiseShape s, const int64_t count, const int channels,
+                                      const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
+                                      Dtype* __restrict__ input_diff) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < count;
        at += static_cast<int64_t>(gridDim.x) * kThreads) {
@@ -133,8 +133,8 @@ __global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, co
     const int plane = static_cast<int>(row / s.height);
     const Dtype* diff = output_diff + static_cast<int64_t>(plane) * s.out_height * s.out_width;
     const Dtype* w = weights + static_cast<int64_t>(plane % channels) * kernel_h * kernel_w;
-    const Meeting my = meeting(y + s.pad_h, s.stride_h, s.dilation_h);
-    const Meeting mx = meeting(x + s.pad_w, s.stride_w, s.dilation_w);
+    const Meeting my = MeetingAt(y + s.pad_h, s.stride_h, s.dilation_h);
+    const Meeting mx = MeetingAt(x + s.pad_w, s.stride_w, s.dilation_w);
     Dtype sum = 0;
     for (int i = my.first, oy = my.output; i < kernel_h; i += my.step, oy -= my.back) {
       if (oy < 0 || oy >= s.out_height) { continue; }
@@ -150,10 +150,10 @@ __global__ void depthwise_gather(const DepthwiseShape s, const int64_t count, co
 
 /// Sum over the block, in thread 0.
 template <typename Dtype>
-__device__ Dtype block_sum(Dtype value) {
+__device__ Dtype BlockSum(Dtype value) {
   __shared__ Dtype of_warp[kThreads / kWarp];
   for (int apart = kWarp / 2; apart > 0; apart /= 2) { value += __shfl_down_sync(0xffffffffu, value, apart); }
-  __syncthreads();  // the shared values may still be read from the sum before
+  __syncthreads();  // threads may still read the shared values of the sum before
   if (threadIdx.x % kWarp == 0) { of_warp[threadIdx.x / kWarp] = value; }
   __syncthreads();
   if (threadIdx.x < kWarp) {
@@ -165,12 +165,12 @@ __device__ Dtype block_sum(Dtype value) {
   return value;
 }
 
-/// parts[share][channel][taps + 1]: the sums of a share of a channel's outputs, the bias's last. Grid: channels x shares;
-/// for K = 0, channels * (taps + 1) x shares, as the grid's z would end at 65535.
+/// parts[share][channel][taps + 1]: the sums over a share of a channel's outputs, that of the bias last. Grid: channels
+/// x shares; for K = 0 channels * (taps + 1) x shares, not a third axis, which could hold no more than 65535.
 template <typename Dtype, int K, int S>
-__global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, const int channels,
-                                       const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
-                                       Dtype* __restrict__ parts) {
+__global__ void DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num, const int channels,
+                                           const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
+                                           Dtype* __restrict__ parts) {
   const int c = K > 0 ? blockIdx.x : blockIdx.x % channels, share = blockIdx.y, shares = gridDim.y;
   const int taps = K > 0 ? K * K : s.kernel_h * s.kernel_w;
   const int places = s.out_height * s.out_width;
@@ -211,18 +211,18 @@ __global__ void depthwise_weight_parts(const DepthwiseShape s, const int num, co
   if (K > 0) {
 #pragma unroll
     for (int t = 0; t < (K > 0 ? K * K + 1 : 1); ++t) {
-      const Dtype total = block_sum(sum[t]);
+      const Dtype total = BlockSum(sum[t]);
       if (threadIdx.x == 0) { to[t] = total; }
     }
   } else {
-    const Dtype total = block_sum(sum[0]);
+    const Dtype total = BlockSum(sum[0]);
     if (threadIdx.x == 0) { to[tap] = total; }
   }
 }
 
 template <typename Dtype>
-__global__ void depthwise_weight_sums(const int channels, const int taps, const int shares,
-                                      const Dtype* __restrict__ parts, Dtype* weight_diff, Dtype* bias_diff) {
+__global__ void DepthwiseWeightSumsKernel(const int channels, const int taps, const int shares,
+                                          const Dtype* __restrict__ parts, Dtype* weight_diff, Dtype* bias_diff) {
   const int count = channels * (taps + 1);
   for (int at = blockIdx.x * kThreads + threadIdx.x; at < count; at += gridDim.x * kThreads) {
     const int c = at / (taps + 1), t = at % (taps + 1);
@@ -234,119 +234,120 @@ __global__ void depthwise_weight_sums(const int channels, const int taps, const 
   }
 }
 
-template <typename Dtype, int K, int S, bool Turned>
-void launch_rows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input,
-                 const Dtype* weights, const Dtype* bias, Dtype* output) {
-  constexpr int rows = rows_of_thread(S);
+template <typename Dtype, int K, int S, bool Rotated>
+void LaunchRows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
+                const Dtype* bias, Dtype* output) {
+  constexpr int rows = RowsOfThread(S);
   const int64_t threads = static_cast<int64_t>(planes) * ((s.out_height + rows - 1) / rows) * s.out_width;
   if (threads == 0) { return; }
-  depthwise_rows<Dtype, K, S, rows, Turned>
-      <<<blocks_for(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
+  DepthwiseRowsKernel<Dtype, K, S, rows, Rotated>
+      <<<BlockCount(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
   CUDA_POST_KERNEL_CHECK;
 }
 
-/// Kernel and stride that have code of their own, as K * 10 + S; else 0.
-int unrolled(const DepthwiseShape& s) {
+/// K * 10 + S for a kernel and stride with unrolled code, else 0.
+int Unrolled(const DepthwiseShape& s) {
   const bool square = s.kernel_h == s.kernel_w && s.stride_h == s.stride_w && s.dilation_h == 1 && s.dilation_w == 1;
   return square && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h <= 2 ? s.kernel_h * 10 + s.stride_h : 0;
 }
 
 template <typename Dtype>
-void forward_gpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input,
-                 const Dtype* weights, const Dtype* bias, Dtype* output) {
-  switch (unrolled(s)) {
-    case 31: return launch_rows<Dtype, 3, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 32: return launch_rows<Dtype, 3, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 41: return launch_rows<Dtype, 4, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 42: return launch_rows<Dtype, 4, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 51: return launch_rows<Dtype, 5, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 52: return launch_rows<Dtype, 5, 2, false>(s, planes, channels, input, weights, bias, output);
-    case 61: return launch_rows<Dtype, 6, 1, false>(s, planes, channels, input, weights, bias, output);
-    case 62: return launch_rows<Dtype, 6, 2, false>(s, planes, channels, input, weights, bias, output);
-    default: return launch_rows<Dtype, 0, 0, false>(s, planes, channels, input, weights, bias, output);
+void ForwardGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
+                const Dtype* bias, Dtype* output) {
+  switch (Unrolled(s)) {
+    case 31: return LaunchRows<Dtype, 3, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 32: return LaunchRows<Dtype, 3, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 41: return LaunchRows<Dtype, 4, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 42: return LaunchRows<Dtype, 4, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 51: return LaunchRows<Dtype, 5, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 52: return LaunchRows<Dtype, 5, 2, false>(s, planes, channels, input, weights, bias, output);
+    case 61: return LaunchRows<Dtype, 6, 1, false>(s, planes, channels, input, weights, bias, output);
+    case 62: return LaunchRows<Dtype, 6, 2, false>(s, planes, channels, input, weights, bias, output);
+    default: return LaunchRows<Dtype, 0, 0, false>(s, planes, channels, input, weights, bias, output);
   }
 }
 
 template <typename Dtype>
-void launch_turned(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
+void LaunchRotated(const DepthwiseShape& s, const int planes, const int channels, const Dtype* diff,
                    const Dtype* weights, Dtype* input_diff) {
   const Dtype* none = nullptr;
-  switch (unrolled(s)) {
-    case 31: return launch_rows<Dtype, 3, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 41: return launch_rows<Dtype, 4, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 51: return launch_rows<Dtype, 5, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    case 61: return launch_rows<Dtype, 6, 1, true>(s, planes, channels, diff, weights, none, input_diff);
-    default: return launch_rows<Dtype, 0, 0, true>(s, planes, channels, diff, weights, none, input_diff);
+  switch (Unrolled(s)) {
+    case 31: return LaunchRows<Dtype, 3, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 41: return LaunchRows<Dtype, 4, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 51: return LaunchRows<Dtype, 5, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    case 61: return LaunchRows<Dtype, 6, 1, true>(s, planes, channels, diff, weights, none, input_diff);
+    default: return LaunchRows<Dtype, 0, 0, true>(s, planes, channels, diff, weights, none, input_diff);
   }
 }
 
 template <typename Dtype>
-void backward_data_gpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
-                       const Dtype* weights, Dtype* input_diff) {
+void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
+                     const Dtype* weights, Dtype* input_diff) {
   if (s.stride_h == 1 && s.stride_w == 1) {
-    DepthwiseShape turned = s;
-    std::swap(turned.height, turned.out_height);
-    std::swap(turned.width, turned.out_width);
-    turned.pad_h = (s.kernel_h - 1) * s.dilation_h - s.pad_h;
-    turned.pad_w = (s.kernel_w - 1) * s.dilation_w - s.pad_w;
-    launch_turned(turned, planes, channels, output_diff, weights, input_diff);
+    DepthwiseShape rotated = s;
+    std::swap(rotated.height, rotated.out_height);
+    std::swap(rotated.width, rotated.out_width);
+    rotated.pad_h = (s.kernel_h - 1) * s.dilation_h - s.pad_h;
+    rotated.pad_w = (s.kernel_w - 1) * s.dilation_w - s.pad_w;
+    LaunchRotated(rotated, planes, channels, output_diff, weights, input_diff);
     return;
   }
   const int64_t count = static_cast<int64_t>(planes) * s.height * s.width;
   if (count == 0) { return; }
-  const int blocks = blocks_for(count);
+  const int blocks = BlockCount(count);
   switch (s.kernel_h == s.kernel_w ? s.kernel_h : 0) {
     case 3:
-      depthwise_gather<Dtype, 3><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 3><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 4:
-      depthwise_gather<Dtype, 4><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 4><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 5:
-      depthwise_gather<Dtype, 5><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 5><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
     case 6:
-      depthwise_gather<Dtype, 6><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+      DepthwiseGatherKernel<Dtype, 6><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
       break;
-    default: depthwise_gather<Dtype, 0><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+    default:
+      DepthwiseGatherKernel<Dtype, 0><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
   }
   CUDA_POST_KERNEL_CHECK;
 }
 
-/// Shares of a channel's outputs: some thousand blocks in all, each thread with a few outputs at least.
-int weight_shares(const DepthwiseShape& s, const int num, const int channels) {
+/// Number of shares of a channel's outputs: some 2000 blocks in all at most, and a few outputs a thread at least.
+int WeightShares(const DepthwiseShape& s, const int num, const int channels) {
   const int64_t outputs = static_cast<int64_t>(num) * s.out_height * s.out_width;
   const int64_t by_work = (outputs + 4 * kThreads - 1) / (4 * kThreads);
   return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(by_work, 2048 / channels + 1)));
 }
 
 template <typename Dtype, int K, int S>
-void launch_parts(const DepthwiseShape& s, const int num, const int channels, const int shares, const Dtype* input,
-                  const Dtype* output_diff, Dtype* parts) {
+void LaunchParts(const DepthwiseShape& s, const int num, const int channels, const int shares, const Dtype* input,
+                 const Dtype* output_diff, Dtype* parts) {
   const dim3 grid(K > 0 ? channels : channels * (s.kernel_h * s.kernel_w + 1), shares);
-  depthwise_weight_parts<Dtype, K, S><<<grid, kThreads>>>(s, num, channels, input, output_diff, parts);
+  DepthwiseWeightPartsKernel<Dtype, K, S><<<grid, kThreads>>>(s, num, channels, input, output_diff, parts);
   CUDA_POST_KERNEL_CHECK;
 }
 
 template <typename Dtype>
-void backward_weights_gpu(const DepthwiseShape& s, const int num, const int channels, const Dtype* input,
-                          const Dtype* output_diff, Blob<Dtype>* room, Dtype* weight_diff, Dtype* bias_diff) {
+void BackwardWeightsGpu(const DepthwiseShape& s, const int num, const int channels, const Dtype* input,
+                        const Dtype* output_diff, Blob<Dtype>* room, Dtype* weight_diff, Dtype* bias_diff) {
   const int taps = s.kernel_h * s.kernel_w;
-  const int shares = weight_shares(s, num, channels);
+  const int shares = WeightShares(s, num, channels);
   room->Reshape({shares, channels, taps + 1});
   Dtype* parts = room->mutable_gpu_data();
-  switch (unrolled(s)) {
-    case 31: launch_parts<Dtype, 3, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 32: launch_parts<Dtype, 3, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 41: launch_parts<Dtype, 4, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 42: launch_parts<Dtype, 4, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 51: launch_parts<Dtype, 5, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 52: launch_parts<Dtype, 5, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    case 61: launch_parts<Dtype, 6, 1>(s, num, channels, shares, input, output_diff, parts); break;
-    case 62: launch_parts<Dtype, 6, 2>(s, num, channels, shares, input, output_diff, parts); break;
-    default: launch_parts<Dtype, 0, 0>(s, num, channels, shares, input, output_diff, parts);
+  switch (Unrolled(s)) {
+    case 31: LaunchParts<Dtype, 3, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 32: LaunchParts<Dtype, 3, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 41: LaunchParts<Dtype, 4, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 42: LaunchParts<Dtype, 4, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 51: LaunchParts<Dtype, 5, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 52: LaunchParts<Dtype, 5, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    case 61: LaunchParts<Dtype, 6, 1>(s, num, channels, shares, input, output_diff, parts); break;
+    case 62: LaunchParts<Dtype, 6, 2>(s, num, channels, shares, input, output_diff, parts); break;
+    default: LaunchParts<Dtype, 0, 0>(s, num, channels, shares, input, output_diff, parts);
   }
-  depthwise_weight_sums<Dtype><<<blocks_for(static_cast<int64_t>(channels) * (taps + 1)), kThreads>>>(
+  DepthwiseWeightSumsKernel<Dtype><<<BlockCount(static_cast<int64_t>(channels) * (taps + 1)), kThreads>>>(
       channels, taps, shares, parts, weight_diff, bias_diff);
   CUDA_POST_KERNEL_CHECK;
 }
@@ -362,14 +363,13 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& b
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->gpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
-    forward_gpu(shape_, this->num_ * this->channels_, this->channels_, bottom[i]->gpu_data(),
-                this->blobs_[0]->gpu_data(), bias, top[i]->mutable_gpu_data());
+    ForwardGpu(shape_, this->num_ * this->channels_, this->channels_, bottom[i]->gpu_data(),
+               this->blobs_[0]->gpu_data(), bias, top[i]->mutable_gpu_data());
   }
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
-                                                    const vector<bool>& propagate_down,
+void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                     const vector<Blob<Dtype>*>& bottom) {
   if (!is_depthwise_) {
     ConvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
@@ -380,13 +380,13 @@ void DepthwiseConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& 
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->gpu_diff();
     if (for_weights || for_bias) {
-      backward_weights_gpu(shape_, this->num_, this->channels_, bottom[i]->gpu_data(), top_diff, &weight_parts_,
-                           for_weights ? this->blobs_[0]->mutable_gpu_diff() : nullptr,
-                           for_bias ? this->blobs_[1]->mutable_gpu_diff() : nullptr);
+      BackwardWeightsGpu(shape_, this->num_, this->channels_, bottom[i]->gpu_data(), top_diff, &weight_parts_,
+                         for_weights ? this->blobs_[0]->mutable_gpu_diff() : nullptr,
+                         for_bias ? this->blobs_[1]->mutable_gpu_diff() : nullptr);
     }
     if (propagate_down[i]) {
-      backward_data_gpu(shape_, this->num_ * this->channels_, this->channels_, top_diff, this->blobs_[0]->gpu_data(),
-                        bottom[i]->mutable_gpu_diff());
+      BackwardDataGpu(shape_, this->num_ * this->channels_, this->channels_, top_diff, this->blobs_[0]->gpu_data(),
+                      bottom[i]->mutable_gpu_diff());
     }
   }
 }

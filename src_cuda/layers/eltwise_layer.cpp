@@ -5,8 +5,8 @@
 
 #include "caffe/util/parallel.hpp"
 
-// Eltwise on the CPU: the class and its GPU side are the fork's. Each stretch of the result is finished over all bottoms
-// before the next is begun, on the layers' threads: the sum is one pass, not a clearing and one addition a bottom.
+// Eltwise on the CPU: the class and its GPU code are the fork's. Each piece of the result is finished over all bottoms
+// before the next one is begun, on the layers' threads, so a sum is one pass and not one pass a bottom.
 namespace caffe {
 
 namespace {
@@ -28,9 +28,10 @@ void EltwiseLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const v
   op_ = param.operation();
   stable_prod_grad_ = param.stable_prod_grad();
   CHECK(param.coeff_size() == 0 || param.coeff_size() == bottom.size())
-      << "Eltwise layer " << this->layer_param_.name() << ": coeff is wanted not at all, or once a bottom.";
+      << "Eltwise layer " << this->layer_param_.name() << ": has " << param.coeff_size()
+      << " coeff, must have none or one for each of its " << bottom.size() << " bottoms.";
   CHECK(param.coeff_size() == 0 || op_ != EltwiseParameter_EltwiseOp_PROD)
-      << "Eltwise layer " << this->layer_param_.name() << ": coeff is for sums.";
+      << "Eltwise layer " << this->layer_param_.name() << ": coeff is for operation: SUM only, not PROD.";
   coeffs_.assign(bottom.size(), Dtype(1));
   std::copy(param.coeff().begin(), param.coeff().end(), coeffs_.begin());
 }
@@ -40,7 +41,7 @@ void EltwiseLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vect
   for (int i = 0; i < bottom.size(); ++i) {
     CHECK(bottom[i] != top[0]) << "Eltwise layer " << this->layer_param_.name()
                                << ": in place it would read what it has written; give it a top of its own.";
-    // The shapes may differ where their counts do not, as the fork allows.
+    // The shapes may differ if their counts are equal, as in the fork.
     CHECK_EQ(bottom[i]->count(), bottom[0]->count())
         << "Eltwise layer " << this->layer_param_.name() << ": bottom " << i << " has shape "
         << bottom[i]->shape_string() << ", bottom 0 " << bottom[0]->shape_string() << ".";
@@ -54,7 +55,7 @@ void EltwiseLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const 
   const vector<const Dtype*> from = DataOf(bottom);
   Dtype* to = top[0]->mutable_cpu_data();
   int* mask = op_ == EltwiseParameter_EltwiseOp_MAX ? max_idx_.mutable_cpu_data() : nullptr;
-  parallel_for(top[0]->count(), kGrain, [&](const int begin, const int end) {
+  ParallelFor(top[0]->count(), kGrain, [&](const int begin, const int end) {
     const Dtype* a = from[0];
     const Dtype* b = from[1];
     switch (op_) {
@@ -85,7 +86,8 @@ void EltwiseLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const 
         break;
       }
       case EltwiseParameter_EltwiseOp_MAX:
-        // A later bottom wins a tie of the first two, an earlier one after that: as the fork has it.
+        // Of equal values the second bottom wins over the first, and any earlier bottom over a third or later one, as
+        // in the fork.
         for (int i = begin; i < end; ++i) {
           mask[i] = a[i] > b[i] ? 0 : 1;
           to[i] = a[i] > b[i] ? a[i] : b[i];
@@ -114,7 +116,7 @@ void EltwiseLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const ve
   for (int n = 0; n < bottom.size(); ++n) {
     if (!propagate_down[n]) { continue; }
     Dtype* dx = bottom[n]->mutable_cpu_diff();
-    parallel_for(top[0]->count(), kGrain, [&](const int begin, const int end) {
+    ParallelFor(top[0]->count(), kGrain, [&](const int begin, const int end) {
       switch (op_) {
         case EltwiseParameter_EltwiseOp_PROD:
           if (!stable_prod_grad_) {

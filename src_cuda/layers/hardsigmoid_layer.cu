@@ -6,17 +6,14 @@
 namespace caffe {
 
 template <typename Dtype>
-void HardSigmoidLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                                          const vector<Blob<Dtype>*>& top) {
-  PointwiseForwardGpu(bottom[0]->count(), bottom[0]->gpu_data(),
-                      top[0]->mutable_gpu_data(), op_);
+void HardSigmoidLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  PointwiseForwardGpu(bottom[0]->count(), bottom[0]->gpu_data(), top[0]->mutable_gpu_data(), op_);
 }
 
 template <typename Dtype>
-void HardSigmoidLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
-                                           const vector<bool>& propagate_down,
+void HardSigmoidLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                            const vector<Blob<Dtype>*>& bottom) {
-  if (!propagate_down[0]) return;
+  if (!propagate_down[0]) { return; }
   const int count = bottom[0]->count();
   const Dtype* data = bottom[0]->gpu_data();
   Dtype* diff = bottom[0]->mutable_gpu_diff();

@@ -5,21 +5,17 @@
 namespace caffe {
 
 template <typename Dtype>
-void HardSwishLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                                        const vector<Blob<Dtype>*>& top) {
+void HardSwishLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   this->KeepInput(bottom, top);
-  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(),
-                   top[0]->mutable_cpu_data(), HardSwishOp<Dtype>());
+  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(), top[0]->mutable_cpu_data(), HardSwishOp<Dtype>());
 }
 
 template <typename Dtype>
-void HardSwishLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-                                         const vector<bool>& propagate_down,
+void HardSwishLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                          const vector<Blob<Dtype>*>& bottom) {
   if (propagate_down[0]) {
-    PointwiseBackward(bottom[0]->count(), this->Input(bottom, top).cpu_data(),
-                      top[0]->cpu_diff(), bottom[0]->mutable_cpu_diff(),
-                      HardSwishOp<Dtype>());
+    PointwiseBackward(bottom[0]->count(), this->Input(bottom, top).cpu_data(), top[0]->cpu_diff(),
+                      bottom[0]->mutable_cpu_diff(), HardSwishOp<Dtype>());
   }
 }
 

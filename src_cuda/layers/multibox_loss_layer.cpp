@@ -10,9 +10,9 @@
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/parallel.hpp"
 
-// MultiBoxLoss: the class is the fork's, and so are the results. What SSD nets ask for (one location a prior box, matches
-// by prior boxes, negatives mined by their confidence loss without suppression, or not mined) is done on plain numbers
-// here, an image a thread; every other setting goes through the functions of bbox_util.hpp.
+// MultiBoxLoss: the class is the fork's, and the results are the same. What SSD nets ask for (one location a prior box,
+// matching by prior boxes, negatives mined by their confidence loss without suppression, or no mining) is computed on
+// plain numbers here, one image a thread; every other setting goes through the functions of bbox_util.hpp.
 //
 // Source: Liu et al., SSD (2016), section 2.2: matching, loss, hard negative mining.
 namespace caffe {
@@ -34,7 +34,7 @@ NormalizedBBox MessageOf(const PlainBox& box) {
   return made;
 }
 
-/// Whether this file's own way does it.
+/// Whether the settings are those that this file computes on plain numbers.
 bool Plain(const MultiBoxLossParameter& param) {
   return param.share_location() && param.use_prior_for_matching() && !param.has_nms_param() &&
          param.mining_type() != MultiBoxLossParameter_MiningType_HARD_EXAMPLE;
@@ -53,7 +53,7 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
   multibox_loss_param_ = param;
   CHECK(param.has_num_classes()) << layer << ": num_classes is missing.";
   num_classes_ = param.num_classes();
-  CHECK_GE(num_classes_, 1) << layer << ": num_classes must be 1 or more.";
+  CHECK_GE(num_classes_, 1) << layer << ": num_classes is " << num_classes_ << ", must be 1 or more.";
   share_location_ = param.share_location();
   loc_classes_ = share_location_ ? 1 : num_classes_;
   background_label_id_ = param.background_label_id();
@@ -61,8 +61,8 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
   mining_type_ = param.mining_type();
   do_neg_mining_ = mining_type_ != MultiBoxLossParameter_MiningType_NONE;
   CHECK(!param.has_do_neg_mining() || param.do_neg_mining() == do_neg_mining_)
-      << layer << ": do_neg_mining says other than mining_type.";
-  CHECK(!do_neg_mining_ || share_location_) << layer << ": mining is for share_location: true.";
+      << layer << ": do_neg_mining is " << param.do_neg_mining() << ", which contradicts mining_type.";
+  CHECK(!do_neg_mining_ || share_location_) << layer << ": mining_type must be NONE unless share_location is true.";
   const LossParameter& loss_param = this->layer_param_.loss_param();
   if (!loss_param.has_normalization() && loss_param.has_normalize()) {
     normalization_ =
@@ -71,7 +71,7 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
     normalization_ = loss_param.normalization();
   }
 
-  // The two losses are layers inside; they get their real shapes in Forward.
+  // The two losses are inner layers; Forward gives them their real shapes.
   const vector<int> one(1, 1);
   loc_weight_ = param.loc_weight();
   loc_loss_type_ = param.loc_loss_type();
@@ -91,7 +91,7 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
       loc_param.set_name(this->layer_param_.name() + "_smooth_L1_loc");
       loc_param.set_type("SmoothL1Loss");
       break;
-    default: LOG(FATAL) << layer << ": unknown loc_loss_type.";
+    default: LOG(FATAL) << layer << ": unknown loc_loss_type " << loc_loss_type_ << ".";
   }
   loc_loss_layer_ = LayerRegistry<Dtype>::CreateLayer(loc_param);
   loc_loss_layer_->SetUp(loc_bottom_vec_, loc_top_vec_);
@@ -106,7 +106,8 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
   switch (conf_loss_type_) {
     case MultiBoxLossParameter_ConfLossType_SOFTMAX:
       CHECK(background_label_id_ >= 0 && background_label_id_ < num_classes_)
-          << layer << ": background_label_id must be a class for SOFTMAX.";
+          << layer << ": background_label_id is " << background_label_id_ << ", must be from 0 to " << num_classes_ - 1
+          << " for SOFTMAX.";
       conf_param.set_name(this->layer_param_.name() + "_softmax_conf");
       conf_param.set_type("SoftmaxWithLoss");
       conf_param.mutable_loss_param()->set_normalization(LossParameter_NormalizationMode_NONE);
@@ -118,7 +119,7 @@ void MultiBoxLossLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, co
       conf_param.set_type("SigmoidCrossEntropyLoss");
       conf_gt_.Reshape({1, num_classes_});
       break;
-    default: LOG(FATAL) << layer << ": unknown conf_loss_type.";
+    default: LOG(FATAL) << layer << ": unknown conf_loss_type " << conf_loss_type_ << ".";
   }
   conf_loss_layer_ = LayerRegistry<Dtype>::CreateLayer(conf_param);
   conf_loss_layer_->SetUp(conf_bottom_vec_, conf_top_vec_);
@@ -131,11 +132,14 @@ void MultiBoxLossLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const
   num_ = bottom[0]->num();
   num_priors_ = bottom[2]->height() / 4;
   num_gt_ = bottom[3]->height();
-  CHECK_EQ(bottom[0]->num(), bottom[1]->num()) << layer << ": its bottoms have different numbers of images.";
+  CHECK_EQ(bottom[0]->num(), bottom[1]->num()) << layer << ": its bottoms have " << bottom[0]->num() << " and "
+                                               << bottom[1]->num() << " images, must have the same number.";
   CHECK_EQ(num_priors_ * loc_classes_ * 4, bottom[0]->channels())
-      << layer << ": the number of location predictions is not that of the prior boxes.";
+      << layer << ": bottom 0 has " << bottom[0]->channels() << " location values an image, must have 4 for each of "
+      << num_priors_ << " prior boxes and " << loc_classes_ << " location classes.";
   CHECK_EQ(num_priors_ * num_classes_, bottom[1]->channels())
-      << layer << ": the number of confidences is not that of the prior boxes times num_classes.";
+      << layer << ": bottom 1 has " << bottom[1]->channels() << " confidences an image, must have one for each of "
+      << num_priors_ << " prior boxes and " << num_classes_ << " classes.";
 }
 
 template <typename Dtype>
@@ -146,14 +150,14 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
   const MultiBoxLossParameter& param = multibox_loss_param_;
   all_match_indices_.clear();
   all_neg_indices_.clear();
-  map<int, vector<NormalizedBBox> > objects;
+  map<int, vector<NormalizedBBox>> objects;
   GetGroundTruth(bottom[3]->cpu_data(), num_gt_, background_label_id_, use_difficult_gt_, &objects);
 
   num_matches_ = 0;
   int num_negatives = 0;
   vector<PlainBox> priors;
   vector<NormalizedBBox> prior_bboxes;
-  vector<vector<float> > prior_variances;
+  vector<vector<float>> prior_variances;
   vector<LabelBBox> loc_preds;
   const bool plain = Plain(param);
   if (plain) {
@@ -161,15 +165,14 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
     all_match_indices_.resize(num_);
     all_neg_indices_.resize(num_);
     // An image without objects has no matches and gives no negatives.
-    parallel_for(num_, 1, [&](const int begin, const int end) {
+    ParallelFor(num_, 1, [&](const int begin, const int end) {
       for (int image = begin; image < end; ++image) {
         const auto found = objects.find(image);
         if (found == objects.end()) { continue; }
         vector<PlainBox> boxes;
         for (const NormalizedBBox& box : found->second) { boxes.push_back(PlainOf(box)); }
-        Matching match =
-            MatchBoxes(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
-                       param.overlap_threshold(), param.ignore_cross_boundary_bbox());
+        Matching match = MatchBoxes(priors, boxes, param.match_type() == MultiBoxLossParameter_MatchType_PER_PREDICTION,
+                                    param.overlap_threshold(), param.ignore_cross_boundary_bbox());
         if (do_neg_mining_) {
           all_neg_indices_[image] =
               MineNegatives(match, conf_data + static_cast<size_t>(image) * num_priors_ * num_classes_, num_classes_,
@@ -184,7 +187,7 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
   } else {
     GetPriorBBoxes(prior_data, num_priors_, &prior_bboxes, &prior_variances);
     GetLocPredictions(loc_data, num_, num_priors_, loc_classes_, share_location_, &loc_preds);
-    vector<map<int, vector<float> > > overlaps;
+    vector<map<int, vector<float>>> overlaps;
     FindMatches(loc_preds, objects, prior_bboxes, prior_variances, param, &overlaps, &all_match_indices_);
     MineHardExamples(*bottom[1], loc_preds, objects, prior_bboxes, prior_variances, overlaps, param, &num_matches_,
                      &num_negatives, &all_match_indices_, &all_neg_indices_);
@@ -214,7 +217,8 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
             *gt = wanted[k];
             *pred = param.bp_inside() && !InsideImage(edges[k]) ? wanted[k] : static_cast<float>(loc[k]);
             if (param.encode_variance_in_target()) {
-              CHECK_GT(variance[k], 0) << "MultiBoxLoss layer " << this->layer_param_.name() << ": a variance of 0.";
+              CHECK_GT(variance[k], 0) << "MultiBoxLoss layer " << this->layer_param_.name() << ": a variance is "
+                                       << variance[k] << ", must be above 0.";
               *gt /= static_cast<float>(variance[k]);
               *pred /= static_cast<float>(variance[k]);
             }
@@ -241,9 +245,10 @@ void MultiBoxLossLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, c
       conf_gt_.Reshape({1, num_conf_, num_classes_});
       conf_pred_.Reshape({1, num_conf_, num_classes_});
     }
-    // Without mining all scores count, where they lie.
+    // Without mining all scores are used, in place.
     if (!do_neg_mining_) { conf_pred_.ShareData(*bottom[1]); }
-    // The targets are labels for SOFTMAX. For LOGISTIC the fork fills with the label as well: 0 in every SSD net.
+    // For SOFTMAX the targets are labels. For LOGISTIC the fork also fills with the background label: 0 in every SSD
+    // net.
     caffe_set(conf_gt_.count(), Dtype(background_label_id_), conf_gt_.mutable_cpu_data());
     EncodeConfPrediction(conf_data, num_, num_priors_, param, all_match_indices_, all_neg_indices_, objects,
                          conf_pred_.mutable_cpu_data(), conf_gt_.mutable_cpu_data());

@@ -6,9 +6,10 @@
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// Permute on the CPU: the class and its GPU side are the fork's. Axes that stay neighbours are joined, which leaves few:
-// from N x C x H x W to N x H x W x C, only N, C and HW, a matrix turned over in each image. The last axis of the result
-// and the one that was last are walked in tiles, so that both sides are read and written by whole cache lines.
+// Permute on the CPU: the class and its GPU code are the fork's. Axes that stay neighbours are joined, which leaves
+// few: from N x C x H x W to N x H x W x C only N, C and HW, a matrix to transpose in each image. The last axis of the
+// result and the last one of the bottom are walked in tiles, so that both sides are read and written in whole cache
+// lines.
 namespace caffe {
 
 namespace {
@@ -38,9 +39,9 @@ vector<Axis> Joined(const int num_axes, const int* order, const int* from_steps,
   return axes;
 }
 
-/// MoveTiles where a.from and b.to are 1: a matrix turned over.
+/// MoveTiles where a.from and b.to are 1: a matrix is transposed.
 template <bool Back, typename Dtype>
-void Turn(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
+void Transpose(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
   const auto move = [=](const int i, const int j) {
     Dtype& left = from[i + j * b.from];
     Dtype& right = to[i * a.to + j];
@@ -53,9 +54,9 @@ void Turn(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
       Dtype* left = from + i + j * b.from;
       Dtype* right = to + i * a.to + j;
       if (Back) {
-        simd_turn(right, a.to, left, b.from);
+        SimdTranspose(right, a.to, left, b.from);
       } else {
-        simd_turn(left, b.from, right, a.to);
+        SimdTranspose(left, b.from, right, a.to);
       }
     }
     for (; i < a.size; ++i) {
@@ -71,7 +72,7 @@ void Turn(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
 template <bool Back, typename Dtype>
 void MoveTiles(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
   if (a.from == 1 && b.to == 1) {
-    Turn<Back>(a, b, from, to);
+    Transpose<Back>(a, b, from, to);
     return;
   }
   for (int i0 = 0; i0 < a.size; i0 += kTile) {
@@ -94,14 +95,14 @@ void MoveTiles(const Axis& a, const Axis& b, Dtype* from, Dtype* to) {
 
 template <bool Back, typename Dtype>
 void Move(const vector<Axis>& axes, Dtype* from, Dtype* to) {
-  // Walked in tiles: the result's last axis (its step there is 1) and the one whose step on the other side is least.
+  // Walked in tiles: the last axis of the result (step 1 there) and the axis with the smallest step on the other side.
   const Axis last = axes.back();
   int near = -1;
   for (int i = 0; i + 1 < axes.size(); ++i) {
     if (near < 0 || axes[i].from < axes[near].from) { near = i; }
   }
   const Axis other = near < 0 ? Axis{1, 0, 0} : axes[near];
-  // In parallel: stretches of `other`, for each place on the axes that are left.
+  // In parallel: pieces of `other`, for each position on the remaining axes.
   vector<Axis> outer;
   int64_t places = 1;
   for (int i = 0; i + 1 < axes.size(); ++i) {
@@ -111,22 +112,22 @@ void Move(const vector<Axis>& axes, Dtype* from, Dtype* to) {
   }
   const int stretches = (other.size + kTile - 1) / kTile;
   const int count = static_cast<int>(places * stretches);
-  parallel_for(count, parallel_grain(count, 1 + 30000 / std::max(1, last.size * std::min(other.size, kTile))),
-               [&](const int begin, const int end) {
-                 for (int at = begin; at < end; ++at) {
-                   const int stretch = at % stretches;
-                   int place = at / stretches;
-                   size_t from_at = static_cast<size_t>(stretch) * kTile * other.from;
-                   size_t to_at = static_cast<size_t>(stretch) * kTile * other.to;
-                   for (int i = static_cast<int>(outer.size()) - 1; i >= 0; --i) {
-                     from_at += static_cast<size_t>(place % outer[i].size) * outer[i].from;
-                     to_at += static_cast<size_t>(place % outer[i].size) * outer[i].to;
-                     place /= outer[i].size;
-                   }
-                   const Axis part = {std::min(kTile, other.size - stretch * kTile), other.from, other.to};
-                   MoveTiles<Back>(part, last, from + from_at, to + to_at);
-                 }
-               });
+  ParallelFor(count, ParallelGrain(count, 1 + 30000 / std::max(1, last.size * std::min(other.size, kTile))),
+              [&](const int begin, const int end) {
+                for (int at = begin; at < end; ++at) {
+                  const int stretch = at % stretches;
+                  int place = at / stretches;
+                  size_t from_at = static_cast<size_t>(stretch) * kTile * other.from;
+                  size_t to_at = static_cast<size_t>(stretch) * kTile * other.to;
+                  for (int i = static_cast<int>(outer.size()) - 1; i >= 0; --i) {
+                    from_at += static_cast<size_t>(place % outer[i].size) * outer[i].from;
+                    to_at += static_cast<size_t>(place % outer[i].size) * outer[i].to;
+                    place /= outer[i].size;
+                  }
+                  const Axis part = {std::min(kTile, other.size - stretch * kTile), other.from, other.to};
+                  MoveTiles<Back>(part, last, from + from_at, to + to_at);
+                }
+              });
 }
 
 }  // namespace
@@ -144,7 +145,7 @@ void PermuteLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const v
     const int axis = param.order(i);
     CHECK_LT(axis, num_axes_) << "Permute layer " << this->layer_param_.name() << ": its bottom has no axis " << axis
                               << ".";
-    CHECK(!named[axis]) << "Permute layer " << this->layer_param_.name() << ": axis " << axis << " is there twice.";
+    CHECK(!named[axis]) << "Permute layer " << this->layer_param_.name() << ": order names axis " << axis << " twice.";
     named[axis] = true;
     orders.push_back(axis);
   }
@@ -173,9 +174,9 @@ void PermuteLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const 
     top[0]->ShareData(*bottom[0]);
     return;
   }
-  Move<false>(Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(),
-                     top[0]->shape()),
-              const_cast<Dtype*>(bottom[0]->cpu_data()), top[0]->mutable_cpu_data());
+  Move<false>(
+      Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(), top[0]->shape()),
+      const_cast<Dtype*>(bottom[0]->cpu_data()), top[0]->mutable_cpu_data());
 }
 
 template <typename Dtype>
@@ -186,9 +187,9 @@ void PermuteLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const ve
     return;
   }
   if (!propagate_down[0]) { return; }
-  Move<true>(Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(),
-                    top[0]->shape()),
-             bottom[0]->mutable_cpu_diff(), const_cast<Dtype*>(top[0]->cpu_diff()));
+  Move<true>(
+      Joined(num_axes_, permute_order_.cpu_data(), old_steps_.cpu_data(), new_steps_.cpu_data(), top[0]->shape()),
+      bottom[0]->mutable_cpu_diff(), const_cast<Dtype*>(top[0]->cpu_diff()));
 }
 
 #ifdef CPU_ONLY

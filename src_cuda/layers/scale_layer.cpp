@@ -9,26 +9,27 @@
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// Scale on the CPU: the class, its blobs and its GPU side are the fork's. With bottom cut into outer x scale x inner,
+// Scale on the CPU: the class, its blobs and its GPU code are the fork's. With bottom divided into outer x scale x
+// inner,
 //
 //     top(o, s, i) = scale(s) bottom(o, s, i) [+ bias(s)]
 //
-// in one pass, in place or not. The bias's blob belongs to a Bias layer inside, as in the fork (and its gradient is
-// asked for by the last flag of param_propagate_down_), but its work is done here.
+// in one pass, in place or not. The blob of the bias belongs to a Bias layer inside, as in the fork (whose gradient is
+// switched by the last flag of param_propagate_down_), but the computation is done here.
 namespace caffe {
 
 namespace {
 
 template <typename T>
-T dot(const T* a, const T* b, const int count) {
-  constexpr int lanes = simd_lanes<T>();
+T Dot(const T* a, const T* b, const int count) {
+  constexpr int lanes = SimdLanes<T>();
   SimdT<T, lanes> sum[2] = {};
   int i = 0;
   for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    sum[0] += simd_load<T, lanes>(a + i) * simd_load<T, lanes>(b + i);
-    sum[1] += simd_load<T, lanes>(a + i + lanes) * simd_load<T, lanes>(b + i + lanes);
+    sum[0] += SimdLoad<T, lanes>(a + i) * SimdLoad<T, lanes>(b + i);
+    sum[1] += SimdLoad<T, lanes>(a + i + lanes) * SimdLoad<T, lanes>(b + i + lanes);
   }
-  T total = simd_sum<T, lanes>(sum[0] + sum[1]);
+  T total = SimdSum<T, lanes>(sum[0] + sum[1]);
   for (; i < count; ++i) { total += a[i] * b[i]; }
   return total;
 }
@@ -40,16 +41,18 @@ void ScaleLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
   const ScaleParameter& param = this->layer_param_.scale_param();
   if (bottom.size() == 1 && this->blobs_.empty()) {
     axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
-    CHECK_GE(param.num_axes(), -1) << "Scale layer " << this->layer_param_.name() << ": num_axes is -1 or more.";
+    CHECK_GE(param.num_axes(), -1) << "Scale layer " << this->layer_param_.name() << ": num_axes is "
+                                   << param.num_axes() << ", must be -1 or more.";
     const int end = param.num_axes() == -1 ? bottom[0]->num_axes() : axis_ + param.num_axes();
     CHECK_LE(end, bottom[0]->num_axes()) << "Scale layer " << this->layer_param_.name()
-                                         << ": axis and num_axes reach past the axes of its bottom.";
+                                         << ": axis and num_axes go up to axis " << end - 1 << ", its bottom has "
+                                         << bottom[0]->num_axes() << " axes.";
     const vector<int>& shape = bottom[0]->shape();
     this->blobs_.emplace_back(new Blob<Dtype>(vector<int>(shape.begin() + axis_, shape.begin() + end)));
     FillerParameter ones;
     ones.set_type("constant");
     ones.set_value(1);
-    shared_ptr<Filler<Dtype> > filler(GetFiller<Dtype>(param.has_filler() ? param.filler() : ones));
+    shared_ptr<Filler<Dtype>> filler(GetFiller<Dtype>(param.has_filler() ? param.filler() : ones));
     filler->Fill(this->blobs_[0].get());
   }
   if (param.bias_term()) {
@@ -78,14 +81,15 @@ void ScaleLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
   const Blob<Dtype>& scale = bottom.size() > 1 ? *bottom[1] : *this->blobs_[0];
   axis_ = scale.num_axes() == 0 ? 0 : bottom[0]->CanonicalAxisIndex(this->layer_param_.scale_param().axis());
   CHECK_LE(axis_ + scale.num_axes(), bottom[0]->num_axes())
-      << "Scale layer " << this->layer_param_.name() << ": axis and the scale's axes reach past those of its bottom.";
+      << "Scale layer " << this->layer_param_.name() << ": the axes of the scale go up to axis "
+      << axis_ + scale.num_axes() - 1 << ", its bottom has " << bottom[0]->num_axes() << " axes.";
   outer_dim_ = bottom[0]->count(0, axis_);
   scale_dim_ = scale.count();
   inner_dim_ = bottom[0]->count(axis_ + scale.num_axes());
   for (int i = 0; i < scale.num_axes(); ++i) {
     CHECK_EQ(scale.shape(i), bottom[0]->shape(axis_ + i))
         << "Scale layer " << this->layer_param_.name() << ": the scale's shape " << scale.shape_string()
-        << " is not that of its bottom, " << bottom[0]->shape_string() << ", from axis " << axis_ << " on.";
+        << " must be that of its bottom, " << bottom[0]->shape_string() << ", from axis " << axis_ << " on.";
   }
   if (bottom[0] == top[0]) {
     temp_.ReshapeLike(*bottom[0]);
@@ -107,11 +111,11 @@ void ScaleLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   const Dtype* x = bottom[0]->cpu_data();
   const Dtype* scale = (bottom.size() > 1 ? bottom[1] : this->blobs_[0].get())->cpu_data();
   const Dtype* bias = bias_layer_ ? this->blobs_[bias_param_id_]->cpu_data() : nullptr;
-  // In place, what came in is kept for Backward; a layer is not told whether that will be called.
+  // In place the input is kept for Backward; a layer is not told whether Backward will be called.
   Dtype* kept = bottom[0] == top[0] ? temp_.mutable_cpu_data() : nullptr;
   Dtype* y = top[0]->mutable_cpu_data();
   const int rows = outer_dim_ * scale_dim_, inner = inner_dim_, scales = scale_dim_;
-  parallel_for(rows, parallel_grain(rows, 1 + 30000 / std::max(1, inner)), [=](const int begin, const int end) {
+  ParallelFor(rows, ParallelGrain(rows, 1 + 30000 / std::max(1, inner)), [=](const int begin, const int end) {
     for (int row = begin; row < end; ++row) {
       const size_t first = static_cast<size_t>(row) * inner;
       const Dtype factor = scale[row % scales], shift = bias == nullptr ? Dtype(0) : bias[row % scales];
@@ -148,9 +152,9 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   Dtype* bias_diff = for_bias ? this->blobs_[bias_param_id_]->mutable_cpu_diff() : nullptr;
   const int outer = outer_dim_, scales = scale_dim_, inner = inner_dim_;
   const int least = static_cast<int>(1 + 30000 / std::max<int64_t>(1, static_cast<int64_t>(outer) * inner));
-  // A thread takes a scale in all images: dy is read from the cache the second time, and sums need no second step.
-  parallel_for(scales, parallel_grain(scales, least), [=](const int begin, const int end) {
-    if (inner == 1) {  // rows of scales: along them
+  // A thread does one scale in all images: dy is in the cache when it is read again, and no partial sums are needed.
+  ParallelFor(scales, ParallelGrain(scales, least), [=](const int begin, const int end) {
+    if (inner == 1) {  // a row has one value of each scale: go along the rows
       for (int o = 0; o < outer; ++o) {
         const Dtype* from = dy + static_cast<size_t>(o) * scales;
         const Dtype* value = x + static_cast<size_t>(o) * scales;
@@ -169,15 +173,17 @@ void ScaleLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
       for (int o = 0; o < outer; ++o) {
         const size_t first = (static_cast<size_t>(o) * scales + s) * inner;
         const Dtype* from = dy + first;
-        if (scale_diff != nullptr) { scale_sum += dot(from, x + first, inner); }
-        if (bias_diff != nullptr) { bias_sum += simd_total(from, inner); }
+        if (scale_diff != nullptr) { scale_sum += Dot(from, x + first, inner); }
+        if (bias_diff != nullptr) { bias_sum += SimdTotal(from, inner); }
         if (dx == nullptr) { continue; }
         Dtype* to = dx + first;
         const Dtype factor = factors[s];
 #pragma GCC ivdep
         for (int i = 0; i < inner; ++i) { to[i] = from[i] * factor; }
       }
-      if (scale_diff != nullptr) { scale_diff[s] = (learned ? scale_diff[s] : Dtype(0)) + static_cast<Dtype>(scale_sum); }
+      if (scale_diff != nullptr) {
+        scale_diff[s] = (learned ? scale_diff[s] : Dtype(0)) + static_cast<Dtype>(scale_sum);
+      }
       if (bias_diff != nullptr) { bias_diff[s] += static_cast<Dtype>(bias_sum); }
     }
   });

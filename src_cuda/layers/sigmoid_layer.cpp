@@ -7,7 +7,7 @@
 
 #include "caffe/util/pointwise.hpp"
 
-// Sigmoid on the CPU: the class and its GPU side are the fork's.
+// Sigmoid on the CPU: the class and its GPU code are the fork's.
 namespace caffe {
 
 namespace {
@@ -21,14 +21,14 @@ inline float PowerOf2(const int32_t n) {
 
 inline double Exp(const double x) { return std::exp(x); }
 
-/// exp(x) for x <= 0, within 1 unit in the last place; straight code, so that
+/// exp(x) for x <= 0, within 1 unit in the last place; without branches, so that
 /// loops over it are vectorised.
 ///
 ///     exp(x) = 2^n exp(r),  n = round(x / ln 2),  r = x - n ln 2
 ///
-/// |r| <= 0.35, where Taylor's series to r^7 is wrong by 0.1 units at most.
+/// |r| <= 0.35, where the error of Taylor's series to r^7 is 0.1 units at most.
 inline float Exp(const float x) {
-  const float least = -104;  // exp of it rounds to 0
+  const float least = -104;                  // exp of it rounds to 0
   const float some = x < least ? least : x;  // keeps NaN
   const float n = std::rint(some * 1.44269504f);
   // ln 2 in two parts: the first has so few bits that n times it is exact.
@@ -52,34 +52,30 @@ inline float Exp(const float x) {
 /// results keep their digits.
 template <typename Dtype>
 struct SigmoidOp {
-  Dtype value(const Dtype x) const {
+  Dtype Value(const Dtype x) const {
     const Dtype small = Exp(x < 0 ? x : -x);
     return (x < 0 ? small : Dtype(1)) / (1 + small);
   }
 };
 
-/// dy/dx = y (1 - y), told from y.
+/// dy/dx = y (1 - y), computed from y.
 template <typename Dtype>
 struct SigmoidFromTopOp {
-  Dtype slope(const Dtype y) const { return y * (1 - y); }
+  Dtype Slope(const Dtype y) const { return y * (1 - y); }
 };
 
 }  // namespace
 
 template <typename Dtype>
-void SigmoidLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                                      const vector<Blob<Dtype>*>& top) {
-  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(),
-                   top[0]->mutable_cpu_data(), SigmoidOp<Dtype>());
+void SigmoidLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  PointwiseForward(bottom[0]->count(), bottom[0]->cpu_data(), top[0]->mutable_cpu_data(), SigmoidOp<Dtype>());
 }
 
 template <typename Dtype>
-void SigmoidLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-                                       const vector<bool>& propagate_down,
+void SigmoidLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                        const vector<Blob<Dtype>*>& bottom) {
   if (propagate_down[0]) {
-    PointwiseBackward(bottom[0]->count(), top[0]->cpu_data(),
-                      top[0]->cpu_diff(), bottom[0]->mutable_cpu_diff(),
+    PointwiseBackward(bottom[0]->count(), top[0]->cpu_data(), top[0]->cpu_diff(), bottom[0]->mutable_cpu_diff(),
                       SigmoidFromTopOp<Dtype>());
   }
 }

@@ -4,7 +4,7 @@
 
 #include "caffe/util/copy_rows.hpp"
 
-// Slice on the CPU: the class and its GPU side are the fork's.
+// Slice on the CPU: the class and its GPU code are the fork's.
 namespace caffe {
 
 template <typename Dtype>
@@ -14,7 +14,7 @@ void SliceLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vec
       << "Slice layer " << this->layer_param_.name() << ": give axis or slice_dim, not both.";
   slice_point_.assign(param.slice_point().begin(), param.slice_point().end());
   CHECK(slice_point_.empty() || slice_point_.size() + 1 == top.size())
-      << "Slice layer " << this->layer_param_.name() << ": " << top.size() << " tops want " << top.size() - 1
+      << "Slice layer " << this->layer_param_.name() << ": " << top.size() << " tops need " << top.size() - 1
       << " slice_points, or none for equal parts; there are " << slice_point_.size() << ".";
 }
 
@@ -23,7 +23,8 @@ void SliceLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
   const SliceParameter& param = this->layer_param_.slice_param();
   if (param.has_slice_dim()) {
     CHECK_LT(param.slice_dim(), bottom[0]->num_axes())
-        << "Slice layer " << this->layer_param_.name() << ": its bottom has no axis slice_dim.";
+        << "Slice layer " << this->layer_param_.name() << ": its bottom has no axis " << param.slice_dim()
+        << " (slice_dim).";
     slice_axis_ = param.slice_dim();
   } else {
     slice_axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
@@ -36,7 +37,8 @@ void SliceLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
   vector<int> shape = bottom[0]->shape();
   int begin = 0;
   for (int i = 0; i < parts; ++i) {
-    CHECK(bottom[0] != top[i]) << "Slice layer " << this->layer_param_.name() << ": it needs tops of its own.";
+    CHECK(bottom[0] != top[i]) << "Slice layer " << this->layer_param_.name()
+                               << ": it needs tops other than its bottom.";
     const int end = slice_point_.empty() ? (i + 1) * (all / parts) : i + 1 < parts ? slice_point_[i] : all;
     CHECK(slice_point_.empty() || begin < end)
         << "Slice layer " << this->layer_param_.name() << ": slice_points must rise, from 1 to " << all - 1 << ".";
@@ -57,7 +59,7 @@ void SliceLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const ve
   const int step = bottom[0]->count(slice_axis_);
   for (int i = 0; i < top.size(); ++i) {
     const int size = top[i]->count(slice_axis_);
-    copy_rows(num_slices_, size, from, step, top[i]->mutable_cpu_data(), size);
+    CopyRows(num_slices_, size, from, step, top[i]->mutable_cpu_data(), size);
     from += size;
   }
 }
@@ -70,7 +72,7 @@ void SliceLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vect
   const int step = bottom[0]->count(slice_axis_);
   for (int i = 0; i < top.size(); ++i) {
     const int size = top[i]->count(slice_axis_);
-    copy_rows(num_slices_, size, top[i]->cpu_diff(), size, to, step);
+    CopyRows(num_slices_, size, top[i]->cpu_diff(), size, to, step);
     to += size;
   }
 }

@@ -1,5 +1,5 @@
-// main of caffe_layer_tests. In a GPU build each test of a device runs four times: on the CPU with floats and doubles, and
-// on the GPU; on a machine without a GPU the first two.
+// main of caffe_layer_tests. In a GPU build each test of a device runs four times: on the CPU with floats and doubles,
+// and on the GPU; on a machine without a GPU the first two.
 #include <iostream>
 
 #include "caffe/common.hpp"
@@ -11,8 +11,8 @@ int main(int argc, char** argv) {
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0) {
     std::cout << "No GPU: its tests are left out (" << cudaGetErrorString(error) << ")." << std::endl;
-    // The third and fourth of TestDtypesAndDevices, and those that run the fork's mining, which a GPU build does on the GPU
-    // whatever the mode; a filter on the command line takes this one's place.
+    // The third and fourth of TestDtypesAndDevices, and those that run the fork's mining, which a GPU build does on the
+    // GPU whatever the mode; a filter on the command line takes this one's place.
     ::testing::GTEST_FLAG(filter) = "-*/2.*:*/3.*:*MultiBoxLossEqualsTheForks:*LossForgetsThePassBefore";
   }
 #endif

@@ -30,14 +30,16 @@ struct Setting {
   bool bias;
 
   bool fits() const {
-    return same || ((kernel_h - 1) * dilation_h < height + 2 * pad_h && (kernel_w - 1) * dilation_w < width + 2 * pad_w);
+    return same ||
+           ((kernel_h - 1) * dilation_h < height + 2 * pad_h && (kernel_w - 1) * dilation_w < width + 2 * pad_w);
   }
 
-  LayerParameter param(const std::string& type, bool with_group = true) const {
+  LayerParameter Param(const std::string& type, bool with_group = true) const {
     std::ostringstream text;
-    text << "name: 'dw' type: '" << type << "' convolution_param { num_output: " << channels << " kernel_h: " << kernel_h
-         << " kernel_w: " << kernel_w << " stride_h: " << stride_h << " stride_w: " << stride_w
-         << " dilation: " << dilation_h << " dilation: " << dilation_w << " bias_term: " << (bias ? "true" : "false")
+    text << "name: 'dw' type: '" << type << "' convolution_param { num_output: " << channels
+         << " kernel_h: " << kernel_h << " kernel_w: " << kernel_w << " stride_h: " << stride_h
+         << " stride_w: " << stride_w << " dilation: " << dilation_h << " dilation: " << dilation_w
+         << " bias_term: " << (bias ? "true" : "false")
          << " weight_filler { type: 'gaussian' } bias_filler { type: 'gaussian' } ";
     if (with_group) { text << "group: " << channels << " "; }
     if (same) {
@@ -57,7 +59,7 @@ std::ostream& operator<<(std::ostream& out, const Setting& s) {
              << " dilation " << s.dilation_h << "x" << s.dilation_w << (s.same ? " SAME" : "");
 }
 
-/// TensorFlow's words on SAME (tf.nn, "padding").
+/// The padding before the input, as TensorFlow describes SAME (tf.nn, "padding").
 int SameBefore(int in, int extent, int stride) {
   const int rest = in % stride;
   return std::max(0, rest == 0 ? extent - stride : extent - rest) / 2;
@@ -114,7 +116,7 @@ struct Plain {
   }
 };
 
-/// The largest difference against the largest value, or against `most` where the values are what large ones leave.
+/// The largest difference relative to the largest value, or to `most` where large values cancel out.
 template <typename Dtype>
 double Apart(const std::vector<double>& wanted, const Dtype* got, double most = 1e-3) {
   double apart = 0;
@@ -181,7 +183,7 @@ class DepthwiseConvolutionLayerTest : public MultiDeviceTest<TypeParam> {
     Blob<Dtype> bottom(s.num, s.channels, s.height, s.width), top;
     Fill(&bottom, false);
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(s.param(type));
+    shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(s.Param(type));
     layer->SetUp(bottoms, tops);
     ASSERT_TRUE(dynamic_cast<DepthwiseConvolutionLayer<Dtype>*>(layer.get()) != nullptr);
     layer->Forward(bottoms, tops);
@@ -198,9 +200,11 @@ class DepthwiseConvolutionLayerTest : public MultiDeviceTest<TypeParam> {
     for (double& x : plain.bias_diff) { x += 1; }
     EXPECT_LE(Apart(plain.top, top.cpu_data()), Tolerance<Dtype>()) << "top";
     EXPECT_LE(Apart(plain.bottom_diff, bottom.cpu_diff()), Tolerance<Dtype>()) << "bottom's gradient";
-    EXPECT_LE(Apart(plain.weight_diff, weights.cpu_diff(), plain.most_added), Tolerance<Dtype>()) << "weights' gradient";
+    EXPECT_LE(Apart(plain.weight_diff, weights.cpu_diff(), plain.most_added), Tolerance<Dtype>())
+        << "weights' gradient";
     if (s.bias) {
-      EXPECT_LE(Apart(plain.bias_diff, layer->blobs()[1]->cpu_diff(), plain.most_added), Tolerance<Dtype>()) << "bias's gradient";
+      EXPECT_LE(Apart(plain.bias_diff, layer->blobs()[1]->cpu_diff(), plain.most_added), Tolerance<Dtype>())
+          << "bias's gradient";
     }
   }
 
@@ -234,13 +238,13 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, ShapesOfTheNets) {
 }
 
 TYPED_TEST(DepthwiseConvolutionLayerTest, AnyNumberOfThreads) {
-  const int before = parallel_threads();
+  const int before = ParallelThreads();
   for (const int threads : {1, 2, 5}) {
-    set_parallel_threads(threads);
+    SetParallelThreads(threads);
     const Setting s = {2, 48, 19, 21, 3, 3, 1, 1, 1, 1, 1, 1, false, true};
     this->CheckAgainstLoops(s, "DepthwiseConvolution");
   }
-  set_parallel_threads(before);
+  SetParallelThreads(before);
 }
 
 TYPED_TEST(DepthwiseConvolutionLayerTest, EqualsGroupedConvolution) {
@@ -254,11 +258,11 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, EqualsGroupedConvolution) {
     this->Fill(&bottom, false);
     other_bottom.CopyFrom(bottom, false, true);
     const vector<Blob<Dtype>*> bottoms(1, &bottom), others(1, &other_bottom), tops(1, &top), other_tops(1, &other_top);
-    DepthwiseConvolutionLayer<Dtype> layer(s.param("DepthwiseConvolution"));
+    DepthwiseConvolutionLayer<Dtype> layer(s.Param("DepthwiseConvolution"));
     layer.SetUp(bottoms, tops);
-    LayerParameter grouped_param = s.param("Convolution");
+    LayerParameter grouped_param = s.Param("Convolution");
     grouped_param.mutable_convolution_param()->set_engine(ConvolutionParameter_Engine_CAFFE);
-    shared_ptr<Layer<Dtype> > grouped = LayerRegistry<Dtype>::CreateLayer(grouped_param);
+    shared_ptr<Layer<Dtype>> grouped = LayerRegistry<Dtype>::CreateLayer(grouped_param);
     grouped->SetUp(others, other_tops);
     ASSERT_TRUE(dynamic_cast<DepthwiseConvolutionLayer<Dtype>*>(grouped.get()) == nullptr);
     ASSERT_EQ(layer.blobs().size(), grouped->blobs().size());
@@ -299,7 +303,7 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, Gradient) {
     SCOPED_TRACE(about.str());
     Blob<Dtype> bottom(s.num, s.channels, s.height, s.width), top;
     this->Fill(&bottom, false);
-    DepthwiseConvolutionLayer<Dtype> layer(s.param("DepthwiseConvolution"));
+    DepthwiseConvolutionLayer<Dtype> layer(s.Param("DepthwiseConvolution"));
     GradientChecker<Dtype> checker(1e-2, 1e-3);
     checker.CheckGradientExhaustive(&layer, vector<Blob<Dtype>*>(1, &bottom), vector<Blob<Dtype>*>(1, &top));
   }
@@ -312,7 +316,7 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, FrozenPartsKeepTheirGradients) {
     Blob<Dtype> bottom(s.num, s.channels, s.height, s.width), top;
     this->Fill(&bottom, false);
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    DepthwiseConvolutionLayer<Dtype> layer(s.param("DepthwiseConvolution"));
+    DepthwiseConvolutionLayer<Dtype> layer(s.Param("DepthwiseConvolution"));
     layer.SetUp(bottoms, tops);
     layer.Forward(bottoms, tops);
     this->Fill(&top, true);
@@ -324,7 +328,8 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, FrozenPartsKeepTheirGradients) {
     layer.Backward(tops, vector<bool>(1, false), bottoms);
     for (int b = 0; b < 2; ++b) {
       const Dtype* diff = layer.blobs()[b]->cpu_diff();
-      EXPECT_EQ(b == frozen, std::all_of(diff, diff + layer.blobs()[b]->count(), [](Dtype x) { return x == Dtype(7); }));
+      EXPECT_EQ(b == frozen,
+                std::all_of(diff, diff + layer.blobs()[b]->count(), [](Dtype x) { return x == Dtype(7); }));
     }
     EXPECT_TRUE(std::all_of(bottom.cpu_diff(), bottom.cpu_diff() + bottom.count(), [](Dtype x) { return x == 7; }));
   }
@@ -336,7 +341,7 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, GroupIsTheChannelsWhenLeftOut) {
   for (const char* type : {"DepthwiseConvolution", "ConvolutionDepthwise"}) {
     Blob<Dtype> bottom(s.num, s.channels, s.height, s.width), top;
     const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-    shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(s.param(type, false));
+    shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(s.Param(type, false));
     layer->SetUp(bottoms, tops);
     EXPECT_EQ(vector<int>({4, 1, 3, 3}), layer->blobs()[0]->shape());
     EXPECT_STREQ(type, layer->type());
@@ -350,8 +355,8 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, SeveralChannelsAGroupIsAConvolution) {
   Blob<Dtype> bottom(2, 6, 6, 7), top, other_top;
   this->Fill(&bottom, false);
   const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top), other_tops(1, &other_top);
-  DepthwiseConvolutionLayer<Dtype> layer(s.param("Convolution"));
-  ConvolutionLayer<Dtype> plain(s.param("Convolution"));
+  DepthwiseConvolutionLayer<Dtype> layer(s.Param("Convolution"));
+  ConvolutionLayer<Dtype> plain(s.Param("Convolution"));
   layer.SetUp(bottoms, tops);
   plain.SetUp(bottoms, other_tops);
   for (int b = 0; b < 2; ++b) { plain.blobs()[b]->CopyFrom(*layer.blobs()[b]); }

@@ -1,5 +1,5 @@
-// DetectionOutput and MultiBoxLoss against the functions of bbox_util.hpp, which are the fork's own way, over random
-// boxes and settings.
+// DetectionOutput and MultiBoxLoss against the functions of bbox_util.hpp, which the fork uses, over random boxes and
+// settings.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -33,8 +33,8 @@ LayerParameter Parse(const std::string& text) {
 
 class RandomBoxes {
  public:
-  double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_); }
-  int among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  double Uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_); }
+  int Among(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
 
   /// Prior boxes over the image, some past its edges, and variances: 1 x 2 x 4P x 1.
   template <typename Dtype>
@@ -42,8 +42,8 @@ class RandomBoxes {
     blob->Reshape(1, 2, priors * 4, 1);
     Dtype* to = blob->mutable_cpu_data();
     for (int i = 0; i < priors; ++i, to += 4) {
-      const double x = uniform(-0.1, 0.8), y = uniform(-0.1, 0.8);
-      const double box[] = {x, y, x + uniform(0.05, 0.4), y + uniform(0.05, 0.4)};
+      const double x = Uniform(-0.1, 0.8), y = Uniform(-0.1, 0.8);
+      const double box[] = {x, y, x + Uniform(0.05, 0.4), y + Uniform(0.05, 0.4)};
       std::copy(box, box + 4, to);
     }
     for (int i = 0; i < priors * 4; ++i) { to[i] = i % 4 < 2 ? 0.1 : 0.2; }
@@ -51,7 +51,7 @@ class RandomBoxes {
 
   template <typename Dtype>
   void FillUniform(double low, double high, Blob<Dtype>* blob) {
-    for (int i = 0; i < blob->count(); ++i) { blob->mutable_cpu_data()[i] = uniform(low, high); }
+    for (int i = 0; i < blob->count(); ++i) { blob->mutable_cpu_data()[i] = Uniform(low, high); }
   }
 
  private:
@@ -65,9 +65,9 @@ std::vector<double> Detections(const DetectionOutputParameter& param, const vect
   const bool shared = param.share_location();
   const int loc_classes = shared ? 1 : classes;
   vector<LabelBBox> locs, decoded;
-  vector<map<int, vector<float> > > scores;
+  vector<map<int, vector<float>>> scores;
   vector<NormalizedBBox> boxes;
-  vector<vector<float> > variances;
+  vector<vector<float>> variances;
   GetLocPredictions(bottom[0]->cpu_data(), num, priors, loc_classes, shared, &locs);
   GetConfidenceScores(bottom[1]->cpu_data(), num, priors, classes, &scores);
   GetPriorBBoxes(bottom[2]->cpu_data(), priors, &boxes, &variances);
@@ -75,7 +75,7 @@ std::vector<double> Detections(const DetectionOutputParameter& param, const vect
                   param.variance_encoded_in_target(), false, &decoded);
   std::vector<double> rows;
   for (int i = 0; i < num; ++i) {
-    vector<pair<float, pair<int, int> > > kept;
+    vector<pair<float, pair<int, int>>> kept;
     for (int c = 0; c < classes; ++c) {
       if (c == param.background_label_id()) { continue; }
       vector<int> indices;
@@ -90,17 +90,22 @@ std::vector<double> Detections(const DetectionOutputParameter& param, const vect
       for (const int b : indices) { kept.push_back({scores[i][c][b], {c, b}}); }
     }
     if (param.keep_top_k() > -1 && kept.size() > param.keep_top_k()) {
-      std::sort(kept.begin(), kept.end(), SortScorePairDescend<pair<int, int> >);
+      std::sort(kept.begin(), kept.end(), SortScorePairDescend<pair<int, int>>);
       kept.resize(param.keep_top_k());
-      std::stable_sort(kept.begin(), kept.end(), [](const pair<float, pair<int, int> >& a,
-                                                    const pair<float, pair<int, int> >& b) {
-        return a.second.first < b.second.first;
-      });
+      std::stable_sort(kept.begin(), kept.end(),
+                       [](const pair<float, pair<int, int>>& a, const pair<float, pair<int, int>>& b) {
+                         return a.second.first < b.second.first;
+                       });
     }
     for (const auto& k : kept) {
       const NormalizedBBox& box = decoded[i][shared ? -1 : k.second.first][k.second.second];
-      const double row[] = {static_cast<double>(i), static_cast<double>(k.second.first), k.first,
-                            box.xmin(), box.ymin(), box.xmax(), box.ymax()};
+      const double row[] = {static_cast<double>(i),
+                            static_cast<double>(k.second.first),
+                            k.first,
+                            box.xmin(),
+                            box.ymin(),
+                            box.xmax(),
+                            box.ymax()};
       rows.insert(rows.end(), row, row + 7);
     }
   }
@@ -122,7 +127,7 @@ class DetectionLayersTest : public ::testing::Test {
     random_.FillPriors(priors, &prior);
     const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior}, tops = {&top};
     const LayerParameter param = Parse("type: 'DetectionOutput' detection_output_param { " + text + " }");
-    shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(param);
+    shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(param);
     layer->SetUp(bottoms, tops);
     layer->Forward(bottoms, tops);
     const std::vector<double> wanted = Detections(param.detection_output_param(), bottoms);
@@ -146,12 +151,16 @@ class DetectionLayersTest : public ::testing::Test {
     random_.FillUniform(-4, 4, &conf);
     random_.FillPriors(priors, &prior);
     for (int i = 0; i < objects; ++i) {
-      const double x = random_.uniform(0, 0.7), y = random_.uniform(0, 0.7);
+      const double x = random_.Uniform(0, 0.7), y = random_.Uniform(0, 0.7);
       // The last image has no objects.
-      const double row[] = {static_cast<double>(random_.among(0, std::max(0, num - 2))),
-                            static_cast<double>(random_.among(1, classes - 1)), 0, x, y,
-                            x + random_.uniform(0.05, 0.3), y + random_.uniform(0.05, 0.3),
-                            static_cast<double>(random_.among(0, 4) == 0)};
+      const double row[] = {static_cast<double>(random_.Among(0, std::max(0, num - 2))),
+                            static_cast<double>(random_.Among(1, classes - 1)),
+                            0,
+                            x,
+                            y,
+                            x + random_.Uniform(0.05, 0.3),
+                            y + random_.Uniform(0.05, 0.3),
+                            static_cast<double>(random_.Among(0, 4) == 0)};
       std::copy(row, row + 8, label.mutable_cpu_data() + i * 8);
     }
     const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
@@ -160,7 +169,7 @@ class DetectionLayersTest : public ::testing::Test {
       std::ostringstream param;
       param << "type: 'MultiBoxLoss' loss_param { normalization: VALID } multibox_loss_param { num_classes: " << classes
             << " " << text << (way == 1 ? " nms_param { nms_threshold: 0 }" : "") << " }";
-      shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(Parse(param.str()));
+      shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(Parse(param.str()));
       layer->SetUp(bottoms, tops);
       layer->Forward(bottoms, tops);
       top.mutable_cpu_diff()[0] = 3;
@@ -190,16 +199,17 @@ TYPED_TEST(DetectionLayersTest, DetectionOutputEqualsTheForks) {
   const std::string suppressions[] = {"nms_param { nms_threshold: 0.45 top_k: 40 }", "nms_param { nms_threshold: 0.6 }",
                                       "nms_param { nms_threshold: 0.9 top_k: 400 eta: 0.9 }", ""};
   for (int i = 0; i < 60; ++i) {
-    const bool shared = this->random_.among(0, 2) > 0;
-    const int classes = this->random_.among(2, 40);
+    const bool shared = this->random_.Among(0, 2) > 0;
+    const int classes = this->random_.Among(2, 40);
     std::ostringstream text;
-    text << "num_classes: " << classes << " share_location: " << (shared ? "true" : "false")
+    text << "num_classes: " << classes << " share_location: "
+         << (shared ? "true" : "false")
          // The fork takes -1 for a location class of its own, and decodes none when locations are shared.
          << " background_label_id: " << (i % 7 == 0 && !shared ? -1 : i % 2)
-         << " keep_top_k: " << (i % 4 == 0 ? -1 : this->random_.among(1, 60))
-         << " code_type: " << codes[i % 3] << " variance_encoded_in_target: " << (i % 5 == 0 ? "true " : "false ")
-         << limits[this->random_.among(0, 4)] << suppressions[this->random_.among(0, 3)];
-    this->CheckDetections(text.str(), this->random_.among(1, 3), this->random_.among(1, 120), classes, shared);
+         << " keep_top_k: " << (i % 4 == 0 ? -1 : this->random_.Among(1, 60)) << " code_type: " << codes[i % 3]
+         << " variance_encoded_in_target: " << (i % 5 == 0 ? "true " : "false ") << limits[this->random_.Among(0, 4)]
+         << suppressions[this->random_.Among(0, 3)];
+    this->CheckDetections(text.str(), this->random_.Among(1, 3), this->random_.Among(1, 120), classes, shared);
   }
 }
 
@@ -212,12 +222,13 @@ TYPED_TEST(DetectionLayersTest, MultiBoxLossEqualsTheForks) {
          << "match_type: " << (i % 4 == 0 ? "BIPARTITE" : "PER_PREDICTION") << " overlap_threshold: 0.4 "
          << "loc_loss_type: " << (i % 3 == 0 ? "L2" : "SMOOTH_L1")
          << " conf_loss_type: " << (i % 2 == 0 ? "LOGISTIC" : "SOFTMAX")
-         << " use_difficult_gt: " << (i % 5 == 0 ? "false" : "true") << " bp_inside: " << (i % 6 == 0 ? "true" : "false")
+         << " use_difficult_gt: " << (i % 5 == 0 ? "false" : "true")
+         << " bp_inside: " << (i % 6 == 0 ? "true" : "false")
          << " ignore_cross_boundary_bbox: " << (i % 5 == 1 ? "true" : "false")
          << " encode_variance_in_target: " << (i % 7 == 0 ? "true " : "false ")
-         << mining[i % 2 == 0 ? this->random_.among(0, 1) : this->random_.among(0, 2)];
-    this->CheckLoss(text.str(), this->random_.among(1, 4), this->random_.among(20, 200), this->random_.among(2, 30),
-                    this->random_.among(1, 12));
+         << mining[i % 2 == 0 ? this->random_.Among(0, 1) : this->random_.Among(0, 2)];
+    this->CheckLoss(text.str(), this->random_.Among(1, 4), this->random_.Among(20, 200), this->random_.Among(2, 30),
+                    this->random_.Among(1, 12));
   }
 }
 
@@ -234,7 +245,7 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
   for (const char* nms : {"", "nms_param { nms_threshold: 0 }"}) {
     Dtype losses[2];
     for (int passes = 1; passes <= 2; ++passes) {
-      shared_ptr<Layer<Dtype> > layer = LayerRegistry<Dtype>::CreateLayer(
+      shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(
           Parse("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 mining_type: MAX_NEGATIVE " +
                 std::string(nms) + " }"));
       layer->SetUp(bottoms, tops);
@@ -251,12 +262,13 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
 }
 
 TYPED_TEST(DetectionLayersTest, LossGradientWithMining) {
-  // The loss jumps where two negatives change places at the edge of what is mined, so a numeric gradient means nothing
+  // The loss jumps where a mined negative and one that is not mined swap ranks, so a numeric gradient means nothing
   // there. Here the losses of any two priors lie 0.2 apart at least, which a step of 0.01 does not bridge.
   typedef TypeParam Dtype;
   const int priors = 12, classes = 3;
-  Blob<Dtype> loc(2, priors * 4, 1, 1), conf(2, priors * classes, 1, 1), prior(1, 2, priors * 4, 1), label(1, 1, 2, 8), top;
-  for (int p = 0; p < priors; ++p) {  // side by side, so that each object meets one
+  Blob<Dtype> loc(2, priors * 4, 1, 1), conf(2, priors * classes, 1, 1), prior(1, 2, priors * 4, 1), label(1, 1, 2, 8),
+      top;
+  for (int p = 0; p < priors; ++p) {  // side by side, so that each object overlaps one
     const double box[] = {p / 12., 0.25, (p + 1) / 12., 0.5};
     for (int i = 0; i < 4; ++i) {
       prior.mutable_cpu_data()[p * 4 + i] = box[i];
@@ -279,7 +291,8 @@ TYPED_TEST(DetectionLayersTest, LossGradientWithMining) {
     MultiBoxLossLayer<Dtype> layer(Parse(
         std::string("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 share_location: true "
                     "use_prior_for_matching: true overlap_threshold: 0.5 mining_type: MAX_NEGATIVE neg_pos_ratio: 3 "
-                    "neg_overlap: 0.5 conf_loss_type: ") + type + " }"));
+                    "neg_overlap: 0.5 conf_loss_type: ") +
+        type + " }"));
     GradientChecker<Dtype> checker(1e-2, 1e-3);
     layer.SetUp(bottoms, tops);
     layer.Forward(bottoms, tops);

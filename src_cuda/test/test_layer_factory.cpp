@@ -1,4 +1,4 @@
-// Which class a type and an engine lead to.
+// Which class the factory makes of a type and an engine.
 #include <string>
 #include <typeinfo>
 #include <vector>
@@ -26,15 +26,12 @@ namespace {
 
 LayerParameter Parse(const std::string& text) {
   LayerParameter param;
-  CHECK(google::protobuf::TextFormat::ParseFromString("name: 'one' " + text,
-                                                      &param))
-      << text;
+  CHECK(google::protobuf::TextFormat::ParseFromString("name: 'one' " + text, &param)) << text;
   return param;
 }
 
 LayerParameter Conv(const std::string& text) {
-  return Parse("type: 'Convolution' convolution_param { kernel_size: 3 " +
-               text + " }");
+  return Parse("type: 'Convolution' convolution_param { kernel_size: 3 " + text + " }");
 }
 
 }  // namespace
@@ -44,11 +41,9 @@ class LayerEnginesTest : public CPUDeviceTest<Dtype> {
  protected:
   template <typename Class>
   void ExpectClass(const LayerParameter& param) {
-    const shared_ptr<Layer<Dtype> > layer =
-        LayerRegistry<Dtype>::CreateLayer(param);
+    const shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(param);
     const Layer<Dtype>& made = *layer;
-    EXPECT_EQ(typeid(Class).name(), std::string(typeid(made).name()))
-        << param.ShortDebugString();
+    EXPECT_EQ(typeid(Class).name(), std::string(typeid(made).name())) << param.ShortDebugString();
   }
 };
 
@@ -69,28 +64,24 @@ TYPED_TEST(LayerEnginesTest, Convolution) {
   this->template ExpectClass<Dense>(  // three axes, with Conv's own
       Conv("num_output: 4 group: 4 kernel_size: 3 kernel_size: 3"));
   this->template ExpectClass<Plain>(Conv("num_output: 4 engine: CAFFE"));
-  this->template ExpectClass<Plain>(
-      Conv("num_output: 4 group: 4 engine: CAFFE"));
+  this->template ExpectClass<Plain>(Conv("num_output: 4 group: 4 engine: CAFFE"));
   this->template ExpectClass<Depthwise>(Conv("num_output: 4 group: 4"));
-  this->template ExpectClass<Depthwise>(
-      Conv("num_output: 4 group: 4 tf_pad: SAME stride: 2 dilation: 2"));
+  this->template ExpectClass<Depthwise>(Conv("num_output: 4 group: 4 tf_pad: SAME stride: 2 dilation: 2"));
 }
 
 TYPED_TEST(LayerEnginesTest, MoreChannelsThanGroupsIsNotDepthwise) {
   // num_output == group, but two channels to each kernel: the factory cannot
-  // tell yet, and the result must be the plain layer's.
+  // see that, and the result must be that of the plain layer.
   typedef TypeParam Dtype;
   Blob<Dtype> in(2, 6, 5, 4), outs[2];
-  for (int i = 0; i < in.count(); ++i) {
-    in.mutable_cpu_data()[i] = (i * 29) % 41 - 20;
-  }
+  for (int i = 0; i < in.count(); ++i) { in.mutable_cpu_data()[i] = (i * 29) % 41 - 20; }
   vector<Blob<Dtype>*> bottom(1, &in), top(1);
-  shared_ptr<Layer<Dtype> > layers[2];
+  shared_ptr<Layer<Dtype>> layers[2];
   for (int k = 0; k < 2; ++k) {
-    layers[k] = LayerRegistry<Dtype>::CreateLayer(
-        Conv("num_output: 3 group: 3 pad: 1 weight_filler { type: 'gaussian' }"
-             " engine: " +
-             std::string(k == 0 ? "DEFAULT" : "CAFFE")));
+    layers[k] =
+        LayerRegistry<Dtype>::CreateLayer(Conv("num_output: 3 group: 3 pad: 1 weight_filler { type: 'gaussian' }"
+                                               " engine: " +
+                                               std::string(k == 0 ? "DEFAULT" : "CAFFE")));
     top[0] = &outs[k];
     layers[k]->SetUp(bottom, top);
     layers[k]->blobs()[0]->CopyFrom(*layers[0]->blobs()[0]);
@@ -98,32 +89,23 @@ TYPED_TEST(LayerEnginesTest, MoreChannelsThanGroupsIsNotDepthwise) {
   }
   EXPECT_EQ(vector<int>({3, 2, 3, 3}), layers[0]->blobs()[0]->shape());
   ASSERT_EQ(outs[1].shape(), outs[0].shape());
-  for (int i = 0; i < outs[0].count(); ++i) {
-    EXPECT_EQ(outs[1].cpu_data()[i], outs[0].cpu_data()[i]);
-  }
+  for (int i = 0; i < outs[0].count(); ++i) { EXPECT_EQ(outs[1].cpu_data()[i], outs[0].cpu_data()[i]); }
 }
 
 TYPED_TEST(LayerEnginesTest, OthersArePlainUnlessAsked) {
-  this->template ExpectClass<ReLULayer<TypeParam> >(Parse("type: 'ReLU'"));
-  this->template ExpectClass<SoftmaxLayer<TypeParam> >(
-      Parse("type: 'Softmax'"));
-  this->template ExpectClass<PoolingLayer<TypeParam> >(
-      Parse("type: 'Pooling' pooling_param { pool: AVE }"));
+  this->template ExpectClass<ReLULayer<TypeParam>>(Parse("type: 'ReLU'"));
+  this->template ExpectClass<SoftmaxLayer<TypeParam>>(Parse("type: 'Softmax'"));
+  this->template ExpectClass<PoolingLayer<TypeParam>>(Parse("type: 'Pooling' pooling_param { pool: AVE }"));
 #ifdef USE_CUDNN
-  this->template ExpectClass<CuDNNReLULayer<TypeParam> >(
-      Parse("type: 'ReLU' relu_param { engine: CUDNN }"));
+  this->template ExpectClass<CuDNNReLULayer<TypeParam>>(Parse("type: 'ReLU' relu_param { engine: CUDNN }"));
   const std::string pool = "type: 'Pooling' pooling_param { ";
-  this->template ExpectClass<CuDNNPoolingLayer<TypeParam> >(
-      Parse(pool + "engine: CUDNN pool: AVE }"));
-  this->template ExpectClass<PoolingLayer<TypeParam> >(
-      Parse(pool + "engine: CUDNN pool: MAX }"));
+  this->template ExpectClass<CuDNNPoolingLayer<TypeParam>>(Parse(pool + "engine: CUDNN pool: AVE }"));
+  this->template ExpectClass<PoolingLayer<TypeParam>>(Parse(pool + "engine: CUDNN pool: MAX }"));
 #else
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  EXPECT_DEATH(LayerRegistry<TypeParam>::CreateLayer(
-                   Parse("type: 'ReLU' relu_param { engine: CUDNN }")),
+  EXPECT_DEATH(LayerRegistry<TypeParam>::CreateLayer(Parse("type: 'ReLU' relu_param { engine: CUDNN }")),
                "Layer one asks for engine CUDNN, and this Caffe is built");
-  EXPECT_DEATH(LayerRegistry<TypeParam>::CreateLayer(
-                   Conv("num_output: 4 group: 4 engine: CUDNN")),
+  EXPECT_DEATH(LayerRegistry<TypeParam>::CreateLayer(Conv("num_output: 4 group: 4 engine: CUDNN")),
                "Layer one asks for engine CUDNN");
 #endif
 }

@@ -32,9 +32,7 @@ template <typename Inside>
 double Share(const Inside& inside) {
   int count = 0;
   for (int i = 0; i < 500; ++i) {
-    for (int j = 0; j < 500; ++j) {
-      count += inside((i + 0.5) / 500, (j + 0.5) / 500);
-    }
+    for (int j = 0; j < 500; ++j) { count += inside((i + 0.5) / 500, (j + 0.5) / 500); }
   }
   return count / 250000.;
 }
@@ -61,16 +59,14 @@ TEST(ObjectBoxTest, TestOverlaps) {
   EXPECT_EQ(0, Coverage({0.5, 0.5, 0.4, 0.6}, Box()));
 }
 
-// A point of the picture keeps its place under MoveObjects: on the object before, on it after.
+// MoveObjects keeps the position of points of the image: those on an object before are on it after.
 TEST(ObjectBoxTest, TestMove) {
   int dropped = 0;
   for (int seed = 0; seed < 500; ++seed) {
     TransformRng rng(seed);
     const std::vector<ObjectBox> before = RandomObjects(6, &rng);
     Box frame = RandomBox(&rng);
-    if (seed % 2) {
-      frame = {-rng.Uniform(0, 2), -rng.Uniform(0, 2), 1 + rng.Uniform(0, 2), 1 + rng.Uniform(0, 2)};
-    }
+    if (seed % 2) { frame = {-rng.Uniform(0, 2), -rng.Uniform(0, 2), 1 + rng.Uniform(0, 2), 1 + rng.Uniform(0, 2)}; }
     std::vector<ObjectBox> after = before;
     MoveObjects(frame, nullptr, &after);
     size_t next = 0;
@@ -110,9 +106,7 @@ TEST(ObjectBoxTest, TestEmitConstraint) {
     MoveObjects(frame, &overlap, &overlapped);
     const auto holds = [](const std::vector<ObjectBox>& objects, int instance) {
       for (const ObjectBox& object : objects) {
-        if (object.instance_id == instance) {
-          return true;
-        }
+        if (object.instance_id == instance) { return true; }
       }
       return false;
     };
@@ -178,19 +172,19 @@ TEST(SamplerTest, TestSampleBox) {
     const double scale = std::sqrt(box.Area()), ratio = (box.xmax - box.xmin) / (box.ymax - box.ymin);
     EXPECT_GE(scale, sampler.min_scale() - 1e-6);
     EXPECT_LE(scale, sampler.max_scale() + 1e-6);
-    // The range asked for, or the nearest ratio that fits the picture at this scale.
+    // The range asked for, or the nearest ratio that fits the image at this scale.
     EXPECT_GE(ratio, std::min<double>(sampler.min_aspect_ratio(), 1 / (scale * scale)) - 1e-6);
     EXPECT_LE(ratio, std::max<double>(sampler.max_aspect_ratio(), scale * scale) + 1e-6);
   }
   TransformRng rng(0);
-  const Box whole = SampleBox(Sampler(), &rng);  // the defaults: the picture itself
+  const Box whole = SampleBox(Sampler(), &rng);  // the defaults: the image itself
   EXPECT_EQ(0, whole.xmin);
   EXPECT_EQ(0, whole.ymin);
   EXPECT_EQ(1, whole.xmax);
   EXPECT_EQ(1, whole.ymax);
 }
 
-// Every box that comes out meets its sampler's constraint with one object, over many pictures and constraints.
+// Every box found meets its sampler's constraint with one object, for many images and constraints.
 TEST(SamplerTest, TestConstraintsHold) {
   int found = 0, refused = 0;
   for (int seed = 0; seed < 600; ++seed) {
@@ -203,12 +197,12 @@ TEST(SamplerTest, TestConstraintsHold) {
     sampler.set_max_trials(20);
     sampler.set_max_sample(1 + rng.Index(3));
     SampleConstraint* constraint = sampler.mutable_sample_constraint();
-    if (rng.Happens(0.4)) constraint->set_min_jaccard_overlap(rng.Uniform(0, 0.6));
-    if (rng.Happens(0.4)) constraint->set_max_jaccard_overlap(rng.Uniform(0, 0.6));
-    if (rng.Happens(0.3)) constraint->set_min_sample_coverage(rng.Uniform(0, 0.5));
-    if (rng.Happens(0.3)) constraint->set_max_sample_coverage(rng.Uniform(0, 0.5));
-    if (rng.Happens(0.3)) constraint->set_min_object_coverage(rng.Uniform(0, 1));
-    if (rng.Happens(0.3)) constraint->set_max_object_coverage(rng.Uniform(0, 1));
+    if (rng.Happens(0.4)) { constraint->set_min_jaccard_overlap(rng.Uniform(0, 0.6)); }
+    if (rng.Happens(0.4)) { constraint->set_max_jaccard_overlap(rng.Uniform(0, 0.6)); }
+    if (rng.Happens(0.3)) { constraint->set_min_sample_coverage(rng.Uniform(0, 0.5)); }
+    if (rng.Happens(0.3)) { constraint->set_max_sample_coverage(rng.Uniform(0, 0.5)); }
+    if (rng.Happens(0.3)) { constraint->set_min_object_coverage(rng.Uniform(0, 1)); }
+    if (rng.Happens(0.3)) { constraint->set_max_object_coverage(rng.Uniform(0, 1)); }
     const std::vector<Box> boxes = SampleBoxes(objects, {sampler}, &rng);
     EXPECT_LE(boxes.size(), sampler.max_sample());
     refused += boxes.empty();

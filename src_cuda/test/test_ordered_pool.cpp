@@ -29,8 +29,7 @@ TEST(OrderedPoolTest, TestOrder) {
           threads, ahead, [&next](Number* item) { item->index = next++; },
           [&](Number* item) {
             const int now = ++working;
-            for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {
-            }
+            for (int seen = most; now > seen && !most.compare_exchange_weak(seen, now);) {}
             std::this_thread::sleep_for(std::chrono::microseconds(TransformRng(item->index).Index(400)));
             item->square = item->index * item->index;
             --working;

@@ -39,25 +39,25 @@ struct Case {
 };
 
 double Clamp(double x, double low, double high) {
-  if (x < low) return low;
-  if (x > high) return high;
+  if (x < low) { return low; }
+  if (x > high) { return high; }
   return x;
 }
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  cases.push_back({"type: 'ReLU6'", [](double x) { return Clamp(x, 0, 6); },
+  cases.push_back({"type: 'ReLU6'",
+                   [](double x) { return Clamp(x, 0, 6); },
                    [](double x) { return x > 0 && x < 6 ? 1. : 0.; },
                    {0, 6}});
-  cases.push_back(
-      {"type: 'ReLU6' relu6_param { negative_slope: 0.25 threshold: 4 }",
-       [](double x) { return x < 0 ? 0.25 * x : Clamp(x, 0, 4); },
-       [](double x) { return x < 0 ? 0.25 : (x < 4 ? 1. : 0.); },
-       {0, 4}});
+  cases.push_back({"type: 'ReLU6' relu6_param { negative_slope: 0.25 threshold: 4 }",
+                   [](double x) { return x < 0 ? 0.25 * x : Clamp(x, 0, 4); },
+                   [](double x) { return x < 0 ? 0.25 : (x < 4 ? 1. : 0.); },
+                   {0, 4}});
   cases.push_back({"type: 'HardSwish'",
                    [](double x) { return x * Clamp(x + 3, 0, 6) / 6; },
                    [](double x) {
-                     if (x < -3) return 0.;
+                     if (x < -3) { return 0.; }
                      return x > 3 ? 1. : (2 * x + 3) / 6;
                    },
                    {-3, 3}});
@@ -65,11 +65,10 @@ std::vector<Case> Cases() {
                    [](double x) { return Clamp(0.2f * x + 0.5, 0, 1); },
                    [](double x) { return std::fabs(x) < 2.5 ? 0.2f : 0.; },
                    {-2.5, 2.5}});
-  cases.push_back(
-      {"type: 'HardSigmoid' hardsigmoid_param { alpha: -0.5 beta: 0.25 }",
-       [](double x) { return Clamp(0.25 - 0.5 * x, 0, 1); },
-       [](double x) { return x > -1.5 && x < 0.5 ? -0.5 : 0.; },
-       {-1.5, 0.5}});
+  cases.push_back({"type: 'HardSigmoid' hardsigmoid_param { alpha: -0.5 beta: 0.25 }",
+                   [](double x) { return Clamp(0.25 - 0.5 * x, 0, 1); },
+                   [](double x) { return x > -1.5 && x < 0.5 ? -0.5 : 0.; },
+                   {-1.5, 0.5}});
   cases.push_back({"type: 'Clip' clip_param { min: -1.5 max: 6 }",
                    [](double x) { return Clamp(x, -1.5, 6); },
                    [](double x) { return x > -1.5 && x < 6 ? 1. : 0.; },
@@ -77,7 +76,7 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-/// Fills with values from -9 to 9 in no order, none within 5 steps of a kink.
+/// Fills with values from -9 to 9, unsorted, none within 5 steps of a kink.
 template <typename Dtype>
 void FillBetween(const std::vector<double>& kinks, Blob<Dtype>* blob) {
   const int count = blob->count();
@@ -85,7 +84,7 @@ void FillBetween(const std::vector<double>& kinks, Blob<Dtype>* blob) {
   for (int i = 0; i < count; ++i) {
     double x = -9 + 18. * ((i * 37) % count + 0.5) / count;
     for (double kink : kinks) {
-      if (std::fabs(x - kink) < 5 * kStep) x = kink + 5 * kStep;
+      if (std::fabs(x - kink) < 5 * kStep) { x = kink + 5 * kStep; }
     }
     data[i] = x;
   }
@@ -93,15 +92,12 @@ void FillBetween(const std::vector<double>& kinks, Blob<Dtype>* blob) {
 
 template <typename Dtype>
 void FillDiff(Blob<Dtype>* blob) {
-  for (int i = 0; i < blob->count(); ++i) {
-    blob->mutable_cpu_diff()[i] = (i % 7 - 3) * 0.5;
-  }
+  for (int i = 0; i < blob->count(); ++i) { blob->mutable_cpu_diff()[i] = (i % 7 - 3) * 0.5; }
 }
 
 template <typename Dtype>
 double Near(double expected) {
-  return (sizeof(Dtype) == 4 ? 1e-6 : 1e-14) *
-         std::max(1., std::fabs(expected));
+  return (sizeof(Dtype) == 4 ? 1e-6 : 1e-14) * std::max(1., std::fabs(expected));
 }
 
 }  // namespace
@@ -111,18 +107,14 @@ class PointwiseLayersTest : public MultiDeviceTest<TypeParam> {
  protected:
   typedef typename TypeParam::Dtype Dtype;
 
-  shared_ptr<Layer<Dtype> > SetUp(const LayerParameter& param,
-                                  Blob<Dtype>* bottom, Blob<Dtype>* top) {
+  shared_ptr<Layer<Dtype>> SetUp(const LayerParameter& param, Blob<Dtype>* bottom, Blob<Dtype>* top) {
     bottom_ = {bottom};
     top_ = {top};
-    shared_ptr<Layer<Dtype> > layer =
-        LayerRegistry<Dtype>::CreateLayer(param);
+    shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(param);
     layer->SetUp(bottom_, top_);
     return layer;
   }
-  void Backward(Layer<Dtype>* layer) {
-    layer->Backward(top_, std::vector<bool>(1, true), bottom_);
-  }
+  void Backward(Layer<Dtype>* layer) { layer->Backward(top_, std::vector<bool>(1, true), bottom_); }
 
   std::vector<Blob<Dtype>*> bottom_, top_;
 };
@@ -138,8 +130,7 @@ TYPED_TEST(PointwiseLayersTest, ForwardAndBackwardFollowTheFormula) {
       SCOPED_TRACE(one.text);
       Blob<Dtype> bottom(shape), top;
       FillBetween(one.kinks, &bottom);
-      shared_ptr<Layer<Dtype> > layer =
-          this->SetUp(Parse(one.text), &bottom, &top);
+      shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(one.text), &bottom, &top);
       ASSERT_EQ(bottom.shape(), top.shape());
       layer->Forward(this->bottom_, this->top_);
       FillDiff(&top);
@@ -164,9 +155,7 @@ TYPED_TEST(PointwiseLayersTest, InputsPassEveryKink) {
     for (int i = 0; i < bottom.count(); ++i) {
       const Dtype x = bottom.cpu_data()[i];
       (x < one.kinks[0] ? low : x < one.kinks[1] ? middle : high) += 1;
-      for (double kink : one.kinks) {
-        EXPECT_GT(std::fabs(x - kink), 2 * kStep);
-      }
+      for (double kink : one.kinks) { EXPECT_GT(std::fabs(x - kink), 2 * kStep); }
     }
     EXPECT_GT(low, 9);
     EXPECT_GT(middle, 9);
@@ -180,8 +169,7 @@ TYPED_TEST(PointwiseLayersTest, Gradient) {
     SCOPED_TRACE(one.text);
     Blob<Dtype> bottom(2, 3, 4, 5), top;
     FillBetween(one.kinks, &bottom);
-    shared_ptr<Layer<Dtype> > layer =
-        this->SetUp(Parse(one.text), &bottom, &top);
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(one.text), &bottom, &top);
     GradientChecker<Dtype> checker(kStep, 1e-3);
     checker.CheckGradientEltwise(layer.get(), this->bottom_, this->top_);
   }
@@ -196,8 +184,7 @@ TYPED_TEST(PointwiseLayersTest, InPlaceEqualsApart) {
     bottom.mutable_cpu_data()[0] = one.kinks[0];  // also at the bounds
     bottom.mutable_cpu_data()[1] = one.kinks[1];
     both.CopyFrom(bottom, false, true);
-    shared_ptr<Layer<Dtype> > layer =
-        this->SetUp(Parse(one.text), &bottom, &top);
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(one.text), &bottom, &top);
     layer->Forward(this->bottom_, this->top_);
     FillDiff(&top);
     this->Backward(layer.get());
@@ -232,8 +219,7 @@ TYPED_TEST(PointwiseLayersTest, AtTheBounds) {
     SCOPED_TRACE(bound.text);
     Blob<Dtype> bottom(1, 1, 1, 1), top;
     bottom.mutable_cpu_data()[0] = bound.x;
-    shared_ptr<Layer<Dtype> > layer =
-        this->SetUp(Parse(bound.text), &bottom, &top);
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(bound.text), &bottom, &top);
     layer->Forward(this->bottom_, this->top_);
     top.mutable_cpu_diff()[0] = 1;
     this->Backward(layer.get());
@@ -248,12 +234,9 @@ TYPED_TEST(PointwiseLayersTest, NanPasses) {
     Blob<Dtype> bottom(1, 1, 5, 7), top;
     FillBetween(one.kinks, &bottom);
     bottom.mutable_cpu_data()[3] = std::numeric_limits<Dtype>::quiet_NaN();
-    shared_ptr<Layer<Dtype> > layer =
-        this->SetUp(Parse(one.text), &bottom, &top);
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(one.text), &bottom, &top);
     layer->Forward(this->bottom_, this->top_);
-    for (int i = 0; i < top.count(); ++i) {
-      EXPECT_EQ(i == 3, std::isnan(top.cpu_data()[i])) << i;
-    }
+    for (int i = 0; i < top.count(); ++i) { EXPECT_EQ(i == 3, std::isnan(top.cpu_data()[i])) << i; }
   }
 }
 
@@ -263,27 +246,23 @@ TYPED_TEST(PointwiseLayersTest, NoGradientWhenNotAsked) {
     SCOPED_TRACE(one.text);
     Blob<Dtype> bottom(1, 1, 5, 7), top;
     FillBetween(one.kinks, &bottom);
-    shared_ptr<Layer<Dtype> > layer =
-        this->SetUp(Parse(one.text), &bottom, &top);
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(one.text), &bottom, &top);
     layer->Forward(this->bottom_, this->top_);
     FillDiff(&top);
     caffe_set(bottom.count(), Dtype(42), bottom.mutable_cpu_diff());
     layer->Backward(this->top_, std::vector<bool>(1, false), this->bottom_);
-    for (int i = 0; i < bottom.count(); ++i) {
-      ASSERT_EQ(42, bottom.cpu_diff()[i]);
-    }
+    for (int i = 0; i < bottom.count(); ++i) { ASSERT_EQ(42, bottom.cpu_diff()[i]); }
   }
 }
 
 TYPED_TEST(PointwiseLayersTest, InPlaceInTestPhaseRefusesBackward) {
   typedef typename TypeParam::Dtype Dtype;
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  for (const char* text :
-       {"name: 'act' phase: TEST type: 'HardSwish'",
-        "name: 'act' phase: TEST type: 'Clip' clip_param { min: 0 max: 6 }"}) {
+  for (const char* text : {"name: 'act' phase: TEST type: 'HardSwish'",
+                           "name: 'act' phase: TEST type: 'Clip' clip_param { min: 0 max: 6 }"}) {
     Blob<Dtype> both(1, 1, 5, 7);
-    shared_ptr<Layer<Dtype> > layer = this->SetUp(Parse(text), &both, &both);
-    layer->Forward(this->bottom_, this->top_);  // itself fine
+    shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(text), &both, &both);
+    layer->Forward(this->bottom_, this->top_);  // forward alone works
     EXPECT_DEATH(this->Backward(layer.get()), "layer act: in place");
   }
 }
@@ -291,10 +270,9 @@ TYPED_TEST(PointwiseLayersTest, InPlaceInTestPhaseRefusesBackward) {
 TYPED_TEST(PointwiseLayersTest, BadParametersNameTheLayer) {
   typedef typename TypeParam::Dtype Dtype;
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  const char* const texts[] = {
-      "name: 'act' type: 'ReLU6' relu6_param { threshold: 0 }",
-      "name: 'act' type: 'ReLU6' relu6_param { negative_slope: -1 }",
-      "name: 'act' type: 'Clip' clip_param { min: 1 max: 0 }"};
+  const char* const texts[] = {"name: 'act' type: 'ReLU6' relu6_param { threshold: 0 }",
+                               "name: 'act' type: 'ReLU6' relu6_param { negative_slope: -1 }",
+                               "name: 'act' type: 'Clip' clip_param { min: 1 max: 0 }"};
   for (const char* text : texts) {
     Blob<Dtype> bottom(1, 1, 5, 7), top;
     EXPECT_DEATH(this->SetUp(Parse(text), &bottom, &top), "layer act: ");

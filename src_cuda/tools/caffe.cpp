@@ -1,10 +1,7 @@
-// The command `caffe`: train, test, time and device_query, with the flags of
-// the public one.
+// The command `caffe`: train, test, time and device_query, with the flags of the public one.
 //
-// It takes the place of the fork's own tool for one reason: that one accepts
-// --weights for `train` and never reads them, so that finetuning would start
-// from random numbers without a word. Besides, the log goes to stderr alone,
-// not to files in /tmp as well.
+// It replaces the fork's own tool for one reason: that one accepts --weights for `train` and never reads them, so
+// finetuning would start from random numbers without a warning. Also, it logs to stderr only, not to files in /tmp.
 #include <gflags/gflags.h>
 #include <glog/logging.h>
 
@@ -48,18 +45,14 @@ vector<string> Split(const string& list) {
   vector<string> parts;
   std::istringstream stream(list);
   for (string part; std::getline(stream, part, ',');) {
-    if (!part.empty()) {
-      parts.push_back(part);
-    }
+    if (!part.empty()) { parts.push_back(part); }
   }
   return parts;
 }
 
 // The GPU asked for, -1 for none.
 int Device() {
-  if (FLAGS_gpu.empty()) {
-    return -1;
-  }
+  if (FLAGS_gpu.empty()) { return -1; }
   std::istringstream stream(FLAGS_gpu);
   int device = -1;
   CHECK(stream >> device && stream.eof() && device >= 0)
@@ -74,7 +67,7 @@ void SetMode(int device) {
     return;
   }
 #ifdef CPU_ONLY
-  LOG(FATAL) << "This Caffe is built for the CPU alone, and GPU " << device << " is asked for";
+  LOG(FATAL) << "This Caffe is built for the CPU alone, but --gpu or the solver asks for GPU " << device;
 #else
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
@@ -89,10 +82,9 @@ void SetMode(int device) {
 }
 
 caffe::SolverAction::Enum Effect(const string& name) {
-  const std::map<string, caffe::SolverAction::Enum> effects = {
-      {"stop", caffe::SolverAction::STOP},
-      {"snapshot", caffe::SolverAction::SNAPSHOT},
-      {"none", caffe::SolverAction::NONE}};
+  const std::map<string, caffe::SolverAction::Enum> effects = {{"stop", caffe::SolverAction::STOP},
+                                                               {"snapshot", caffe::SolverAction::SNAPSHOT},
+                                                               {"none", caffe::SolverAction::NONE}};
   const auto found = effects.find(name);
   CHECK(found != effects.end()) << "a signal's effect is stop, snapshot or none, not '" << name << "'";
   return found->second;
@@ -105,27 +97,19 @@ int Train() {
   caffe::SolverParameter param;
   caffe::ReadSolverParamsFromTextFileOrDie(FLAGS_solver, &param);
   param.mutable_train_state()->set_level(FLAGS_level);
-  for (const string& stage : Split(FLAGS_stage)) {
-    param.mutable_train_state()->add_stage(stage);
-  }
+  for (const string& stage : Split(FLAGS_stage)) { param.mutable_train_state()->add_stage(stage); }
   int device = Device();
   const bool asks_for_gpu = param.has_solver_mode() && param.solver_mode() == caffe::SolverParameter_SolverMode_GPU;
-  if (FLAGS_gpu.empty() && asks_for_gpu) {
-    device = std::max(0, param.device_id());
-  }
+  if (FLAGS_gpu.empty() && asks_for_gpu) { device = std::max(0, param.device_id()); }
   SetMode(device);
-  if (device >= 0) {
-    param.set_device_id(device);
-  }
+  if (device >= 0) { param.set_device_id(device); }
   caffe::SignalHandler signals(Effect(FLAGS_sigint_effect), Effect(FLAGS_sighup_effect));
-  caffe::shared_ptr<caffe::Solver<float> > solver(caffe::SolverRegistry<float>::CreateSolver(param));
+  caffe::shared_ptr<caffe::Solver<float>> solver(caffe::SolverRegistry<float>::CreateSolver(param));
   solver->SetActionFunction(signals.GetActionFunction());
   for (const string& weights : Split(FLAGS_weights)) {
     LOG(INFO) << "Finetuning from " << weights;
     solver->net()->CopyTrainedLayersFrom(weights);
-    for (const auto& test_net : solver->test_nets()) {
-      test_net->CopyTrainedLayersFrom(weights);
-    }
+    for (const auto& test_net : solver->test_nets()) { test_net->CopyTrainedLayersFrom(weights); }
   }
   LOG(INFO) << "Starting Optimization";
   solver->Solve(FLAGS_snapshot.empty() ? nullptr : FLAGS_snapshot.c_str());
@@ -138,12 +122,10 @@ int Test() {
   SetMode(Device());
   const vector<string> stages = Split(FLAGS_stage);
   Net<float> net(FLAGS_model, caffe::TEST, FLAGS_level, &stages);
-  for (const string& weights : Split(FLAGS_weights)) {
-    net.CopyTrainedLayersFrom(weights);
-  }
+  for (const string& weights : Split(FLAGS_weights)) { net.CopyTrainedLayersFrom(weights); }
   // Sums of the output values over the batches; only outputs that keep their
   // size have a mean.
-  std::map<string, vector<double> > sums;
+  std::map<string, vector<double>> sums;
   std::map<string, bool> steady;
   double total_loss = 0;
   for (int i = 0; i < FLAGS_iterations; ++i) {
@@ -161,9 +143,7 @@ int Test() {
       steady[name] = steady[name] && sum.size() == static_cast<size_t>(outputs[j]->count());
       for (int k = 0; k < outputs[j]->count(); ++k) {
         LOG(INFO) << "Batch " << i << ", " << name << " = " << values[k];
-        if (steady[name]) {
-          sum[k] += values[k];
-        }
+        if (steady[name]) { sum[k] += values[k]; }
       }
     }
   }
@@ -191,7 +171,7 @@ int Time() {
   SetMode(Device());
   const vector<string> stages = Split(FLAGS_stage);
   Net<float> net(FLAGS_model, FLAGS_phase == "TEST" ? caffe::TEST : caffe::TRAIN, FLAGS_level, &stages);
-  // Once untimed: memory is allocated on the way.
+  // The first pass is not timed: it allocates memory.
   float loss = 0;
   net.Forward(&loss);
   net.Backward();
@@ -209,15 +189,13 @@ int Time() {
   for (int iteration = 0; iteration < FLAGS_iterations; ++iteration) {
     double there = 0, back = 0;
     for (size_t i = 0; i < count; ++i) {
-      const double time =
-          Milliseconds([&] { net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]); });
+      const double time = Milliseconds([&] { net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]); });
       forward[i].Add(time);
       there += time;
     }
     for (size_t i = count; i-- > 0;) {
-      const double time = Milliseconds([&] {
-        net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]);
-      });
+      const double time = Milliseconds(
+          [&] { net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]); });
       backward[i].Add(time);
       back += time;
     }
@@ -255,7 +233,7 @@ int main(int argc, char** argv) {
       "  train         train or finetune a net\n"
       "  test          run a net on its own data and show its outputs\n"
       "  time          time every layer\n"
-      "  device_query  tell about a GPU");
+      "  device_query  describe a GPU");
   caffe::GlobalInit(&argc, &argv);
   const std::map<string, int (*)()> commands = {
       {"train", Train}, {"test", Test}, {"time", Time}, {"device_query", DeviceQuery}};

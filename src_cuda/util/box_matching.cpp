@@ -14,7 +14,7 @@ bool CrossesBoundary(const PlainBox& box) {
   return !(InsideImage(box.xmin) && InsideImage(box.ymin) && InsideImage(box.xmax) && InsideImage(box.ymax));
 }
 
-/// Confidence loss of a box that stands for the background.
+/// Confidence loss of a box whose target is the background.
 template <typename Dtype>
 float BackgroundLoss(const Dtype* scores, const int classes, const int background, const bool softmax) {
   if (softmax) {
@@ -24,8 +24,8 @@ float BackgroundLoss(const Dtype* scores, const int classes, const int backgroun
     const Dtype probability = std::exp(scores[background] - most) / sum;
     return -std::log(std::max(probability, Dtype(FLT_MIN)));
   }
-  // The sum over the classes of max(x, 0) - x [background] + log(1 + exp(-|x|)), the logs as one of a product: its
-  // factors are 2 at most, so that 512 of them stay in a double's range.
+  // The sum over the classes of max(x, 0) - x [background] + log(1 + exp(-|x|)). The logarithms are summed as that of a
+  // product: its factors are 2 at most, so 512 of them stay in the range of a double.
   double loss = background >= 0 && background < classes ? -static_cast<double>(scores[background]) : 0.;
   double product = 1;
   for (int c = 0; c < classes; ++c) {
@@ -59,8 +59,8 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
       match.overlaps[i] = std::max(match.overlaps[i], overlap);
     }
   }
-  // First the pairs with the largest overlap, each object and each box once. An object's best box changes only when
-  // another object takes it.
+  // First the pairs with the largest overlap, each object and each box once. The best box of an object changes only
+  // when another object takes it.
   const auto best_of = [&](const int j) {
     int best = -1;
     float most = 0;
@@ -73,7 +73,7 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
     }
     return std::make_pair(most, best);
   };
-  vector<std::pair<float, int> > best;
+  vector<std::pair<float, int>> best;
   for (int j = 0; j < num_objects; ++j) { best.push_back(best_of(j)); }
   vector<bool> done(num_objects, false);
   for (;;) {
@@ -93,7 +93,7 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
     done[next] = true;
   }
   if (!per_prediction) { return match; }
-  // Then every box that is left to the object it overlaps most, where that is enough.
+  // Then each remaining box with the object that it overlaps most, if the overlap is large enough.
   for (int i = 0; i < num_priors; ++i) {
     if (match.indices[i] != -1) { continue; }
     int object = -1;
@@ -116,7 +116,7 @@ Matching MatchBoxes(const vector<PlainBox>& priors, const vector<PlainBox>& obje
 template <typename Dtype>
 vector<int> MineNegatives(const Matching& match, const Dtype* scores, const int classes, const int background,
                           const bool softmax, const float ratio, const float most_overlap) {
-  vector<std::pair<float, int> > losses;
+  vector<std::pair<float, int>> losses;
   int matches = 0;
   for (int i = 0; i < match.indices.size(); ++i) {
     if (match.indices[i] > -1) { ++matches; }

@@ -1,9 +1,10 @@
-// Matrix products for convolutions; cpu_gemm.hpp says why.
+// Matrix products for convolutions; see cpu_gemm.hpp for the reason.
 //
-// C = A B: B is copied in panels of up to kWide vectors of columns, so that a product reads it in order, and each tile of
-// rows x panel is summed in registers over all of K. A is read where it lies: its values are broadcast.
+// C = A B: B is copied into panels of up to kWide vectors of columns, so that a product reads it in order. A tile of
+// kRows rows by one panel is summed in registers over all of K. A is not copied; its values are broadcast.
 //
-// C += A B^T: the operand with fewer rows is turned over into such panels, and the other one's values are broadcast.
+// C += A B^T: the operand with fewer rows is transposed into such panels, and the values of the other one are
+// broadcast.
 #include "caffe/util/cpu_gemm.hpp"
 
 #include <algorithm>
@@ -25,9 +26,9 @@ constexpr int kRows = 4;  // 12 sums, 3 of B, 1 of A of 16 registers
 #endif
 constexpr int kWide = 3;  // vectors in a panel
 
-/// Values at a multiple of a cache line, kept from call to call.
+/// Memory for `count` values, aligned to a cache line, that a thread keeps from call to call; which: 0 or 1.
 template <typename T>
-T* room(const int which, const size_t count) {
+T* Room(const int which, const size_t count) {
   static thread_local std::vector<T> rooms[2];
   constexpr size_t line = 64 / sizeof(T);
   if (rooms[which].size() < count + line) { rooms[which].resize(count + line); }
@@ -35,48 +36,46 @@ T* room(const int which, const size_t count) {
   return reinterpret_cast<T*>((address + 63) / 64 * 64);
 }
 
-/// How C is begun.
+/// What the sums start with (the bias, or 0 if it is null), and whether C is added to them.
 template <typename T>
 struct Begin {
   const T* bias;
   bool keep;
 };
 
-/// B's columns of a tile, copied: K x (vectors of the tile).
+/// The columns of B for a tile, copied: K x (vectors of the tile).
 template <typename T>
 struct Packed {
   const T* panel;
 
-  const T* row(const int k, const int columns) const { return panel + static_cast<size_t>(k) * columns; }
+  const T* Row(const int k, const int columns) const { return panel + static_cast<size_t>(k) * columns; }
 };
 
-/// Read where they lie: row k at its own place.
+/// The columns of B for a tile, not copied: row k begins at band + starts[k].
 template <typename T>
 struct Placed {
   const T* band;
   const int* starts;
 
-  const T* row(const int k, int) const { return band + starts[k]; }
+  const T* Row(const int k, int) const { return band + starts[k]; }
 };
 
-/// Rows x (Wide vectors of Lanes) of C. A's value (i, k) lies at A[i * stride + k], Transposed: at A[k * stride + i].
+/// Rows x (Wide vectors of Lanes) of C. Value (i, k) of A is at A[i * stride + k], if Transposed at A[k * stride + i].
 template <typename T, int Lanes, int Rows, int Wide, bool Transposed, typename Source>
-void tile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Begin<T> begin,
-          const size_t ldc, T* C) {
+void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Begin<T> begin,
+                  const size_t ldc, T* C) {
   typedef SimdT<T, Lanes> V;
   V sum[Rows][Wide];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
-    for (int v = 0; v < Wide; ++v) {
-      sum[i][v] = simd_set<T, Lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]);
-    }
+    for (int v = 0; v < Wide; ++v) { sum[i][v] = SimdSet<T, Lanes>(begin.bias == nullptr ? T(0) : begin.bias[i]); }
   }
   for (int k = 0; k < K; ++k) {
-    const T* from = B.row(k, Wide * Lanes);
+    const T* from = B.Row(k, Wide * Lanes);
     V b[Wide];
 #pragma GCC unroll 8
-    for (int v = 0; v < Wide; ++v) { b[v] = simd_load<T, Lanes>(from + v * Lanes); }
+    for (int v = 0; v < Wide; ++v) { b[v] = SimdLoad<T, Lanes>(from + v * Lanes); }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const T a = Transposed ? A[k * stride + i] : A[i * stride + k];
@@ -91,11 +90,11 @@ void tile(const int K, const T* A, const size_t stride, const Source B, const in
       T* to = C + i * ldc + v * Lanes;
       const int left = columns - v * Lanes;
       if (left >= Lanes) {
-        if (begin.keep) { sum[i][v] += simd_load<T, Lanes>(to); }
-        simd_store<T, Lanes>(sum[i][v], to);
+        if (begin.keep) { sum[i][v] += SimdLoad<T, Lanes>(to); }
+        SimdStore<T, Lanes>(sum[i][v], to);
       } else {
         T some[Lanes];
-        simd_store<T, Lanes>(sum[i][v], some);
+        SimdStore<T, Lanes>(sum[i][v], some);
         for (int x = 0; x < left; ++x) { to[x] = begin.keep ? to[x] + some[x] : some[x]; }
       }
     }
@@ -106,40 +105,40 @@ template <typename T, typename Source>
 using Tile = void (*)(int, const T*, size_t, Source, int, Begin<T>, size_t, T*);
 
 template <typename T, int Lanes, int Wide, bool Transposed, typename Source, int Rows = kRows>
-struct TileOf {
-  static Tile<T, Source> of(const int rows) {
-    return rows >= Rows ? tile<T, Lanes, Rows, Wide, Transposed, Source>
-                        : TileOf<T, Lanes, Wide, Transposed, Source, Rows - 1>::of(rows);
+struct TileOfRows {
+  static Tile<T, Source> Of(const int rows) {
+    return rows >= Rows ? MultiplyTile<T, Lanes, Rows, Wide, Transposed, Source>
+                        : TileOfRows<T, Lanes, Wide, Transposed, Source, Rows - 1>::Of(rows);
   }
 };
 
 template <typename T, int Lanes, int Wide, bool Transposed, typename Source>
-struct TileOf<T, Lanes, Wide, Transposed, Source, 1> {
-  static Tile<T, Source> of(int) { return tile<T, Lanes, 1, Wide, Transposed, Source>; }
+struct TileOfRows<T, Lanes, Wide, Transposed, Source, 1> {
+  static Tile<T, Source> Of(int) { return MultiplyTile<T, Lanes, 1, Wide, Transposed, Source>; }
 };
 
 /// Lanes of a vector that holds a quarter of the widest one.
 template <typename T>
-constexpr int few_lanes() {
-  return simd_lanes<T>() < 8 ? 2 : simd_lanes<T>() / 4;
+constexpr int FewLanes() {
+  return SimdLanes<T>() < 8 ? 2 : SimdLanes<T>() / 4;
 }
 
-/// Columns that a tile works on where `columns` are left: whole vectors, or one short vector for very few.
+/// `columns` rounded up to what a tile computes: whole vectors, or one short vector for very few.
 template <typename T>
-int padded_columns(const int columns) {
-  constexpr int lanes = simd_lanes<T>();
-  return columns <= few_lanes<T>() ? few_lanes<T>() : (columns + lanes - 1) / lanes * lanes;
+int PaddedColumns(const int columns) {
+  constexpr int lanes = SimdLanes<T>();
+  return columns <= FewLanes<T>() ? FewLanes<T>() : (columns + lanes - 1) / lanes * lanes;
 }
 
 /// The tile for this many rows (kRows at most) and columns (kWide vectors at most).
 template <typename T, bool Transposed, typename Source>
-Tile<T, Source> tile_of(const int rows, const int columns) {
-  constexpr int lanes = simd_lanes<T>();
-  const int padded = padded_columns<T>(columns);
-  if (padded < lanes) { return TileOf<T, few_lanes<T>(), 1, Transposed, Source>::of(rows); }
-  return padded == lanes       ? TileOf<T, lanes, 1, Transposed, Source>::of(rows)
-         : padded == 2 * lanes ? TileOf<T, lanes, 2, Transposed, Source>::of(rows)
-                               : TileOf<T, lanes, 3, Transposed, Source>::of(rows);
+Tile<T, Source> TileFor(const int rows, const int columns) {
+  constexpr int lanes = SimdLanes<T>();
+  const int padded = PaddedColumns<T>(columns);
+  if (padded < lanes) { return TileOfRows<T, FewLanes<T>(), 1, Transposed, Source>::Of(rows); }
+  return padded == lanes       ? TileOfRows<T, lanes, 1, Transposed, Source>::Of(rows)
+         : padded == 2 * lanes ? TileOfRows<T, lanes, 2, Transposed, Source>::Of(rows)
+                               : TileOfRows<T, lanes, 3, Transposed, Source>::Of(rows);
 }
 
 template <typename T>
@@ -152,22 +151,20 @@ struct Product {
   bool keep;
   T* C;
 
-  static constexpr int lanes = simd_lanes<T>();
+  static constexpr int lanes = SimdLanes<T>();
   static constexpr int panel_columns = kWide * lanes;
 
   int panels() const { return (N + panel_columns - 1) / panel_columns; }
   size_t panel_size() const { return static_cast<size_t>(K) * panel_columns; }
-  int columns_of(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
+  int ColumnsOf(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
 
-  void pack(const int panel, T* to) const {
-    const int columns = columns_of(panel);
-    const int padded = padded_columns<T>(columns);
+  void Pack(const int panel, T* to) const {
+    const int columns = ColumnsOf(panel);
+    const int padded = PaddedColumns<T>(columns);
     const T* from = B + static_cast<size_t>(panel) * panel_columns;
     if (columns == panel_columns) {
       for (int k = 0; k < K; ++k, from += N, to += panel_columns) {
-        for (int v = 0; v < kWide; ++v) {
-          simd_store<T, lanes>(simd_load<T, lanes>(from + v * lanes), to + v * lanes);
-        }
+        for (int v = 0; v < kWide; ++v) { SimdStore<T, lanes>(SimdLoad<T, lanes>(from + v * lanes), to + v * lanes); }
       }
       return;
     }
@@ -178,47 +175,47 @@ struct Product {
   }
 
   /// Rows [first, end) of the columns of a panel.
-  void multiply(const int panel, const T* packed, const int first, const int end) const {
-    const int columns = columns_of(panel);
+  void Multiply(const int panel, const T* packed, const int first, const int end) const {
+    const int columns = ColumnsOf(panel);
     for (int row = first; row < end; row += kRows) {
       const int rows = std::min(kRows, end - row);
       const T* a = transposed ? A + row : A + static_cast<size_t>(row) * K;
       const Begin<T> begin = {bias == nullptr ? nullptr : bias + row, keep};
-      const auto tile = transposed ? tile_of<T, true, Packed<T> >(rows, columns)
-                                   : tile_of<T, false, Packed<T> >(rows, columns);
+      const auto tile =
+          transposed ? TileFor<T, true, Packed<T>>(rows, columns) : TileFor<T, false, Packed<T>>(rows, columns);
       tile(K, a, transposed ? M : K, Packed<T>{packed}, columns, begin, N,
            C + static_cast<size_t>(row) * N + static_cast<size_t>(panel) * panel_columns);
     }
   }
 
-  void run() const {
+  void Run() const {
     const int all = panels();
-    if (all >= 4 * parallel_threads()) {
+    if (all >= 4 * ParallelThreads()) {
       // Each thread packs panels of its own, some at a time so that they stay in the second-level cache while a tile's
       // rows of A stay in the first.
       const int budget = std::max(1, static_cast<int>(256 * 1024 / (panel_size() * sizeof(T))));
-      const int grain = std::min(parallel_grain(all, 1), budget);
-      parallel_for(all, grain, [this](const int begin, const int end) {
-        T* packed = room<T>(0, (end - begin) * panel_size());
-        for (int p = begin; p < end; ++p) { pack(p, packed + (p - begin) * panel_size()); }
+      const int grain = std::min(ParallelGrain(all, 1), budget);
+      ParallelFor(all, grain, [this](const int begin, const int end) {
+        T* packed = Room<T>(0, (end - begin) * panel_size());
+        for (int p = begin; p < end; ++p) { Pack(p, packed + (p - begin) * panel_size()); }
         for (int row = 0; row < M; row += kRows) {
           for (int p = begin; p < end; ++p) {
-            multiply(p, packed + (p - begin) * panel_size(), row, std::min(row + kRows, M));
+            Multiply(p, packed + (p - begin) * panel_size(), row, std::min(row + kRows, M));
           }
         }
       });
       return;
     }
-    // Few columns: all panels are packed first, and the threads share out the rows.
-    T* packed = room<T>(1, all * panel_size());
-    parallel_for(all, static_cast<int>(1 + 65536 / panel_size()), [=](const int begin, const int end) {
-      for (int p = begin; p < end; ++p) { pack(p, packed + p * panel_size()); }
+    // Few columns: all panels are packed first, then the rows are divided among the threads.
+    T* packed = Room<T>(1, all * panel_size());
+    ParallelFor(all, static_cast<int>(1 + 65536 / panel_size()), [=](const int begin, const int end) {
+      for (int p = begin; p < end; ++p) { Pack(p, packed + p * panel_size()); }
     });
     const int tiles = (M + kRows - 1) / kRows;
     const int least = static_cast<int>(1 + 400000 / (static_cast<size_t>(K) * N * kRows));
-    parallel_for(tiles, parallel_grain(tiles, least), [=](const int begin, const int end) {
+    ParallelFor(tiles, ParallelGrain(tiles, least), [=](const int begin, const int end) {
       for (int row = begin * kRows; row < std::min(end * kRows, M); row += kRows) {
-        for (int p = 0; p < all; ++p) { multiply(p, packed + p * panel_size(), row, std::min(row + kRows, M)); }
+        for (int p = 0; p < all; ++p) { Multiply(p, packed + p * panel_size(), row, std::min(row + kRows, M)); }
       }
     });
   }
@@ -228,81 +225,85 @@ struct Product {
 
 /// C (M x N) += A B^T over columns [first, end) of A (M x K) and B (N x K).
 template <typename T>
-struct TurnedProduct {
+struct TransposedProduct {
   int M, N;
   size_t K;
   const T* A;
   const T* B;
 
-  static constexpr int lanes = simd_lanes<T>();
+  static constexpr int lanes = SimdLanes<T>();
   static constexpr int panel_columns = kWide * lanes;
 
   int panels() const { return (N + panel_columns - 1) / panel_columns; }
-  int columns_of(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
+  int ColumnsOf(const int panel) const { return std::min(panel_columns, N - panel * panel_columns); }
 
   /// Rows of B as columns of a panel, `length` of K.
-  void pack(const int panel, const int first, const int length, T* to) const {
-    const int columns = columns_of(panel);
-    const int padded = padded_columns<T>(columns);
+  void Pack(const int panel, const int first, const int length, T* to) const {
+    const int columns = ColumnsOf(panel);
+    const int padded = PaddedColumns<T>(columns);
     const T* from = B + static_cast<size_t>(panel) * panel_columns * K + first;
     int j = 0;
     for (; j + 4 <= columns; j += 4) {
       const T* rows = from + j * K;
       int k = 0;
-      for (; k + 4 <= length; k += 4) { simd_turn(rows + k, K, to + static_cast<size_t>(k) * padded + j, padded); }
+      for (; k + 4 <= length; k += 4) { SimdTranspose(rows + k, K, to + static_cast<size_t>(k) * padded + j, padded); }
       for (; k < length; ++k) {
         for (int i = 0; i < 4; ++i) { to[static_cast<size_t>(k) * padded + j + i] = rows[i * K + k]; }
       }
     }
     for (; j < padded; ++j) {
-      for (int k = 0; k < length; ++k) { to[static_cast<size_t>(k) * padded + j] = j < columns ? from[j * K + k] : T(0); }
+      for (int k = 0; k < length; ++k) {
+        to[static_cast<size_t>(k) * padded + j] = j < columns ? from[j * K + k] : T(0);
+      }
     }
   }
 
-  void multiply(const int panel, const T* packed, const int first, const int length, const int row, T* C) const {
-    const int columns = columns_of(panel);
+  void Multiply(const int panel, const T* packed, const int first, const int length, const int row, T* C) const {
+    const int columns = ColumnsOf(panel);
     const int rows = std::min(kRows, M - row);
     const Begin<T> begin = {nullptr, true};
-    tile_of<T, false, Packed<T> >(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, begin, N,
-                                                 C + static_cast<size_t>(row) * N + panel * panel_columns);
+    TileFor<T, false, Packed<T>>(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, begin, N,
+                                                C + static_cast<size_t>(row) * N + panel * panel_columns);
   }
 
-  /// A stretch of K that leaves a panel in the first-level cache and all of them in the second.
-  int stretch() const {
+  /// How much of K is multiplied at a time: a panel stays in the first-level cache, all panels in the second-level one.
+  int Stretch() const {
     const int all = static_cast<int>(256 * 1024 / sizeof(T)) / (panels() * panel_columns);
     return std::max(64, std::min(256, all));
   }
 
   /// Columns [first, end) of A and B on this thread.
-  void run(const int first, const int end, T* C) const {
-    const int most = stretch();
+  void Run(const int first, const int end, T* C) const {
+    const int most = Stretch();
     for (int k = first; k < end; k += most) {
       const int length = std::min(most, end - k);
-      T* packed = room<T>(0, static_cast<size_t>(panels()) * length * panel_columns);
-      for (int p = 0; p < panels(); ++p) { pack(p, k, length, packed + static_cast<size_t>(p) * length * panel_columns); }
+      T* packed = Room<T>(0, static_cast<size_t>(panels()) * length * panel_columns);
+      for (int p = 0; p < panels(); ++p) {
+        Pack(p, k, length, packed + static_cast<size_t>(p) * length * panel_columns);
+      }
       for (int row = 0; row < M; row += kRows) {
         for (int p = 0; p < panels(); ++p) {
-          multiply(p, packed + static_cast<size_t>(p) * length * panel_columns, k, length, row, C);
+          Multiply(p, packed + static_cast<size_t>(p) * length * panel_columns, k, length, row, C);
         }
       }
     }
   }
 
-  /// All of K with the threads sharing out the panels' packing, then the rows.
-  void run_by_rows(T* C) const {
+  /// All of K; first the packing of the panels is divided among the threads, then the rows.
+  void RunByRows(T* C) const {
     const int most = 1024;
     for (int k = 0; k < static_cast<int>(K); k += most) {
       const int length = std::min(most, static_cast<int>(K) - k);
       const size_t size = static_cast<size_t>(length) * panel_columns;
-      T* packed = room<T>(1, panels() * size);
-      parallel_for(panels(), static_cast<int>(1 + 32768 / size), [=](const int begin, const int end) {
-        for (int p = begin; p < end; ++p) { pack(p, k, length, packed + p * size); }
+      T* packed = Room<T>(1, panels() * size);
+      ParallelFor(panels(), static_cast<int>(1 + 32768 / size), [=](const int begin, const int end) {
+        for (int p = begin; p < end; ++p) { Pack(p, k, length, packed + p * size); }
       });
       const int tiles = (M + kRows - 1) / kRows;
       const int least = static_cast<int>(1 + 400000 / (static_cast<size_t>(length) * N * kRows));
-      parallel_for(tiles, parallel_grain(tiles, least), [=](const int begin, const int end) {
+      ParallelFor(tiles, ParallelGrain(tiles, least), [=](const int begin, const int end) {
         for (int row = begin * kRows; row < std::min(end * kRows, M); row += kRows) {
-          for (int p = 0; p < panels(); ++p) { multiply(p, packed + p * size, k, length, row, C); }
+          for (int p = 0; p < panels(); ++p) { Multiply(p, packed + p * size, k, length, row, C); }
         }
       });
     }
@@ -312,52 +313,51 @@ struct TurnedProduct {
 }  // namespace
 
 template <typename Dtype>
-void cpu_gemm(const bool transposed, const int M, const int N, const int K, const Dtype* A, const Dtype* B,
-              const Dtype* bias, const bool keep, Dtype* C) {
+void CpuGemm(const bool transposed, const int M, const int N, const int K, const Dtype* A, const Dtype* B,
+             const Dtype* bias, const bool keep, Dtype* C) {
   if (M == 0 || N == 0) { return; }
   const Product<Dtype> product = {transposed, M, N, K, A, B, bias, keep, C};
-  product.run();
+  product.Run();
 }
 
 template <typename Dtype>
-void cpu_gemm_placed(const int M, const int columns, const int K, const Dtype* A, const Dtype* B, const int* starts,
-                     const Dtype* bias, const size_t ldc, Dtype* C) {
-  constexpr int most = kWide * simd_lanes<Dtype>();
+void CpuGemmPlaced(const int M, const int columns, const int K, const Dtype* A, const Dtype* B, const int* starts,
+                   const Dtype* bias, const size_t ldc, Dtype* C) {
+  constexpr int most = kWide * SimdLanes<Dtype>();
   for (int row = 0; row < M; row += kRows) {
     const int rows = std::min(kRows, M - row);
     const Begin<Dtype> begin = {bias == nullptr ? nullptr : bias + row, false};
     for (int x = 0; x < columns; x += most) {
       const int count = std::min(most, columns - x);
-      tile_of<Dtype, false, Placed<Dtype> >(rows, count)(K, A + static_cast<size_t>(row) * K, K,
-                                                         Placed<Dtype>{B + x, starts}, count, begin, ldc,
-                                                         C + row * ldc + x);
+      TileFor<Dtype, false, Placed<Dtype>>(rows, count)(
+          K, A + static_cast<size_t>(row) * K, K, Placed<Dtype>{B + x, starts}, count, begin, ldc, C + row * ldc + x);
     }
   }
 }
 
 template <typename Dtype>
-void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, const Dtype* B, Dtype* C) {
+void CpuGemmTransposed(const int M, const int N, const int K, const Dtype* A, const Dtype* B, Dtype* C) {
   if (M == 0 || N == 0) { return; }
-  const int parts = parallel_threads();
+  const int parts = ParallelThreads();
   const bool by_rows = static_cast<size_t>(K) < static_cast<size_t>(512) * parts || M >= 4 * kRows * parts;
-  // The operand with fewer rows is the cheaper one to turn; then C comes out turned as well.
+  // The operand with fewer rows is cheaper to transpose; if that is A, the result is C transposed.
   const bool swap = M < 64 && N > M;
   if (by_rows && !swap) {
-    TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B}.run_by_rows(C);
+    TransposedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B}.RunByRows(C);
     return;
   }
-  const TurnedProduct<Dtype> product = swap ? TurnedProduct<Dtype>{N, M, static_cast<size_t>(K), B, A}
-                                            : TurnedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B};
-  // Each thread sums a part of K of its own; the parts are added in their order, so that a run can be repeated exactly.
+  const TransposedProduct<Dtype> product = swap ? TransposedProduct<Dtype>{N, M, static_cast<size_t>(K), B, A}
+                                                : TransposedProduct<Dtype>{M, N, static_cast<size_t>(K), A, B};
+  // Each thread sums its own part of K; the parts are added in their order, so that a run can be repeated exactly.
   const size_t size = static_cast<size_t>(M) * N;
   const int used = by_rows ? 1 : parts;
   std::vector<Dtype> sums(used * size);
   if (by_rows) {
-    product.run_by_rows(sums.data());
+    product.RunByRows(sums.data());
   } else {
-    parallel_for(parts, 1, [&](const int begin, const int end) {
+    ParallelFor(parts, 1, [&](const int begin, const int end) {
       for (int p = begin; p < end; ++p) {
-        product.run(static_cast<int>(static_cast<int64_t>(K) * p / parts),
+        product.Run(static_cast<int>(static_cast<int64_t>(K) * p / parts),
                     static_cast<int>(static_cast<int64_t>(K) * (p + 1) / parts), sums.data() + p * size);
       }
     });
@@ -370,11 +370,11 @@ void cpu_gemm_transposed(const int M, const int N, const int K, const Dtype* A, 
   }
 }
 
-#define INSTANTIATE_GEMM(Dtype)                                                                               \
-  template void cpu_gemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*); \
-  template void cpu_gemm_placed<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*,   \
-                                       size_t, Dtype*);                                                       \
-  template void cpu_gemm_transposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
+#define INSTANTIATE_GEMM(Dtype)                                                                                   \
+  template void CpuGemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*);      \
+  template void CpuGemmPlaced<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*, size_t, \
+                                     Dtype*);                                                                     \
+  template void CpuGemmTransposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_GEMM(float);
 INSTANTIATE_GEMM(double);
 

@@ -1,9 +1,9 @@
-// Depthwise convolution on the CPU.
+// Depthwise convolution on the CPU: forward, and the gradient of the input; depthwise_weights.cpp has the others.
 //
-// Each plane goes through in bands of rows (band.hpp) that stay in the first-level cache: a vector of outputs is the
-// sum over the kernel of (weight times one unaligned load), with no edge cases left. Rows end in a last vector that
-// overlaps the one before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled, with several output rows in
-// registers so that a load serves all of them.
+// A plane is processed in bands of rows (band.hpp) that stay in the first-level cache. A band includes the padding, so
+// there are no edge cases: a vector of outputs is the sum over the kernel of a weight times one unaligned load. The
+// last vector of a row overlaps the one before it. Square kernels of 3 to 6 with stride 1 or 2 are unrolled and keep
+// several output rows in registers, so that one load serves all of them.
 #include "caffe/util/depthwise.hpp"
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 
 #include "caffe/common.hpp"
 #include "caffe/util/band.hpp"
+#include "caffe/util/depthwise_blocks.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -19,43 +20,24 @@ namespace caffe {
 
 namespace {
 
-constexpr int kBandBytes = 24 * 1024;
+/// Rows of outputs that are kept in registers.
+constexpr int RegisterRows(const int kernel, const int stride) { return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2); }
 
-/// Room that a thread keeps from call to call.
-template <typename T>
-T* room(const int which, const size_t count) {
-  static thread_local std::vector<T> rooms[3];
-  if (rooms[which].size() < count) { rooms[which].resize(count); }
-  return rooms[which].data();
-}
-
-/// Rows of outputs whose band fits the budget.
-template <typename T>
-int rows_of_block(const DepthwiseShape& s, const int row_length) {
-  const int rows = kBandBytes / static_cast<int>(sizeof(T)) / row_length;
-  const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  return clamp((rows - extent) / s.stride_h + 1, std::min(8, s.out_height), s.out_height);
-}
-
-/// Rows of outputs in registers.
-constexpr int register_rows(const int kernel, const int stride) {
-  return stride == 2 ? 2 : (kernel <= 4 ? 4 : 2);
-}
-
-/// Rows rows of outputs: kernel K x K, stride S, Lanes outputs at a time.
+/// `Rows` rows of outputs for a K x K kernel and stride S, Lanes outputs at a time.
 template <typename T, int Lanes, int K, int S, int Rows>
-inline __attribute__((always_inline)) void unrolled_rows(const T* band, const int length, const T* weights, const T bias, const int count, T* out) {
+inline __attribute__((always_inline)) void UnrolledRows(const T* band, const int length, const T* weights, const T bias,
+                                                        const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   for (int x = 0; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
     V sum[Rows];
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) { sum[r] = simd_set<T, Lanes>(bias); }
+    for (int r = 0; r < Rows; ++r) { sum[r] = SimdSet<T, Lanes>(bias); }
 #pragma GCC unroll 16
     for (int i = 0; i < (Rows - 1) * S + K; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < K; ++j) {
-        const V value = simd_load<T, Lanes>(band + (i * S + j % S) * length + j / S + x);
+        const V value = SimdLoad<T, Lanes>(band + (i * S + j % S) * length + j / S + x);
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; ++r) {
           const int ky = i - r * S;
@@ -66,9 +48,9 @@ inline __attribute__((always_inline)) void unrolled_rows(const T* band, const in
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       if (count >= Lanes) {
-        simd_store<T, Lanes>(sum[r], out + r * count + x);
+        SimdStore<T, Lanes>(sum[r], out + r * count + x);
       } else {
-        simd_store_some<T, Lanes>(sum[r], out + r * count + x, count);
+        SimdStoreSome<T, Lanes>(sum[r], out + r * count + x, count);
       }
     }
   }
@@ -76,118 +58,105 @@ inline __attribute__((always_inline)) void unrolled_rows(const T* band, const in
 
 /// A block of rows of outputs.
 template <typename T, int Lanes, int K, int S>
-void unrolled_block(const T* band, const int length, const T* weights, const T bias, const int count, const int rows,
-                    T* out) {
-  constexpr int step = register_rows(K, S);
-  T kernel[K * K];  // of its own, so that the compiler knows that no output lies in it
+void UnrolledBlock(const T* band, const int length, const T* weights, const T bias, const int count, const int rows,
+                   T* out) {
+  constexpr int step = RegisterRows(K, S);
+  T kernel[K * K];  // a copy, so that the compiler knows that the outputs do not overlap it
   std::copy(weights, weights + K * K, kernel);
   const size_t row_length = static_cast<size_t>(S) * S * length;
   if (rows < step) {
     for (int r = 0; r < rows; ++r) {
-      unrolled_rows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
+      UnrolledRows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count,
+                                      out + static_cast<size_t>(r) * count);
     }
     return;
   }
   for (int r = 0; r < rows; r += step) {
     r = std::min(r, rows - step);  // the last ones overlap those before
-    unrolled_rows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count, out + static_cast<size_t>(r) * count);
+    UnrolledRows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count,
+                                       out + static_cast<size_t>(r) * count);
   }
 }
 
 /// out[x] = start + the sum over the taps of weight times row[x], count of them.
 template <typename T, int Lanes>
-void tapped_row(const T* const* rows, const T* weights, const int taps, const T start, const int count, T* out) {
+void TappedRow(const T* const* rows, const T* weights, const int taps, const T start, const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   int x = 0;
   for (; x + 4 * Lanes <= count; x += 4 * Lanes) {
     V sum[4];
-    for (int v = 0; v < 4; ++v) { sum[v] = simd_set<T, Lanes>(start); }
+    for (int v = 0; v < 4; ++v) { sum[v] = SimdSet<T, Lanes>(start); }
     for (int t = 0; t < taps; ++t) {
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) { sum[v] += weights[t] * simd_load<T, Lanes>(rows[t] + x + v * Lanes); }
+      for (int v = 0; v < 4; ++v) { sum[v] += weights[t] * SimdLoad<T, Lanes>(rows[t] + x + v * Lanes); }
     }
-    for (int v = 0; v < 4; ++v) { simd_store<T, Lanes>(sum[v], out + x + v * Lanes); }
+    for (int v = 0; v < 4; ++v) { SimdStore<T, Lanes>(sum[v], out + x + v * Lanes); }
   }
   for (; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
-    V sum = simd_set<T, Lanes>(start);
-    for (int t = 0; t < taps; ++t) { sum += weights[t] * simd_load<T, Lanes>(rows[t] + x); }
+    V sum = SimdSet<T, Lanes>(start);
+    for (int t = 0; t < taps; ++t) { sum += weights[t] * SimdLoad<T, Lanes>(rows[t] + x); }
     if (count >= Lanes) {
-      simd_store<T, Lanes>(sum, out + x);
+      SimdStore<T, Lanes>(sum, out + x);
     } else {
-      simd_store_some<T, Lanes>(sum, out + x, count);
+      SimdStoreSome<T, Lanes>(sum, out + x, count);
     }
   }
 }
 
-/// What changes with the shape: chosen once a call.
+/// The functions that depend on the shape, chosen once a call.
 template <typename T>
 struct Steps {
-  // A block of rows; null when the shape has no unrolled one.
+  // A block of rows; null if there is no unrolled code for the shape.
   void (*rows)(const T*, int, const T*, T, int, int, T*);
   void (*tapped)(const T* const*, const T*, int, T, int, T*);
 };
 
 template <typename T, int Lanes, int K, int S>
-void unrolled_steps(Steps<T>* steps) {
-  steps->rows = unrolled_block<T, Lanes, K, S>;
-}
-
-/// Whether the shape has unrolled steps, and then its kernel and stride.
-bool unrolls(const DepthwiseShape& s) {
-  return s.kernel_h == s.kernel_w && s.kernel_h >= 3 && s.kernel_h <= 6 && s.stride_h == s.stride_w &&
-         s.stride_h <= 2 && s.dilation_h == 1 && s.dilation_w == 1;
+void UnrolledSteps(Steps<T>* steps) {
+  steps->rows = UnrolledBlock<T, Lanes, K, S>;
 }
 
 template <typename T, int Lanes>
-Steps<T> steps_of(const DepthwiseShape& s) {
-  Steps<T> steps = {nullptr, tapped_row<T, Lanes>};
-  if (unrolls(s)) {
+Steps<T> StepsOf(const DepthwiseShape& s) {
+  Steps<T> steps = {nullptr, TappedRow<T, Lanes>};
+  if (Unrolls(s)) {
     switch (s.kernel_h * 10 + s.stride_h) {
-      case 31: unrolled_steps<T, Lanes, 3, 1>(&steps); break;
-      case 32: unrolled_steps<T, Lanes, 3, 2>(&steps); break;
-      case 41: unrolled_steps<T, Lanes, 4, 1>(&steps); break;
-      case 42: unrolled_steps<T, Lanes, 4, 2>(&steps); break;
-      case 51: unrolled_steps<T, Lanes, 5, 1>(&steps); break;
-      case 52: unrolled_steps<T, Lanes, 5, 2>(&steps); break;
-      case 61: unrolled_steps<T, Lanes, 6, 1>(&steps); break;
-      case 62: unrolled_steps<T, Lanes, 6, 2>(&steps); break;
+      case 31: UnrolledSteps<T, Lanes, 3, 1>(&steps); break;
+      case 32: UnrolledSteps<T, Lanes, 3, 2>(&steps); break;
+      case 41: UnrolledSteps<T, Lanes, 4, 1>(&steps); break;
+      case 42: UnrolledSteps<T, Lanes, 4, 2>(&steps); break;
+      case 51: UnrolledSteps<T, Lanes, 5, 1>(&steps); break;
+      case 52: UnrolledSteps<T, Lanes, 5, 2>(&steps); break;
+      case 61: UnrolledSteps<T, Lanes, 6, 1>(&steps); break;
+      case 62: UnrolledSteps<T, Lanes, 6, 2>(&steps); break;
     }
   }
   return steps;
 }
 
-constexpr int at_least_2(const int lanes) { return lanes < 2 ? 2 : lanes; }
-
-/// The widest vector that a row of outputs fills, down to a quarter of the processor's.
 template <typename T>
-int lanes_for(const int count) {
-  constexpr int most = simd_lanes<T>();
-  return count >= most ? most : (count >= at_least_2(most / 2) ? at_least_2(most / 2) : at_least_2(most / 4));
+Steps<T> StepsFor(const DepthwiseShape& s, const int count) {
+  constexpr int most = SimdLanes<T>();
+  const int lanes = LanesFor<T>(count);
+  if (lanes == most) { return StepsOf<T, most>(s); }
+  if (lanes == AtLeast2(most / 2)) { return StepsOf<T, AtLeast2(most / 2)>(s); }
+  return StepsOf<T, AtLeast2(most / 4)>(s);
 }
 
 template <typename T>
-Steps<T> steps_for(const DepthwiseShape& s, const int count) {
-  constexpr int most = simd_lanes<T>();
-  const int lanes = lanes_for<T>(count);
-  if (lanes == most) { return steps_of<T, most>(s); }
-  if (lanes == at_least_2(most / 2)) { return steps_of<T, at_least_2(most / 2)>(s); }
-  return steps_of<T, at_least_2(most / 4)>(s);
-}
-
-template <typename T>
-void forward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* input, const int64_t after,
-                   const T* weights, const T bias, T* output) {
+void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input, const int64_t after, const T* weights,
+                  const T bias, T* output) {
   const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
-                      std::max(s.out_width, simd_lanes<T>()) + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
+                      std::max(s.out_width, SimdLanes<T>()) + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
   const int row_length = shape.stride * shape.length;
-  const int block = rows_of_block<T>(s, row_length);
+  const int block = RowsOfBlock<T>(s, row_length);
   const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = room<T>(0, shape.template size<T>((block - 1) * s.stride_h + extent));
+  T* band = DepthwiseRoom<T>(0, shape.template Size<T>((block - 1) * s.stride_h + extent));
   std::vector<const T*> taps(steps.rows == nullptr ? s.kernel_h * s.kernel_w : 0);
   for (int y = 0; y < s.out_height; y += block) {
     const int rows = std::min(block, s.out_height - y);
-    shape.fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
+    shape.Fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
     T* out = output + static_cast<size_t>(y) * s.out_width;
     if (steps.rows != nullptr) {
       steps.rows(band, shape.length, weights, bias, s.out_width, rows, out);
@@ -208,40 +177,40 @@ void forward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* inpu
   }
 }
 
-/// Gradient of a plane for any stride: each phase of the input's columns meets only some columns of the kernel.
+/// Gradient of a plane for any stride: each phase of the input's columns is reached by only some columns of the kernel.
 template <typename T>
-void backward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* output_diff, const int64_t after,
-                    const T* weights, T* input_diff) {
+void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* output_diff, const int64_t after,
+                   const T* weights, T* input_diff) {
   const int phases = s.stride_w;
-  const int phase_length = divide_up(s.width, phases);
-  // Input column q phases + p meets output column q + offset through kernel column j, where that is whole.
+  const int phase_length = DivideUp(s.width, phases);
+  // Kernel column j connects input column q phases + p with output column q + offset, if offset is a whole number.
   const auto meets = [&](const int p, const int j, int* offset) {
     const int sum = p + s.pad_w - j * s.dilation_w;
-    *offset = divide_down(sum, phases);
+    *offset = DivideDown(sum, phases);
     return *offset * phases == sum;
   };
-  const int least = divide_down(s.pad_w - (s.kernel_w - 1) * s.dilation_w, phases);
-  const int most = divide_up(phases - 1 + s.pad_w, phases);
+  const int least = DivideDown(s.pad_w - (s.kernel_w - 1) * s.dilation_w, phases);
+  const int most = DivideUp(phases - 1 + s.pad_w, phases);
   const Band shape = {s.out_height, s.out_width, std::max(0, -least), 1,
-                      std::max(0, -least) + std::max(phase_length, simd_lanes<T>()) + std::max(0, most)};
-  const int block = clamp(kBandBytes / static_cast<int>(sizeof(T)) / shape.length * s.stride_h, 1, s.height);
+                      std::max(0, -least) + std::max(phase_length, SimdLanes<T>()) + std::max(0, most)};
+  const int block = Clamp(kDepthwiseBandBytes / static_cast<int>(sizeof(T)) / shape.length * s.stride_h, 1, s.height);
   const int taps = s.kernel_h * s.kernel_w;
   std::vector<const T*> rows(taps);
   std::vector<T> factors(taps);
-  T* phase = room<T>(1, static_cast<size_t>(phases) * phase_length);
+  T* phase = DepthwiseRoom<T>(1, static_cast<size_t>(phases) * phase_length);
   for (int y = 0; y < s.height; y += block) {
     const int end = std::min(y + block, s.height);
-    const int first = divide_up(y + s.pad_h - (s.kernel_h - 1) * s.dilation_h, s.stride_h);
-    const int last = divide_down(end - 1 + s.pad_h, s.stride_h);
+    const int first = DivideUp(y + s.pad_h - (s.kernel_h - 1) * s.dilation_h, s.stride_h);
+    const int last = DivideDown(end - 1 + s.pad_h, s.stride_h);
     const int band_rows = std::max(0, last - first + 1);
-    T* band = room<T>(0, shape.template size<T>(band_rows + 1));
-    shape.fill(output_diff, after, first, band_rows, band);
+    T* band = DepthwiseRoom<T>(0, shape.template Size<T>(band_rows + 1));
+    shape.Fill(output_diff, after, first, band_rows, band);
     for (int iy = y; iy < end; ++iy) {
       for (int p = 0; p < phases; ++p) {
         int met = 0;
         for (int i = 0; i < s.kernel_h; ++i) {
           const int sum = iy + s.pad_h - i * s.dilation_h;
-          const int oy = divide_down(sum, s.stride_h);
+          const int oy = DivideDown(sum, s.stride_h);
           if (oy * s.stride_h != sum || oy < 0 || oy >= s.out_height) { continue; }
           for (int j = 0; j < s.kernel_w; ++j) {
             int offset;
@@ -268,218 +237,67 @@ void backward_plane(const DepthwiseShape& s, const Steps<T>& steps, const T* out
   }
 }
 
-/// sums[i, j] += the sum over rows and columns of diff times the input that kernel place (i, j) meets; rows FirstRow to
-/// EndRow of the kernel at once, so that their sums fit the registers.
-template <typename T, int Lanes, int K, int S, int FirstRow, int EndRow>
-void unrolled_sums(const T* band, const int length, const T* diff, const int diff_length, const int rows,
-                   double* sums) {
-  typedef SimdT<T, Lanes> V;
-  V sum[EndRow - FirstRow][K] = {};
-  for (int y = 0; y < rows; ++y) {
-    const T* from = band + static_cast<size_t>(y) * S * S * length;
-    const T* line = diff + static_cast<size_t>(y) * diff_length;
-    for (int x = 0; x < diff_length; x += Lanes) {
-      const V d = simd_load<T, Lanes>(line + x);
-#pragma GCC unroll 8
-      for (int i = FirstRow; i < EndRow; ++i) {
-#pragma GCC unroll 8
-        for (int j = 0; j < K; ++j) {
-          sum[i - FirstRow][j] += d * simd_load<T, Lanes>(from + (i * S + j % S) * length + j / S + x);
-        }
-      }
-    }
-  }
-  for (int i = FirstRow; i < EndRow; ++i) {
-    for (int j = 0; j < K; ++j) { sums[i * K + j] += simd_sum<T, Lanes>(sum[i - FirstRow][j]); }
-  }
-}
-
-template <typename T, int Lanes, int K, int S>
-void all_sums(const T* band, const int length, const T* diff, const int diff_length, const int rows, double* sums) {
-  if (K <= 4) {
-    unrolled_sums<T, Lanes, K, S, 0, K>(band, length, diff, diff_length, rows, sums);
-  } else {
-    unrolled_sums<T, Lanes, K, S, 0, 3>(band, length, diff, diff_length, rows, sums);
-    unrolled_sums<T, Lanes, K, S, 3, K>(band, length, diff, diff_length, rows, sums);
-  }
-}
-
-template <typename T, int Lanes>
-T dot(const T* a, const T* b, const int count) {
-  SimdT<T, Lanes> sum = {};
-  for (int x = 0; x < count; x += Lanes) { sum += simd_load<T, Lanes>(a + x) * simd_load<T, Lanes>(b + x); }
-  return simd_sum<T, Lanes>(sum);
-}
-
-template <typename T, int Lanes>
-void block_sums(const DepthwiseShape& s, const T* band, const int length, const T* diff, const int diff_length,
-                const int rows, double* sums) {
-  if (unrolls(s)) {
-    switch (s.kernel_h * 10 + s.stride_h) {
-      case 31: return all_sums<T, Lanes, 3, 1>(band, length, diff, diff_length, rows, sums);
-      case 32: return all_sums<T, Lanes, 3, 2>(band, length, diff, diff_length, rows, sums);
-      case 41: return all_sums<T, Lanes, 4, 1>(band, length, diff, diff_length, rows, sums);
-      case 42: return all_sums<T, Lanes, 4, 2>(band, length, diff, diff_length, rows, sums);
-      case 51: return all_sums<T, Lanes, 5, 1>(band, length, diff, diff_length, rows, sums);
-      case 52: return all_sums<T, Lanes, 5, 2>(band, length, diff, diff_length, rows, sums);
-      case 61: return all_sums<T, Lanes, 6, 1>(band, length, diff, diff_length, rows, sums);
-      case 62: return all_sums<T, Lanes, 6, 2>(band, length, diff, diff_length, rows, sums);
-    }
-  }
-  const int row_length = s.stride_w * length;
-  for (int i = 0; i < s.kernel_h; ++i) {
-    for (int j = 0; j < s.kernel_w; ++j) {
-      const int x = j * s.dilation_w;
-      const T* from = band + i * s.dilation_h * row_length + x % s.stride_w * length + x / s.stride_w;
-      for (int y = 0; y < rows; ++y) {
-        sums[i * s.kernel_w + j] += dot<T, Lanes>(from + static_cast<size_t>(y) * s.stride_h * row_length,
-                                                  diff + static_cast<size_t>(y) * diff_length, diff_length);
-      }
-    }
-  }
-}
-
-/// sums += what one plane adds to the gradient of its kernel.
-template <typename T, int Lanes>
-void weight_sums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
-                 const int64_t diff_after, double* sums) {
-  // Outputs beyond the row's end are zeros, so that whole vectors can be added.
-  const int diff_length = divide_up(s.out_width, Lanes) * Lanes;
-  const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
-                      diff_length + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
-  const Band diff_shape = {s.out_height, s.out_width, 0, 1, diff_length};
-  const int row_length = shape.stride * shape.length;
-  const int block = rows_of_block<T>(s, row_length);
-  const int extent = (s.kernel_h - 1) * s.dilation_h + 1;
-  T* band = room<T>(0, shape.template size<T>((block - 1) * s.stride_h + extent));
-  for (int y = 0; y < s.out_height; y += block) {
-    const int rows = std::min(block, s.out_height - y);
-    shape.fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
-    const T* diff = output_diff + static_cast<size_t>(y) * s.out_width;
-    if (diff_length != s.out_width) {
-      T* padded = room<T>(1, diff_shape.template size<T>(block));
-      diff_shape.fill(output_diff, diff_after, y, rows, padded);
-      diff = padded;
-    }
-    block_sums<T, Lanes>(s, band, shape.length, diff, diff_length, rows, sums);
-  }
-}
-
-template <typename T>
-void weight_sums(const DepthwiseShape& s, const T* input, const int64_t after, const T* output_diff,
-                 const int64_t diff_after, double* sums) {
-  constexpr int most = simd_lanes<T>();
-  const int lanes = lanes_for<T>(s.out_width);
-  if (lanes == most) {
-    weight_sums<T, most>(s, input, after, output_diff, diff_after, sums);
-  } else if (lanes == at_least_2(most / 2)) {
-    weight_sums<T, at_least_2(most / 2)>(s, input, after, output_diff, diff_after, sums);
-  } else {
-    weight_sums<T, at_least_2(most / 4)>(s, input, after, output_diff, diff_after, sums);
-  }
-}
-
-/// Planes for one thread to take at a time: some 20 microseconds of work.
-int planes_at_a_time(const DepthwiseShape& s, const int planes) {
-  const double work = static_cast<double>(s.out_height) * s.out_width * s.kernel_h * s.kernel_w + 2000;
-  return parallel_grain(planes, static_cast<int>(1 + 500000 / work));
-}
-
 }  // namespace
 
 template <typename Dtype>
-void depthwise_forward(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
-                       const Dtype* weights, const Dtype* bias, Dtype* output) {
-  const Steps<Dtype> steps = steps_for<Dtype>(shape, shape.out_width);
+void DepthwiseForward(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
+                      const Dtype* weights, const Dtype* bias, Dtype* output) {
+  const Steps<Dtype> steps = StepsFor<Dtype>(shape, shape.out_width);
   const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
   const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
   const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
-  parallel_for(num * channels, planes_at_a_time(shape, num * channels), [&](const int begin, const int end) {
+  ParallelFor(num * channels, PlanesAtATime(shape, num * channels), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
       const int c = i % channels;
-      forward_plane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps, bias == nullptr ? Dtype(0) : bias[c],
-                    output + i * out_plane);
+      ForwardPlane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps,
+                   bias == nullptr ? Dtype(0) : bias[c], output + i * out_plane);
     }
   });
 }
 
 template <typename Dtype>
-void depthwise_backward_data(const DepthwiseShape& shape, const int num, const int channels, const Dtype* output_diff,
-                             const Dtype* weights, Dtype* input_diff) {
+void DepthwiseBackwardData(const DepthwiseShape& shape, const int num, const int channels, const Dtype* output_diff,
+                           const Dtype* weights, Dtype* input_diff) {
   const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
   const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
   const int64_t planes = static_cast<int64_t>(num) * channels;
   const int taps = shape.kernel_h * shape.kernel_w;
-  const int grain = planes_at_a_time(shape, num * channels);
+  const int grain = PlanesAtATime(shape, num * channels);
   if (shape.stride_h > 1 || shape.stride_w > 1) {
-    const Steps<Dtype> steps = steps_for<Dtype>(shape, divide_up(shape.width, shape.stride_w));
-    parallel_for(num * channels, grain, [&](const int begin, const int end) {
+    const Steps<Dtype> steps = StepsFor<Dtype>(shape, DivideUp(shape.width, shape.stride_w));
+    ParallelFor(num * channels, grain, [&](const int begin, const int end) {
       for (int i = begin; i < end; ++i) {
-        backward_plane(shape, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane,
-                       weights + i % channels * taps,
-                       input_diff + i * in_plane);
+        BackwardPlane(shape, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane,
+                      weights + i % channels * taps, input_diff + i * in_plane);
       }
     });
     return;
   }
-  // With stride 1 it is a convolution of the output's gradient with the kernel turned by half a turn.
-  DepthwiseShape turned = shape;
-  turned.height = shape.out_height;
-  turned.width = shape.out_width;
-  turned.out_height = shape.height;
-  turned.out_width = shape.width;
-  turned.pad_h = (shape.kernel_h - 1) * shape.dilation_h - shape.pad_h;
-  turned.pad_w = (shape.kernel_w - 1) * shape.dilation_w - shape.pad_w;
-  const Steps<Dtype> steps = steps_for<Dtype>(turned, turned.out_width);
-  parallel_for(num * channels, grain, [&](const int begin, const int end) {
+  // With stride 1 it is a convolution of the output's gradient with the kernel rotated by 180 degrees.
+  DepthwiseShape rotated = shape;
+  rotated.height = shape.out_height;
+  rotated.width = shape.out_width;
+  rotated.out_height = shape.height;
+  rotated.out_width = shape.width;
+  rotated.pad_h = (shape.kernel_h - 1) * shape.dilation_h - shape.pad_h;
+  rotated.pad_w = (shape.kernel_w - 1) * shape.dilation_w - shape.pad_w;
+  const Steps<Dtype> steps = StepsFor<Dtype>(rotated, rotated.out_width);
+  ParallelFor(num * channels, grain, [&](const int begin, const int end) {
     std::vector<Dtype> kernel(taps);
     for (int i = begin; i < end; ++i) {
       const Dtype* plain = weights + i % channels * taps;
       std::reverse_copy(plain, plain + taps, kernel.begin());
-      forward_plane(turned, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
-                    input_diff + i * in_plane);
-    }
-  });
-}
-
-template <typename Dtype>
-void depthwise_backward_weights(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
-                                const Dtype* output_diff, Dtype* weight_diff, Dtype* bias_diff) {
-  const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
-  const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
-  const int64_t planes = static_cast<int64_t>(num) * channels;
-  const int taps = shape.kernel_h * shape.kernel_w;
-  const int grain = std::max(1, planes_at_a_time(shape, num * channels) / std::max(1, num));
-  parallel_for(channels, grain, [&](const int begin, const int end) {
-    std::vector<double> sums(taps);
-    for (int c = begin; c < end; ++c) {
-      std::fill(sums.begin(), sums.end(), 0.);
-      double bias_sum = 0;
-      for (int n = 0; n < num; ++n) {
-        const int64_t plane = static_cast<int64_t>(n) * channels + c;
-        if (weight_diff != nullptr) {
-          weight_sums(shape, input + plane * in_plane, (planes - 1 - plane) * in_plane,
-                      output_diff + plane * out_plane, (planes - 1 - plane) * out_plane, sums.data());
-        }
-        if (bias_diff != nullptr) {
-          bias_sum += simd_total(output_diff + plane * out_plane, static_cast<int>(out_plane));
-        }
-      }
-      if (weight_diff != nullptr) {
-        for (int t = 0; t < taps; ++t) { weight_diff[c * taps + t] += static_cast<Dtype>(sums[t]); }
-      }
-      if (bias_diff != nullptr) { bias_diff[c] += static_cast<Dtype>(bias_sum); }
+      ForwardPlane(rotated, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
+                   input_diff + i * in_plane);
     }
   });
 }
 
 #define INSTANTIATE_DEPTHWISE(Dtype)                                                                               \
-  template void depthwise_forward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
-                                         Dtype*);                                                                  \
-  template void depthwise_backward_data<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*); \
-  template void depthwise_backward_weights<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*,     \
-                                                  Dtype*, Dtype*)
+  template void DepthwiseForward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
+                                        Dtype*);                                                                   \
+  template void DepthwiseBackwardData<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);
 

@@ -12,15 +12,15 @@ namespace caffe {
 
 namespace {
 
-// Changes the luma of a colour picture, or a grey picture itself.
-cv::Mat OnLuma(const cv::Mat& picture, const std::function<void(const cv::Mat&, cv::Mat*)>& change) {
+// Changes the luma of a colour image, or the values of a grey one.
+cv::Mat OnLuma(const cv::Mat& image, const std::function<void(const cv::Mat&, cv::Mat*)>& change) {
   cv::Mat result;
-  if (picture.channels() == 1) {
-    change(picture, &result);
+  if (image.channels() == 1) {
+    change(image, &result);
     return result;
   }
   cv::Mat ycrcb, luma;
-  cv::cvtColor(picture, ycrcb, cv::COLOR_BGR2YCrCb);
+  cv::cvtColor(image, ycrcb, cv::COLOR_BGR2YCrCb);
   cv::extractChannel(ycrcb, luma, 0);
   cv::Mat changed;
   change(luma, &changed);
@@ -29,27 +29,24 @@ cv::Mat OnLuma(const cv::Mat& picture, const std::function<void(const cv::Mat&, 
   return result;
 }
 
-cv::Mat Posterized(const cv::Mat& picture) {
+cv::Mat Posterized(const cv::Mat& image) {
   cv::Mat table(1, 256, CV_8U), result;
-  for (int i = 0; i < 256; ++i) {
-    table.at<uchar>(i) = static_cast<uchar>(i / 64 * 64 + 32);
-  }
-  cv::LUT(picture, table, result);
+  for (int i = 0; i < 256; ++i) { table.at<uchar>(i) = static_cast<uchar>(i / 64 * 64 + 32); }
+  cv::LUT(image, table, result);
   return result;
 }
 
-cv::Mat SaltPeppered(const cv::Mat& picture, const SaltPepperParameter& param, TransformRng* rng) {
-  const int channels = picture.channels(), values = param.value_size();
-  CHECK(values <= 1 || values == channels) << "saltpepper_param has " << values
-      << " value, needs one or one for each of the " << channels << " channels";
+cv::Mat SaltPeppered(const cv::Mat& image, const SaltPepperParameter& param, TransformRng* rng) {
+  const int channels = image.channels(), values = param.value_size();
+  CHECK(values <= 1 || values == channels)
+      << "saltpepper_param has " << values << " value, must have none, one, or one for each of the " << channels
+      << " channels";
   std::vector<uchar> value(channels, 0);
-  for (int c = 0; c < channels && values > 0; ++c) {
-    value[c] = static_cast<uchar>(param.value(values == 1 ? 0 : c));
-  }
-  cv::Mat result = picture.clone();
-  const int count = static_cast<int>(param.fraction() * picture.cols * picture.rows);
+  for (int c = 0; c < channels && values > 0; ++c) { value[c] = static_cast<uchar>(param.value(values == 1 ? 0 : c)); }
+  cv::Mat result = image.clone();
+  const int count = static_cast<int>(param.fraction() * image.cols * image.rows);
   for (int i = 0; i < count; ++i) {
-    const int x = rng->Index(picture.cols), y = rng->Index(picture.rows);
+    const int x = rng->Index(image.cols), y = rng->Index(image.rows);
     std::copy(value.begin(), value.end(), result.ptr<uchar>(y) + x * channels);
   }
   return result;
@@ -57,12 +54,10 @@ cv::Mat SaltPeppered(const cv::Mat& picture, const SaltPepperParameter& param, T
 
 }  // namespace
 
-cv::Mat ApplyNoise(const cv::Mat& picture, const NoiseParameter& param, TransformRng* rng) {
-  if (param.has_prob() && !rng->Happens(param.prob())) {
-    return picture;
-  }
-  cv::Mat result = picture, next;
-  const bool colour = picture.channels() == 3;
+cv::Mat ApplyNoise(const cv::Mat& image, const NoiseParameter& param, TransformRng* rng) {
+  if (param.has_prob() && !rng->Happens(param.prob())) { return image; }
+  cv::Mat result = image, next;
+  const bool colour = image.channels() == 3;
   if (param.decolorize() && colour) {
     cv::Mat grey;
     cv::cvtColor(result, grey, cv::COLOR_BGR2GRAY);
@@ -90,17 +85,13 @@ cv::Mat ApplyNoise(const cv::Mat& picture, const NoiseParameter& param, Transfor
     cv::erode(result, eroded, cv::getStructuringElement(cv::MORPH_ELLIPSE, cv::Size(3, 3), cv::Point(1, 1)));
     result = eroded;
   }
-  if (param.posterize()) {
-    result = Posterized(result);
-  }
+  if (param.posterize()) { result = Posterized(result); }
   if (param.inverse()) {
     cv::Mat inverted;
     cv::bitwise_not(result, inverted);
     result = inverted;
   }
-  if (param.saltpepper()) {
-    result = SaltPeppered(result, param.saltpepper_param(), rng);
-  }
+  if (param.saltpepper()) { result = SaltPeppered(result, param.saltpepper_param(), rng); }
   if (param.convert_to_hsv() && colour) {
     cv::Mat hsv;
     cv::cvtColor(result, hsv, cv::COLOR_BGR2HSV);

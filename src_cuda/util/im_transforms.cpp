@@ -13,13 +13,9 @@
 namespace caffe {
 
 cv::Mat Canvas::Paint() const {
-  if (pixels.size() == size) {
-    return pixels;
-  }
+  if (pixels.size() == size) { return pixels; }
   cv::Mat painted(size, type_, fill);
-  if (!pixels.empty()) {
-    pixels.copyTo(painted(cv::Rect(at, pixels.size())));
-  }
+  if (!pixels.empty()) { pixels.copyTo(painted(cv::Rect(at, pixels.size()))); }
   return painted;
 }
 
@@ -48,10 +44,8 @@ void CropCanvas(const cv::Rect& frame, Canvas* canvas) {
 
 Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, TransformRng* rng, Canvas* canvas) {
   const bool happens = rng->Happens(param.prob());
-  // The SSD branch leaves pictures alone where the largest ratio is within 0.01 of 1.
-  if (!happens || std::abs(param.max_expand_ratio() - 1.) < 1e-2) {
-    return Box();
-  }
+  // The SSD branch leaves images alone where the largest ratio is within 0.01 of 1.
+  if (!happens || std::abs(param.max_expand_ratio() - 1.) < 1e-2) { return Box(); }
   const double ratio = rng->Uniform(1, param.max_expand_ratio());
   const cv::Size before = canvas->size;
   canvas->size = {std::max(static_cast<int>(before.width * ratio), before.width),
@@ -64,8 +58,9 @@ Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, Transf
 }
 
 void CheckDistortion(const DistortionParameter& param, const std::string& where) {
-  CHECK_GE(param.brightness_delta(), 0) << where << ": brightness_delta must not be negative";
-  CHECK_GE(param.hue_delta(), 0) << where << ": hue_delta must not be negative";
+  CHECK_GE(param.brightness_delta(), 0) << where << ": brightness_delta is " << param.brightness_delta()
+                                        << ", must be 0 or more";
+  CHECK_GE(param.hue_delta(), 0) << where << ": hue_delta is " << param.hue_delta() << ", must be 0 or more";
   CHECK(param.contrast_lower() >= 0 && param.contrast_lower() <= param.contrast_upper())
       << where << ": contrast_lower " << param.contrast_lower() << " and contrast_upper " << param.contrast_upper()
       << " must be 0 or more, the smaller first";
@@ -76,9 +71,7 @@ void CheckDistortion(const DistortionParameter& param, const std::string& where)
 
 Distortion DrawDistortion(const DistortionParameter& param, TransformRng* rng) {
   const auto draw = [rng](double probability, double lower, double upper, std::optional<double>* value) {
-    if (rng->Happens(probability)) {
-      *value = rng->Uniform(lower, upper);
-    }
+    if (rng->Happens(probability)) { *value = rng->Uniform(lower, upper); }
   };
   Distortion distortion;
   distortion.contrast_first = rng->Happens(0.5);
@@ -97,10 +90,10 @@ Distortion DrawDistortion(const DistortionParameter& param, TransformRng* rng) {
 
 namespace {
 
-// The picture after channel `index` of it in HSV became scale * value + shift.
-cv::Mat WithHsv(const cv::Mat& picture, int index, double scale, double shift) {
+// The image with channel `index` of its HSV changed to scale * value + shift.
+cv::Mat WithHsv(const cv::Mat& image, int index, double scale, double shift) {
   cv::Mat hsv, channel, result;
-  cv::cvtColor(picture, hsv, cv::COLOR_BGR2HSV);
+  cv::cvtColor(image, hsv, cv::COLOR_BGR2HSV);
   cv::extractChannel(hsv, channel, index);
   channel.convertTo(channel, -1, scale, shift);
   cv::insertChannel(channel, hsv, index);
@@ -108,32 +101,22 @@ cv::Mat WithHsv(const cv::Mat& picture, int index, double scale, double shift) {
   return result;
 }
 
-cv::Mat Scaled(const cv::Mat& picture, double scale, double shift) {
+cv::Mat Scaled(const cv::Mat& image, double scale, double shift) {
   cv::Mat scaled;
-  picture.convertTo(scaled, -1, scale, shift);
+  image.convertTo(scaled, -1, scale, shift);
   return scaled;
 }
 
 }  // namespace
 
-cv::Mat ApplyDistortion(const cv::Mat& picture, const Distortion& distortion) {
-  cv::Mat result = picture;
-  const bool colour = picture.channels() == 3;
-  if (distortion.brightness) {
-    result = Scaled(result, 1, *distortion.brightness);
-  }
-  if (distortion.contrast && distortion.contrast_first) {
-    result = Scaled(result, *distortion.contrast, 0);
-  }
-  if (distortion.saturation && colour) {
-    result = WithHsv(result, 1, *distortion.saturation, 0);
-  }
-  if (distortion.hue && colour) {
-    result = WithHsv(result, 0, 1, *distortion.hue);
-  }
-  if (distortion.contrast && !distortion.contrast_first) {
-    result = Scaled(result, *distortion.contrast, 0);
-  }
+cv::Mat ApplyDistortion(const cv::Mat& image, const Distortion& distortion) {
+  cv::Mat result = image;
+  const bool colour = image.channels() == 3;
+  if (distortion.brightness) { result = Scaled(result, 1, *distortion.brightness); }
+  if (distortion.contrast && distortion.contrast_first) { result = Scaled(result, *distortion.contrast, 0); }
+  if (distortion.saturation && colour) { result = WithHsv(result, 1, *distortion.saturation, 0); }
+  if (distortion.hue && colour) { result = WithHsv(result, 0, 1, *distortion.hue); }
+  if (distortion.contrast && !distortion.contrast_first) { result = Scaled(result, *distortion.contrast, 0); }
   if (distortion.order && colour) {
     const std::array<int, 3>& order = *distortion.order;
     const int pairs[] = {order[0], 0, order[1], 1, order[2], 2};
@@ -144,12 +127,12 @@ cv::Mat ApplyDistortion(const cv::Mat& picture, const Distortion& distortion) {
   return result;
 }
 
-Placement PlacementOf(const ResizeParameter& param, const cv::Size& picture) {
+Placement PlacementOf(const ResizeParameter& param, const cv::Size& image) {
   CHECK(param.height() > 0 && param.width() > 0)
       << "resize_param needs height and width, has " << param.height() << " and " << param.width();
   const cv::Size wanted(param.width(), param.height());
-  // In integers: the sides of the picture's shape that meet one side of the wanted size.
-  const int64_t w = picture.width, h = picture.height;
+  // In integers: each side of the result that keeps the image's shape, given the other wanted side.
+  const int64_t w = image.width, h = image.height;
   const int by_width = std::max<int>(wanted.width * h / w, 1);
   const int by_height = std::max<int>(wanted.height * w / h, 1);
   const bool wider = w * wanted.height > h * wanted.width;
@@ -162,43 +145,32 @@ Placement PlacementOf(const ResizeParameter& param, const cv::Size& picture) {
       const cv::Size inner = wider ? cv::Size(by_height, wanted.height) : cv::Size(wanted.width, by_width);
       return {inner, cv::Point(), inner};
     }
-    default:
-      return {wanted, cv::Point(), wanted};
+    default: return {wanted, cv::Point(), wanted};
   }
 }
 
 int DrawInterpolation(const ResizeParameter& param, TransformRng* rng) {
-  if (param.interp_mode_size() == 0) {
-    return cv::INTER_LINEAR;
-  }
+  if (param.interp_mode_size() == 0) { return cv::INTER_LINEAR; }
   switch (param.interp_mode(rng->Index(param.interp_mode_size()))) {
-    case ResizeParameter_Interp_mode_AREA:
-      return cv::INTER_AREA;
-    case ResizeParameter_Interp_mode_NEAREST:
-      return cv::INTER_NEAREST;
-    case ResizeParameter_Interp_mode_CUBIC:
-      return cv::INTER_CUBIC;
-    case ResizeParameter_Interp_mode_LANCZOS4:
-      return cv::INTER_LANCZOS4;
-    default:
-      return cv::INTER_LINEAR;
+    case ResizeParameter_Interp_mode_AREA: return cv::INTER_AREA;
+    case ResizeParameter_Interp_mode_NEAREST: return cv::INTER_NEAREST;
+    case ResizeParameter_Interp_mode_CUBIC: return cv::INTER_CUBIC;
+    case ResizeParameter_Interp_mode_LANCZOS4: return cv::INTER_LANCZOS4;
+    default: return cv::INTER_LINEAR;
   }
 }
 
-cv::Mat ApplyResize(const cv::Mat& picture, const ResizeParameter& param, int interpolation) {
-  const Placement placement = PlacementOf(param, picture.size());
+cv::Mat ApplyResize(const cv::Mat& image, const ResizeParameter& param, int interpolation) {
+  const Placement placement = PlacementOf(param, image.size());
   cv::Mat resized;
-  cv::resize(picture, resized, placement.inner, 0, 0, interpolation);
-  if (placement.inner == placement.outer) {
-    return resized;
-  }
-  const int channels = picture.channels(), values = param.pad_value_size();
+  cv::resize(image, resized, placement.inner, 0, 0, interpolation);
+  if (placement.inner == placement.outer) { return resized; }
+  const int channels = image.channels(), values = param.pad_value_size();
   CHECK(values <= 1 || values == channels)
-      << "resize_param has " << values << " pad_value, needs one or one for each of the " << channels << " channels";
+      << "resize_param has " << values << " pad_value, must have none, one, or one for each of the " << channels
+      << " channels";
   cv::Scalar pad;
-  for (int c = 0; c < channels && values > 0; ++c) {
-    pad[c] = param.pad_value(values == 1 ? 0 : c);
-  }
+  for (int c = 0; c < channels && values > 0; ++c) { pad[c] = param.pad_value(values == 1 ? 0 : c); }
   int border = cv::BORDER_CONSTANT;
   if (param.pad_mode() == ResizeParameter_Pad_mode_MIRRORED) {
     border = cv::BORDER_REFLECT101;
@@ -211,9 +183,9 @@ cv::Mat ApplyResize(const cv::Mat& picture, const ResizeParameter& param, int in
   return resized;
 }
 
-Box ResizedBox(const Box& box, const ResizeParameter& param, const cv::Size& picture) {
-  const Placement placement = PlacementOf(param, picture);
-  // The output is a frame around the resized picture.
+Box ResizedBox(const Box& box, const ResizeParameter& param, const cv::Size& image) {
+  const Placement placement = PlacementOf(param, image);
+  // The output is a frame around the resized image.
   return Relative(FrameOf(cv::Rect(-placement.at, placement.outer), placement.inner), box);
 }
 

@@ -1,5 +1,5 @@
-// The thread of a data layer: it begins with the settings of the thread that starts it (mode, device, solver, and a seed
-// drawn from its random numbers). The device is looked at in GPU mode alone, so that a GPU build trains and tests on the
+// The thread of a data layer: it starts with the settings of the thread that creates it (mode, device, solver, and a
+// seed drawn from its random numbers). The device is used in GPU mode only, so that a GPU build trains and tests on the
 // CPU of a machine without a GPU.
 #include "caffe/internal_thread.hpp"
 
@@ -18,7 +18,7 @@ bool InternalThread::is_started() const { return thread_ != nullptr && thread_->
 bool InternalThread::must_stop() { return thread_ != nullptr && thread_->interruption_requested(); }
 
 void InternalThread::StartInternalThread() {
-  CHECK(!is_started()) << "this thread runs already";
+  CHECK(!is_started()) << "this thread is already running";
   int device = 0;
 #ifndef CPU_ONLY
   if (Caffe::mode() == Caffe::GPU) { CUDA_CHECK(cudaGetDevice(&device)); }
@@ -27,9 +27,7 @@ void InternalThread::StartInternalThread() {
   try {
     thread_.reset(new boost::thread(&InternalThread::entry, this, device, Caffe::mode(), seed, Caffe::solver_count(),
                                     Caffe::root_solver()));
-  } catch (const std::exception& error) {
-    LOG(FATAL) << "a thread cannot be started: " << error.what();
-  }
+  } catch (const std::exception& error) { LOG(FATAL) << "a thread cannot be started: " << error.what(); }
 }
 
 void InternalThread::entry(const int device, const Caffe::Brew mode, const int seed, const int solver_count,
@@ -50,10 +48,8 @@ void InternalThread::StopInternalThread() {
   try {
     thread_->join();
   } catch (const boost::thread_interrupted&) {
-    // The thread that stops this one was itself told to stop: it goes on to its own end.
-  } catch (const std::exception& error) {
-    LOG(FATAL) << "a thread cannot be stopped: " << error.what();
-  }
+    // The calling thread was itself told to stop: it goes on to its own end.
+  } catch (const std::exception& error) { LOG(FATAL) << "a thread cannot be stopped: " << error.what(); }
 }
 
 }  // namespace caffe

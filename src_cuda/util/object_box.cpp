@@ -20,13 +20,9 @@ bool Emitted(const Box& frame, const EmitConstraint& constraint, const Box& box)
 void MoveObjects(const Box& frame, const EmitConstraint* constraint, std::vector<ObjectBox>* objects) {
   size_t kept = 0;
   for (ObjectBox& object : *objects) {
-    if (constraint != nullptr && !Emitted(frame, *constraint, object.box)) {
-      continue;
-    }
+    if (constraint != nullptr && !Emitted(frame, *constraint, object.box)) { continue; }
     object.box = Intersection(Relative(frame, object.box), Box());
-    if (object.box.Area() > 0) {
-      (*objects)[kept++] = object;
-    }
+    if (object.box.Area() > 0) { (*objects)[kept++] = object; }
   }
   objects->resize(kept);
 }

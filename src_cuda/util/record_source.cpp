@@ -16,9 +16,9 @@ namespace {
 
 std::mutex open_mutex;
 
-// An object that all askers for one name share while any of them holds it.
+// The object of a name: all callers share it as long as one of them holds it.
 template <typename T, typename Make>
-std::shared_ptr<T> Shared(std::map<std::string, std::weak_ptr<T> >* all, const std::string& name, const Make& make) {
+std::shared_ptr<T> Shared(std::map<std::string, std::weak_ptr<T>>* all, const std::string& name, const Make& make) {
   std::weak_ptr<T>& weak = (*all)[name];
   std::shared_ptr<T> object = weak.lock();
   if (!object) {
@@ -60,17 +60,15 @@ struct RecordSource::Readers {
 };
 
 RecordSource::RecordSource(const LayerParameter& param, int solver_count) : stride_(solver_count) {
-  static std::map<std::string, std::weak_ptr<Readers> > all_readers;
-  static std::map<std::string, std::weak_ptr<db::DB> > all_databases;
+  static std::map<std::string, std::weak_ptr<Readers>> all_readers;
+  static std::map<std::string, std::weak_ptr<db::DB>> all_databases;
   const std::string& path = param.data_param().source();
   const DataParameter::DB backend = param.data_param().backend();
   int rank;
   {
     std::lock_guard<std::mutex> lock(open_mutex);
     db_ = Shared(&all_databases, std::to_string(backend) + ":" + path, [&] {
-      if (backend == DataParameter_DB_LMDB) {
-        CheckLmdb(path, param.name());
-      }
+      if (backend == DataParameter_DB_LMDB) { CheckLmdb(path, param.name()); }
       std::shared_ptr<db::DB> database(db::GetDB(backend));
       database->Open(path, db::READ);
       return database;
@@ -81,9 +79,7 @@ RecordSource::RecordSource(const LayerParameter& param, int solver_count) : stri
   }
   CHECK(cursor_->valid()) << "AnnotatedData layer '" << param.name() << "': data_param.source " << path
                           << " holds no records";
-  for (int i = 0; i < rank; ++i) {
-    Step();
-  }
+  for (int i = 0; i < rank; ++i) { Step(); }
 }
 
 RecordSource::~RecordSource() {
@@ -107,9 +103,7 @@ void RecordSource::Next(Record* record) {
   record->value = cursor_->value();
   record->index = index_;
   record->pass = pass_;
-  for (uint64_t i = 0; i < stride_; ++i) {
-    Step();
-  }
+  for (uint64_t i = 0; i < stride_; ++i) { Step(); }
 }
 
 }  // namespace caffe

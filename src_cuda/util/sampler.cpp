@@ -16,15 +16,15 @@ void CheckBatchSampler(const BatchSampler& batch_sampler, const std::string& whe
       << "] must lie in (0, 1], the smaller first";
   CHECK(sampler.min_aspect_ratio() > 0 && sampler.min_aspect_ratio() <= sampler.max_aspect_ratio() &&
         std::isfinite(sampler.max_aspect_ratio()))
-      << where << ": batch_sampler aspect ratios [" << sampler.min_aspect_ratio() << ", "
-      << sampler.max_aspect_ratio() << "] must be positive, the smaller first";
+      << where << ": batch_sampler aspect ratios [" << sampler.min_aspect_ratio() << ", " << sampler.max_aspect_ratio()
+      << "] must be positive and finite, the smaller first";
 }
 
 Box SampleBox(const Sampler& sampler, TransformRng* rng) {
   const double scale = rng->Uniform(sampler.min_scale(), sampler.max_scale());
   const double lowest = std::max<double>(sampler.min_aspect_ratio(), scale * scale);
   const double highest = std::min<double>(sampler.max_aspect_ratio(), 1 / (scale * scale));
-  // A range that lies wholly beyond what fits leaves the nearest ratio that does.
+  // If no ratio of the range fits, the nearest one that fits is taken.
   const double ratio = std::min(std::max(rng->Uniform(lowest, highest), scale * scale), 1 / (scale * scale));
   const double width = std::min(scale * std::sqrt(ratio), 1.);
   const double height = std::min(scale / std::sqrt(ratio), 1.);
@@ -59,14 +59,10 @@ std::vector<Box> SampleBoxes(const std::vector<ObjectBox>& objects, const std::v
                              TransformRng* rng) {
   std::vector<Box> boxes;
   for (const BatchSampler& batch_sampler : batch_samplers) {
-    if (!batch_sampler.use_original_image()) {
-      continue;
-    }
+    if (!batch_sampler.use_original_image()) { continue; }
     unsigned found = 0;
     for (unsigned trial = 0; trial < batch_sampler.max_trials(); ++trial) {
-      if (batch_sampler.has_max_sample() && found >= batch_sampler.max_sample()) {
-        break;
-      }
+      if (batch_sampler.has_max_sample() && found >= batch_sampler.max_sample()) { break; }
       const Box box = SampleBox(batch_sampler.sampler(), rng);
       if (MeetsConstraint(box, objects, batch_sampler.sample_constraint())) {
         boxes.push_back(box);

@@ -18,11 +18,11 @@ namespace {
 
 thread_local bool inside_body = false;
 
-// How often a waiting thread looks before it sleeps: about 20 microseconds. The layers of a net follow each other in
-// less than that, and waking a sleeping thread costs as much as a small layer.
+// How often a waiting thread checks before it sleeps: about 20 microseconds. The layers of a net follow each other in
+// less than that, and waking a sleeping thread takes as long as a small layer.
 constexpr int kSpins = 2000;
 
-inline void relax() {
+inline void Relax() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -30,14 +30,14 @@ inline void relax() {
 #endif
 }
 
-/// One call of parallel_for. Ranges are handed out by a counter.
+/// One call of ParallelFor. Ranges are handed out by a counter.
 struct Work {
   int n;
   int grain;
   const std::function<void(int, int)>* body;
   std::atomic<int> next{0};
 
-  void run() {
+  void Run() {
     inside_body = true;
     for (;;) {
       const int begin = next.fetch_add(grain, std::memory_order_relaxed);
@@ -53,27 +53,27 @@ class ThreadPool {
  public:
   explicit ThreadPool(int workers) {
     for (int i = 0; i < workers; ++i) {
-      threads_.emplace_back([this] { loop(); });
+      threads_.emplace_back([this] { Loop(); });
     }
   }
 
   ~ThreadPool() {
     stop_ = true;
-    announce();
+    Announce();
     for (std::thread& thread : threads_) { thread.join(); }
   }
 
-  void run(Work* work) {
+  void Run(Work* work) {
     work_ = work;
     open_.store(true);
-    announce();
-    work->run();
-    // Nothing is left to take. A worker that has not come yet (asleep, or its processor is taken) is not waited for:
-    // it counts itself in before it looks at open_, so either it is seen here or it finds the work closed.
+    Announce();
+    work->Run();
+    // All ranges are taken. A worker that has not come yet (asleep, or its processor is busy) is not waited for: it
+    // counts itself in before it reads open_, so it is either seen here or finds the work closed.
     open_.store(false);
     for (int spins = 0; inside_.load() > 0; ++spins) {
       if (spins < kSpins) {
-        relax();
+        Relax();
       } else {
         std::this_thread::yield();
       }
@@ -81,8 +81,8 @@ class ThreadPool {
   }
 
  private:
-  void announce() {
-    // The counters are sequentially consistent: a worker counts itself asleep before it looks at the ticket.
+  void Announce() {
+    // The counters are sequentially consistent: a worker counts itself as asleep before it reads the ticket.
     ticket_.fetch_add(1);
     if (sleeping_.load() > 0) {
       { std::lock_guard<std::mutex> lock(mutex_); }
@@ -90,10 +90,10 @@ class ThreadPool {
     }
   }
 
-  void loop() {
+  void Loop() {
     unsigned seen = 0;
     for (;;) {
-      for (int spins = 0; spins < kSpins && ticket_.load(std::memory_order_acquire) == seen; ++spins) { relax(); }
+      for (int spins = 0; spins < kSpins && ticket_.load(std::memory_order_acquire) == seen; ++spins) { Relax(); }
       if (ticket_.load() == seen) {
         std::unique_lock<std::mutex> lock(mutex_);
         sleeping_.fetch_add(1);
@@ -103,7 +103,7 @@ class ThreadPool {
       if (stop_) { return; }
       seen = ticket_.load();
       inside_.fetch_add(1);
-      if (open_.load()) { work_->run(); }
+      if (open_.load()) { work_->Run(); }
       inside_.fetch_sub(1);
     }
   }
@@ -119,14 +119,14 @@ class ThreadPool {
   std::condition_variable wake_;
 };
 
-int positive(const char* name) {
+int PositiveNumberIn(const char* name) {
   const char* text = std::getenv(name);
   return text == nullptr ? 0 : std::max(0, std::atoi(text));
 }
 
-int default_threads() {
+int DefaultThreads() {
   for (const char* name : {"CAFFE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}) {
-    if (const int asked = positive(name)) { return std::min(asked, 1024); }
+    if (const int asked = PositiveNumberIn(name)) { return std::min(asked, 1024); }
   }
 #ifdef __linux__
   cpu_set_t allowed;
@@ -139,46 +139,46 @@ int default_threads() {
 struct Shared {
   std::mutex in_use;
   std::unique_ptr<ThreadPool> pool;
-  std::atomic<int> threads{default_threads()};
+  std::atomic<int> threads{DefaultThreads()};
 };
 
 Shared* shared = nullptr;
 std::once_flag once;
 
-// The workers of the parent do not exist in a forked child, and the lock may have been taken: both are left behind.
-void forget_in_child() {
+// A forked child does not have the parent's workers, and the lock may have been held: both are abandoned.
+void ForgetInChild() {
   Shared* made = new Shared;
   made->threads.store(shared->threads.load());
   shared = made;
 }
 
-Shared& get() {
+Shared& SharedPool() {
   std::call_once(once, [] {
     shared = new Shared;
-    pthread_atfork(nullptr, nullptr, forget_in_child);
+    pthread_atfork(nullptr, nullptr, ForgetInChild);
   });
   return *shared;
 }
 
 }  // namespace
 
-int parallel_threads() { return get().threads.load(); }
+int ParallelThreads() { return SharedPool().threads.load(); }
 
-void set_parallel_threads(int threads) {
-  Shared& all = get();
+void SetParallelThreads(int threads) {
+  Shared& all = SharedPool();
   std::lock_guard<std::mutex> lock(all.in_use);
   all.threads.store(std::max(1, threads));
   all.pool.reset();
 }
 
-void parallel_for(int n, int grain, const std::function<void(int, int)>& body) {
+void ParallelFor(int n, int grain, const std::function<void(int, int)>& body) {
   if (n <= 0) { return; }
   grain = std::max(1, grain);
   if (inside_body || n <= grain) {
     body(0, n);
     return;
   }
-  Shared& all = get();
+  Shared& all = SharedPool();
   std::unique_lock<std::mutex> lock(all.in_use, std::try_to_lock);
   if (!lock.owns_lock() || all.threads.load() == 1) {
     body(0, n);
@@ -189,11 +189,11 @@ void parallel_for(int n, int grain, const std::function<void(int, int)>& body) {
   work.n = n;
   work.grain = grain;
   work.body = &body;
-  all.pool->run(&work);
+  all.pool->Run(&work);
 }
 
-int parallel_grain(int n, int least) {
-  const int ranges = 4 * parallel_threads();
+int ParallelGrain(int n, int least) {
+  const int ranges = 4 * ParallelThreads();
   return std::max(std::max(1, least), (n + ranges - 1) / ranges);
 }
 

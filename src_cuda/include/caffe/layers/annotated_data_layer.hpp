@@ -18,21 +18,21 @@
 namespace caffe {
 
 /**
- * @brief Feeds pictures and their objects from a database of AnnotatedDatum.
+ * @brief Feeds images and their objects from a database of AnnotatedDatum.
  *
- * Tops: the pictures, N x C x H x W (see DataTransformer for what is done to them), and, where a second top is named,
+ * Tops: the images, N x C x H x W (see DataTransformer for what is done to them), and, where a second top is named,
  * the objects, 1 x 1 x K x 8 for the K objects of the batch, one a row:
  *   item_id, group_label, instance_id, xmin, ymin, xmax, ymax, difficult
- * with item_id the picture's place in the batch and the box in units of the picture. A batch without objects has one
+ * with item_id the image's index in the batch and the box in units of the image. A batch without objects has one
  * row of -1. Records without annotation type give their datum's label instead, N x 1 x 1 x 1.
  *
- * Records come in the order of their keys, pass after pass. What is drawn for a record depends on the seed of the
- * layer, which Caffe's random_seed gives, and on the record's number in that sequence, so a run is repeated exactly,
- * with any number of threads. Threads decode and transform ahead of the net: SSDLITE_DATA_THREADS of them, by default
- * as many as there are processors, 8 at most.
+ * Records come in the order of their keys, pass after pass. Random values of a record depend on the seed of the layer,
+ * which Caffe's random_seed gives, and on the record's number in that sequence alone, not on the thread that processes
+ * it. A run can be repeated exactly with any number of threads. Threads decode and transform ahead of the net:
+ * SSDLITE_DATA_THREADS of them, by default as many as there are processors, 8 at most.
  *
- * A record that cannot be read (no AnnotatedDatum, no picture that decodes, a box that is not finite) is left out: a
- * warning names its key when it is met first. With SSDLITE_STRICT_DATA=1 in the environment it ends the run.
+ * A record that cannot be read (it is not an AnnotatedDatum, its image does not decode, a box has NaN or Inf) is left
+ * out, and a warning names its key the first time. With SSDLITE_STRICT_DATA=1 in the environment it ends the run.
  */
 template <typename Dtype>
 class AnnotatedDataLayer : public BasePrefetchingDataLayer<Dtype> {
@@ -70,16 +70,16 @@ class AnnotatedDataLayer : public BasePrefetchingDataLayer<Dtype> {
   std::string Where() const { return "AnnotatedData layer '" + this->layer_param_.name() + "'"; }
   void CheckParameters() const;
   // Parses and decodes; returns what is wrong with the record, or an empty string.
-  std::string Read(const RecordSource::Record& record, int channels, AnnotatedDatum* datum, cv::Mat* picture) const;
+  std::string Read(const RecordSource::Record& record, int channels, AnnotatedDatum* datum, cv::Mat* image) const;
   void MakeItem(Item* item) const;
   // The next item of the pool that can be used.
   Item* NextItem();
   void LeaveOut(const RecordSource::Record& record, const std::string& error);
   void CountWait();
-  void WriteObjects(const vector<vector<ObjectBox> >& objects, Blob<Dtype>* label) const;
+  void WriteObjects(const vector<vector<ObjectBox>>& objects, Blob<Dtype>* label) const;
 
   std::unique_ptr<RecordSource> source_;
-  std::unique_ptr<OrderedPool<Item> > pool_;
+  std::unique_ptr<OrderedPool<Item>> pool_;
   vector<BatchSampler> batch_samplers_;
   bool annotated_ = false;  // objects in the second top, or labels
   int channels_ = 0;

@@ -11,11 +11,9 @@
 namespace caffe {
 
 /**
- * @brief What Convolution and Deconvolution share: parameters, weights, and
- *        the way from a picture to a matrix product and back.
+ * @brief What Convolution and Deconvolution share: parameters, weights, and a convolution as a matrix product.
  *
- * Shapes, with the convolution read from its input side (Deconvolution runs it
- * backwards, so that its bottom is the convolution's output):
+ * Shapes, from the convolution's side (Deconvolution runs it backwards: its bottom is the convolution's output):
  *
  *     input    N x C x I1 x .. x In       C channels before the spatial axes
  *     weights  O x C/group x K1 x .. x Kn     O = num_output
@@ -23,69 +21,54 @@ namespace caffe {
  *     output   N x O x P1 x .. x Pn
  *     columns  C K1 .. Kn x P1 .. Pn      one image at a time
  *
- * Column row (c, k1, .., kn) holds, for each output place p, the input value
- * c, p stride - pad + k dilation (0 outside), so that each group's output is
- * the product of its weights with its rows of the columns. A 1x1 kernel with
- * stride 1 and no padding needs no columns: the input is the matrix. Nor does
- * the forward pass on the CPU where direct_conv_wins (util/columns.hpp) says so.
+ * Row (c, k1, .., kn) of the columns holds the values of input channel c at p stride - pad + k dilation for each output
+ * position p (0 outside the input). The output of a group is the product of its weights with its rows of the columns. A
+ * 1x1 kernel with stride 1 and no padding needs no columns: the input is the matrix already. Nor does the forward pass
+ * on the CPU where DirectConvWins (util/columns.hpp) is true.
  *
- * Padding differs on the two sides of an axis where tf_pad asks for it: pad_
- * holds what lies before, pad_after_ what lies after.
+ * tf_pad can pad the two sides of an axis differently: pad_ is the padding before, pad_after_ the padding after.
  *
- * The names of the protected functions are those that the Deconvolution of
- * Caffe calls. Source: Chellapilla et al., High Performance Convolutional
- * Neural Networks for Document Processing (2006), for the columns.
+ * The protected functions in snake_case have the names that the fork's Deconvolution calls. Source: Chellapilla et al.,
+ * High Performance Convolutional Neural Networks for Document Processing (2006), for the columns.
  */
 template <typename Dtype>
 class BaseConvolutionLayer : public Layer<Dtype> {
  public:
-  explicit BaseConvolutionLayer(const LayerParameter& param)
-      : Layer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
-  virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
-                       const vector<Blob<Dtype>*>& top);
+  explicit BaseConvolutionLayer(const LayerParameter& param) : Layer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline int MinBottomBlobs() const { return 1; }
   virtual inline int MinTopBlobs() const { return 1; }
   virtual inline bool EqualNumBottomTopBlobs() const { return true; }
 
  protected:
-  // All work on one image: input, output and their gradients point into it.
-  // skip_im2col: the columns still hold this input, from weight_cpu_gemm.
+  // All of these work on one image: input, output and their gradients point to its first value. skip_im2col: the
+  // columns are still those of this input, made by weight_cpu_gemm.
 
   /// output = weights * columns(input)
-  void forward_cpu_gemm(const Dtype* input, const Dtype* weights,
-                        Dtype* output, bool skip_im2col = false);
+  void forward_cpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
   /// output = weights * columns(input) + bias, in one pass over the output
-  void forward_cpu_gemm_bias(const Dtype* input, const Dtype* weights,
-                             const Dtype* bias, Dtype* output);
+  void ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output);
   /// output += bias
   void forward_cpu_bias(Dtype* output, const Dtype* bias);
-  /// input = sum of the columns weights^T * output, where they came from
-  void backward_cpu_gemm(const Dtype* output, const Dtype* weights,
-                         Dtype* input);
+  /// input = the columns weights^T * output, added up at the positions they came from
+  void backward_cpu_gemm(const Dtype* output, const Dtype* weights, Dtype* input);
   /// weights += output * columns(input)^T
-  void weight_cpu_gemm(const Dtype* input, const Dtype* output,
-                       Dtype* weights);
-  /// bias += output, summed over its places
+  void weight_cpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights);
+  /// bias += output, summed over its positions
   void backward_cpu_bias(Dtype* bias, const Dtype* output);
 
 #ifndef CPU_ONLY
-  void forward_gpu_gemm(const Dtype* input, const Dtype* weights,
-                        Dtype* output, bool skip_im2col = false);
+  void forward_gpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
   void forward_gpu_bias(Dtype* output, const Dtype* bias);
-  void backward_gpu_gemm(const Dtype* output, const Dtype* weights,
-                         Dtype* input);
-  void weight_gpu_gemm(const Dtype* input, const Dtype* output,
-                       Dtype* weights);
+  void backward_gpu_gemm(const Dtype* output, const Dtype* weights, Dtype* input);
+  void weight_gpu_gemm(const Dtype* input, const Dtype* output, Dtype* weights);
   void backward_gpu_bias(Dtype* bias, const Dtype* output);
 #endif
 
   /// Size of bottom's axis: 0 the channels, 1 and up the spatial axes.
-  inline int input_shape(int i) const {
-    return (*bottom_shape_)[channel_axis_ + i];
-  }
+  inline int input_shape(int i) const { return (*bottom_shape_)[channel_axis_ + i]; }
   /// Whether some axis is padded by more after than before.
   bool pads_unevenly() const;
 
@@ -127,23 +110,22 @@ class BaseConvolutionLayer : public Layer<Dtype> {
  private:
   void SetUpAxes(const ConvolutionParameter& param);
   void SetUpWeights(const ConvolutionParameter& param);
-  /// Whether plane_ tells all.
+  /// Whether plane_ describes the convolution: two spatial axes, and force_nd_im2col is not set.
   bool planar() const { return num_spatial_axes_ == 2 && !force_nd_im2col_; }
-  void to_columns_cpu(const Dtype* image);
-  void from_columns_cpu(Dtype* image);
-  const Dtype* columns_cpu(const Dtype* input, bool fresh);
-  void multiply_cpu(const Dtype* columns, const Dtype* weights,
-                    const Dtype* bias, Dtype* output);
+  void ToColumnsCpu(const Dtype* image);
+  void FromColumnsCpu(Dtype* image);
+  const Dtype* ColumnsCpu(const Dtype* input, bool fresh);
+  void MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output);
 #ifndef CPU_ONLY
-  void to_columns_gpu(const Dtype* image);
-  void from_columns_gpu(Dtype* image);
-  const Dtype* columns_gpu(const Dtype* input, bool fresh);
-  const Dtype* ones_gpu();
+  void ToColumnsGpu(const Dtype* image);
+  void FromColumnsGpu(Dtype* image);
+  const Dtype* ColumnsGpu(const Dtype* input, bool fresh);
+  const Dtype* OnesGpu();
 #endif
 
   int conv_out_channels_;
   int conv_in_channels_;
-  int conv_out_spatial_dim_;  // places in one channel of the conv's output
+  int conv_out_spatial_dim_;  // positions in one channel of the convolution's output
   int kernel_dim_;            // weights of one output channel
   int col_offset_;            // values in the columns of one group
   int output_offset_;         // values in the output of one group

@@ -16,12 +16,8 @@ template <typename Dtype>
 struct ClipOp {
   Dtype low, high;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
-    return AtMost(AtLeast(x, low), high);
-  }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
-    return x >= low && x <= high ? Dtype(1) : Dtype(0);
-  }
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const { return AtMost(AtLeast(x, low), high); }
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const { return x >= low && x <= high ? Dtype(1) : Dtype(0); }
 };
 
 /**
@@ -32,31 +28,25 @@ struct ClipOp {
  *
  * One bottom of any shape, one top of the same shape. clip_param: min and max,
  * both required, min <= max. At the bounds the gradient passes (with 0 and 6
- * that is where Clip and ReLU6 differ), so y does not tell the gradient: in
- * place a copy of x is kept, see InputKeepingLayer.
+ * that is where Clip and ReLU6 differ), so the gradient cannot be computed from
+ * y: in place a copy of x is kept, see InputKeepingLayer.
  *
  * Source: the Clip layer of BVLC Caffe and TensorFlow's clip_by_value.
  */
 template <typename Dtype>
 class ClipLayer : public InputKeepingLayer<Dtype> {
  public:
-  explicit ClipLayer(const LayerParameter& param)
-      : InputKeepingLayer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+  explicit ClipLayer(const LayerParameter& param) : InputKeepingLayer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline const char* type() const { return "Clip"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
   ClipOp<Dtype> op_;

@@ -21,7 +21,7 @@ namespace caffe {
  * Any number of bottoms N x C x I1 x .. x In of one shape, and as many tops
  * N x num_output x P1 x .. x Pn, with
  *
- *     P = (I + before + after - ((K - 1) dilation + 1)) / stride + 1, cut down
+ *     P = (I + before + after - ((K - 1) dilation + 1)) / stride + 1, rounded down
  *
  * convolution_param, each spatial field once or once an axis:
  *  - num_output; kernel_size, or kernel_h and kernel_w;
@@ -32,7 +32,7 @@ namespace caffe {
  *    P = I / stride, rounded up, and with
  *
  *        total = max((P - 1) stride + (K - 1) dilation + 1 - I, 0)
- *        before = total / 2, cut down; after = total - before
+ *        before = total / 2, rounded down; after = total - before
  *
  *  - group (default 1) divides C and num_output;
  *  - bias_term (default true), weight_filler, bias_filler;
@@ -47,21 +47,16 @@ namespace caffe {
 template <typename Dtype>
 class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
  public:
-  explicit ConvolutionLayer(const LayerParameter& param)
-      : BaseConvolutionLayer<Dtype>(param) {}
+  explicit ConvolutionLayer(const LayerParameter& param) : BaseConvolutionLayer<Dtype>(param) {}
 
   virtual inline const char* type() const { return "Convolution"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
   virtual inline bool reverse_dimensions() { return false; }
   virtual void compute_output_shape();

@@ -18,32 +18,24 @@ namespace caffe {
  * All groups go in one call. On CPU, and where the spatial axes are not two,
  * it is ConvolutionLayer.
  *
- * Algorithms are the first in the order of cuDNN's heuristics
- * (cudnnGetConvolution*Algorithm_v7) that keep within the workspace bound, and
- * are chosen anew when the shape of bottom changes; those of backward at the
- * first backward. Floats are multiplied in full (no TF32). The environment
- * variables CAFFE_CUDNN_WORKSPACE_MB, CAFFE_CUDNN_TF32 and
- * CAFFE_CUDNN_DETERMINISTIC change that, see util/cudnn.hpp.
+ * Of the algorithms that cuDNN's heuristics list (cudnnGetConvolution*Algorithm_v7), best first, the first one within
+ * the workspace limit is taken. They are chosen again when the shape of bottom changes; those of the backward pass when
+ * it runs first. Floats are multiplied in full precision (no TF32). The environment variables CAFFE_CUDNN_WORKSPACE_MB,
+ * CAFFE_CUDNN_TF32 and CAFFE_CUDNN_DETERMINISTIC change that, see util/cudnn.hpp.
  *
- * cuDNN pads both ends of an axis alike. Where tf_pad asks for one place more
- * after than before, bottom is copied into a blob one place longer there, and
- * its gradient is cut back.
+ * cuDNN pads both ends of an axis equally. Where tf_pad pads one more after than before, bottom is copied into a blob
+ * that is longer by one there, and that part of its gradient is cut off again.
  */
 template <typename Dtype>
 class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
  public:
   explicit CuDNNConvolutionLayer(const LayerParameter& param)
-      : ConvolutionLayer<Dtype>(param),
-        forward_chosen_(false),
-        backward_chosen_(false) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+      : ConvolutionLayer<Dtype>(param), forward_chosen_(false), backward_chosen_(false) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
  protected:
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
  private:
@@ -53,16 +45,14 @@ class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
     size_t workspace;
   };
 
-  bool by_cudnn() const {
-    return this->num_spatial_axes_ == 2 && !this->force_nd_im2col_;
-  }
+  bool by_cudnn() const { return this->num_spatial_axes_ == 2 && !this->force_nd_im2col_; }
   /// Tells cuDNN the shapes; forgets the algorithms where they changed.
   void Describe();
   void ChooseForward();
   void ChooseBackward();
-  /// Bottom as cuDNN gets it: with uneven padding a longer copy.
+  /// Bottom as cuDNN reads it: a longer copy where the padding is uneven.
   const Dtype* Extended(const Dtype* bottom);
-  /// Where cuDNN puts bottom's gradient, and the way from there to bottom.
+  /// Where cuDNN writes the gradient of bottom; CutBack copies it from there to bottom.
   Dtype* ExtendedDiff(Dtype* bottom_diff);
   void CutBack(Dtype* bottom_diff);
 

@@ -23,10 +23,10 @@ namespace caffe {
  * grouped Convolution gives them, so caffemodels move freely between the two.
  *
  * Where the bottom has more channels than group, or not two spatial axes, the layer computes as ConvolutionLayer does;
- * the two names of its own demand one kernel a channel.
+ * under its own two names it requires one kernel a channel.
  *
- * On the CPU a thread takes a channel's plane, on the GPU some outputs of a column: util/depthwise.cpp and
- * layers/depthwise_conv_layer.cu tell how. Neither builds columns.
+ * On the CPU a thread computes the plane of a channel, on the GPU a few outputs of a column: see util/depthwise.cpp and
+ * layers/depthwise_conv_layer.cu. Neither builds columns.
  *
  * Source: Howard et al., MobileNets (2017), section 3.1, for the operation.
  */
@@ -36,7 +36,7 @@ class DepthwiseConvolutionLayer : public ConvolutionLayer<Dtype> {
   explicit DepthwiseConvolutionLayer(const LayerParameter& param) : ConvolutionLayer<Dtype>(param) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
-  /// The name it was asked for by: "Convolution" stays that.
+  /// The type that the prototxt has: "Convolution" stays "Convolution".
   virtual inline const char* type() const { return this->layer_param_.type().c_str(); }
 
  protected:
@@ -50,7 +50,7 @@ class DepthwiseConvolutionLayer : public ConvolutionLayer<Dtype> {
   /// One kernel a channel, on two spatial axes.
   bool is_depthwise_;
   DepthwiseShape shape_;
-  /// GPU: sums of shares of the outputs, for the gradients of weights and bias.
+  /// GPU: partial sums, each over a share of the outputs, for the gradients of weights and bias.
   Blob<Dtype> weight_parts_;
 };
 

@@ -16,12 +16,11 @@ template <typename Dtype>
 struct ReLU6Op {
   Dtype negative_slope, threshold;
 
-  CAFFE_HOST_DEVICE Dtype value(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Value(const Dtype x) const {
     const Dtype zero(0);
-    return AtMost(AtLeast(x, zero) + negative_slope * AtMost(x, zero),
-                  threshold);
+    return AtMost(AtLeast(x, zero) + negative_slope * AtMost(x, zero), threshold);
   }
-  CAFFE_HOST_DEVICE Dtype slope(const Dtype x) const {
+  CAFFE_HOST_DEVICE Dtype Slope(const Dtype x) const {
     return x > 0 ? (x < threshold ? Dtype(1) : Dtype(0)) : negative_slope;
   }
 };
@@ -38,9 +37,8 @@ struct ReLU6Op {
  *  - negative_slope (default 0), zero or more;
  *  - threshold (default 6), more than 0.
  *
- * In place is right: the gradient depends only on where x lies, and y lies
- * there too. (As with ReLU, what then changes y in place changes the gradient:
- * put Dropout in a blob of its own.)
+ * In place works: the gradient depends only on the interval that x is in, and y is in the same one. (As with ReLU, a
+ * later layer that changes y in place changes the gradient: give Dropout a blob of its own.)
  *
  * Source: TensorFlow's Relu6 and Relu6Grad, whose gradient is zero at both
  * bounds; Krizhevsky, Convolutional Deep Belief Networks on CIFAR-10 (2010).
@@ -48,23 +46,17 @@ struct ReLU6Op {
 template <typename Dtype>
 class ReLU6Layer : public NeuronLayer<Dtype> {
  public:
-  explicit ReLU6Layer(const LayerParameter& param)
-      : NeuronLayer<Dtype>(param) {}
-  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
-                          const vector<Blob<Dtype>*>& top);
+  explicit ReLU6Layer(const LayerParameter& param) : NeuronLayer<Dtype>(param) {}
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
 
   virtual inline const char* type() const { return "ReLU6"; }
 
  protected:
-  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-                           const vector<Blob<Dtype>*>& top);
-  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-                            const vector<bool>& propagate_down,
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                             const vector<Blob<Dtype>*>& bottom);
 
   ReLU6Op<Dtype> op_;

@@ -5,7 +5,7 @@
 #include <vector>
 
 /**
- * Boxes as plain numbers, which box stands for which object, and the mining of negatives.
+ * Boxes as plain numbers, their matching with objects, and the mining of negatives.
  *
  * Source: Liu et al., SSD (2016), section 2.2.
  */
@@ -34,22 +34,24 @@ inline float Overlap(const PlainBox& a, const PlainBox& b) {
   return both / (a.size + b.size - both);
 }
 
-/// Whether an edge lies in the image.
+/// Whether an edge is inside the image.
 inline bool InsideImage(const float x) { return x >= 0 && x <= 1; }
 
-/// For each prior box the object it stands for, -1 for none, -2 for a box that is left out; and its largest overlap.
+/// For each prior box: the index of the object that it is matched with (-1: none, -2: the box is left out), and its
+/// largest overlap with an object.
 struct Matching {
   std::vector<int> indices;
   std::vector<float> overlaps;
 };
 
-/// Every object takes the box that it overlaps most, each box once; per_prediction: every box that is left goes to the
-/// object that it overlaps most, if by `threshold` or more. ignore_crossing leaves out boxes that reach past the image.
+/// Matches each object with the box that it overlaps most; a box is matched once. per_prediction: each remaining box is
+/// matched with the object that it overlaps most, if the overlap is `threshold` or more. ignore_crossing: boxes that
+/// reach past the image are left out.
 Matching MatchBoxes(const std::vector<PlainBox>& priors, const std::vector<PlainBox>& objects, bool per_prediction,
                     float threshold, bool ignore_crossing);
 
-/// Of the boxes that stand for nothing and overlap no object much, the `ratio` times as many as there are matches with
-/// the largest losses; in the order of their numbers.
+/// The negatives to train on, in the order of their indices: of the unmatched boxes whose overlap is below most_overlap
+/// those with the largest confidence loss, `ratio` times as many as there are matches.
 template <typename Dtype>
 std::vector<int> MineNegatives(const Matching& match, const Dtype* scores, int classes, int background, bool softmax,
                                float ratio, float most_overlap);

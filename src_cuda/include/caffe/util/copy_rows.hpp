@@ -8,23 +8,23 @@
 
 namespace caffe {
 
-/// to[i to_step + j] = from[i from_step + j] for i of rows and j of size, on the layers' own threads: a part of an axis
-/// moved between a blob and a longer one.
+/// to[i to_step + j] = from[i from_step + j] for i of rows and j of size, on the layers' own threads: moves a part
+/// of an axis between a blob and a longer one.
 template <typename Dtype>
-void copy_rows(const int rows, const int size, const Dtype* from, const size_t from_step, Dtype* to,
-               const size_t to_step) {
+void CopyRows(const int rows, const int size, const Dtype* from, const size_t from_step, Dtype* to,
+              const size_t to_step) {
   const int grain = 1 << 15;  // values at a time: some microseconds of work
   if (rows == 1) {
-    parallel_for(size, grain, [=](const int begin, const int end) { std::copy(from + begin, from + end, to + begin); });
+    ParallelFor(size, grain, [=](const int begin, const int end) { std::copy(from + begin, from + end, to + begin); });
     return;
   }
-  parallel_for(rows, grain / std::max(size, 1), [=](const int begin, const int end) {
+  ParallelFor(rows, grain / std::max(size, 1), [=](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
       const Dtype* row = from + i * from_step;
       Dtype* out = to + i * to_step;
       if (size > 8) {
         std::copy(row, row + size, out);
-      } else {  // shorter than a call of memmove
+      } else {  // faster than a call of memmove
         for (int j = 0; j < size; ++j) { out[j] = row[j]; }
       }
     }

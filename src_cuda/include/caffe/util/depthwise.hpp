@@ -7,20 +7,21 @@ namespace caffe {
 
 using DepthwiseShape = PlaneShape;
 
-/// output = kernels over input; planes num * channels one after the other. bias may be null.
+/// output = the convolution of each plane of input with the kernel of its channel. Input and output are num * channels
+/// planes, one after another. bias may be null.
 template <typename Dtype>
-void depthwise_forward(const DepthwiseShape& shape, int num, int channels, const Dtype* input, const Dtype* weights,
-                       const Dtype* bias, Dtype* output);
+void DepthwiseForward(const DepthwiseShape& shape, int num, int channels, const Dtype* input, const Dtype* weights,
+                      const Dtype* bias, Dtype* output);
 
 /// input_diff = the gradient of the input, from that of the output.
 template <typename Dtype>
-void depthwise_backward_data(const DepthwiseShape& shape, int num, int channels, const Dtype* output_diff,
-                             const Dtype* weights, Dtype* input_diff);
+void DepthwiseBackwardData(const DepthwiseShape& shape, int num, int channels, const Dtype* output_diff,
+                           const Dtype* weights, Dtype* input_diff);
 
 /// weight_diff += the gradient of the weights, bias_diff += that of the bias; either may be null.
 template <typename Dtype>
-void depthwise_backward_weights(const DepthwiseShape& shape, int num, int channels, const Dtype* input,
-                                const Dtype* output_diff, Dtype* weight_diff, Dtype* bias_diff);
+void DepthwiseBackwardWeights(const DepthwiseShape& shape, int num, int channels, const Dtype* input,
+                              const Dtype* output_diff, Dtype* weight_diff, Dtype* bias_diff);
 
 }  // namespace caffe
 

@@ -10,7 +10,7 @@
 namespace caffe {
 
 /**
- * @brief A rectangle in units of the picture it lies on: (0, 0) is the top left corner, (1, 1) the bottom right one.
+ * @brief A rectangle in units of the image it lies on: (0, 0) is the top left corner, (1, 1) the bottom right one.
  *
  * In double precision, so that a chain of crops and enlargements loses nothing that a float label could show.
  */
@@ -48,7 +48,7 @@ inline double Coverage(const Box& box, const Box& other) {
   return inside > 0 ? inside / box.Area() : 0;
 }
 
-// `box`, given in units of the picture, in units of `frame` on that picture.
+// `box`, given in units of the image, in units of `frame` on that image.
 inline Box Relative(const Box& frame, const Box& box) {
   const double width = frame.xmax - frame.xmin, height = frame.ymax - frame.ymin;
   return {(box.xmin - frame.xmin) / width, (box.ymin - frame.ymin) / height, (box.xmax - frame.xmin) / width,
@@ -56,14 +56,15 @@ inline Box Relative(const Box& frame, const Box& box) {
 }
 
 /**
- * @brief Moves objects from a picture to a frame on it (a crop, or an enlarged canvas), and drops those left outside.
+ * @brief Converts objects from units of an image to those of a frame on it (a crop, or an enlarged canvas), and drops
+ * those outside.
  *
  * Drops an object that misses the emit constraint, if one is given (CENTER: its centre lies on the frame; MIN_OVERLAP:
  * more than emit_overlap of its area does); clips the others to the frame; drops those with no area left.
  */
 void MoveObjects(const Box& frame, const EmitConstraint* constraint, std::vector<ObjectBox>* objects);
 
-// Objects of a picture mirrored left to right.
+// Objects of an image mirrored left to right.
 void MirrorObjects(std::vector<ObjectBox>* objects);
 
 // The objects of a record, in the order of its groups and annotations.

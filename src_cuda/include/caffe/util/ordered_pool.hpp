@@ -11,7 +11,7 @@
 namespace caffe {
 
 /**
- * @brief Threads that make a sequence of items ahead of the one that takes them.
+ * @brief Threads that prepare a sequence of items ahead of their use.
  *
  * fetch(item) is called for one item after the other, in order and never by two threads at once; work(item) by several
  * threads at once; Next() gives the items in the order in which they were fetched. Items are reused, so that what they
@@ -22,11 +22,8 @@ class OrderedPool {
  public:
   using Step = std::function<void(Item*)>;
 
-  OrderedPool(int threads, int ahead, Step fetch, Step work)
-      : fetch_(fetch), work_(work), slots_(ahead) {
-    for (int i = 0; i < threads; ++i) {
-      threads_.emplace_back(&OrderedPool::Run, this);
-    }
+  OrderedPool(int threads, int ahead, Step fetch, Step work) : fetch_(fetch), work_(work), slots_(ahead) {
+    for (int i = 0; i < threads; ++i) { threads_.emplace_back(&OrderedPool::Run, this); }
   }
 
   ~OrderedPool() {
@@ -35,9 +32,7 @@ class OrderedPool {
       stop_ = true;
     }
     space_.notify_all();
-    for (std::thread& thread : threads_) {
-      thread.join();
-    }
+    for (std::thread& thread : threads_) { thread.join(); }
   }
 
   OrderedPool(const OrderedPool&) = delete;
@@ -69,9 +64,7 @@ class OrderedPool {
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
       space_.wait(lock, [this] { return stop_ || fetched_ < taken_ + slots_.size(); });
-      if (stop_) {
-        return;
-      }
+      if (stop_) { return; }
       Slot& slot = slots_[fetched_++ % slots_.size()];
       fetch_(&slot.item);
       lock.unlock();

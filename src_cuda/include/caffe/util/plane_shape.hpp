@@ -3,8 +3,9 @@
 
 namespace caffe {
 
-/// How a kernel lies on a channel's plane. Output (y, x) meets input (y stride_h - pad_h + i dilation_h, same of x), 0
-/// outside; what is padded after follows from the output's size.
+/// Sizes of a convolution over the plane of a channel. For output (y, x) kernel position (i, j) reads the input at
+///     (y stride_h - pad_h + i dilation_h, x stride_w - pad_w + j dilation_w),
+/// which is 0 outside the plane. The padding after the plane follows from the size of the output.
 struct PlaneShape {
   int height, width;          // input plane
   int out_height, out_width;  // output plane

@@ -21,7 +21,7 @@ class RecordSource {
  public:
   struct Record {
     std::string key, value;
-    uint64_t index = 0;  // in the endless sequence of passes
+    uint64_t index = 0;  // in the sequence of all passes
     uint64_t pass = 0;
   };
 

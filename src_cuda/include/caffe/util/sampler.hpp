@@ -21,7 +21,7 @@ void CheckBatchSampler(const BatchSampler& batch_sampler, const std::string& whe
  * @brief Draws a box: its scale, its aspect ratio, then its place, each uniform.
  *
  * width = scale * sqrt(ratio), height = scale / sqrt(ratio). The ratio is kept within [scale^2, 1 / scale^2], where the
- * box fits the picture.
+ * box fits the image.
  */
 Box SampleBox(const Sampler& sampler, TransformRng* rng);
 
@@ -34,7 +34,7 @@ Box SampleBox(const Sampler& sampler, TransformRng* rng);
 bool MeetsConstraint(const Box& box, const std::vector<ObjectBox>& objects, const SampleConstraint& constraint);
 
 /**
- * @brief The boxes that a list of batch samplers finds on one picture, in the samplers' order.
+ * @brief The boxes that a list of batch samplers finds on one image, in the samplers' order.
  *
  * Each sampler tries max_trials times and stops at max_sample boxes that meet its constraint; one that has
  * use_original_image false finds none.

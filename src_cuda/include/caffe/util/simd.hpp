@@ -4,8 +4,8 @@
 #include <cstring>
 
 /**
- * Vectors of the compiler (GCC's and Clang's vector extension), so that one text serves every processor: the build's
- * -march decides how wide they are and how an operation is done.
+ * Vectors of the compiler (GCC's and Clang's vector extension), so that one source serves every processor: -march
+ * decides how wide they are and which instructions are used.
  */
 namespace caffe {
 
@@ -28,25 +28,25 @@ using SimdT = typename Simd<T, Lanes>::type;
 
 /// Lanes of the widest vector.
 template <typename T>
-constexpr int simd_lanes() {
+constexpr int SimdLanes() {
   return kVectorBytes / static_cast<int>(sizeof(T));
 }
 
 template <typename T, int Lanes>
-inline __attribute__((always_inline)) SimdT<T, Lanes> simd_load(const T* from) {
+inline __attribute__((always_inline)) SimdT<T, Lanes> SimdLoad(const T* from) {
   SimdT<T, Lanes> value;
   std::memcpy(&value, from, sizeof(value));
   return value;
 }
 
 template <typename T, int Lanes>
-inline __attribute__((always_inline)) void simd_store(const SimdT<T, Lanes> value, T* to) {
+inline __attribute__((always_inline)) void SimdStore(const SimdT<T, Lanes> value, T* to) {
   std::memcpy(to, &value, sizeof(value));
 }
 
 /// The first `count` lanes, 0 <= count <= Lanes.
 template <typename T, int Lanes>
-inline __attribute__((always_inline)) void simd_store_some(const SimdT<T, Lanes> value, T* to, const int count) {
+inline __attribute__((always_inline)) void SimdStoreSome(const SimdT<T, Lanes> value, T* to, const int count) {
   T lanes[Lanes];
   std::memcpy(lanes, &value, sizeof(value));
   std::memcpy(to, lanes, count * sizeof(T));
@@ -54,57 +54,57 @@ inline __attribute__((always_inline)) void simd_store_some(const SimdT<T, Lanes>
 
 /// All lanes x.
 template <typename T, int Lanes>
-inline __attribute__((always_inline)) SimdT<T, Lanes> simd_set(const T x) {
+inline __attribute__((always_inline)) SimdT<T, Lanes> SimdSet(const T x) {
   return x - SimdT<T, Lanes>{};  // x - 0 is x for every x, also for -0
 }
 
 /// Sum of the lanes: halves are added until one is left.
 template <typename T, int Lanes>
-struct SimdSum {
-  static inline __attribute__((always_inline)) T of(const SimdT<T, Lanes> value) {
+struct SimdLaneSum {
+  static inline __attribute__((always_inline)) T Of(const SimdT<T, Lanes> value) {
     SimdT<T, Lanes / 2> half[2];
     std::memcpy(half, &value, sizeof(value));
-    return SimdSum<T, Lanes / 2>::of(half[0] + half[1]);
+    return SimdLaneSum<T, Lanes / 2>::Of(half[0] + half[1]);
   }
 };
 
 template <typename T>
-struct SimdSum<T, 2> {
-  static inline __attribute__((always_inline)) T of(const SimdT<T, 2> value) { return value[0] + value[1]; }
+struct SimdLaneSum<T, 2> {
+  static inline __attribute__((always_inline)) T Of(const SimdT<T, 2> value) { return value[0] + value[1]; }
 };
 
 template <typename T, int Lanes>
-inline __attribute__((always_inline)) T simd_sum(const SimdT<T, Lanes> value) {
-  return SimdSum<T, Lanes>::of(value);
+inline __attribute__((always_inline)) T SimdSum(const SimdT<T, Lanes> value) {
+  return SimdLaneSum<T, Lanes>::Of(value);
 }
 
-/// A block of 4 x 4 values turned over: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
-inline void simd_turn(const float* from, const size_t stride, float* to, const size_t step) {
+/// Transposes a block of 4 x 4 values: to[k * step + j] = from[j * stride + k], j of 4, k of 4.
+inline void SimdTranspose(const float* from, const size_t stride, float* to, const size_t step) {
   typedef SimdT<float, 4> V;
-  const V a = simd_load<float, 4>(from), b = simd_load<float, 4>(from + stride);
-  const V c = simd_load<float, 4>(from + 2 * stride), d = simd_load<float, 4>(from + 3 * stride);
+  const V a = SimdLoad<float, 4>(from), b = SimdLoad<float, 4>(from + stride);
+  const V c = SimdLoad<float, 4>(from + 2 * stride), d = SimdLoad<float, 4>(from + 3 * stride);
   const V ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
   const V cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), to);
-  simd_store<float, 4>(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7), to + step);
-  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), to + 2 * step);
-  simd_store<float, 4>(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7), to + 3 * step);
+  SimdStore<float, 4>(__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), to);
+  SimdStore<float, 4>(__builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7), to + step);
+  SimdStore<float, 4>(__builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), to + 2 * step);
+  SimdStore<float, 4>(__builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7), to + 3 * step);
 }
 
-inline void simd_turn(const double* from, const size_t stride, double* to, const size_t step) {
+inline void SimdTranspose(const double* from, const size_t stride, double* to, const size_t step) {
   for (int j = 0; j < 4; ++j) {
     for (int k = 0; k < 4; ++k) { to[k * step + j] = from[j * stride + k]; }
   }
 }
 
-/// Sum of `count` values: lanes side by side in T, then in double.
+/// Sum of `count` values: each lane in T, then the lanes in double.
 template <typename T>
-inline double simd_total(const T* values, const int count) {
-  constexpr int lanes = simd_lanes<T>();
+inline double SimdTotal(const T* values, const int count) {
+  constexpr int lanes = SimdLanes<T>();
   SimdT<T, lanes> sum = {};
   int i = 0;
-  for (; i + lanes <= count; i += lanes) { sum += simd_load<T, lanes>(values + i); }
-  double total = simd_sum<T, lanes>(sum);
+  for (; i + lanes <= count; i += lanes) { sum += SimdLoad<T, lanes>(values + i); }
+  double total = SimdSum<T, lanes>(sum);
   for (; i < count; ++i) { total += values[i]; }
   return total;
 }

@@ -6,11 +6,11 @@
 namespace caffe {
 
 /**
- * @brief Random numbers for the transformation of one picture.
+ * @brief Random numbers for the transformation of one image.
  *
- * Every picture has a stream of its own, named by (seed, index), so what is drawn for it does not depend on which
- * thread transforms it, nor on what was drawn for the pictures before it. SplitMix64 (Steele, Lea, Flood: "Fast
- * splittable pseudorandom number generators", 2014): a counter that steps by the golden ratio, and a mixing function.
+ * Every image has its own stream, selected by (seed, index). Its random values depend neither on the thread that
+ * transforms it nor on the images before it. SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+ * generators", 2014): a counter that steps by the golden ratio, and a mixing function.
  */
 class TransformRng {
  public:
