@@ -46,7 +46,7 @@ AnnotatedDataLayer<Dtype>::~AnnotatedDataLayer() {
   this->StopInternalThread();
   pool_.reset();
   LOG_IF(INFO, batches_ > 0) << Where() << ": " << batches_ << " batches, " << waits_ << " of them waited for ("
-                             << seconds_waited_ << " s), " << broken_count_ << " broken records left out";
+                             << seconds_waited_ << " s), " << broken_count_ << " broken records skipped";
 }
 
 template <typename Dtype>
@@ -182,7 +182,7 @@ void AnnotatedDataLayer<Dtype>::LeaveOut(const RecordSource::Record& record, con
   ++left_out_;
   if (broken_keys_.insert(record.key).second) {
     ++broken_count_;
-    LOG(WARNING) << what << "; it is left out (" << broken_count_ << " so far)";
+    LOG(WARNING) << what << "; it is skipped (" << broken_count_ << " so far)";
   }
 }
 

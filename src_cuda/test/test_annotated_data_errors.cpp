@@ -14,7 +14,7 @@ class AnnotatedDataErrorsTest : public AnnotatedDataTest<Dtype> {};
 
 TYPED_TEST_CASE(AnnotatedDataErrorsTest, TestDtypes);
 
-// Broken records are left out, once in each pass; the others keep their order.
+// Broken records are skipped, once in each pass; the others keep their order.
 TYPED_TEST(AnnotatedDataErrorsTest, TestBrokenRecords) {
   std::vector<std::string> values;
   for (int i = 0; i < 9; ++i) { values.push_back(this->Record(i, 1).SerializeAsString()); }
@@ -50,7 +50,7 @@ TYPED_TEST(AnnotatedDataErrorsTest, TestBrokenRecordsNamed) {
   };
   EXPECT_EXIT(run(), ::testing::ExitedWithCode(1),
               "AnnotatedData layer 'data': record 00001 of .*lmdb cannot be read: it is not an AnnotatedDatum; it is "
-              "left out \\(1 so far\\)");
+              "skipped \\(1 so far\\)");
 }
 
 TYPED_TEST(AnnotatedDataErrorsTest, TestStrict) {

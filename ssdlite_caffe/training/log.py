@@ -15,7 +15,7 @@ _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
 _TESTING = re.compile(r"Iteration (\d+), Testing net")
 _TESTED = re.compile(r"\s*Test net output #\d+: (\S+) = (\S+)")
 _SNAPSHOT = re.compile(r"Snapshotting (?:solver state )?to binary proto file .*_iter_(\d+)\.\w+")
-_LEFT_OUT = re.compile(r"(.*: record .* cannot be read: .*); it is left out \((\d+) so far\)")
+_LEFT_OUT = re.compile(r"(.*: record .* cannot be read: .*); it is skipped \((\d+) so far\)")
 
 
 @dataclass(frozen=True)

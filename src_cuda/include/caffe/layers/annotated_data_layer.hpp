@@ -51,7 +51,7 @@ class AnnotatedDataLayer : public BasePrefetchingDataLayer<Dtype> {
   // Batches after the first that the net had to wait for, and for how long.
   int batches_waited_for() const { return waits_; }
   double seconds_waited() const { return seconds_waited_; }
-  // Different records left out, and how often that happened in all passes.
+  // Different records skipped, and how often that happened in all passes.
   int broken_records() const { return broken_count_; }
   int records_left_out() const { return left_out_; }
 
