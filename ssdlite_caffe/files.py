@@ -13,8 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ssdlite_caffe.errors import OutputError
@@ -89,27 +88,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-class Sha256(threading.Thread):
-    """A hash computed beside other work: Python runs on while large buffers are hashed."""
-
-    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Begin to hash `parts`, one after the other."""
-        super().__init__(daemon=True)
-        self._parts = parts
-        self._digest = hashlib.sha256()
-        self.start()
-
-    def run(self) -> None:
-        """Called by the thread itself."""
-        for part in self._parts:
-            self._digest.update(part)
-
-    def hexdigest(self) -> str:
-        """Wait for the end; the hash, hex."""
-        self.join()
-        return self._digest.hexdigest()
 
 
 def write_text(path: Path, text: str, *, force: bool = False) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
+from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes, sha256
 from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
 from ssdlite_caffe.errors import ModelError, SsdliteError
-from ssdlite_caffe.files import Sha256
 
 if TYPE_CHECKING:
     from ssdlite_caffe.dump.pipeline import Pipeline
@@ -106,12 +105,11 @@ def _tflite(path: Path, dequantize: bool) -> DumpedModel:
 
 def _frozen_graph(path: Path) -> DumpedModel:
     data = read_bytes(path)
-    digest = Sha256([data])
+    digest = sha256(data)
     graph = graph_of(parse_graph_def(data, path), path)
-    sha256 = digest.hexdigest()
-    del data, digest  # as large as the weights
+    del data  # as large as the weights
     units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(path), "frozen graph", sha256, units.tensors, units.units, settings, skipped)
+    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped)
 
 
 def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import PrototxtError
-from ssdlite_caffe.files import Sha256, write_bytes, write_parts
+from ssdlite_caffe.files import write_bytes, write_parts
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.sizes import MAX_AXES, MAX_COUNT, show
 
@@ -83,8 +84,10 @@ def write_filled(
     size = sum(len(part) for part in parts)
     if size > MAX_BYTES:
         raise PrototxtError(f"the net takes {size} bytes, more than the {MAX_BYTES} that a caffemodel can hold")
-    digest = Sha256(parts)
     write_parts(path, parts, force=force)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 

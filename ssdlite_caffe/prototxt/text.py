@@ -96,11 +96,6 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     return read(path, caffe_pb2.NetParameter)
 
 
-def read_label_map(path: Path) -> caffe_pb2.LabelMap:
-    """Read a Caffe label map (`item { name label display_name }`); see `parse`."""
-    return read(path, caffe_pb2.LabelMap)
-
-
 def read_text(path: Path) -> str:
     """Read a text file of at most `MAX_BYTES`.
 
