@@ -124,7 +124,7 @@ def _refuse_foreign(prefix: Path) -> None:
         (prefix / STAMP).touch()  # an installation was killed halfway: the prefix is ours, and is built again
     if prefix.is_dir() and any(prefix.iterdir()) and not (prefix / STAMP).is_file():
         raise BuildError(
-            f"{prefix} holds files but no {STAMP}, so it was not made by `caffe build`; name another folder with --prefix"
+            f"{prefix} holds files but no {STAMP}, so `caffe build` did not make it; name another folder with --prefix"
         )
     if prefix.exists() and not prefix.is_dir():
         raise BuildError(f"{prefix} is a file; name a folder with --prefix")

@@ -1,7 +1,4 @@
-"""`python -m ssdlite_caffe.coco.coco2voc OUT -o OUT2`: the command `ssdlite-caffe remap` with `--map coco2voc`.
-
-The one module here that knows the command; it does so only when it is run.
-"""
+"""`python -m ssdlite_caffe.coco.coco2voc OUT -o OUT2`: short for `ssdlite-caffe remap --map coco2voc OUT -o OUT2`."""
 
 from __future__ import annotations
 

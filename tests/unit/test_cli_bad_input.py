@@ -105,7 +105,7 @@ class TestLabelMaps:
             ('item { id: 1 name: "a" }\nitem { id: 1 name: "b" }', "id 1 is given twice: 'a' and 'b'"),
             ('item { id: 1 name: "a" }\nitem { id: 2 name: "a" }', "name 'a' is given twice: ids 1 and 2"),
             ("item {\n  id: 1\n  name: a\n}", "map.pbtxt:3:"),
-            ("item { id: 7 name: 'a' }", "map.pbtxt has 8 classes and the model 4"),
+            ("item { id: 7 name: 'a' }", "map.pbtxt has 8 classes but the model has 4"),
             ("", "holds no item"),
         ],
     )

@@ -198,7 +198,7 @@ class TestLabelMap:
     def test_of_another_class_count_is_refused(
         self, example_model: Path, tmp_path: Path, name: str, count: int
     ) -> None:
-        with pytest.raises(LabelMapError, match=f"has {count} classes and the model 4"):
+        with pytest.raises(LabelMapError, match=f"has {count} classes but the model has 4"):
             convert(example_model, tmp_path / "out", ConvertOptions(label_map=name))
         assert list(tmp_path.iterdir()) == []
 
