@@ -53,7 +53,8 @@ def test_all_misfits_are_listed() -> None:
     with pytest.raises(LabelMapError) as error:
         mapping.rows(builtin("coco"))
     assert str(error.value) == (
-        "the mapping does not fit the model's 91 classes: the model lacks 'persn' or 'zz' (did you mean 'person'?), 'xx'; "
+        "the mapping does not fit the model's 91 classes: the model lacks 'persn' or 'zz' (did you mean 'person'?), "
+        "'xx'; "
         "'c' takes class id 18, which 'b' has taken already; 'd' takes class id 0, which background has taken already"
     )
 
