@@ -71,7 +71,7 @@ def _misfits(model: DumpedModel, unit: ConvUnit) -> list[str]:
     ]
     variance = unit.tensors.get("moving_variance")
     if variance is not None and not (model.tensors[variance] + (unit.epsilon or 0.0) > 0).all():
-        problems.append(f"tensor {variance!r} holds variances that are negative")
+        problems.append(f"tensor {variance!r} holds negative variances")
     return problems
 
 

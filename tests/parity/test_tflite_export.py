@@ -219,7 +219,7 @@ class TestTheTrainedExample:
         assert not (tmp_path / "out").exists()
         report = convert(exports["int8"], tmp_path / "out", ConvertOptions(reading=ReadOptions(dequantize=True)))
         assert report["exact"] is False
-        assert "a quantised model" in report["notes"][-1]
+        assert "the model is quantised" in report["notes"][-1]
         wanted, found = (blobs(*identify(read_model(path, ReadOptions(dequantize=True)))) for path in
                          (exports["float32"], exports["int8"]))  # fmt: skip
         for name, values in wanted.items():
@@ -271,7 +271,7 @@ class TestSuppression:
         nms = identify(model)[1].nms
         assert (nms.max_per_class, nms.max_total) == (100, 10)
         assert nms.iou_threshold == FAST_READ.iou_threshold
-        assert "at most 10 detections an image" in model.notes[0]
+        assert "at most 10 detections per image" in model.notes[0]
 
     def test_regular_is_the_graphs_own(self, exports: dict[str, Path], folder: Path) -> None:
         shutil.copy(exports["regular"], folder / "regular.tflite")
@@ -329,7 +329,7 @@ class TestBadFiles:
         kept = pb.TensorProto.FromString(anchors.SerializeToString())
         anchors.tensor_content = anchors.tensor_content[:-16]
         anchors.tensor_shape.dim[0].size -= 1
-        refused("has 2033 default boxes, its predictors make 2034")
+        refused("has 2033 default boxes, its predictors need 2034")
         anchors.CopyFrom(kept)
         operation.attr["num_classes"].i = 7
         refused("must have 3 classes, since the class predictors have 4 with background, got 7")
