@@ -2,14 +2,14 @@
 
 SsdliteError
 ├── ModelError        a TensorFlow model that cannot be read, or is not an SSD MobileNet
-├── TensorError       a tensor that is missing, left over, or of the wrong shape, type or value
+├── TensorError       a tensor that is missing or unused, or has the wrong shape, dtype or values
 ├── ArchError         an architecture that cannot be built (unknown family, class count below 2, ...)
-├── PrototxtError     a prototxt or caffemodel that cannot be parsed or does not fit together
+├── PrototxtError     a prototxt or caffemodel that cannot be parsed, or whose layers do not fit together
 ├── LabelMapError     a label map or class mapping that contradicts itself or the model
 ├── ImageError        an image or video that cannot be read or written
 ├── DatasetError      images with annotations, or an LMDB of them, that cannot be read or contradict themselves
-├── TrainingError     a training that cannot go on, or does not go with what is in its folder
-├── CaffeError        a net, solver or training that the built Caffe stops at
+├── TrainingError     a training that cannot continue, or does not match the files in its folder
+├── CaffeError        a net, solver or training that the built Caffe rejects
 ├── BuildError        a Caffe that cannot be built
 ├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
 └── OutputError       a file or folder that exists already, or cannot be written
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class SsdliteError(Exception):
-    """Base of all errors caused by input; its text is a whole sentence for the user."""
+    """Base of all errors that input can cause. The text is one sentence for the user: what is wrong and what to do."""
 
 
 class ModelError(SsdliteError):
@@ -27,7 +27,7 @@ class ModelError(SsdliteError):
 
 
 class TensorError(SsdliteError):
-    """A tensor that is missing, left over, or of the wrong shape, type or value."""
+    """A tensor that is missing or unused, or has the wrong shape, dtype or values."""
 
 
 class ArchError(SsdliteError):
@@ -35,7 +35,7 @@ class ArchError(SsdliteError):
 
 
 class PrototxtError(SsdliteError):
-    """A prototxt or caffemodel that cannot be parsed or does not fit together."""
+    """A prototxt or caffemodel that cannot be parsed, or whose layers do not fit together."""
 
 
 class LabelMapError(SsdliteError):
@@ -47,11 +47,11 @@ class ImageError(SsdliteError):
 
 
 class TrainingError(SsdliteError):
-    """A training that cannot go on, or does not go with what is in its folder."""
+    """A training that cannot continue, or does not match the files in its folder."""
 
 
 class CaffeError(SsdliteError):
-    """A net, solver or training that the built Caffe stops at."""
+    """A net, solver or training that the built Caffe rejects."""
 
 
 class DatasetError(SsdliteError):
@@ -59,7 +59,7 @@ class DatasetError(SsdliteError):
 
 
 class BuildError(SsdliteError):
-    """A Caffe that cannot be built: something is missing, the sources are others, or the compiler stops."""
+    """A Caffe that cannot be built: something is missing, the sources are not Caffe's, or they do not compile."""
 
 
 class MissingRuntimeError(SsdliteError):

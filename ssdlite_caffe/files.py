@@ -1,8 +1,8 @@
-"""Writing without loss: every file and folder appears whole or not at all.
+"""Writing files and folders in one step: each appears complete or not at all.
 
-A file is written beside its target and renamed over it, and so is a new folder. A folder that is there already stays
-itself, since it may be a mount point or somebody's working directory; what is in it is exchanged. A full disk, an
-exception or Ctrl-C on the way leaves what was there before untouched.
+A file or a new folder is written beside its target and then renamed to it. A folder that exists stays, since it may be
+a mount point or somebody's working directory; the files in it are exchanged. After a full disk, an exception or Ctrl-C
+the target is as it was before.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import hashlib
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ssdlite_caffe.errors import OutputError
 
 _PREFIX = ".ssdlite-caffe."
-"""Of temporary files and folders."""
+"""Beginning of the names of temporary files and folders."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
-"""What a file system says that locks no folders; of NFS, EBADF: it locks what is open for writing."""
+"""Errors of file systems that cannot lock a folder; NFS answers EBADF, since it locks only what is open for writing."""
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
@@ -39,16 +38,20 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, force: bool = False) -> None:
-    """Write `parts`, one after the other, to `path` in one step; where that is a link, to what it points to.
+    """Write `parts`, one after the other, to `path` in one step; if `path` is a link, to the file it points to.
 
     Raises:
-        OutputError: `path` exists and `force` is false, or is a folder or device, or the disk refuses.
+        OutputError: `path` exists and `force` is false, `path` is a folder or device, or writing fails.
     """
     write_together({path: parts}, force=force)
 
 
 def write_together(files: Mapping[Path, Iterable[bytes | memoryview]], *, force: bool = False) -> None:
-    """Write files that belong together: no old one goes before all new ones are whole; errors as in `write_parts`."""
+    """Write files that belong together; all are complete before the first old one is replaced.
+
+    Raises:
+        OutputError: as in `write_parts`, or two of the names are links to the same file.
+    """
     for path in files:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, not a file")
@@ -60,7 +63,7 @@ def write_together(files: Mapping[Path, Iterable[bytes | memoryview]], *, force:
             for writing, parts in files.items():
                 target = Path(os.path.realpath(writing))
                 if target in moves:
-                    raise OutputError(f"cannot write {writing}: it is {moves[target][0]}, which is written too")
+                    raise OutputError(f"cannot write {writing}: it is the same file as {moves[target][0]}")
                 held.enter_context(_parents(target))
                 temporary = held.enter_context(_temporary_file(target.parent))
                 with temporary.open("wb") as stream:
@@ -80,10 +83,10 @@ def write_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file, hex.
+    """SHA-256 of a file, hex.
 
     Raises:
-        OutputError: it cannot be read.
+        OutputError: the file cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -91,32 +94,11 @@ def file_sha256(path: Path) -> str:
         raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-class Sha256(threading.Thread):
-    """A hash computed beside other work: Python runs on while large buffers are hashed."""
-
-    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Begin to hash `parts`, one after the other."""
-        super().__init__(daemon=True)
-        self._parts = parts
-        self._digest = hashlib.sha256()
-        self.start()
-
-    def run(self) -> None:
-        """Called by the thread itself."""
-        for part in self._parts:
-            self._digest.update(part)
-
-    def hexdigest(self) -> str:
-        """Wait for the end; the hash, hex."""
-        self.join()
-        return self._digest.hexdigest()
-
-
 def write_text(path: Path, text: str, *, force: bool = False) -> None:
     """Write `text` as UTF-8 to `path` in one step; errors as in `write_parts`.
 
     Raises:
-        OutputError: a part of the text, as a file name of another encoding, cannot be written in UTF-8.
+        OutputError: the text has a part, such as a file name in another encoding, that UTF-8 cannot hold.
     """
     try:
         data = text.encode("utf-8")
@@ -128,20 +110,20 @@ def write_text(path: Path, text: str, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
-    """Give a fresh folder to fill, and put it in the place of `path` when the block ends without an exception.
+    """Yield an empty folder to fill, and move it to `path` when the block ends without an exception.
 
     Args:
         path: the folder to make.
-        marker: name of a file that every folder of this kind holds. A folder without it was not made by this
-            command and is never replaced, `force` or not, so that a slip of the pen cannot cost a home folder.
-            It leaves first and comes last, so that a folder caught halfway by a power cut passes for none.
+        marker: name of a file that every folder of this kind has. A folder without it was made by something else and
+            is never replaced, not even with `force`, so that a typing error cannot delete a home folder. The marker is
+            removed first and written last, so that a folder left half exchanged by a power cut has none.
         force: replace an earlier folder of this kind.
 
     Yields:
         A temporary folder; on any exception it is removed and `path` is left as it was.
 
     Raises:
-        OutputError: `path` is a file, or a folder that is not empty and may not be replaced, or the disk refuses.
+        OutputError: `path` is a file, or a folder that is not empty and may not be replaced, or writing fails.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder")
@@ -149,7 +131,7 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
     standing = target.is_dir()
     if standing and any(target.iterdir()) and not (target / marker).is_file():
         raise OutputError(
-            f"{path} holds files but no {marker}, so it is not replaced, --force or not; give another name"
+            f"{path} holds files but no {marker}, so it is not replaced, even with --force; give another name"
         )
     refuse_existing(path, force=force)
     staging = target
@@ -162,7 +144,7 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
                 _exchange(target, temporary, marker)
             else:
                 staging.rename(target)
-    except OutputError as error:  # of a file inside, whose temporary name says nothing to anyone
+    except OutputError as error:  # of a file inside: the user knows `path`, not the temporary name
         raise OutputError(str(error).replace(str(staging), str(path))) from error
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
@@ -170,12 +152,12 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
 
 @contextlib.contextmanager
 def held_folder(path: Path) -> Iterator[None]:
-    """Make a folder where there is none, and hold it: files are written into it one by one, and by no other run.
+    """Make a folder if there is none, and lock it, so that no other run writes into it during the block.
 
-    On an exception a folder that was made here goes again, where it is empty.
+    On an exception a folder that was made here is removed again if it is empty.
 
     Raises:
-        OutputError: another run is writing there, or the disk refuses.
+        OutputError: `path` is a file, another run holds the lock, or writing fails.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder")
@@ -189,14 +171,14 @@ def held_folder(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run was writing in a folder that is held, or in one below it."""
+    """Remove a killed run's temporary files from a folder that is held by `held_folder`."""
     for leftover in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
 
 
 def _exchange(folder: Path, temporary: Path, marker: str) -> None:
-    """Move what is in `folder` to `old` in `temporary`, and what is in `new` there to `folder`; all or nothing."""
+    """Move the files of `folder` to `temporary`/old and those of `temporary`/new to `folder`; undo all on an error."""
     new, old = temporary / "new", temporary / "old"
     old.mkdir()
     leaving = sorted((e.name for e in folder.iterdir() if e != temporary), key=lambda name: name != marker)
@@ -211,9 +193,7 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
                 with contextlib.suppress(OSError):
                     place.rename(source)
         if any(old.iterdir()):
-            raise OutputError(
-                f"{folder} could not be put back as it was; what is missing there lies in {old}"
-            ) from None
+            raise OutputError(f"{folder} could not be restored; move its missing files back from {old}") from None
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -221,12 +201,12 @@ def _exchange(folder: Path, temporary: Path, marker: str) -> None:
 
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder that exists, so that two runs cannot exchange what is in it at once.
+    """Lock a folder that exists, so that two runs cannot exchange its files at the same time.
 
-    One that does not exist yet needs none: of two runs that make it, the second cannot rename its own into place.
+    A folder that does not exist needs no lock: of two runs that make it, the second cannot rename its own to it.
 
     Raises:
-        OutputError: another run is writing there.
+        OutputError: another run holds the lock.
     """
     try:
         import fcntl
@@ -280,7 +260,7 @@ def _temporary_file(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _temporary_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder, removed at the end, unless `old` is still in it: files that could not be moved back."""
+    """An empty folder, removed at the end unless `old` is still in it: the files that could not be moved back."""
     temporary = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
         yield temporary

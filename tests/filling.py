@@ -62,7 +62,7 @@ def problems(*args: Any, kind: type[Exception] = TensorError, **kwargs: Any) -> 
         filled(*args, **kwargs)
     first, *rest = str(caught.value).split("\n")
     if kind is TensorError:
-        found = re.search(r"^the weights, of a v.* classes, do not fit the net, (\d+) problems?:$", first)
+        found = re.search(r"^the weights \(of a v.* classes\) do not fit the net, (\d+) problems?:$", first)
         assert found, first
         count = int(found[1])
         assert len(rest) == min(count, MOST_LISTED + 1)

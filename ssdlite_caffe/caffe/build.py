@@ -1,8 +1,8 @@
-"""Building Caffe into a prefix: the fork's sources, our messages and our layers, by CMake and Ninja.
+"""Building Caffe into a prefix with CMake and Ninja: the fork's sources, our caffe.proto and our layers.
 
-A build works in a folder of its own in the cache and only its last step, which takes a moment, touches the prefix. The
-stamp in the prefix holds a key of everything that went in; where it is equal there is nothing to do. One build into a
-prefix runs at a time, and one that was killed leaves objects that the next one goes on from.
+Compiling happens in a folder in the cache; only the last step, the installation, which takes a moment, changes the
+prefix. The stamp in the prefix holds a hash of everything that the build depends on; where it is unchanged, nothing is
+done. Only one build into a prefix runs at a time. A killed build leaves its object files, which the next one uses.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class BuildOptions:
     """What to build.
 
     Attributes:
-        prefix: where to; None for the default one.
+        prefix: folder to install into; None for the default one.
         source: a fork of the user's own; None for the pinned release.
-        cuda: for the GPU as well.
+        cuda: build for the GPU too.
         cudnn: with cuDNN, in a GPU build.
         native: with all instructions of this machine's processor, so that the build may not run on another.
         pycaffe: with the Python module, for the running Python.
         jobs: how many files to compile at once; 0 for as many as processors and memory allow.
-        force: begin from nothing, whatever is there.
+        force: build everything again.
     """
 
     prefix: Path | None = None
@@ -62,30 +62,31 @@ class BuildOptions:
 
 
 def source_folder() -> Path:
-    """Our C++ and CUDA sources: beside the package in a checkout, inside of it when it is installed.
+    """Our C++ and CUDA sources: beside the package in a checkout, inside the package when it is installed.
 
     Raises:
-        BuildError: they are at neither place.
+        BuildError: they are in neither place.
     """
     for folder in (_PACKAGE / "src_cuda", _PACKAGE.parent / "src_cuda"):
         if (folder / "CMakeLists.txt").is_file():
             return folder
-    raise BuildError(f"{_PACKAGE} has no src_cuda: install ssdlite-caffe anew, or run it from a whole checkout")
+    raise BuildError(f"{_PACKAGE} has no src_cuda: reinstall ssdlite-caffe, or run it from a complete checkout")
 
 
 def build(options: BuildOptions, report: Report) -> dict[str, Any]:
-    """Build Caffe into a prefix, unless it is there already.
+    """Build Caffe into a prefix, unless the same build is there already.
 
     Args:
         options: what to build.
-        report: called with how far it is.
+        report: called with the progress.
 
     Returns:
-        What is in the prefix, as its stamp tells it, with `built`: whether this call built it.
+        The stamp of the prefix, and `built`: whether this call built it.
 
     Raises:
-        BuildError: something is missing, the sources are others, or the code does not compile.
-        OutputError: the prefix is somebody else's folder, or cannot be written.
+        BuildError: something is missing, the sources are not Caffe's, the code does not compile, or the prefix is a
+            folder with other files.
+        OutputError: the prefix cannot be written.
     """
     prefix = (default_prefix() if options.prefix is None else options.prefix).absolute()
     _refuse_foreign(prefix)
@@ -108,7 +109,7 @@ def build(options: BuildOptions, report: Report) -> dict[str, Any]:
 
 
 def read_stamp(prefix: Path) -> dict[str, Any]:
-    """What a prefix was built from; empty when nothing, or nothing whole, is there."""
+    """What a prefix was built from; empty where there is no complete build."""
     try:
         stamp = json.loads((prefix / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,12 +119,12 @@ def read_stamp(prefix: Path) -> dict[str, Any]:
 
 
 def _refuse_foreign(prefix: Path) -> None:
-    """Say before the build, not after it, that its result could not be put there."""
+    """Refuse a prefix that cannot be installed into, before the build and not after it."""
     if prefix.is_dir() and any(prefix.glob(f".ssdlite-caffe.*/*/{STAMP}")):
-        (prefix / STAMP).touch()  # killed while an old build gave way to a new one: ours, and to be built anew
+        (prefix / STAMP).touch()  # an installation was killed halfway: the prefix is ours, and is built again
     if prefix.is_dir() and any(prefix.iterdir()) and not (prefix / STAMP).is_file():
         raise BuildError(
-            f"{prefix} holds files but no {STAMP}: it is no prefix of ours; name another one with --prefix"
+            f"{prefix} holds files but no {STAMP}, so `caffe build` did not make it; name another folder with --prefix"
         )
     if prefix.exists() and not prefix.is_dir():
         raise BuildError(f"{prefix} is a file; name a folder with --prefix")
@@ -136,7 +137,7 @@ def _fork(source: Path | None, cache: Path, progress: Callable[[str], None]) -> 
 
 
 def _stamp(options: BuildOptions, fork: Path) -> dict[str, Any]:
-    """Everything that the result depends on, and the key of it all."""
+    """Everything that the result depends on, and `key`, a hash of it."""
     ours = source_folder()
     inputs = {
         "version": ssdlite_caffe.__version__,
@@ -150,7 +151,7 @@ def _stamp(options: BuildOptions, fork: Path) -> dict[str, Any]:
 
 
 def _configuration(options: BuildOptions, fork: Path) -> dict[str, Any]:
-    """What, when it changes, makes every object another one."""
+    """What changes every object file when it changes."""
     compiler = os.environ.get("CXX") or "c++"
     return {
         "source": os.fspath(fork),
@@ -165,7 +166,7 @@ def _configuration(options: BuildOptions, fork: Path) -> dict[str, Any]:
 
 
 def _flags(options: BuildOptions) -> list[str]:
-    """The definitions CMake is given."""
+    """CMake's definitions."""
     switches = {
         "CUDA": options.cuda,
         "CUDNN": options.cuda and options.cudnn,
@@ -188,7 +189,7 @@ def _first_line(command: list[str], *, last: bool = False) -> str:
 
 
 def _processor() -> str:
-    """Hash of the instructions that this machine's processor has: a build for one may stop on another."""
+    """Hash of the processor's instruction sets: code built for one processor may crash on another."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(("flags", "Features")):
@@ -197,16 +198,16 @@ def _processor() -> str:
 
 
 def _name(prefix: Path) -> str:
-    """Name of a prefix' things in the cache."""
+    """Name of a prefix's files and folders in the cache."""
     return f"{prefix.name}-{hashlib.sha256(os.fspath(prefix).encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
 def _only_one(prefix: Path, cache: Path, report: Report) -> Iterator[int]:
-    """Wait until no other build into this prefix runs, and keep others waiting.
+    """Wait for other builds into this prefix to end, and let later ones wait.
 
     Yields:
-        The descriptor of the lock. Compilers inherit it, so that those which outlive a killed build are waited for.
+        The lock's file descriptor. Compilers inherit it, so that the next build waits for those of a killed build.
     """
     import fcntl
 
@@ -225,13 +226,13 @@ def _only_one(prefix: Path, cache: Path, report: Report) -> Iterator[int]:
 
 
 def _work_folder(cache: Path, prefix: Path, stamp: dict[str, Any], *, fresh: bool) -> Path:
-    """The folder that objects are in: one for a prefix and configuration, so that a change of a source is quick."""
+    """The folder of object files: one per prefix and configuration, so that a changed source is compiled alone."""
     configuration = json.dumps(stamp["configuration"], sort_keys=True).encode()
     folder = cache / "build" / f"{_name(prefix)}-{hashlib.sha256(configuration).hexdigest()[:8]}"
     for other in folder.parent.glob(f"{_name(prefix)}-*"):
         if other.is_dir() and (fresh or other != folder):
             shutil.rmtree(other)
-    if not (folder / "build.ninja").is_file():  # CMake was stopped on its way
+    if not (folder / "build.ninja").is_file():  # CMake did not finish
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -248,7 +249,7 @@ def _compile(options: BuildOptions, fork: Path, folder: Path, log: Log, report: 
 
 
 def default_jobs() -> int:
-    """As many as there are processors, each with a gigabyte of memory, which the largest files take."""
+    """One job per processor and per GB of memory, which is what compiling the largest files takes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(len(os.sched_getaffinity(0)), memory // _GIGABYTE))
 

@@ -1,4 +1,4 @@
-"""Running CMake and Ninja: their output in a log, how far they are, and the first error in a line."""
+"""Running CMake and Ninja: their output goes to a log, progress is reported, an error becomes one line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ssdlite_caffe.errors import BuildError
 
 @dataclass(frozen=True)
 class Step:
-    """How far a build is.
+    """Progress of a build.
 
     Attributes:
         what: what is being done.
-        done: compiled or linked so far.
-        total: all that is to be compiled or linked; 0 while that is not known.
+        done: files compiled or linked so far.
+        total: files to compile or link; 0 while that is not known.
     """
 
     what: str
@@ -31,28 +31,28 @@ Report = Callable[[Step], None]
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _ERROR = re.compile(r"(?P<place>[^\s:(][^:(]*[:(]\d+(?:\):|:\d+:|:)) (?:fatal )?error: (?P<text>.*)")
-"""Of g++ and clang++, `file:12:3: error: ...`, and of nvcc, `file(12): error: ...`."""
+"""g++ and clang++ print `file:12:3: error: ...`, nvcc prints `file(12): error: ...`."""
 _LINK = re.compile(r"(undefined reference to .*|cannot find -l\S+|.*: fatal error: .*|ninja: (?:error|fatal): .*)")
 _CMAKE = re.compile(r"CMake Error[^:]*(?::\d+)?(?: \(\w+\))?:\s*(?P<text>.*)")
 _MEMORY = ("Killed signal terminated program", "Cannot allocate memory", "virtual memory exhausted", "out of memory")
 
 
 class Log:
-    """The whole output of a build, in a file."""
+    """A file with the whole output of a build."""
 
     def __init__(self, path: Path) -> None:
-        """Begin `path` anew."""
+        """Open `path` and empty it."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("w", encoding="utf-8", errors="backslashreplace")
 
     def write(self, text: str) -> None:
-        """Add text; at once, so that it is there whatever happens next."""
+        """Add text and flush it, so that the file has it even if this process is killed."""
         self._stream.write(text)
         self._stream.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Close the file."""
         self._stream.close()
 
 
@@ -64,11 +64,11 @@ def run(command: Sequence[str], log: Log, report: Report, what: str, *, keep_ope
         log: takes all that it prints.
         report: called at every `[n/m]` line.
         what: what the command does, for `report` and errors.
-        keep_open: descriptor that the command and its children hold as long as they live.
+        keep_open: file descriptor that the command and its children hold open as long as they run.
         folder: where it runs.
 
     Raises:
-        BuildError: it cannot be started, or fails; the text has the first error and the log's name.
+        BuildError: it cannot be started, or fails; the text has the first error and the path of the log.
     """
     report(Step(what))
     log.write(f"$ {' '.join(command)}\n")
@@ -102,7 +102,7 @@ def run(command: Sequence[str], log: Log, report: Report, what: str, *, keep_ope
             process.terminate()
             raise
     if process.returncode:
-        raise BuildError(f"{what} fails: {first_error(lines)}; the whole log is in {log.path}")
+        raise BuildError(f"{what} failed: {first_error(lines)}; the whole log is in {log.path}")
 
 
 def _short(text: str) -> str:
@@ -127,4 +127,4 @@ def first_error(lines: Sequence[str]) -> str:
         link = _LINK.search(line)
         if link:
             return link[0]
-    return lines[-1].strip() if lines else "it says nothing"
+    return lines[-1].strip() if lines else "it printed no error"

@@ -1,10 +1,10 @@
-"""Reading what Caffe prints: glog lines on stderr, and protobuf's complaints between them."""
+"""Reading what Caffe prints: glog lines on stderr, and protobuf's error messages between them."""
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LINE = re.compile(r"([IWEF])\d{4,8} \d\d:\d\d:\d\d\.\d+\s+\d+ ([^:\s]+):(\d+)\] ?(.*)")
@@ -23,7 +23,7 @@ class LogLine:
 
     Attributes:
         level: I, W, E or F.
-        source: file and line of Caffe's that printed it.
+        source: Caffe's source file and line that printed it.
         text: the rest.
     """
 
@@ -38,39 +38,12 @@ def parse_line(line: str) -> LogLine | None:
     return LogLine(found[1], f"{found[2]}:{found[3]}", found[4]) if found else None
 
 
-def lines(log: Iterable[str]) -> Iterator[LogLine]:
-    """All glog lines of a log."""
-    return (parsed for line in log if (parsed := parse_line(line.rstrip("\n"))) is not None)
-
-
-@dataclass(frozen=True)
-class Copied:
-    """Layers of a caffemodel that Caffe put into a net, and those that the net does not have."""
-
-    copied: tuple[str, ...]
-    ignored: tuple[str, ...]
-
-
-def copied_layers(log: Iterable[str]) -> Copied:
-    """What Caffe says of each layer of a caffemodel while it fills a net.
-
-    Source: Net::CopyTrainedLayersFrom in net.cpp.
-    """
-    copied, ignored = [], []
-    for line in lines(log):
-        if line.text.startswith("Copying source layer "):
-            copied.append(line.text.removeprefix("Copying source layer "))
-        elif line.text.startswith("Ignoring source layer "):
-            ignored.append(line.text.removeprefix("Ignoring source layer "))
-    return Copied(tuple(copied), tuple(ignored))
-
-
 def reason(log: Iterable[str], *, layer: str = "", status: int | None = None) -> str:
-    """Why Caffe ended, in one line: the failed check, the layer, and where in a prototxt.
+    """Why Caffe ended, in one line: the failed check, the layer, and the place in Caffe's source or in a prototxt.
 
     Args:
         log: what it printed, line by line.
-        layer: the one it was running, where that is known; else the last that the log says is being made.
+        layer: the layer that was running, where that is known; else the last one that the log says is being made.
         status: exit status as subprocess gives it, negative for a signal.
     """
     fatal: list[str] = []
@@ -88,7 +61,7 @@ def reason(log: Iterable[str], *, layer: str = "", status: int | None = None) ->
                 making = found[1]
             elif parsed.text == "Network initialization done.":
                 making = ""
-        elif found := _FIELD.match(line):  # the net, which Caffe writes out before it makes the layers
+        elif found := _FIELD.match(line):  # Caffe prints the net before it makes the layers
             name = found[2] if found[1] == "name" else name
             types.setdefault(found[2], name)
         elif found := _PARSE.match(line):

@@ -1,4 +1,4 @@
-"""Running the `caffe` tool itself and listening to its log."""
+"""Running the `caffe` tool and reading its log while it runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from ssdlite_caffe.caffe.log import reason
 from ssdlite_caffe.errors import CaffeError
 
 _KEPT_LINES = 20000
-"""Of the log's end, to find out why Caffe stopped; a net written out takes a few thousand."""
+"""Last lines of the log that are kept to find out why Caffe stopped; a net written out takes a few thousand."""
 _PR_SET_PDEATHSIG = 1
 
 
 class CaffeProcess:
-    """`caffe` at work, in a group of its own, so that Ctrl-C reaches it only through `interrupt`.
+    """A running `caffe`, in a process group of its own, so that Ctrl-C reaches it only through `interrupt`.
 
-    It ends when this process does, however that ends: two that train in one place would spoil each other's snapshots.
+    It is killed when this process ends, in whatever way: an orphan would go on writing into the training folder, where
+    the next run writes its own snapshots.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class CaffeProcess:
             prefix: where Caffe is installed.
             arguments: of the tool.
             folder: where it runs.
-            environment: variables that it gets beside this process' own.
-            keep_open: a file descriptor that it holds as long as it lives.
+            environment: variables to add to those of this process.
+            keep_open: a file descriptor that it holds open as long as it runs, such as that of a lock.
         """
         self.arguments = arguments
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -92,7 +93,7 @@ class CaffeProcess:
         """Wait for its end.
 
         Raises:
-            CaffeError: it failed; says at what check.
+            CaffeError: it failed; the text has the failed check.
         """
         status = self._process.wait()
         if status:

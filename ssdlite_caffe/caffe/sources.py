@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import html
+import json
 import os
+import re
+import ssl
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from ssdlite_caffe.errors import BuildError
-from ssdlite_caffe.files import file_sha256
+from ssdlite_caffe.files import file_sha256, write_bytes
 
 PROJECT = "brocolli-caffe"
 VERSION = "9.0.2"
@@ -20,40 +28,37 @@ SHA256 = "c6410cc60bdd6db685d441b66be7df05410f8850ac88d6b75d48ef9b2315c08a"
 ARCHIVE = f"{PROJECT}-{VERSION}.tar.gz"
 
 NEEDED = ("include/caffe/layer.hpp", "src/caffe/net.cpp", "src/caffe/test/test_caffe_main.cpp", "tools/caffe.cpp")
-"""Files that tell a Caffe from other folders."""
+"""Files by which a folder is known to hold Caffe."""
 
 _FOLDERS = ("include", "python", "src", "tools")
+_MAX_ARCHIVE = 100 << 20
 _MAX_UNPACKED = 400 << 20
 _READ = frozenset({".c", ".cc", ".cmake", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py", ".txt"})
 
-_BACKEND = f"""
-class __legacy__:
-    @staticmethod
-    def get_requires_for_build_wheel(config_settings=None):
-        return []
-
-    @staticmethod
-    def prepare_metadata_for_build_wheel(folder, config_settings=None):
-        import os
-        name = "{PROJECT.replace("-", "_")}-{VERSION}.dist-info"
-        os.makedirs(os.path.join(folder, name))
-        with open(os.path.join(folder, name, "METADATA"), "w") as stream:
-            stream.write("Metadata-Version: 2.1\\nName: {PROJECT}\\nVersion: {VERSION}\\n")
-        return name
+_PIP_SETTINGS = """
+import json
+from pip._internal.commands import create_command
+pip = create_command("download").parser.get_default_values()
+print(json.dumps({"indexes": [pip.index_url, *pip.extra_index_urls], "proxy": pip.proxy, "certificates": pip.cert}))
 """
-"""A stand-in for setuptools while pip downloads. pip asks every source package for its name and version through its
-setup.py, and the one of this package runs on no Python of today; so nothing of it is run, and pip is answered here."""
+"""Asks pip for its settings: its default index, its configuration files and its environment variables, merged.
+
+pip cannot download the archive itself: it would run the archive's setup.py for the package's name and version, and that
+file runs on no supported Python.
+"""
+_TIMEOUT_S = 180
+_HREF = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 
 
 def downloaded_sources(cache: Path, progress: Callable[[str], None]) -> Path:
-    """The pinned release, unpacked; downloaded with pip, and so from the index and proxy that pip is set up for.
+    """The pinned release, unpacked; downloaded from the package index and through the proxy that pip is set up for.
 
     Args:
         cache: folder that keeps the archive and what is unpacked from it.
         progress: called with what is being done.
 
     Raises:
-        BuildError: it cannot be downloaded, or is not the file it was.
+        BuildError: no index has the archive, or its SHA-256 is not the pinned one.
     """
     folder = cache / "sources" / f"{PROJECT}-{VERSION}-{SHA256[:8]}"
     if folder.is_dir():
@@ -62,60 +67,78 @@ def downloaded_sources(cache: Path, progress: Callable[[str], None]) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
     if not archive.is_file() or file_sha256(archive) != SHA256:
         progress(f"downloading {ARCHIVE}")
-        with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".download.") as temporary:
-            _download(Path(temporary)).replace(archive)
+        write_bytes(archive, _download(), force=True)
     return unpack(archive, folder)
 
 
-def _download(folder: Path) -> Path:
-    """Let pip download the archive, its hash checked, into `folder`."""
-    stand_in = folder / "stand_in" / "setuptools"
-    stand_in.mkdir(parents=True)
-    (stand_in / "__init__.py").touch()
-    (stand_in / "build_meta.py").write_text(_BACKEND)
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{PROJECT}=={VERSION} --hash=sha256:{SHA256}\n")
-    options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--use-pep517", "--require-hashes"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        *options,
-    ]
-    done = subprocess.run(  # noqa: S603
-        [*command, "--requirement", os.fspath(requirements), "--dest", os.fspath(folder)],
-        env={**os.environ, "PYTHONPATH": os.fspath(stand_in.parent)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode == 0 and (folder / ARCHIVE).is_file():
-        return folder / ARCHIVE
-    raise BuildError(f"{PROJECT} {VERSION} cannot be downloaded: {_why(done.stderr)}")
+def _download() -> bytes:
+    """The archive, from the first of pip's indexes that has it; pip's find-links and key rings are not asked.
+
+    Raises:
+        BuildError: this Python has no pip, no index has the archive, or one gives another file.
+    """
+    done = subprocess.run([sys.executable, "-c", _PIP_SETTINGS], capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise BuildError(
+            f"{sys.executable} has no pip to ask for the package index ({why}); install pip, or give the sources with "
+            "--source"
+        )
+    settings = json.loads(done.stdout)
+    context = ssl.create_default_context(cafile=settings["certificates"] or os.environ.get("REQUESTS_CA_BUNDLE"))
+    proxies = dict.fromkeys(("http", "https"), settings["proxy"]) if settings["proxy"] else None
+    opener = build_opener(ProxyHandler(proxies), HTTPSHandler(context=context))
+    problems = []
+    for index in settings["indexes"]:
+        page = f"{index.rstrip('/')}/{PROJECT}/"
+        try:
+            data = _fetch(opener, _archive_link(opener, page))
+        except (OSError, HTTPException, ValueError) as error:
+            problems.append(f"{_without_login(page)}: {error}")
+            continue
+        found = hashlib.sha256(data).hexdigest()
+        if found != SHA256:
+            raise BuildError(f"{_without_login(page)} gives a file with SHA-256 {found}, expected {SHA256}")
+        return data
+    raise BuildError(f"{PROJECT} {VERSION} cannot be downloaded: {'; '.join(problems)}")
 
 
-def _why(output: str) -> str:
-    """The reason in pip's output, in a line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    if any("DO NOT MATCH THE HASHES" in line for line in lines):
-        got = next((line.split()[-1] for line in lines if line.startswith("Got")), "another")
-        return f"the index gives a file with SHA-256 {got}, expected {SHA256}"
-    if any("No module named pip" in line for line in lines):
-        return f"{sys.executable} has no pip; install it, or give the sources with --source"
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["pip says nothing"])[0]
+def _archive_link(opener: OpenerDirector, page: str) -> str:
+    """The URL of the archive on an index's page of the project (PEP 503)."""
+    text = _fetch(opener, f"{page}index.html" if page.startswith("file:") else page).decode("utf-8", "replace")
+    for link in _HREF.findall(text):
+        url = urljoin(page, html.unescape(link))
+        if PurePosixPath(unquote(urlsplit(url).path)).name == ARCHIVE:
+            return url
+    raise ValueError(f"the page does not list {ARCHIVE}")
+
+
+def _fetch(opener: OpenerDirector, url: str) -> bytes:
+    """What a URL gives; a login in the URL is sent as HTTP basic authentication."""
+    parts = urlsplit(url)
+    request = Request(_without_login(url))  # noqa: S310 - the schemes that pip takes
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        # "Unredirected", since a redirect to another host must not take the login there.
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
+    with opener.open(request, timeout=_TIMEOUT_S) as response:
+        data: bytes = response.read(_MAX_ARCHIVE + 1)
+    if len(data) > _MAX_ARCHIVE:
+        raise ValueError(f"{_without_login(url)} is larger than {_MAX_ARCHIVE >> 20} MB")
+    return data
+
+
+def _without_login(url: str) -> str:
+    """A URL as it may be shown: without user name and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the pinned archive's source folders to `folder`, all of it or nothing.
+    """Unpack the pinned archive's source folders to `folder`, in one step.
 
     Raises:
-        BuildError: the archive is not the pinned one, or holds what a source archive does not.
+        BuildError: the archive is not the pinned one or is damaged, names files outside its folder, or is too large.
     """
     found = file_sha256(archive)
     if found != SHA256:
@@ -134,13 +157,13 @@ def unpack(archive: Path, folder: Path) -> Path:
 def _extract(members: tarfile.TarFile, folder: Path) -> None:
     """Write the plain files under `_FOLDERS`, without the archive's own top folder.
 
-    Only names and bytes are taken: no links, devices, owners or modes, and no name that leads out of `folder`.
+    Links, devices, owners and modes are skipped; a name that leads out of `folder` is an error.
     """
     written = 0
     for member in members:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts:
-            raise BuildError(f"the archive names a file outside of its folder: {member.name!a}")
+            raise BuildError(f"the archive names a file outside its own folder: {member.name!a}")
         inside = path.parts[1:]
         if not member.isfile() or not inside or inside[0] not in _FOLDERS:
             continue
@@ -155,16 +178,16 @@ def _extract(members: tarfile.TarFile, folder: Path) -> None:
 
 
 def own_sources(folder: Path) -> Path:
-    """A user's own fork, checked for what every Caffe has.
+    """A user's own fork, checked for the files that every Caffe has.
 
     Raises:
-        BuildError: it is no folder, or no Caffe.
+        BuildError: it is not a folder, or one of these files is missing.
     """
     if not folder.is_dir():
         raise BuildError(f"--source {folder} is not a folder")
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise BuildError(f"--source {folder} is not a Caffe: it has no {missing[0]}")
+        raise BuildError(f"--source {folder} is not a Caffe: it has no {missing[0]}; give the root of a Caffe SSD fork")
     return folder.resolve()
 
 

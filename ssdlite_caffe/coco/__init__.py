@@ -1,1 +1,1 @@
-"""Class names and class rows: label maps, and moving a model's classes to another set of them."""
+"""Class names and class ids: label maps, and remapping a model to another set of classes."""

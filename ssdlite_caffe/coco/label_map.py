@@ -1,7 +1,7 @@
-"""Label maps: which class each row of a class predictor stands for.
+"""Label maps: the class ids of a model and their names.
 
 Three kinds of file are read: Caffe's LabelMap prototxt, the TensorFlow OD API's `.pbtxt`, and plain text with one name
-a line. Whatever the file, row 0 is background and the rows are 0, 1, 2, ... without a gap.
+per line. In all of them id 0 is background and the ids are 0, 1, 2, ... without a gap.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Label:
     """One class.
 
     Attributes:
-        id: row in the class predictor; 0 is background.
+        id: class id, which is its channel in the class predictor; 0 is background.
         name: unique key, which Caffe's evaluation and result files use.
-        display_name: what people are shown.
+        display_name: the name that is drawn and printed.
     """
 
     id: int
@@ -50,7 +50,7 @@ class LabelMap:
     """All classes in the order of their ids, 0 (background) first.
 
     Raises:
-        LabelMapError: an id is missing or given twice, a name is empty or given twice, or row 0 is not background.
+        LabelMapError: an id is missing or given twice, a name is empty or given twice, or id 0 is not background.
     """
 
     entries: tuple[Label, ...]
@@ -68,20 +68,18 @@ class LabelMap:
             by_id[entry.id] = by_name[entry.name] = entry
         missing = next((i for i in range(len(by_id)) if i not in by_id), None)
         if not by_id or missing == 0:
-            raise LabelMapError(
-                'there is no background: the class with id 0 must be named "none_of_the_above" or "background"'
-            )
+            raise LabelMapError('id 0 (background) is missing; add it, named "none_of_the_above" or "background"')
         if missing is not None:
-            raise LabelMapError(f"id {missing} is missing: ids count 0, 1, 2, ... without a gap")
+            raise LabelMapError(f"id {missing} is missing; ids must be 0, 1, 2, ... without a gap")
         if not {by_id[0].name, by_id[0].display_name} & BACKGROUND_NAMES:
             raise LabelMapError(
-                f'id 0 is {by_id[0].name!r}, but must be background, named "none_of_the_above" or "background"'
+                f'id 0 is {by_id[0].name!r}; it must be background, named "none_of_the_above" or "background"'
             )
         object.__setattr__(self, "entries", tuple(by_id[i] for i in range(len(by_id))))
 
     @classmethod
     def of_names(cls, names: Iterable[str]) -> LabelMap:
-        """Background, then a class for each of `names`."""
+        """Background, then one class for each of `names`."""
         return cls((BACKGROUND, *(Label(i, name, name) for i, name in enumerate(names, 1))))
 
     def __len__(self) -> int:
@@ -89,29 +87,29 @@ class LabelMap:
 
     @property
     def display_names(self) -> tuple[str, ...]:
-        """One a row, background first."""
+        """The display name of each class, background first."""
         return tuple(entry.display_name for entry in self.entries)
 
     def find(self, name: str) -> int | None:
-        """The row of the class with this name or, failing that, display name; None when there is none.
+        """The id of the class with this name or, if there is none, with this display name; None if there is neither.
 
         Raises:
-            LabelMapError: several classes bear this display name.
+            LabelMapError: several classes have this display name.
         """
-        rows = [e.id for e in self.entries if e.name == name] or [e.id for e in self.entries if e.display_name == name]
-        if len(rows) > 1:
-            names = ", ".join(repr(self.entries[row].name) for row in rows)
-            raise LabelMapError(f"{name!r} may be any of {len(rows)} classes; give one of their names: {names}")
-        return rows[0] if rows else None
+        ids = [e.id for e in self.entries if e.name == name] or [e.id for e in self.entries if e.display_name == name]
+        if len(ids) > 1:
+            names = ", ".join(repr(self.entries[i].name) for i in ids)
+            raise LabelMapError(f"{name!r} is the display name of {len(ids)} classes; give one of their names: {names}")
+        return ids[0] if ids else None
 
     def nearest(self, name: str) -> str | None:
-        """A class name much like `name`, for error messages."""
+        """The class name most like `name`, for error messages; None if none is similar."""
         known = {text.lower(): text for e in self.entries[1:] for text in (e.name, e.display_name)}
         found = difflib.get_close_matches(name.lower(), known, n=1)
         return known[found[0]] if found else None
 
     def to_prototxt(self) -> str:
-        """The file that Caffe reads, a LabelMap prototxt."""
+        """The text of a LabelMap prototxt, which Caffe reads."""
         from ssdlite_caffe.prototxt import caffe_pb2
         from ssdlite_caffe.prototxt.text import format_message
 
@@ -122,19 +120,19 @@ class LabelMap:
 
 
 def numbered(num_classes: int) -> LabelMap:
-    """Names for a model that came without any: class_1, class_2, ...; `num_classes` counts background."""
+    """A label map for a model without class names: class_1, class_2, ...; `num_classes` counts background."""
     return LabelMap.of_names(f"class_{i}" for i in range(1, num_classes))
 
 
 @cache
 def builtin(name: str) -> LabelMap:
-    """The label map of this package named `coco` (91 rows, ids of the annotations) or `voc` (21 rows).
+    """The built-in label map `coco` (91 classes, the ids of the annotations) or `voc` (21 classes).
 
     Raises:
-        LabelMapError: there is none of this name.
+        LabelMapError: no built-in label map has this name.
     """
     if name not in BUILTIN:
-        raise LabelMapError(f"there is no built-in label map {name!r}; there are {', '.join(BUILTIN)}")
+        raise LabelMapError(f"there is no built-in label map {name!r}; built in are {', '.join(BUILTIN)}")
     file = resources.files(__package__) / "labelmaps" / f"{name}.prototxt"
     return parse_label_map(file.read_text("utf-8"), file.name)
 
@@ -143,7 +141,7 @@ def load_label_map(name_or_path: str | Path) -> LabelMap:
     """A built-in label map by its name, or one read from a file.
 
     Raises:
-        LabelMapError: the file cannot be read, is of no known kind or contradicts itself.
+        LabelMapError: the file cannot be read, is not a label map or contradicts itself.
     """
     if str(name_or_path) in BUILTIN:
         return builtin(str(name_or_path))
@@ -154,26 +152,26 @@ def load_label_map(name_or_path: str | Path) -> LabelMap:
 
 
 def check_classes(label_map: LabelMap, num_classes: int, name: str = "the label map") -> None:
-    """Refuse a label map that does not fit a model; `num_classes` counts background.
+    """Check a label map's class count against a model's; both count background.
 
     Raises:
         LabelMapError: the counts differ.
     """
     if len(label_map) != num_classes:
         raise LabelMapError(
-            f"{name} has {len(label_map)} classes and the model {num_classes} (both with background); "
+            f"{name} has {len(label_map)} classes but the model has {num_classes} (both with background); "
             "give the label map that the model was trained with"
         )
 
 
 def check_name(name: str) -> None:
-    """Refuse a class name that is empty or cannot stand in a line of UTF-8 text.
+    """Check that a class name is a single line of UTF-8 text.
 
     Raises:
         LabelMapError: it is empty, or has control characters or lone surrogates.
     """
     if not name or _UNFIT.search(name):
-        raise LabelMapError(f"{name[:60]!a} is no class name: it is empty or has control characters")
+        raise LabelMapError(f"{name[:60]!a} is not a class name: it is empty or has control characters")
 
 
 def read_text(path: Path) -> str:
@@ -188,7 +186,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise LabelMapError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) > _MAX_FILE_BYTES:
-        raise LabelMapError(f"{path} is larger than 1 MiB, too large for a list of classes")
+        raise LabelMapError(f"{path} is larger than 1 MiB, the most that is read as a label map or class mapping")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -199,14 +197,14 @@ def read_text(path: Path) -> str:
 
 
 def parse_label_map(text: str, name: str) -> LabelMap:
-    """Read a label map of any of the three kinds, told apart by what is in it.
+    """Read a label map of any of the three kinds, which are recognised by their content.
 
     Args:
         text: the file's text.
-        name: the file's name for error messages; `.prototxt` and `.pbtxt` are never taken for plain text.
+        name: the file's name for error messages; `.prototxt` and `.pbtxt` are never read as plain text.
 
     Raises:
-        LabelMapError: with `name` and, for a syntax error, the line.
+        LabelMapError: the text is not a label map; the error has `name` and, for a syntax error, the line.
     """
     code = re.sub(r"#[^\n]*", "", text)
     if re.search(r"\bitem\s*:?\s*[{<\[]", code):
@@ -214,7 +212,7 @@ def parse_label_map(text: str, name: str) -> LabelMap:
         caffe = has_label and not has_id  # the OD API's keypoints have both
         entries = _caffe_entries(text, name) if caffe else _od_api_entries(text, name)
     elif Path(name).suffix in (".prototxt", ".pbtxt"):
-        raise LabelMapError(f"{name} holds no item {{ ... }}, so it is not a label map")
+        raise LabelMapError(f"{name} is not a label map: it holds no item {{ ... }}")
     else:
         entries = _line_entries(text, name)
     try:
@@ -233,12 +231,12 @@ def _parse_items(text: str, name: str, message_type: type[Message], key: str, *,
         raise LabelMapError(str(error)) from error
     entries = []
     for number, item in enumerate(message.item, 1):
-        title, row = item.name or item.display_name, getattr(item, key)
+        title, class_id = item.name or item.display_name, getattr(item, key)
         if not item.HasField(key):
             raise LabelMapError(f"{name}: item {number} ({title!r}) has no {key}")
-        if not 0 <= row <= _MAX_ID:
-            raise LabelMapError(f"{name}: item {number} ({title!r}) has {key} {row}, outside 0..{_MAX_ID}")
-        entries.append(Label(row, title, item.display_name or item.name))
+        if not 0 <= class_id <= _MAX_ID:
+            raise LabelMapError(f"{name}: item {number} ({title!r}) has {key} {class_id}, outside 0..{_MAX_ID}")
+        entries.append(Label(class_id, title, item.display_name or item.name))
     return entries
 
 
@@ -252,7 +250,7 @@ def _caffe_entries(text: str, name: str) -> list[Label]:
 def _od_api_entries(text: str, name: str) -> list[Label]:
     """Items of an OD API StringIntLabelMap (`name`, `id`, `display_name`); background and unused ids are added.
 
-    Unknown fields (keypoints, frequency, ...) are left out.
+    Unknown fields (keypoints, frequency, ...) are skipped.
 
     Source: object_detection/protos/string_int_label_map.proto.
     """
@@ -264,7 +262,7 @@ def _od_api_entries(text: str, name: str) -> list[Label]:
 
 @cache
 def _od_api_message() -> type[Message]:
-    """The OD API's message of label maps, as far as it matters here: field numbers 1, 2, 3 as in its .proto."""
+    """The OD API's label map message with the fields read here, under the numbers that they have in its .proto."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -282,7 +280,7 @@ def _od_api_message() -> type[Message]:
 
 
 def _line_entries(text: str, name: str) -> list[Label]:
-    """One name a line. Background may stand first or be left out; `???` marks an unused row, as in TFLite's lists."""
+    """One name per line. Background is the first line or missing; `???` is an unused id, as in TFLite's label files."""
     lines = [line.strip() for line in text.rstrip().split("\n")]
     entries = [] if lines[0] in BACKGROUND_NAMES else [BACKGROUND]
     for number, line in enumerate(lines, 1):
@@ -290,10 +288,11 @@ def _line_entries(text: str, name: str) -> list[Label]:
             raise LabelMapError(f"{name}:{number}: empty line; each line is the name of one class")
         if re.search(r"[{}<>]", line):
             raise LabelMapError(f"{name}:{number}: {line[:60]!r} is not a class name")
-        row = len(entries)
-        entries.append(BACKGROUND if row == 0 else _unused(row) if line == "???" else Label(row, line, line))
+        class_id = len(entries)
+        unused = line == "???"
+        entries.append(BACKGROUND if class_id == 0 else _unused(class_id) if unused else Label(class_id, line, line))
     return entries
 
 
-def _unused(row: int) -> Label:
-    return Label(row, f"unused_{row}", f"unused_{row}")
+def _unused(class_id: int) -> Label:
+    return Label(class_id, f"unused_{class_id}", f"unused_{class_id}")

@@ -1,15 +1,15 @@
-"""Class mappings: which classes a model is to have, and which of its present ones each of them was.
+"""Class mappings: the classes that a remapped model has, and the class of the original model that each comes from.
 
-A mapping file has one class a line, in the order of the new rows; background is row 0 and is not written:
+A mapping file has one class per line, in the order of the new class ids; background is id 0 and is not written:
 
     # comment
     aeroplane: airplane
     sofa: [couch, settee]
     "a: b": ["c, d"]
 
-A list gives alternatives: the first that the model has is taken. Its row is moved; nothing is summed or averaged. Names
-with any of : , [ ] # " in them stand in double quotes, written as in JSON. A JSON object with the same content,
-{"NAME": "source"} or {"NAME": ["source", ...]}, is read too.
+A list gives alternatives: the first class that the model has is taken; nothing is summed or averaged. A name with any
+of : , [ ] # " in it is written in double quotes, as in JSON. A JSON object with the same content, {"NAME": "source"} or
+{"NAME": ["source", ...]}, is read too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BLANK = re.compile(r"\s*(?:#.*)?")
 
 @dataclass(frozen=True)
 class Rule:
-    """One class of the new model and the names its row may have in the old one, best first."""
+    """One class of the new model, and the names that it may have in the original model, the first one preferred."""
 
     target: str
     sources: tuple[str, ...]
@@ -44,11 +44,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """The classes of the new model in order, without background, which stays row 0.
+    """The classes of the new model in order, without background, which keeps id 0.
 
     Raises:
-        LabelMapError: no class, a class given twice or without a source, a source given twice in one list, or
-            background among them.
+        LabelMapError: there is no class, a class is background, is given twice or has no source, or a source is given
+            twice in one list.
     """
 
     rules: tuple[Rule, ...]
@@ -66,10 +66,10 @@ class ClassMapping:
         return LabelMap.of_names(rule.target for rule in self.rules)
 
     def rows(self, source: LabelMap) -> tuple[int, ...]:
-        """For each row of the new class predictors, its row in the old ones: 0 (background), then the classes.
+        """For each new class id, background first, the class id in the original model.
 
         Raises:
-            LabelMapError: the model lacks a class, or two classes want the same row; all are listed.
+            LabelMapError: the model lacks a class, or two classes have the same source; all are listed.
         """
         rows: list[int | None] = [0]
         lacking, clashes = [], []
@@ -79,14 +79,14 @@ class ClassMapping:
                 lacking.append(_not_found(rule, source))
             elif row in rows:
                 earlier = "background" if row == 0 else repr(self.rules[rows.index(row) - 1].target)
-                clashes.append(f"{rule.target!r} takes row {row}, which {earlier} has taken")
+                clashes.append(f"{rule.target!r} takes class id {row}, which {earlier} has taken already")
             rows.append(row)
         if lacking and source == numbered(len(source)):
             raise LabelMapError(
-                f"the model's {len(source)} classes have no names (class_1, class_2, ...), and the mapping asks for "
-                f"{lacking[0]}; convert the model again with its label map"
+                f"the model's {len(source)} classes have no names (only class_1, class_2, ...), but the mapping asks "
+                f"for {lacking[0]}; convert the model again with its label map"
             )
-        problems = [f"it lacks {', '.join(lacking)}"] if lacking else []
+        problems = [f"the model lacks {', '.join(lacking)}"] if lacking else []
         if problems := [*problems, *clashes]:
             raise LabelMapError(f"the mapping does not fit the model's {len(source)} classes: {'; '.join(problems)}")
         return tuple(row for row in rows if row is not None)
@@ -94,13 +94,13 @@ class ClassMapping:
 
 @cache
 def builtin_mapping(name: str) -> ClassMapping:
-    """The mapping of this package with this name.
+    """The built-in mapping with this name.
 
     Raises:
-        LabelMapError: there is none.
+        LabelMapError: no built-in mapping has this name.
     """
     if name not in BUILTIN_MAPPINGS:
-        raise LabelMapError(f"there is no built-in mapping {name!r}; there is {', '.join(BUILTIN_MAPPINGS)}")
+        raise LabelMapError(f"there is no built-in mapping {name!r}; built in are {', '.join(BUILTIN_MAPPINGS)}")
     file = resources.files(__package__) / "mappings" / f"{name}.yaml"
     return parse_mapping(file.read_text("utf-8"), file.name)
 
@@ -120,14 +120,15 @@ def load_mapping(name_or_path: str | Path) -> ClassMapping:
 
 
 def parse_mapping(text: str, name: str) -> ClassMapping:
-    """Read a mapping in either form; JSON when it starts with a brace.
+    """Read a mapping in either form; a text that starts with a brace is JSON.
 
     Args:
         text: the file's text.
         name: the file's name for error messages.
 
     Raises:
-        LabelMapError: with `name` and, but for a JSON file's content, the line.
+        LabelMapError: the text is not a mapping, or contradicts itself; the error has `name` and, but for the content
+            of a JSON file, the line.
     """
     rules = _json_rules(text, name) if text.lstrip().startswith("{") else _line_rules(text, name)
     try:
@@ -162,12 +163,12 @@ def _unquote(name: str) -> str:
     try:
         return str(json.loads(name))
     except json.JSONDecodeError as error:
-        raise LabelMapError(f"{name[:60]} is not a name in JSON's quotes: {error.msg}") from error
+        raise LabelMapError(f"{name[:60]} is not a JSON string: {error.msg}") from error
 
 
 def _json_rules(text: str, name: str) -> list[Rule]:
     try:
-        # Lists of pairs in place of dicts: a class given twice must not vanish.
+        # Lists of pairs and not dicts, in which a class given twice would not be noticed.
         pairs = json.loads(text, object_pairs_hook=lambda found: found)
     except json.JSONDecodeError as error:
         raise LabelMapError(f"{name}:{error.lineno}:{error.colno}: {error.msg}") from error
@@ -184,7 +185,7 @@ def _json_rules(text: str, name: str) -> list[Rule]:
 
 def _check_rule(rule: Rule, earlier: Iterable[str]) -> None:
     if rule.target in BACKGROUND_NAMES:
-        raise LabelMapError(f"{rule.target!r} is background, which is row 0 by itself; leave it out")
+        raise LabelMapError(f"{rule.target!r} is background, which always has id 0; remove the line")
     if rule.target in earlier:
         raise LabelMapError(f"class {rule.target!r} is given twice")
     for name in (rule.target, *rule.sources):

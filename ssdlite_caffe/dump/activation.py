@@ -1,4 +1,4 @@
-"""Which activation follows a convolution, told by the ops and constants that are there."""
+"""The activation after a convolution, found from the ops and constants of the graph."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Found:
     """An activation.
 
     Attributes:
-        kind: none where no activation follows.
+        kind: none if no activation follows.
         end: the activation's output.
         gate_scale: the factor of a hard_sigmoid, relu6(x + 3) * gate_scale.
-        shift: add this to x; -3 where constant folding drew the gate's + 3 into the bias before it.
-        scale: `end` is this many times the activation: 6 for a hard swish whose factor 1/6 a converter has drawn into
-            the kernels behind it, as TensorFlow Lite's first one (TOCO) does.
+        shift: to add to x: -3 where constant folding has put the gate's + 3 into the bias before it, else 0.
+        scale: `end` is the activation times this: 6 for a hard swish whose factor 1/6 a converter has folded into the
+            kernels after it, as TOCO, TensorFlow Lite's first converter, does; else 1.
     """
 
     kind: Kind
@@ -42,7 +42,7 @@ class Found:
 
 
 def activation_at(constants: Constants, ref: Ref, scope: str) -> Found | None:
-    """The activation that reads `ref`; None when an affine op reads it, so that the search has to go on behind it.
+    """The activation that reads `ref`; None if another op reads it, after which the search continues.
 
     Raises:
         ModelError: an activation that a MobileNet SSD does not have.
@@ -57,7 +57,7 @@ def activation_at(constants: Constants, ref: Ref, scope: str) -> Found | None:
     found = _gate(constants, use) or _plain(constants, ref)
     if found is None and use.node.op in _UNKNOWN:
         raise ModelError(
-            f"{use.node.name} follows {scope} with the activation {use.node.op}, which no MobileNet SSD has"
+            f"{scope} is followed by {use.node.name}, the activation {use.node.op}, which no MobileNet SSD has"
         )
     return found
 
@@ -68,7 +68,7 @@ def _sole_use(constants: Constants, ref: Ref) -> Use | None:
 
 
 def _constant_operand(constants: Constants, use: Use, ops: frozenset[str]) -> float | None:
-    """The one number that a two-input op of `ops` joins with what it reads at `use`."""
+    """The constant operand of a two-input op of `ops` whose other operand is read at `use`; None if there is none."""
     node = use.node
     if node.op not in ops or len(node.inputs) != 2:
         return None
@@ -151,12 +151,12 @@ def _hard_swish(constants: Constants, ref: Ref, use: Use, scope: str) -> Found |
     if abs(product[1] - _SIXTH) <= 1e-7:
         return Found("hard_swish", product[0])
     if product[1] != 1.0:
-        raise ModelError(f"{scope} ends in a hard swish with the factor {product[1]:.8g} where 1/6 is needed")
+        raise ModelError(f"{scope} ends in a hard swish with the factor {product[1]:.8g}; it must be 1/6")
     return Found("hard_swish", product[0], scale=6.0)
 
 
 def _product(constants: Constants, ref: Ref, end: Ref) -> tuple[Ref, float] | None:
-    """(end of it, c) where end * ref * c is computed, from `end` on; None where that is not what follows."""
+    """(output of the product, c) if the graph computes end * ref * c, in any order; else None."""
     first = _sole_use(constants, end)
     if first is None:
         return None

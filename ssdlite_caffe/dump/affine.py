@@ -1,8 +1,8 @@
-"""What stands between a convolution and its activation: BatchNorm in any form, bias, or what folding left of them.
+"""The ops between a convolution and its activation: BatchNorm in any form, bias, or what constant folding left of them.
 
-Every such op maps x to factor * x + term per channel, so a chain of them is one scale and one offset. Where the chain
-is a BatchNorm whose parts are still apart, or a lone bias, those are given as they are, bit for bit; else scale and
-offset are summed in float64 and rounded once.
+Each op maps x to factor * x + term per channel, so a chain of them is one scale and one offset. If the chain is a
+BatchNorm that is not folded, or a single bias, its constants are returned bit for bit. Otherwise scale and offset are
+computed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIVISIONS = frozenset({"RealDiv", "Div"})
 
 @dataclass(frozen=True)
 class BatchNormParts:
-    """A BatchNorm with its parts apart, as (C,) vectors; gamma or beta is None where the graph has none."""
+    """The constants of a BatchNorm that is not folded, float32 (C,); gamma or beta is None if the graph has none."""
 
     moving_mean: FloatArray
     moving_variance: FloatArray
@@ -47,11 +47,11 @@ class Factor:
 
 @dataclass(frozen=True)
 class Term:
-    """y = x + value, x - value (`minus`) or value - x (`turned`)."""
+    """y = x + value, x - value (`minus`) or value - x (`reversed`)."""
 
     value: Ref
     minus: bool = False
-    turned: bool = False
+    reversed: bool = False
 
 
 Step = Factor | Term | BatchNormParts
@@ -59,7 +59,7 @@ Step = Factor | Term | BatchNormParts
 
 @dataclass(frozen=True)
 class Constants:
-    """The two ways to compute a graph's constants: rounding as TensorFlow does, and in float64."""
+    """Two evaluators of a graph's constants: `plain` rounds as TensorFlow does, `precise` computes in float64."""
 
     graph: Graph
     plain: Evaluator
@@ -71,12 +71,12 @@ class Constants:
         return cls(graph, Evaluator(graph), Evaluator(graph, precise=True))
 
     def has_computed(self, name: str) -> bool:
-        """Whether the value of the node `name` was needed so far."""
+        """Whether the value of the node `name` has been computed so far."""
         return self.plain.has_computed(name) or self.precise.has_computed(name)
 
 
 def per_channel(value: npt.NDArray[Any] | None, channels: int) -> npt.NDArray[Any] | None:
-    """A constant as a (C,) vector: one number for all, or one a channel in the last axis; None for other shapes."""
+    """A float constant as a (C,) vector: one value for all channels, or one per channel in the last axis; else None."""
     if value is None or value.dtype.kind != "f":
         return None
     if value.size == 1:
@@ -87,7 +87,11 @@ def per_channel(value: npt.NDArray[Any] | None, channels: int) -> npt.NDArray[An
 
 
 def step_at(constants: Constants, use: Use, channels: int) -> Step | None:
-    """The affine op that reads a convolution's output at `use`; None if it is none."""
+    """The affine op at `use`; None if the op is not affine.
+
+    Raises:
+        ModelError: it is a fused BatchNorm that cannot be read.
+    """
     node = use.node
     if node.op in FUSED_BATCH_NORMS and use.position == 0:
         return _fused(constants, node, channels)
@@ -101,26 +105,26 @@ def step_at(constants: Constants, use: Use, channels: int) -> Step | None:
     if node.op in DIVISIONS:
         return Factor(other, divides=True) if use.position == 0 else None
     if node.op == "Sub":
-        return Term(other, minus=use.position == 0, turned=use.position == 1)
+        return Term(other, minus=use.position == 0, reversed=use.position == 1)
     return Term(other)
 
 
 def _fused(constants: Constants, node: Node, channels: int) -> BatchNormParts:
     if node.attr_bool("is_training", True):
         raise ModelError(
-            f"{node.name} normalises with the statistics of the batch (is_training: true), as in training; "
+            f"{node.name} normalises with the statistics of each batch (is_training: true), as in training; "
             "export the graph for inference"
         )
     if node.attr_text("data_format", "NHWC") != "NHWC":
-        raise ModelError(f"{node.name} has the data format {node.attr_text('data_format')}; only NHWC graphs are read")
+        raise ModelError(f"{node.name} has data format {node.attr_text('data_format')}; only NHWC graphs are read")
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     if len(node.inputs) != 5:
-        raise ModelError(f"{node.name} ({node.op}) has {len(node.inputs)} inputs where 5 are needed")
+        raise ModelError(f"{node.name} ({node.op}) must have 5 inputs, got {len(node.inputs)}")
     parts = {}
     for name, ref in zip(names, node.inputs[1:], strict=True):
         vector = _vector(constants, ref, channels)
         if vector is None:
-            raise ModelError(f"{node.name}: its {name} ({ref}) is no constant of {channels} values")
+            raise ModelError(f"{node.name}: its {name} ({ref}) must be a constant of {channels} float values")
         parts[name] = vector
     return BatchNormParts(
         parts["moving_mean"],
@@ -132,7 +136,7 @@ def _fused(constants: Constants, node: Node, channels: int) -> BatchNormParts:
 
 
 def _is_filler(graph: Graph, ref: Ref, name: str, value: FloatArray, number: float) -> bool:
-    """Whether an input is only there because the fused op wants one: ones for gamma or zeros for beta, of no variable.
+    """Whether an input is a placeholder that the fused op needs: ones for gamma or zeros for beta, not a variable.
 
     Source: `fused_batch_norm` in slim's layers.py, with scale=False or center=False.
     """
@@ -146,14 +150,17 @@ def _vector(constants: Constants, ref: Ref | None, channels: int) -> FloatArray 
 
 
 def batch_norm_of(constants: Constants, steps: list[Step], channels: int) -> BatchNormParts | None:
-    """The parts of a BatchNorm that was written x * m + (beta - mean * m) with m = gamma * rsqrt(variance + epsilon).
+    """The constants of a BatchNorm written as x * m + (beta - mean * m) with m = gamma * rsqrt(variance + epsilon).
 
-    Source: `batch_normalization` in tensorflow/python/ops/nn_impl.py, which leaves gamma or beta out when absent.
+    Returns:
+        None if the steps are something else. gamma and beta may be missing in the graph.
+
+    Source: `batch_normalization` in tensorflow/python/ops/nn_impl.py.
     """
     if len(steps) != 2 or not isinstance(steps[0], Factor) or not isinstance(steps[1], Term):
         return None
     factor, term = steps[0], steps[1]
-    if factor.divides or term.minus or term.turned:
+    if factor.divides or term.minus or term.reversed:
         return None
     graph = constants.graph
     multiplier = graph.origin(factor.value)
@@ -191,7 +198,7 @@ def _variance_and_epsilon(constants: Constants, ref: Ref) -> tuple[Ref, float] |
     node = constants.graph[ref]
     if node.op not in ADDS or len(node.inputs) != 2:
         return None
-    # Variance first, as TensorFlow writes it, but with the operands either way round.
+    # TensorFlow writes variance + epsilon; the operands may be in either order.
     for variance, epsilon in (node.inputs, node.inputs[::-1]):
         value = constants.plain.scalar(epsilon)
         if value is not None:
@@ -223,7 +230,7 @@ def _other_operand(graph: Graph, product: Ref, multiplier: Ref) -> Ref | None:
 
 
 def scale_and_offset(constants: Constants, steps: list[Step], channels: int) -> tuple[Vector, Vector]:
-    """The sum of a chain: y = scale * x + offset, (C,) each, in float64."""
+    """A chain of affine ops as y = scale * x + offset, float64 (C,) each."""
     scale = np.ones(channels)
     offset = np.zeros(channels)
     for step in steps:
@@ -232,12 +239,12 @@ def scale_and_offset(constants: Constants, steps: list[Step], channels: int) -> 
             scale, offset = scale * factor, offset * factor + term
             continue
         value = per_channel(constants.precise.get(step.value), channels)
-        assert value is not None, "step_at has seen that it is constant"
+        assert value is not None, f"{step.value} is not constant, but step_at said so"
         value = value.astype(np.float64)
         if isinstance(step, Factor):
             factor = 1 / value if step.divides else value
             scale, offset = scale * factor, offset * factor
-        elif step.turned:
+        elif step.reversed:
             scale, offset = -scale, value - offset
         else:
             offset = offset - value if step.minus else offset + value
@@ -255,7 +262,7 @@ def fold_batch_norm(parts: BatchNormParts) -> tuple[Vector, Vector]:
 
 def lone_bias(constants: Constants, steps: list[Step], channels: int) -> FloatArray | None:
     """The bias, bit for bit, of a chain that is one addition or subtraction; None for other chains."""
-    if len(steps) != 1 or not isinstance(steps[0], Term) or steps[0].turned:
+    if len(steps) != 1 or not isinstance(steps[0], Term) or steps[0].reversed:
         return None
     vector = _vector(constants, steps[0].value, channels)
     if vector is None:

@@ -1,4 +1,4 @@
-"""A TensorFlow 1 checkpoint as a DumpedModel. It holds variables and no graph: the rest is from pipeline.config."""
+"""A TensorFlow 1 checkpoint as a DumpedModel. It has variables but no graph; the rest is from the pipeline.config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AVERAGE = "/ExponentialMovingAverage"
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a checkpoint: its prefix, one of its files, or a folder that holds one."""
+    """Whether a path is a checkpoint's prefix, one of its files, or a folder with a checkpoint."""
     if path.is_dir():
         return (path / "checkpoint").is_file() or any(path.glob("*.index"))
     if _FILE_TAIL.search(path.name):
@@ -49,7 +49,7 @@ def checkpoint_prefix(path: Path) -> Path:
     """The prefix of the checkpoint at `path`.
 
     Raises:
-        ModelError: a folder holds none, or several and does not say which is the latest.
+        ModelError: a folder has no checkpoint, or several and no file `checkpoint` that names the latest.
     """
     if not path.is_dir():
         return path.with_name(_FILE_TAIL.sub("", path.name))
@@ -57,12 +57,12 @@ def checkpoint_prefix(path: Path) -> Path:
     if listed.is_file():
         found = _LATEST.search(listed.read_text("utf-8", "replace"))
         if found and found.group(1):
-            # A folder that was moved still names its old place.
+            # A path from before the folder was moved may be in there, so only its name is used.
             return path / Path(found.group(1).replace("\\", "/")).name
     indices = sorted(path.glob("*.index"))
     if len(indices) != 1:
         names = ", ".join(p.name for p in indices) or "none"
-        raise ModelError(f"{path} holds no single checkpoint ({names}); give its prefix, as in {path}/model.ckpt")
+        raise ModelError(f"{path} must hold one checkpoint, found {names}; give its prefix, as in {path}/model.ckpt")
     return path / indices[0].name.removesuffix(".index")
 
 
@@ -76,7 +76,7 @@ def find_pipeline(prefix: Path, given: Path | None) -> Path:
     if given is None and not beside.is_file():
         raise ModelError(
             f"the checkpoint {prefix} holds no input size, default boxes or thresholds, and there is no {beside}; "
-            "name one with --pipeline-config"
+            "give its pipeline.config with --pipeline-config"
         )
     return given or beside
 
@@ -85,8 +85,8 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
     """A detector from a checkpoint and its pipeline.config.
 
     Raises:
-        ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
-        TensorError: a weight is NaN or infinite.
+        ModelError: a file is missing or damaged, or the model is not an SSD MobileNet.
+        TensorError: a weight is NaN or Inf.
         MissingRuntimeError: TensorFlow is not installed.
     """
     prefix = checkpoint_prefix(path)
@@ -106,9 +106,9 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
 
 
 def graph_outputs(prefix: Path) -> dict[str, str]:
-    """Scope -> the tensor behind its activation, of the graph in a checkpoint's .meta file.
+    """Scope -> the tensor after its activation, of the graph in a checkpoint's .meta file.
 
-    Empty where there is no such file, or where its graph is none for inference, as a training's is.
+    Empty if there is no such file, or if its graph is not for inference but, for instance, for training.
     """
     path = prefix.with_name(prefix.name + ".meta")
     try:
@@ -122,11 +122,11 @@ def graph_outputs(prefix: Path) -> dict[str, str]:
 
 
 def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """(tensor name -> variable that holds it, variable -> why it is left out), sorted by name.
+    """(tensor name -> variable with its values, variable -> why it is skipped), sorted by name.
 
     Args:
         variables: of a checkpoint.
-        moving_averages: take the moving average of a variable, where there is one, in its place.
+        moving_averages: use a variable's moving average, if there is one, and not the variable itself.
     """
     chosen: dict[str, str] = {}
     skipped: dict[str, str] = {}
@@ -134,7 +134,7 @@ def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[di
         average = name + _AVERAGE
         if name.endswith(_AVERAGE):
             if not moving_averages:
-                skipped[name] = "a moving average; the pipeline.config exports the variable itself"
+                skipped[name] = "a moving average; the pipeline.config says to use the variable itself"
         elif _SLOT.search(name):
             skipped[name] = "an optimiser's state"
         elif not _PART.match(name) or not strip_prefix(name).startswith(("FeatureExtractor/", "BoxPredictor_")):
@@ -143,7 +143,7 @@ def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[di
             skipped[name] = "not float32"
         elif moving_averages and average in variables.shapes:
             chosen[strip_prefix(name)] = average
-            skipped[name] = "its moving average is exported instead"
+            skipped[name] = "its moving average is used"
         else:
             chosen[strip_prefix(name)] = name
     return chosen, skipped
@@ -159,7 +159,7 @@ def units_of_variables(tensors: dict[str, FloatArray], pipeline: Pipeline, sourc
     kinds: dict[str, str] = {}
     for name in tensors:
         match = _PART.match(name)
-        assert match is not None, "choose_variables takes no other names"
+        assert match is not None, f"{name} is not a name that choose_variables takes"
         scope = match.group("scope")
         part = match.group("norm") or match.group("biases") or "weights"
         scopes.setdefault(scope, {})[part] = name
@@ -169,9 +169,10 @@ def units_of_variables(tensors: dict[str, FloatArray], pipeline: Pipeline, sourc
     for scope in sorted(scopes):
         parts = scopes[scope]
         if "weights" not in parts:
-            raise ModelError(f"{source}: {scope} has {', '.join(sorted(parts))} and no kernel")
+            raise ModelError(f"{source}: {scope} has {', '.join(sorted(parts))} but no kernel")
         if tensors[parts["weights"]].ndim != 4:
-            raise ModelError(f"{source}: {parts['weights']} has the shape {tensors[parts['weights']].shape}")
+            shape = tensors[parts["weights"]].shape
+            raise ModelError(f"{source}: {parts['weights']} must have 4 axes, as a kernel has, got the shape {shape}")
         if ("moving_mean" in parts) != ("moving_variance" in parts):
             raise ModelError(f"{source}: the BatchNorm of {scope} has only one of moving_mean and moving_variance")
         units.append(
@@ -186,7 +187,7 @@ def units_of_variables(tensors: dict[str, FloatArray], pipeline: Pipeline, sourc
 
 
 def _epsilon(scope: str, pipeline: Pipeline) -> float:
-    """The BatchNorm epsilon of a convolution: heads, extra layers and backbone each have their own in the config."""
+    """The BatchNorm epsilon of a convolution; the config has one for heads, extra layers and backbone each."""
     if scope.startswith("BoxPredictor_"):
         return pipeline.head_epsilon
     return pipeline.extra_epsilon if "_Conv2d_" in scope else pipeline.backbone_epsilon

@@ -1,8 +1,8 @@
-"""TensorFlow's constant arithmetic, op by op, in numpy with TensorFlow's types and rounding.
+"""TensorFlow's ops on constants, in numpy with TensorFlow's dtypes and rounding.
 
-Each function takes a node and its input values and gives output 0, or a tuple of all outputs. Float arithmetic stays
-in the type of its inputs, so float32 in gives what a TensorFlow session gives: +, -, *, / and sqrt are IEEE operations
-and agree to the last bit; Rsqrt, Exp, Log and Pow agree to about one unit in the last place.
+Each function takes a node and its input values, and returns output 0 or a tuple of all outputs. Float arithmetic has
+the dtype of its inputs. So +, -, *, / and sqrt of float32, which are IEEE operations, equal TensorFlow's results bit
+for bit; Rsqrt, Exp, Log and Pow differ by about one unit in the last place.
 
 Source: the op definitions of tensorflow/core/ops/{math,array}_ops.cc.
 """
@@ -23,17 +23,17 @@ Output = Array | tuple[Array, ...]
 Op = Callable[[Node, list[Array]], Output]
 
 MAX_OUTPUT = 1 << 24
-"""Elements of one computed value; default boxes are a few thousand, kernels a few million."""
+"""Most elements of one computed value; default boxes have a few thousand, kernels a few million."""
 
 
 class NotConstantError(Exception):
-    """A value that depends on the image, or on an op that is not evaluated here."""
+    """A value that depends on the image, or on an op that is not implemented here."""
 
 
 def bounded(count: int) -> None:
     """Refuse a result of more than MAX_OUTPUT elements before it is allocated."""
     if count > MAX_OUTPUT:
-        raise NotConstantError(f"a constant of {count} elements is larger than any detector's")
+        raise NotConstantError(f"a constant may have at most {MAX_OUTPUT} elements, got {count}")
 
 
 def _integers(value: Array) -> list[int]:
@@ -186,8 +186,8 @@ def _cast(node: Node, args: list[Array]) -> Output:
     (value,) = args
     target = node.attr_type("DstT")
     if target not in DTYPES:
-        raise NotConstantError("a Cast to a type that holds no numbers")
-    # In a float64 evaluation float32 values stay float64 (see Evaluator).
+        raise NotConstantError("a Cast to a dtype that is not numeric")
+    # In a float64 evaluation float32 values are held as float64 (see Evaluator).
     if value.dtype == np.float64 and target == pb.DT_FLOAT and node.attr_type("SrcT") == pb.DT_FLOAT:
         return value
     return value.astype(DTYPES[target])

@@ -1,4 +1,4 @@
-"""Values of the constant parts of a graph: BatchNorm constants, default boxes, thresholds; without TensorFlow."""
+"""Computing the constant parts of a graph without TensorFlow: BatchNorm constants, default boxes, thresholds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BUDGET = 1 << 26
 class Evaluator:
     """Computes outputs of a graph that depend on constants alone, each node once.
 
-    The graph is walked with a stack of our own, so its depth is no matter; a loop ends as "not constant"; the number
-    of elements computed in all is bounded.
+    The graph is walked without recursion, so it may be of any depth. Nodes in a loop are not constant. The number of
+    elements that are computed in total is limited.
 
     Args:
-        graph: what to compute in.
+        graph: the graph.
         precise: compute in float64 what TensorFlow computes in float32, for folds that are rounded once at the end.
             Otherwise every operation rounds as TensorFlow's does.
-        shape_of: shape of an output that is not constant (a feature map), where it is known.
-        given: outputs of nodes, taken for constant.
+        shape_of: returns the shape of an output that is not constant (a feature map), or None if it is unknown.
+        given: node name -> its outputs, which are used as constants.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Evaluator:
         return outputs[ref.port]
 
     def get(self, ref: Ref | None) -> Array | None:
-        """As `value`, but None for what is not constant."""
+        """The value of an output; None if it is not constant."""
         if ref is None:
             return None
         try:
@@ -71,16 +71,16 @@ class Evaluator:
             return None
 
     def scalar(self, ref: Ref | None) -> float | None:
-        """The one number that `ref` holds; None where it is not constant, not a number or not one."""
+        """The value of `ref` as one number; None if it is not constant or has not exactly one element."""
         value = self.get(ref)
         return float(value.reshape(())) if value is not None and value.size == 1 else None
 
     def has_computed(self, name: str) -> bool:
-        """Whether the value of the node `name` was needed so far."""
+        """Whether the value of the node `name` has been computed so far."""
         return name in self._values
 
     def _run(self, start: str) -> None:
-        """Compute `start` and what it needs, inputs first."""
+        """Compute `start` and all nodes that it depends on, inputs first."""
         stack = [start]
         open_nodes: set[str] = set()
         while stack:
@@ -102,7 +102,7 @@ class Evaluator:
             if failed is None:
                 failed = self._compute(node)
             if failed is not None:
-                # Everything still open depends on this node, so nothing of it is constant.
+                # All open nodes depend on this node, so none of them is constant.
                 for waiting in (*open_nodes, name):
                     self._failed[waiting] = failed
                 raise NotConstantError(failed)
@@ -122,7 +122,7 @@ class Evaluator:
         return self._shape_of(node.inputs[0]) if self._shape_of is not None and node.inputs else None
 
     def _compute(self, node: Node) -> str | None:
-        """Store the outputs of a node whose inputs are known; say why not otherwise."""
+        """Compute and store the outputs of a node whose inputs are known; returns an error text, or None."""
         try:
             outputs = self._outputs(node)
         except NotConstantError as error:
@@ -153,7 +153,7 @@ class Evaluator:
             return (self._shape(node),)
         op = OPS.get(node.op)
         if op is None and node.op not in IDENTITIES:
-            raise NotConstantError("an op that is not evaluated")
+            raise NotConstantError("an op that is not implemented")
         args = [self._values[ref.name][ref.port] for ref in node.inputs]
         if op is None:
             return (args[0],)

@@ -1,4 +1,4 @@
-"""A graph taken apart into a detector, and a refusal that says what it is when it is none."""
+"""Extracting the detector from a graph, and errors that say what was found in a graph that is not a detector."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ _OTHER_NETS = (
     (re.compile(r"FeatureExtractor/(?:\w+/)?(?:fpn|MnasFPN)(?=/)"), "a feature pyramid (FPN)"),
     (re.compile(r"WeightSharedConvolutionalBoxPredictor"), "predictors that are shared by the feature maps"),
 )
-"""Detectors of the same API with other nets: MobileDet, EdgeTPU; FPN, FPNLite, MnasFPN; PPN."""
+"""Detectors of the Object Detection API that are not read: MobileDet, EdgeTPU; FPN, FPNLite, MnasFPN; PPN."""
 WANTED = "FeatureExtractor/MobilenetV1, V2 or V3 and BoxPredictor_<n>/BoxEncodingPredictor and ClassPredictor"
 
 
 def require_detector(source: str, scopes: Iterable[str]) -> None:
-    """Raise ModelError, saying what was found instead, unless the scopes are those of an SSD MobileNet."""
+    """Check that the scopes are those of an SSD MobileNet.
+
+    Raises:
+        ModelError: they are not; the text says what was found.
+    """
     listed = list(scopes)
     backbone = any(_BACKBONE.match(scope) for scope in listed)
     heads = {match.group(1) for scope in listed if (match := _HEAD.match(scope))}
@@ -41,16 +45,16 @@ def require_detector(source: str, scopes: Iterable[str]) -> None:
     elif backbone and not heads:
         problem = f"it has no box predictors (found {found})"
     elif backbone:
-        problem = f"of its box predictors only {next(iter(heads))} is there (found {found})"
+        problem = f"its box predictors have only {next(iter(heads))} (found {found})"
     elif heads:
-        problem = f"its backbone is no MobileNet (found {found})"
+        problem = f"its backbone is not a MobileNet (found {found})"
     else:
-        problem = f"it has neither the backbone nor the box predictors of one (found {found})"
-    raise ModelError(f"{source} is not an SSD MobileNet: {problem}; needed are {WANTED}")
+        problem = f"it has neither a MobileNet backbone nor box predictors (found {found})"
+    raise ModelError(f"{source} is not an SSD MobileNet: {problem}; it must have {WANTED}")
 
 
 def _summary(scopes: list[str]) -> str:
-    """The outermost scopes, two levels of a feature extractor, each once, in order."""
+    """The first part of each scope, or the first two of a feature extractor's, without repetitions."""
     parts = (scope.split("/") for scope in scopes)
     heads = ("/".join(p[:2]) if p[0].endswith("FeatureExtractor") else p[0] for p in parts)
     seen = list(dict.fromkeys(heads))
@@ -58,18 +62,26 @@ def _summary(scopes: list[str]) -> str:
 
 
 def require_finite(source: str, tensors: Mapping[str, FloatArray]) -> None:
-    """Raise TensorError naming every tensor with a NaN or an infinity."""
+    """Check that no tensor has NaN or Inf.
+
+    Raises:
+        TensorError: one has; all are named.
+    """
     bad = []
     for name, value in tensors.items():
         wrong = value.size - int(np.count_nonzero(np.isfinite(value)))
         if wrong:
             bad.append(f"{name} ({wrong} of {value.size})")
     if bad:
-        raise TensorError(f"{source} holds NaN or infinite values in {len(bad)} tensors: {', '.join(bad)}")
+        raise TensorError(f"{source} holds NaN or Inf in {len(bad)} tensors: {', '.join(bad)}")
 
 
 def refuse_other_nets(graph: Graph) -> None:
-    """Raise ModelError for a detector of the Object Detection API that has another net, told by its scopes."""
+    """Refuse a detector of the Object Detection API with another net.
+
+    Raises:
+        ModelError: a scope of such a net is in the graph.
+    """
     for pattern, what in _OTHER_NETS:
         found = next((match for node in graph if (match := pattern.search(node.name))), None)
         if found is not None:
@@ -79,11 +91,11 @@ def refuse_other_nets(graph: Graph) -> None:
 
 
 def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
-    """Convolutions, settings and left-over weights (name -> reason) of a graph.
+    """Convolutions, settings and unused weights (name -> reason) of a graph.
 
     Raises:
-        ModelError: it is not an SSD MobileNet, or is one of a kind that is not read.
-        TensorError: a weight is NaN or infinite.
+        ModelError: it is not an SSD MobileNet, or one of a kind that is not read.
+        TensorError: a weight is NaN or Inf.
     """
     refuse_quantised(graph)
     refuse_other_nets(graph)
@@ -95,7 +107,7 @@ def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
 
 
 def left_over(graph: Graph, constants: Constants) -> dict[str, str]:
-    """Weights (name -> reason) that stand in the detector's scopes and that no convolution's chain reads."""
+    """Weights in the detector's scopes that no convolution reads, with the reason."""
     holders = VARIABLES if any(node.op in VARIABLES for node in graph) else {"Const"}
     names = (node.name for node in graph if node.op in holders and _is_weight(node))
     return {name: "no convolution reads it" for name in names if not constants.has_computed(name)}

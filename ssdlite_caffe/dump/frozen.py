@@ -1,4 +1,4 @@
-"""A frozen graph (`frozen_inference_graph.pb`) as a Graph, and what a file that is none of ours might be."""
+"""A frozen graph (`frozen_inference_graph.pb`) as a Graph, and recognising files that are something else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.errors import ModelError
 
 MAX_BYTES = 1 << 31
-"""protobuf's own limit for one message."""
+"""protobuf's limit of one message, in bytes."""
 SAVED_MODEL_START = b"\x08\x01\x12"
-"""How a SavedModel begins: saved_model_schema_version 1, then a meta graph."""
+"""The first bytes of a SavedModel: saved_model_schema_version 1, then a meta graph."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -25,10 +25,10 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         if not path.is_file() and path.exists():
-            raise ModelError(f"{path} is no regular file")
+            raise ModelError(f"{path} is not a regular file")
         size = path.stat().st_size
         if size >= MAX_BYTES:
-            raise ModelError(f"{path} has {size} bytes; a graph file ends below {MAX_BYTES}")
+            raise ModelError(f"{path} has {size} bytes; a graph file must be smaller than {MAX_BYTES}")
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
@@ -38,12 +38,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(data: bytes) -> str:
-    """The hash of a file's bytes, hex."""
+    """SHA-256 of bytes, hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def starts_with(path: Path, start: bytes, *, at: int = 0) -> bool:
-    """Whether a file has these bytes at an offset; False also for what cannot be read."""
+    """Whether a file has these bytes at an offset; False also if it cannot be read."""
     try:
         if not path.is_file():
             return False
@@ -54,13 +54,13 @@ def starts_with(path: Path, start: bytes, *, at: int = 0) -> bool:
 
 
 def foreign_kind(data: bytes) -> str | None:
-    """What a file is that is not a binary TensorFlow graph; None where nothing gives it away."""
+    """The kind of a file that is not a binary TensorFlow graph, with advice; None if it is not recognised."""
     head = data[:512].lstrip()
     lowered = head.lower()
     if data.startswith(b"\x89HDF\r\n\x1a\n"):
         return "a Keras or HDF5 file (.h5); export the detector with the Object Detection API's exporter first"
     if data.startswith(b"PK\x03\x04"):
-        return "a zip archive (a .keras or PyTorch file, or a download still to be unpacked)"
+        return "a zip archive (a .keras or PyTorch file, or a download that must be unpacked)"
     if data.startswith(b"\x1f\x8b"):
         return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
     if data[4:8] == b"TFL3":
@@ -68,7 +68,7 @@ def foreign_kind(data: bytes) -> str | None:
     if data[:1] == b"\x08" and any(name in data[:64].lower() for name in (b"onnx", b"pytorch")):
         return "an ONNX model; give the TensorFlow graph that it was converted from"
     if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page (HTML or XML); the download went wrong"
+        return "a web page (HTML or XML); the download failed"
     if b"version https://git-lfs" in lowered:
         return "a Git LFS pointer; fetch the file itself (git lfs pull)"
     if lowered.startswith((b"node {", b"node{")):
@@ -86,7 +86,7 @@ def parse_graph_def(data: bytes, path: Path) -> pb.GraphDef:
     """A GraphDef of a file's bytes.
 
     Raises:
-        ModelError: the bytes are something else, or a part of a graph; the text says what, as far as it shows.
+        ModelError: the bytes are something else, or an incomplete graph; the text says what, if it is recognised.
     """
     kind = foreign_kind(data)
     if kind is not None:
@@ -96,7 +96,7 @@ def parse_graph_def(data: bytes, path: Path) -> pb.GraphDef:
         graph.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
         raise ModelError(
-            f"{path} is not a whole TensorFlow graph ({len(data)} bytes): "
+            f"{path} is not a complete TensorFlow graph ({len(data)} bytes): "
             "it was cut short or damaged, or is another kind of file"
         ) from error
     if not graph.node:
@@ -105,10 +105,10 @@ def parse_graph_def(data: bytes, path: Path) -> pb.GraphDef:
 
 
 def graph_of(definition: pb.GraphDef, path: Path) -> Graph:
-    """A Graph of a GraphDef that holds its own constants.
+    """The Graph of a frozen GraphDef.
 
     Raises:
-        ModelError: the graph is not frozen, or keeps its convolutions inside functions.
+        ModelError: the graph is not frozen, or its convolutions are inside functions.
     """
     graph = Graph(definition.node, source=str(path))
     ops = graph.ops()
@@ -116,12 +116,12 @@ def graph_of(definition: pb.GraphDef, path: Path) -> Graph:
         node.op == "Conv2D" for function in definition.library.function for node in function.node_def
     ):
         raise ModelError(
-            f"{path} keeps its convolutions inside functions, as TensorFlow 2 writes them; give the SavedModel folder"
+            f"{path} has its convolutions inside functions, as TensorFlow 2 writes them; give the SavedModel folder"
         )
     unfrozen = [op for op in ("VariableV2", "Variable", "VarHandleOp") if ops[op]]
     if unfrozen:
         raise ModelError(
-            f"{path} is not frozen: it holds {ops[unfrozen[0]]} {unfrozen[0]} nodes and none of their values; "
+            f"{path} is not frozen: it holds {ops[unfrozen[0]]} {unfrozen[0]} nodes without their values; "
             "give the checkpoint, or the frozen_inference_graph.pb"
         )
     return graph

@@ -1,4 +1,4 @@
-"""One view of a TensorFlow graph, whatever file it came from: nodes, inputs seen through Identity, consumers."""
+"""A TensorFlow graph from any kind of file: nodes, their inputs and their readers, with Identity ops skipped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "ReadVariableOp", "Enter"}
 )
-"""Ops whose output 0 is their input 0. (Enter takes a value into a loop; what it takes is what stands outside.)"""
+"""Ops whose output 0 is their input 0. (Enter takes a value from outside into a loop.)"""
 
 _INPUTS = {
     op: count
@@ -33,7 +33,7 @@ _INPUTS = {
     }.items()
     for op in ops.split()
 }
-"""How many inputs the ops have that are looked at, where each has its place."""
+"""Least number of inputs of the ops that are read here and whose inputs have fixed positions."""
 
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
 
@@ -56,7 +56,7 @@ class Use(NamedTuple):
 
 
 class Node:
-    """A node with its data inputs; control inputs are left out, for they move no values."""
+    """A node with its data inputs; control inputs are skipped, since they have no values."""
 
     __slots__ = ("inputs", "name", "op", "proto")
 
@@ -75,7 +75,7 @@ class Node:
         return self.proto.attr.get(key)  # attr[key] would put an empty value into the message
 
     def attr_ints(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """A list of integers; the default where it is absent or empty."""
+        """A list of integers; the default if it is absent or empty."""
         value = self._attr(key)
         return tuple(value.list.i) if value is not None and value.list.i else default
 
@@ -100,12 +100,12 @@ class Node:
         return value.s.decode("utf-8", "replace") if value is not None else default
 
     def attr_type(self, key: str) -> int:
-        """A DataType number; DT_INVALID where it is absent."""
+        """A DataType number; DT_INVALID if it is absent."""
         value = self._attr(key)
         return value.type if value is not None else 0
 
     def attr_shape(self, key: str) -> tuple[int, ...] | None:
-        """Sizes, -1 for an unknown one; None where absent or of unknown rank."""
+        """Sizes, -1 for an unknown one; None if it is absent or of unknown rank."""
         value = self._attr(key)
         return static_shape(value.shape) if value is not None and value.HasField("shape") else None
 
@@ -127,11 +127,11 @@ class Graph:
 
     Args:
         nodes: in file order.
-        variables: values of the variables that nodes of the graph stand for, by node name.
+        variables: name of a variable's node -> the variable's value.
         source: path, for messages.
 
     Raises:
-        ModelError: two nodes of one name, an input that names no node, or too few inputs.
+        ModelError: two nodes have the same name, a node has too few inputs, or an input is not in the graph.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class Graph:
         for node in self.nodes.values():
             if len(node.inputs) < _INPUTS.get(node.op, 0):
                 raise ModelError(
-                    f"{source}: the node {node.name!r} has {len(node.inputs)} inputs where {node.op} takes "
-                    f"{_INPUTS[node.op]}; the graph is damaged"
+                    f"{source}: the node {node.name!r} ({node.op}) must have {_INPUTS[node.op]} inputs, got "
+                    f"{len(node.inputs)}; the graph is damaged"
                 )
             for position, ref in enumerate(node.inputs):
                 if ref.name not in self.nodes:
@@ -168,7 +168,7 @@ class Graph:
         return Counter(node.op for node in self)
 
     def origin(self, ref: Ref) -> Ref:
-        """The output that `ref` is a copy of: back through Identity and its like. Stops in a loop of Identities."""
+        """The output that `ref` is a copy of: back through Identity and similar ops. Ends in a loop of Identities."""
         seen = set()
         while ref.port == 0 and ref not in seen:
             node = self.nodes[ref.name]
@@ -179,11 +179,11 @@ class Graph:
         return ref
 
     def input(self, node: Node, position: int) -> Ref | None:
-        """Where input `position` of `node` comes from, seen through Identity; None when there is no such input."""
+        """The origin of input `position` of `node`; None if there is no such input."""
         return self.origin(node.inputs[position]) if position < len(node.inputs) else None
 
     def uses(self, ref: Ref) -> list[Use]:
-        """Who reads `ref`, seen through Identity; ops that only ask for its shape do not count."""
+        """Where `ref` or a copy of it is read, except by ops that only read its shape."""
         found: list[Use] = []
         seen = {ref}
         pending = [ref]
@@ -205,7 +205,7 @@ class Graph:
         return (use.node for _, use in self._uses.get(name, ()))
 
     def upstream(self, start: Iterable[Ref], *, stop: Collection[str] = ()) -> Iterator[Node]:
-        """Nodes that `start` depends on, nearest first, each once; not what lies beyond nodes of the ops `stop`."""
+        """Nodes that `start` depends on, nearest first, each once; inputs of nodes with an op in `stop` are skipped."""
         seen: set[str] = set()
         frontier = [ref.name for ref in start]
         while frontier:

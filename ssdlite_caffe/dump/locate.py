@@ -1,15 +1,15 @@
-"""Which file of a path holds the model: one rule, which every command follows.
+"""Finding the file of a model in a folder, by one rule for all commands.
 
-Of a folder the first of these is taken:
+The first of these in a folder is read:
 
     manifest.json                  weights that `dump` wrote
     saved_model.pb                 a SavedModel
     frozen_inference_graph.pb      a frozen graph, exported for TensorFlow, or (the zoo's V3 archives) TensorFlow Lite
     tflite_graph.pb                a frozen graph exported for TensorFlow Lite
     model.ckpt.*                   a TF1 checkpoint; of several the one that the file `checkpoint` names
-    model.tflite                   a TensorFlow Lite file, of any name if it is the only one
+    model.tflite                   a TensorFlow Lite file; any other name if it is the only one
 
-What that file does not say is taken from the pipeline.config beside it, then from the folder's other files.
+Settings that this file does not have are taken from the pipeline.config beside it, then from the folder's other files.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Located:
     """A model's file.
 
     Attributes:
-        kind: which reader reads it.
+        kind: the reader for it.
         path: a file; the folder of a SavedModel or of dumped weights; the prefix of a checkpoint.
-        config: the pipeline.config beside it, None where there is none.
-        others: the folder's other model files, which were not taken; empty where a file was given.
+        config: the pipeline.config beside it, None if there is none.
+        others: the folder's other model files; empty if a file was given.
     """
 
     kind: Kind
@@ -51,16 +51,16 @@ class Located:
 
 
 def locate(path: Path | str) -> Located:
-    """The model that a path stands for.
+    """The model at a path: a file, a folder, or the prefix of a checkpoint.
 
     Raises:
-        ModelError: there is nothing, or nothing that can be told for a model.
+        ModelError: the path does not exist, or no model is found there.
     """
     path = Path(path)
     if path.is_dir():
         found = all_of(path)
         if not found and (path / "deploy.prototxt").is_file():
-            raise ModelError(f"{path} is converted already; give the model that it was made of")
+            raise ModelError(f"{path} is a converted model; give the TensorFlow model that it was made from")
         if not found:
             raise ModelError(
                 f"{path} holds no {MANIFEST}, {SAVED_MODEL}, {FROZEN}, {TFLITE_GRAPH}, checkpoint or "
@@ -83,7 +83,7 @@ def all_of(folder: Path) -> list[Located]:
 
 
 def frozen_graph_of(path: Path) -> Path | None:
-    """The frozen graph that `path` is by its name, or that is taken of a folder; None where there is none."""
+    """The frozen graph at `path`: a .pb file, or the folder's if that is read first; else None."""
     if path.is_dir():
         first = next(_in_folder(path), None)
         return first.path if first is not None and first.kind == "frozen graph" else None
@@ -96,13 +96,13 @@ def _file(path: Path) -> Located:
         return Located("TensorFlow Lite", path, config)
     if starts_with(path, SAVED_MODEL_START):
         if path.name != SAVED_MODEL:
-            raise ModelError(f"{path} is the graph of a SavedModel; give the folder that it is {SAVED_MODEL} of")
+            raise ModelError(f"{path} is the graph of a SavedModel; give the SavedModel's folder")
         return Located("SavedModel", path.parent, config)
     return Located("frozen graph", path, config)
 
 
 def _in_folder(folder: Path) -> Iterator[Located]:
-    """What a folder holds, in the order of the rule. What is not clear is an error only where nothing comes before."""
+    """The models in a folder, in the order of the rule; an ambiguous file is an error only if it would be the first."""
     config = _config(folder)
     before = False
     if (folder / MANIFEST).is_file():
@@ -142,7 +142,7 @@ def _tflite(folder: Path) -> Path | None:
         return usual
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise ModelError(f"{folder} holds several TensorFlow Lite files ({names}); give one of them")
+        raise ModelError(f"{folder} holds {len(found)} TensorFlow Lite files ({names}); give one of them")
     return found[0] if found else None
 
 

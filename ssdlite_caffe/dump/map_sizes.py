@@ -1,4 +1,4 @@
-"""Shapes of feature maps in a graph that computes them from the image, for default boxes that depend on them."""
+"""Shapes of a graph's feature maps, for graphs that compute their default boxes from these shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WINDOWS = CONVOLUTIONS | {"MaxPool", "AvgPool"}
 
 
 def output_size(size: int, kernel: int, stride: int, dilation: int, padding: str | tuple[int, int]) -> int:
-    """Windows along one axis: ceil(size / stride) for SAME, else those that fit into the padded size."""
+    """Number of windows along one axis: ceil(size / stride) for SAME, else as many as fit into the padded size."""
     if padding == "SAME":
         return -(-size // stride)
     before, after = padding if isinstance(padding, tuple) else (0, 0)
@@ -26,13 +26,13 @@ def output_size(size: int, kernel: int, stride: int, dilation: int, padding: str
 
 
 class FeatureMaps:
-    """Shapes (1, height, width, channels) of what a graph computes from its network input.
+    """Shapes (1, height, width, channels) of the tensors that a graph computes from its network input.
 
     Args:
         graph: the graph.
         constants: its evaluator, for kernels and paddings.
-        stem_input: what the first convolution reads.
-        input_size: (height, width) of it.
+        stem_input: the tensor that the first convolution reads.
+        input_size: its (height, width).
     """
 
     def __init__(self, graph: Graph, constants: Evaluator, stem_input: Ref, input_size: tuple[int, int]) -> None:
@@ -41,7 +41,7 @@ class FeatureMaps:
         self._known: dict[Ref, tuple[int, ...]] = {stem_input: (1, *input_size, 3)}
 
     def shape(self, ref: Ref) -> tuple[int, ...] | None:
-        """The shape of `ref`; None where the way back to the network input leads through an unknown op."""
+        """The shape of `ref`; None if there is an unknown op between it and the network input."""
         path: list[Node] = []
         seen: set[Ref] = set()
         while ref not in self._known:
@@ -61,7 +61,7 @@ class FeatureMaps:
         return shape
 
     def _operand(self, node: Node) -> Ref | None:
-        """The input whose feature map `node` reshapes or keeps."""
+        """The input of `node` that is a feature map; None for an unknown op."""
         if node.op in IDENTITIES or node.op in _WINDOWS or node.op in ("Pad", "PadV2"):
             return node.inputs[0] if node.inputs else None
         if node.op not in _ELEMENTWISE:

@@ -1,6 +1,6 @@
-"""What is read out of a TensorFlow model: named tensors, the convolutions they belong to, and the settings found.
+"""The result of reading a TensorFlow model: named tensors, the convolutions they belong to, and settings.
 
-All readers (frozen graph, checkpoint, SavedModel, a dumped folder) give a `DumpedModel`.
+All readers (frozen graph, checkpoint, SavedModel, TensorFlow Lite, folder of dumped weights) return a `DumpedModel`.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ from ssdlite_caffe.arrays import FloatArray
 
 @dataclass(frozen=True)
 class ConvUnit:
-    """One convolution of the graph with what follows it up to its activation.
+    """One convolution of the graph, with its BatchNorm or bias and its activation.
 
-    `tensors` maps a part to a name in `DumpedModel.tensors`. Which parts there are tells the form found:
+    `tensors` maps a part to a name in `DumpedModel.tensors`. The parts depend on the form that was found:
 
     - weights: the kernel, HWIO, or (depthwise) HWCM;
     - moving_mean, moving_variance, and gamma, beta unless the graph has none: a BatchNorm, fused or not;
-    - scale, offset: a BatchNorm of which constant folding left only x * scale + offset (float64 sums, rounded once);
-    - biases: a bias, the model's own or one that folding left.
+    - scale, offset: a BatchNorm that constant folding has turned into x * scale + offset (computed in float64, rounded
+      once);
+    - biases: a bias, the model's own or the result of folding.
 
     Attributes:
         scope: variable scope: `FeatureExtractor/MobilenetV2/expanded_conv_1/expand`,
             `BoxPredictor_0/BoxEncodingPredictor_depthwise`, `.../squeeze_excite/Conv_1`.
-        epsilon: the BatchNorm's, None where there is none.
-        stride, dilation: (height, width); None from a checkpoint, which holds no graph.
-        padding: "SAME", "VALID", or explicit zeros (top, bottom, left, right) from a Pad before a VALID convolution.
-        activation: what follows; None from a checkpoint.
+        epsilon: the BatchNorm's, None if there is none.
+        stride, dilation: (height, width); None from a checkpoint, which has no graph.
+        padding: "SAME", "VALID", or explicit zeros (top, bottom, left, right) from a Pad before a VALID convolution;
+            None from a checkpoint.
+        activation: the activation after it; None from a checkpoint.
         gate_scale: the constant of a hard_sigmoid gate, else None.
         output: the graph's tensor after the activation (`FeatureExtractor/MobilenetV2/Conv/Relu6`), NHWC; None from a
             checkpoint.
-        output_scale: `output` is this many times what the activation gives, and the kernels that read it are here
-            multiplied by it.
-        input: what it reads, as an expression over the scopes before it (see `wiring`); None from a checkpoint.
+        output_scale: `output` is the activation's result times this. The kernels that read it are multiplied by it in
+            `DumpedModel.tensors`.
+        input: its input as an expression over the scopes before it (see `wiring`); None from a checkpoint.
     """
 
     scope: str
@@ -53,10 +55,10 @@ class ConvUnit:
 
 @dataclass(frozen=True)
 class AnchorGenerator:
-    """The ssd_anchor_generator of a pipeline.config: what the default boxes are computed from.
+    """The ssd_anchor_generator of a pipeline.config, from which default boxes are computed.
 
-    Fields, names and defaults are those of object_detection/protos/ssd_anchor_generator.proto, with repeated fields as
-    tuples; numbers are float32 as Python floats, as the Object Detection API uses them.
+    Fields and defaults are those of object_detection/protos/ssd_anchor_generator.proto, with repeated fields as tuples
+    and float32 values as Python floats, as the Object Detection API uses them.
     """
 
     num_layers: int = 6
@@ -76,15 +78,15 @@ class AnchorGenerator:
 
 @dataclass(frozen=True)
 class TfliteNms:
-    """The options of a TFLite_Detection_PostProcess operation that choose detections.
+    """NMS options of a TFLite_Detection_PostProcess operation.
 
     Attributes:
-        iou_threshold: a box that overlaps a better one by more is dropped.
-        score_threshold: the least score of a candidate.
-        max_detections: boxes in all.
-        max_classes_per_detection: classes given for one box by the fast form.
-        detections_per_class: boxes of one class in the regular form.
-        regular: NMS for each class; False: the fast form, one NMS over all boxes by their best class.
+        iou_threshold: a box is dropped if it overlaps a better one by more.
+        score_threshold: least score of a candidate.
+        max_detections: most boxes of an image.
+        max_classes_per_detection: most classes of a box in the fast form.
+        detections_per_class: most boxes of a class in the regular form.
+        regular: True: NMS for each class. False: the fast form, one NMS over all boxes by their best class.
     """
 
     iou_threshold: float
@@ -97,28 +99,30 @@ class TfliteNms:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the graph (or the pipeline.config beside it) says about the detector. None: nothing was found.
+    """The detector's settings, from the graph or the pipeline.config beside it. None: not found.
 
     Attributes:
         input_size: (height, width) of the network input.
         pixel_scale, pixel_offset: network input = pixel * pixel_scale + pixel_offset.
         num_classes: counts background.
         default_boxes: float32 (N, 4): ymin, xmin, ymax, xmax of every default box as fractions, in the order of the
-            predictor's output, computed from the graph's own constants with float32 arithmetic as TensorFlow does.
-        box_rounding: how far the file's number format may move a default box's centre, as a fraction of the input: 0
-            but for files that store them in 16 or 8 bits.
-        box_coder_scales: TensorFlow's (y, x, height, width), 10, 10, 5, 5 as a rule.
-        logit_scale: class logits are multiplied by this before the score converter (1.0 as a rule).
-        feature_extractor_type: from pipeline.config alone (`ssd_mobilenet_v2`), a hint.
-        depth_multiplier, min_depth: from pipeline.config alone, hints.
-        anchors: from pipeline.config alone; a graph has the boxes themselves.
-        extra_activation: from pipeline.config alone: what follows the extra layers and the heads' depthwise part.
-        explicit_padding: from pipeline.config alone: use_explicit_padding.
-        clip_first: boxes are clipped to the image before suppression, not after.
-        box_order, class_order: the scopes whose box codes and class logits are joined, in order; None where the graph
+            predictors' output, computed from the graph's constants in float32 as TensorFlow does.
+        box_rounding: how far the file's number format may have moved a default box's centre, as a fraction of the
+            input; 0 unless the file stores boxes in 16 or 8 bits.
+        box_coder_scales: TensorFlow's (y, x, height, width), usually 10, 10, 5, 5.
+        score_converter: how class logits become scores.
+        logit_scale: class logits are multiplied by this before the score converter, usually 1.0.
+        iou_threshold, score_threshold, max_per_class, max_total: see `gen_model.arch.Nms`.
+        clip_first: whether boxes are clipped to the image before suppression, not after.
+        feature_extractor_type: only from a pipeline.config (`ssd_mobilenet_v2`); for a note if it does not match.
+        depth_multiplier, min_depth: only from a pipeline.config; tried first when the width is searched for.
+        anchors: only from a pipeline.config; a graph has the boxes themselves.
+        extra_activation: only from a pipeline.config: activation of the extra layers and of the heads' depthwise part.
+        explicit_padding: only from a pipeline.config: use_explicit_padding.
+        box_order, class_order: the scopes whose box encodings and class logits are joined, in order; None if the graph
             does not show it.
-        tflite_nms: options of the operation that a graph exported for TensorFlow Lite ends in.
-        unsupported: each thing that the detector does and a Caffe net does not, as a phrase ("soft NMS (sigma 0.5)").
+        tflite_nms: options of the last operation of a graph exported for TensorFlow Lite.
+        unsupported: what the detector does and a Caffe net cannot do, as phrases ("soft NMS (sigma 0.5)").
     """
 
     input_size: tuple[int, int] | None = None
@@ -149,24 +153,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class DumpedModel:
-    """A TensorFlow detector taken apart.
+    """A TensorFlow detector as the readers return it.
 
     Attributes:
-        source: path it was read from, as given.
-        form: which reader read it.
-        sha256: hash of the file (of the data shards, for a checkpoint), hex.
+        source: the path that it was read from, as given.
+        form: the kind of file.
+        sha256: hash of the file (of a checkpoint: of its data shards), hex.
         tensors: name -> float32 array, C-contiguous; names are the variables' (`<scope>/weights`,
             `<scope>/depthwise_weights`, `<scope>/biases`, `<scope>/BatchNorm/gamma`, ... `<scope>/BatchNorm/scale`,
             `<scope>/BatchNorm/offset`).
-        units: every convolution, in graph order (a checkpoint: sorted by scope).
+        units: every convolution, in graph order (of a checkpoint: sorted by scope).
         settings: see Settings.
-        skipped: name -> reason, for each tensor in the source that is not part of the detector.
+        skipped: name -> reason, for each tensor of the file that is not part of the detector.
         arch: ArchSpec.to_dict(), from a weights folder's manifest; None from a model file.
-        scoped: whether units bear the variable scopes of the Object Detection API; False for a file without dependable
+        scoped: whether units have the variable scopes of the Object Detection API. False for a file with unreliable
             names, whose backbone is numbered (`op_12`) until `load.identify` names it.
-        origins: what (`weights`, `suppression`, ...) -> where it was taken from.
-        notes: what a user should know about how the model was read.
-        inexact: why a net made from it cannot give the model's own detections; empty where it can.
+        origins: what (`weights`, `suppression`, ...) -> the file that it is from.
+        notes: sentences for the user about how the model was read.
+        inexact: reasons why a net made from it gives other detections than the model; empty if there are none.
     """
 
     source: str

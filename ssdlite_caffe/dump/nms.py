@@ -1,4 +1,4 @@
-"""What a graph does with boxes and scores: thresholds and limits of its non-maximum suppression."""
+"""Thresholds and limits of a graph's non-maximum suppression (NMS)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SINGLE_CLASS = frozenset(
     {"NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5"}
 )
 DT_FLOAT = 1
-"""TensorFlow's types.proto."""
+"""From TensorFlow's types.proto."""
 _COMBINED = "CombinedNonMaxSuppression"
 SUPPRESSIONS = _SINGLE_CLASS | {_COMBINED}
 _MOVING = frozenset(
@@ -28,11 +28,7 @@ _MOVING = frozenset(
 
 @dataclass(frozen=True)
 class Suppression:
-    """Non-maximum suppression of a graph; None for what it does not say.
-
-    Attributes:
-        clip_first: boxes are clipped to the image before they are compared, and not after.
-    """
+    """Settings of a graph's NMS, None where unknown; see `model.Settings`."""
 
     iou_threshold: float | None
     score_threshold: float | None
@@ -43,14 +39,14 @@ class Suppression:
 
 
 def find_suppression(constants: Constants, num_classes: int | None) -> Suppression | None:
-    """The non-maximum suppression of a graph; None where it has none.
+    """The NMS of a graph; None if it has none.
 
     Args:
         constants: of the graph.
-        num_classes: with background; tells a suppression for each class from one over all.
+        num_classes: counts background; it shows whether there is an NMS for each class or one over all.
 
     Raises:
-        ModelError: the classes are treated differently.
+        ModelError: the classes have different settings.
     """
     nodes = [node for node in constants.graph if node.op in SUPPRESSIONS]
     if not nodes:
@@ -58,7 +54,9 @@ def find_suppression(constants: Constants, num_classes: int | None) -> Suppressi
     filters = _score_filters(constants)
     found = {_one(constants, node, filters) for node in nodes}
     if len(found) > 1:
-        raise ModelError(f"{constants.graph.source} suppresses overlaps differently from class to class")
+        raise ModelError(
+            f"{constants.graph.source} has {len(found)} different NMS settings for its classes; a Caffe net has one"
+        )
     iou, score, per_class, total, sigma = found.pop()
     unsupported = []
     if sigma:
@@ -73,9 +71,9 @@ def find_suppression(constants: Constants, num_classes: int | None) -> Suppressi
 
 
 def _clips_first(constants: Constants, nodes: Iterable[Node]) -> bool:
-    """Whether the boxes that a suppression compares have gone through max(min(box, window), window).
+    """Whether boxes are clipped, by max(min(box, window), window), before they are compared.
 
-    Graphs written early in 2018 clip there; later ones clip what is left.
+    Graphs exported early in 2018 clip them there; later ones clip the detections.
     """
     before = constants.graph.upstream([node.inputs[0] for node in nodes], stop=("Exp", "Conv2D"))
     graph = constants.graph
@@ -91,7 +89,7 @@ _Limits = tuple[float | None, float | None, int | None, int | None, float]
 
 
 def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits:
-    """(IoU threshold, score threshold, most a class, most in all, soft-NMS sigma) of one node."""
+    """(IoU threshold, score threshold, most per class, most in total, soft-NMS sigma) of one NMS node."""
 
     def number(position: int) -> float | None:
         return constants.plain.scalar(node.inputs[position])
@@ -101,19 +99,19 @@ def _one(constants: Constants, node: Node, filters: dict[str, float]) -> _Limits
     iou = node.attr_float("iou_threshold", 0.5) if node.op == "NonMaxSuppression" else number(3)
     inside = number(4) if node.op not in ("NonMaxSuppression", "NonMaxSuppressionV2") else None
     thresholds = [value for value in (inside, _filter_threshold(constants, node, filters)) if value is not None]
-    # NonMaxSuppressionV3 is often called with -inf, behind a filter of its own.
+    # NonMaxSuppressionV3 often has the threshold -inf, after a filter of scores in the graph.
     score = max((value for value in thresholds if value != -math.inf), default=None)
     sigma = number(5) if node.op == "NonMaxSuppressionV5" else None
     return iou, score, _limit(constants, node.inputs[2]), None, sigma or 0.0
 
 
 def _whole(value: float | None) -> int | None:
-    """A count; None also for what counts nothing."""
+    """A finite value as an integer; None for others."""
     return None if value is None or not math.isfinite(value) else int(value)
 
 
 def _limit(constants: Constants, ref: Ref) -> int | None:
-    """A count, or the constant side of min(count, boxes there are)."""
+    """The constant limit of `ref`: a constant, or the constant operand of min(limit, number of boxes)."""
     graph = constants.graph
     whole = _whole(constants.plain.scalar(ref))
     if whole is not None:
@@ -128,7 +126,7 @@ def _limit(constants: Constants, ref: Ref) -> int | None:
 
 
 def _score_filters(constants: Constants) -> dict[str, float]:
-    """Comparisons of scores with a constant float: name -> threshold."""
+    """Name of a node that compares scores with a constant float -> the constant."""
     filters = {}
     for node in constants.graph:
         if node.op in ("Greater", "GreaterEqual") and len(node.inputs) == 2:
@@ -139,7 +137,7 @@ def _score_filters(constants: Constants) -> dict[str, float]:
 
 
 def _filter_threshold(constants: Constants, node: Node, filters: dict[str, float]) -> float | None:
-    """The threshold of the filter that the scores pass on their way to a suppression; None where there is none."""
+    """The threshold of the filter that scores pass before an NMS node; None if there is none."""
     if not filters:
         return None
     before = constants.graph.upstream(node.inputs[1:2], stop=("Sigmoid", "Softmax", "Conv2D"))
@@ -147,7 +145,7 @@ def _filter_threshold(constants: Constants, node: Node, filters: dict[str, float
 
 
 def _is_moved(graph: Graph, comparison: Node) -> bool:
-    """Whether a comparison looks at scores as they came, and not at something computed: an area, say."""
+    """Whether a comparison reads values as they are, and not computed ones such as areas of boxes."""
     ref = comparison.inputs[0]
     for _ in range(len(graph.nodes)):
         node = graph[ref]
@@ -160,7 +158,7 @@ def _is_moved(graph: Graph, comparison: Node) -> bool:
 
 
 def _max_total(constants: Constants, nodes: Iterable[Node]) -> int | None:
-    """The limit on all classes together: a min(limit, boxes there are) behind the suppressions.
+    """The limit on detections of all classes: of a min(limit, number of boxes) after the NMS nodes.
 
     Source: `multiclass_non_max_suppression` in object_detection/core/post_processing.py.
     """
@@ -171,14 +169,14 @@ def _max_total(constants: Constants, nodes: Iterable[Node]) -> int | None:
 
 
 def _best_of(constants: Constants, nodes: Iterable[Node]) -> int | None:
-    """The k of a top-k behind a suppression of all classes at once; None where there is none."""
+    """The k of a top-k after a combined NMS; None if there is none."""
     behind = _downstream(constants, (node.ref for node in nodes))
     counts = [_whole(constants.plain.scalar(node.inputs[1])) for node in behind if node.op == "TopKV2"]
     return min([count for count in counts if count is not None], default=None)
 
 
 def _downstream(constants: Constants, start: Iterable[Ref]) -> Iterable[Node]:
-    """What depends on `start`, up to the end of the loop over the images of a batch."""
+    """Nodes that depend on `start`, up to the end of the loop over the images of a batch."""
     graph = constants.graph
     seen: set[str] = set()
     pending = deque(ref.name for ref in start)

@@ -1,4 +1,4 @@
-"""Settings of a detector from its pipeline.config, which is all that a checkpoint has."""
+"""Settings of a detector from its pipeline.config, which a checkpoint has in place of a graph."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 22
 SLIM_EPSILON = float(np.float32(1e-3))
-"""Epsilon of a backbone whose hyperparameters are not overridden: the default of slim's batch_norm."""
+"""BatchNorm epsilon of a backbone without override_base_feature_extractor_hyperparams: slim's default."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a pipeline.config says.
+    """The content of a pipeline.config.
 
     Attributes:
         settings: see Settings.
         backbone_epsilon, extra_epsilon, head_epsilon: BatchNorm epsilons, float32 as Python floats.
-        moving_averages: detectors are exported with the moving averages of their variables.
-        nms_unsupported: those of `settings.unsupported` that its non-maximum suppression does.
+        moving_averages: whether detectors are exported with the moving averages of their variables.
+        nms_unsupported: the phrases of `settings.unsupported` that are about NMS.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ def read_pipeline(path: Path) -> Pipeline:
     """Read a pipeline.config of the Object Detection API.
 
     Raises:
-        ModelError: the file is unreadable, no pipeline.config, or one of another kind of detector.
+        ModelError: the file cannot be read, is not a pipeline.config, or is of another kind of detector.
     """
     from google.protobuf import text_format
 
@@ -56,12 +56,12 @@ def read_pipeline(path: Path) -> Pipeline:
 
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path} is too large for a pipeline.config")
+            raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that is read as a pipeline.config")
         text = path.read_text("utf-8")
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not a pipeline.config: it is no text") from error
+        raise ModelError(f"{path} is not a pipeline.config: it is not UTF-8 text") from error
     config = messages.TrainEvalPipelineConfig()
     try:
         text_format.Parse(text, config, allow_unknown_field=True)
@@ -118,7 +118,7 @@ def _with_post_processing(settings: Settings, ssd: pb.Ssd) -> Settings:
 
 def _num_classes(ssd: pb.Ssd, path: Path) -> int:
     if ssd.num_classes < 1:
-        raise ModelError(f"{path} gives {ssd.num_classes} classes")
+        raise ModelError(f"{path}: num_classes must be at least 1, got {ssd.num_classes}")
     return ssd.num_classes + 1
 
 
@@ -174,7 +174,7 @@ def _unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
         f"the anchor generator {anchors}": anchors not in (None, "ssd_anchor_generator"),
         "predictors shared by the feature maps": predictor.HasField("weight_shared_convolutional_box_predictor"),
         f"boxes of {convolutional.box_code_size} numbers": convolutional.box_code_size != 4,
-        "clipped box codes": convolutional.HasField("box_encodings_clip_range"),
+        "clipped box encodings": convolutional.HasField("box_encodings_clip_range"),
         "a sigmoid in the class predictor": convolutional.apply_sigmoid_to_scores,
         "an input padded to a multiple": ssd.feature_extractor.pad_to_multiple != 1,
     }
@@ -191,10 +191,10 @@ def _nms_unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
 
 
 def fill_gaps(settings: Settings, pipeline: Settings, *, source: str, config: str) -> Settings:
-    """A model's settings with what only the pipeline.config knows.
+    """A model's settings, with those that it does not have taken from its pipeline.config.
 
     Raises:
-        ModelError: the two contradict each other on the class count or the input size.
+        ModelError: the class count or the input size differs.
     """
     pairs = [
         ("classes with background", settings.num_classes, pipeline.num_classes),
@@ -213,9 +213,9 @@ def fill_gaps(settings: Settings, pipeline: Settings, *, source: str, config: st
 
 
 def contradictions(settings: Settings, pipeline: Settings) -> list[str]:
-    """What a model and a pipeline.config both say, and say differently, a phrase each.
+    """Settings that differ between a model and its pipeline.config, as phrases.
 
-    The model's own comes first: "score threshold 0.3, not 1e-08".
+    The model's own value comes first: "score threshold 0.3, not 1e-08".
     """
     pairs: list[tuple[str, object, object]] = [
         ("classes with background", settings.num_classes, pipeline.num_classes),
@@ -223,8 +223,8 @@ def contradictions(settings: Settings, pipeline: Settings) -> list[str]:
         ("score converter", settings.score_converter, pipeline.score_converter),
         ("IoU threshold", settings.iou_threshold, pipeline.iou_threshold),
         ("score threshold", settings.score_threshold, pipeline.score_threshold),
-        ("detections a class", settings.max_per_class, pipeline.max_per_class),
-        ("detections in all", settings.max_total, pipeline.max_total),
+        ("detections per class", settings.max_per_class, pipeline.max_per_class),
+        ("detections in total", settings.max_total, pipeline.max_total),
         ("box-coder scales", _numbers(settings.box_coder_scales), _numbers(pipeline.box_coder_scales)),
     ]
     return [

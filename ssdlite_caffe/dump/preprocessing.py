@@ -1,4 +1,4 @@
-"""What a graph does to an image before its first convolution: the size it resizes to, the scale and offset."""
+"""A graph's preprocessing of images before its first convolution: the size, and the scale and offset of pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
 from ssdlite_caffe.dump.graph import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.errors import ModelError
 
-# Of these only input 0 is the image; the others are sizes and amounts.
+# Input 0 of these ops is the image; the others are sizes and amounts.
 _IMAGE_FIRST = frozenset(
     {
         "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Pad", "PadV2", "Slice", "Cast",
@@ -24,7 +24,7 @@ _READ = ADDS | DIVISIONS | IDENTITIES | frozenset(
         "Range", "PartitionedCall", "StatefulPartitionedCall", "Assert",
     }
 )  # fmt: skip
-"""Ops that leave the image's values alone, or whose effect is read."""
+"""Ops that do not change the image's values, or whose effect is read below."""
 _READ_BEGINNINGS = ("Decode", "TensorArray", "TensorList")
 _WHOLE_TYPES = frozenset({pb.DT_INT32, pb.DT_INT64, pb.DT_INT16, pb.DT_BOOL})
 _FLOAT_TYPES = frozenset({pb.DT_FLOAT, pb.DT_HALF, pb.DT_DOUBLE, pb.DT_BFLOAT16})
@@ -33,10 +33,10 @@ _MAX_NODES = 2000
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What is known of the network input; None for what the graph does not say.
+    """The network input; None where the graph does not say it.
 
     Attributes:
-        stem: what the first convolution reads.
+        stem: the tensor that the first convolution reads.
         size: (height, width).
         scale, offset: network input = pixel * scale + offset.
     """
@@ -48,7 +48,7 @@ class NetworkInput:
 
 
 def first_convolution(graph: Graph) -> Node | None:
-    """The convolution that depends on no other; None in a graph without one."""
+    """The convolution that depends on no other convolution; None if there is none."""
     tried: set[str] = set()
     node = next((n for n in graph if n.op in CONVOLUTIONS), None)
     while node is not None and node.name not in tried:
@@ -62,7 +62,7 @@ def first_convolution(graph: Graph) -> Node | None:
 
 
 def image_path(graph: Graph, start: Ref) -> list[Node]:
-    """The nodes that an image passes on its way to `start`, last first, loops included."""
+    """The nodes between the image and `start`, last first, loops included."""
     found: list[Node] = []
     seen: set[str] = set()
     frontier = [start.name]
@@ -81,10 +81,10 @@ def image_path(graph: Graph, start: Ref) -> list[Node]:
 
 
 def network_input(constants: Constants, stem: Node) -> NetworkInput:
-    """Read the way from the image to the first convolution `stem`.
+    """Read the preprocessing between the image and the first convolution `stem`.
 
     Raises:
-        ModelError: the channels are scaled differently, the input has no size, or more is done to an image.
+        ModelError: the channels are scaled differently, the size is not positive, or there is another op.
     """
     path = image_path(constants.graph, stem.inputs[0])
     _refuse_others(constants.graph, path)
@@ -100,12 +100,12 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
 
 
 def _refuse_others(graph: Graph, path: list[Node]) -> None:
-    """Refuse what is done to an image and not read here: it would be left out in silence.
+    """Refuse ops on the image that are not read here, since the net would lack them.
 
-    Ops of whole numbers compute sizes and count loops.
+    Ops on integers are allowed: they compute sizes and count loops.
 
     Raises:
-        ModelError: there is such a node; it is named.
+        ModelError: there is such an op; it is named.
     """
     for node in path:
         whole = node.attr_type("T") in _WHOLE_TYPES or node.attr_type("dtype") in _WHOLE_TYPES
@@ -114,8 +114,8 @@ def _refuse_others(graph: Graph, path: list[Node]) -> None:
         )
         if cut or not (whole or node.op in _READ or node.op.startswith(_READ_BEGINNINGS)):
             raise ModelError(
-                f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; resizing and "
-                "one scale and offset are all that is read there"
+                f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; only "
+                "resizing, one scale and one offset are supported there"
             )
 
 
@@ -129,7 +129,9 @@ def _size(constants: Constants, node: Node) -> tuple[int, int] | None:
         if value is None or value.shape != (2,) or value.dtype.kind != "i":
             return None
         if value.min() <= 0:
-            raise ModelError(f"{constants.graph.source}: {node.name} makes images of {value[0]} by {value[1]} pixels")
+            raise ModelError(
+                f"{constants.graph.source}: {node.name} must resize to a positive size, got {value[0]}x{value[1]}"
+            )
         return int(value[0]), int(value[1])
     if node.op == "Placeholder":
         shape = node.attr_shape("shape")
@@ -151,7 +153,10 @@ def _affine(constants: Constants, node: Node) -> tuple[float, float] | None:
         return None
     number = float(value.reshape(-1)[0])
     if (value != value.reshape(-1)[0]).any():
-        raise ModelError(f"{node.name} treats the colours differently ({value.reshape(-1)[:4].tolist()})")
+        raise ModelError(
+            f"{node.name} has different values for the colour channels ({value.reshape(-1)[:4].tolist()}); one value "
+            "for all is supported"
+        )
     if node.op == "Mul":
         return number, 0.0
     if node.op in DIVISIONS:

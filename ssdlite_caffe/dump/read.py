@@ -1,4 +1,4 @@
-"""Reading a detector from whatever holds it: `read_model`."""
+"""`read_model`: reading a detector from any kind of file or folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
+from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes, sha256
 from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
 from ssdlite_caffe.errors import ModelError, SsdliteError
-from ssdlite_caffe.files import Sha256
 
 if TYPE_CHECKING:
     from ssdlite_caffe.dump.pipeline import Pipeline
@@ -26,7 +25,7 @@ _LENT = {
     "input size": ("input_size",),
     "preprocessing": ("pixel_scale", "pixel_offset"),
 }
-"""What a folder's other files may say in place of the one that is read: name -> settings, taken together."""
+"""Name -> settings that may be taken, together, from a folder's other files if the file that is read lacks them."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,9 @@ class ReadOptions:
     """How a model is read.
 
     Attributes:
-        pipeline_config: used in place of the one beside the model.
-        nms: which suppression is taken.
-        dequantize: take a fully quantised TensorFlow Lite model's weights for the real numbers that they stand for.
+        pipeline_config: a pipeline.config to use instead of the one beside the model.
+        nms: see `suppression.NmsChoice`.
+        dequantize: use the dequantised weights of a quantised TensorFlow Lite model.
     """
 
     pipeline_config: Path | None = None
@@ -47,17 +46,17 @@ class ReadOptions:
 def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedModel:
     """Read a detector from a frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file or dumped weights folder.
 
-    Which file of a folder is read, `locate` says. What it does not say of the detector is taken from the
-    pipeline.config, the one given or the one beside it, and then from the folder's other files.
+    `locate` says which file of a folder is read. Settings that it does not have are taken from the pipeline.config, the
+    given one or the one beside it, and then from the folder's other files.
 
     Args:
         path: a file or folder, or the prefix of a checkpoint.
         options: see ReadOptions.
 
     Raises:
-        ModelError: `path` is something else, damaged, or not an SSD MobileNet; or it contradicts a pipeline.config
-            that was given or that something is taken from.
-        TensorError: a weight is NaN or infinite, or a weights folder is not what its manifest says.
+        ModelError: `path` is something else, is damaged, or is not an SSD MobileNet; or it contradicts the
+            pipeline.config that settings are taken from.
+        TensorError: a weight is NaN or Inf, or a weights folder does not match its manifest.
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
     options = options or ReadOptions()
@@ -69,7 +68,7 @@ def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedMo
 
 
 def _read(found: Located, options: ReadOptions) -> DumpedModel:
-    """What the file itself says; a checkpoint says nothing, and takes all from its pipeline.config."""
+    """The model with the settings of its own file; a checkpoint has those of its pipeline.config."""
     readers: Mapping[Kind, Callable[[], DumpedModel]] = {
         "weights folder": lambda: _weights_folder(found.path),
         "SavedModel": lambda: _saved_model(found.path),
@@ -106,22 +105,23 @@ def _tflite(path: Path, dequantize: bool) -> DumpedModel:
 
 def _frozen_graph(path: Path) -> DumpedModel:
     data = read_bytes(path)
-    digest = Sha256([data])
+    digest = sha256(data)
     graph = graph_of(parse_graph_def(data, path), path)
-    sha256 = digest.hexdigest()
-    del data, digest  # as large as the weights
+    del data  # as large as the weights
     units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(path), "frozen graph", sha256, units.tensors, units.units, settings, skipped)
+    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped)
 
 
 def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
-    """A weights folder says all that was known when it was written; a config that is given may add to it.
+    """A weights folder's model, with settings that it does not have from the given pipeline.config.
 
     Raises:
-        ModelError: a suppression is asked for, which was chosen when the weights were dumped.
+        ModelError: an NMS is chosen; this is possible only when weights are dumped.
     """
     if options.nms != "auto":
-        raise ModelError(f"{model.source} holds dumped weights, with their suppression; give --nms to dump")
+        raise ModelError(
+            f"{model.source} is a folder of dumped weights, whose NMS was chosen by `dump`; give --nms to `dump`"
+        )
     if options.pipeline_config is None:
         return model
     from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
@@ -152,23 +152,23 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             settings = fill_gaps(settings, pipeline.settings, source=model.source, config=str(config))
             origins.update({what: str(config) for what in gaps})
         if differences:
-            notes.append(f"{model.source} and {config} differ, and the former is taken: {'; '.join(differences)}")
+            notes.append(f"{model.source} and {config} differ, the former is used: {'; '.join(differences)}")
     if settings.iou_threshold is None and model.form != "checkpoint":
-        notes.append("no file says how detections are suppressed; the Object Detection API's usual settings are taken")
+        notes.append("no file has settings of NMS; the Object Detection API's usual ones are used")
     for other in found.others:
         settings, lent = _borrowed(settings, other, options)
         origins.update({what: str(other.path) for what in lent})
     if unread and (gaps := _gaps(settings)):
         raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
     if options.dequantize and not model.inexact:
-        notes.append("--dequantize changes nothing: this is no quantised TensorFlow Lite file")
+        notes.append("--dequantize has no effect: this is not a quantised TensorFlow Lite file")
     if settings.pixel_scale is None:
-        origins["preprocessing"] = "2/255 x - 1, the family's: the model takes a normalised float input or does not say"
+        origins["preprocessing"] = "2/255 x - 1, the family's: the model has a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
 
 
 def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:
-    """The other file of the folder that says how detections are suppressed, where the model's own does not."""
+    """Another model of the folder that has settings of NMS, if the model that is read has none."""
     if settings.iou_threshold is not None or settings.tflite_nms is not None or found.kind == "checkpoint":
         return None
     models = (_lender(settings, other, options) for other in found.others)
@@ -176,7 +176,7 @@ def _suppression_lender(settings: Settings, found: Located, options: ReadOptions
 
 
 def _lender(settings: Settings, other: Located, options: ReadOptions) -> DumpedModel | None:
-    """Another file of the folder, if it is a detector of the same classes and input size."""
+    """The model of another file of the folder, if it is a detector with the same class count and input size."""
     model: DumpedModel | None = None
     if other.kind in ("frozen graph", "TensorFlow Lite"):
         with contextlib.suppress(SsdliteError):
@@ -188,7 +188,7 @@ def _lender(settings: Settings, other: Located, options: ReadOptions) -> DumpedM
 
 
 def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline | None, str]:
-    """The pipeline.config to use; a note where there is one that was not asked for, and that cannot be read."""
+    """The path and content of the pipeline.config to use; a note if the one beside the model cannot be read."""
     from ssdlite_caffe.dump.pipeline import read_pipeline
 
     if options.pipeline_config is not None:
@@ -198,23 +198,23 @@ def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline
     try:
         return found.config, read_pipeline(found.config), ""
     except ModelError as error:
-        return None, None, f"the pipeline.config beside it is left alone: {error}"
+        return None, None, f"the pipeline.config beside it is skipped: {error}"
 
 
 def _gaps(settings: Settings) -> list[str]:
-    """What a model does not say, of all that a pipeline.config could."""
+    """The settings that a model does not have and a pipeline.config may have."""
     gaps = [what for what, names in _LENT.items() if what != "preprocessing" and _lacks(settings, names)]
     return [*gaps, *(["suppression"] if settings.iou_threshold is None else [])]
 
 
 def _lacks(settings: Settings, names: tuple[str, ...]) -> bool:
     if names[0] == "default_boxes" and settings.anchors is not None and settings.box_coder_scales is not None:
-        return False  # the pipeline.config tells how to compute them
+        return False  # boxes are computed from the pipeline.config's anchors
     return any(getattr(settings, name) is None for name in names)
 
 
 def _borrowed(settings: Settings, other: Located, options: ReadOptions) -> tuple[Settings, list[str]]:
-    """Settings with what only another file of the folder says, and what that was."""
+    """Settings with those that only another file of the folder has, and the names of what was taken."""
     wanted = {what: names for what, names in _LENT.items() if _lacks(settings, names)}
     if not any(what in wanted for what in ("default boxes", "score converter", "input size")):
         return settings, []

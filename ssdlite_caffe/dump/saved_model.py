@@ -1,4 +1,4 @@
-"""A SavedModel as a DumpedModel: constants or variables in its graph (TensorFlow 1), or functions (TensorFlow 2)."""
+"""A SavedModel as a DumpedModel: with constants or variables (TensorFlow 1), or with functions (TensorFlow 2)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def read_saved_model(folder: Path) -> DumpedModel:
     TensorFlow is needed only where the weights are not constants of the graph itself.
 
     Raises:
-        ModelError: a file is missing or damaged, or it is not an SSD MobileNet.
-        TensorError: a weight is NaN or infinite.
+        ModelError: a file is missing or damaged, or the model is not an SSD MobileNet.
+        TensorError: a weight is NaN or Inf.
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
     path = folder / "saved_model.pb"
     if not path.is_file():
-        raise ModelError(f"{folder} holds a SavedModel as text (saved_model.pbtxt); export it in binary form")
+        raise ModelError(f"{folder} is a SavedModel in text form (saved_model.pbtxt); export it in binary form")
     data = read_bytes(path)
     meta = _serving_graph(data, path)
     prefix = folder / "variables" / "variables"
@@ -61,24 +61,24 @@ def _has_convolutions(definition: Any) -> bool:
 
 
 def _serving_graph(data: bytes, path: Path) -> pb.MetaGraphDef:
-    """The graph for serving; of a single graph, that one."""
+    """The graph with the tag serve, or the only graph."""
     saved = pb.SavedModel()
     try:
         saved.ParseFromString(data)
     except (DecodeError, RecursionError) as error:
-        raise ModelError(f"{path} is not a whole SavedModel ({len(data)} bytes): cut short or damaged") from error
+        raise ModelError(f"{path} is not a complete SavedModel ({len(data)} bytes): cut short or damaged") from error
     if not saved.meta_graphs:
         raise ModelError(f"{path} is not a SavedModel: it holds no graph")
     serving = [meta for meta in saved.meta_graphs if "serve" in meta.meta_info_def.tags]
     chosen = serving or list(saved.meta_graphs)
     if len(chosen) != 1:
         tags = "; ".join(",".join(meta.meta_info_def.tags) for meta in saved.meta_graphs)
-        raise ModelError(f"{path} holds {len(saved.meta_graphs)} graphs ({tags}), not one tagged serve")
+        raise ModelError(f"{path} must have one graph with the tag serve, got {len(saved.meta_graphs)} graphs ({tags})")
     return chosen[0]
 
 
 def _variables(definition: pb.GraphDef, prefix: Path) -> dict[str, Array]:
-    """Values of the graph's float variables by node name; a resource variable is stored under its shared name."""
+    """Node name -> value of the graph's float variables; a resource variable is stored under its shared name."""
     stored = Variables(prefix, _NEEDED)
     values = {}
     for node in definition.node:
@@ -92,7 +92,7 @@ def _variables(definition: pb.GraphDef, prefix: Path) -> dict[str, Array]:
 
 
 def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
-    """The serving function of a TensorFlow 2 SavedModel, its variables drawn in as constants."""
+    """The serving function of a TensorFlow 2 SavedModel, with its variables as constants."""
     tf = import_tensorflow("a TensorFlow 2 SavedModel", WITHOUT_TENSORFLOW)
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -107,10 +107,10 @@ def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
 
 
 def _called(definition: Any) -> Any:
-    """A GraphDef, or the body of its one function with convolutions.
+    """A GraphDef, or, if it has no convolutions itself, the body of its one function with convolutions.
 
-    Freezing draws every function into the graph but those that hold TensorFlow 1 loops, as a graph of TensorFlow 1
-    does that was wrapped and saved again.
+    Freezing inlines functions, except those with TensorFlow 1 loops. A TensorFlow 1 graph that was wrapped and saved by
+    TensorFlow 2 is such a function.
     """
     from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
@@ -124,5 +124,5 @@ def _signature(signatures: Any, folder: Path) -> Any:
     names = list(signatures)
     name = "serving_default" if "serving_default" in names else names[0] if len(names) == 1 else None
     if name is None:
-        raise ModelError(f"{folder} has the signatures {', '.join(names) or 'none'}, none of them serving_default")
+        raise ModelError(f"{folder} must have the signature serving_default, got {', '.join(names) or 'none'}")
     return signatures[name]

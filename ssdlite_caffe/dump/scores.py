@@ -1,4 +1,4 @@
-"""What makes scores of class logits: converter, logit scale, and whether there is a background column."""
+"""How class logits become scores: score converter, logit scale, and whether there is a background column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Conversion:
 
     Attributes:
         converter: its kind.
-        logit_scale: logits are multiplied by this first.
+        logit_scale: logits are multiplied by this before the converter.
         scores: the converter's output.
     """
 
@@ -29,7 +29,7 @@ class Conversion:
 
 
 def find_conversion(constants: Constants, logits: Ref) -> Conversion | None:
-    """Follow the class predictor's output `logits` to its Sigmoid or Softmax; None where it meets neither."""
+    """The Sigmoid or Softmax that the class predictor's output `logits` leads to; None if there is none."""
     pending = deque([(logits, 1.0)])
     seen: set[Ref] = set()
     while pending:
@@ -61,7 +61,7 @@ def _factor(constants: Constants, use: Use) -> float | None:
 
 
 def cuts_background(constants: Constants, scores: Ref) -> bool:
-    """Whether column 0 of the scores is cut off before they are suppressed, as it is where it is the background's."""
+    """Whether column 0 of the scores, the background, is cut off before NMS."""
     pending = [scores]
     seen: set[Ref] = set()
     while pending:

@@ -27,7 +27,7 @@ BOX_CODE_SIZE = 4
 
 
 def predictor_channels(units: tuple[ConvUnit, ...], tensors: Mapping[str, FloatArray]) -> dict[int, dict[str, int]]:
-    """Output channels of the box and class predictor of each feature map: index -> kind -> channels."""
+    """Index of a feature map -> kind of predictor -> output channels."""
     found: dict[int, dict[str, int]] = {}
     for unit in units:
         match = _PREDICTOR.match(unit.scope)
@@ -37,10 +37,10 @@ def predictor_channels(units: tuple[ConvUnit, ...], tensors: Mapping[str, FloatA
 
 
 def class_count(source: str, units: tuple[ConvUnit, ...], tensors: Mapping[str, FloatArray]) -> int:
-    """Classes with background: class predictor channels over default boxes a cell.
+    """Class count with background: class predictor channels / default boxes per cell.
 
     Raises:
-        ModelError: a predictor without its partner, or channel counts that do not fit each other.
+        ModelError: a box or class predictor is missing, or channel counts do not fit each other.
     """
     counts: dict[int, int] = {}
     for index, channels in sorted(predictor_channels(units, tensors).items()):
@@ -52,8 +52,8 @@ def class_count(source: str, units: tuple[ConvUnit, ...], tensors: Mapping[str, 
         cell_boxes, rest = divmod(box, BOX_CODE_SIZE)
         if rest or cell_boxes == 0 or classes % cell_boxes:
             raise ModelError(
-                f"{source}: BoxPredictor_{index} has {box} box and {classes} class channels, which is no whole number "
-                f"of boxes of {BOX_CODE_SIZE} and of classes"
+                f"{source}: BoxPredictor_{index} must have {BOX_CODE_SIZE} box channels and the same number of class "
+                f"channels for each default box, got {box} and {classes}"
             )
         counts[index] = classes // cell_boxes
     if len(set(counts.values())) != 1:
@@ -62,15 +62,15 @@ def class_count(source: str, units: tuple[ConvUnit, ...], tensors: Mapping[str, 
 
 
 def settings_from_graph(constants: Constants, units: Units) -> Settings:
-    """All that a graph says about its detector.
+    """All settings that a graph has.
 
     Raises:
-        ModelError: it says two things at once.
+        ModelError: they contradict each other, or the graph does something that is not read here.
     """
     graph = constants.graph
     stem = first_convolution(graph)
     if stem is None:
-        raise ModelError(f"{graph.source}: its convolutions feed each other in a circle")
+        raise ModelError(f"{graph.source}: no convolution reads the image; they depend on each other in a loop")
     read = network_input(constants, stem)
     settings = Settings(
         input_size=read.size,
@@ -83,23 +83,22 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     if raw is not None and (raw.operation is not None or decoder is None):
         if settings.score_converter is None or not _are_scores(constants, units, raw.scores):
             raise ModelError(
-                f"{graph.source}: {raw.scores} is read for scores, and is not what a sigmoid or softmax makes of the "
-                "class logits"
+                f"{graph.source}: the scores {raw.scores} are not the sigmoid or softmax of the class logits"
             )
-        settings = _with_box_order(constants, units, settings, raw.codes)
+        settings = _with_box_order(constants, units, settings, raw.encodings)
         return settings if raw.operation is None else apply_tflite_op(constants, raw.operation, settings)
-    codes = None if decoder is None else _before_transpose(constants, decoder.codes)
-    settings = _with_box_order(constants, units, settings, codes)
+    encodings = None if decoder is None else _before_transpose(constants, decoder.encodings)
+    settings = _with_box_order(constants, units, settings, encodings)
     if decoder is not None:
         boxes, scales = boxes_and_scales(constants, _shape_of(constants, read), decoder)
         settings = dataclasses.replace(settings, default_boxes=boxes, box_coder_scales=scales)
     return _with_suppression(constants, settings)
 
 
-def _before_transpose(constants: Constants, codes: Node) -> Ref:
-    """The joined box codes that a decoder takes apart: it turns (boxes, 4) into four vectors by a transpose before."""
+def _before_transpose(constants: Constants, encodings: Node) -> Ref:
+    """The joined box encodings (boxes, 4), which a decoder transposes and then splits into four vectors."""
     graph = constants.graph
-    ref = graph.origin(codes.inputs[-1 if codes.op == "Split" else 0])
+    ref = graph.origin(encodings.inputs[-1 if encodings.op == "Split" else 0])
     return graph[ref].inputs[0] if graph[ref].op == "Transpose" else ref
 
 
@@ -108,7 +107,7 @@ def _with_scores(constants: Constants, units: Units, settings: Settings) -> Sett
     conversion = find_conversion(constants, units.ends[scope])
     if conversion is None:
         return settings
-    # TFLite's op at the end, and a graph cut off before its suppression, do not show what they take for background.
+    # A graph that ends in TFLite's op or before NMS does not show whether it has a background column.
     suppresses = any(node.op in SUPPRESSIONS for node in constants.graph)
     notes = settings.unsupported
     if suppresses and not cuts_background(constants, conversion.scores):
@@ -124,14 +123,14 @@ def _with_scores(constants: Constants, units: Units, settings: Settings) -> Sett
 
 
 def _are_scores(constants: Constants, units: Units, ref: Ref) -> bool:
-    """Whether `ref` is the score converter's output, as it is or in another shape."""
+    """Whether `ref` is the score converter's output, with the same shape or another one."""
     scope = next(scope for scope in units.ends if scope.endswith("/ClassPredictor"))
     conversion = find_conversion(constants, units.ends[scope])
     return conversion is not None and behind_reshapes(constants.graph, ref) == conversion.scores
 
 
-def _with_box_order(constants: Constants, units: Units, settings: Settings, codes: Ref | None) -> Settings:
-    order = None if codes is None else _order(constants, units, codes, "box codes", 1.0)
+def _with_box_order(constants: Constants, units: Units, settings: Settings, encodings: Ref | None) -> Settings:
+    order = None if encodings is None else _order(constants, units, encodings, "box encodings", 1.0)
     return dataclasses.replace(settings, box_order=order)
 
 
@@ -139,26 +138,25 @@ def _order(constants: Constants, units: Units, ref: Ref, what: str, factor: floa
     """The scopes whose outputs are joined into `ref`, each multiplied by `factor`.
 
     Raises:
-        ModelError: something else is done to them on the way.
+        ModelError: there is another op in between, or another factor.
     """
     source = constants.graph.source
     join = join_order(constants, {end: scope for scope, end in units.ends.items()}, ref)
     if join is None:
         raise ModelError(
-            f"{source} does something with its {what} between the predictors and {ref} that is not read here; they are "
-            "reshaped and joined, map after map"
+            f"{source} has an unsupported op on its {what} between the predictors and {ref}; they may only be reshaped "
+            "and joined, map after map"
         )
     others = sorted({f"{found:g}" for found in join.factors if found != factor})
     if others:
         raise ModelError(
-            f"{source} multiplies {what} by {', '.join(others)} on their way to {ref}, where {factor:g} is expected "
-            "of every map"
+            f"{source} must multiply its {what} by {factor:g} between the predictors and {ref}, got {', '.join(others)}"
         )
     return join.scopes
 
 
 def _shape_of(constants: Constants, read: NetworkInput) -> ShapeOf | None:
-    """Shapes of feature maps, where the network's input has a size."""
+    """A function for the shapes of feature maps; None if the input size is unknown."""
     if read.size is None:
         return None
     return FeatureMaps(constants.graph, constants.plain, read.stem, read.size).shape

@@ -1,11 +1,11 @@
-"""Dumped weights as a folder: one .npy a tensor, and manifest.json with everything else.
+"""Dumped weights as a folder: one .npy per tensor, and manifest.json with everything else.
 
     manifest.json
-    default_boxes.npy                                       where the settings have default boxes
+    default_boxes.npy                                       if the settings have default boxes
     tensors/FeatureExtractor/MobilenetV2/Conv/weights.npy   each slash of a tensor's name is a folder
 
-The manifest names tensors, never files: a file's path follows from its tensor's name, with every character that is
-not plain written as %XX, so that no name can lead out of the folder.
+The manifest has names of tensors and not of files. The path of a file is made from its tensor's name, in which every
+special character is written as %XX, so that no name can lead out of the folder.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def tensor_name(file: str) -> str:
 
 def _escape(part: str) -> str:
     escaped = "".join(c if _PLAIN.match(c) else _percent(c) for c in part)
-    # "." and ".." are folders already, a leading dot hides a file, and an empty part would vanish.
+    # "." and ".." are folders, a leading dot hides a file, and an empty part would not be in the path.
     if escaped.startswith("."):
         return _percent(".") + escaped[1:]
     return escaped or _percent("\0")
@@ -70,11 +70,11 @@ def write_folder(model: DumpedModel, folder: Path, *, force: bool = False) -> No
 
     Args:
         model: what to write.
-        folder: where to; made anew.
+        folder: the folder to make.
         force: replace an earlier folder of weights.
 
     Raises:
-        OutputError: the folder exists, or cannot be written.
+        OutputError: the folder exists and `force` is false, or it cannot be written.
     """
     with new_folder(folder, marker=MANIFEST, force=force) as staging:
         for name, value in model.tensors.items():
@@ -88,13 +88,16 @@ def write_folder(model: DumpedModel, folder: Path, *, force: bool = False) -> No
 
 def _save(path: Path, value: FloatArray) -> None:
     if path.exists():
-        raise OutputError(f"two tensors would be written to {path.name}: their names differ in case only")
+        raise OutputError(
+            f"two tensors would be written to {path.name}, since their names differ in case only; write to a "
+            "case-sensitive file system"
+        )
     with path.open("wb") as stream:
         np.lib.format.write_array(stream, np.ascontiguousarray(value, _FLOAT32), allow_pickle=False)
 
 
 def manifest_of(model: DumpedModel) -> dict[str, Any]:
-    """Everything of a model but the values, as plain data for JSON."""
+    """Everything of a model except the values of tensors, as plain data for JSON."""
     settings = {f.name: getattr(model.settings, f.name) for f in dataclasses.fields(Settings)}
     boxes = settings.pop("default_boxes")
     anchors, tflite_nms = settings["anchors"], settings["tflite_nms"]
@@ -124,8 +127,9 @@ def read_folder(path: Path) -> DumpedModel:
     """Read what `write_folder` wrote; its `form` is "weights folder".
 
     Raises:
-        ModelError: the manifest is missing or not one of ours.
-        TensorError: tensors are missing, left over, of the wrong shape or type, or not finite; all in one text.
+        ModelError: the manifest is missing or damaged, or is not one of `write_folder`.
+        TensorError: tensors are missing, not in the manifest, of the wrong shape or dtype, or NaN or Inf; all are
+            listed.
     """
     manifest = _manifest(path / MANIFEST)
     try:
@@ -135,14 +139,14 @@ def read_folder(path: Path) -> DumpedModel:
         boxes_shape = None if manifest["default_boxes"] is None else tuple(int(n) for n in manifest["default_boxes"])
         skipped = {str(name): str(reason) for name, reason in manifest["skipped"].items()}
         arch, sha256 = manifest["arch"], str(manifest["sha256"])
-        # Folders of earlier versions say nothing of these.
+        # Folders of earlier versions do not have these.
         origins = {str(what): str(file) for what, file in manifest.get("origins", {}).items()}
         notes, inexact = (tuple(map(str, manifest.get(key, ()))) for key in ("notes", "inexact"))
         unknown = sorted({name for unit in units for name in unit.tensors.values()} - set(shapes))
         if unknown:
             raise ValueError(f"units name tensors that are not listed: {', '.join(unknown[:4])}")
         if not (arch is None or isinstance(arch, dict)):
-            raise ValueError("arch is no object")
+            raise ValueError("arch is not an object")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{path / MANIFEST} is damaged: {type(error).__name__}: {error}") from error
     problems: list[str] = []
@@ -160,7 +164,7 @@ def read_folder(path: Path) -> DumpedModel:
         f"{tensor_name(file)} is not in the manifest" for file in _files(path / TENSORS) if file not in expected
     ]
     if problems:
-        raise TensorError(f"{path} does not hold what its {MANIFEST} says: {'; '.join(problems)}")
+        raise TensorError(f"{path} does not match its {MANIFEST}: {'; '.join(problems)}")
     return DumpedModel(
         str(path), "weights folder", sha256, tensors, units, settings, skipped, arch,
         origins=origins, notes=notes, inexact=inexact,
@@ -170,10 +174,12 @@ def read_folder(path: Path) -> DumpedModel:
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ModelError(f"{path} is too large for a manifest")
+            raise ModelError(
+                f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, the most that is read as a manifest"
+            )
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} holds no {path.name}, so it is no folder that dump wrote") from None
+        raise ModelError(f"{path.parent} holds no {path.name}, so it is not a folder that `dump` wrote") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -181,7 +187,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ModelError(f"{path} is not the manifest of a weights folder")
     if manifest.get("version") != VERSION:
-        raise ModelError(f"{path} has version {manifest.get('version')!r}; this program reads {VERSION}")
+        raise ModelError(f"{path} has version {manifest.get('version')!r}; version {VERSION} is read")
     return manifest
 
 
@@ -190,9 +196,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _load(path: Path, shape: tuple[int, ...], name: str, problems: list[str]) -> FloatArray | None:
-    """A tensor, or None and one more problem. Nothing is allocated before the header and the file's size agree."""
+    """A tensor, or None with a text added to `problems`. Memory is allocated after header and file size are checked."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        problems.append(f"{name} is a link or a special file, not a file of its own")
+        problems.append(f"{name} is a link or a special file, not a regular file")
         return None
     try:
         with path.open("rb") as stream:
@@ -206,7 +212,7 @@ def _load(path: Path, shape: tuple[int, ...], name: str, problems: list[str]) ->
         return None
     wrong = value.size - int(np.count_nonzero(np.isfinite(value)))
     if wrong:
-        problems.append(f"{name} holds {wrong} NaN or infinite values")
+        problems.append(f"{name} holds {wrong} values that are NaN or Inf")
         return None
     return value
 
@@ -218,26 +224,26 @@ def _read_array(stream: typing.BinaryIO, size: int, shape: tuple[int, ...]) -> F
     elif version == (2, 0):
         header = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise ValueError(f"is in version {version[0]}.{version[1]} of the .npy format")
+        raise ValueError(f"has version {version[0]}.{version[1]} of the .npy format; 1.0 and 2.0 are read")
     found, fortran, dtype = header
     if dtype.hasobject:
         raise ValueError("holds pickled objects, which are never loaded")
     if found != shape:
         raise ValueError(f"has the shape {found}, the manifest says {shape}")
     if dtype != _FLOAT32:
-        raise ValueError(f"has the type {dtype}, not float32")
+        raise ValueError(f"has dtype {dtype}, must be float32")
     count = math.prod(shape)
     if count > MAX_ELEMENTS or size != stream.tell() + count * _FLOAT32.itemsize:
-        raise ValueError(f"has {size} bytes where its shape asks for {stream.tell() + count * _FLOAT32.itemsize}")
+        raise ValueError(f"has {size} bytes, its shape needs {stream.tell() + count * _FLOAT32.itemsize}")
     value = np.frombuffer(stream.read(), _FLOAT32)
     return np.ascontiguousarray(value.reshape(shape, order="F" if fortran else "C"))
 
 
 def _typed(cls: type[Any], data: dict[str, Any]) -> Any:
-    """A dataclass of plain data, each value checked against the field's annotation.
+    """A dataclass made from plain data, each value checked against the field's annotation.
 
     Raises:
-        ValueError: a key is unknown, or a value is of another kind.
+        ValueError: a key is unknown, or a value has the wrong type.
         TypeError: a key is missing.
     """
     hints = typing.get_type_hints(cls)
@@ -248,7 +254,7 @@ def _typed(cls: type[Any], data: dict[str, Any]) -> Any:
 
 
 def _value(value: Any, hint: Any, name: str) -> Any:
-    """A JSON value as the annotation `hint` has it: lists become tuples, objects dataclasses."""
+    """A JSON value converted to the annotation `hint`: lists become tuples, objects become dataclasses."""
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         if value in get_args(hint):
@@ -273,4 +279,4 @@ def _value(value: Any, hint: Any, name: str) -> Any:
                 return _value(value, kind, name)
             except ValueError:
                 continue
-    raise ValueError(f"{name} is {value!r}")
+    raise ValueError(f"{name} has the wrong type or value: {value!r}")

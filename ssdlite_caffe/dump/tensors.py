@@ -1,4 +1,4 @@
-"""TensorProto -> numpy, without TensorFlow."""
+"""Converting a TensorProto to a numpy array without TensorFlow."""
 
 from __future__ import annotations
 
@@ -44,42 +44,44 @@ _LISTS: dict[int, str] = {
 }
 
 MAX_ELEMENTS = 1 << 28
-"""No tensor of a detector comes near this; a shape beyond it is a damaged or hostile file."""
+"""Most elements of a tensor: far more than a detector has, so a larger shape is damaged or malicious."""
 
 
 def dtype_name(dtype: int) -> str:
-    """TensorFlow's name of a type number, for messages."""
+    """TensorFlow's name of a DataType number, for messages."""
     return pb.DataType.Name(dtype) if dtype in pb.DataType.values() else f"type {dtype}"
 
 
 def static_shape(proto: pb.TensorShapeProto) -> tuple[int, ...] | None:
-    """The sizes, -1 for an unknown one; None when the rank is unknown."""
+    """The sizes, -1 for an unknown one; None if the rank is unknown."""
     return None if proto.unknown_rank else tuple(dim.size for dim in proto.dim)
 
 
 def to_array(proto: pb.TensorProto, name: str) -> Array:
-    """The values of a constant, read-only where no copy was needed.
+    """The values of a constant; the array is read-only if it was not copied.
 
-    bfloat16 becomes float32, which holds every bfloat16 exactly.
+    bfloat16 becomes float32, which has the same value for every bfloat16.
 
     Args:
         proto: the constant.
         name: its node, for messages.
 
     Raises:
-        ModelError: a type that holds no numbers, or a byte count that does not fit the shape.
+        ModelError: the dtype is not numeric, the shape is unknown or too large, or the data do not match the shape.
 
     Source: tensorflow/core/framework/tensor.proto; `MakeNdarray` in tensorflow/python/framework/tensor_util.py.
     """
     shape = static_shape(proto.tensor_shape)
     dtype = proto.dtype
     if dtype not in _LISTS:
-        raise ModelError(f"the constant {name} has the type {dtype_name(dtype)}, which holds no numbers")
+        raise ModelError(f"the constant {name} must have a numeric dtype, got {dtype_name(dtype)}")
     if shape is None or any(size < 0 for size in shape):
-        raise ModelError(f"the constant {name} has no definite shape")
+        raise ModelError(f"the constant {name} has an unknown shape; the file is damaged")
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
-        raise ModelError(f"the constant {name} claims {count} elements; the file is damaged")
+        raise ModelError(
+            f"the constant {name} may have at most {MAX_ELEMENTS} elements, got {count}; the file is damaged"
+        )
     stored = np.dtype("<u2" if dtype == pb.DT_BFLOAT16 else DTYPES[dtype])
     if proto.tensor_content:
         values = _from_bytes(proto.tensor_content, stored, count, name)
@@ -93,22 +95,25 @@ def to_array(proto: pb.TensorProto, name: str) -> Array:
 def _from_bytes(content: bytes, stored: np.dtype[Any], count: int, name: str) -> Array:
     if len(content) != count * stored.itemsize:
         raise ModelError(
-            f"the constant {name} holds {len(content)} bytes where its shape asks for {count * stored.itemsize}"
+            f"the constant {name} holds {len(content)} bytes, its shape needs {count * stored.itemsize}; "
+            "the file is damaged"
         )
     return np.frombuffer(content, stored)
 
 
 def _from_list(listed: Any, stored: np.dtype[Any], count: int, name: str, *, bits: bool) -> Array:
-    """The *_val lists; a shorter list means that its last value is repeated, an empty one all zeros."""
+    """Values from a *_val list; the last value of a shorter list is repeated, an empty list means zeros."""
     given = len(listed)
     if given > count:
-        raise ModelError(f"the constant {name} lists {given} values where its shape asks for {count}")
+        raise ModelError(f"the constant {name} lists {given} values, its shape needs {count}; the file is damaged")
     if given == 0:
         return np.zeros(count, stored)
     read = np.array(listed)
     values = read.astype(np.uint16 if bits else stored)
     if stored.kind in "iu" and (values != read).any():
-        raise ModelError(f"the constant {name} lists a value outside its type {stored}")
+        raise ModelError(
+            f"the constant {name} lists a value outside the range of its dtype {stored}; the file is damaged"
+        )
     values = values.view(stored)
     if given < count:
         full = np.empty(count, stored)

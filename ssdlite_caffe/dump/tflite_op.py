@@ -1,4 +1,4 @@
-"""Settings of a graph exported for TensorFlow Lite: all of them are attributes of one op at its end.
+"""Settings of a graph exported for TensorFlow Lite, which are attributes of its last operation.
 
 Source: object_detection/export_tflite_ssd_graph_lib.py, `append_postprocessing_op`.
 """
@@ -21,24 +21,23 @@ _LEAST_COUNT, _MOST_COUNT = 1, 1 << 20
 
 
 def apply_tflite_op(constants: Constants, node: Node, settings: Settings) -> Settings:
-    """Settings with what a TFLite_Detection_PostProcess node says.
+    """Settings with those of a TFLite_Detection_PostProcess node.
 
-    Its third input holds centres and sizes of the default boxes. How it suppresses is left to
-    `suppression.choose_suppression`: its fast form is a shortcut of the runtime and not the model's own NMS.
+    Its third input has the centres and sizes of the default boxes. Its NMS options become `tflite_nms`, of which
+    `suppression.choose_suppression` makes the detector's NMS.
 
     Raises:
-        ModelError: it has no default boxes, or options that the operation itself refuses.
+        ModelError: it has no default boxes, or options that the operation itself rejects.
     """
     source = constants.graph.source
     if len(node.inputs) <= _ANCHORS:
         raise ModelError(
-            f"{source}: {node.name} has {len(node.inputs)} inputs where it takes 3; its default boxes (anchors) are "
-            "missing"
+            f"{source}: {node.name} must have 3 inputs (box encodings, scores, anchors), got {len(node.inputs)}"
         )
     anchors = constants.plain.get(node.inputs[_ANCHORS])
     if anchors is None or anchors.ndim != 2 or anchors.shape[1] != 4 or anchors.dtype.kind != "f":
-        found = "not constant" if anchors is None else f"of the shape {anchors.shape} and type {anchors.dtype}"
-        raise ModelError(f"{source}: the anchors of {node.name} are {found}; they are float (boxes, 4)")
+        found = "no constant" if anchors is None else f"{anchors.dtype} {anchors.shape}"
+        raise ModelError(f"{source}: the anchors of {node.name} must be a constant, float (boxes, 4), got {found}")
     scales = tuple(node.attr_float(f"{axis}_scale", default) for axis, default in
                    (("y", 10.0), ("x", 10.0), ("h", 5.0), ("w", 5.0)))  # fmt: skip
     return dataclasses.replace(
@@ -51,7 +50,7 @@ def apply_tflite_op(constants: Constants, node: Node, settings: Settings) -> Set
 
 
 def _options(node: Node, source: str) -> TfliteNms:
-    """The options of the operation; the defaults are those of `Init` in detection_postprocess.cc."""
+    """The NMS options of the operation; the defaults are those of `Init` in detection_postprocess.cc."""
     found = TfliteNms(
         iou_threshold=node.attr_float("nms_iou_threshold"),
         score_threshold=node.attr_float("nms_score_threshold"),
@@ -62,27 +61,31 @@ def _options(node: Node, source: str) -> TfliteNms:
     )
     if not 0 < found.iou_threshold <= 1 or math.isnan(found.score_threshold):
         raise ModelError(
-            f"{source}: {node.name} suppresses above an overlap of {found.iou_threshold:g} (0 to 1) from a score of "
-            f"{found.score_threshold:g} on"
+            f"{source}: {node.name} must have an nms_iou_threshold above 0 and at most 1 and a number as "
+            f"nms_score_threshold, got {found.iou_threshold:g} and {found.score_threshold:g}"
         )
     for name in ("max_detections", "max_classes_per_detection", "detections_per_class"):
         if not _LEAST_COUNT <= getattr(found, name) <= _MOST_COUNT:
             raise ModelError(
-                f"{source}: {node.name} has {name} {getattr(found, name)}; it is {_LEAST_COUNT} to {_MOST_COUNT}"
+                f"{source}: {name} of {node.name} must be in {_LEAST_COUNT}..{_MOST_COUNT}, got {getattr(found, name)}"
             )
     return found
 
 
 def _background(node: Node, settings: Settings, source: str) -> tuple[str, ...]:
-    """The operation takes the columns beyond its class count for background: one column, or none."""
+    """A phrase for `Settings.unsupported` if the class predictors have no background column.
+
+    They have one column more than the operation has classes, or none for background.
+    """
     classes = node.attr_int("num_classes")
     columns = settings.num_classes
     if not classes:
-        raise ModelError(f"{source}: {node.name} does not say its class count (num_classes)")
+        raise ModelError(f"{source}: {node.name} has no num_classes, which it must have")
     if columns is None or classes == columns - 1:
         return ()
     if classes == columns:
         return ("a class predictor without a background column",)
     raise ModelError(
-        f"{source}: {node.name} is of {classes} classes, the class predictors are of {columns} with background"
+        f"{source}: {node.name} must have {columns - 1} classes, since the class predictors have {columns} with "
+        f"background, got {classes}"
     )

@@ -1,7 +1,7 @@
-"""The convolutions of a graph, each with what follows it up to its activation.
+"""The convolutions of a graph, each with its BatchNorm or bias and its activation.
 
-Every Conv2D and DepthwiseConv2dNative is walked forward, op by op, so that the form a BatchNorm has in the graph is
-found and not guessed from names. Names only say which part of the detector a convolution is.
+From every Conv2D and DepthwiseConv2dNative the graph is followed forward, op by op. So the form of a BatchNorm is found
+from its ops; names only tell which part of the detector a convolution is.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Units:
 
     Attributes:
         units: in file order.
-        tensors: their parts by name.
-        ends: scope -> the output behind the last affine op, where the activation (or the rest of the graph) begins.
+        tensors: name -> values, float32.
+        ends: scope -> the output of the last affine op, which the activation (or the rest of the graph) reads.
     """
 
     units: tuple[ConvUnit, ...]
@@ -47,7 +47,7 @@ class Units:
 
 
 def renamed_unit(unit: ConvUnit, names: Mapping[str, str]) -> ConvUnit:
-    """A unit with scopes by other names (old -> new; a scope that is not in it stays), its tensors' names included."""
+    """A unit with renamed scopes, also in the names of its tensors; `names`: old -> new, other scopes stay."""
     scope = names.get(unit.scope, unit.scope)
     tensors = {part: scope + name.removeprefix(unit.scope) for part, name in unit.tensors.items()}
     read = None if unit.input is None else renamed_expression(unit.input, names)
@@ -66,7 +66,7 @@ def renamed_tensors(
 
 
 def renamed(found: Units, names: Mapping[str, str]) -> Units:
-    """Units with scopes by other names; see `renamed_unit`."""
+    """Units with renamed scopes; see `renamed_unit`."""
     return Units(
         tuple(renamed_unit(unit, names) for unit in found.units),
         renamed_tensors(found.units, found.tensors, names),
@@ -80,26 +80,30 @@ _DETECTOR_PART = re.compile(r"(?:^|/)((?:FeatureExtractor|BoxPredictor_\d+)/.*)$
 
 
 def strip_prefix(scope: str) -> str:
-    """A scope without what an import or a wrapped function put before it (`import/FeatureExtractor/..`)."""
+    """A scope without the prefix of an import or a wrapped function (`import/FeatureExtractor/..`)."""
     found = _DETECTOR_PART.search(scope)
     return found.group(1) if found else scope
 
 
 def scope_of(node: Node, kernel: str) -> str:
-    """The variable scope of a convolution: its kernel's, or where that was renamed, its own name without the op."""
+    """The variable scope of a convolution: its kernel's, or if that was renamed, the node's name without the op."""
     found = _KERNEL_NAME.match(kernel)
     scope = found.group("scope") if found else _NODE_TAIL.sub("", node.name)
     return strip_prefix(scope)
 
 
 def refuse_quantised(graph: Graph) -> None:
-    """Raise ModelError for a graph whose values are rounded to few bits on the way."""
+    """Refuse a quantised graph.
+
+    Raises:
+        ModelError: there are ops that round values to few bits.
+    """
     for node in graph:
         if node.op.startswith(("FakeQuant", "Quantize", "Dequantize", "_MklQuantize", "QuantizedConv2D")):
             count = sum(n for op, n in graph.ops().items() if op == node.op)
             raise ModelError(
                 f"{graph.source} is a quantised graph: {count} {node.op} nodes, the first {node.name}; "
-                "these have no counterpart in Caffe, so export the detector without quantisation"
+                "Caffe has no layer for them, so export the detector without quantisation"
             )
 
 
@@ -107,8 +111,8 @@ def find_units(constants: Constants) -> Units:
     """Every convolution of a graph.
 
     Raises:
-        ModelError: a convolution that no MobileNet SSD has: a kernel that is not constant, an unknown activation or
-            data format, one scope for two convolutions.
+        ModelError: a convolution is one that no MobileNet SSD has: its kernel is not constant, its activation or data
+            format is unknown, or another convolution has the same scope.
     """
     units: list[ConvUnit] = []
     tensors: dict[str, FloatArray] = {}
@@ -122,7 +126,7 @@ def find_units(constants: Constants) -> Units:
         if unit.scope in nodes:
             raise ModelError(
                 f"{constants.graph.source}: {nodes[unit.scope]} and {node.name} use the same weights "
-                f"({unit.scope}); a detector with shared predictors is not an SSD of the kind read here"
+                f"({unit.scope}); detectors with shared predictors are not supported"
             )
         nodes[unit.scope] = node.name
         ends[unit.scope] = end
@@ -138,10 +142,10 @@ def find_units(constants: Constants) -> Units:
 def _take_scales(units: list[ConvUnit], tensors: dict[str, FloatArray]) -> None:
     """Multiply the kernels that read a scaled output by its scale, in float64 and rounded once.
 
-    conv(s * x, w) = conv(x, s * w), zeros of the padding included.
+    conv(s * x, w) = conv(x, s * w), also with padding by zeros.
 
     Raises:
-        ModelError: something other than a convolution reads such an output.
+        ModelError: another op than a convolution reads such an output.
     """
     scales = {unit.scope: unit.output_scale for unit in units if unit.output_scale != 1.0}
     for unit in units:
@@ -151,17 +155,17 @@ def _take_scales(units: list[ConvUnit], tensors: dict[str, FloatArray]) -> None:
             tensors[name] = (tensors[name].astype(np.float64) * scales[read]).astype(np.float32)
         elif scales and (inside := scales.keys() & scopes_in(read)):
             raise ModelError(
-                f"{unit.scope} reads {read}, where {min(inside)} ends in a hard swish without its factor 1/6, which no "
-                "kernel behind it holds"
+                f"{unit.scope} reads {read}, in which {min(inside)} ends in a hard swish without its factor 1/6; it is "
+                "supported only if convolutions read the hard swish"
             )
 
 
 def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatArray], Ref, Ref]:
-    """A convolution, its tensors, where its affine ops end, and where its activation ends."""
+    """A convolution, its tensors, the output of its affine ops, and the output of its activation."""
     if len(node.inputs) != 2:
-        raise ModelError(f"{node.name} ({node.op}) has {len(node.inputs)} inputs where 2 are needed")
+        raise ModelError(f"{node.name} ({node.op}) must have 2 inputs, got {len(node.inputs)}")
     if node.attr_text("data_format", "NHWC") != "NHWC":
-        raise ModelError(f"{node.name} has the data format {node.attr_text('data_format')}; only NHWC graphs are read")
+        raise ModelError(f"{node.name} has data format {node.attr_text('data_format')}; only NHWC graphs are read")
     depthwise = node.op == "DepthwiseConv2dNative"
     kernel = _kernel(constants, node)
     channels = kernel.shape[2] * kernel.shape[3] if depthwise else kernel.shape[3]
@@ -190,7 +194,7 @@ def _unit(constants: Constants, node: Node) -> tuple[ConvUnit, dict[str, FloatAr
 
 
 def _kernel(constants: Constants, node: Node) -> FloatArray:
-    """HWIO or HWCM, as it stands in the graph; computed kernels in float64 and rounded once."""
+    """The kernel, HWIO or HWCM; one that the graph computes is computed in float64 and rounded once."""
     ref = constants.graph.origin(node.inputs[1])
     stored = constants.graph[ref].op in ("Const", "VariableV2", "Variable", "VarHandleOp")
     try:
@@ -198,14 +202,14 @@ def _kernel(constants: Constants, node: Node) -> FloatArray:
     except NotConstantError as error:
         raise ModelError(f"the kernel of {node.name} is not constant: {error}") from error
     if value.ndim != 4 or value.dtype.kind != "f" or 0 in value.shape:
-        raise ModelError(f"the kernel of {node.name} has the shape {value.shape} and type {value.dtype}")
+        raise ModelError(f"the kernel of {node.name} must be float with 4 axes, got {value.dtype} {value.shape}")
     return np.ascontiguousarray(value, np.float32)
 
 
 def _spatial(node: Node, attribute: str) -> tuple[int, int]:
     values = node.attr_ints(attribute, (1, 1, 1, 1))
     if len(values) != 4 or values[0] != 1 or values[3] != 1 or min(values) < 1:
-        raise ModelError(f"{node.name} has the {attribute} {list(values)}; only height and width can be stepped")
+        raise ModelError(f"{node.name} has {attribute} {list(values)}; those of batch and channels must be 1")
     return values[1], values[2]
 
 
@@ -213,21 +217,27 @@ def _padding(constants: Constants, node: Node) -> str | tuple[int, int, int, int
     """The convolution's own padding, or the zeros of a Pad before it."""
     padding = window_padding(node)
     if padding is None:
-        raise ModelError(f"{node.name} has the padding {node.attr_text('padding') or 'none'}, which is not known")
+        raise ModelError(
+            f"{node.name} must have padding SAME, VALID or EXPLICIT (of height and width), got "
+            f"{node.attr_text('padding') or 'none'}"
+        )
     source = constants.graph[constants.graph.origin(node.inputs[0])]
     if source.op in ("SpaceToBatchND", "MirrorPad"):
-        raise ModelError(f"{node.name} reads {source.name} ({source.op}), which has no counterpart here")
+        raise ModelError(f"{node.name} reads {source.name} ({source.op}), which is not supported")
     if source.op not in ("Pad", "PadV2"):
         return padding
     amounts = constants.plain.get(source.inputs[1])
     filler = constants.plain.scalar(source.inputs[2]) if len(source.inputs) > 2 else 0.0
     if amounts is None or amounts.shape != (4, 2) or amounts[[0, 3]].any() or filler != 0.0 or padding != "VALID":
-        raise ModelError(f"{node.name} reads {source.name} ({source.op}), which is no plain padding with zeros")
+        raise ModelError(
+            f"{node.name} reads {source.name} ({source.op}), which must pad height and width with zeros before a "
+            "VALID convolution"
+        )
     return int(amounts[1, 0]), int(amounts[1, 1]), int(amounts[2, 0]), int(amounts[2, 1])
 
 
 def _follow(constants: Constants, node: Node, channels: int, scope: str) -> tuple[list[Step], Ref, Found]:
-    """The affine ops behind a convolution, the last one's output, and the activation behind it."""
+    """The affine ops after a convolution, the output of the last one, and the activation after that."""
     steps: list[Step] = []
     ref = Ref(node.name)
     for _ in range(64):
@@ -246,7 +256,7 @@ def _follow(constants: Constants, node: Node, channels: int, scope: str) -> tupl
 def _parts(
     constants: Constants, steps: list[Step], activation: Found, channels: int
 ) -> tuple[dict[str, FloatArray], float | None]:
-    """Parts of a ConvUnit by name, and the BatchNorm's epsilon."""
+    """Part of a ConvUnit -> its values, and the BatchNorm's epsilon."""
     if activation.shift == 0:
         if not steps:
             return {}, None

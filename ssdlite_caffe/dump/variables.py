@@ -1,4 +1,4 @@
-"""The values of a checkpoint's variables, for checkpoints and for SavedModels that keep theirs beside the graph."""
+"""Reading the values of variables, of checkpoints and of SavedModels with a variables folder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def shards(prefix: Path) -> list[Path]:
     """The data files of a checkpoint, in order.
 
     Raises:
-        ModelError: the index or a shard is not there; the text names it.
+        ModelError: the index or a shard is missing; the text names it.
     """
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
-        raise ModelError(f"the checkpoint {prefix} has no index: {index} is missing")
+        raise ModelError(f"the checkpoint {prefix} is not complete: {index} is missing")
     present = {}
     total = 1
     for path in sorted(prefix.parent.iterdir()):
@@ -36,12 +36,12 @@ def shards(prefix: Path) -> list[Path]:
             total = max(total, int(found.group(2)))
     missing = [f"{prefix.name}.data-{i:05d}-of-{total:05d}" for i in range(total) if i not in present]
     if missing:
-        raise ModelError(f"the checkpoint {prefix} is not whole: {', '.join(missing[:4])} missing")
+        raise ModelError(f"the checkpoint {prefix} is not complete: {', '.join(missing[:4])} missing")
     return [present[i] for i in range(total)]
 
 
 def hash_files(paths: list[Path]) -> str:
-    """The sha256 of files one after another, hex."""
+    """SHA-256 of the bytes of all files, one after the other, hex."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
@@ -51,13 +51,13 @@ def hash_files(paths: list[Path]) -> str:
 
 
 class Variables:
-    """A checkpoint opened for reading; each value is read when asked for."""
+    """A checkpoint that is open for reading; a value is read when `value` is called."""
 
     def __init__(self, prefix: Path, purpose: str) -> None:
-        """Open a checkpoint.
+        """Open the checkpoint at `prefix`; `purpose` is what the error says TensorFlow is needed for.
 
         Raises:
-            ModelError: it cannot be read, or is one of TensorFlow 2's object checkpoints.
+            ModelError: it cannot be read, or is an object checkpoint of TensorFlow 2.
             MissingRuntimeError: TensorFlow is not installed.
         """
         self._prefix = prefix
@@ -71,7 +71,7 @@ class Variables:
             raise ModelError(f"cannot read the checkpoint {prefix}: {_first_line(error)}") from error
         if _OBJECT_GRAPH in self.shapes:
             raise ModelError(
-                f"{prefix} is a TensorFlow 2 object checkpoint, which names no scopes; export the detector to a "
+                f"{prefix} is a TensorFlow 2 object checkpoint, which has no names of scopes; export the detector to a "
                 "SavedModel or a frozen graph"
             )
 

@@ -1,15 +1,16 @@
-"""What feeds a convolution, and in which order the predictors' outputs are joined.
+"""The inputs of convolutions, and the order in which the predictors' outputs are joined.
 
-Kernels alone do not tell a net: one with a residual sum left out, turned into a difference, or fed from another block
-has the same shapes. So each convolution's input is written as an expression over the convolutions before it:
+Different nets can have the same kernels: a net without a residual sum, with a difference in its place, or with a block
+that reads another one has the same shapes. So each convolution's input is written as an expression over the
+convolutions before it, and compared:
 
-    <scope>                                what a convolution gives, behind its activation
+    <scope>                                the output of a convolution, after its activation
     sum(<a>, <b>)                          a residual sum
     product(<a>, <b>)                      a squeeze-excite's gate
     mean(<a>)                              the mean over a whole map
-    mean7x5(<a>)                           means over windows of 7 by 5, the whole map as a rule
+    mean7x5(<a>)                           means over windows of 7 by 5, which usually are the whole map
 
-Anything else is named by its op (`Sub node_name`), which no net's own expression equals.
+Any other op is written with its name (`Sub node_name`), which no expression of a net equals.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ _SUMS = frozenset({"Add", "AddV2", "AddN"})
 _JOINED = {**dict.fromkeys(_SUMS, "sum"), "Mul": "product"}
 _RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _BOX_AXIS = (1, -2, -3)
-"""Of (1, boxes, values) and (1, boxes, 1, values)."""
+"""The axis of boxes in (1, boxes, values) and (1, boxes, 1, values)."""
 _KIND = re.compile(r"sum|product|mean(?:\d+x\d+)?")
 _DEPTH = 8
-"""Operands inside one another; at most three residual sums follow each other in a MobileNet."""
+"""Deepest nesting of operands; in a MobileNet at most three residual sums follow each other."""
 _LINKS = 64
-"""Ops between a convolution and what is joined, at most; OD API graphs have about five."""
+"""Most ops between a convolution and the joined output; OD API graphs have about five."""
 
 
 def joined(kind: str, operands: Iterable[str]) -> str:
-    """`sum(a, b)`: the operands in alphabetical order, since neither sum nor product minds theirs."""
+    """`sum(a, b)`, with the operands in alphabetical order, since their order changes neither a sum nor a product."""
     return f"{kind}({', '.join(sorted(operands))})"
 
 
 def renamed_expression(text: str, names: Mapping[str, str]) -> str:
-    """An expression with scopes by other names (old -> new); a scope that is not in `names` stays.
+    """An expression with renamed scopes; `names`: old -> new, other scopes stay.
 
-    Scopes hold neither commas nor brackets.
+    Scopes have neither commas nor brackets in them.
     """
     kind, bracket, inner = text.partition("(")
     if not bracket or not _KIND.fullmatch(kind) or not inner.endswith(")"):
@@ -51,7 +52,7 @@ def renamed_expression(text: str, names: Mapping[str, str]) -> str:
 
 
 def scopes_in(text: str) -> set[str]:
-    """The scopes that an expression names; other operands are in it, too, under what they are called there."""
+    """The scopes in an expression, and the texts of operands that are other ops."""
     kind, bracket, inner = text.partition("(")
     if not bracket or not _KIND.fullmatch(kind) or not inner.endswith(")"):
         return {text}
@@ -59,7 +60,7 @@ def scopes_in(text: str) -> set[str]:
 
 
 def _operands(text: str) -> Iterator[str]:
-    """The parts of `a, b` at the outermost level."""
+    """The operands of `a, b` at the outermost level."""
     depth = start = 0
     for place, character in enumerate(text):
         depth += (character == "(") - (character == ")")
@@ -70,13 +71,13 @@ def _operands(text: str) -> Iterator[str]:
 
 
 def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth: int = 0) -> str:
-    """Where `ref` comes from; see the module.
+    """The expression of `ref`; see the module.
 
     Args:
         constants: of the graph.
-        outputs: what each convolution gives, behind its activation -> its scope.
-        ref: the output asked for.
-        depth: for recursion.
+        outputs: output of a convolution, after its activation -> its scope.
+        ref: an output of the graph.
+        depth: of the recursion.
     """
     graph = constants.graph
     for _ in range(_LINKS):
@@ -86,7 +87,7 @@ def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth
         node = graph[ref]
         if node.op not in _PADS or not node.inputs:
             break
-        ref = node.inputs[0]  # its zeros are read with the convolution's own padding
+        ref = node.inputs[0]  # the Pad's zeros are in ConvUnit.padding
     if depth == _DEPTH:
         return f"{node.op} {node.name}"
     if node.op in _JOINED and len(node.inputs) == 2:
@@ -108,11 +109,11 @@ def _mean(constants: Constants, node: Node) -> str | None:
 
 @dataclass(frozen=True)
 class Join:
-    """What is joined into one output.
+    """Convolutions whose outputs are joined.
 
     Attributes:
-        scopes: of the convolutions whose outputs are joined, in order.
-        factors: what each is multiplied by on the way.
+        scopes: of the convolutions, in order.
+        factors: by which each output is multiplied before it is joined.
     """
 
     scopes: tuple[str, ...]
@@ -120,14 +121,14 @@ class Join:
 
 
 def join_order(constants: Constants, ends: Mapping[Ref, str], ref: Ref) -> Join | None:
-    """What is joined into `ref`, map after map; None where something else than that is done on the way.
+    """The convolutions whose outputs are joined into `ref`, map after map; None if there is another op in between.
 
-    A change of shape keeps the numbers' order. Maps are joined along axis 1, of (1, boxes, ..).
+    Reshaping does not change the order of values. Maps are joined along axis 1 of (1, boxes, ..).
 
     Args:
         constants: of the graph.
-        ends: the end of each convolution -> its scope.
-        ref: joined box codes or class logits.
+        ends: output of a convolution, before its activation -> its scope.
+        ref: joined box encodings or class logits.
     """
     scopes: list[str] = []
     factors: list[float] = []

@@ -1,1 +1,1 @@
-"""."""
+"""Building nets from an ArchSpec and writing them as prototxt."""

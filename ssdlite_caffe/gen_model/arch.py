@@ -1,7 +1,7 @@
-"""What a detector is, before any layer is named: the frozen description from which every net is built.
+"""The description of a detector from which every net is built.
 
-An ArchSpec says all that the files made from it depend on, and nothing of how they are written (see `dialect.py`).
-It comes from the options of `gen`, or from a TensorFlow model (see `load/recognise.py`).
+An ArchSpec has everything that a net computes, and nothing of how it is written for a runtime (see `dialect.py`). It is
+made from the options of `gen`, or from a TensorFlow model (see `load/recognise.py`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from ssdlite_caffe.errors import ArchError
 
 FamilyName = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
 Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
-"""The same families, in the same order, as the command line writes them."""
+"""The names of the families on the command line, in the order of `FamilyName`."""
 HeadKind = Literal["ssdlite", "ssd"]
 ScoreConverter = Literal["sigmoid", "softmax"]
 Activation = Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"]
 """hard_sigmoid is the squeeze-excite gate, relu6(x + 3) * gate_scale."""
 
 Residuals = Literal["tf1", "tf2"]
-"""tf1: a block of stride 1 ends in a sum where its output has as many channels as its input. tf2: where it has as many
-before a least depth makes more of them, as in Keras applications' MobileNetV2: a narrow net's first block has none.
+"""Which blocks of stride 1 end in a residual sum. tf1: those with as many output as input channels. tf2: those with as
+many output channels before `min_depth` is applied, as in Keras applications' MobileNetV2, so that the first block of a
+narrow net has no sum.
 """
 FAMILIES: tuple[FamilyName, ...] = (
     "v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic",
@@ -31,16 +32,16 @@ FAMILIES: tuple[FamilyName, ...] = (
 
 
 MAX_CLASSES = 1_000_000
-"""Far above any data set, and six predictors of a cell still fit Caffe's int."""
+"""More than any data set has; the outputs of six boxes per cell still fit Caffe's int."""
 _MAX_COUNT = 2**31 - 1
 _MAX_PIXEL = 1e6
 
 
 @dataclass(frozen=True)
 class CellBoxes:
-    """The default boxes of one feature map, the same in each of its cells, centred in the cell.
+    """The default boxes of one feature map: the same in each of its cells, on the centre of the cell.
 
-    `sizes` holds (height, width) as fractions of the input's height and width, in TensorFlow's order.
+    `sizes` has their (height, width) as fractions of the input's height and width, in TensorFlow's order.
     """
 
     sizes: tuple[tuple[float, float], ...]
@@ -48,14 +49,21 @@ class CellBoxes:
 
 @dataclass(frozen=True)
 class Nms:
-    """What turns boxes and scores into detections.
+    """Non-maximum suppression: how detections are chosen from boxes and scores.
 
-    TensorFlow's order: keep scores above `score_threshold`, suppress per class what overlaps a better box by more
-    than `iou_threshold`, keep `max_per_class` a class, clip to the image, then the best `max_total`.
+    TensorFlow's order: keep boxes with a score above `score_threshold`; drop boxes that overlap a better one of the
+    same class by more than `iou_threshold`; keep `max_per_class` of each class; clip to the image; keep the best
+    `max_total`.
 
     Attributes:
-        clip_first: clip to the image before suppression, as graphs written early in 2018 do.
-        top_k: Caffe's cut of candidates before suppression; None lets every box through, as TensorFlow does.
+        iou_threshold: 0 to 1.
+        score_threshold: a finite number.
+        max_per_class, max_total: 1 or more.
+        clip_first: clip to the image before suppression, as graphs exported early in 2018 do.
+        top_k: Caffe's limit of candidates per class before suppression; None: no limit, as in TensorFlow.
+
+    Raises:
+        ArchError: a value is out of range.
     """
 
     iou_threshold: float = 0.6
@@ -67,12 +75,12 @@ class Nms:
 
     def __post_init__(self) -> None:
         if not 0 <= self.iou_threshold <= 1:
-            raise ArchError(f"boxes overlap by 0 to 1, so {self.iou_threshold} is no threshold for it")
+            raise ArchError(f"IoU threshold must be in 0..1, got {self.iou_threshold}")
         if not math.isfinite(self.score_threshold):
-            raise ArchError(f"a score threshold of {self.score_threshold} is none")
+            raise ArchError(f"score threshold must be a finite number, got {self.score_threshold}")
         for name, count in ("max_per_class", self.max_per_class), ("max_total", self.max_total), ("top_k", self.top_k):
             if count is not None and not (isinstance(count, int) and 1 <= count <= _MAX_COUNT):
-                raise ArchError(f"{name} is {str(count)[:20]}; detections are counted from 1 to {_MAX_COUNT}")
+                raise ArchError(f"{name} must be a whole number in 1..{_MAX_COUNT}, got {str(count)[:20]}")
 
 
 @dataclass(frozen=True)
@@ -80,27 +88,30 @@ class ArchSpec:
     """One detector (or classifier).
 
     Attributes:
-        family: which table of blocks.
+        family: the family of its backbone.
         head: ssdlite has depthwise-separable predictors and extra layers, ssd full convolutions.
-        extra_depthwise: whether the extra layers are depthwise-separable; None: as the predictors are. The two are
-            switches of their own in a pipeline.config: the zoo's `ssd_mobilenet_v2_coco_2018_03_29` has full predictors
-            behind separable extra layers.
+        extra_depthwise: whether the extra layers are depthwise-separable; None: as the predictors are. A
+            pipeline.config has one switch for each: the model zoo's `ssd_mobilenet_v2_coco_2018_03_29` has full
+            predictors and separable extra layers.
         num_classes: counts background (COCO 91, VOC 21); for a classifier, the number of outputs.
-        input_size: (height, width) in pixels.
-        width_multiplier: TensorFlow's depth_multiplier.
+        input_size: (height, width) in pixels, 1 to 8192.
+        width_multiplier: TensorFlow's depth_multiplier, above 0 and at most 16.
         min_depth: least channel count of extra layers (and of MobileNetV1's).
-        classifier: the ImageNet net in place of the detector.
+        classifier: build the ImageNet classifier and not the detector.
         explicit_padding: TensorFlow's use_explicit_padding: (k - 1) // 2 on every side, then VALID.
-        head_kernel: kernel of the predictors: depthwise part for ssdlite, whole predictor for ssd.
-        extra_activation: what follows the extra layers and the depthwise part of the heads.
-        batch_norm_epsilon: written to BatchNorm layers; other epsilons are folded into the variance on loading.
+        head_kernel: kernel size in pixels a side: of the depthwise part for ssdlite, of the whole predictor for ssd.
+        extra_activation: activation of the extra layers and of the depthwise part of the heads.
+        batch_norm_epsilon: of BatchNorm layers; when weights are loaded, other epsilons are folded into the variance.
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
         residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
         boxes: default boxes of each feature map; empty for a classifier.
         variances: box-coder variances (x, y, width, height): 1 / TensorFlow's scales.
-        score_converter: what makes scores of class logits.
+        score_converter: how class logits become scores.
         nms: see Nms.
+
+    Raises:
+        ArchError: a value is out of range.
     """
 
     family: FamilyName
@@ -127,26 +138,21 @@ class ArchSpec:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ArchError(f"unknown family {self.family!r}; known are {', '.join(FAMILIES)}")
-        least = 1 if self.classifier else 2
+        least, counts = (1, "") if self.classifier else (2, " (it counts background)")
         if self.num_classes < least:
-            raise ArchError(
-                f"a class count of {self.num_classes} is too small: it counts background, so the least is {least}"
-            )
+            raise ArchError(f"class count must be at least {least}{counts}, got {self.num_classes}")
         if self.num_classes > MAX_CLASSES:
-            raise ArchError(f"a class count of {self.num_classes} is too large: the most is {MAX_CLASSES}")
+            raise ArchError(f"class count must be at most {MAX_CLASSES}, got {self.num_classes}")
         if min(self.input_size) < 1 or max(self.input_size) > 8192:
-            raise ArchError(f"an input of {self.input_size[0]}x{self.input_size[1]} pixels is outside 1..8192")
+            raise ArchError(f"input size must be in 1..8192 pixels, got {self.input_size[0]}x{self.input_size[1]}")
         if not (math.isfinite(self.width_multiplier) and 0 < self.width_multiplier <= 16):
-            raise ArchError(f"a width multiplier of {self.width_multiplier} is outside (0, 16]")
-
+            raise ArchError(f"width multiplier must be above 0 and at most 16, got {self.width_multiplier}")
         if not all(math.isfinite(v) and v > 0 for v in (*self.variances, self.pixel_scale)):
-            raise ArchError(
-                f"variances and pixel scale are positive numbers, not {(*self.variances, self.pixel_scale)}"
-            )
+            raise ArchError(f"variances and pixel scale must be positive, got {(*self.variances, self.pixel_scale)}")
         if not abs(self.pixel_mean) <= _MAX_PIXEL:
-            raise ArchError(f"a pixel mean of {self.pixel_mean} is outside what pixels may be")
+            raise ArchError(f"pixel mean must be within -{_MAX_PIXEL:g}..{_MAX_PIXEL:g}, got {self.pixel_mean}")
         if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
-            raise ArchError(f"the constant of gates is a positive number, not {self.gate_scale}")
+            raise ArchError(f"constant of squeeze-excite gates must be positive, got {self.gate_scale}")
 
     @property
     def separable_extras(self) -> bool:
@@ -159,7 +165,7 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` gives the same ArchSpec back."""
+        """Plain data for JSON, which `from_dict` reads."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -167,7 +173,7 @@ class ArchSpec:
         """Inverse of `to_dict`.
 
         Raises:
-            ArchError: a key is unknown or missing, or a value is of the wrong kind.
+            ArchError: a key is unknown or missing, or a value has the wrong type or is out of range.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - known)

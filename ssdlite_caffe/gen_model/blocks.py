@@ -1,4 +1,4 @@
-"""The builder that the families share: a chain of nodes, each reading the blob before it."""
+"""The builder that all families use: a chain of nodes, each of which reads the blob of the one before it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ssdlite_caffe.gen_model.rounding import make_divisible
 
 
 class Chain:
-    """Nodes in file order, and the blob that the next one reads.
+    """A net's body under construction.
 
     Attributes:
-        blob, channels, size: of that blob; size is (height, width).
-        sections: what has been finished so far.
+        blob, channels, size: the blob that the next node reads, its channels and its (height, width).
+        sections: the sections finished so far.
     """
 
     def __init__(self, arch: ArchSpec, family: Family) -> None:
@@ -37,7 +37,7 @@ class Chain:
         self._scope = family.tf_scope if arch.classifier else f"FeatureExtractor/{family.tf_scope}"
 
     def scope(self, tail: str) -> str:
-        """TensorFlow's variable scope of something in the backbone."""
+        """The variable scope `tail` of the backbone, with what TensorFlow puts before it."""
         return f"{self._scope}/{tail}"
 
     def depth(self, channels: int) -> int:
@@ -45,7 +45,7 @@ class Chain:
         return self.family.depth(channels * self.arch.width_multiplier, self.arch.min_depth)
 
     def end_section(self, title: str) -> None:
-        """Put the nodes since the last call under one heading."""
+        """Make a section of the nodes since the last call; `title` is its heading in the prototxt."""
         self.sections.append(Section(title, tuple(self._nodes)))
         self._nodes = []
 
@@ -85,7 +85,7 @@ class Chain:
         self.add(desc, desc.num_output, desc.out_size)
 
     def conv_row(self, row: ConvRow, role: Role, *, keep_width: bool = False) -> None:
-        """Append a table's convolution; `keep_width` lets no multiplier below 1 narrow it."""
+        """Append a table's convolution; with `keep_width`, a width multiplier below 1 is not applied to it."""
         narrowing = keep_width and self.arch.width_multiplier < 1
         out = self.family.depth(row.out, self.arch.min_depth) if narrowing else self.depth(row.out)
         self.conv(
@@ -138,8 +138,9 @@ class Chain:
     def residual_channels(self, row: InvertedResidual) -> int:
         """The channels that a block's input must have for a residual sum; see `arch.Residuals`.
 
-        Source: `expanded_conv` in slim's conv_blocks.py; `_inverted_res_block` in keras.applications.mobilenet_v2,
-        whose convolutions the OD API makes wider (models/keras_models/mobilenet_v2.py) and whose comparison it leaves.
+        Source: `expanded_conv` in slim's conv_blocks.py; `_inverted_res_block` in keras.applications.mobilenet_v2. The
+        OD API (models/keras_models/mobilenet_v2.py) applies `min_depth` to the latter's convolutions, but not to its
+        comparison of channels.
         """
         if self.arch.residuals == "tf1":
             return self.channels
@@ -178,20 +179,20 @@ def describe_conv(
     batch_norm: bool = True,
     explicit: bool = False,
 ) -> ConvDesc:
-    """One convolution with its padding and output size worked out.
+    """One convolution with its padding and output size computed.
 
-    Channels out (`out`) of None make it depthwise; `explicit` is TensorFlow's use_explicit_padding in place of SAME;
-    `arch` is there for the message when the map has become too small.
+    Without output channels (`out` None) it is depthwise. `explicit`: pad as TensorFlow's use_explicit_padding does and
+    not as SAME. `arch` is needed for the error message alone.
 
     Raises:
-        ArchError: no window fits.
+        ArchError: the input map is too small for the kernel.
     """
     window, steps = (kernel, kernel), (stride, stride)
     padding = explicit_padding(window) if explicit else same_padding(in_size, window, steps)
     out_size = output_size(in_size, window, steps, padding)
     if min(out_size) < 1:
         raise ArchError(
-            f"an input of {arch.input_size[0]}x{arch.input_size[1]} is too small: {name} would see "
+            f"input size {arch.input_size[0]}x{arch.input_size[1]} is too small: {name} would read a map of "
             f"{in_size[0]}x{in_size[1]}"
         )
     return ConvDesc(

@@ -1,4 +1,4 @@
-"""ArchSpec -> NetDesc: the body from the family's table, then extra layers and predictors, or a classifier's end."""
+"""ArchSpec -> NetDesc: the body from the family's table, then extra layers and predictors, or a classifier's logits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EXTRA_DEPTHS = (512, 256, 256, 128)
 
 NUM_MAPS = 2 + len(EXTRA_DEPTHS)
 LEAST_INPUT = 33
-"""The extractors refuse smaller images (check_min_image_dim)."""
+"""Least height and width; the OD API's feature extractors reject smaller images (check_min_image_dim)."""
 
 
 @dataclass(frozen=True)
 class _Tap:
-    """A blob that predictors look at."""
+    """A blob that predictors read."""
 
     blob: str
     channels: int
@@ -33,7 +33,7 @@ def build(arch: ArchSpec) -> NetDesc:
     """Decide every layer and number of a net.
 
     Raises:
-        ArchError: the parts of `arch` do not fit together, or the input is too small for the family.
+        ArchError: the values of `arch` do not fit together, or the input is too small for the family.
     """
     return _classifier(arch) if arch.classifier else _detector(arch)
 
@@ -50,9 +50,12 @@ def default_arch(
     score_converter: ScoreConverter = "sigmoid",
     nms: Nms | None = None,
 ) -> ArchSpec:
-    """The zoo's settings for a family, where the arguments say nothing else.
+    """An ArchSpec with the model zoo's settings for everything that is not given.
 
     Detectors: 300x300 (V1, V2) or 320x320 (V3), min_depth 16, scales 0.2 to 0.95. Classifiers: 224x224, min_depth 8.
+
+    Raises:
+        ArchError: a value is out of range.
     """
     side = 224 if classifier else family(name).input_size
     size = input_size or (side, side)
@@ -73,15 +76,16 @@ def default_arch(
 def _detector(arch: ArchSpec) -> NetDesc:
     if min(arch.input_size) < LEAST_INPUT:
         raise ArchError(
-            f"an input of {arch.input_size[0]}x{arch.input_size[1]} is too small for a detector: "
-            f"the least is {LEAST_INPUT} pixels a side"
+            f"input size of a detector must be at least {LEAST_INPUT}x{LEAST_INPUT}, got "
+            f"{arch.input_size[0]}x{arch.input_size[1]}"
         )
     if len(arch.boxes) != NUM_MAPS:
         raise ArchError(
-            f"default boxes for {len(arch.boxes)} feature maps, but a {arch.family} detector has {NUM_MAPS}"
+            f"a {arch.family} detector needs default boxes for {NUM_MAPS} feature maps, got {len(arch.boxes)}"
         )
     if arch.head_kernel < 1 or (arch.head == "ssdlite" and arch.head_kernel == 1):
-        raise ArchError(f"a predictor kernel of {arch.head_kernel} does not go with {arch.head} heads")
+        least = 2 if arch.head == "ssdlite" else 1
+        raise ArchError(f"predictor kernel of {arch.head} heads must be at least {least}, got {arch.head_kernel}")
     chain, first = _body(arch)
     taps = [first, _tap(chain)]
     for index, depth in enumerate(EXTRA_DEPTHS, start=2):
@@ -96,9 +100,9 @@ def _classifier(arch: ArchSpec) -> NetDesc:
     if arch.boxes:
         raise ArchError("a classifier has no default boxes")
     if table.pooled and arch.input_size[0] != arch.input_size[1]:
-        # Slim pools such maps with a fixed 7x7 window before the next convolution, not over the whole map.
+        # Slim pools maps that are not square with a fixed 7x7 window, not over the whole map.
         raise ArchError(
-            f"a {arch.family} classifier takes square inputs, not {arch.input_size[0]}x{arch.input_size[1]}"
+            f"input size of a {arch.family} classifier must be square, got {arch.input_size[0]}x{arch.input_size[1]}"
         )
     chain, _ = _body(arch)
     chain.add(GlobalPoolDesc("pool", chain.blob, "pool", chain.channels, chain.size), chain.channels, (1, 1))
@@ -129,7 +133,7 @@ def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
         if number == table.first_map:
             first = _Tap(node.top, node.num_output, node.out_size)
     if rows.last is not None:
-        # Slim's finegrain_classification_mode, as the public narrow classifiers have it: see `Family.pooled`.
+        # `keep_width` is slim's finegrain_classification_mode, which the public narrow classifiers have.
         chain.conv_row(rows.last, "last", keep_width=arch.classifier and table.pooled is None)
         chain.end_section(f"{rows.last.caffe}: last 1x1")
     assert first is not None
@@ -143,7 +147,7 @@ def _tap(chain: Chain) -> _Tap:
 def _extra(chain: Chain, index: int, channels: int) -> _Tap:
     """The two layers that lead to feature map `index`: 1x1, then 3x3 with stride 2.
 
-    Source: multi_resolution_feature_maps in the OD API's feature_map_generators.py; scopes hold the final depth.
+    Source: multi_resolution_feature_maps in the OD API's feature_map_generators.py; scopes contain the final depth.
     """
     arch, table = chain.arch, chain.family
     multiplier, least = arch.width_multiplier, arch.min_depth

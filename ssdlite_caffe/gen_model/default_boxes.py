@@ -1,8 +1,8 @@
 """Default boxes: TensorFlow's, and Caffe's PriorBox layers that stand for them.
 
-Both put boxes at the cell centres (x + 0.5) / width, (y + 0.5) / height, so a TensorFlow box differs from its Caffe
-partner in shape only, and that difference folds into the predictor's weights exactly. What a PriorBox has to get
-right is the number of boxes; the shapes are chosen as near as its parameters allow.
+Both have their boxes on the cell centres (x + 0.5) / width, (y + 0.5) / height. So a box of TensorFlow and the one of
+Caffe that stands for it differ in size alone, and this difference is folded into the predictor's weights exactly. Only
+the number of boxes must be right in a PriorBox; their shapes are as near as its parameters allow.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 ASPECT_RATIOS = (1.0, 2.0, 0.5, 3.0, 0.3333)
-"""Of the zoo's configs, which write 0.3333."""
+"""Of the model zoo's configs, which have 0.3333 and not 1/3."""
 
 _NEAR = 1e-3
-"""Boxes whose scales or ratios differ by less, relatively, count as one: they share a natural PriorBox."""
+"""Relative difference up to which two scales or ratios count as equal."""
 
 _APART = 1e-3
-"""Ratios of one PriorBox are kept this far from each other and from 1: Caffe drops those within 1e-6 as doubles."""
+"""Least distance of a PriorBox's ratios from each other and from 1: Caffe skips a ratio within 1e-6 of another."""
 
 
 def ssd_boxes(
@@ -50,26 +50,26 @@ def ssd_boxes(
     Args:
         input_size: (height, width).
         num_layers: feature maps.
-        min_scale: of the first map; with equal steps to the last.
+        min_scale: of the first map; those of the maps between are evenly spaced.
         max_scale: of the last map.
-        scales: one a map; replaces min_scale and max_scale where given.
+        scales: one per map; replaces min_scale and max_scale if given.
         aspect_ratios: width / height.
         interpolated_ratio: ratio of one more box, of scale sqrt(this map's * next map's); 0 for none.
         reduce_lowest: three boxes on the first map: (0.1, ratio 1), (scale, 2), (scale, 1/2).
-        base_anchor: (height, width) by which every box is multiplied.
+        base_anchor: (height, width), factors of every box's size.
 
     Raises:
-        ArchError: a scale or ratio is not positive, or the counts differ.
+        ArchError: a scale or ratio is not positive, or there is not one scale per map.
 
     Source: create_ssd_anchors and MultipleGridAnchorGenerator._generate in multiple_grid_anchor_generator.py.
     """
     if scales and len(scales) != num_layers:
-        raise ArchError(f"{len(scales)} anchor scales for {num_layers} feature maps")
+        raise ArchError(f"anchor scales must be one for each of {num_layers} feature maps, got {len(scales)}")
     step = (max_scale - min_scale) / (num_layers - 1) if num_layers > 1 else 0.0
     ladder = [*(scales or (min_scale + step * i for i in range(num_layers))), 1.0]
     bad = [v for v in (*ladder, *aspect_ratios) if not (math.isfinite(v) and v > 0)]
     if bad or not (math.isfinite(interpolated_ratio) and interpolated_ratio >= 0):
-        raise ArchError(f"anchor scales and ratios are positive, not {(bad or [interpolated_ratio])[0]}")
+        raise ArchError(f"anchor scales and ratios must be positive, got {(bad or [interpolated_ratio])[0]}")
     cells = []
     for layer, (scale, following) in enumerate(itertools.pairwise(ladder)):
         if layer == 0 and reduce_lowest:
@@ -105,7 +105,7 @@ class Anchors(Protocol):
 
     @property
     def scales(self) -> Sequence[float]:
-        """One a map, in place of the two; may be empty."""
+        """One per map, which replace the two; may be empty."""
 
     @property
     def aspect_ratios(self) -> Sequence[float]:
@@ -129,29 +129,32 @@ class Anchors(Protocol):
 
     @property
     def height_stride(self) -> Sequence[int]:
-        """Pixels from cell to cell, one a map; empty: the input divided by the map."""
+        """Pixels from cell to cell in a column, one per map; empty: the input's height divided by the map's."""
 
     @property
     def width_stride(self) -> Sequence[int]:
-        """The same across."""
+        """Pixels from cell to cell in a row, one per map; empty: the input's width divided by the map's."""
 
     @property
     def height_offset(self) -> Sequence[int]:
-        """Pixels to the first cell's centre, one a map; empty: half a cell."""
+        """Pixels from the top to the first cell's centre, one per map; empty: half a cell."""
 
     @property
     def width_offset(self) -> Sequence[int]:
-        """The same across."""
+        """Pixels from the left to the first cell's centre, one per map; empty: half a cell."""
 
 
 def cell_boxes_of_anchors(anchors: Anchors, input_size: tuple[int, int]) -> tuple[CellBoxes, ...]:
     """The boxes that pipeline.config's ssd_anchor_generator asks for.
 
     Raises:
-        ArchError: as `ssd_boxes`; or strides or offsets are given, which put boxes beside the cell centres.
+        ArchError: as `ssd_boxes`; or strides or offsets are given, with which boxes are not on the cell centres.
     """
     if any((anchors.height_stride, anchors.width_stride, anchors.height_offset, anchors.width_offset)):
-        raise ArchError("the anchors have strides or offsets of their own; PriorBox layers of an SSD are made without")
+        raise ArchError(
+            "the ssd_anchor_generator sets strides or offsets (height_stride, width_offset, ...), which are not "
+            "supported: PriorBox layers have their boxes on the cell centres"
+        )
     return ssd_boxes(
         input_size,
         num_layers=anchors.num_layers,
@@ -168,20 +171,21 @@ def cell_boxes_of_anchors(anchors: Anchors, input_size: tuple[int, int]) -> tupl
 def prior_box_for(
     cell: CellBoxes, input_size: tuple[int, int], variances: tuple[float, float, float, float]
 ) -> PriorBoxDesc:
-    """A PriorBox layer with exactly as many boxes a cell as `cell` has, near them in shape.
+    """A PriorBox layer with exactly as many boxes per cell as `cell` has, near them in shape.
 
-    Boxes that come in pairs (r, 1/r) at one scale, with one or two squares, get the public nets' dialect: min_size,
-    max_size where there are two squares, each r, flip. So do boxes of any ratios that have the smallest square's scale,
-    without flip. Other sets get one min_size and a ratio for each further box.
-    Only one min_size is used because OpenCV's importer reads no second one. Sizes are whole pixels (see `_whole`).
+    Boxes in pairs of ratios r and 1/r at one scale, with one or two squares, are written as the public nets write them:
+    min_size, max_size if there are two squares, each r, and flip. Boxes of other ratios at the smallest square's scale
+    are written likewise, without flip. All other sets are written as one min_size and a ratio for each further box.
+    There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`).
 
     Raises:
-        ArchError: no boxes, or one without size.
+        ArchError: there are no boxes, or the height or width of one is not positive.
     """
     if not cell.sizes:
-        raise ArchError("a feature map without default boxes")
-    if not all(math.isfinite(v) and v > 0 for size in cell.sizes for v in size):
-        raise ArchError("a default box without height or width")
+        raise ArchError("a feature map has no default boxes; it must have at least one")
+    wrong = [size for size in cell.sizes if not all(math.isfinite(v) and v > 0 for v in size)]
+    if wrong:
+        raise ArchError(f"height and width of a default box must be positive, got {wrong[0]}")
     height, width = input_size
     pixels = [(h * height, w * width) for h, w in cell.sizes]
     shapes = [(math.sqrt(h * w), w / h) for h, w in pixels]
@@ -189,16 +193,16 @@ def prior_box_for(
 
 
 def small_boxes(cell: CellBoxes, input_size: tuple[int, int]) -> CellBoxes:
-    """Boxes that a PriorBox layer has exactly, as many as `cell` and with the smallest of its sizes among them.
+    """As many boxes as `cell` has, that a PriorBox layer can make exactly, the smallest box of `cell` among them.
 
-    TensorFlow's first map has one small square beside oblong boxes of twice its scale, which no PriorBox says with one
-    min_size: `prior_box_for` makes the square as large as the others. Here the square is the smallest box, the others'
-    scale gives a second square, and their ratios the shapes of further small boxes. Of squares of 30 and ratios 2 and
-    1/2 at 60 pixels come squares of 30 and 60 and the ratio 2 at 30. Cells whose smallest box PriorBox has, or with
-    too few ratios, stay as they are.
+    TensorFlow's first map has a small square and two oblong boxes of twice its scale. A PriorBox with one min_size
+    cannot make these, so `prior_box_for` makes the square as large as the others. Here the square stays the smallest
+    box, the other boxes' scale gives a second square, and their ratios are used at the small scale: a square of 30
+    pixels and the ratios 2 and 1/2 at 60 become squares of 30 and 60 and the ratio 2 at 30. A cell is not changed if
+    PriorBox can make its smallest box, or if it has too few ratios.
 
     Raises:
-        ArchError: no boxes, or one without size.
+        ArchError: as `prior_box_for`.
     """
     prior = prior_box_for(cell, input_size, (0.1, 0.1, 0.2, 0.2))
     height, width = input_size
@@ -224,7 +228,7 @@ def _near(a: float, b: float) -> bool:
 
 
 def _paired(shapes: list[tuple[float, float]], variances: tuple[float, float, float, float]) -> PriorBoxDesc | None:
-    """min_size, max_size and ratios, or None where one of each cannot say the boxes."""
+    """A PriorBox with one min_size, at most one max_size, and ratios; None if it cannot make boxes of these shapes."""
     squares = sorted(scale for scale, ratio in shapes if _near(ratio, 1.0))
     oblong = [(scale, ratio) for scale, ratio in shapes if not _near(ratio, 1.0)]
     wide = sorted(ratio for _, ratio in oblong if ratio > 1)
@@ -253,13 +257,13 @@ def _unpaired(shapes: list[tuple[float, float]], variances: tuple[float, float, 
     for ratio in (ratio for i, (_, ratio) in enumerate(shapes) if i != first):
         written = _round(ratio)
         while any(abs(written - taken) < _APART for taken in (1.0, *ratios)):
-            written = _round(written + max(2 * _APART, 1e-5 * written))  # far enough to be other digits
+            written = _round(written + max(2 * _APART, 1e-5 * written))  # enough to change the six digits
         ratios.append(written)
     return PriorBoxDesc((_whole(scale),), (), tuple(ratios), False, variances)
 
 
 def _whole(value: float) -> float:
-    """The nearest size that Caffe does not cut: its PriorBox keeps min_size and max_size as integers, OpenCV as floats.
+    """The nearest size in whole pixels. Caffe's PriorBox truncates min_size and max_size to integers; OpenCV does not.
 
     Source: prior_box_layer.cpp of the SSD branch, Forward_cpu.
     """
@@ -267,7 +271,7 @@ def _whole(value: float) -> float:
 
 
 def _round(value: float) -> float:
-    """Six significant digits: what a person would write, far inside what the predictor's fold makes exact."""
+    """The value in six significant digits, for a readable prototxt; the fold into the predictor makes up for them."""
     return float(f"{value:.6g}")
 
 
@@ -276,10 +280,10 @@ def _float32(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def cell_sizes(prior: PriorBoxDesc, input_size: tuple[int, int]) -> tuple[tuple[float, float], ...]:
-    """(height, width) of a cell's boxes as fractions of the input, in the order Caffe emits them.
+    """(height, width) of a cell's boxes as fractions of the input, in Caffe's order.
 
-    The parameters are rounded to float32, as a prototxt's fields hold them: a description and the net parsed from its
-    text give the same sizes, so ties between boxes are broken the same way for both.
+    The parameters are rounded to float32, like the fields of a parsed prototxt. So a NetDesc and the net parsed from
+    its text have the same sizes, and `load.boxes.match_cell` pairs boxes alike for both.
 
     Source: prior_box_layer.cpp of the SSD branch: for each min_size a square, the square sqrt(min * max) where there
     is a max_size, then each ratio but 1, followed by its reciprocal under flip; ratios within 1e-6 are dropped.

@@ -1,4 +1,4 @@
-"""How a net is written, as opposed to what it computes: the choices that a Caffe fork or a runtime forces."""
+"""How a net is written for a Caffe fork or another runtime, as opposed to what it computes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The choices; see `inexact` for those that change what is computed.
+    """How a net is written. See `inexact` for the choices that change what is computed.
 
     Attributes:
-        activation: relu6 uses the ReLU6 layer, clip the Clip layer, stock ReLU and Power alone; relu drops the upper
-            bound and is not exact.
-        padding: where TensorFlow pads one more after than before: exact makes the kernel one larger with a zero
-            first row and column; slice computes one more window and cuts it off; pad-layer uses a Pad layer; tf_pad
-            the field of that name; symmetric is not exact.
-        batch_norm: keep BatchNorm and Scale layers; keep them with the statistics they come with, in training too
-            (frozen), for small batches; or fold them into the convolution.
+        activation: how ReLU6 is written. relu6: as a ReLU6 layer; clip: as a Clip layer; stock: with ReLU and Power
+            layers; relu: as ReLU, without the upper bound, which is not exact.
+        padding: how TensorFlow's padding is written where it has one more zero after than before. exact: the kernel is
+            one larger, its first row and column zero; slice: one more window is computed and cut off; pad-layer: with
+            a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
+        batch_norm: keep: as BatchNorm and Scale layers; frozen: the same, but training does not change their
+            statistics, for small batches; fold: folded into the convolutions.
         depthwise: layer type of depthwise convolutions.
-        engine: written into depthwise convolutions unless DEFAULT.
-        clip: for models that clip boxes to the image before suppression: exact decodes and clips them with stock layers
-            in front of DetectionOutput; late leaves it out, for readers that know the usual DetectionOutput alone, and
-            is not exact where boxes reach over the border. Other models are the same either way.
+        engine: `engine` of depthwise convolutions; DEFAULT is not written.
+        clip: how clipping of boxes to the image before suppression is written, in models that do it. exact: boxes are
+            decoded and clipped by stock layers in front of DetectionOutput; late: not at all, for runtimes that only
+            know the usual DetectionOutput, which is not exact for boxes that reach over the border.
     """
 
     activation: ActivationDialect = "relu6"
@@ -41,7 +41,7 @@ class Dialect:
     clip: ClipDialect = "exact"
 
     def inexact(self, *, clip_first: bool) -> tuple[str, ...]:
-        """The choices that change what is computed; `clip_first` says whether the model clips before suppression."""
+        """The choices that change what is computed; `clip_first`: whether the model clips boxes before suppression."""
         choices = (
             ("activation relu", self.activation == "relu"),
             ("padding symmetric", self.padding == "symmetric"),
@@ -52,12 +52,18 @@ class Dialect:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """What the data layers of train and test nets name."""
+    """Settings of the data layers of train and test nets.
+
+    Attributes:
+        lmdb: path of the LMDB; empty: trainval_lmdb for train, test_lmdb for test.
+        label_map: path of the label map.
+        name_size_file: path of the list of image names and sizes, for the test net; may be empty.
+        batch_size: images per batch; 0: 24 for train, 8 for test.
+        zoom: the largest factor by which training shrinks images; 1: never.
+    """
 
     lmdb: str = ""
     label_map: str = "labelmap.prototxt"
     name_size_file: str = ""
     batch_size: int = 0
-    """0: 24 for train, 8 for test."""
     zoom: float = 4.0
-    """Most that training shrinks images; 1: never."""

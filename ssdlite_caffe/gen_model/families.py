@@ -1,6 +1,6 @@
-"""What a family's table is made of, and the list of families.
+"""The types that a family's table is made of, and the lookup of a family by its name.
 
-A family is one file of rows (`mobilenet_v2.py`) that ends in a `Family`; `family()` finds it by name.
+A family is a module with rows of layers (`mobilenet_v2.py`) that ends in a `Family`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from ssdlite_caffe.gen_model.arch import FAMILIES, Activation
 
 @dataclass(frozen=True)
 class ConvRow:
-    """A convolution of its own: the stem, the last 1x1, the classifier's 1x1 after pooling.
+    """A convolution outside of blocks: the stem, the last 1x1, the classifier's 1x1 after pooling.
 
     Attributes:
-        caffe, tf: layer name, and variable scope below the family's.
+        caffe: layer name.
+        tf: variable scope below the family's.
         out: channels before the width multiplier.
     """
 
@@ -33,12 +34,12 @@ class ConvRow:
 
 @dataclass(frozen=True)
 class InvertedResidual:
-    """One block of MobileNetV2 or V3: expand, depthwise, squeeze-excite, project, and the sum where shapes agree.
+    """One block of MobileNetV2 or V3: expand, depthwise, squeeze-excite, project, and a sum if shapes are equal.
 
     Attributes:
-        expansion: inner channels / input channels; no expand layer where nothing grows.
+        expansion: inner channels / input channels; without an increase there is no expand layer.
         out: channels before the width multiplier.
-        divisible_by: what the inner channel count is rounded to.
+        divisible_by: the inner channel count is rounded to a multiple of this.
     """
 
     expansion: float
@@ -69,19 +70,19 @@ class Body:
 
 @dataclass(frozen=True)
 class Family:
-    """All that one family adds to the shared builder.
+    """One family: everything in which its nets differ from those of other families.
 
     Attributes:
         title: `name` of the prototxt without the head's kind.
         tf_scope: variable scope of the backbone (below FeatureExtractor in a detector).
         detector, classifier: the two bodies, which differ in V3.
         depth: (channels * multiplier, min_depth) -> channels of the body's layers.
-        first_map: block whose expand (inverted residual) or output (separable) is the first feature map.
-        extra_tf: what TensorFlow names the extra layers after.
-        extra_caffe: names of the extra layers: format of {part} (1 or 2), {index} (2..5) and {number} (14..17).
-        pooled: the classifier's convolution between pooling and logits.
-        input_size: of the zoo's detector (pixels, square).
-        dropout: share dropped before the logits in the classifier's training.
+        first_map: index of the block whose expand (inverted residual) or output (separable) is the first feature map.
+        extra_tf: beginning of TensorFlow's names of the extra layers.
+        extra_caffe: format of the extra layers' names, with {part} (1 or 2), {index} (2..5) and {number} (14..17).
+        pooled: the classifier's convolution between pooling and logits; None if there is none.
+        input_size: side in pixels of the model zoo's detectors, which are square.
+        dropout: share of values dropped before the logits in the classifier's training.
     """
 
     title: str

@@ -1,7 +1,7 @@
-"""Caffe layers with every number decided: what `lower` makes and the templates print, one class a layer type.
+"""Caffe layers with all numbers computed, as `lower` makes them and the templates print them; a class per layer type.
 
 Pairs are (height, width). `templates/layers.j2` has a macro of the same name for each class.
-Classes without fields of their own are no dataclasses again: they inherit all, and making one takes half a millisecond.
+Classes without new fields have no dataclass decorator: it would change nothing, and takes half a millisecond each.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDesc:
-    """What every layer has.
+    """The fields of every layer.
 
     Attributes:
-        phase: TRAIN or TEST where the layer belongs to one phase only.
-        learning: (lr_mult, decay_mult) of each blob; empty where nothing is trained.
+        phase: TRAIN or TEST for a layer of one phase only, else empty.
+        learning: (lr_mult, decay_mult) of each blob; empty outside of training.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Convolution(LayerDesc):
     """A convolution.
 
     Attributes:
-        layer_type: Convolution, or a fork's own type for depthwise ones.
-        spread: its dilation changes nothing in what is computed, see `padding.spread_axis`.
-        fillers: write them, for training.
-        filler_std: of normally distributed weights; 0: msra's.
+        layer_type: Convolution, or a fork's own type of depthwise convolutions.
+        spread: its dilation does not change what is computed, see `padding.spread_axis`.
+        fillers: write weight_filler and bias_filler, for training.
+        filler_std: standard deviation of a gaussian weight_filler; 0: an msra filler.
     """
 
     layer_type: DepthwiseDialect = "Convolution"
@@ -72,7 +72,7 @@ class Convolution(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(LayerDesc):
-    """Statistics; the scale and shift are the Scale layer's that follows. `frozen`: never a batch's own."""
+    """Normalises by mean and variance; the Scale layer after it scales and shifts. `frozen`: use_global_stats: true."""
 
     eps: float
     frozen: bool = False
@@ -80,13 +80,13 @@ class BatchNorm(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(LayerDesc):
-    """gamma * x + beta for each channel. `fillers`: write them, for training."""
+    """gamma * x + beta for each channel. `fillers`: write filler and bias_filler, for training."""
 
     fillers: bool
 
 
 class Gate(LayerDesc):
-    """A Scale layer of two bottoms: each channel of the first times its number in the second (N x C)."""
+    """A Scale layer with two bottoms: each channel of the first is multiplied by its value in the second (N x C)."""
 
     @property
     def type(self) -> str:
@@ -121,7 +121,7 @@ class Power(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Eltwise(LayerDesc):
-    """Two blobs, element by element; a sum may weigh each."""
+    """Sum or product of two blobs, element by element; `coefficients` are factors of a sum's blobs."""
 
     operation: Literal["SUM", "PROD"]
     coefficients: tuple[float, ...] = ()
@@ -142,19 +142,19 @@ class GlobalPooling(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Slice(LayerDesc):
-    """Cut along an axis at some points."""
+    """Cuts a blob along an axis at `points`."""
 
     axis: int
     points: tuple[int, ...]
 
 
 class Silence(LayerDesc):
-    """Takes blobs nobody reads, which would otherwise be outputs of the net."""
+    """Reads blobs that no other layer reads, so that they are not outputs of the net."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pad(LayerDesc):
-    """Zeros on each side, a layer of some forks only."""
+    """Adds zeros on each side; a layer that only some forks have."""
 
     top: int
     bottom: int
@@ -167,19 +167,19 @@ class Permute(LayerDesc):
 
 
 class Flatten(LayerDesc):
-    """All axes after the first to one."""
+    """Joins all axes after the first into one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reshape(LayerDesc):
-    """`dims` as Caffe reads them: 0 keeps an axis, -1 takes what is left."""
+    """Changes the shape to `dims`: 0 keeps the size of an axis, -1 takes what is left."""
 
     dims: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Concat(LayerDesc):
-    """Blobs put behind each other along an axis."""
+    """Concatenates blobs along an axis."""
 
     axis: int
 
@@ -197,7 +197,7 @@ class Softmax(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(LayerDesc):
-    """Zeroes a share of the values in training."""
+    """Sets the share `ratio` of the values to 0 in training."""
 
     ratio: float
 
@@ -211,10 +211,10 @@ class PriorBox(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionOutput(LayerDesc):
-    """Decoding, NMS for each class, and the best of all.
+    """Decodes boxes, does NMS for each class, and keeps the best detections of all classes.
 
     Attributes:
-        corners: the codes, times the variances, are what to add to the default boxes' corners.
+        corners: code_type CORNER: box encodings times variances are added to the default boxes' corners.
     """
 
     num_classes: int
@@ -235,7 +235,7 @@ class DetectionEvaluate(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiBoxLoss(LayerDesc):
-    """Matching, hard negatives, smooth L1 and LOGISTIC or SOFTMAX."""
+    """SSD's loss: matching, hard negative mining, smooth L1 for boxes, LOGISTIC or SOFTMAX for classes."""
 
     num_classes: int
     conf_loss_type: Literal["LOGISTIC", "SOFTMAX"]
@@ -251,7 +251,12 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedData(LayerDesc):
-    """Images with boxes from an LMDB, resized to `size`; `augment` with SSD's, shrinking up to `zoom` times."""
+    """Images with boxes from an LMDB, resized to `size`.
+
+    Attributes:
+        augment: with SSD's augmentation.
+        zoom: the largest factor by which augmentation shrinks an image.
+    """
 
     source: str
     batch_size: int
@@ -264,7 +269,7 @@ class AnnotatedData(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(LayerDesc):
-    """Images with one label each, from an LMDB, cropped to a square; `mirror` half of them."""
+    """Images with one label each from an LMDB, cropped to a square; with `mirror`, half of them are flipped."""
 
     source: str
     batch_size: int
@@ -278,12 +283,12 @@ class SoftmaxWithLoss(LayerDesc):
 
 
 class Accuracy(LayerDesc):
-    """Share of images whose best class is the right one."""
+    """Share of images whose best class is correct."""
 
 
 @dataclass(frozen=True)
 class LayerSection:
-    """Layers under one heading. `shape`: channels x height x width of what comes out, where that is one map."""
+    """Layers under one heading. `shape`: channels x height x width of their output, if that is one map."""
 
     title: str
     layers: tuple[LayerDesc, ...]
@@ -292,7 +297,7 @@ class LayerSection:
 
 @dataclass(frozen=True)
 class LoweredNet:
-    """A net as the templates take it; `input_shape` is NCHW, None where a data layer feeds the net."""
+    """A net for the templates; `input_shape` is NCHW, None if the net has a data layer."""
 
     name: str
     sections: tuple[LayerSection, ...]

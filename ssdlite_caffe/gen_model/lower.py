@@ -1,4 +1,4 @@
-"""NetDesc + Dialect + Stage -> sections of Caffe layers: the step between what a net is and how it is printed."""
+"""NetDesc + Dialect + Stage -> sections of Caffe layers, which the templates print."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
     """Write a net's nodes as Caffe layers, with the data, loss and output layers of a stage around them.
 
     Raises:
-        ArchError: a padding that the dialect cannot express, or data that the stage's data layer cannot give.
+        ArchError: the dialect cannot write a padding, or the stage's data layer cannot make such an input.
     """
     body = BodyLowerer(
         dialect, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train", stage in ("deploy", "headless")
@@ -76,7 +76,7 @@ def _dims(channels: int, size: tuple[int, int]) -> str:
 
 
 def _predictors(net: NetDesc, body: BodyLowerer, feature_map: FeatureMapDesc) -> LayerSection:
-    """Box and class predictors and default boxes of one feature map."""
+    """Box predictor, class predictor and PriorBox of one feature map."""
     layers: list[LayerDesc] = []
     for convs in (feature_map.loc, feature_map.conf):
         for conv in convs:
@@ -112,7 +112,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
         )
     if arch.input_size[0] != arch.input_size[1]:
         raise ArchError(
-            f"Caffe's Data layer crops squares only, so there is no {stage} net for a classifier of "
+            f"input size of a classifier's {stage} net must be square (Caffe's Data layer crops squares only), got "
             f"{arch.input_size[0]}x{arch.input_size[1]}"
         )
     return Data(
@@ -129,7 +129,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
 
 
 def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> list[LayerSection]:
-    """The maps put together, and what the stage makes of them."""
+    """The concatenation of all maps, and the loss or detection layers of the stage."""
     concats: list[LayerDesc] = [
         Concat(
             name=f"mbox_{part}",
@@ -143,7 +143,7 @@ def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths)
     if stage == "train":
         sections.append(LayerSection("loss", (_loss(net),)))
     elif stage != "headless":
-        # The test net's batches are larger than the one image that the clipping layers take.
+        # The clipping layers work for one image; the test net has larger batches.
         clips = net.arch.nms.clip_first and dialect.clip == "exact" and stage == "deploy"
         if clips:
             sections.append(
@@ -184,7 +184,7 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> lis
             phase="TEST" if test else "",
             num_classes=arch.num_classes,
             nms_threshold=nms.iou_threshold,
-            # Caffe cuts to top_k before NMS, TensorFlow does not, so every box is let through.
+            # TensorFlow has no limit of boxes before NMS, so top_k is the number of all boxes.
             top_k=net.num_default_boxes if nms.top_k is None else nms.top_k,
             keep_top_k=nms.max_total,
             confidence_threshold=nms.score_threshold,

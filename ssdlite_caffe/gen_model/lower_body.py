@@ -1,7 +1,7 @@
-"""Nodes of a NetDesc -> Caffe layers: padding, BatchNorm and activations in the dialect asked for.
+"""Nodes of a NetDesc -> Caffe layers: padding, BatchNorm and activations in the given dialect.
 
-In-place layers are used as in the public nets, but never over values that a later layer, or a backward pass,
-still reads: see `_bounded`.
+Layers are in place as in the public nets, but never overwrite values that a later layer or a backward pass still reads:
+see `_bounded`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
 _PREDICTOR_STD = 0.03
-"""Of the zoo's configurations (box_predictor, initializer). From msra, logits of such wide maps begin far from 0."""
+"""Of the model zoo's configs (box_predictor, initializer). An msra filler would make the first logits far from 0."""
 
 
 @dataclass
 class BodyLowerer:
-    """Makes layers of nodes, and keeps the blobs that nobody reads.
+    """Makes layers of nodes.
 
     Attributes:
+        dialect: how they are written.
         epsilon: of BatchNorm layers.
         gate_scale: the squeeze-excite gate's constant.
         train: write learning rates and fillers.
-        opencv: keep off what OpenCV computes wrong (see `spread_axis`).
+        opencv: avoid what OpenCV computes wrong (see `spread_axis`).
+        unread: blobs made so far that no layer reads.
     """
 
     dialect: Dialect
@@ -63,7 +65,7 @@ class BodyLowerer:
         return _gate(node)
 
     def silence(self) -> list[LayerDesc]:
-        """One Silence layer for all unread blobs so far, or nothing."""
+        """One Silence layer for all unread blobs so far; no layer if there are none."""
         return [Silence(name="silence", bottoms=tuple(self.unread), tops=())] if self.unread else []
 
     def conv(self, conv: ConvDesc) -> list[LayerDesc]:
@@ -72,7 +74,7 @@ class BodyLowerer:
         return [*self._padded(conv, linear), *self._batch_norm(conv, linear), *activation]
 
     def _padded(self, conv: ConvDesc, top: str) -> list[LayerDesc]:
-        """The convolution alone, from `conv.bottom` to `top`, padded as TensorFlow does."""
+        """The convolution alone, from `conv.bottom` to `top`, with TensorFlow's padding in the dialect."""
         pad = conv.padding
         rows = (conv.in_size[0], conv.kernel[0], conv.stride[0], pad.top, pad.bottom, conv.dilation[0])
         columns = (conv.in_size[1], conv.kernel[1], conv.stride[1], pad.left, pad.right, conv.dilation[1])
@@ -114,7 +116,7 @@ class BodyLowerer:
         rows: tuple[int, int, int, int, int, int],
         columns: tuple[int, int, int, int, int, int],
     ) -> list[LayerDesc]:
-        """More windows than wanted, then those in excess cut off, rows first."""
+        """A convolution with more windows than TensorFlow's, and Slice layers that cut off the others, rows first."""
         high, wide = slice_axis(*rows), slice_axis(*columns)
         blob = f"{conv.name}/pad"
         layers: list[LayerDesc] = [self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))]
@@ -179,7 +181,7 @@ class BodyLowerer:
         )
 
     def _spread(self, conv: ConvDesc) -> bool:
-        """Whether a layer may have to be kept off OpenCV's depthwise kernel, and takes a dilation."""
+        """Whether OpenCV may run the layer with its depthwise kernel, and the layer can have a dilation."""
         run = self.dialect.depthwise != "DepthwiseConvolution" and self.dialect.engine != "CUDNN"
         return self.opencv and conv.depthwise and run
 
@@ -205,13 +207,13 @@ class BodyLowerer:
         ]
 
     def _activation(self, conv: ConvDesc) -> tuple[list[LayerDesc], str]:
-        """Layers that end in the blob `conv.top`, and the blob they start from."""
+        """The layers of the activation, which end in the blob `conv.top`, and the blob that they start from."""
         kind, top = conv.activation, conv.top
         if kind == "none":
             return [], top
         if kind == "relu" or (kind == "relu6" and self.dialect.activation == "relu"):
             return [ReLU(name=f"{conv.name}/relu", bottoms=(top,), tops=(top,))], top
-        alike = self.dialect.activation == "relu6"  # only ReLU6 can end in the blob it starts from, see `_bounded`
+        alike = self.dialect.activation == "relu6"  # only ReLU6 can be in place, see `_bounded`
         linear = f"{conv.name}/linear"
         if kind == "relu6":
             start = top if alike else linear
@@ -223,10 +225,10 @@ class BodyLowerer:
         if kind == "hard_sigmoid":
             gate = Power(name=f"{conv.name}/gate", bottoms=(ramp,), tops=(top,), scale=self.gate_scale)
             return [*layers, gate], linear
-        # x * relu6(x + 3) first and * 1/6 last, as TensorFlow rounds; this order also leaves the ramp's blob as
-        # its ReLU6 made it, which the backward passes of both ReLU6 and the product read.
-        # The sixth is not taken in place in training: Caffe's Power fills its bottom's gradient before it reads its
-        # top's (power_layer.cpp, Backward_cpu).
+        # x * relu6(x + 3) first and * 1/6 last, since TensorFlow rounds in this order. It also leaves the blob `ramp`
+        # as ReLU6 made it, which the backward passes of ReLU6 and of the product read.
+        # In training, Power is not in place: it writes its bottom's gradient before it reads its top's
+        # (power_layer.cpp, Backward_cpu).
         name = f"{conv.name}/product"
         blob = name if self.train else top
         product = Eltwise(name=name, bottoms=(linear, ramp), tops=(blob,), operation="PROD")
@@ -235,11 +237,12 @@ class BodyLowerer:
     def _bounded(self, name: str, bottom: str, top: str) -> list[LayerDesc]:
         """relu6 from `bottom` to `top`.
 
-        ReLU6 may be in place: its backward pass keeps what lies strictly between 0 and 6, in bottom or top alike.
-        Clip's keeps the bounds too, so it needs its bottom as it was.
-        Stock is 6 - relu(6 - relu(x)), each ReLU in place in a blob that nothing writes after it: its backward pass
-        looks there for the signs. Dropping the upper bound (activation relu) is for plain ReLU6 alone: in a product
-        with x it would be no small error, so hard-swish and gate keep their bound.
+        ReLU6 may be in place: its backward pass passes gradients where values are strictly between 0 and 6, which is
+        the same for bottom and top. Clip's backward pass includes the bounds, so it needs its bottom unchanged.
+        Stock is 6 - relu(6 - relu(x)). Each ReLU is in place in a blob that no later layer writes, since its backward
+        pass reads the signs there.
+        Activation relu drops the upper bound of a plain ReLU6 only. Hard-swish and gate keep it (as stock layers):
+        without it, the error of their product with x would grow with x.
         """
         if self.dialect.activation == "relu6":
             return [ReLU6(name=name, bottoms=(bottom,), tops=(top,))]

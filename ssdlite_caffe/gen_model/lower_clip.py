@@ -1,12 +1,12 @@
-"""Decoding and clipping boxes with stock layers, for models that clip to the image before suppression.
+"""Decoding and clipping boxes with stock layers, for models that clip boxes to the image before suppression.
 
-DetectionOutput decodes boxes itself and never clips them before its NMS, and that changes which boxes overlap. So
-they are decoded and clipped in front of it, and handed over with code_type CORNER: as what has to be added to the
-default boxes' corners, over the variances. (variance_encoded_in_target would spare the division, but OpenCV then wants
-default boxes without variances, which Caffe would read all the same.)
+DetectionOutput decodes boxes itself and does not clip them before its NMS; but clipping changes which boxes overlap. So
+boxes are decoded and clipped in front of it, and given to it with code_type CORNER: as the difference from the default
+boxes' corners, divided by the variances. (variance_encoded_in_target would make the division unnecessary, but with it
+OpenCV needs default boxes without variances, while Caffe still reads the variances.)
 
-For a default box of corners (min, max), size s = max - min and centre c = (min + max) / 2, and a code (txy, twh)
-times its variances: box = c + txy * s -+ exp(twh) * s / 2, clipped to 0..1 as 1 - relu(1 - relu(box)).
+For a default box with corners (min, max), size s = max - min and centre c = (min + max) / 2, and a box encoding
+(txy, twh) times its variances: box = c + txy * s -+ exp(twh) * s / 2, clipped to 0..1 as 1 - relu(1 - relu(box)).
 
 Source: DecodeBBox in bbox_util.cpp of the SSD branch, for both code types.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 from ssdlite_caffe.gen_model.layers import Concat, Eltwise, Exp, Flatten, LayerDesc, Power, ReLU, Reshape, Slice
 
 CLIPPED = "mbox_loc_clipped"
-"""The blob that takes mbox_loc's place."""
+"""The blob that DetectionOutput reads in place of mbox_loc."""
 
 
 def clipped_boxes() -> list[LayerDesc]:
@@ -50,7 +50,7 @@ def clipped_boxes() -> list[LayerDesc]:
 
 
 def _boxes(name: str, bottom: str) -> Reshape:
-    """One row of numbers as 1 x boxes x 4."""
+    """A row of numbers reshaped to 1 x boxes x 4."""
     return Reshape(name=name, bottoms=(bottom,), tops=(name,), dims=(1, -1, 4))
 
 

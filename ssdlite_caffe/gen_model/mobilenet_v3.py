@@ -1,7 +1,7 @@
 """MobileNetV3. Source: V3_LARGE, V3_SMALL, their _MINIMALISTIC and _DETECTION forms in slim's mobilenet_v3.py.
 
 Paper arXiv:1905.02244, tables 1 and 2, and section 6.3 for the detectors, whose last blocks have half the channels.
-Slim names no minimalistic detectors; ours halve the same rows.
+Slim has no minimalistic detectors; ours halve the channels of the same rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _depth(channels: float, min_depth: int) -> int:
 
 
 def _large(*, minimalistic: bool, divider: int) -> Body:
-    """Rows of the large net; `divider` 2 gives the detector's (C4 in the paper's words)."""
+    """Rows of the large net; `divider` 2 makes those of the detector (its last blocks, C4 in the paper)."""
     five = 3 if minimalistic else 5
     swish: Activation = "relu" if minimalistic else "hard_swish"
     se = not minimalistic
@@ -49,7 +49,7 @@ def _large(*, minimalistic: bool, divider: int) -> Body:
 
 
 def _small(*, minimalistic: bool, divider: int) -> Body:
-    """Rows of the small net; `divider` 2 gives the detector's (C4 in the paper's words)."""
+    """Rows of the small net; `divider` 2 makes those of the detector (its last blocks, C4 in the paper)."""
     five = 3 if minimalistic else 5
     swish: Activation = "relu" if minimalistic else "hard_swish"
     se = not minimalistic

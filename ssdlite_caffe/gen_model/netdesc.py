@@ -1,7 +1,7 @@
-"""NetDesc: a net with every number decided, named both in TensorFlow's words and in Caffe's.
+"""NetDesc: a net with all numbers computed, and with TensorFlow's and Caffe's name of each layer.
 
-`build` makes it from an ArchSpec, `render` spells it as prototxt text, and `load` fills it with weights: it is the
-one place where a TensorFlow scope and a Caffe layer meet. Sizes are (height, width).
+`build` makes it from an ArchSpec, `render` writes it as prototxt, and `load` fills it with weights: only here are
+TensorFlow's scopes assigned to Caffe's layers. Sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Padding:
 
     @property
     def symmetric(self) -> bool:
-        """Whether Caffe's `pad` says it as it is."""
+        """Whether Caffe's `pad` can express it."""
         return self.top == self.bottom and self.left == self.right
 
 
@@ -40,12 +40,14 @@ class ConvDesc:
         name: Caffe layer and top blob (`conv_1/expand`); BatchNorm, Scale and activation layers are
             `<name>/bn`, `<name>/scale`, `<name>/relu`.
         tf_scope: TensorFlow's variable scope (`FeatureExtractor/MobilenetV2/expanded_conv_1/expand`).
-        bottom: blob read.
+        role: what it is for in the net.
+        bottom: the blob that it reads.
         kernel, stride, dilation: (height, width).
         group: 1, or in_channels for a depthwise convolution.
-        batch_norm: normalised in TensorFlow (then it has no bias there).
+        padding: zeros on each side, in pixels.
+        batch_norm: whether it has a BatchNorm in TensorFlow (and so no bias there).
+        activation: what follows it.
         in_size, out_size: (height, width) of the feature maps.
-        section: heading the layer stands under in the prototxt.
     """
 
     name: str
@@ -66,12 +68,12 @@ class ConvDesc:
 
     @property
     def top(self) -> str:
-        """Blob written, after the activation."""
+        """The blob that it writes, after the activation."""
         return self.name
 
     @property
     def depthwise(self) -> bool:
-        """Whether each channel is convolved by itself."""
+        """Whether each channel is convolved on its own."""
         return self.group > 1
 
     @property
@@ -104,7 +106,7 @@ class GlobalPoolDesc:
 
 @dataclass(frozen=True)
 class GateDesc:
-    """Each channel of `bottom` times its own number in `gate` (N x C x 1 x 1): the end of a squeeze-excite."""
+    """The end of a squeeze-excite: each channel of `bottom` times its value in `gate` (N x C x 1 x 1)."""
 
     name: str
     bottom: str
@@ -119,7 +121,7 @@ NodeDesc = ConvDesc | AddDesc | GlobalPoolDesc | GateDesc
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of the net under one heading: stem, a block, an extra layer."""
+    """Nodes under one heading: the stem, a block, an extra layer."""
 
     title: str
     nodes: tuple[NodeDesc, ...]
@@ -143,10 +145,10 @@ class PriorBoxDesc:
 
 @dataclass(frozen=True)
 class FeatureMapDesc:
-    """One feature map that predictors look at.
+    """One feature map that predictors read.
 
     Attributes:
-        blob: the map; layers are `<blob>_mbox_loc`, `<blob>_mbox_conf`, `<blob>_mbox_priorbox`.
+        blob: the map; its layers are `<blob>_mbox_loc`, `<blob>_mbox_conf`, `<blob>_mbox_priorbox`.
         index: TensorFlow's BoxPredictor_<index>.
         tf_boxes: (height, width) of the default boxes of a cell as fractions of the input, in TensorFlow's order.
         loc, conf: the predictor's convolutions in order: depthwise and 1x1 for ssdlite, one for ssd.
@@ -180,5 +182,5 @@ class NetDesc:
 
     @property
     def num_default_boxes(self) -> int:
-        """Over all cells of all feature maps."""
+        """Number of default boxes in all cells of all feature maps."""
         return sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.feature_maps)

@@ -1,4 +1,4 @@
-"""Options of the command line -> ArchSpec and Dialect, with the earlier scripts' aliases; nothing is printed here."""
+"""Options of the command line -> ArchSpec and Dialect, with the aliases of the earlier scripts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VERSIONS: dict[Version, FamilyName] = dict(zip(get_args(Version), FAMILIES, stri
 
 
 class OptionsError(ValueError):
-    """Options that contradict each other or cannot be read: a usage error."""
+    """A usage error: options that contradict each other, or a value that cannot be parsed."""
 
 
 ExtraLayers = Literal["separable", "full"]
@@ -43,7 +43,7 @@ ExtraLayers = Literal["separable", "full"]
 
 @dataclass(frozen=True)
 class BoxOptions:
-    """Default boxes and what becomes of them; None: the zoo's."""
+    """Options of default boxes, scores and NMS; None: the model zoo's value."""
 
     min_scale: float | None = None
     max_scale: float | None = None
@@ -62,7 +62,7 @@ class BoxOptions:
     extra_layers: ExtraLayers | None = None
 
     def given(self) -> list[str]:
-        """The options that were given, as the command line names them."""
+        """The options that were given, with the names that they have on the command line."""
         return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
 
 
@@ -70,11 +70,11 @@ def parse_size(text: str) -> tuple[int, int]:
     """(height, width) of `N` or `HxW`.
 
     Raises:
-        OptionsError: neither of the two.
+        OptionsError: the text is neither of the two.
     """
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(re.fullmatch(r"[1-9][0-9]{0,4}", part) for part in parts):
-        raise OptionsError(f"{text!r} is no size; write 300 or 240x320 (height x width)")
+        raise OptionsError(f"{text!r} is not a size; write N or HxW (height x width), as 300 or 240x320")
     return int(parts[0]), int(parts[-1])
 
 
@@ -82,12 +82,12 @@ def parse_numbers(text: str) -> tuple[float, ...]:
     """Numbers between commas: `1,2,0.5`.
 
     Raises:
-        OptionsError: something else stands there.
+        OptionsError: the text is something else.
     """
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise OptionsError(f"{text!r} is no list of numbers; write them with commas, like 1,2,0.5") from None
+        raise OptionsError(f"{text!r} is not a list of numbers; write them with commas, as 1,2,0.5") from None
 
 
 def arch_from_options(
@@ -102,17 +102,17 @@ def arch_from_options(
     explicit_padding: bool = False,
     boxes: BoxOptions | None = None,
 ) -> ArchSpec:
-    """The ArchSpec that options ask for; what they leave open is the zoo's.
+    """The ArchSpec for the given options, with the model zoo's values for the others.
 
     Raises:
-        OptionsError: options that contradict each other.
-        ArchError: values that cannot be built.
+        OptionsError: options contradict each other.
+        ArchError: a value is out of range.
     """
     name, boxes = VERSIONS[version], boxes or BoxOptions()
     if classifier:
         unfit = [*(["--type"] if head else []), *boxes.given()]
         if unfit:
-            raise OptionsError(f"--classifier makes a net without boxes: {', '.join(unfit)} cannot go with it")
+            raise OptionsError(f"--classifier cannot be combined with {', '.join(unfit)}: a classifier has no boxes")
         arch = default_arch(
             name, num_classes, input_size=input_size, width_multiplier=width_multiplier, classifier=True
         )
@@ -136,7 +136,7 @@ def arch_from_options(
             extra_depthwise=None if boxes.extra_layers is None else boxes.extra_layers == "separable",
         )
     if epsilon is not None and not 0 < epsilon < 1:
-        raise ArchError(f"a BatchNorm epsilon of {epsilon} is outside (0, 1)")
+        raise ArchError(f"BatchNorm epsilon must be above 0 and below 1, got {epsilon}")
     return replace(
         arch,
         explicit_padding=explicit_padding,
@@ -146,7 +146,7 @@ def arch_from_options(
 
 def _boxes(size: tuple[int, int], options: BoxOptions) -> tuple[CellBoxes, ...]:
     if options.scales is not None and (options.min_scale is not None or options.max_scale is not None):
-        raise OptionsError("--scales takes the place of --min-scale and --max-scale; give one or the other")
+        raise OptionsError("--scales replaces --min-scale and --max-scale; give one or the other")
     return ssd_boxes(
         size,
         min_scale=0.2 if options.min_scale is None else options.min_scale,
@@ -162,7 +162,8 @@ def _variances(options: BoxOptions) -> tuple[float, float, float, float]:
     if options.variances is None:
         return ArchSpec.variances
     if len(options.variances) != 4 or not all(0 < v < float("inf") for v in options.variances):
-        raise OptionsError("--variances takes four positive numbers: x, y, width, height")
+        got = ",".join(f"{v:g}" for v in options.variances)
+        raise OptionsError(f"--variances must be four positive numbers (x, y, width, height), got {got}")
     x, y, width, height = options.variances
     return x, y, width, height
 
@@ -173,11 +174,13 @@ def _nms(options: BoxOptions) -> Nms:
     confidence = stock.score_threshold if options.score_threshold is None else options.score_threshold
     keep = stock.max_total if options.keep_top_k is None else options.keep_top_k
     if not 0 < threshold <= 1:
-        raise ArchError(f"an NMS threshold of {threshold} is outside (0, 1]")
+        raise ArchError(f"NMS threshold must be above 0 and at most 1, got {threshold}")
     if not 0 <= confidence <= 1:
-        raise ArchError(f"a confidence threshold of {confidence} is outside [0, 1]")
-    if keep < 1 or (options.top_k is not None and options.top_k < 1):
-        raise ArchError("--top-k and --keep-top-k take at least 1")
+        raise ArchError(f"confidence threshold must be in 0..1, got {confidence}")
+    if keep < 1:
+        raise ArchError(f"--keep-top-k must be at least 1, got {keep}")
+    if options.top_k is not None and options.top_k < 1:
+        raise ArchError(f"--top-k must be at least 1, got {options.top_k}")
     return Nms(
         iou_threshold=threshold,
         score_threshold=confidence,
@@ -199,20 +202,20 @@ def dialect_from_options(
     tfpad: bool = False,
     nobn: bool = False,
 ) -> Dialect:
-    """The Dialect that options ask for.
+    """The Dialect for the given options.
 
-    `relu6`, `tfpad` and `nobn` are the earlier scripts' flags: ReLU6 layers, padding as TensorFlow's, BatchNorm folded.
+    `relu6`, `tfpad` and `nobn` are flags of the earlier scripts: ReLU6 layers, TensorFlow's padding, folded BatchNorm.
     The first two are the default here.
 
     Raises:
-        OptionsError: an alias that contradicts the option it stands for.
+        OptionsError: an alias contradicts the option that it stands for.
     """
     if relu6 and activation not in (None, "relu6"):
-        raise OptionsError(f"--relu6 is --activation relu6, which cannot go with --activation {activation}")
+        raise OptionsError(f"--relu6 means --activation relu6 and contradicts --activation {activation}; give one")
     if tfpad and padding == "symmetric":
-        raise OptionsError("--tfpad asks for TensorFlow's padding, which --padding symmetric is not")
+        raise OptionsError("--tfpad means TensorFlow's padding and contradicts --padding symmetric; give one")
     if nobn and batch_norm not in (None, "fold"):
-        raise OptionsError(f"--nobn is --bn fold, which cannot go with --bn {batch_norm}")
+        raise OptionsError(f"--nobn means --bn fold and contradicts --bn {batch_norm}; give one")
     return Dialect(
         activation=activation or "relu6",
         padding=padding or "exact",

@@ -1,6 +1,6 @@
-"""Where TensorFlow puts zeros around a convolution's input, and how Caffe, whose `pad` is symmetric, gets the same.
+"""TensorFlow's padding of convolutions, and how it is written with Caffe's `pad`, which is symmetric.
 
-Everything here works on one axis at a time; (height, width) pairs are put together by the callers.
+Most functions are for one axis; their callers make (height, width) pairs of the results.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ssdlite_caffe.gen_model.netdesc import Padding
 
 
 def effective_kernel(kernel: int, dilation: int = 1) -> int:
-    """Input elements that a window spans."""
+    """Length of a kernel with its dilation, in pixels."""
     return (kernel - 1) * dilation + 1
 
 
 def same_axis(in_size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Zeros (before, after) that TensorFlow's SAME puts on one axis.
+    """Zeros (before, after) that TensorFlow's SAME padding adds on one axis.
 
-    total = max((ceil(in / s) - 1) * s + k - in, 0); before = floor(total / 2); after takes the odd one.
+    total = max((ceil(in / s) - 1) * s + k - in, 0); before = floor(total / 2); after = total - before.
 
     Source: tensorflow/core/framework/kernel_shape_util.cc, GetWindowedOutputSizeVerbose.
     """
@@ -29,7 +29,7 @@ def same_axis(in_size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
 
 
 def fixed_axis(kernel: int, dilation: int = 1) -> tuple[int, int]:
-    """Zeros (before, after) of TensorFlow's use_explicit_padding, which does not look at the input's size.
+    """Zeros (before, after) of TensorFlow's use_explicit_padding, which do not depend on the input's size.
 
     Source: `_fixed_padding` in slim's nets/mobilenet/mobilenet.py; `fixed_padding` in the OD API's utils/ops.py.
     """
@@ -38,7 +38,7 @@ def fixed_axis(kernel: int, dilation: int = 1) -> tuple[int, int]:
 
 
 def out_axis(in_size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
-    """Windows that fit on one axis; 0 or less where none does. Caffe and TensorFlow's VALID round down alike."""
+    """Windows that fit on one axis, rounded down as in Caffe and TensorFlow's VALID; 0 or less if none fits."""
     return (in_size + before + after - effective_kernel(kernel, dilation)) // stride + 1
 
 
@@ -74,7 +74,7 @@ def output_size(
 
 @dataclass(frozen=True)
 class ExactAxis:
-    """A kernel with `zeros` zero taps put in front, and the symmetric pad under which it sees TensorFlow's windows."""
+    """A kernel enlarged by `zeros` zero taps in front, and the symmetric pad with which it has TensorFlow's windows."""
 
     kernel: int
     pad: int
@@ -82,31 +82,31 @@ class ExactAxis:
 
 
 def exact_axis(in_size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> ExactAxis:
-    """Write (before, after) zeros as a larger kernel under a symmetric pad, on any Caffe.
+    """Write (before, after) zeros as a larger kernel with a symmetric pad, which every Caffe can run.
 
-    With d = after - before, d zero taps in front of the kernel and pad = before + d: a window starts d earlier, where
-    its zero taps lie, so the real taps meet what they met before; and in + 2 * pad - (k + d) = in + before + after - k,
-    so as many windows fit. Under dilation a tap spans more, and the rounding of the window count has to hide the rest.
-    TensorFlow never has more zeros before than after, so d is at least 0.
+    With d = after - before: d zero taps in front of the kernel, and pad = before + d. Each window begins d pixels
+    earlier, where its zero taps are, so the other taps read the same pixels as before; and in + 2 * pad - (k + d) =
+    in + before + after - k, so there are as many windows. With dilation a zero tap spans several pixels, so the number
+    of windows may differ. TensorFlow never has more zeros before than after, so d is not negative.
 
     Raises:
-        ArchError: no number of zero taps gives as many windows (only under dilation).
+        ArchError: the number of windows differs (only with dilation).
     """
-    assert after >= before, "TensorFlow puts the odd zero after"
+    assert after >= before, f"zeros {before} before, {after} after: TensorFlow has the odd one after"
     windows = out_axis(in_size, kernel, stride, before, after, dilation)
     zeros = -(-(after - before) // dilation)
     written = ExactAxis(kernel + zeros, before + zeros * dilation, zeros)
     if out_axis(in_size, written.kernel, stride, written.pad, written.pad, dilation) != windows:
         raise ArchError(
-            f"zeros ({before}, {after}) around a kernel of {kernel} with stride {stride} and dilation {dilation} on "
-            f"{in_size} have no exact dialect by a larger kernel"
+            f"padding ({before}, {after}) of an input of {in_size} for a kernel of {kernel} with stride {stride} and "
+            f"dilation {dilation} cannot be written with a larger kernel; use another --padding"
         )
     return written
 
 
 @dataclass(frozen=True)
 class SliceAxis:
-    """A symmetric pad that gives TensorFlow's windows and more: `drop_before` first, then `keep`, then the rest."""
+    """A symmetric pad that gives `drop_before` windows too many, then TensorFlow's `keep`, then `drop_after` more."""
 
     pad: int
     drop_before: int
@@ -115,14 +115,15 @@ class SliceAxis:
 
     @property
     def whole(self) -> bool:
-        """Nothing to cut."""
+        """Whether there is nothing to cut off."""
         return self.drop_before == 0 and self.drop_after == 0
 
 
 def slice_axis(in_size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> SliceAxis:
-    """Write (before, after) zeros as a symmetric pad and a cut of the windows computed in excess.
+    """Write (before, after) zeros as a symmetric pad and a cut that removes the windows computed in excess.
 
-    pad = before + m * stride puts m windows in front of TensorFlow's first; m is the least that also reaches its last.
+    pad = before + m * stride adds m windows in front of TensorFlow's first one; m is the least with which the last one
+    is computed too.
     """
     keep = out_axis(in_size, kernel, stride, before, after, dilation)
     drop = 0
@@ -135,7 +136,7 @@ def slice_axis(in_size: int, kernel: int, stride: int, before: int, after: int, 
 
 
 def symmetric_axis(in_size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
-    """The symmetric pad that gives a map of TensorFlow's size, its windows shifted by (after - before) / 2: not exact.
+    """The symmetric pad that gives a map of TensorFlow's size. Not exact: windows shift by (after - before) / 2.
 
     Raises:
         ArchError: no symmetric pad gives that size.
@@ -145,19 +146,20 @@ def symmetric_axis(in_size: int, kernel: int, stride: int, before: int, after: i
         if out_axis(in_size, kernel, stride, pad, pad, dilation) == windows:
             return pad
     raise ArchError(
-        f"no symmetric padding gives a kernel of {kernel} with stride {stride} on {in_size} its {windows} outputs"
+        f"no symmetric padding of an input of {in_size} gives {windows} outputs for a kernel of {kernel} with stride "
+        f"{stride}; use another --padding"
     )
 
 
 def spread_axis(in_size: int, kernel: int, pad: int, dilation: int) -> tuple[int, int]:
-    """Pad and dilation of an odd kernel on an axis, moved apart where the axis is one pixel long.
+    """Pad and dilation of an odd kernel on an axis, doubled if the axis is one pixel long.
 
-    Only the middle tap meets that pixel, at whatever dilation d with pad = d * (kernel - 1) / 2, so nothing changes
-    in what is computed, nor in the kernel's shape. It keeps such layers off the 3x3 depthwise kernel of OpenCV (4.8 to
-    4.14 at least), which reads past maps one pixel high or wide.
+    Only the middle tap reads that pixel, with any dilation d and pad = d * (kernel - 1) / 2, so the result and the
+    kernel's shape stay the same. With a dilation, OpenCV (4.8 to 4.14 at least) does not run its 3x3 depthwise kernel,
+    which reads outside of maps that are one pixel high or wide.
 
     Returns:
-        (pad, dilation), as given unless the axis is one pixel long and the middle tap is on it.
+        (pad, dilation), unchanged unless the axis is one pixel long and the middle tap is on it.
     """
     if in_size != 1 or kernel < 3 or 2 * pad != dilation * (kernel - 1):
         return pad, dilation

@@ -1,4 +1,4 @@
-"""Text of nets and solvers: the templates filled with numbers decided elsewhere."""
+"""Text of nets, solvers and scripts, made from the templates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _INEXACT_CLIP = "TensorFlow clips boxes to the image before suppression, this ne
 
 @dataclass(frozen=True)
 class Facts:
-    """What the comment on top of a net says."""
+    """Values for the comment at the top of a net."""
 
     classes: str
     input: str
@@ -61,8 +61,9 @@ class Facts:
 class Solver:
     """Settings of Caffe's solver.
 
-    `steps` are the iterations at which the rate is multiplied by `gamma`; without any it falls evenly, to 0 at the end.
-    Without `learn`, a solver that tests once and ends.
+    Attributes:
+        steps: iterations at which the learning rate is multiplied by `gamma`; if empty, the rate falls linearly to 0.
+        learn: False for a solver that tests once and ends.
     """
 
     train_net: str
@@ -85,10 +86,10 @@ class Solver:
 
 
 def render(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths | None = None) -> str:
-    """The prototxt of a net; `data` is what the data layers of train and test nets name.
+    """The prototxt of a net; `data` has the settings of the data layers of train and test nets.
 
     Raises:
-        ArchError: the dialect cannot express the net, or the stage does not go with it.
+        ArchError: the net cannot be written in the dialect or for the stage.
     """
     lowered = lower(net, dialect, stage, data or DataPaths())
     return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, dialect, stage))
@@ -100,17 +101,17 @@ def render_solver(solver: Solver) -> str:
 
 
 def render_script(name: str, needed: Sequence[str]) -> str:
-    """A kit's shell script, train.sh or test.sh; `needed` are the files without which it stops."""
+    """A shell script of a training folder, train.sh or test.sh; `needed` are the files that it checks for."""
     return _environment().get_template(f"{name}.j2").render(kit={"needed": needed})
 
 
 def number(value: float) -> str:
-    """Shortest text that reads back as the same double: 0.1, 1.0, 1e-08, 0.00784313725490196."""
+    """The shortest text for a double that parses to the same double: 0.1, 1.0, 1e-08, 0.00784313725490196."""
     return repr(float(value))
 
 
 def quoted(text: str) -> str:
-    r"""A prototxt string: quotes and backslashes escaped, control characters as \ooo, everything else as UTF-8."""
+    r"""A prototxt string: quotes and backslashes are escaped, control characters \ooo, all others as they are."""
     return '"' + _SPECIAL.sub(lambda found: _ESCAPES.get(found[0]) or f"\\{ord(found[0]):03o}", text) + '"'
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def make_divisible(value: float, divisor: int = 8, least: int | None = None) -> int:
-    """The multiple of `divisor` nearest to `value`, never below `least` nor more than 10% below `value`.
+    """The multiple of `divisor` nearest to `value`, but not below `least` and not more than 10% below `value`.
 
     Args:
         value: channels wanted.
-        divisor: what the result is a multiple of (unless `least` itself is not and wins).
-        least: lower bound; `divisor` where None.
+        divisor: the result is a multiple of it, unless it is `least`.
+        least: lower bound; None: `divisor`.
 
     Source: `_make_divisible` in slim's nets/mobilenet/mobilenet.py and conv_blocks.py.
     """

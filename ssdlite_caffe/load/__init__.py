@@ -1,1 +1,1 @@
-"""."""
+"""Filling a Caffe net with a TensorFlow model's weights."""

@@ -1,12 +1,12 @@
-"""From TensorFlow's default boxes to Caffe's: the boxes of a cell put in order, their shapes folded into the predictor.
+"""From TensorFlow's default boxes to Caffe's: the boxes of a cell reordered, their shapes folded into the predictor.
 
-TensorFlow decodes a code (ty, tx, th, tw) against a default box of height H and width W with centre (Y, X) as
+TensorFlow decodes a box encoding (ty, tx, th, tw) with a default box of height H, width W and centre (Y, X) as
     y = ty / sy * H + Y,  x = tx / sx * W + X,  h = exp(th / sh) * H,  w = exp(tw / sw) * W;
-Caffe decodes (cx, cy, cw, ch) against a PriorBox of height H', width W' and the same centre as
+Caffe decodes (cx, cy, cw, ch) with a PriorBox of height H', width W' and the same centre as
     x = vx * cx * W' + X,  y = vy * cy * H' + Y,  w = exp(vw * cw) * W',  h = exp(vh * ch) * H'.
 Both give the same box when
-    cx = tx * (W / W') / (sx * vx),          cw = (tw / sw + ln(W / W')) / vw,  and likewise cy, ch:
-a scale on two rows of the predictor and an offset on the other two, so the predictor's weights can hold them.
+    cx = tx * (W / W') / (sx * vx),          cw = (tw / sw + ln(W / W')) / vw,  and likewise cy, ch.
+These are a scale and an offset for each output of the predictor, so they can be folded into its weights and bias.
 
 Source: faster_rcnn_box_coder.py of the TensorFlow OD API; DecodeBBox in bbox_util.cpp of the Caffe SSD branch.
 """
@@ -24,16 +24,16 @@ Sizes = tuple[tuple[float, float], ...]
 """(height, width) of each default box of a cell, as fractions of the input."""
 
 SAME_SIZE = 1e-6
-"""Relative difference below which two sizes are one: TensorFlow's come from float32 corners, off by up to 2e-7."""
+"""Relative difference up to which two sizes are equal: TensorFlow computes sizes from float32 corners, off by 2e-7."""
 
 
 @dataclass(frozen=True)
 class CellMatch:
-    """For each of Caffe's boxes in a cell: which of TensorFlow's it takes, and by how much the sizes differ.
+    """For each of Caffe's boxes in a cell, the box of TensorFlow that it stands for.
 
     Attributes:
         source: index of TensorFlow's box.
-        height_ratio, width_ratio: TensorFlow's size / Caffe's; exactly 1.0 where they are the same.
+        height_ratio, width_ratio: TensorFlow's size / Caffe's size; exactly 1.0 where they are equal.
     """
 
     source: tuple[int, ...]
@@ -44,15 +44,15 @@ class CellMatch:
 def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
     """Pair the boxes of a cell one to one, the nearest first.
 
-    Every pairing is exact once the ratios are folded into the predictor; the nearest keeps the ratios at 1 for the
-    boxes that are the same. Of equally near pairs the first in order is taken; distances are compared in thousandths,
-    so that the same boxes from another source (a graph's float32 corners, a pipeline.config's scales) pair alike.
+    Every pairing is exact, since the ratios are folded into the predictor; pairing the nearest boxes gives equal boxes
+    ratios of 1. Of equally near pairs the first in order is taken. Distances are rounded to thousandths, so that the
+    same boxes from another source (a graph's float32 corners, a pipeline.config's scales) are paired alike.
 
     Args:
         tf_sizes: of TensorFlow's boxes.
-        caffe_sizes: of the PriorBox layer's, as many.
+        caffe_sizes: of the boxes of the PriorBox layer; as many as `tf_sizes`.
     """
-    assert len(tf_sizes) == len(caffe_sizes), "PriorBox was chosen for another number of boxes"
+    assert len(tf_sizes) == len(caffe_sizes), f"{len(caffe_sizes)} boxes in PriorBox for {len(tf_sizes)} of TensorFlow"
     distances = sorted(
         (round(abs(math.log(th / ch)) + abs(math.log(tw / cw)), 3), c, t)
         for c, (ch, cw) in enumerate(caffe_sizes)
@@ -71,15 +71,15 @@ def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
 
 
 def rematch_cell(tf_sizes: Sizes, old: Sizes, new: Sizes) -> CellMatch:
-    """Which box of a PriorBox each box of another one takes, when the predictor stands for the old one already.
+    """For each box of a new PriorBox, the box of the old PriorBox that stands for the same box of TensorFlow.
 
-    Both PriorBoxes take TensorFlow's boxes as `match_cell` pairs them, so that the new predictor is, up to float32,
-    what it would be if made from TensorFlow's.
+    It is for predictors that are converted already. Both PriorBoxes are paired with TensorFlow's boxes as `match_cell`
+    does, so the refolded predictor equals, up to float32 rounding, one that is converted from TensorFlow's.
 
     Args:
         tf_sizes: of TensorFlow's boxes.
-        old: of the PriorBox that the predictor was made for.
-        new: of the PriorBox that it is to be made for.
+        old: of the PriorBox that the predictor was converted for.
+        new: of the PriorBox that it is to fit.
     """
     before, after = match_cell(tf_sizes, old).source, match_cell(tf_sizes, new).source
     order = tuple(before.index(t) for t in after)
@@ -93,10 +93,10 @@ def rematch_cell(tf_sizes: Sizes, old: Sizes, new: Sizes) -> CellMatch:
 def refold_box_predictor(
     kernel: FloatArray, bias: FloatArray, match: CellMatch, variances: tuple[float, float, float, float]
 ) -> tuple[FloatArray, FloatArray]:
-    """Rows of a box predictor for another PriorBox; before and after box by box as (x, y, w, h).
+    """A box predictor's weights for another PriorBox.
 
     Args:
-        kernel: float32 (K * 4, I, H, W).
+        kernel: float32 (K * 4, I, H, W), outputs box by box as (x, y, w, h), as in the result.
         bias: float32 (K * 4,).
         match: of `rematch_cell`.
         variances: (x, y, width, height) of both PriorBoxes.
@@ -117,18 +117,18 @@ def box_predictor_rows(
     coder_scales: tuple[float, float, float, float],
     variances: tuple[float, float, float, float],
 ) -> tuple[FloatArray, FloatArray]:
-    """Rows of the box predictor in Caffe's order of boxes and of coordinates, with the differences of shape folded in.
+    """The box predictor's weights in Caffe's order of boxes and coordinates, the ratios of box sizes folded in.
 
     Args:
-        kernel: float32 (K * 4, I, H, W), rows box by box as (ty, tx, th, tw).
+        kernel: float32 (K * 4, I, H, W), outputs box by box as (ty, tx, th, tw).
         bias: float32 (K * 4,).
-        match: how Caffe's boxes take TensorFlow's.
-        coder_scales: TensorFlow's (y, x, height, width): 10, 10, 5, 5 as a rule.
-        variances: Caffe's (x, y, width, height): 0.1, 0.1, 0.2, 0.2 as a rule.
+        match: which of TensorFlow's boxes each of Caffe's stands for.
+        coder_scales: TensorFlow's (y, x, height, width), usually 10, 10, 5, 5.
+        variances: Caffe's (x, y, width, height), usually 0.1, 0.1, 0.2, 0.2.
 
     Returns:
-        kernel and bias with rows (x, y, w, h) for each of Caffe's boxes; a row whose factor is 1 and whose offset is 0
-        is moved, bit for bit.
+        kernel and bias with outputs (x, y, w, h) for each of Caffe's boxes; an output with factor 1 and offset 0 keeps
+        its weights bit for bit.
     """
     sy, sx, sh, sw = coder_scales
     vx, vy, vw, vh = variances
@@ -150,7 +150,7 @@ def box_predictor_rows(
 
 
 def _reciprocal(scale: float, variance: float) -> float:
-    """1 / (scale * variance), exactly 1.0 where the variance is the scale's reciprocal up to float32."""
+    """1 / (scale * variance), exactly 1.0 where the variance is the scale's reciprocal up to float32 rounding."""
     product = scale * variance
     return 1.0 if abs(product - 1) <= SAME_SIZE else 1 / product
 
@@ -158,14 +158,14 @@ def _reciprocal(scale: float, variance: float) -> float:
 def class_predictor_rows(
     kernel: FloatArray, bias: FloatArray, match: CellMatch, num_classes: int, logit_scale: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Rows of the class predictor in Caffe's order of boxes.
+    """The class predictor's weights in Caffe's order of boxes.
 
     Args:
-        kernel: float32 (K * num_classes, I, H, W), rows box by box.
+        kernel: float32 (K * num_classes, I, H, W), outputs box by box.
         bias: float32 (K * num_classes,).
-        match: how Caffe's boxes take TensorFlow's.
+        match: which of TensorFlow's boxes each of Caffe's stands for.
         num_classes: counts background.
-        logit_scale: factor between the predictor and the score converter; 1.0 moves the rows bit for bit.
+        logit_scale: factor between the predictor and the score converter; with 1.0 weights are kept bit for bit.
     """
     rows = (np.asarray(match.source)[:, None] * num_classes + np.arange(num_classes)).reshape(-1)
     if logit_scale == 1.0:

@@ -1,4 +1,4 @@
-"""Filling a Caffe net with a TensorFlow model's weights: every tensor used once, every blob filled, or why not."""
+"""Filling a Caffe net with a TensorFlow model's weights. It is an error if a tensor stays unused or a blob unfilled."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.sizes import Shape
 
 FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
-"""Layer types that a converted net learns in; one of these without blobs is a problem of its own."""
+"""Layer types with learned blobs in a converted net; if one of them gets none, its own method reports why."""
 FACTOR = np.ones(1, np.float32)
-"""BatchNorm's third blob: mean and variance are divided by it, and 0 would silently zero both."""
-
+"""BatchNorm's third blob: Caffe divides mean and variance by it, and a 0 would silently set both to 0."""
 
 MOST_LISTED = 40
-"""Problems named one by one; with more, the net is another one."""
+"""Problems that are listed; with more of them the net is a different one."""
 
 
 @dataclass(frozen=True)
 class LayerBlobs:
-    """What a net is filled with.
+    """The weights of a net.
 
     Attributes:
         blobs: layer name -> its blobs, float32, in Caffe's order.
-        left: layers left to their fillers (fine-tuning), with the reason.
+        left: name of a layer that keeps its filler (fine-tuning) -> the reason.
     """
 
     blobs: dict[str, tuple[FloatArray, ...]]
@@ -47,18 +46,18 @@ class LayerBlobs:
 def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False) -> LayerBlobs:
     """Weights for every layer of `net` that has any.
 
-    The net is one that `gen` wrote for the same detector, in any dialect: whether BatchNorm is kept or folded and
-    which kernels are one larger is read from its layers.
+    The net is one that `gen` wrote for the same detector, in any dialect: its layers show whether BatchNorm is kept or
+    folded and which kernels are one larger.
 
     Args:
         net: the parsed prototxt.
-        desc: the detector as `build` gives it from the model's own ArchSpec.
+        desc: the net that `build` makes of the model's own ArchSpec.
         model: the weights.
-        finetune: leave class predictors of another class count to their fillers.
+        finetune: class predictors of another class count keep their fillers.
 
     Raises:
-        TensorError: a tensor is missing, left over or of another shape, or a layer cannot be filled; all are listed.
-        PrototxtError: the net has unknown layers, dangling bottoms or shapes that clash; all are listed.
+        TensorError: a tensor is missing, is unused or has another shape, or a layer cannot be filled; all are listed.
+        PrototxtError: the net has unknown layers, unknown bottoms or shapes that do not fit; all are listed.
     """
     return _Filler(net, desc, model, finetune).run()
 
@@ -83,7 +82,7 @@ class _Filler:
     def run(self) -> LayerBlobs:
         shapes = infer(self.net)
         if shapes.errors:
-            raise PrototxtError("the net does not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
+            raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))
         blobs: dict[str, tuple[FloatArray, ...]] = {}
         for layer in self.net.layer:
@@ -97,19 +96,19 @@ class _Filler:
                 f"the net has no layer {name!r}, which the model's {self.convs[name].tf_scope} would fill"
             )
         for name in sorted(self.model.tensors.keys() - self.used):
-            self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} has no place in the net")
+            self.problems.append(f"tensor {name!r} {self.model.tensors[name].shape} is not used by the net")
         if self.problems:
             count, arch = len(self.problems), self.desc.arch
             more = [f"... and {count - MOST_LISTED} more"] if count > MOST_LISTED else []
             raise TensorError(
-                f"the weights, of a {arch.family} {arch.head} of width {arch.width_multiplier:g} with "
-                f"{arch.num_classes} classes, do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
+                f"the weights (of a {arch.family} {arch.head}, width multiplier {arch.width_multiplier:g}, "
+                f"{arch.num_classes} classes) do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
                 + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
         return LayerBlobs(blobs, self.left)
 
     def check_input(self, shape: Shape | None) -> None:
-        """Default boxes are sized in pixels of the net's input, so that it matters which input that is."""
+        """Check the net's input size, in whose pixels the PriorBox layers give the sizes of default boxes."""
         if shape is None or len(shape) != 4 or shape[2:] == self.input_size:
             return
         (height, width), model = shape[2:], self.input_size
@@ -117,39 +116,39 @@ class _Filler:
             self.input_size = height, width
         else:
             self.problems.append(
-                f"the net reads images of {height}x{width}, the model of {model[0]}x{model[1]}; "
-                "--finetune takes the weights over to another size"
+                f"the net's input is {height}x{width}, the model's {model[0]}x{model[1]}; "
+                "give --finetune to use the weights at another size"
             )
 
     def compare(self, blobs: dict[str, tuple[FloatArray, ...]], wanted: dict[str, tuple[tuple[int, ...], ...]]) -> None:
-        """Check what was made against the shapes that Caffe gives each layer's blobs."""
+        """Check the shapes of the filled blobs against those that Caffe wants."""
         for name, shapes in wanted.items():
             made = tuple(blob.shape for blob in blobs.get(name, ()))
             if made and made != shapes:
-                self.problems.append(f"layer {name!r} takes blobs of {shapes}, the model gives {made}")
+                self.problems.append(f"layer {name!r} needs blobs of {shapes}, the model has {made}")
             elif not made and self.layers[name].type not in FILLED:
                 self.problems.append(
-                    f"layer {name!r} is of the type {self.layers[name].type}, which no MobileNet SSD has"
+                    f"layer {name!r} has the type {self.layers[name].type}, which no MobileNet SSD has"
                 )
 
     def compare_maps(self, blobs: Mapping[str, tuple[int, ...] | None]) -> None:
-        """Check the sizes of the feature maps, and the score layer: other strides and pads make another detector.
+        """Check the sizes of the feature maps, which differ with other strides and pads, and the score layer.
 
-        A net of another input size is `check_input`'s affair.
+        Feature maps of a net with another input size are not compared; `check_input` has reported the size.
         """
         read = blobs.get("data")
         same_input = read is not None and read[2:] == self.desc.arch.input_size
         for conv in self.convs.values():
             shape = blobs.get(conv.top)
             if same_input and shape is not None and shape[2:] != conv.out_size:
-                self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model has {conv.out_size}")
+                self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model's are {conv.out_size}")
         others = {"sigmoid": "Softmax", "softmax": "Sigmoid"}
         wrong = others[self.desc.arch.score_converter]
         if any(layer.type == wrong for layer in self.net.layer if layer.name.startswith("mbox_conf")):
             self.problems.append(f"the net makes scores by {wrong}, the model by {self.desc.arch.score_converter}")
 
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
-        """Blobs of one layer, or None for a layer without any (or one that became a problem)."""
+        """Blobs of one layer; None for a layer without any, or one for which a problem was added."""
         if layer.type in CONVOLUTIONS:
             return self.convolution(layer)
         if layer.type == "BatchNorm":
@@ -159,7 +158,7 @@ class _Filler:
         return None
 
     def take(self, conv: ConvDesc) -> UnitWeights | None:
-        """The unit behind `conv`, its tensors marked as used; None when it became a problem, once."""
+        """The weights of `conv`, its tensors marked as used; None if they have a problem, which is added once."""
         if conv.name not in self.weights:
             self.weights[conv.name] = self.take_first(conv)
         return self.weights[conv.name]
@@ -185,14 +184,14 @@ class _Filler:
         wanted = (conv.num_output, conv.in_channels // conv.group, *conv.kernel)
         if weights.kernel.shape != wanted:
             self.problems.append(
-                f"tensor {unit.tensors['weights']!r} gives a kernel of {weights.kernel.shape}, "
-                f"layer {conv.name!r} takes {wanted}"
+                f"tensor {unit.tensors['weights']!r} makes a kernel of {weights.kernel.shape}, "
+                f"layer {conv.name!r} needs {wanted}"
             )
             return None
         return weights
 
     def predictor(self, conv: ConvDesc, weights: UnitWeights) -> UnitWeights | None:
-        """A predictor's rows in the order of the PriorBox layer that stands in the net."""
+        """A predictor's weights in the order of the net's own PriorBox layer."""
         feature_map = self.maps[conv.name]
         boxes = len(feature_map.tf_boxes)
         if feature_map.blob not in self.matches:
@@ -204,7 +203,7 @@ class _Filler:
         if conv.role == "box_predictor":
             if weights.kernel.shape[0] != boxes * 4:
                 self.problems.append(
-                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes take {boxes * 4}"
+                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, {boxes} boxes need {boxes * 4}"
                 )
                 return None
             scales = self.model.settings.box_coder_scales
@@ -214,7 +213,7 @@ class _Filler:
             classes, rest = divmod(weights.kernel.shape[0], boxes)
             if rest:
                 self.problems.append(
-                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, no multiple of {boxes} boxes"
+                    f"{conv.tf_scope!r} has {weights.kernel.shape[0]} outputs, not a multiple of its {boxes} boxes"
                 )
                 return None
             scale = self.model.settings.logit_scale
@@ -226,20 +225,20 @@ class _Filler:
         caffe_sizes = cell_sizes(self.prior(feature_map), self.input_size)
         if len(caffe_sizes) != len(feature_map.tf_boxes):
             self.problems.append(
-                f"layer {name!r} makes {len(caffe_sizes)} boxes a cell, the model has {len(feature_map.tf_boxes)}"
+                f"layer {name!r} makes {len(caffe_sizes)} boxes per cell, the model has {len(feature_map.tf_boxes)}"
             )
             return None
         layer = self.layers.get(name)
         moving = [] if layer is None else moving_fields(layer.prior_box_param)
         if moving:
             self.problems.append(
-                f"layer {name!r} has {', '.join(moving)}: its boxes do not sit on their cells' centres"
+                f"layer {name!r} sets {', '.join(moving)}: its boxes are not on the centres of their cells; remove it"
             )
             return None
         return match_cell(feature_map.tf_boxes, caffe_sizes)
 
     def prior(self, feature_map: FeatureMapDesc) -> PriorBoxDesc:
-        """The PriorBox of the net itself, which may have been edited; the description's where the net has none."""
+        """The net's own PriorBox, which may have been edited; that of the NetDesc where the net has none."""
         layer = self.layers.get(feature_map.blob + "_mbox_priorbox")
         if layer is None:
             return feature_map.prior
@@ -253,7 +252,7 @@ class _Filler:
     def convolution(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         conv = self.convs.get(layer.name)
         if conv is None:
-            self.problems.append(f"layer {layer.name!r} has no counterpart in the model")
+            self.problems.append(f"layer {layer.name!r} is not in the model")
             return None
         if self.other_classes(conv, layer):
             return None
@@ -263,7 +262,7 @@ class _Filler:
         param = layer.convolution_param
         if param.num_output != conv.num_output or max(param.group, 1) != conv.group:
             self.problems.append(
-                f"layer {layer.name!r} has {param.num_output} outputs in {param.group} groups, the model has "
+                f"layer {layer.name!r} has {param.num_output} outputs in {param.group} groups, the model "
                 f"{conv.num_output} in {conv.group}"
             )
             return None
@@ -283,14 +282,14 @@ class _Filler:
         if affine is not None:
             kernel, bias = fold_into_convolution(kernel, bias, affine)
         if not param.bias_term:
-            self.problems.append(f"layer {layer.name!r} has neither a bias nor a BatchNorm to take the model's offset")
+            self.problems.append(f"layer {layer.name!r} has neither bias nor BatchNorm, which the model's offset needs")
             return None
         if bias is None:
             bias = np.zeros(conv.num_output, np.float32)
         return enlarge_kernel(kernel, size), bias
 
     def other_classes(self, conv: ConvDesc, layer: caffe_pb2.LayerParameter) -> bool:
-        """Whether this is a class predictor of another class count, left to its filler when fine-tuning."""
+        """Whether this is a class predictor of another class count, which keeps its filler when fine-tuning."""
         outputs = layer.convolution_param.num_output
         if conv.role != "class_predictor" or outputs == conv.num_output or not self.finetune:
             return False
@@ -301,10 +300,10 @@ class _Filler:
         return True
 
     def normed(self, layer: caffe_pb2.LayerParameter, suffix: str) -> tuple[ConvDesc, UnitWeights] | None:
-        """The convolution that a BatchNorm or Scale layer belongs to."""
+        """The convolution that a BatchNorm or Scale layer belongs to, with its weights; None if there is none."""
         conv = self.convs.get(layer.name.removesuffix(suffix))
         if conv is None or not layer.name.endswith(suffix):
-            self.problems.append(f"layer {layer.name!r} ({layer.type}) belongs to no convolution of the model")
+            self.problems.append(f"layer {layer.name!r} ({layer.type}) does not belong to a convolution of the model")
             return None
         weights = self.take(conv)
         return None if weights is None else (conv, weights)
@@ -314,7 +313,7 @@ class _Filler:
         if found is None:
             return None
         if found[0].name + "/scale" not in self.layers:
-            self.problems.append(f"layer {layer.name!r} has no Scale layer {found[0].name + '/scale'!r} behind it")
+            self.problems.append(f"layer {layer.name!r} needs a Scale layer {found[0].name + '/scale'!r} after it")
             return None
         norm = found[1].batch_norm(layer.batch_norm_param.eps)
         return norm.mean, norm.variance, FACTOR
@@ -335,13 +334,13 @@ class _Filler:
 
 
 def moving_fields(param: caffe_pb2.PriorBoxParameter) -> list[str]:
-    """What in a PriorBox moves or cuts boxes: with none of it each lies on the centre of its cell, input / map wide."""
+    """Fields of a PriorBox that move or cut boxes; without them boxes are on the centres of cells of equal size."""
     found = [name for name in ("step", "step_h", "step_w", "img_size", "img_h", "img_w") if param.HasField(name)]
     return [*found, *(["clip"] if param.clip else []), *(["an offset other than 0.5"] if param.offset != 0.5 else [])]
 
 
 def kernel_size(param: caffe_pb2.ConvolutionParameter) -> tuple[int, int]:
-    """(height, width) of a convolution's kernel, in either of Caffe's two ways of writing it."""
+    """(height, width) of a convolution's kernel, from kernel_h and kernel_w or from kernel_size."""
     if param.HasField("kernel_h") or param.HasField("kernel_w"):
         return param.kernel_h, param.kernel_w
     sizes = list(param.kernel_size)
@@ -349,6 +348,6 @@ def kernel_size(param: caffe_pb2.ConvolutionParameter) -> tuple[int, int]:
 
 
 def _kernels(kernel: tuple[int, int]) -> set[tuple[int, int]]:
-    """The sizes a kernel may have in the net: its own, or one larger on either axis (see layouts.enlarge_kernel)."""
+    """Sizes that a kernel may have in the net: its own, or one larger on an axis (see `layouts.enlarge_kernel`)."""
     height, width = kernel
     return {(height + a, width + b) for a in (0, 1) for b in (0, 1)}

@@ -1,4 +1,4 @@
-"""BatchNorm arithmetic: folded into a convolution, or moved into Caffe's blobs. float64, rounded once."""
+"""BatchNorm arithmetic: folding into a convolution, or rewriting for Caffe's blobs; in float64, rounded once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def affine_of(norm: BatchNorm) -> Affine:
 
 
 def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: Affine) -> tuple[FloatArray, FloatArray]:
-    """The convolution that does what `kernel` and `bias` followed by `affine` do.
+    """The convolution that computes what `kernel` and `bias` followed by `affine` compute.
 
     kernel'[o] = kernel[o] * scale[o]; bias'[o] = bias[o] * scale[o] + offset[o].
 
@@ -64,9 +64,9 @@ def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: A
 
 
 def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
-    """A BatchNorm of mean 0 and variance 1 - epsilon that does what `affine` does, for graphs that hold it folded.
+    """A BatchNorm that computes what `affine` does, for graphs whose BatchNorm is folded: mean 0, variance 1 - epsilon.
 
-    Its variance + epsilon is 1 up to a float32 rounding of the variance, which is divided out of gamma.
+    variance + epsilon differs from 1 by the variance's rounding to float32; gamma makes up for that.
     """
     variance = np.full(affine.scale.shape, 1 - epsilon, np.float32)
     gamma = affine.scale * np.sqrt(variance.astype(np.float64) + epsilon)
@@ -82,8 +82,8 @@ def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
 def with_epsilon(norm: BatchNorm, epsilon: float) -> BatchNorm:
     """The same function written with another epsilon.
 
-    variance' = variance + norm.epsilon - epsilon. Where that would be negative (the new epsilon is the larger one and
-    a channel hardly varies), the whole norm is rewritten around its scale and offset instead.
+    variance' = variance + norm.epsilon - epsilon. If that is negative for a channel (a larger epsilon, a small
+    variance), the norm is computed from its scale and offset by `as_batch_norm` instead.
     """
     if _same_float32(norm.epsilon, epsilon):
         return norm
@@ -94,7 +94,7 @@ def with_epsilon(norm: BatchNorm, epsilon: float) -> BatchNorm:
 
 
 def absorb_bias(norm: BatchNorm, bias: FloatArray) -> BatchNorm:
-    """The BatchNorm of x + bias as one of x: mean' = mean - bias."""
+    """The BatchNorm that computes on x what `norm` computes on x + bias: mean' = mean - bias."""
     mean = norm.mean.astype(np.float64) - bias.astype(np.float64)
     return BatchNorm(mean.astype(np.float32), norm.variance, norm.gamma, norm.beta, norm.epsilon)
 

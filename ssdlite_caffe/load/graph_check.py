@@ -1,6 +1,6 @@
-"""A model's graph against a family's net: strides, paddings, activations, and what feeds what.
+"""Comparing a model's graph with a family's net: strides, dilations, paddings, activations, and what feeds what.
 
-Kernels alone do not tell a net; see `dump/wiring.py`. A checkpoint says none of this, so nothing of it is checked.
+Different nets can have the same kernels; see `dump/wiring.py`. A checkpoint has no graph, so nothing is compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from ssdlite_caffe.gen_model.padding import same_padding
 
 
 def check_graph(model: DumpedModel, net: NetDesc) -> None:
-    """Strides, paddings, activations and wiring of the graph against the family's; a checkpoint has none to check."""
+    """Compare strides, dilations, paddings, activations and wiring of the graph with the family's.
+
+    Raises:
+        ModelError: they differ; the text lists the first differences.
+    """
     units = {u.scope: u for u in model.units}
     problems = [*_order_problems(model.settings, net), *input_problems(model, net), *padding_problems(model, net)]
     for conv in net.convolutions:
@@ -26,19 +30,19 @@ def check_graph(model: DumpedModel, net: NetDesc) -> None:
         if unit.dilation is not None and unit.dilation != conv.dilation:
             problems.append(f"{unit.scope} has dilation {unit.dilation}, the family {conv.dilation}")
         if unit.activation is not None and unit.activation != conv.activation:
-            problems.append(f"{unit.scope} is followed by {unit.activation}, the family has {conv.activation}")
+            problems.append(f"{unit.scope} has the activation {unit.activation}, the family {conv.activation}")
     if problems:
         raise ModelError(
-            f"{model.source} has a {net.arch.family}'s kernels, but its convolutions act differently: "
+            f"{model.source} has the kernels of a {net.arch.family}, but is a different net: "
             f"{'; '.join(problems[:4])}{f'; and {len(problems) - 4} more' if len(problems) > 4 else ''}"
         )
 
 
 def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
-    """Boxes and scores are joined map after map, or they would not belong together."""
+    """Box encodings and class logits that are not joined in the order of the feature maps."""
     problems = []
     for what, order, convs in (
-        ("box codes", settings.box_order, (m.loc for m in net.feature_maps)),
+        ("box encodings", settings.box_order, (m.loc for m in net.feature_maps)),
         ("class logits", settings.class_order, (m.conf for m in net.feature_maps)),
     ):
         wanted = tuple(conv[-1].tf_scope for conv in convs)
@@ -48,7 +52,7 @@ def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
 
 
 def input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
-    """Convolutions that read something else than in the net; none from a checkpoint, which does not say."""
+    """Convolutions whose input is another one than in the net; none from a checkpoint, which has no graph."""
     units = {u.scope: u for u in model.units}
     blobs = _expressions(net)
     windows = pool_windows(net)
@@ -57,23 +61,23 @@ def input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
         found, wanted = units[conv.tf_scope].input, blobs.get(conv.bottom)
         if found is None or wanted is None or found in (wanted, windowed(wanted, windows.get(conv.bottom))):
             continue
-        problems.append(f"{conv.tf_scope} reads {found}, in the family {wanted}")
+        problems.append(f"{conv.tf_scope} reads {found}, in the family it reads {wanted}")
     return problems
 
 
 def padding_problems(model: DumpedModel, net: NetDesc) -> list[str]:
-    """Convolutions that are padded otherwise than in the net; none from a checkpoint, which does not say."""
+    """Convolutions whose padding is another one than in the net; none from a checkpoint, which has no graph."""
     units = {u.scope: u for u in model.units}
     zeros = ((conv, _zeros(units[conv.tf_scope], conv)) for conv in net.convolutions)
     return [
-        f"{conv.tf_scope} is padded by {astuple(found)}, the family by {astuple(conv.padding)}"
+        f"{conv.tf_scope} has padding {astuple(found)} (top, bottom, left, right), the family {astuple(conv.padding)}"
         for conv, found in zeros
         if found is not None and found != conv.padding
     ]
 
 
 def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
-    """Where the graph's convolution puts zeros; None from a checkpoint, which does not say."""
+    """Zeros on each side of the graph's convolution; None from a checkpoint, which has no graph."""
     if unit.padding is None:
         return None
     if isinstance(unit.padding, tuple):
@@ -84,7 +88,7 @@ def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
 
 
 def _expressions(net: NetDesc) -> dict[str, str]:
-    """What each blob is, as `dump.wiring` writes it; the image is in none."""
+    """Blob -> its expression, as `dump.wiring` writes them; the network input has none."""
     found: dict[str, str] = {}
     body = [node for section in net.sections for node in section.nodes]
     for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):
@@ -93,7 +97,7 @@ def _expressions(net: NetDesc) -> dict[str, str]:
 
 
 def expression_of(node: NodeDesc, blobs: Mapping[str, str], scope: str) -> str:
-    """What a node gives, of what it reads; a convolution is called `scope`."""
+    """The expression of a node's output, made from those of its inputs; a convolution's is `scope`."""
     if isinstance(node, ConvDesc):
         return scope
     if isinstance(node, AddDesc):
@@ -104,11 +108,11 @@ def expression_of(node: NodeDesc, blobs: Mapping[str, str], scope: str) -> str:
 
 
 def pool_windows(net: NetDesc) -> dict[str, tuple[int, int]]:
-    """The size of the map that each global pooling takes the mean of, by its top."""
+    """Top of each global pooling -> (height, width) of the map that it takes the mean of."""
     nodes = (node for section in net.sections for node in section.nodes)
     return {node.top: node.in_size for node in nodes if isinstance(node, GlobalPoolDesc)}
 
 
 def windowed(mean: str, window: tuple[int, int] | None) -> str:
-    """The mean of a whole map, as a graph spells it that averages over one window of the map's size."""
+    """The expression of a global mean in a graph that averages over one window of the map's size."""
     return mean if window is None else mean.replace("mean(", f"mean{window[0]}x{window[1]}(", 1)

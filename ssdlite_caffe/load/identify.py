@@ -1,8 +1,8 @@
-"""Which detector a model is, its convolutions named: what every command does with a model that it has read.
+"""Identifying the detector of a model: its architecture, and names for its convolutions. Every command does this.
 
-A TensorFlow Lite file has no names to go by. Its heads are named by the outputs that they lead to (`dump/tflite`); the
-backbone is named here, by its structure: every family's net at every plausible width is laid over the model from the
-input on, each convolution on the one that has its shape and reads the same.
+The names in a TensorFlow Lite file cannot be relied on. Its heads are named by the outputs that they lead to
+(`dump/tflite`); the backbone is named here, by its structure: from the input on, each convolution of every family's net
+at every plausible width is matched with the model's convolution that has the same shape and the same input.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ssdlite_caffe.load.graph_check import expression_of, pool_windows, windowed
 from ssdlite_caffe.load.recognise import candidates, head_of, recognise, rules_of, unsaid, wanted_shape
 
 _SAME_BOX = 1e-4
-"""Relative difference from which a config's default boxes are others than a graph's; float32 corners give 1e-5."""
+"""Relative difference from which a config's default boxes differ from a graph's; float32 corners differ by 1e-5."""
 _Key = tuple[str, tuple[int, ...], tuple[int, int] | None]
 
 
 def identify(model: DumpedModel) -> tuple[DumpedModel, ArchSpec]:
-    """A model with its convolutions named as the Object Detection API names them, and its architecture.
+    """The model with the Object Detection API's names for its convolutions, and its architecture.
 
     Raises:
-        ModelError: no family fits, or something in the model is not what the family's net does.
+        ModelError: no family fits, or the model differs from the family's net.
         TensorError: the tensors of its convolutions do not fit together; all are listed.
     """
     named = model if model.scoped else _named(model)
@@ -42,10 +42,10 @@ def identify(model: DumpedModel) -> tuple[DumpedModel, ArchSpec]:
 
 
 def _config_notes(settings: Settings, arch: ArchSpec) -> Iterator[str]:
-    """Where a pipeline.config describes another detector than the model is, in what was not taken from it."""
+    """Notes on what a pipeline.config says differently from the model, of the settings that the model has itself."""
     kind = settings.feature_extractor_type
     if kind is not None and f"_{arch.family.replace('-', '_').removesuffix('_minimalistic')}" not in kind:
-        yield f"the pipeline.config names the feature extractor {kind}, the model is a {arch.family}"
+        yield f"the pipeline.config names the feature extractor {kind}, but the model is a {arch.family}"
     if settings.anchors is None or settings.default_boxes is None:
         return
     theirs = [cell.sizes for cell in cell_boxes_of_anchors(settings.anchors, arch.input_size)]
@@ -53,14 +53,14 @@ def _config_notes(settings: Settings, arch: ArchSpec) -> Iterator[str]:
     if [len(cell) for cell in theirs] != [len(cell) for cell in ours] or any(
         not np.allclose(one, other, rtol=_SAME_BOX, atol=0) for one, other in zip(theirs, ours, strict=True)
     ):
-        yield "the pipeline.config makes other default boxes than the model has; the model's are taken"
+        yield "the pipeline.config makes other default boxes than the model has; the model's are used"
 
 
 def _named(model: DumpedModel) -> DumpedModel:
-    """The model with its backbone named by its structure.
+    """The model with names for its backbone, found by its structure.
 
     Raises:
-        ModelError: no family's net has its convolutions.
+        ModelError: the net of no family has its convolutions.
     """
     if model.settings.input_size is None:
         raise unsaid(model, "input size")
@@ -84,12 +84,10 @@ def _named(model: DumpedModel) -> DumpedModel:
             nearest = missing, arch
     assert nearest is not None
     missing, best = nearest
-    where = (
-        f"{missing} convolutions of one or the other have no counterpart" if missing else "they are joined otherwise"
-    )
+    where = f"{missing} convolutions differ" if missing else "the convolutions are connected differently"
     raise ModelError(
-        f"{model.source} is no SSD MobileNet of a kind read here: it has {len(model.units)} convolutions, and is "
-        f"nearest to a {best.family} {best.head} of width {best.width_multiplier:g}, but {where}"
+        f"{model.source} is not an SSD MobileNet of a kind read here: it has {len(model.units)} convolutions and is "
+        f"most like a {best.family} {best.head} of width multiplier {best.width_multiplier:g}, but {where}"
     )
 
 
@@ -102,10 +100,10 @@ def _conv_key(conv: ConvDesc) -> _Key:
 
 
 def _laid_over(net: NetDesc, model: DumpedModel) -> dict[str, str] | None:
-    """Scope in the model -> scope in the net, for each convolution; None where the net does not fit.
+    """Scope in the model -> scope in the net, for each convolution; None if the net does not fit.
 
-    Shapes alone do not tell one block from the next, but what each convolution reads does: it is looked for among the
-    outputs of those that are found already.
+    Blocks can have the same shapes, so each convolution is found by its input too, which is the output of convolutions
+    found before.
     """
     heads = {unit.scope for unit in model.units if unit.scope.startswith("BoxPredictor_")}
     free: dict[_Key, list[ConvUnit]] = {}

@@ -1,4 +1,4 @@
-"""Moving TensorFlow kernels to Caffe's layouts. Exact: values are moved, never computed."""
+"""TensorFlow's kernels in Caffe's layouts. Exact: values are copied, never computed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def conv_kernel(kernel: FloatArray) -> FloatArray:
 
 
 def depthwise_kernel(kernel: FloatArray) -> FloatArray:
-    """A depthwise kernel, HWCM to one input channel per group.
+    """A depthwise kernel, HWCM to (C * M, 1, H, W), one input channel per group.
 
-    TensorFlow's output channel is c * M + m, and so is Caffe's with `group` C and C * M outputs.
+    TensorFlow's output channel is c * M + m, as is Caffe's with `group` C and C * M outputs.
 
     Args:
         kernel: float32 (H, W, C, M), M the channel multiplier.
@@ -49,22 +49,22 @@ def depthwise_kernel(kernel: FloatArray) -> FloatArray:
 
 
 def reverse_input_channels(kernel: FloatArray) -> FloatArray:
-    """An OIHW kernel that reads RGB, for a net that is fed BGR.
+    """A kernel for BGR input, made from one for RGB input.
 
     Args:
         kernel: float32 (O, I, H, W).
 
     Returns:
-        the same shape, with the I axis reversed.
+        The same shape, with axis I reversed.
     """
     return np.ascontiguousarray(kernel[:, ::-1])
 
 
 def enlarge_kernel(kernel: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """Zero rows on top and zero columns on the left, up to `size`.
+    """A kernel enlarged to `size` by rows of zeros at the top and columns of zeros at the left.
 
-    With `pad` larger by as much, the larger kernel looks at the same windows and gives the same sums: this is how
-    TensorFlow's SAME padding, one more after than before, is written with Caffe's symmetric `pad`.
+    With `pad` enlarged as much, the kernel computes the same sums over the same windows. TensorFlow's SAME padding,
+    with one more zero after than before, becomes Caffe's symmetric `pad` in this way.
 
     Args:
         kernel: float32 (O, I, H, W).
@@ -78,7 +78,7 @@ def enlarge_kernel(kernel: FloatArray, size: tuple[int, int]) -> FloatArray:
     """
     height, width = kernel.shape[2:]
     if size[0] < height or size[1] < width:
-        raise TensorError(f"a {height}x{width} kernel does not fit into {size[0]}x{size[1]}")
+        raise TensorError(f"a {height}x{width} kernel cannot be enlarged to {size[0]}x{size[1]}, which is smaller")
     if (height, width) == size:
         return kernel
     larger = np.zeros((*kernel.shape[:2], *size), np.float32)
@@ -88,4 +88,4 @@ def enlarge_kernel(kernel: FloatArray, size: tuple[int, int]) -> FloatArray:
 
 def _check_rank(kernel: FloatArray) -> None:
     if kernel.ndim != 4:
-        raise TensorError(f"a convolution kernel has 4 axes, this one has the shape {kernel.shape}")
+        raise TensorError(f"a convolution kernel must have 4 axes, got the shape {kernel.shape}")

@@ -1,6 +1,6 @@
-"""A trained net's BatchNorm and Scale layers folded into the convolutions before them.
+"""Folding a trained net's BatchNorm and Scale layers into the convolutions before them.
 
-What remains is the deploy form: the same layers without the two, each convolution with a bias.
+The result is the deploy form: the other layers, each convolution with a bias.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ssdlite_caffe.prototxt.shapes import infer
 
 @dataclass(frozen=True)
 class Merged:
-    """A net without its BatchNorms.
+    """A net without BatchNorm layers.
 
     Attributes:
-        net: the layers that remain, without blobs.
-        blobs: theirs, by layer name.
-        folded: convolutions that took a BatchNorm in.
-        unused: layers of the weights that the net does not have.
+        net: the remaining layers, without blobs.
+        blobs: layer name -> its blobs, float32.
+        folded: names of the convolutions into which a BatchNorm was folded.
+        unused: layers with weights that the net does not have.
     """
 
     net: caffe_pb2.NetParameter
@@ -39,7 +39,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Group:
-    """Places of a convolution, its BatchNorm and the Scale after it, if any, among a net's layers."""
+    """Indices into a net's layers: a convolution, its BatchNorm, and the Scale after it, if any."""
 
     conv: int
     norm: int
@@ -47,17 +47,17 @@ class _Group:
 
 
 def merge_batch_norm(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter) -> Merged:
-    """Fold every BatchNorm, and the Scale after it, into the convolution that it follows.
+    """Fold every BatchNorm, and the Scale after it, into the convolution before it.
 
     Args:
         net: a test or deploy net.
         weights: its caffemodel.
 
     Returns:
-        The folded net; `net` is left as it is.
+        The folded net; `net` is not changed.
 
     Raises:
-        PrototxtError: the weights do not fit the net, or a BatchNorm does not follow a convolution.
+        PrototxtError: the weights do not fit the net, or a BatchNorm cannot be folded.
     """
     blobs = _checked_blobs(net, weights)
     groups = _groups(net)
@@ -77,10 +77,10 @@ def merge_batch_norm(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParamete
 
 
 def without_batch_norm(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    """The net that folded weights go into: without BatchNorms and their Scales, each of their convolutions with a bias.
+    """The net for folded weights: no BatchNorm and no Scale after it, and a bias in each convolution before them.
 
     Raises:
-        PrototxtError: a BatchNorm does not follow a convolution.
+        PrototxtError: a BatchNorm does not follow a convolution, or another layer reads that convolution too.
     """
     merged = caffe_pb2.NetParameter()
     merged.CopyFrom(net)
@@ -94,7 +94,7 @@ def without_batch_norm(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
     kept = [layer for place, layer in enumerate(merged.layer) if place not in gone]
     del merged.layer[:]
     for layer in kept:
-        del layer.blobs[:], layer.param[:]  # rates were given for fewer blobs than there are now
+        del layer.blobs[:], layer.param[:]  # `param` has learning rates for the blobs before folding
     merged.layer.extend(kept)
     return merged
 
@@ -107,7 +107,9 @@ def _groups(net: caffe_pb2.NetParameter) -> list[_Group]:
             continue
         conv = _writer(net.layer, place, layer.bottom[0])
         if conv is None or net.layer[conv].type not in CONVOLUTIONS or _readers(net.layer, conv) != [place]:
-            raise PrototxtError(f"BatchNorm {layer.name!r} does not follow a convolution alone, so it cannot be folded")
+            raise PrototxtError(
+                f"BatchNorm {layer.name!r} cannot be folded: it must follow a convolution that no other layer reads"
+            )
         readers = _readers(net.layer, place)
         scaled = len(readers) == 1 and _is_plain_scale(net.layer[readers[0]])
         groups.append(_Group(conv, place, readers[0] if scaled else None))
@@ -115,10 +117,10 @@ def _groups(net: caffe_pb2.NetParameter) -> list[_Group]:
 
 
 def fit(blobs: Mapping[str, Sequence[FloatArray]], net: caffe_pb2.NetParameter, what: str) -> None:
-    """Refuse blobs that are not just those of a net.
+    """Check that `blobs` are exactly the learned blobs of a net; `what` begins the error.
 
     Raises:
-        PrototxtError: a layer lacks blobs, has others, or is not in the net; all are named.
+        PrototxtError: a layer has no blobs, has blobs of other shapes, or is not in the net; the first 5 are named.
     """
     wanted = infer(net, phase="TEST").param_shapes
     problems = [f"{name} is not in the net" for name in blobs if name not in wanted]
@@ -127,7 +129,7 @@ def fit(blobs: Mapping[str, Sequence[FloatArray]], net: caffe_pb2.NetParameter, 
         if name not in blobs:
             problems.append(f"{name} has no weights")
         elif found != shapes:
-            problems.append(f"{name} has weights {_show(found)}, not {_show(shapes)}")
+            problems.append(f"{name} has weights of {_show(found)}, needs {_show(shapes)}")
     if problems:
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise PrototxtError(f"{what}: {listed}")
@@ -147,7 +149,7 @@ def _checked_blobs(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter)
 
 
 def _shaped(arrays: Sequence[FloatArray], shapes: Sequence[tuple[int, ...]]) -> tuple[FloatArray, ...]:
-    """The arrays in these shapes where they have as many numbers: files of before 2014 give every blob four axes."""
+    """The arrays in these shapes if they have as many values: files from before 2014 give every blob four axes."""
     if [array.size for array in arrays] != [math.prod(shape) for shape in shapes]:
         return tuple(arrays)
     return tuple(array.reshape(shape) for array, shape in zip(arrays, shapes, strict=True))
@@ -159,7 +161,7 @@ def _writer(layers: Sequence[caffe_pb2.LayerParameter], place: int, blob: str) -
 
 
 def _readers(layers: Sequence[caffe_pb2.LayerParameter], writer: int) -> list[int]:
-    """Layers that read what `writer` wrote, before another one overwrites it."""
+    """Layers that read what `writer` wrote, before another layer overwrites it."""
     blob, found = layers[writer].top[0], []
     for i in range(writer + 1, len(layers)):
         if blob in layers[i].bottom:
@@ -170,7 +172,7 @@ def _readers(layers: Sequence[caffe_pb2.LayerParameter], writer: int) -> list[in
 
 
 def _is_plain_scale(layer: caffe_pb2.LayerParameter) -> bool:
-    """Whether it multiplies each channel by a number it learned, and no other blob."""
+    """Whether it is a Scale layer that multiplies each channel by a learned number, and not by another blob."""
     param = layer.scale_param
     return layer.type == "Scale" and len(layer.bottom) == 1 and param.axis == 1 and param.num_axes == 1
 
@@ -184,14 +186,17 @@ def _affine(layer: caffe_pb2.LayerParameter, norm: Sequence[FloatArray], scale: 
     """
     param = layer.batch_norm_param
     if param.HasField("use_global_stats") and not param.use_global_stats:
-        raise PrototxtError(f"BatchNorm {layer.name!r} has use_global_stats: false: what it does depends on the image")
+        raise PrototxtError(
+            f"BatchNorm {layer.name!r} has use_global_stats: false, so it uses each batch's own statistics and cannot "
+            "be folded; remove the field"
+        )
     mean, variance, factor = (blob.astype(np.float64).reshape(-1) for blob in norm)
     share = 1 / factor[0] if factor[0] else 0.0
     deviation = np.sqrt(variance * share + float(np.float32(param.eps)))
     gamma = np.ones_like(mean) if scale is None else scale[0].astype(np.float64).reshape(-1)
     beta = np.zeros_like(mean) if scale is None or len(scale) < 2 else scale[1].astype(np.float64).reshape(-1)
     if not np.all(np.isfinite(deviation)) or np.any(deviation == 0):
-        raise PrototxtError(f"BatchNorm {layer.name!r} has a variance that is negative or not finite")
+        raise PrototxtError(f"BatchNorm {layer.name!r} has a variance that is negative, NaN or Inf")
     return Affine(gamma / deviation, beta - mean * share * gamma / deviation)
 
 

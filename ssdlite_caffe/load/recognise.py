@@ -1,7 +1,7 @@
-"""Which detector a dumped model is: family, width and head by the shapes of its kernels, the rest from its settings.
+"""Recognising the ArchSpec of a dumped model: family, width and head from its kernels, the rest from its settings.
 
-Every family's table is built at every plausible width, and the one whose convolutions are the model's, scope by
-scope and shape by shape, is the answer; then strides, paddings, activations and default boxes are checked against it.
+Every family's net is built at every plausible width, until one has the model's convolutions, scope by scope and shape
+by shape. Then strides, paddings, activations and default boxes are compared with it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from ssdlite_caffe.load.units import unit_problems
 
 COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
 CENTRE_TOLERANCE = 1e-5
-"""How far a default box's centre may lie from its cell's, as a fraction of the input; float32 corners give 1e-7."""
+"""Largest distance of a default box's centre from its cell's, as a fraction of the input; float32 corners give 1e-7."""
 SIZE_TOLERANCE = 1e-5
-"""How much the boxes of one kind may differ from cell to cell, relatively."""
+"""Largest relative difference of a default box's size from cell to cell."""
 _FARTHEST = 1e3
-"""Of a default box's edges, as fractions of the input."""
+"""Largest coordinate of a default box, as a fraction of the input."""
 
 _BACKBONES: dict[str, tuple[FamilyName, ...]] = {
     "FeatureExtractor/MobilenetV1/": ("v1",),
@@ -55,7 +55,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
     """The ArchSpec of a dumped model.
 
     Raises:
-        ModelError: no family fits, or something in the model is not what the family's net does.
+        ModelError: no family fits, or the model differs from the family's net.
         TensorError: the tensors of its convolutions do not fit together; all are listed.
     """
     _check_settings(model.settings)
@@ -64,7 +64,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
     arch = _matching_arch(model)
     settings = model.settings
     if settings.unsupported:
-        raise ModelError(f"{model.source} does what no Caffe net does: {', '.join(settings.unsupported)}")
+        raise ModelError(f"{model.source} has what a Caffe net cannot do: {', '.join(settings.unsupported)}")
     mean, scale = _pixels(settings, arch)
     arch = dataclasses.replace(
         arch,
@@ -85,20 +85,20 @@ def recognise(model: DumpedModel) -> ArchSpec:
 
 
 def _check_settings(settings: Settings) -> None:
-    """Refuse factors that would make every box or score the same, or none."""
+    """Refuse factors that are 0, negative, NaN or Inf, with which all boxes or scores would be equal or NaN."""
     factors = (*(settings.box_coder_scales or ()), 1.0 if settings.logit_scale is None else settings.logit_scale)
     bad = [factor for factor in factors if not (math.isfinite(factor) and factor > 0)]
     if bad:
-        raise ModelError(f"box-coder and logit scales are positive numbers, the model has {bad[0]}")
+        raise ModelError(f"box-coder and logit scales must be positive, the model has {bad[0]}")
     if settings.pixel_scale is not None and not (math.isfinite(settings.pixel_scale) and settings.pixel_scale):
-        raise ModelError(f"the model multiplies pixels by {settings.pixel_scale}")
+        raise ModelError(f"the factor for pixels must be a number other than 0, the model has {settings.pixel_scale}")
 
 
 def unsaid(model: DumpedModel, what: str) -> ModelError:
-    """The error for a model whose files leave out what a net needs."""
+    """The error for a model whose files do not have a setting that the net needs."""
     return ModelError(
         f"{model.source} does not say its {what}; give the pipeline.config that it was trained with, by "
-        "--pipeline-config or in its folder (the zoo's archives hold theirs)"
+        "--pipeline-config or in its folder (the model zoo's archives have it)"
     )
 
 
@@ -123,13 +123,13 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
         if not nearest or len(differences) < len(nearest):
             nearest, best = differences, arch
     raise ModelError(
-        f"{model.source} is near a {best.family} {best.head} of width {best.width_multiplier:g}, but differs in "
-        f"{len(nearest)} convolutions: " + "; ".join(nearest[:4]) + ("; ..." if len(nearest) > 4 else "")
+        f"{model.source} is most like a {best.family} {best.head} of width multiplier {best.width_multiplier:g}, but "
+        f"differs in {len(nearest)} convolutions: " + "; ".join(nearest[:4]) + ("; ..." if len(nearest) > 4 else "")
     )
 
 
 def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
-    """Every family at every plausible width, the usual ones first, with the model's class count and input size."""
+    """The given families at every plausible width, usual widths first, with the model's class count and input size."""
     settings = model.settings
     hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
@@ -152,7 +152,7 @@ def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, h
 
 
 def _stem_fits(model: DumpedModel, width: float, family: FamilyName, min_depth: int) -> bool:
-    """Whether the convolution that reads the image has as many outputs; to ask costs less than to build the net."""
+    """Whether the convolution that reads the image has as many outputs; this is quicker than building the net."""
     stems = (model.tensors[unit.tensors["weights"]].shape for unit in model.units if unit.kind == "conv")
     stem = next((shape for shape in stems if shape[2] == 3), None)
     table = family_table(family)
@@ -160,26 +160,27 @@ def _stem_fits(model: DumpedModel, width: float, family: FamilyName, min_depth: 
 
 
 def _explicit_padding(model: DumpedModel) -> bool:
-    """As the graph has it; for a checkpoint, as its pipeline.config says."""
+    """Whether the graph has explicit padding; for a checkpoint, whether its pipeline.config says so."""
     found = [unit.padding for unit in model.units if unit.padding is not None]
     return any(isinstance(padding, tuple) for padding in found) if found else bool(model.settings.explicit_padding)
 
 
 def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, ...]:
-    """As many boxes a cell as the box predictors have; their sizes are found once the feature maps are known."""
+    """As many boxes per cell as the box predictors have; `_cell_boxes` finds their sizes when the maps are known."""
     counts = []
     for index in range(len(arch.boxes)):
         unit = _unit(model, f"BoxPredictor_{index}/BoxEncodingPredictor")
         if unit is None:
             raise ModelError(
-                f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; {len(arch.boxes)} maps have one each"
+                f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; a detector has {len(arch.boxes)} "
+                "feature maps with one each"
             )
         counts.append(model.tensors[unit.tensors["weights"]].shape[3] // 4)
     return tuple(CellBoxes(((0.1, 0.1),) * count) for count in counts)
 
 
 def head_of(model: DumpedModel) -> tuple[HeadKind, int]:
-    """The kind of the heads and their kernel.
+    """The kind of the heads and the size of their kernel, in pixels a side.
 
     Raises:
         ModelError: the model has no heads.
@@ -229,18 +230,18 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
-    """The rule by which the model's blocks end in sums; the first where none fits, which `check_graph` then tells."""
+    """The rule of residual sums that the model follows; the first if none fits, for which `check_graph` then raises."""
     made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
     return next((rule for rule, net in made if not input_problems(model, net)), "tf1")
 
 
 def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
-    """The rules of residual sums that a family comes with."""
+    """The rules of residual sums that models of a family may follow."""
     return get_args(Residuals) if arch.family == "v2" else ("tf1",)
 
 
 def _padding_rule(model: DumpedModel, arch: ArchSpec) -> bool:
-    """Whether the backbone is padded explicitly; not where its Pads put the zeros of SAME, as Keras writes them."""
+    """Whether the backbone has explicit padding; not if its Pad ops write SAME padding, as Keras does."""
     if not arch.explicit_padding or not padding_problems(model, build(arch)):
         return arch.explicit_padding
     return bool(padding_problems(model, build(dataclasses.replace(arch, explicit_padding=False))))
@@ -249,12 +250,12 @@ def _padding_rule(model: DumpedModel, arch: ArchSpec) -> bool:
 def _gate_scale(model: DumpedModel, default: float) -> float:
     found = sorted({u.gate_scale for u in model.units if u.gate_scale is not None})
     if len(found) > 1:
-        raise ModelError(f"{model.source} has squeeze-excite gates of different constants: {found}")
+        raise ModelError(f"{model.source} has squeeze-excite gates with different constants: {found}; one is supported")
     return found[0] if found else default
 
 
 def _extra_activation(model: DumpedModel) -> Activation:
-    """What follows the depthwise part of the heads and the extra layers; relu6 where nothing says."""
+    """The activation of the extra layers and of the heads' depthwise part; relu6 if no file says it."""
     found = {
         u.activation
         for u in model.units
@@ -262,12 +263,15 @@ def _extra_activation(model: DumpedModel) -> Activation:
     }
     # V1's own blocks are named Conv2d_3_pointwise: without a prefix, so they do not match.
     if len(found) > 1:
-        raise ModelError(f"{model.source} mixes activations in its extra layers and heads: {sorted(found)}")
+        raise ModelError(
+            f"{model.source} has different activations in its extra layers and heads: {', '.join(sorted(found))}; one "
+            "is supported"
+        )
     return found.pop() if found else model.settings.extra_activation or "relu6"
 
 
 def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
-    """Mean and scale: p * scale + offset = (p - mean) * scale, snapped to 2/255 p - 1 where float32 cannot tell."""
+    """(mean, scale) with p * scale + offset = (p - mean) * scale; exactly those of 2/255 p - 1 if they are near it."""
     scale, offset = settings.pixel_scale, settings.pixel_offset
     if scale is None or offset is None:
         return default.pixel_mean, default.pixel_scale
@@ -288,7 +292,8 @@ def _score_converter(model: DumpedModel) -> ScoreConverter:
     settings = model.settings
     if settings.score_converter == "identity":
         raise ModelError(
-            "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot rank"
+            "the model has no score converter (IDENTITY): its scores are raw logits, which DetectionOutput cannot use; "
+            "export it with SIGMOID or SOFTMAX"
         )
     if settings.score_converter is None:
         raise unsaid(model, "score converter")
@@ -298,7 +303,7 @@ def _score_converter(model: DumpedModel) -> ScoreConverter:
 def _nms(settings: Settings, default: Nms) -> Nms:
     found: dict[str, Any] = {
         "iou_threshold": settings.iou_threshold,
-        # TensorFlow's own default, -inf, is none.
+        # TensorFlow's default, -inf, means no threshold.
         "score_threshold": None if settings.score_threshold == -math.inf else settings.score_threshold,
         "max_per_class": settings.max_per_class,
         "max_total": settings.max_total,
@@ -308,7 +313,11 @@ def _nms(settings: Settings, default: Nms) -> Nms:
 
 
 def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[CellBoxes, ...]:
-    """The default boxes of one cell of each map, from all of them; every box must sit on its cell's centre."""
+    """The default boxes of one cell of each map, found from the boxes of all cells, or from the pipeline.config.
+
+    Raises:
+        ModelError: the count of boxes is wrong, or boxes are not on the centres of their cells.
+    """
     settings = model.settings
     if settings.default_boxes is None:
         if settings.anchors is None:
@@ -316,11 +325,13 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[CellBoxes, ...]:
         cells = cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
         made, wanted = ([len(cell.sizes) for cell in listed] for listed in (cells, net.arch.boxes))
         if made != wanted:
-            raise ModelError(f"the pipeline.config makes {made} default boxes a cell, the model's predictors {wanted}")
+            raise ModelError(
+                f"the pipeline.config makes {made} default boxes per cell, the model's predictors need {wanted}"
+            )
         return cells
     boxes = settings.default_boxes.astype(np.float64)
     if len(boxes) != net.num_default_boxes:
-        raise ModelError(f"the model has {len(boxes)} default boxes, its predictors make {net.num_default_boxes}")
+        raise ModelError(f"the model has {len(boxes)} default boxes, its predictors need {net.num_default_boxes}")
     found, start = [], 0
     for feature_map in net.feature_maps:
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
@@ -337,10 +348,13 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
     Args:
         grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax.
         name: of the feature map, for messages.
-        rounding: how far the file's number format may have moved the centres, which then are put back.
+        rounding: how far the file's number format may have moved the centres, which are assumed to be exact.
     """
     if not (np.abs(grid) <= _FARTHEST).all() or not (grid[..., 2:] > grid[..., :2]).all():
-        raise ModelError(f"default boxes of {name} are no boxes: without size, far away, or no numbers")
+        raise ModelError(
+            f"default boxes of {name} are not boxes: an edge is NaN or beyond {_FARTHEST:g} times the input, or a size "
+            "is not positive"
+        )
     height, width = grid.shape[:2]
     centres = (grid[..., :2] + grid[..., 2:]) / 2
     expected = np.stack(
@@ -349,13 +363,13 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
     off = np.abs(centres - expected[:, :, None, :]).max()
     if not off <= CENTRE_TOLERANCE + rounding:
         raise ModelError(
-            f"default boxes of {name} lie {off:.2g} of the input off their cell's centre; "
+            f"default boxes of {name} are up to {off:.2g} of the input off the centres of their cells; "
             "Caffe's PriorBox puts every box on the centre"
         )
     sizes = grid[..., 2:] - grid[..., :2]
     ordered = np.sort(sizes.reshape(height * width, -1, 2), axis=0)
-    # The median; numpy's own imports its masked arrays, which take longer than all of this.
+    # The median; np.median imports numpy's masked arrays, which takes longer than this whole function.
     typical = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE:
-        raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox makes them all alike")
+        raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox has the same in each")
     return CellBoxes(tuple((float(h), float(w)) for h, w in typical))

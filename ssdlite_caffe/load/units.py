@@ -1,4 +1,4 @@
-"""The weights of one convolution, taken out of a DumpedModel in whichever form the model held them."""
+"""The weights of one convolution of a DumpedModel, in Caffe's layout."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ssdlite_caffe.load.layouts import conv_kernel, depthwise_kernel
 
 @dataclass(frozen=True)
 class UnitWeights:
-    """A convolution in Caffe's layout and what normalises it.
+    """The weights of a convolution and of its normalisation.
 
     Attributes:
         kernel: float32 OIHW.
         bias: float32 (O,), or None.
-        norm: a BatchNorm, an Affine that folding left of one, or None.
+        norm: a BatchNorm; an Affine, where the graph has the BatchNorm folded to scale and offset; or None.
     """
 
     kernel: FloatArray
@@ -27,11 +27,11 @@ class UnitWeights:
     norm: BatchNorm | Affine | None
 
     def affine(self) -> Affine | None:
-        """The norm as scale and offset, None without one."""
+        """The norm as scale and offset; None if there is no norm."""
         return affine_of(self.norm) if isinstance(self.norm, BatchNorm) else self.norm
 
     def batch_norm(self, epsilon: float) -> BatchNorm:
-        """Norm and bias together as a BatchNorm of the given epsilon; the statistics are moved where they can be."""
+        """Norm and bias together as a BatchNorm of the given epsilon, its statistics unchanged if possible."""
         if isinstance(self.norm, BatchNorm):
             norm = self.norm if self.bias is None else absorb_bias(self.norm, self.bias)
             return with_epsilon(norm, epsilon)
@@ -43,7 +43,7 @@ class UnitWeights:
 
 
 def unit_problems(model: DumpedModel, unit: ConvUnit) -> list[str]:
-    """What keeps the tensors of `unit` from being taken, a sentence each: what is missing, or does not fit together."""
+    """One sentence for each problem of the tensors of `unit`: what is missing, or does not fit together."""
     parts = unit.tensors
     missing = [
         f"tensor {name!r} ({part} of {unit.scope!r}) is missing"
@@ -55,17 +55,17 @@ def unit_problems(model: DumpedModel, unit: ConvUnit) -> list[str]:
     if ("moving_mean" in parts) != ("moving_variance" in parts):
         missing.append(f"{unit.scope!r} has only one of moving_mean and moving_variance")
     if "moving_mean" in parts and unit.epsilon is None:
-        missing.append(f"{unit.scope!r} has a BatchNorm without epsilon")
+        missing.append(f"{unit.scope!r} has a BatchNorm but no epsilon")
     return missing or _misfits(model, unit)
 
 
 def _misfits(model: DumpedModel, unit: ConvUnit) -> list[str]:
     kernel = model.tensors[unit.tensors["weights"]].shape
     if len(kernel) != 4:
-        return [f"tensor {unit.tensors['weights']!r} has the shape {kernel}; a kernel has 4 axes"]
+        return [f"tensor {unit.tensors['weights']!r} must have 4 axes, as a kernel has, got the shape {kernel}"]
     wanted = (kernel[2] * kernel[3] if unit.kind == "depthwise" else kernel[3],)
     problems = [
-        f"tensor {name!r} has the shape {model.tensors[name].shape}, its kernel takes {wanted}"
+        f"tensor {name!r} has the shape {model.tensors[name].shape}, its kernel needs {wanted}"
         for part, name in unit.tensors.items()
         if part != "weights" and model.tensors[name].shape != wanted
     ]
@@ -76,10 +76,7 @@ def _misfits(model: DumpedModel, unit: ConvUnit) -> list[str]:
 
 
 def unit_weights(model: DumpedModel, unit: ConvUnit) -> UnitWeights:
-    """Take the tensors of `unit`, of which `unit_problems` found nothing, and move them to Caffe's layout.
-
-    Nothing is computed.
-    """
+    """The tensors of `unit` in Caffe's layout, copied bit for bit; `unit_problems` must have found no problem."""
     tensors = {part: model.tensors[name] for part, name in unit.tensors.items()}
     move = depthwise_kernel if unit.kind == "depthwise" else conv_kernel
     kernel = move(tensors["weights"])

@@ -1,1 +1,1 @@
-"""."""
+"""Caffe's files: read, written, and checked without Caffe."""

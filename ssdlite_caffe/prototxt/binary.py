@@ -1,7 +1,8 @@
-"""Reading and writing caffemodels, and moving blobs to and from numpy arrays without a copy a number at a time."""
+"""Reading and writing caffemodels, and converting blobs to and from numpy arrays without a Python loop over values."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,12 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import PrototxtError
-from ssdlite_caffe.files import Sha256, write_bytes, write_parts
+from ssdlite_caffe.files import write_bytes, write_parts
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.sizes import MAX_AXES, MAX_COUNT, show
 
 MAX_BYTES = 2**31 - 1
-"""Largest message that protobuf reads or writes."""
+"""Largest message that protobuf reads or writes, in bytes."""
 _BYTES_FIELD = 2
 """Wire type of bytes, strings, messages and packed numbers (protobuf's encoding guide)."""
 _WIRE_TYPES = {0: "number", 1: "64 bits", _BYTES_FIELD: "bytes", 3: "group", 5: "32 bits"}
@@ -27,8 +28,8 @@ def read_caffemodel(path: Path) -> caffe_pb2.NetParameter:
     """Read a caffemodel: its `layer` entries with their blobs.
 
     Raises:
-        PrototxtError: it cannot be read, is no caffemodel, is cut short, or is of the kind written before 2014 (with
-            `layers`), which Caffe's `upgrade_net_proto_binary` brings up to date.
+        PrototxtError: the file cannot be read, is not a caffemodel, is cut short, or was written before 2014 (with
+            `layers` and not `layer`); Caffe's `upgrade_net_proto_binary` converts such a file.
     """
     data = _read_bytes(path)
     try:
@@ -37,8 +38,8 @@ def read_caffemodel(path: Path) -> caffe_pb2.NetParameter:
         raise PrototxtError(f"{path} is not a caffemodel, or is cut short (it cannot be decoded)") from error
     if net.layers and not net.layer:
         raise PrototxtError(
-            f"{path} is a caffemodel of the old kind (V1 layers); bring it up to date with Caffe's "
-            f"upgrade_net_proto_binary first"
+            f"{path} is a caffemodel of the format before 2014 (V1 layers); convert it with Caffe's "
+            "upgrade_net_proto_binary first"
         )
     if not net.layer:
         raise PrototxtError(f"{path} is not a caffemodel: it holds no layers")
@@ -49,8 +50,8 @@ def write_caffemodel(path: Path, net: caffe_pb2.NetParameter, *, force: bool = F
     """Write a net with its blobs; the same net gives the same bytes.
 
     Raises:
-        PrototxtError: it is larger than protobuf can hold.
-        OutputError: `path` exists and `force` is false, or the disk refuses.
+        PrototxtError: the net is larger than protobuf can write.
+        OutputError: `path` exists and `force` is false, or writing fails.
     """
     size = net.ByteSize()
     if size > MAX_BYTES:
@@ -61,61 +62,65 @@ def write_caffemodel(path: Path, net: caffe_pb2.NetParameter, *, force: bool = F
 def write_filled(
     path: Path, net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[FloatArray]], *, force: bool = False
 ) -> str:
-    """Write a caffemodel of a net without blobs and the arrays of its layers; the same input gives the same bytes.
+    """Write a caffemodel from a net without blobs and the arrays of its layers; the same input gives the same bytes.
 
-    The numbers go from the arrays to the file as they lie in memory; a net that held them too would take the room of
-    the weights three times over.
+    The arrays' memory is written directly. Putting the values into protobuf messages first would take three times the
+    memory of the weights.
 
     Args:
         path: the file.
         net: a parsed prototxt.
-        blobs: layer name -> its blobs in Caffe's order; other layers get none.
+        blobs: layer name -> its blobs, float32, in Caffe's order; other layers get none.
         force: replace a file.
 
     Returns:
         The SHA-256 of the file, hex.
 
     Raises:
-        PrototxtError: it is larger than protobuf can hold.
-        OutputError: `path` exists and `force` is false, or the disk refuses.
+        PrototxtError: the net is larger than protobuf can write.
+        OutputError: `path` exists and `force` is false, or writing fails.
     """
     parts = _filled_parts(net, blobs)
     size = sum(len(part) for part in parts)
     if size > MAX_BYTES:
         raise PrototxtError(f"the net takes {size} bytes, more than the {MAX_BYTES} that a caffemodel can hold")
-    digest = Sha256(parts)
     write_parts(path, parts, force=force)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 
 def blob_from_array(array: FloatArray) -> caffe_pb2.BlobProto:
-    """Blob with the array's shape and float32 numbers, in C order. Exact: values are moved, never computed."""
+    """Blob with the shape and values of a float32 array, in C order. Exact: values are copied, never computed."""
     return caffe_pb2.BlobProto.FromString(b"".join(_blob_parts(array)))
 
 
 def blob_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
-    """Shape of a blob: num, channels, height, width of old files, else `shape` (Caffe's Blob::FromProto)."""
+    """Shape of a blob: `shape`, or in old files num, channels, height, width (Caffe's Blob::FromProto)."""
     if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
         return blob.num, blob.channels, blob.height, blob.width
     return tuple(blob.shape.dim)
 
 
 def blob_to_array(blob: caffe_pb2.BlobProto, name: str = "blob") -> FloatArray:
-    """Numbers of a blob in its shape; double_data is rounded to float32, as Caffe does.
+    """Values of a blob as a float32 array of its shape; double_data is rounded to float32, as Caffe does.
 
     Args:
         blob: the blob.
-        name: what it is, for errors.
+        name: what to call it in errors.
 
     Raises:
-        PrototxtError: its shape is impossible, or does not have as many numbers as it holds.
+        PrototxtError: the shape is impossible, or does not match the count of values.
     """
     shape = blob_shape(blob)
     if len(shape) > MAX_AXES or any(n < 0 for n in shape) or math.prod(shape) > MAX_COUNT:
-        raise PrototxtError(f"{name} has an impossible shape {show(shape)}")
+        raise PrototxtError(
+            f"{name} has the impossible shape {show(shape)}; a blob has at most {MAX_AXES} axes and {MAX_COUNT} values"
+        )
     count = len(blob.double_data) or len(blob.data)
     if count != math.prod(shape):
-        raise PrototxtError(f"{name} holds {count} numbers, but its shape {show(shape)} has {math.prod(shape)}")
+        raise PrototxtError(f"{name} holds {count} values, but its shape {show(shape)} has {math.prod(shape)}")
     if blob.double_data:
         return np.array(blob.double_data, np.float64).astype(np.float32).reshape(shape)
     wire = _only_data(blob).SerializeToString()
@@ -123,7 +128,7 @@ def blob_to_array(blob: caffe_pb2.BlobProto, name: str = "blob") -> FloatArray:
 
 
 def unknown_fields(message: Message) -> list[str]:
-    """Fields of a parsed binary message that caffe.proto does not have, each as a sentence with its place."""
+    """One sentence for each field of a parsed binary message that caffe.proto does not have."""
     return list(_unknown(message, ""))
 
 
@@ -145,7 +150,7 @@ def _unknown(message: Message, place: str) -> Iterator[str]:
 
 
 def _only_data(blob: caffe_pb2.BlobProto) -> caffe_pb2.BlobProto:
-    """A copy whose bytes on the wire end with its numbers; copying the field alone is slow in protobuf 6."""
+    """A copy whose serialised bytes end with its values; copying the field alone is slow in protobuf 6."""
     copy = caffe_pb2.BlobProto()
     copy.MergeFrom(blob)
     copy.DiscardUnknownFields()
@@ -169,12 +174,13 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _blob_parts(array: FloatArray) -> tuple[bytes, memoryview, bytes]:
-    """A BlobProto on the wire: what stands before its numbers, the numbers, what stands after.
+    """A serialised BlobProto: the bytes before its values, the values, the bytes after them.
 
-    Source: BlobProto in caffe.proto. The packed field is made as the bytes it has on the wire, since adding five
-    million numbers one by one takes a second.
+    The packed field is written here as bytes, since adding five million values to a message one by one takes a second.
+
+    Source: BlobProto in caffe.proto; protobuf's encoding guide.
     """
-    assert array.dtype == np.float32, f"a blob holds float32, not {array.dtype}"
+    assert array.dtype == np.float32, f"a blob holds float32, got {array.dtype}"
     little = np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
     dims = b"".join(_varint(n) for n in array.shape)
     shape = _bytes_field(caffe_pb2.BlobShape.DIM_FIELD_NUMBER, dims) if dims else b""
@@ -183,7 +189,7 @@ def _blob_parts(array: FloatArray) -> tuple[bytes, memoryview, bytes]:
 
 
 def _filled_parts(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[FloatArray]]) -> list[bytes | memoryview]:
-    """A NetParameter on the wire, in parts; the order of the fields of a message does not matter."""
+    """A serialised NetParameter in parts; protobuf allows the fields of a message in any order."""
     head = caffe_pb2.NetParameter()
     head.CopyFrom(net)
     head.ClearField("layer")

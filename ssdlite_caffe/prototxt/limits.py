@@ -1,7 +1,7 @@
-"""What each runtime makes of a prototxt: which layer types it runs, and which fields it minds.
+"""What each runtime can do with a prototxt: the layer types it runs, and the fields it rejects or requires.
 
-The tables hold for OpenCV DNN 4.x (tried, but for the region layers of two-stage detectors), BVLC Caffe's master
-(its registry and caffe.proto), ncnn's caffe2ncnn (its source), and the HiSilicon NNIE mapper (reports of its users).
+Sources of the tables: OpenCV DNN 4.x (tried out, except the region layers of two-stage detectors), BVLC Caffe's master
+(layer registry and caffe.proto), ncnn's caffe2ncnn (its code), the HiSilicon NNIE mapper (reports of its users).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from ssdlite_caffe.prototxt.shapes import Finding, Severity
 
 @dataclass(frozen=True)
 class FieldRule:
-    """A field that a runtime cannot take, or cannot do without.
+    """A field that a runtime rejects or requires.
 
     Attributes:
-        path: from the layer: `convolution_param.tf_pad`.
-        wanted: False where the field must not be set, True where it must.
-        type: the only layer type it holds for, "" for all.
-        value: the only value it holds for, None for all.
+        path: the field, seen from the layer: `convolution_param.tf_pad`.
+        severity: of the problem.
+        text: why, and what to do.
+        wanted: True if the field must be set, False if it must not be set.
+        type: the only layer type that the rule is for, "" for all.
+        value: the only value that the rule is for, None for all.
     """
 
     path: str
@@ -41,12 +43,12 @@ class Runtime:
     """A program that reads Caffe's files.
 
     Attributes:
-        title: its name for people.
-        layers: the types it runs; all others are errors.
-        instead: what to do about a type it does not run.
+        title: its name in messages.
+        layers: the layer types it runs; all others are errors.
+        instead: layer type that it does not run -> what to do.
         fields: see FieldRule.
-        even_kernels: what to say of convolutions with even kernels, "" for nothing.
-        net_inputs: what to say of `input` fields outside of layers, "" for nothing.
+        even_kernels: the warning about convolutions with even kernels, "" for none.
+        net_inputs: the warning about `input` fields outside of layers, "" for none.
     """
 
     title: str
@@ -106,9 +108,9 @@ _OPENCV = Runtime(
         FieldRule("convolution_param.tf_pad", "error", f"its importer fails on this field; {_KERNEL}"),
         FieldRule("pooling_param.round_mode", "error", "its importer fails on this field; write ceil_mode"),
         FieldRule("prior_box_param.reduce_boxes", "error", "its importer fails on this field"),
-        FieldRule("prior_box_param.clip", "warning", "it takes true for it, Caffe false", True, "PriorBox"),
+        FieldRule("prior_box_param.clip", "warning", "its default is true, Caffe's is false", True, "PriorBox"),
         *(
-            FieldRule(f"{_PARAM_OF[layer]}.{name}", "error", "it takes no default for this field", True, layer)
+            FieldRule(f"{_PARAM_OF[layer]}.{name}", "error", "it has no default for this field", True, layer)
             for layer, names in _OPENCV_NEEDS.items()
             for name in names
         ),
@@ -155,12 +157,12 @@ _NCNN = Runtime(
         **dict.fromkeys(_TRAINING_LAYERS, _TRAINING),
     },
     fields=(
-        FieldRule("convolution_param.tf_pad", "error", f"its padding is the same on both sides; {_KERNEL}"),
+        FieldRule("convolution_param.tf_pad", "error", f"it pads both sides equally; {_KERNEL}"),
         FieldRule("prior_box_param.reduce_boxes", "error", "it does not know this field"),
         FieldRule(
             "detection_output_param.code_type",
             "error",
-            "it decodes every box as CENTER_SIZE, so boxes decoded before come out wrong; convert with --clip late",
+            "it decodes every box as CENTER_SIZE, which is wrong for boxes decoded before; convert with --clip late",
             value=caffe_pb2.PriorBoxParameter.CORNER,
         ),
     ),
@@ -186,19 +188,19 @@ _NNIE = Runtime(
         **dict.fromkeys(_TRAINING_LAYERS, _TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {_KERNEL}"),),
-    even_kernels="it is made for 3x3 kernels; --padding slice keeps them and is exact, symmetric keeps them and is not",
+    even_kernels="it is made for 3x3 kernels; use --padding slice (exact) or --padding symmetric (not exact)",
 )
 
 LIMITS: dict[str, Runtime] = {"opencv": _OPENCV, "bvlc": _BVLC, "ncnn": _NCNN, "nnie": _NNIE}
 
 
 def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator[Finding]:
-    """What a runtime would reject or stumble over.
+    """Problems that a runtime would have with a net.
 
     Args:
         net: the net.
         name: key of LIMITS.
-        layers: places in `net.layer` to look at, those of one phase.
+        layers: indices into `net.layer` of the layers to check, those of one phase.
     """
     runtime = LIMITS[name]
     if net.input and runtime.net_inputs:
@@ -231,7 +233,7 @@ def _fields(runtime: Runtime, layer: caffe_pb2.LayerParameter, index: int) -> It
 
 
 def _has(message: Message, path: str) -> bool:
-    """Whether a field is set, or a repeated one has entries, along a path of single messages."""
+    """Whether the field at a path is set, or, if it is repeated, has entries."""
     first, _, rest = path.partition(".")
     present = any(descriptor.name == first for descriptor, _ in message.ListFields())
     return present and (not rest or _has(getattr(message, first), rest))

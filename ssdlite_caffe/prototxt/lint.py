@@ -1,4 +1,4 @@
-"""A report on a prototxt: shapes, sizes and work layer by layer, and all that is wrong, with lines."""
+"""A report on a prototxt: shapes, parameters and multiply-adds of each layer, and all problems with their lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssdlite_caffe.prototxt.text import Outline, outline, parse
 
 @dataclass(frozen=True)
 class LintProblem:
-    """Something wrong. `line` counts from 1; it and `layer` are None where the problem is of no one layer."""
+    """A problem. `line` counts from 1; it and `layer` are None for a problem of the whole net."""
 
     severity: Severity
     kind: str
@@ -34,14 +34,14 @@ class LintLayer:
 
 @dataclass(frozen=True)
 class LintReport:
-    """What lint finds.
+    """The result of `lint`.
 
     Attributes:
         name: of the file.
         net: the net's own name.
-        phase: which was looked at.
-        left_out: how many layers belong to the other phase alone.
-        runtime: key of LIMITS, None when none was asked for.
+        phase: the phase that was checked.
+        skipped: how many layers belong to the other phase alone.
+        runtime: key of LIMITS, None if none was given.
         layers: those of the phase, in order.
         problems: in order of lines.
         param_count, multiply_adds: totals of the phase, the latter for the whole batch.
@@ -50,7 +50,7 @@ class LintReport:
     name: str
     net: str
     phase: Phase
-    left_out: int
+    skipped: int
     runtime: str | None
     layers: tuple[LintLayer, ...]
     problems: tuple[LintProblem, ...]
@@ -59,11 +59,11 @@ class LintReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors; warnings do not count."""
+        """Whether there is no error; warnings are allowed."""
         return all(problem.severity != "error" for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; a layer's line stands beside its other fields."""
+        """Plain data for JSON; a layer's line is beside its other fields."""
         data = dataclasses.asdict(self)
         data["layers"] = [{"line": layer["line"], **layer["shapes"]} for layer in data["layers"]]
         data["ok"] = self.ok
@@ -71,17 +71,17 @@ class LintReport:
 
 
 def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: Phase | None = None) -> LintReport:
-    """Look a prototxt over.
+    """Check a prototxt.
 
     Args:
         text: the prototxt of a net.
-        name: stands for the file.
-        runtime: one of LIMITS, to be warned of what it rejects.
-        phase: which layers to look at; None as in `default_phase`.
+        name: the file's name in the report.
+        runtime: key of LIMITS, to check for what it rejects too.
+        phase: which layers to check; None: that of `default_phase`.
 
     Raises:
-        PrototxtError: a syntax error or a value that its field cannot hold (unknown fields are reported), or an
-            unknown runtime.
+        PrototxtError: the text has a syntax error or a value that its field cannot hold (unknown fields are in the
+            report), or the runtime is unknown.
     """
     if runtime is not None and runtime not in LIMITS:
         raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(LIMITS)}")
@@ -93,7 +93,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         name=name,
         net=net.name,
         phase=shapes.phase,
-        left_out=len(net.layer) - len(indices),
+        skipped=len(net.layer) - len(indices),
         runtime=runtime,
         layers=tuple(LintLayer(found.layer_lines[layer.index], layer) for layer in shapes.layers),
         problems=_problems(net, shapes, found, runtime, indices),

@@ -1,7 +1,7 @@
-"""Shapes of Caffe's common layers: what each makes of its bottoms, and the blobs it learns.
+"""Shapes of Caffe's common layers: the tops they make of their bottoms, and the blobs they learn.
 
-A rule takes a layer and the shapes of its bottoms and gives an Outcome, or raises ShapeError with the reason. The
-layers of SSD are in `rules_ssd.py`; `RULES` there joins both.
+A rule takes a layer and the shapes of its bottoms and returns an Outcome, or raises ShapeError with the reason. The
+layers of SSD are in `rules_ssd.py`; `RULES` there has both.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Layer = caffe_pb2.LayerParameter
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a layer comes to.
+    """The result of a rule.
 
     Attributes:
-        tops: shape of each top; None where only the data can tell.
-        params: shapes of the blobs it learns, in Caffe's order.
-        multiply_adds: of convolutions and inner products, biases left out; other layers count as 0.
+        tops: shape of each top; None where it depends on the data.
+        params: shapes of the blobs that the layer learns, in Caffe's order.
+        multiply_adds: of convolutions and inner products, without biases; 0 for other layers.
     """
 
     tops: tuple[Shape | None, ...]
@@ -44,12 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rule:
-    """How to shape one type of layer.
+    """How the shapes of one layer type are computed.
 
     Attributes:
         shape: the rule itself.
-        bottoms, tops: least and greatest count of them.
-        in_place: whether a top may be a bottom.
+        bottoms, tops: least and greatest count.
+        in_place: whether a top may be the bottom itself.
     """
 
     shape: Callable[[Layer, Sequence[Shape]], Outcome]
@@ -65,7 +65,7 @@ def need_axes(shape: Shape, least: int, greatest: int) -> None:
     """Raise ShapeError unless a bottom has that many axes."""
     if not least <= len(shape) <= greatest:
         wanted = str(least) if least == greatest else f"{least} to {greatest}"
-        raise ShapeError(f"a bottom of {wanted} axes is needed, not {show(shape)}")
+        raise ShapeError(f"the bottom must have {wanted} axes, got {show(shape)}")
 
 
 def need_equal(bottoms: Sequence[Shape]) -> None:
@@ -84,7 +84,7 @@ def _per_axis(layer: Layer, name: str, one: str, axes: int, default: int | None)
     given = list(getattr(param, name))
     if any(param.HasField(f"{one}_{side}") for side in "hw"):
         if given or axes != 2:
-            raise ShapeError(f"{one}_h and {one}_w stand for {name} on two spatial axes, not beside it")
+            raise ShapeError(f"{one}_h and {one}_w are for two spatial axes and cannot be combined with {name}")
         given = [getattr(param, f"{one}_{side}") for side in "hw"]
     if not given and default is not None:
         given = [default]
@@ -103,7 +103,7 @@ def _geometry(layer: Layer, axes: int) -> list[tuple[int, int, int, int]]:
         raise ShapeError(f"dilation is given {len(dilation)} times for {axes} spatial axes")
     dilation = dilation * axes if len(dilation) == 1 else dilation
     if min(*kernel, *stride, *dilation) < 1:
-        raise ShapeError("kernel_size, stride and dilation cannot be 0")
+        raise ShapeError(f"kernel_size, stride and dilation must be at least 1, got {kernel}, {stride} and {dilation}")
     return list(zip(kernel, stride, pad, dilation, strict=True))
 
 
@@ -129,7 +129,7 @@ def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     axis = axis_index(param.axis, len(bottom))
     channels, spatial = bottom[axis], bottom[axis + 1 :]
     if not spatial:
-        raise ShapeError(f"a bottom with spatial axes is needed, not {show(bottom)}")
+        raise ShapeError(f"the bottom must have spatial axes behind axis {axis}, got {show(bottom)}")
     kernel = tuple(k for k, *_ in _geometry(layer, len(spatial)))
     depthwise = layer.type == "ConvolutionDepthwise"
     outputs = channels if depthwise and not param.num_output else param.num_output
@@ -137,9 +137,9 @@ def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     if outputs < 1:
         raise ShapeError("num_output is missing")
     if depthwise and outputs != channels:
-        raise ShapeError(f"num_output {outputs} must be the {channels} channels of the bottom")
+        raise ShapeError(f"num_output must be {channels}, the channels of the bottom, got {outputs}")
     if group < 1 or channels % group or outputs % group:
-        raise ShapeError(f"group {group} does not divide {channels} channels in and {outputs} out")
+        raise ShapeError(f"group must divide {channels} input and {outputs} output channels, got {group}")
     sizes = _conv_sizes(layer, spatial)
     top = (*bottom[:axis], outputs, *sizes)
     if layer.type == "Deconvolution":
@@ -164,9 +164,9 @@ def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     strides = (param.stride_h, param.stride_w) if param.HasField("stride_h") else (param.stride, param.stride)
     pads = (param.pad_h, param.pad_w) if param.HasField("pad_h") else (param.pad, param.pad)
     if min(*kernels, *strides) < 1:
-        raise ShapeError("kernel_size and stride must be given, and not 0")
+        raise ShapeError(f"kernel_size and stride must be at least 1, got {tuple(kernels)} and {strides}")
     if pads[0] >= kernels[0] or pads[1] >= kernels[1]:
-        raise ShapeError("pad must be smaller than kernel_size")
+        raise ShapeError(f"pad must be smaller than kernel_size, got {pads} and {tuple(kernels)}")
     ceil = param.ceil_mode and param.round_mode == param.CEIL
     window = zip(bottom[2:], kernels, strides, pads, strict=True)
     top = (*bottom[:2], *(pool_size(n, k, stride=s, pad=p, ceil=ceil) for n, k, s, p in window))
@@ -200,12 +200,12 @@ def _scaling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
         factor = bottoms[1]
         start = axis_index(param.axis, len(bottom)) if factor else 0
         if bottom[start : start + len(factor)] != factor:
-            raise ShapeError(f"{show(factor)} does not fit {show(bottom)} from axis {start} on")
+            raise ShapeError(f"the second bottom, {show(factor)}, does not match {show(bottom)} from axis {start} on")
     else:
         start = axis_index(param.axis, len(bottom))
         end = len(bottom) if param.num_axes == -1 else start + param.num_axes
         if not start <= end <= len(bottom):
-            raise ShapeError(f"num_axes {param.num_axes} from axis {start} on goes beyond {show(bottom)}")
+            raise ShapeError(f"num_axes {param.num_axes} from axis {start} on exceeds the axes of {show(bottom)}")
         factor = bottom[start:end]
     learned = [factor] if len(bottoms) == 1 else []
     if is_scale and layer.scale_param.bias_term:
@@ -222,7 +222,7 @@ def _eltwise(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     need_equal(bottoms)
     coefficients = len(layer.eltwise_param.coeff)
     if coefficients not in (0, len(bottoms)):
-        raise ShapeError(f"{coefficients} coefficients are given for {len(bottoms)} bottoms")
+        raise ShapeError(f"{coefficients} coeff are given for {len(bottoms)} bottoms")
     return Outcome((bottoms[0],))
 
 
@@ -232,7 +232,7 @@ def _concat(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     rest = [(*shape[:axis], *shape[axis + 1 :]) for shape in bottoms]
     if any(other != rest[0] or len(shape) != len(bottoms[0]) for other, shape in zip(rest, bottoms, strict=True)):
         raise ShapeError(
-            f"bottoms differ in more than axis {axis}, where they are joined: "
+            f"bottoms may differ in axis {axis} alone, along which they are concatenated, got "
             + ", ".join(show(shape) for shape in bottoms[:8])
         )
     joined = sum(shape[axis] for shape in bottoms)
@@ -246,11 +246,11 @@ def _slice(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     points = list(param.slice_point)
     if not points:
         if size % tops:
-            raise ShapeError(f"{size} does not divide into {tops} tops, and there are no slice_points")
+            raise ShapeError(f"axis {axis} of size {size} cannot be cut into {tops} equal tops; give slice_point")
         points = [size // tops * place for place in range(1, tops)]
     edges = [0, *points, size]
     if len(points) != tops - 1 or any(a >= b for a, b in itertools.pairwise(edges)):
-        raise ShapeError(f"slice_points {points} do not cut axis {axis}, which is {size} long, into {tops} tops")
+        raise ShapeError(f"slice_point {points} does not cut axis {axis} of size {size} into {tops} tops")
     parts = [b - a for a, b in itertools.pairwise(edges)]
     return Outcome(tuple((*bottom[:axis], part, *bottom[axis + 1 :]) for part in parts))
 
@@ -260,18 +260,20 @@ def _crop(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     axis = axis_index(param.axis, len(bottom))
     cropped = len(bottom) - axis
     if len(like) != len(bottom):
-        raise ShapeError(f"{show(bottom)} cannot be cropped like {show(like)}")
+        raise ShapeError(f"{show(bottom)} cannot be cropped to {show(like)}: they differ in their number of axes")
     if len(param.offset) > 1 and len(param.offset) != cropped:
-        raise ShapeError(f"{len(param.offset)} offsets are given for {cropped} axes")
+        raise ShapeError(f"{len(param.offset)} offset are given for {cropped} cropped axes")
     offsets = list(param.offset) if len(param.offset) > 1 else list(param.offset or [0]) * cropped
     for place, offset in enumerate(offsets, axis):
         if bottom[place] - offset < like[place]:
-            raise ShapeError(f"axis {place} of {bottom[place]} has no {like[place]} left after an offset of {offset}")
+            raise ShapeError(
+                f"axis {place} of size {bottom[place]} cannot be cropped to {like[place]} from offset {offset} on"
+            )
     return Outcome(((*bottom[:axis], *like[axis:]),))
 
 
 def _pad(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """Zeros (or repeated edges) around the last two axes; of forks."""
+    """Zeros (or repeated edges) around the last two axes; a layer of some forks."""
     param, bottom = layer.pad_param, bottoms[0]
     need_axes(bottom, 2, 4)
     height, width = bottom[-2] + param.pad_u + param.pad_d, bottom[-1] + param.pad_l + param.pad_r
@@ -283,7 +285,7 @@ def _flatten(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     start = axis_index(layer.flatten_param.axis, len(bottom))
     end = axis_index(layer.flatten_param.end_axis, len(bottom)) + 1
     if start >= end:
-        raise ShapeError(f"there is nothing to flatten from axis {start} to axis {end - 1}")
+        raise ShapeError(f"axis {start} must not be behind end_axis {end - 1}")
     return Outcome(((*bottom[:start], math.prod(bottom[start:end]), *bottom[end:]),))
 
 
@@ -328,14 +330,14 @@ def _softmax_loss(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 def _need_labels(bottoms: Sequence[Shape], axis: int) -> None:
-    """Raise ShapeError unless there is one label for each place of the other axes."""
+    """Raise ShapeError unless there is one label for each index of the other axes."""
     labels = math.prod(bottoms[0][:axis] + bottoms[0][axis + 1 :])
     if math.prod(bottoms[1]) != labels:
-        raise ShapeError(f"{show(bottoms[0])} needs {labels} labels, not {show(bottoms[1])}")
+        raise ShapeError(f"{show(bottoms[0])} needs {labels} labels, got {show(bottoms[1])}")
 
 
 def _loss(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """Any loss that compares two bottoms of one shape and gives one number."""
+    """A loss that compares two bottoms of the same shape; its top is one number."""
     if math.prod(bottoms[0]) != math.prod(bottoms[1]):
         need_equal(bottoms[:2])
     return Outcome(((),) * len(layer.top))
@@ -343,7 +345,7 @@ def _loss(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 def _label_loss(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     if bottoms[0][:1] != bottoms[1][:1]:
-        raise ShapeError(f"{show(bottoms[0])} and {show(bottoms[1])} are not of one batch")
+        raise ShapeError(f"bottoms have different batch sizes: {show(bottoms[0])} and {show(bottoms[1])}")
     return Outcome(((),) * len(layer.top))
 
 
@@ -352,7 +354,7 @@ def _nothing(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 CONVOLUTIONS = frozenset({"Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
-"""Layer types with the weights of a convolution: Caffe's own, and two names that forks give the depthwise one."""
+"""Layer types with a convolution's weights: Caffe's own, and two that forks have for depthwise convolutions."""
 
 ELEMENTWISE = (
     "ReLU", "ReLU6", "ELU", "Clip", "Power", "Sigmoid", "TanH", "HardSwish", "HardSigmoid", "Swish", "Dropout",

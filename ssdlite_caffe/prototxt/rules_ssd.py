@@ -1,4 +1,4 @@
-"""Shapes of the SSD layers and of the layers that bring data in; `RULES` holds these and the common ones."""
+"""Shapes of the SSD layers and of data layers; `RULES` has these and the common ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ EVALUATION_COLUMNS = 5
 
 
 def _permute(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """Axes in the given order, those not named behind them in their own."""
+    """The axes in the given order, followed by those that it does not name."""
     bottom, order = bottoms[0], list(layer.permute_param.order)
     if len(set(order)) != len(order) or any(axis >= len(bottom) for axis in order):
-        raise ShapeError(f"order {order} does not name axes of {show(bottom)} once each")
+        raise ShapeError(f"order must name axes of {show(bottom)}, each at most once, got {order}")
     order += [axis for axis in range(len(bottom)) if axis not in order]
     return Outcome((tuple(bottom[axis] for axis in order),))
 
@@ -41,35 +41,38 @@ def _prior_box(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     if len(param.max_size) not in (0, len(param.min_size)):
         raise ShapeError(f"{len(param.max_size)} max_size are given for {len(param.min_size)} min_size")
     if any(large <= small for small, large in zip(param.min_size, param.max_size, strict=False)):
-        raise ShapeError("each max_size must be greater than its min_size")
+        raise ShapeError(
+            f"each max_size must be greater than its min_size, got {list(param.max_size)} and {list(param.min_size)}"
+        )
     if any(ratio <= 0 for ratio in param.aspect_ratio):
-        raise ShapeError("an aspect_ratio is not above 0")
+        raise ShapeError(f"aspect_ratio must be positive, got {min(param.aspect_ratio):g}")
     if len(param.variance) not in (0, 1, 4) or any(value <= 0 for value in param.variance):
-        raise ShapeError("variance takes one or four numbers above 0")
+        numbers = ", ".join(f"{value:g}" for value in param.variance)
+        raise ShapeError(f"variance must be 1 or 4 positive numbers, got {numbers}")
     boxes = prior_count(len(param.min_size), len(param.max_size), list(param.aspect_ratio), flip=param.flip)
     return Outcome(((1, 2, math.prod(bottoms[0][2:]) * boxes * 4),))
 
 
 def _match_priors(bottoms: Sequence[Shape], num_classes: int, *, share_location: bool) -> None:
-    """Raise ShapeError unless loc, conf and prior boxes (the first three bottoms) are of the same boxes."""
+    """Raise ShapeError unless loc, conf and prior boxes (the first three bottoms) have the same number of boxes."""
     loc, conf, prior = bottoms[:3]
     if num_classes < 1:
         raise ShapeError("num_classes is missing")
     if len(prior) < 3 or prior[2] % 4:
-        raise ShapeError(f"the third bottom, {show(prior)}, is not 1 x 2 x (4 for each default box)")
+        raise ShapeError(f"the third bottom must be 1 x 2 x (4 * default boxes), got {show(prior)}")
     boxes = prior[2] // 4
     for blob, each, what in (
-        (loc, 4 if share_location else 4 * num_classes, "box codes"),
+        (loc, 4 if share_location else 4 * num_classes, "box encodings"),
         (conf, num_classes, "scores"),
     ):
         if len(blob) < 2 or blob[0] != loc[0] or blob[1] != boxes * each:
             raise ShapeError(
-                f"{boxes} default boxes need {loc[0]} x {boxes * each} {what} ({each} a box), not {show(blob)}"
+                f"{boxes} default boxes need {loc[0]} x {boxes * each} {what} ({each} per box), got {show(blob)}"
             )
 
 
 def _detection_output(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """(1, 1, detections, 7); how many is not known before, and Caffe sets 1."""
+    """(1, 1, detections, 7); the number of detections is not known in advance, and Caffe's Reshape sets 1."""
     param = layer.detection_output_param
     _match_priors(bottoms, param.num_classes, share_location=param.share_location)
     return Outcome(((1, 1, 1, DETECTION_COLUMNS),))
@@ -81,9 +84,9 @@ def _detection_evaluate(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     for shape, columns in ((found, DETECTION_COLUMNS), (truth, ANNOTATION_COLUMNS)):
         need_axes(shape, 4, 4)
         if (shape[0], shape[1], shape[3]) != (1, 1, columns):
-            raise ShapeError(f"a bottom of 1 x 1 x rows x {columns} is needed, not {show(shape)}")
+            raise ShapeError(f"the bottom must be 1 x 1 x rows x {columns}, got {show(shape)}")
     if param.num_classes < 2:
-        raise ShapeError("num_classes is missing or counts background alone")
+        raise ShapeError(f"num_classes must be at least 2 (it counts background), got {param.num_classes}")
     return Outcome(((1, 1, param.num_classes - 1 + found[2], EVALUATION_COLUMNS),))
 
 
@@ -92,7 +95,7 @@ def _multibox_loss(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     _match_priors(bottoms, param.num_classes, share_location=param.share_location)
     need_axes(bottoms[3], 4, 4)
     if bottoms[3][3] != ANNOTATION_COLUMNS:
-        raise ShapeError(f"labels of 1 x 1 x boxes x {ANNOTATION_COLUMNS} are needed, not {show(bottoms[3])}")
+        raise ShapeError(f"labels must be 1 x 1 x boxes x {ANNOTATION_COLUMNS}, got {show(bottoms[3])}")
     return Outcome(((),) * len(layer.top))
 
 
@@ -119,11 +122,11 @@ def _dummy_data(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 def image_shape(param: caffe_pb2.TransformationParameter, batch: int) -> Shape | None:
-    """(N, C, H, W) after the transformation, None where the size is the images' own.
+    """(N, C, H, W) after the transformation, None if images keep their own size.
 
-    Colour images are taken as they are, with 3 channels, unless force_gray or the count of mean_value says otherwise.
+    Images have 3 channels unless force_gray or the count of mean_value says otherwise.
 
-    Source: DataTransformer::InferBlobShape: a crop decides before a resize.
+    Source: DataTransformer::InferBlobShape: a crop's size goes before a resize's.
     """
     resize = param.resize_param
     height, width = param.crop_h or param.crop_size, param.crop_w or param.crop_size
@@ -137,7 +140,7 @@ def image_shape(param: caffe_pb2.TransformationParameter, batch: int) -> Shape |
 
 
 def _records(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """Data, with a label an image, and AnnotatedData, with all boxes of the batch (at least one) in rows of 8."""
+    """Data, with one label per image, and AnnotatedData, with one row of 8 for each box of the batch (at least one)."""
     batch = layer.data_param.batch_size
     if batch < 1:
         raise ShapeError("data_param has no batch_size")
@@ -193,7 +196,7 @@ WITHOUT_RULE = (
     "BilinearInterpolate", "Inception", "MaxUnPool", "PSROIPooling", "PixelShuffle", "Proposal", "Resize", "Unsqueeze",
     "Upsample", "BN", "BatchNormKyle", "ROIPooling", "Interp", "ShuffleChannel",
 )  # fmt: skip
-"""Layers of Caffe and its forks that exist, whose shapes are not worked out here."""
+"""Layer types of Caffe and its forks whose shapes are not computed here."""
 
 RULES: dict[str, Rule] = {
     **COMMON_RULES,

@@ -1,4 +1,4 @@
-"""Shapes of a whole net, layer by layer, as Caffe would set them up."""
+"""Shapes of all blobs of a net, computed layer by layer as Caffe does when it sets up a net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a net. `layer` is a place in `NetParameter.layer`, None where it is of no one layer."""
+    """A problem of a net. `layer` is an index into `NetParameter.layer`, None for a problem of the whole net."""
 
     severity: Severity
     kind: str
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Blob:
-    """A bottom or top; `shape` is None where it cannot be known."""
+    """A bottom or top; `shape` is None where it is unknown."""
 
     name: str
     shape: Shape | None
@@ -37,13 +37,13 @@ class Blob:
 
 @dataclass(frozen=True)
 class LayerShapes:
-    """One layer of the phase asked for.
+    """One layer of the phase.
 
     Attributes:
-        index: place in `NetParameter.layer`.
-        params: shapes of the blobs it learns, in Caffe's order; empty too where a bottom's shape is not known.
-        param_count: how many numbers they hold; one that shares a name with an earlier layer's counts there.
-        multiply_adds: of convolutions and inner products, for the whole batch; biases are left out.
+        index: index into `NetParameter.layer`.
+        params: shapes of the blobs that it learns, in Caffe's order; empty also if a bottom's shape is unknown.
+        param_count: values in these blobs; a blob shared with an earlier layer is counted there alone.
+        multiply_adds: of convolutions and inner products, for the whole batch, without biases.
     """
 
     index: int
@@ -62,9 +62,9 @@ class NetShapes:
 
     Attributes:
         layers: those of the phase, in order.
-        inputs: blobs given from outside.
+        inputs: blobs that the caller fills.
         outputs: tops that no later layer reads.
-        problems: all that is wrong, in order.
+        problems: in order of layers.
     """
 
     name: str
@@ -76,47 +76,47 @@ class NetShapes:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The problems that keep Caffe from setting the net up."""
+        """The problems with which Caffe cannot set up the net."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
 
     @property
     def param_count(self) -> int:
-        """How many numbers the net learns."""
+        """How many values the net learns."""
         return sum(layer.param_count for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Of all convolutions and inner products, for the whole batch."""
+        """Multiply-adds of all convolutions and inner products, for the whole batch."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def param_shapes(self) -> dict[str, tuple[Shape, ...]]:
-        """Shapes of the learned blobs of each layer that has any, by layer name."""
+        """Layer name -> shapes of its learned blobs; layers without any are not in it."""
         return {layer.name: layer.params for layer in self.layers if layer.params}
 
     @property
     def blobs(self) -> dict[str, Shape | None]:
-        """Shape of each blob, by name; an in-place layer leaves its last."""
+        """Blob name -> shape; of a blob that in-place layers write, the last shape."""
         given = {blob.name: blob.shape for blob in self.inputs}
         return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
 
 
 def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None) -> NetShapes:
-    """Shapes of every blob of a net, and everything that keeps Caffe from setting it up.
+    """Shapes of every blob of a net, and all problems with which Caffe cannot set up the net.
 
     Args:
-        net: the net, without weights or with.
-        phase: layers that `include` and `exclude` rules keep out of it are left out; None as in `default_phase`.
+        net: the net, with weights or without.
+        phase: layers that `include` and `exclude` rules remove from it are skipped; None: that of `default_phase`.
 
     Returns:
-        The shapes; problems are collected, never raised. After a layer that cannot be shaped its tops are unknown,
-        and what follows from that is not reported again.
+        The shapes; problems are collected, never raised. The tops of a layer with a problem have unknown shapes, and
+        layers that read them report no problem of their own.
     """
     return _Inference(net, phase or default_phase(net)).run()
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> Phase:
-    """TRAIN for a net with layers for TRAIN alone and none for TEST alone, else TEST."""
+    """TRAIN if the net has layers for TRAIN alone and none for TEST alone, else TEST."""
     train = any(not in_phase(layer, net, "TEST") for layer in net.layer)
     test = any(not in_phase(layer, net, "TRAIN") for layer in net.layer)
     return "TRAIN" if train and not test else "TEST"
@@ -130,7 +130,7 @@ def in_phase(layer: caffe_pb2.LayerParameter, net: caffe_pb2.NetParameter, phase
 
 
 def _meets(rule: caffe_pb2.NetStateRule, net: caffe_pb2.NetParameter, phase: Phase) -> bool:
-    """Net::StateMeetsRule; level and stages are those the net itself states."""
+    """Net::StateMeetsRule; level and stages are those in the net's own `state`."""
     level, stages = net.state.level, set(net.state.stage)
     return (
         (not rule.HasField("phase") or caffe_pb2.Phase.Name(rule.phase) == phase)
@@ -155,7 +155,10 @@ class _Inference:
     def run(self) -> NetShapes:
         inputs = self._net_inputs()
         if self.net.layers:
-            self._error("old-layers", "the net is of the old kind (V1 layers); upgrade_net_proto_text updates it")
+            self._error(
+                "old-layers",
+                "the net has the format before 2014 (V1 layers); convert it with Caffe's upgrade_net_proto_text",
+            )
         elif not self.net.layer:
             self._error("empty", "the net has no layers")
         layers = []
@@ -180,7 +183,7 @@ class _Inference:
         if not shapes:
             shapes = [net.input_dim[at : at + 4] for at in range(0, len(net.input_dim), 4)]
         if len(shapes) != len(net.input):
-            self._error("input", f"the net has {len(net.input)} inputs and {len(shapes)} shapes for them")
+            self._error("input", f"the net has {len(net.input)} inputs but {len(shapes)} input shapes")
         for place, name in enumerate(net.input):
             shape: Shape | None = None
             try:
@@ -195,7 +198,7 @@ class _Inference:
     def _layer(self, index: int, layer: caffe_pb2.LayerParameter) -> LayerShapes:
         if layer.name in self.names:
             self.problems.append(
-                Finding("warning", "duplicate-name", f"an earlier layer is named {layer.name!r} too", index)
+                Finding("warning", "duplicate-name", f"an earlier layer has the same name {layer.name!r}", index)
             )
         self.names.add(layer.name)
         bottoms = self._bottoms(index, layer)
@@ -211,7 +214,7 @@ class _Inference:
         bottoms = []
         for name in layer.bottom:
             if name not in self.shapes:
-                text = f"bottom {name!r} is no earlier layer's top{_nearest(name, self.shapes)}"
+                text = f"bottom {name!r} is not a top of an earlier layer{_nearest(name, self.shapes)}"
                 self._error("unknown-bottom", text, index)
             self.unread.pop(name, None)
             bottoms.append(Blob(name, self.shapes.get(name)))
@@ -230,7 +233,7 @@ class _Inference:
         ):
             if not least <= found <= greatest:
                 plural = "" if (least, greatest) == (1, 1) else "s"
-                self._error("count", f"{layer.type} has {_range(least, greatest)} {what}{plural}, not {found}", index)
+                self._error("count", f"{layer.type} takes {_range(least, greatest)} {what}{plural}, got {found}", index)
                 return unknown
         known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
         if len(known) < len(bottoms):
@@ -253,7 +256,7 @@ class _Inference:
             if in_place and rule is not None and not rule.in_place:
                 self._error("in-place", f"{layer.type} cannot write to its own bottom {top.name!r}", index)
             elif not in_place and top.name in self.makers:
-                self._error("duplicate-top", f"top {top.name!r} is made already, by {self.makers[top.name]}", index)
+                self._error("duplicate-top", f"top {top.name!r} is written already, by {self.makers[top.name]}", index)
             self.shapes[top.name] = top.shape
             self.makers[top.name] = f"layer {layer.name!r}"
             self.unread[top.name] = None
@@ -271,7 +274,7 @@ class _Inference:
 
 
 def _nearest(name: str, known: Collection[str]) -> str:
-    """A hint at the known name that a mistyped one may stand for; comparing with very many would take too long."""
+    """A hint at the known name that is most like a mistyped one; none among very many, which would take too long."""
     if len(known) > 5000:
         return ""
     by_lower = {word.lower(): word for word in known}

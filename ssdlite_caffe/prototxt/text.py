@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 MAX_BYTES = 16 * 2**20
-"""Largest text read. A net without weights takes some 100 kB."""
+"""Largest text that is read, in bytes. The prototxt of a net has some 100 kB."""
 MAX_DEPTH = 64
-"""Deepest nesting of blocks; Caffe's own messages end at 8."""
+"""Deepest nesting of blocks that is read; Caffe's own messages are at most 8 deep."""
 
 _M = TypeVar("_M", bound=Message)
 _POSITION = re.compile(r"^\d+:\d+ : ")
@@ -30,7 +30,7 @@ _POSITION = re.compile(r"^\d+:\d+ : ")
 class UnknownField:
     """A field that its message does not have. Lines and columns count from 1.
 
-    `layer` is the place in `NetParameter.layer` of the layer it stands in, None outside of layers.
+    `layer` is the index into `NetParameter.layer` of the layer that it is in, None outside of layers.
     """
 
     line: int
@@ -45,11 +45,11 @@ class UnknownField:
 
 @dataclass(frozen=True)
 class Outline:
-    """Where things stand in a text.
+    """Lines of a text.
 
     Attributes:
         layer_lines: line of each entry of `NetParameter.layer`, in order.
-        unknown: every unknown field, in order; what stands inside one is not looked at.
+        unknown: every unknown field, in order; fields inside an unknown field are not listed.
     """
 
     layer_lines: tuple[int, ...]
@@ -61,18 +61,18 @@ def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unkn
 
     Args:
         text: the prototxt.
-        message_type: what it holds, `caffe_pb2.NetParameter` for a net.
-        name: stands for the file in errors.
-        allow_unknown: leave out fields that the message does not have, in place of raising.
+        message_type: the message that it holds, `caffe_pb2.NetParameter` for a net.
+        name: the file's name in errors.
+        allow_unknown: skip fields that the message does not have instead of raising an error.
 
     Raises:
-        PrototxtError: a syntax error, an unknown field or value, one given twice, or too large a text.
+        PrototxtError: the text has a syntax error, an unknown field or value, or a field twice, or is too large.
     """
     _check_size(len(text), name)
     message = message_type()
     try:
         if allow_unknown:
-            outline(text, name, message_type)  # bounds the nesting, on which the parser's skipping recurses
+            outline(text, name, message_type)  # limits the nesting: the parser skips unknown fields recursively
         text_format.Parse(text, message, allow_unknown_field=allow_unknown)
     except text_format.ParseError as error:
         raise _explain(error, text, message_type, name) from None
@@ -96,11 +96,6 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     return read(path, caffe_pb2.NetParameter)
 
 
-def read_label_map(path: Path) -> caffe_pb2.LabelMap:
-    """Read a Caffe label map (`item { name label display_name }`); see `parse`."""
-    return read(path, caffe_pb2.LabelMap)
-
-
 def read_text(path: Path) -> str:
     """Read a text file of at most `MAX_BYTES`.
 
@@ -115,24 +110,24 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
     if b"\0" in data[:4096] or path.suffix == ".caffemodel":
-        raise PrototxtError(f"{path} is not text but binary, as a caffemodel is; give the prototxt")
+        raise PrototxtError(f"{path} is a binary file such as a caffemodel; give the prototxt")
     _check_size(len(data), str(path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PrototxtError(f"{path} is not text (byte {error.start} is not UTF-8); a prototxt is needed") from error
+        raise PrototxtError(f"{path} is not text (byte {error.start} is not UTF-8); give a prototxt") from error
 
 
 def format_message(message: Message) -> str:
-    """Prototxt of a message, floats as the shortest text that gives the same float32; `parse` gives it back."""
+    """Prototxt of a message, which `parse` reads back exactly; floats are as short as possible."""
     return text_format.MessageToString(message)
 
 
 def outline(text: str, name: str = "<text>", message_type: type[Message] = caffe_pb2.NetParameter) -> Outline:
-    """Find the lines of layers and all unknown fields, values unchecked.
+    """Find the lines of layers and all unknown fields; values are not checked.
 
     Raises:
-        PrototxtError: braces or values that do not pair up, or blocks nested deeper than `MAX_DEPTH`.
+        PrototxtError: a brace or a value is missing, or blocks are nested deeper than `MAX_DEPTH`.
     """
     _check_size(len(text), name)
     try:
@@ -148,11 +143,11 @@ def layer_lines(text: str, name: str = "<text>") -> tuple[int, ...]:
 
 def _check_size(size: int, name: str) -> None:
     if size > MAX_BYTES:
-        raise PrototxtError(f"{name} holds more than {MAX_BYTES // 2**20} MiB of text, which no net's prototxt does")
+        raise PrototxtError(f"{name} is larger than the {MAX_BYTES // 2**20} MiB that are read as a prototxt")
 
 
 def _error(error: text_format.ParseError, text: str, name: str) -> PrototxtError:
-    """The library's error without the line of text it quotes, which may be of any length."""
+    """The error of protobuf without the line of text that it quotes, which may be very long."""
     line, column = error.GetLine(), error.GetColumn()
     reason = _POSITION.sub("", str(error))
     for quoted in (text.split("\n")[line - 1], "") if line else ():
@@ -162,7 +157,7 @@ def _error(error: text_format.ParseError, text: str, name: str) -> PrototxtError
 
 
 def _explain(error: text_format.ParseError, text: str, message_type: type[Message], name: str) -> PrototxtError:
-    """The error of a failed parse; an unknown field says how many more there are."""
+    """The error of a failed parse; for an unknown field, with the number of further ones."""
     try:
         unknown: Sequence[UnknownField] = outline(text, name, message_type).unknown
     except PrototxtError:
@@ -175,7 +170,7 @@ def _explain(error: text_format.ParseError, text: str, message_type: type[Messag
 
 
 class _Walk:
-    """One pass over the tokens of a text, without recursion; a None on the stack is a block of unknown kind."""
+    """One pass over the tokens of a text, without recursion; None on the stack is a block of an unknown message."""
 
     def __init__(self, text: str, message_type: type[Message]) -> None:
         root: Any = message_type.DESCRIPTOR
@@ -211,7 +206,7 @@ class _Walk:
             self.layers.append(line)
         self._value(field)
 
-    # types-protobuf has the argument of the two as a Message; it is the text.
+    # types-protobuf declares the argument of these two as a Message; it is the text.
     def _here(self, text: str) -> text_format.ParseError:
         return self.tokens.ParseError(text)  # type: ignore[arg-type]
 

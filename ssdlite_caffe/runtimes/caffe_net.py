@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import ssdlite_caffe
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.caffe.log import Copied, copied_layers, reason
+from ssdlite_caffe.caffe.log import reason
 from ssdlite_caffe.caffe.prefix import caffe_prefix, extension_module
 from ssdlite_caffe.errors import CaffeError, PrototxtError
 from ssdlite_caffe.runtimes import caffe_worker
@@ -95,11 +95,6 @@ class CaffeNet:
     def close(self) -> None:
         """End the process."""
         self._end()
-
-    @property
-    def copied(self) -> Copied:
-        """What Caffe's log says of the caffemodel's layers."""
-        return copied_layers(self._log_lines())
 
     def forward(self, fed: FloatArray | Mapping[str, FloatArray], outputs: Sequence[str]) -> dict[str, FloatArray]:
         """Run the net.

@@ -1,1 +1,1 @@
-"""."""
+"""Jinja2 templates of prototxts, scripts and the verify page."""

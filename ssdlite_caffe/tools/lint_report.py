@@ -37,7 +37,7 @@ def print_report(report: LintReport) -> None:
         )  # fmt: skip
     table_console().print(table)
     totals = f"{len(report.layers)} layers, {report.param_count:,} parameters, {report.multiply_adds:,} multiply-adds"
-    print(totals + (f"; {report.left_out} layers of the other phase skipped" if report.left_out else ""))
+    print(totals + (f"; {report.skipped} layers of the other phase skipped" if report.skipped else ""))
     for problem in report.problems:
         place = report.name if problem.line is None else f"{report.name}:{problem.line}"
         print(f"{place}: {problem.severity}: {problem.text}")

@@ -161,7 +161,7 @@ def test_checkpoint_contradicting_its_config(tmp_path: Path) -> None:
 def test_checkpoint_with_a_part_gone(tmp_path: Path) -> None:
     values = values_of(1)
     del values["FeatureExtractor/MobilenetV2/Conv/weights"]
-    with pytest.raises(ModelError, match=r"MobilenetV2/Conv has .* and no kernel"):
+    with pytest.raises(ModelError, match=r"MobilenetV2/Conv has .* but no kernel"):
         read_model(save_checkpoint(tmp_path, values))
 
 

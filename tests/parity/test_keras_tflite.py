@@ -184,7 +184,7 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
     for change, message in (
         ({"outputs": "raw"}, "other inputs or outputs than it says"),
         ({"outputs": "boxes"}, "other inputs or outputs than it says"),
-        ({"arch": {**known["arch"], "num_classes": 3}}, "classes and the model 3"),
+        ({"arch": {**known["arch"], "num_classes": 3}}, "classes but the model has 3"),
         ({"labels": {"a": 1}}, "does not say which detector"),
     ):
         path.write_bytes(described(data, json.dumps({**known, **change}).encode()))

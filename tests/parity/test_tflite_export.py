@@ -219,7 +219,7 @@ class TestTheTrainedExample:
         assert not (tmp_path / "out").exists()
         report = convert(exports["int8"], tmp_path / "out", ConvertOptions(reading=ReadOptions(dequantize=True)))
         assert report["exact"] is False
-        assert "a quantised model" in report["notes"][-1]
+        assert "the model is quantised" in report["notes"][-1]
         wanted, found = (blobs(*identify(read_model(path, ReadOptions(dequantize=True)))) for path in
                          (exports["float32"], exports["int8"]))  # fmt: skip
         for name, values in wanted.items():
@@ -271,22 +271,22 @@ class TestSuppression:
         nms = identify(model)[1].nms
         assert (nms.max_per_class, nms.max_total) == (100, 10)
         assert nms.iou_threshold == FAST_READ.iou_threshold
-        assert "at most 10 detections an image" in model.notes[0]
+        assert "at most 10 detections per image" in model.notes[0]
 
     def test_regular_is_the_graphs_own(self, exports: dict[str, Path], folder: Path) -> None:
         shutil.copy(exports["regular"], folder / "regular.tflite")
         model = self.read(folder / "regular.tflite")
         assert (model.settings.max_total, model.settings.max_per_class) == (10, 100)
-        assert any("differ, and the former is taken: IoU threshold 0.6, not 0.55" in note for note in model.notes)
+        assert any("differ, the former is used: IoU threshold 0.6, not 0.55" in note for note in model.notes)
 
     def test_choices(self, folder: Path) -> None:
         assert self.read(folder, nms="regular").settings.max_total == 10
         assert self.read(folder, nms="config").settings.max_total == 70
-        with pytest.raises(ModelError, match="which no Caffe net does; take --nms regular"):
+        with pytest.raises(ModelError, match="which a Caffe net cannot do; give --nms regular"):
             self.read(folder, nms="graph")
         assert self.read(EXAMPLE, nms="graph").settings.max_total == 100
         shutil.copy(EXAMPLE, folder.parent / "alone.pb")
-        with pytest.raises(ModelError, match=r"there is no pipeline\.config beside"):
+        with pytest.raises(ModelError, match=r"--nms config needs a pipeline\.config, and there is none beside"):
             self.read(folder.parent / "alone.pb", nms="config")
 
     def test_a_config_of_another_model_is_refused(self, folder: Path) -> None:
@@ -304,7 +304,7 @@ class TestSuppression:
 
     def test_a_broken_config_beside_it_is_named(self, folder: Path) -> None:
         (folder / CONFIG).write_text("model {")
-        assert any("is left alone" in note for note in self.read(folder).notes)
+        assert any("is skipped" in note for note in self.read(folder).notes)
 
     def test_boxes_come_from_another_file_of_the_folder(self, exports: dict[str, Path], tmp_path: Path) -> None:
         shutil.copy(exports["raw_graph"], tmp_path / "tflite_graph.pb")
@@ -329,23 +329,23 @@ class TestBadFiles:
         kept = pb.TensorProto.FromString(anchors.SerializeToString())
         anchors.tensor_content = anchors.tensor_content[:-16]
         anchors.tensor_shape.dim[0].size -= 1
-        refused("has 2033 default boxes, its predictors make 2034")
+        refused("has 2033 default boxes, its predictors need 2034")
         anchors.CopyFrom(kept)
         operation.attr["num_classes"].i = 7
-        refused("is of 7 classes, the class predictors are of 4 with background")
+        refused("must have 3 classes, since the class predictors have 4 with background, got 7")
         operation.attr["num_classes"].i = 4
         refused("a class predictor without a background column")
         operation.attr["num_classes"].i = 3
         operation.attr["max_detections"].i = 0
-        refused("has max_detections 0; it is 1 to")
+        refused("max_detections of .* must be in 1.*, got 0")
         operation.attr["max_detections"].i = 10
         operation.attr["nms_iou_threshold"].f = float("nan")
-        refused("suppresses above an overlap of nan")
+        refused("must have an nms_iou_threshold above 0 .* got nan")
         operation.attr["nms_iou_threshold"].f = 0.5
         del operation.input[2:]
-        refused(r"its default boxes \(anchors\) are missing")
+        refused("must have 3 inputs .*, got 2")
         del operation.input[1:]
-        refused("has 1 inputs where it takes 3")
+        refused("must have 3 inputs .*, got 1")
 
     def test_fake_quantisation(self, exports: dict[str, Path], tmp_path: Path) -> None:
         graph = pb.GraphDef.FromString(exports["graph"].read_bytes())
@@ -362,13 +362,13 @@ class TestWhatIsDoneBehindThePredictors:
     @pytest.mark.parametrize(
         ("op", "which", "says"),
         [
-            ("Neg", 0, "does something with its box codes"),
-            ("Square", 0, "does something with its box codes"),
-            ("Neg", 1, "is not what a sigmoid or softmax makes of the class logits"),
-            ("Sigmoid", 1, "is not what a sigmoid or softmax makes of the class logits"),
-            ("half", 0, "multiplies box codes by 0.5 on their way"),
-            ("swap", 0, "is not what a sigmoid or softmax makes of the class logits"),
-            ("twice", 0, "ends in 2 TFLite_Detection_PostProcess operations"),
+            ("Neg", 0, "has an unsupported op on its box encodings"),
+            ("Square", 0, "has an unsupported op on its box encodings"),
+            ("Neg", 1, "are not the sigmoid or softmax of the class logits"),
+            ("Sigmoid", 1, "are not the sigmoid or softmax of the class logits"),
+            ("half", 0, "must multiply its box encodings by 1 between .*, got 0.5"),
+            ("swap", 0, "are not the sigmoid or softmax of the class logits"),
+            ("twice", 0, "must have one TFLite_Detection_PostProcess operation, got 2"),
         ],
     )
     def test_of_an_export(self, exports: dict[str, Path], tmp_path: Path, op: str, which: int, says: str) -> None:
@@ -399,7 +399,9 @@ class TestWhatIsDoneBehindThePredictors:
         decode.input[0] = "odd"
         path = tmp_path / "odd.pb"
         path.write_bytes(graph.SerializeToString())
-        with pytest.raises(ModelError, match="does something with its box codes between the predictors and odd"):
+        with pytest.raises(
+            ModelError, match="has an unsupported op on its box encodings between the predictors and odd"
+        ):
             read_model(path)
 
 

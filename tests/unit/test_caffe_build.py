@@ -164,7 +164,7 @@ class TestBuild:
         assert result.status == 1
         *_, last = result.err.splitlines()
         log = next((workshop.fork.parent / "cache").rglob("prefix-*.log"))
-        assert last == f"ssdlite-caffe: compiling fails: net.cpp:7:1: broken; the whole log is in {log}"
+        assert last == f"ssdlite-caffe: compiling failed: net.cpp:7:1: broken; the whole log is in {log}"
         assert "net.cpp:7:1: error: broken" in log.read_text()
         assert tree(workshop.prefix) == before
 
@@ -298,7 +298,7 @@ class TestProcesses:
             "try fewer --jobs",
         ),
         ("something odd", "something odd"),
-        ("", "it says nothing"),
+        ("", "it printed no error"),
     ],
 )
 def test_the_first_error(output: str, told: str) -> None:

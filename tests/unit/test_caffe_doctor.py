@@ -21,8 +21,7 @@ MULTIARCH = sysconfig.get_config_var("MULTIARCH") or ""
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every header and library, some where Debian has them, and a PATH with every program."""
     folder = tmp_path / "usr"
-    names = [*caffe_doctor._TOOLS, *caffe_doctor._LIBRARIES]
-    for need in [*names, *caffe_doctor._cuda_libraries(13, cudnn=True)]:
+    for need in [*caffe_doctor._NEEDS, *caffe_doctor._cuda_libraries(13, cudnn=True)]:
         for dialects in need.headers:
             _touch(folder / "include" / dialects.split("|")[0])
         for dialects in need.libraries:
@@ -95,7 +94,7 @@ def test_nothing_on_path(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_the_other_pythons_boost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system's Python is another one, no package helps: the line says which Python would."""
-    monkeypatch.setattr(caffe_doctor, "_system_python", lambda: "39")
+    monkeypatch.setattr(caffe_doctor, "_output", lambda *command: "39\n")
     monkeypatch.setattr(caffe_doctor, "_PYTHON", "312")
     missing = {finding.name: finding for finding in diagnose(places=[place]).missing}
     assert missing["Boost.Python"].package == "libboost-python-dev", "not even the system's own is installed"
@@ -124,7 +123,7 @@ def test_a_gpu_build_needs_more(place: Path) -> None:
         ("CUDA compiler", "no nvcc on PATH"),
         ("cuDNN", "cudnn.h"),
     ]
-    assert diagnosis.remedy.split(" -m ")[1].startswith("pip install 'ssdlite-caffe[cuda]'; or have NVIDIA's CUDA")
+    assert diagnosis.remedy.split(" -m ")[1].startswith("pip install 'ssdlite-caffe[cuda]'; or install NVIDIA's")
     assert [found.name for found in diagnose(cuda=True, cudnn=False, pycaffe=False, places=[place]).missing] == [
         "CUDA compiler"
     ]
@@ -149,7 +148,7 @@ def test_a_named_compiler_is_the_only_one(place: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("CUDACXX", str(old))
     (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
     assert finding.missing == f"{old} is of CUDA 11.8, not 12 or 13"
-    assert finding.hint.startswith("unset CUDACXX, or have NVIDIA's CUDA toolkit 12 or 13")
+    assert finding.hint.startswith("unset CUDACXX, or install NVIDIA's CUDA toolkit 12 or 13")
     old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     (finding,) = diagnose(cuda=True, pycaffe=False, places=[place]).missing
     assert finding.missing == f"{old} does not run"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import io
 import os
 import sys
 import tarfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -56,11 +60,11 @@ class TestUnpack:
     @pytest.mark.parametrize("name", [f"{TOP}/src/../../../escape.cpp", "/tmp/escape.cpp"])
     def test_a_name_that_leads_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         archive = _archive(tmp_path / "a" / ARCHIVE, monkeypatch, {f"{TOP}/src/a.cpp": b"a", name: b"x"})
-        with pytest.raises(BuildError, match="outside of its folder"):
+        with pytest.raises(BuildError, match="outside its own folder"):
             unpack(archive, tmp_path / "a" / "out")
         assert [path.name for path in tmp_path.rglob("*")] == ["a", ARCHIVE]
 
-    def test_links_are_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_links_are_skipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
         files = {f"{TOP}/src": _link(str(outside)), f"{TOP}/src/a.cpp": b"a"}
@@ -84,7 +88,7 @@ class TestUnpack:
 
 
 class TestDownload:
-    """pip itself, with an index in a folder."""
+    """From an index in a folder, which pip's settings name."""
 
     @pytest.fixture
     def index(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -98,7 +102,6 @@ class TestDownload:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
-        monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip"))
         return archive
 
     def test_once(self, index: Path, tmp_path: Path) -> None:
@@ -121,14 +124,48 @@ class TestDownload:
     def test_another_file_than_the_pinned(self, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = hashlib.sha256(index.read_bytes()).hexdigest()
         monkeypatch.setattr(caffe_sources, "SHA256", "0" * 64)
-        with pytest.raises(BuildError, match=f"the index gives a file with SHA-256 {found}, expected {'0' * 64}"):
+        with pytest.raises(BuildError, match=f"/simple/.* gives a file with SHA-256 {found}, expected {'0' * 64}"):
             downloaded_sources(tmp_path / "cache", lambda _: None)
         assert list((tmp_path / "cache").rglob("*.*")) == []
 
     def test_an_index_without_it(self, index: Path, tmp_path: Path) -> None:
         (index.parent / "index.html").write_text("")
-        with pytest.raises(BuildError, match=r"9\.0\.2 cannot be downloaded: Could not find a version"):
+        with pytest.raises(BuildError, match=rf"9\.0\.2 cannot be downloaded: file:.*the page does not list {ARCHIVE}"):
             downloaded_sources(tmp_path / "cache", lambda _: None)
+
+    def test_a_second_index(self, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "absent").as_uri())
+        with pytest.raises(BuildError, match=r"absent/brocolli-caffe/: .*No such file"):
+            downloaded_sources(tmp_path / "cache", lambda _: None)
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", (tmp_path / "simple").as_uri())
+        assert (downloaded_sources(tmp_path / "cache", lambda _: None) / "src" / "a.cpp").exists()
+
+    def test_an_index_with_a_login(self, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is sent, and it is in no message."""
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.headers["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode():
+                    super().do_GET()
+                else:
+                    self.send_error(401)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        handler = functools.partial(Handler, directory=str(tmp_path / "simple"))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                monkeypatch.setenv("PIP_INDEX_URL", f"http://me:wrong@127.0.0.1:{server.server_port}")
+                with pytest.raises(BuildError, match="401") as raised:
+                    downloaded_sources(tmp_path / "cache", lambda _: None)
+                assert "wrong" not in str(raised.value)
+                monkeypatch.setenv("PIP_INDEX_URL", f"http://me:p%40ss@127.0.0.1:{server.server_port}")
+                assert (downloaded_sources(tmp_path / "cache", lambda _: None) / "src" / "a.cpp").exists()
+            finally:
+                server.shutdown()
 
     def test_a_python_without_pip(self, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         del index
@@ -136,7 +173,7 @@ class TestDownload:
         python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2; exit 1\n')
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
-        with pytest.raises(BuildError, match="has no pip; install it, or give the sources with --source"):
+        with pytest.raises(BuildError, match=r"has no pip .*; install pip, or give the sources with --source"):
             downloaded_sources(tmp_path / "cache", lambda _: None)
 
 

@@ -45,7 +45,7 @@ class TestModels:
     def test_that_was_cut_short(self, convert: Callable[[Path], str], example_model: Path, tmp_path: Path) -> None:
         path = tmp_path / "cut.pb"
         path.write_bytes(example_model.read_bytes()[:1_000_000])
-        assert "is not a whole TensorFlow graph (1000000 bytes)" in convert(path)
+        assert "is not a complete TensorFlow graph (1000000 bytes)" in convert(path)
 
     def test_that_is_empty(self, convert: Callable[[Path], str], tmp_path: Path) -> None:
         (tmp_path / "empty.pb").touch()
@@ -57,7 +57,7 @@ class TestModels:
 
     def test_of_another_kind(self, convert: Callable[[Path], str], tmp_path: Path) -> None:
         message = convert(resnet(tmp_path / "resnet.pb"))
-        assert "is not an SSD MobileNet: it has neither the backbone nor the box predictors of one" in message
+        assert "is not an SSD MobileNet: it has neither a MobileNet backbone nor box predictors" in message
         assert "found FirstStageFeatureExtractor/resnet_v1_50, SecondStageBoxPredictor" in message
 
     def test_without_heads(self, convert: Callable[[Path], str], tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ class TestModels:
             "BoxPredictor_2/ClassPredictor/weights": -np.inf,
         }
         message = convert(graph_with_nan(example_model, tmp_path / "nan.pb", names))
-        assert "holds NaN or infinite values in 2 tensors" in message
+        assert "holds NaN or Inf in 2 tensors" in message
         assert all(f"{name} (1 of " in message for name in names)
 
     def test_a_folder_that_holds_none(self, convert: Callable[[Path], str], tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ class TestModels:
         folder.mkdir()
         for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00002"):
             (folder / name).write_bytes(b"x")
-        assert "is not whole: model.ckpt.data-00001-of-00002 missing" in convert(folder / "model.ckpt")
+        assert "is not complete: model.ckpt.data-00001-of-00002 missing" in convert(folder / "model.ckpt")
         (folder / "model.ckpt.data-00001-of-00002").write_bytes(b"x")
         message = convert(folder / "model.ckpt")
         assert "holds no input size, default boxes or thresholds, and there is no " in message
-        assert "pipeline.config; name one with --pipeline-config" in message
+        assert "pipeline.config; give its pipeline.config with --pipeline-config" in message
 
     def test_a_pipeline_config_that_is_none(self, refused: Command, example_model: Path, tmp_path: Path) -> None:
         (tmp_path / "pipeline.config").write_text("model {\n  ssd {\n    num_classes 3\n")
@@ -105,7 +105,7 @@ class TestLabelMaps:
             ('item { id: 1 name: "a" }\nitem { id: 1 name: "b" }', "id 1 is given twice: 'a' and 'b'"),
             ('item { id: 1 name: "a" }\nitem { id: 2 name: "a" }', "name 'a' is given twice: ids 1 and 2"),
             ("item {\n  id: 1\n  name: a\n}", "map.pbtxt:3:"),
-            ("item { id: 7 name: 'a' }", "map.pbtxt has 8 classes and the model 4"),
+            ("item { id: 7 name: 'a' }", "map.pbtxt has 8 classes but the model has 4"),
             ("", "holds no item"),
         ],
     )
@@ -163,8 +163,8 @@ class TestWeights:
         ("array", "message"),
         [
             (np.ones((3, 3, 3, 15), np.float32), "has the shape (3, 3, 3, 15), the manifest says (3, 3, 3, 16)"),
-            (np.ones((3, 3, 3, 16), np.float64), "has the type float64, not float32"),
-            (np.full((3, 3, 3, 16), np.inf, np.float32), "holds 432 NaN or infinite values"),
+            (np.ones((3, 3, 3, 16), np.float64), "has dtype float64, must be float32"),
+            (np.full((3, 3, 3, 16), np.inf, np.float32), "holds 432 values that are NaN or Inf"),
             (np.array([{"a": 1}], object), "holds pickled objects, which are never loaded"),
         ],
         ids=["shape", "type", "infinite", "pickle"],
@@ -178,7 +178,7 @@ class TestWeights:
     def test_cut_short(self, refused: Command, weights: Path, example_folder: Path) -> None:
         path = weights / self.STEM
         path.write_bytes(path.read_bytes()[:-4])
-        assert "bytes where its shape asks for" in self.damaged(refused, weights, example_folder)
+        assert "bytes, its shape needs" in self.damaged(refused, weights, example_folder)
 
     def test_a_manifest_that_is_none(self, refused: Command, weights: Path, example_folder: Path) -> None:
         (weights / "manifest.json").write_text("{")
@@ -196,7 +196,7 @@ class TestWeights:
         (weights / "manifest.json").write_text(json.dumps(manifest))
         first, *rest = self.run(refused, weights, example_folder / "deploy.prototxt")
         assert first.endswith(f"do not fit the net, {len(rest)} problems:")
-        assert any("Conv/BatchNorm/gamma' has the shape (7,), its kernel takes (15,)" in line for line in rest)
+        assert any("Conv/BatchNorm/gamma' has the shape (7,), its kernel needs (15,)" in line for line in rest)
 
     def test_class_counts_that_differ(self, command: Command, refused: Command, weights: Path, tmp_path: Path) -> None:
         net = tmp_path / "net.prototxt"
@@ -243,7 +243,7 @@ class TestNets:
     ) -> None:  # fmt: skip
         path = self.edited(example_folder, tmp_path, old, new)
         result = refused("load", example_weights, path, "-o", tmp_path / "out")
-        assert result.err.startswith("ssdlite-caffe: the net does not fit together:\n")
+        assert result.err.startswith("ssdlite-caffe: the layers do not fit together:\n")
         assert message in result.err
         line = 1 + next(i for i, text in enumerate(path.read_text().splitlines()) if new in text)
         linted = command("lint", path)
@@ -280,7 +280,7 @@ class TestTensorFlowLiteFiles:
         [
             (b"", "is empty"),
             (b"\x1c\0\0\0TFL3" + b"\xff" * 64, "cut short or damaged"),
-            (b"model { ssd { } }", "is no TensorFlow Lite model: it is a pipeline.config"),
+            (b"model { ssd { } }", "is not a TensorFlow Lite model: it is a pipeline.config"),
             (tflite_file([TensorSpec((1,)), TensorSpec((1,))], [OperatorSpec("RELU", (0,), (1,))], [0], [1]),
              "it holds no convolution"),
         ],
@@ -293,7 +293,7 @@ class TestTensorFlowLiteFiles:
             assert says in refused(verb, source, "-o", tmp_path / "out").err
 
     def test_a_converted_folder_is_no_source(self, refused: Command, example_folder: Path, tmp_path: Path) -> None:
-        assert "is converted already" in refused("convert", example_folder, "-o", tmp_path / "out").err
+        assert "is a converted model" in refused("convert", example_folder, "-o", tmp_path / "out").err
 
     def test_a_phone_s_decoder_needs_its_options(self, refused: Command, example_folder: Path, tmp_path: Path) -> None:
         image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.prototxt.text import read_label_map
+from ssdlite_caffe.coco.label_map import load_label_map
 from tests.commands import tree
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -249,7 +249,7 @@ def test_output_that_the_terminal_cannot_show(example_model: Path, tmp_path: Pat
     ascii_only = {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
     done = run("convert", example_model, "-o", tmp_path / "out", "-l", tmp_path / "labels.txt", **ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert read_label_map(tmp_path / "out" / "labelmap.prototxt").item[1].name == "\u732b"
+    assert load_label_map(tmp_path / "out" / "labelmap.prototxt").entries[1].name == "\u732b"
     done = run("lint", tmp_path / "out" / "deploy.prototxt", **ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
 

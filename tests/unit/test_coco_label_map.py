@@ -91,8 +91,8 @@ def test_plain_text_with_and_without_background(first: str) -> None:
         ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "a.pbtxt: id 1 is given twice: 'a' and 'b'"),
         ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 4 name: 'a' }", "name 'a' is given twice: ids 1 and 4"),
         ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" label: 2 }', "id 1 is missing"),
-        ("a.prototxt", 'item { name: "a" label: 1 }', "no background"),
-        ("a.prototxt", 'item { name: "a" label: 0 }', "id 0 is 'a', but must be background"),
+        ("a.prototxt", 'item { name: "a" label: 1 }', "id 0 (background) is missing"),
+        ("a.prototxt", 'item { name: "a" label: 0 }', "id 0 is 'a'; it must be background"),
         ("a.prototxt", CAFFE_BACKGROUND + '\nitem { name "a" label: 1 }', "a.prototxt:3:13: "),
         (
             "a.prototxt",
@@ -104,8 +104,8 @@ def test_plain_text_with_and_without_background(first: str) -> None:
         ("a.pbtxt", "item {\n id: 1\n name: 'a' ]", "a.pbtxt:3:"),
         ("a.pbtxt", "item { id: 2000000000 name: 'a' }", "has id 2000000000, outside 0..65536"),
         ("a.pbtxt", "item { id: -1 name: 'a' }", "has id -1, outside"),
-        ("a.pbtxt", "item { id: 1 }", "'' is no class name"),
-        ("a.pbtxt", "item { id: 1 name: 'a\\nb' }", "is no class name"),
+        ("a.pbtxt", "item { id: 1 }", "'' is not a class name"),
+        ("a.pbtxt", "item { id: 1 name: 'a\\nb' }", "is not a class name"),
         ("a.pbtxt", "items { }", "holds no item"),
         ("a.pbtxt", "item { id: 1 name: 'a' x " + "{" * 5000, "a.pbtxt:1:"),
         ("a.txt", "", "a.txt:1: empty line"),
@@ -150,14 +150,14 @@ def test_load_takes_names_and_paths(tmp_path: Path) -> None:
 def test_classes_have_to_fit_the_model() -> None:
     assert numbered(3).display_names == ("background", "class_1", "class_2")
     check_classes(builtin("coco"), 91)
-    with pytest.raises(LabelMapError, match="has 91 classes and the model 90"):
+    with pytest.raises(LabelMapError, match="has 91 classes but the model has 90"):
         check_classes(builtin("coco"), 90)
 
 
 def test_find_by_name_then_by_display_name() -> None:
     label_map = LabelMap((BACKGROUND, Label(1, "a", "b"), Label(2, "b", "c"), Label(3, "d", "c")))
     assert [label_map.find(name) for name in ("a", "b", "d", "e", "background")] == [1, 2, 3, None, 0]
-    with pytest.raises(LabelMapError, match="any of 2 classes; give one of their names: 'b', 'd'"):
+    with pytest.raises(LabelMapError, match="'c' is the display name of 2 classes; give one of their names: 'b', 'd'"):
         label_map.find("c")
     assert builtin("coco").nearest("Persn") == "person"
     assert builtin("coco").nearest("zzzz") is None

@@ -53,8 +53,9 @@ def test_all_misfits_are_listed() -> None:
     with pytest.raises(LabelMapError) as error:
         mapping.rows(builtin("coco"))
     assert str(error.value) == (
-        "the mapping does not fit the model's 91 classes: it lacks 'persn' or 'zz' (did you mean 'person'?), 'xx'; "
-        "'c' takes row 18, which 'b' has taken; 'd' takes row 0, which background has taken"
+        "the mapping does not fit the model's 91 classes: the model lacks 'persn' or 'zz' (did you mean 'person'?), "
+        "'xx'; "
+        "'c' takes class id 18, which 'b' has taken already; 'd' takes class id 0, which background has taken already"
     )
 
 
@@ -77,10 +78,10 @@ def test_a_model_without_names_is_named_as_such() -> None:
         ('"a\\q": b', "m:1: "),
         ('a: b\n\n"a": c', "m:3: class 'a' is given twice"),
         ("a: [b, c, b]", "m:1: class 'a' has the same source twice"),
-        ("background: background", "m:1: 'background' is background, which is row 0 by itself"),
-        ('"": b', "m:1: '' is no class name"),
-        ('"a\\u000a": b', "is no class name"),
-        ('{"\\ud800": "b"}', "is no class name"),
+        ("background: background", "m:1: 'background' is background, which always has id 0"),
+        ('"": b', "m:1: '' is not a class name"),
+        ('"a\\u000a": b', "is not a class name"),
+        ('{"\\ud800": "b"}', "is not a class name"),
         ("# nothing", "m: the mapping has no classes"),
         ("{}", "m: the mapping has no classes"),
         ('{\n"a"}', "m:2:"),

@@ -46,7 +46,10 @@ def test_import_says_what_it_did(command: Command, example_model: Path, tmp_path
 
 def test_bad_input_is_one_line(refused: Command, example_model: Path, imported: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.keras"
-    assert "voc has 21 classes and the model 4" in refused("keras", "import", example_model, "-o", out, "-l", "voc").err
+    assert (
+        "voc has 21 classes but the model has 4"
+        in refused("keras", "import", example_model, "-o", out, "-l", "voc").err
+    )
     assert "no name for a Keras model" in refused("keras", "import", example_model, "-o", tmp_path / "a.pb").err
     assert "does not exist" in refused("keras", "import", tmp_path / "none.pb", "-o", out).err
     wrong = refused("keras", "export", "tflite", example_model, "-o", tmp_path / "a.bin")

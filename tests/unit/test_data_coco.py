@@ -144,7 +144,7 @@ def _without(key: str) -> dict[str, Any]:
         (coco_content() | {"categories": [{"id": 1, "name": None}]}, r"categories\[0\] has no id"),
         (coco_content() | {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "id 1 of 'a' once more"),
         (coco_content() | {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "given twice"),
-        (coco_content() | {"categories": [{"id": 1, "name": "a\nb"}]}, "is no class name"),
+        (coco_content() | {"categories": [{"id": 1, "name": "a\nb"}]}, "is not a class name"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, content: object, what: str) -> None:

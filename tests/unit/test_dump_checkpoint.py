@@ -44,5 +44,5 @@ def test_half_a_batch_norm_is_refused() -> None:
 
 def test_a_kernel_of_another_rank_is_refused() -> None:
     flat = {"a/weights": np.ones((2, 2), np.float32)}
-    with pytest.raises(ModelError, match=r"a/weights has the shape \(2, 2\)"):
+    with pytest.raises(ModelError, match=r"a/weights must have 4 axes, as a kernel has, got the shape \(2, 2\)"):
         units_of_variables(flat, PIPELINE, "ckpt")

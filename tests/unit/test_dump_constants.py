@@ -163,12 +163,12 @@ def test_half_and_bfloat16_bits() -> None:
 @pytest.mark.parametrize(
     ("proto", "text"),
     [
-        (pb.TensorProto(dtype=pb.DT_STRING), "DT_STRING, which holds no numbers"),
+        (pb.TensorProto(dtype=pb.DT_STRING), "must have a numeric dtype, got DT_STRING"),
         (pb.TensorProto.FromString(b"\x08\x63"), "type 99"),
-        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_content=b"123"), "3 bytes where its shape asks for 4"),
-        (pb.TensorProto(dtype=pb.DT_FLOAT, float_val=[1, 2]), "2 values where its shape asks for 1"),
-        (pb.TensorProto(dtype=pb.DT_UINT8, int_val=[300]), "outside its type"),
-        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=pb.TensorShapeProto(unknown_rank=True)), "no definite shape"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_content=b"123"), "3 bytes, its shape needs 4"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, float_val=[1, 2]), "2 values, its shape needs 1"),
+        (pb.TensorProto(dtype=pb.DT_UINT8, int_val=[300]), "outside the range of its dtype"),
+        (pb.TensorProto(dtype=pb.DT_FLOAT, tensor_shape=pb.TensorShapeProto(unknown_rank=True)), "unknown shape"),
         (pb.TensorProto(dtype=pb.DT_INT8, tensor_shape=pb.TensorShapeProto(
             dim=[pb.TensorShapeProto.Dim(size=1 << 40)])), "the file is damaged"),
     ],

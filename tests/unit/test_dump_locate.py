@@ -55,7 +55,7 @@ def test_a_tensorflow_lite_file_is_known_by_its_identifier(tmp_path: Path) -> No
 
 def test_the_checkpoint_that_the_folder_names(tmp_path: Path) -> None:
     touch(tmp_path, "ckpt-900.index", "ckpt-1000.index")
-    with pytest.raises(ModelError, match="holds no single checkpoint"):
+    with pytest.raises(ModelError, match="must hold one checkpoint"):
         locate(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/ckpt-1000"\n')
     assert locate(tmp_path).path == tmp_path / "ckpt-1000"
@@ -66,7 +66,7 @@ def test_the_checkpoint_that_the_folder_names(tmp_path: Path) -> None:
 
 def test_several_tensorflow_lite_files(tmp_path: Path) -> None:
     touch(tmp_path, "b.tflite", "a.tflite")
-    with pytest.raises(ModelError, match=r"several TensorFlow Lite files \(a\.tflite, b\.tflite\); give one of them"):
+    with pytest.raises(ModelError, match=r"2 TensorFlow Lite files \(a\.tflite, b\.tflite\); give one of them"):
         locate(tmp_path)
     touch(tmp_path, "model.tflite")
     assert locate(tmp_path).path == tmp_path / "model.tflite"

@@ -63,17 +63,17 @@ NMS = "Postprocessor/NMS/combined_non_max_suppression/"
 @pytest.mark.parametrize(
     ("name", "odd", "message"),
     [
-        ("Preprocessor/ResizeBilinear/size", 0, "makes images of -2147483648 by 320 pixels"),
-        ("Preprocessor/ResizeBilinear/size", 2, "makes images of 0 by 320 pixels"),
-        ("Preprocessor/mul/y", 3, "multiplies pixels by 0.0"),
-        ("Postprocessor/Const_2", 3, "default boxes of .* are no boxes"),
+        ("Preprocessor/ResizeBilinear/size", 0, "must resize to a positive size, got -2147483648x320"),
+        ("Preprocessor/ResizeBilinear/size", 2, "must resize to a positive size, got 0x320"),
+        ("Preprocessor/mul/y", 3, "factor for pixels must be a number other than 0, the model has 0.0"),
+        ("Postprocessor/Const_2", 3, "default boxes of .* are not boxes"),
         ("FeatureExtractor/MobilenetV3/Conv/hard_swish/mul_1/y", 0, "hard swish with the factor nan"),
-        (f"{NMS}iou_threshold", 0, "nan is no threshold"),
-        (f"{NMS}score_threshold", 1, "score threshold of inf"),
+        (f"{NMS}iou_threshold", 0, "IoU threshold must be in 0..1, got nan"),
+        (f"{NMS}score_threshold", 1, "score threshold must be a finite number, got inf"),
         (
             f"{NMS}CombinedNonMaxSuppression/max_output_size_per_class",
             2,
-            "max_per_class is 0; detections are counted from 1",
+            "max_per_class must be a whole number in 1",
         ),
     ],
 )

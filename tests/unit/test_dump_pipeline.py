@@ -119,7 +119,7 @@ def test_what_caffe_does_not_do_is_listed(tmp_path: Path, text: str, phrase: str
         ("model { ssd {", "not a pipeline.config"),
         ("model { faster_rcnn { num_classes: 3 } }", "describes a faster_rcnn model"),
         ("train_config { }", "has no model"),
-        ("model { ssd { } }", "0 classes"),
+        ("model { ssd { } }", "num_classes must be at least 1, got 0"),
         ("model { ssd { num_classes: 'x' } }", "not a pipeline.config"),
     ],
 )
@@ -131,7 +131,7 @@ def test_bad_configs_raise_one_line(tmp_path: Path, text: str, phrase: str) -> N
 
 def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ModelError, match="no text"):
+    with pytest.raises(ModelError, match="it is not UTF-8 text"):
         read_pipeline(tmp_path / "p")
     with pytest.raises(ModelError, match=r"cannot read .*gone"):
         read_pipeline(tmp_path / "gone")

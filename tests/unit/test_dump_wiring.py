@@ -80,12 +80,12 @@ def model(request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (residual_left_out, "in the family sum("),
+        (residual_left_out, "in the family it reads sum("),
         (residual_turned_into_a_difference, f"reads Sub {BODY}/expanded_conv_2/add"),
-        (residual_from_another_block, "in the family sum("),
-        (gate_left_out, "in the family product("),
-        (gate_of_the_largest, "in the family mean("),
-        (box_codes_swapped, "box codes are joined in the order BoxPredictor_1/"),
+        (residual_from_another_block, "in the family it reads sum("),
+        (gate_left_out, "in the family it reads product("),
+        (gate_of_the_largest, "in the family it reads mean("),
+        (box_codes_swapped, "box encodings are joined in the order BoxPredictor_1/"),
         (class_logits_swapped, "class logits are joined in the order BoxPredictor_1/"),
     ],
 )

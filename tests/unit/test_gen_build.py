@@ -168,16 +168,16 @@ def test_unknown_family() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"boxes": ()}, "0 feature maps"),
-        ({"input_size": (300, 20)}, "too small"),
-        ({"num_classes": 1}, "a class count of 1 is too small"),
-        ({"num_classes": 99999999999}, "a class count of 99999999999 is too large"),
+        ({"boxes": ()}, "for 6 feature maps, got 0"),
+        ({"input_size": (300, 20)}, "input size of a detector must be at least 33x33, got 300x20"),
+        ({"num_classes": 1}, "class count must be at least 2"),
+        ({"num_classes": 99999999999}, "class count must be at most 1000000, got 99999999999"),
         ({"head_kernel": 1}, "predictor kernel"),
         ({"head_kernel": 0, "head": "ssd"}, "predictor kernel"),
         ({"classifier": True}, "no default boxes"),
-        ({"gate_scale": 0.0}, "the constant of gates is a positive number, not 0.0"),
-        ({"gate_scale": math.nan}, "the constant of gates is a positive number, not nan"),
-        ({"pixel_mean": -math.inf}, "a pixel mean of -inf"),
+        ({"gate_scale": 0.0}, "gates must be positive, got 0.0"),
+        ({"gate_scale": math.nan}, "gates must be positive, got nan"),
+        ({"pixel_mean": -math.inf}, "pixel mean must be within .*, got -inf"),
     ],
 )
 def test_parts_that_do_not_fit(change: dict[str, object], message: str) -> None:
@@ -198,7 +198,7 @@ def test_numbers_that_no_float_is(part: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, 2**31, 1.5, math.nan, 10**400])
 def test_counts_of_detections(value: int) -> None:
-    with pytest.raises(ArchError, match=r"max_total is .{1,20}; detections are counted from 1 to 2147483647$"):
+    with pytest.raises(ArchError, match=r"max_total must be a whole number in 1..2147483647, got .{1,20}$"):
         Nms(max_total=value)
 
 

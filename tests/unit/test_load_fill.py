@@ -188,8 +188,8 @@ class TestCoverage:
     def test_all_additional_tensors_are_listed(self) -> None:
         more = {"FeatureExtractor/more": np.zeros((2, 3), np.float32), "global_step": np.zeros((), np.float32)}
         assert problems(net_of(arch_of()), with_tensors(model(), dict(more))) == [
-            "tensor 'FeatureExtractor/more' (2, 3) has no place in the net",
-            "tensor 'global_step' () has no place in the net",
+            "tensor 'FeatureExtractor/more' (2, 3) is not used by the net",
+            "tensor 'global_step' () is not used by the net",
         ]
 
     def test_a_convolution_that_the_model_does_not_have(self) -> None:
@@ -209,12 +209,12 @@ class TestCoverage:
     @pytest.mark.parametrize(
         ("name", "shape", "message"),
         [
-            ("Conv/weights", (3, 3, 4, 16), "gives a kernel of (16, 4, 3, 3), layer 'Conv' takes (16, 3, 3, 3)"),
-            ("Conv/weights", (5, 3, 3, 16), "gives a kernel of (16, 3, 5, 3), layer 'Conv' takes (16, 3, 3, 3)"),
-            ("Conv/weights", (9, 48), "has the shape (9, 48); a kernel has 4 axes"),
-            ("Conv/BatchNorm/moving_mean", (17,), "has the shape (17,), its kernel takes (16,)"),
-            ("Conv/BatchNorm/gamma", (1,), "has the shape (1,), its kernel takes (16,)"),
-            ("Conv/BatchNorm/beta", (16, 1), "has the shape (16, 1), its kernel takes (16,)"),
+            ("Conv/weights", (3, 3, 4, 16), "makes a kernel of (16, 4, 3, 3), layer 'Conv' needs (16, 3, 3, 3)"),
+            ("Conv/weights", (5, 3, 3, 16), "makes a kernel of (16, 3, 5, 3), layer 'Conv' needs (16, 3, 3, 3)"),
+            ("Conv/weights", (9, 48), "must have 4 axes, as a kernel has, got the shape (9, 48)"),
+            ("Conv/BatchNorm/moving_mean", (17,), "has the shape (17,), its kernel needs (16,)"),
+            ("Conv/BatchNorm/gamma", (1,), "has the shape (1,), its kernel needs (16,)"),
+            ("Conv/BatchNorm/beta", (16, 1), "has the shape (16, 1), its kernel needs (16,)"),
         ],
     )
     def test_a_tensor_of_another_shape(self, name: str, shape: tuple[int, ...], message: str) -> None:
@@ -234,8 +234,8 @@ class TestCoverage:
             }
             changed = with_tensors(changed, new)
         assert problems(net_of(arch_of()), changed) == [
-            "'BoxPredictor_1/BoxEncodingPredictor' has 20 outputs, 6 boxes take 24",
-            "'BoxPredictor_1/ClassPredictor' has 23 outputs, no multiple of 6 boxes",
+            "'BoxPredictor_1/BoxEncodingPredictor' has 20 outputs, 6 boxes need 24",
+            "'BoxPredictor_1/ClassPredictor' has 23 outputs, not a multiple of its 6 boxes",
         ]
 
     def test_a_layer_that_the_net_does_not_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,9 +264,9 @@ class TestCoverage:
         net.layer.add(name="slope", type="PReLU", bottom=["more"], top=["slope"])
         lone = net.layer.add(name="lone/bn", type="BatchNorm", bottom=["slope"], top=["lone"])
         assert problems(net) == [
-            "layer 'more' has no counterpart in the model",
-            "layer 'lone/bn' (BatchNorm) belongs to no convolution of the model",
-            "layer 'slope' is of the type PReLU, which no MobileNet SSD has",
+            "layer 'more' is not in the model",
+            "layer 'lone/bn' (BatchNorm) does not belong to a convolution of the model",
+            "layer 'slope' has the type PReLU, which no MobileNet SSD has",
         ]
         assert lone.name == "lone/bn"
 
@@ -303,7 +303,7 @@ class TestEditedNets:
             layer.convolution_param.bias_term = False
 
         assert problems(edited("conv_2/expand", no_bias)) == [
-            "layer 'conv_2/expand' has neither a bias nor a BatchNorm to take the model's offset"
+            "layer 'conv_2/expand' has neither bias nor BatchNorm, which the model's offset needs"
         ]
 
         def bias(layer: caffe_pb2.LayerParameter) -> None:
@@ -323,7 +323,7 @@ class TestEditedNets:
     def test_a_norm_without_its_scale_layer(self) -> None:
         net = net_of(arch_of(), KEEP)
         net.layer.remove(layer_of(net, "conv_2/expand/scale"))
-        assert problems(net) == ["layer 'conv_2/expand/bn' has no Scale layer 'conv_2/expand/scale' behind it"]
+        assert problems(net) == ["layer 'conv_2/expand/bn' needs a Scale layer 'conv_2/expand/scale' after it"]
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -335,14 +335,14 @@ class TestEditedNets:
 
         (found,) = problems(edited("Conv_1_mbox_priorbox", move))
         named = "an offset other than 0.5" if field == "offset" else field
-        assert found.startswith(f"layer 'Conv_1_mbox_priorbox' has {named}: its boxes do not sit on")
+        assert found.startswith(f"layer 'Conv_1_mbox_priorbox' sets {named}: its boxes are not on")
 
     def test_another_number_of_prior_boxes(self) -> None:
         def drop(layer: caffe_pb2.LayerParameter) -> None:
             del layer.prior_box_param.max_size[:]
 
         assert problems(edited("Conv_1_mbox_priorbox", drop)) == [
-            "layer 'Conv_1_mbox_priorbox' makes 5 boxes a cell, the model has 6"
+            "layer 'Conv_1_mbox_priorbox' makes 5 boxes per cell, the model has 6"
         ]
 
 
@@ -351,14 +351,14 @@ def test_a_description_of_another_detector(monkeypatch: pytest.MonkeyPatch) -> N
     other: NetDesc = build(arch_of("v1"))
     with pytest.raises(TensorError) as caught:
         fill(net_of(arch_of()), other, model())
-    assert "has no counterpart in the model" in str(caught.value)
-    assert "has no place in the net" in str(caught.value)
+    assert "is not in the model" in str(caught.value)
+    assert "is not used by the net" in str(caught.value)
 
 
 def test_weights_of_another_family_are_named_and_not_all_listed() -> None:
     with pytest.raises(TensorError) as caught:
         filled(net_of(arch_of("v2")), model(), arch=arch_of("v3-small"))
     first, *rest = str(caught.value).split("\n")
-    assert first.startswith("the weights, of a v3-small ssdlite of width ")
+    assert first.startswith("the weights (of a v3-small ssdlite, width multiplier ")
     assert len(rest) == 41
     assert re.fullmatch(r"  \.\.\. and \d+ more", rest[-1])

@@ -61,7 +61,7 @@ def test_enlarged_kernel_keeps_its_values_at_the_end(top: int, left: int) -> Non
 
 
 def test_a_kernel_cannot_shrink() -> None:
-    with pytest.raises(TensorError, match="3x5 kernel does not fit into 3x4"):
+    with pytest.raises(TensorError, match="3x5 kernel cannot be enlarged to 3x4"):
         layouts.enlarge_kernel(distinct(1, 1, 3, 5), (3, 4))
 
 

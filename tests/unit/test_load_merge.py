@@ -97,11 +97,15 @@ def changed(old: str, new: str) -> caffe_pb2.NetParameter:
     ("old", "new", "message"),
     [
         ('bottom: "bare" top: "plain"', 'bottom: "stem" top: "plain"', None),
-        ('"deep/linear" top: "deep/normed"', '"stem" top: "deep/normed"', "'deep/bn' does not follow a convolution"),
+        (
+            '"deep/linear" top: "deep/normed"',
+            '"stem" top: "deep/normed"',
+            "'deep/bn' cannot be folded: it must follow a convolution",
+        ),
         (
             'bottom: "bare" top: "plain"',
             'bottom: "deep/linear" top: "plain"',
-            "'deep/bn' does not follow a convolution alone",
+            "'deep/bn' cannot be folded: it must follow a convolution",
         ),
         ("eps: 0.001", "eps: 0.001 use_global_stats: false", "'stem/bn' has use_global_stats: false"),
     ],
@@ -133,8 +137,8 @@ def test_weights_that_do_not_fit(what: str) -> None:
         layer.blobs[0].CopyFrom(blob_from_array(np.zeros((2, 4, 1, 1), np.float32)))
     else:
         del layer.blobs[1]
-    said = {"missing": "plain has no weights", "shape": "plain has weights 2x4x1x1 and 2, not 2x5x1x1 and 2",
-            "count": "plain has weights 2x5x1x1, not 2x5x1x1 and 2"}[what]  # fmt: skip
+    said = {"missing": "plain has no weights", "shape": "plain has weights of 2x4x1x1 and 2, needs 2x5x1x1 and 2",
+            "count": "plain has weights of 2x5x1x1, needs 2x5x1x1 and 2"}[what]  # fmt: skip
     with pytest.raises(PrototxtError, match=f"the weights do not fit the net: {said}"):
         merge_batch_norm(net, weights)
 

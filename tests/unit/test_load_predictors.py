@@ -157,7 +157,7 @@ class TestFinetune:
     def test_without_finetune_each_is_a_problem(self) -> None:
         found = problems(net_of(dataclasses.replace(arch_of(), num_classes=9)))
         assert len(found) == 6
-        assert "layer 'Conv_1_mbox_conf' has 54 outputs in 1 groups, the model has 24 in 1" in found
+        assert "layer 'Conv_1_mbox_conf' has 54 outputs in 1 groups, the model 24 in 1" in found
 
     def test_the_same_count_leaves_nothing(self) -> None:
         assert filled(net_of(arch_of()), finetune=True).left == {}
@@ -172,7 +172,7 @@ class TestFinetune:
         larger = dataclasses.replace(arch_of(), input_size=(225, 285))
         net = parse_net(render(build(larger), FOLD, "headless"))
         assert problems(net) == [
-            "the net reads images of 225x285, the model of 150x190; --finetune takes the weights over to another size"
+            "the net's input is 225x285, the model's 150x190; give --finetune to use the weights at another size"
         ]
         found, usual = filled(net, finetune=True), filled(net_of(arch_of()))
         for number, name in ((1, "Conv_1_mbox_loc"), (5, "layer_19_2_5_mbox_loc")):

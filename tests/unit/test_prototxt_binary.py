@@ -64,11 +64,11 @@ def test_other_forms_of_blobs():
 @pytest.mark.parametrize(
     ("dims", "count", "message"),
     [
-        ([2, 3], 5, "b holds 5 numbers, but its shape 2 x 3 has 6"),
-        ([], 2, "b holds 2 numbers, but its shape single number has 1"),
-        ([-1, -1], 1, "b has an impossible shape -1 x -1"),
-        ([1] * 33, 1, "b has an impossible shape 1 x 1 x 1 x 1 x 1 x 1 x 1 x 1 x ... (33 axes)"),
-        ([2**40, 2**40], 1, "b has an impossible shape 1099511627776 x 1099511627776"),
+        ([2, 3], 5, "b holds 5 values, but its shape 2 x 3 has 6"),
+        ([], 2, "b holds 2 values, but its shape single number has 1"),
+        ([-1, -1], 1, "b has the impossible shape -1 x -1"),
+        ([1] * 33, 1, "b has the impossible shape 1 x 1 x 1 x 1 x 1 x 1 x 1 x 1 x ... (33 axes)"),
+        ([2**40, 2**40], 1, "b has the impossible shape 1099511627776 x 1099511627776"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(dims, count, message):
@@ -76,7 +76,8 @@ def test_shapes_that_do_not_fit_are_refused(dims, count, message):
     blob.shape.dim.extend(dims)
     with pytest.raises(PrototxtError) as error:
         binary.blob_to_array(blob, "b")
-    assert str(error.value) == message
+    most = "; a blob has at most 32 axes and 2147483647 values"
+    assert str(error.value) == message + (most if "impossible" in message else "")
 
 
 def net_of(*arrays):
@@ -133,7 +134,9 @@ def test_files_that_are_no_caffemodel(tmp_path):
         whole[:-7]: "cut short",
         b'name: "n"\nlayer { name: "a" }\n': "is not a caffemodel",
         caffe_pb2.NetParameter(name="n").SerializeToString(): "holds no layers",
-        caffe_pb2.NetParameter(layers=[caffe_pb2.V1LayerParameter(name="a")]).SerializeToString(): "of the old kind",
+        caffe_pb2.NetParameter(
+            layers=[caffe_pb2.V1LayerParameter(name="a")]
+        ).SerializeToString(): "of the format before 2014",
     }
     for data, message in cases.items():
         path.write_bytes(data)

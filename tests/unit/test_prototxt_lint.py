@@ -26,7 +26,7 @@ def found(text, **options):
 
 def test_report():
     report = lint(NET, "n.prototxt")
-    assert (report.name, report.net, report.phase, report.left_out) == ("n.prototxt", "n", "TEST", 1)
+    assert (report.name, report.net, report.phase, report.skipped) == ("n.prototxt", "n", "TEST", 1)
     assert report.ok
     assert report.problems == ()
     assert [(layer.line, layer.shapes.name) for layer in report.layers] == [(2, "in"), (3, "c"), (5, "r"), (7, "y")]
@@ -49,7 +49,7 @@ def test_problems_of_text_and_shapes_come_in_order_of_lines():
         "phase: TEST }", "phase: TEST zap: 1 }\n foo: 2"
     )
     assert found(text) == [
-        (3, "c", "error", "bottom 'q' is no earlier layer's top"),
+        (3, "c", "error", "bottom 'q' is not a top of an earlier layer"),
         (7, "y", "error", "NetStateRule has no field 'zap'"),
         (8, "y", "error", "LayerParameter has no field 'foo'"),
     ]
@@ -92,7 +92,7 @@ LAYER = 'layer { name: "l" type: "%s" bottom: "d" top: "t" %s }\n'
         ("opencv", "Clip", "clip_param { min: 0 max: 6 }", "OpenCV DNN has no layer Clip; write ReLU6"),
         ("opencv", "Pad", "", "OpenCV DNN has no layer Pad; use --padding exact"),
         ("opencv", "Convolution", "convolution_param { tf_pad: SAME }", "OpenCV DNN: convolution_param.tf_pad is set"),
-        ("opencv", "PriorBox", "", "OpenCV DNN: prior_box_param.clip is missing; it takes true for it, Caffe false"),
+        ("opencv", "PriorBox", "", "OpenCV DNN: prior_box_param.clip is missing; its default is true"),
         ("opencv", "PriorBox", "prior_box_param { clip: false }", "OpenCV DNN: prior_box_param.variance is missing"),
         ("opencv", "AnnotatedData", "", "OpenCV DNN has no layer AnnotatedData; it is for training"),
         ("bvlc", "PriorBox", "", "BVLC Caffe has no layer PriorBox; it needs the SSD branch"),

@@ -143,7 +143,7 @@ def test_slice_and_crop():
     text += layer("Crop", "crop_param { offset: 1 offset: 0 }", ("d", "b"))
     assert shaped(text).blobs["t"] == (2, 6, 4, 5)
     text = text.replace("offset: 1", "offset: 6")
-    assert reasons(text) == ["axis 2 of 9 has no 4 left after an offset of 6"]
+    assert reasons(text) == ["axis 2 of size 9 cannot be cropped to 4 from offset 6 on"]
     equal = layer("Slice", "", ("d",), ("a", "b", "c"))
     assert [top.shape for top in shaped(INPUT + equal).layers[0].tops] == [(2, 2, 9, 5)] * 3
 
@@ -155,7 +155,7 @@ def test_scale_by_a_second_bottom():
     assert shaped(text).blobs["t"] == (2, 6, 9, 5)
     assert shaped(text).layers[-1].params == ()
     wrong = INPUT + pool + layer("Scale", "scale_param { axis: 0 }", ("d", "p"))
-    assert reasons(wrong) == ["2 x 6 x 1 x 1 does not fit 2 x 6 x 9 x 5 from axis 0 on"]
+    assert reasons(wrong) == ["the second bottom, 2 x 6 x 1 x 1, does not match 2 x 6 x 9 x 5 from axis 0 on"]
 
 
 def test_multiply_adds_and_parameters():
@@ -205,9 +205,9 @@ def test_ssd_heads_in_both_phases():
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("num_output: 8", "num_output: 12", "90 default boxes need 3 x 360 box codes (4 a box), not 3 x 540"),
-        ("num_output: 42", "num_output: 40", "90 default boxes need 3 x 1890 scores (21 a box), not 3 x 1800"),
-        ("max_size: 4", "max_size: 3", "each max_size must be greater than its min_size"),
+        ("num_output: 8", "num_output: 12", "90 default boxes need 3 x 360 box encodings (4 per box), got 3 x 540"),
+        ("num_output: 42", "num_output: 40", "90 default boxes need 3 x 1890 scores (21 per box), got 3 x 1800"),
+        ("max_size: 4", "max_size: 3", "each max_size must be greater than its min_size, got [3.0] and [3.0]"),
         ("detection_output_param { num_classes: 21 }", "", "num_classes is missing"),
     ],
 )
@@ -242,21 +242,25 @@ def test_net_inputs_in_the_old_form():
     net = 'input: "a" input: "b" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 '
     both = net + "input_dim: 5 input_dim: 6 input_dim: 7 input_dim: 8 "
     assert shaped(both + layer("ReLU", "", "a")).blobs["b"] == (5, 6, 7, 8)
-    assert "the net has 2 inputs and 1 shapes for them" in reasons(net + layer("ReLU", "", "a"))
+    assert "the net has 2 inputs but 1 input shapes" in reasons(net + layer("ReLU", "", "a"))
 
 
 @pytest.mark.parametrize(
     ("net", "kind", "text"),
     [
         ("", "empty", "the net has no layers"),
-        ('layers { name: "a" type: RELU }', "old-layers", "the net is of the old kind (V1 layers); upgrade"),
-        (INPUT + layer("ReLU", "", "D"), "unknown-bottom", "bottom 'D' is no earlier layer's top; the nearest is 'd'"),
+        ('layers { name: "a" type: RELU }', "old-layers", "the net has the format before 2014 (V1 layers); convert"),
+        (
+            INPUT + layer("ReLU", "", "D"),
+            "unknown-bottom",
+            "bottom 'D' is not a top of an earlier layer; the nearest is 'd'",
+        ),
         (INPUT + layer("Relu"), "unknown-type", "there is no layer type 'Relu'; the nearest is 'ReLU'"),
-        (INPUT + layer("Eltwise"), "count", "Eltwise has 2 or more bottoms, not 1"),
-        (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU has 1 top, not 2"),
+        (INPUT + layer("Eltwise"), "count", "Eltwise takes 2 or more bottoms, got 1"),
+        (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU takes 1 top, got 2"),
         (INPUT + layer("Flatten", "", ("d",), ("d",)), "in-place", "Flatten cannot write to its own bottom 'd'"),
-        (INPUT + layer("ReLU") + layer("TanH"), "duplicate-top", "top 't' is made already, by layer 'ReLU'"),
-        (INPUT + layer("ReLU") + layer("ReLU", "", "t", "t"), "duplicate-name", "an earlier layer is named 'ReLU'"),
+        (INPUT + layer("ReLU") + layer("TanH"), "duplicate-top", "top 't' is written already, by layer 'ReLU'"),
+        (INPUT + layer("ReLU") + layer("ReLU", "", "t", "t"), "duplicate-name", "an earlier layer has the same name"),
         (
             INPUT + layer("ReLU", "include { phase: TEST } exclude { phase: TRAIN }"),
             "include-exclude",
@@ -266,22 +270,22 @@ def test_net_inputs_in_the_old_form():
         (
             INPUT + layer("Convolution", "convolution_param { num_output: 4 kernel_size: 3 group: 4 }"),
             "shape",
-            "group 4 does not divide 6 channels in and 4 out",
+            "group must divide 6 input and 4 output channels, got 4",
         ),
         (
             INPUT + layer("Convolution", "convolution_param { num_output: 4 kernel_size: 6 }"),
             "shape",
-            "a kernel of 6 is larger than its padded input of 5",
+            "the kernel spans 6 pixels, more than the padded input of 5",
         ),
         (
             INPUT + layer("Convolution", "convolution_param { num_output: 4 kernel_size: 3 stride: 0 }"),
             "shape",
-            "kernel_size, stride and dilation cannot be 0",
+            "kernel_size, stride and dilation must be at least 1",
         ),
         (
             INPUT + layer("Convolution", "convolution_param { num_output: 4 kernel_size: 3 kernel_h: 3 kernel_w: 3 }"),
             "shape",
-            "kernel_h and kernel_w stand for kernel_size",
+            "kernel_h and kernel_w are for two spatial axes",
         ),
         (
             INPUT + layer("Convolution", "convolution_param { num_output: 4 kernel_size: [1, 2, 3] }"),
@@ -289,7 +293,7 @@ def test_net_inputs_in_the_old_form():
             "kernel_size is given 3 times for 2 spatial axes",
         ),
         (INPUT + layer("Pooling", "pooling_param { kernel_size: 2 pad: 2 }"), "shape", "pad must be smaller"),
-        (INPUT + layer("Slice", "", ("d",), ("a", "b", "c", "e")), "shape", "6 does not divide into 4 tops"),
+        (INPUT + layer("Slice", "", ("d",), ("a", "b", "c", "e")), "shape", "axis 1 of size 6 cannot be cut"),
         (INPUT + layer("Tile", "tile_param { tiles: 100000000 }"), "shape", "a blob cannot have the shape"),
         (INPUT.replace("9", "0") + layer("ReLU"), "shape", "input d: a blob cannot have the shape 2 x 6 x 0 x 5"),
     ],

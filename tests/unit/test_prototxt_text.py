@@ -101,9 +101,9 @@ def test_deep_nesting_is_an_error_of_one_line(start, end, allow_unknown):
 def test_size_is_bounded(tmp_path):
     path = tmp_path / "big.prototxt"
     path.write_text("#" + "é" * (text.MAX_BYTES // 2), encoding="utf-8")
-    with pytest.raises(PrototxtError, match="more than 16 MiB"):
+    with pytest.raises(PrototxtError, match="is larger than the 16 MiB"):
         text.read_net(path)
-    with pytest.raises(PrototxtError, match="more than 16 MiB"):
+    with pytest.raises(PrototxtError, match="is larger than the 16 MiB"):
         text.parse_net(" " * (text.MAX_BYTES + 1))
 
 
@@ -118,8 +118,6 @@ def test_reading_files(tmp_path):
     path.write_bytes(b'name: "\xff"')
     with pytest.raises(PrototxtError, match="is not text"):
         text.read_net(path)
-    path.write_text('item { name: "cat" label: 17 display_name: "cat" }')
-    assert text.read_label_map(path).item[0].label == 17
 
 
 WORDS = ["layer", "name", "input_dim", "input_shape", "phase", "convolution_param", "kernel_size", "foo"]
@@ -152,5 +150,5 @@ def test_folders_and_caffemodels_are_told_apart(tmp_path: Path) -> None:
         text.read_net(tmp_path)
     for name in ("net.caffemodel", "net.prototxt"):
         (tmp_path / name).write_bytes(b"\x0a\x00\x01")
-        with pytest.raises(PrototxtError, match="is not text but binary"):
+        with pytest.raises(PrototxtError, match="is a binary file such as a caffemodel"):
             text.read_net(tmp_path / name)

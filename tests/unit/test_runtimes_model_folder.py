@@ -61,7 +61,7 @@ def test_a_label_map_of_another_model(copy: Path) -> None:
     report = json.loads((copy / REPORT).read_text())
     report["arch"]["num_classes"] = 7
     (copy / REPORT).write_text(json.dumps(report))
-    with pytest.raises(LabelMapError, match="4 classes and the model 7"):
+    with pytest.raises(LabelMapError, match="4 classes but the model has 7"):
         ModelFolder.open(copy)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ssdlite_caffe import __version__
+from ssdlite_caffe.coco.label_map import load_label_map
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import LabelMapError, OutputError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -19,7 +20,7 @@ from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import read_caffemodel, unknown_fields
 from ssdlite_caffe.prototxt.shapes import infer
-from ssdlite_caffe.prototxt.text import read_label_map, read_net
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, summary
@@ -183,8 +184,8 @@ class TestLabelMap:
     def test_names_come_from_the_file(self, example_model: Path, tmp_path: Path) -> None:
         given = str(example_model.parent / "labelmap.pbtxt")
         convert(example_model, tmp_path / "out", ConvertOptions(label_map=given))
-        labels = read_label_map(tmp_path / "out" / "labelmap.prototxt")
-        assert [(item.label, item.name) for item in labels.item] == [
+        labels = load_label_map(tmp_path / "out" / "labelmap.prototxt")
+        assert [(entry.id, entry.name) for entry in labels.entries] == [
             (0, "none_of_the_above"), (1, "circle"), (2, "square"), (3, "triangle"),
         ]  # fmt: skip
         assert ModelFolder.open(tmp_path / "out").labels.display_names[1:] == ("circle", "square", "triangle")
@@ -197,7 +198,7 @@ class TestLabelMap:
     def test_of_another_class_count_is_refused(
         self, example_model: Path, tmp_path: Path, name: str, count: int
     ) -> None:
-        with pytest.raises(LabelMapError, match=f"has {count} classes and the model 4"):
+        with pytest.raises(LabelMapError, match=f"has {count} classes but the model has 4"):
             convert(example_model, tmp_path / "out", ConvertOptions(label_map=name))
         assert list(tmp_path.iterdir()) == []
 

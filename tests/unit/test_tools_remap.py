@@ -302,7 +302,7 @@ def spoil_arch(source: Path) -> None:
             PrototxtError,
             "(6 classes): layer 'conv_8/expand_mbox_conf' has a blob (12, 288, 1, 1), not of 3 boxes x 6 classes",
         ),
-        (spoil_label_map, LabelMapError, "labelmap.prototxt has 5 classes and the model 4"),
+        (spoil_label_map, LabelMapError, "labelmap.prototxt has 5 classes but the model has 4"),
         (spoil_files, PrototxtError, "lists no files"),
         (spoil_dialect, PrototxtError, "padding is 'none'"),
         (spoil_dialect_key, PrototxtError, "'pading'"),
@@ -329,7 +329,7 @@ def test_files_that_do_not_fit_change_nothing(
 
 def test_a_class_that_the_model_lacks(converted: Path, tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("a: sqare\n")
-    with pytest.raises(LabelMapError, match=r"4 classes: it lacks 'sqare' \(did you mean 'square'\?\)"):
+    with pytest.raises(LabelMapError, match=r"4 classes: the model lacks 'sqare' \(did you mean 'square'\?\)"):
         remap_folder(converted, tmp_path / "m.yaml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -349,7 +349,7 @@ def test_coco2voc_is_remap_with_its_mapping(
     with pytest.raises(SystemExit) as end:
         runpy.run_module("ssdlite_caffe.coco.coco2voc", run_name="__main__")
     assert end.value.code == 1
-    assert "does not fit the model's 4 classes: it lacks 'airplane'" in capsys.readouterr().err
+    assert "does not fit the model's 4 classes: the model lacks 'airplane'" in capsys.readouterr().err
 
 
 def test_coco2voc_on_a_coco_model(shared_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

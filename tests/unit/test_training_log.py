@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ssdlite_caffe.caffe.log import copied_layers, parse_line, reason
+from ssdlite_caffe.caffe.log import parse_line, reason
 from ssdlite_caffe.training.log import Event, LeftOut, LogReader, Scored, Snapshotting, Step
 
 PREFIX = "I20240102 03:04:05.678901  4321 "
@@ -53,13 +53,6 @@ def test_old_and_new_glog_lines() -> None:
         assert line is not None
         assert (line.level, line.source, line.text) == ("I", "net.cpp:12", "some text")
     assert parse_line("I am no log line") is None
-
-
-def test_copied_and_ignored_layers() -> None:
-    found = copied_layers(
-        [f"{PREFIX}net.cpp:813] Copying source layer a", f"{PREFIX}net.cpp:810] Ignoring source layer b"]
-    )
-    assert (found.copied, found.ignored) == (("a",), ("b",))
 
 
 FATAL = "F20240102 03:04:05.678901  4321 "

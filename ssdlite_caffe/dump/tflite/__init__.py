@@ -1,1 +1,1 @@
-"""A TensorFlow Lite file as a DumpedModel: `file` reads it, `lower` writes it as a graph, `read` takes that apart."""
+"""A TensorFlow Lite file as a DumpedModel: `file` reads it, `lower` makes it a TensorFlow graph, `read` reads that."""

@@ -1,8 +1,8 @@
-"""What stands in a TensorFlow Lite file: tensors, operators and their options, read without TensorFlow.
+"""Tensors, operators and options of a TensorFlow Lite file, read without TensorFlow.
 
-The file is a FlatBuffer. Its accessors (package `tflite`) follow offsets without looking where they lead, so a damaged
-file shows as an error of Python's or as numbers without sense. Both end here, as a ModelError; counts are bounded, and
-an array is only given where the file holds all its bytes. (What is made of them is bounded in `lower`.)
+The file is a FlatBuffer. Its accessors (package `tflite`) do not check offsets, so in a damaged file they raise all
+kinds of Python errors or return nonsense. Here both become a ModelError: counts are limited, and an array is read only
+if the file has all its bytes. (The size of what is computed from them is limited in `lower`.)
 
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
@@ -28,7 +28,7 @@ IDENTIFIER = b"TFL3"
 VERSION = 3
 CUSTOM = "CUSTOM"
 _MOST = 20_000
-"""Tensors or operators; the largest detector at hand has 600."""
+"""Most tensors or operators; the largest detector that was tried has 600."""
 _MOST_OPERANDS = 4096
 _MOST_AXES = 8
 _DTYPES = {
@@ -45,7 +45,7 @@ _DTYPES = {
     15: "u4",
     16: "u2",
 }
-"""TensorType -> numpy's name of it."""
+"""TensorType -> numpy's dtype."""
 _DAMAGE = (
     struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
     MemoryError,
@@ -61,13 +61,13 @@ class Tensor:
     """A tensor of the file.
 
     Attributes:
-        index: its number, which operators name it by.
-        name: as the converter wrote it; often of another tensor, or none.
-        shape: sizes; a size of 1 may stand for one that is not known.
-        dtype: numpy's name (`f4`, `i1`).
+        index: its number, by which operators refer to it.
+        name: as the converter wrote it; it may be empty or that of another tensor.
+        shape: sizes; a size of 1 may be an unknown one.
+        dtype: numpy's dtype (`f4`, `i1`); empty for one that no detector has.
         values: of a constant, else None.
-        scale, zero_point: real value = scale * (value - zero_point), one number or one for each index of `axis`; empty
-            where the tensor is not quantised.
+        scale, zero_point: real value = scale * (value - zero_point); one number each, or one for each index of `axis`;
+            empty if the tensor is not quantised.
         axis: see scale.
     """
 
@@ -82,7 +82,7 @@ class Tensor:
 
     @property
     def quantised(self) -> bool:
-        """Whether its values stand for others; a scale on a float tensor says nothing."""
+        """Whether its integers are quantised real values; a scale of a float tensor has no meaning."""
         return self.scale.size > 0 and np.dtype(self.dtype).kind in "iu"
 
 
@@ -94,8 +94,8 @@ class Operator:
         index: its place in the order of computation.
         op: name of the builtin operator (`CONV_2D`), or `CUSTOM`.
         custom: name of a custom operator, else empty.
-        inputs, outputs: tensors by number; -1 for an optional input that is left out.
-        options: what the schema calls them, in the words of its accessors (`StrideH`).
+        inputs, outputs: numbers of tensors; -1 for an optional input that is missing.
+        options: name of the schema's accessor (`StrideH`) -> value.
     """
 
     index: int
@@ -107,7 +107,7 @@ class Operator:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Its name in messages."""
         return f"operator {self.index} ({self.custom or self.op})"
 
 
@@ -117,7 +117,8 @@ class TfliteFile:
 
     Attributes:
         source: path, for messages.
-        inputs, outputs: of the whole model, tensors by number.
+        tensors, operators: in file order.
+        inputs, outputs: of the whole model, numbers of tensors.
         size: of the file, in bytes.
     """
 
@@ -163,20 +164,20 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "PACK": ("PackOptions", ("Axis",)),
 }
-"""Operator -> its table of options, and which of them are read."""
+"""Operator -> its table of options, and those options that are read."""
 
 
 def read_tflite(path: Path) -> tuple[TfliteFile, bytes]:
     """The main graph of a file, and the file's bytes.
 
     Raises:
-        ModelError: it cannot be read, is something else, damaged, or uses what is not read here.
+        ModelError: it cannot be read, is something else or damaged, or has a feature that is not supported.
     """
     data = read_bytes(path)
     if data[4:8] != IDENTIFIER:
         kind = foreign_kind(data)
-        found = f"is {kind}" if kind else f"has the identifier {data[4:8]!r} where TensorFlow Lite's is {IDENTIFIER!r}"
-        raise ModelError(f"{path} is no TensorFlow Lite model: it {found}")
+        found = f"is {kind}" if kind else f"must have the identifier {IDENTIFIER!r}, got {data[4:8]!r}"
+        raise ModelError(f"{path} is not a TensorFlow Lite model: it {found}")
     return _parse(data, str(path)), data
 
 
@@ -186,9 +187,9 @@ def _parse(data: bytes, source: str) -> TfliteFile:
     with _damage(source):
         model: Any = tflite.Model.GetRootAs(data, 0)
         if model.Version() != VERSION:
-            raise ModelError(f"{source} has version {model.Version()} of TensorFlow Lite's format; {VERSION} is read")
+            raise ModelError(f"{source} must have version {VERSION} of TensorFlow Lite's format, got {model.Version()}")
         if model.SubgraphsLength() != 1:
-            raise ModelError(f"{source} holds {model.SubgraphsLength()} graphs; files of one are read")
+            raise ModelError(f"{source} must have one graph, got {model.SubgraphsLength()}")
         graph: Any = model.Subgraphs(0)
         tensors = tuple(
             _tensor(model, graph.Tensors(i), i, source) for i in range(_count(graph.TensorsLength(), "tensors"))
@@ -206,12 +207,12 @@ def _parse(data: bytes, source: str) -> TfliteFile:
 
 @contextmanager
 def _damage(source: str) -> Iterator[None]:
-    """What the accessors raise in a damaged file, as one line."""
+    """Turn the errors that accessors raise in a damaged file into a ModelError of one line."""
     try:
         yield
     except _DAMAGE as error:
         raise ModelError(
-            f"{source} is not a whole TensorFlow Lite model: it was cut short or damaged "
+            f"{source} is not a complete TensorFlow Lite model: it was cut short or damaged "
             f"({type(error).__name__}: {str(error)[:200]})"
         ) from error
 
@@ -223,7 +224,7 @@ def _count(length: int, what: str) -> int:
 
 
 def _array(length: int, values: Callable[[], Any], most: int) -> Array:
-    """A vector of numbers; the accessors give 0 for one that is not there."""
+    """A vector of numbers; for a missing vector the accessors return 0 and not an array."""
     if not 0 <= length <= most:
         raise ValueError(f"a vector of {length}")
     return np.asarray(values()) if length else np.zeros(0, np.int64)
@@ -239,7 +240,7 @@ def _text(value: bytes | None) -> str:
 
 
 def _code(code: Any) -> tuple[str, str]:
-    """(builtin name, custom name). Codes below 127 once stood in a field of one byte."""
+    """(builtin name, custom name). Older files have codes below 127 in another field, of one byte."""
     import tflite
 
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
@@ -251,7 +252,7 @@ def _tensor(model: Any, tensor: Any, index: int, source: str) -> Tensor:
     shape = tuple(int(v) for v in _array(tensor.ShapeLength(), tensor.ShapeAsNumpy, _MOST_AXES))
     name = _text(tensor.Name())
     if tensor.Sparsity() is not None:
-        raise ModelError(f"{source}: the tensor {name or index} is stored sparsely, which is not read")
+        raise ModelError(f"{source}: the tensor {name or index} is stored in sparse form, which is not supported")
     dtype = _DTYPES.get(tensor.Type(), "")
     parameters = tensor.Quantization()
     quantisation = _NOT_QUANTISED if parameters is None or not dtype else _quantisation(parameters, shape, dtype)
@@ -261,7 +262,7 @@ def _tensor(model: Any, tensor: Any, index: int, source: str) -> Tensor:
 
 
 def _values(model: Any, tensor: Any, shape: tuple[int, ...], dtype: str, name: str, source: str) -> Array | None:
-    """The values of a constant; None of what is computed. Buffer 0 is the empty one that computed tensors name."""
+    """The values of a constant, None for a computed tensor, whose buffer is 0 or empty."""
     number = tensor.Buffer()
     if not number:
         return None
@@ -269,15 +270,18 @@ def _values(model: Any, tensor: Any, shape: tuple[int, ...], dtype: str, name: s
         raise ValueError(f"buffer {number}")
     buffer = model.Buffers(number)
     if buffer.Offset() > 1:
-        raise ModelError(f"{source} keeps the tensor {name} outside its FlatBuffer, as files of 2 GiB and more do")
+        raise ModelError(
+            f"{source} has the tensor {name} outside its FlatBuffer, as files of 2 GiB and more have, which is not "
+            "supported"
+        )
     if not buffer.DataLength():
         return None
     data = np.asarray(buffer.DataAsNumpy())
     if not dtype:
-        return data  # of a type that no detector computes with; refused where an operator reads it
+        return data  # of a dtype that no detector has; `lower` refuses operators that read it
     count = math.prod(shape)
     if min(shape, default=1) < 0 or data.size != count * np.dtype(dtype).itemsize:
-        raise ValueError(f"the tensor {name} has {data.size} bytes, which is not its shape {shape} of {dtype}")
+        raise ValueError(f"the tensor {name} has {data.size} bytes, which does not match shape {shape} of {dtype}")
     return data.view(f"<{dtype}").reshape(shape)
 
 
@@ -320,7 +324,7 @@ def _options(operator: Any, op: str) -> dict[str, Scalar]:
 
 
 def _custom_options(operator: Any) -> dict[str, Scalar]:
-    """The numbers of a FlexBuffer's outermost map; what is nested in it is left alone."""
+    """The numbers in the outermost map of a FlexBuffer; nested values are skipped."""
     from flatbuffers import flexbuffers
 
     data = _array(operator.CustomOptionsLength(), operator.CustomOptionsAsNumpy, 1 << 16)

@@ -1,14 +1,14 @@
-"""A TensorFlow Lite graph written in TensorFlow's operations, so that one reader serves both.
+"""Converting a TensorFlow Lite graph to a TensorFlow graph, so that one reader reads both.
 
-Each operator becomes the nodes that compute the same: a convolution its Conv2D, BiasAdd and activation, HARD_SWISH the
-four nodes that TensorFlow 1 has for it. The node that gives tensor 12 is `tensor_12`, so that what the reader calls the
-output of a layer can be asked of TensorFlow Lite's interpreter by number. Convolutions are numbered (`op_7/weights`):
-names in the file are those that a converter fused last, and often another layer's. Operators that no detector has keep
-their own name, and are refused where something reads them.
+Each operator becomes nodes that compute the same: a convolution becomes Conv2D, BiasAdd and activation, HARD_SWISH the
+four nodes that TensorFlow 1 has for it. The node of tensor 12 is named `tensor_12`, so that a layer's output can be
+found in TensorFlow Lite's interpreter by its number. Convolutions are numbered (`op_7/weights`), since their names in
+the file may be those of another layer, with which a converter has fused them. Operators that no detector has keep their
+name; the reader refuses them if the detector depends on them.
 
-Kernels are turned to TensorFlow's layouts: OHWI -> HWIO, and 1 x H x W x (C * M) -> HWCM. Constants of 16 bits become
-float32, which holds them exactly; int8 ones scale * (q - zero point) in float32, as TensorFlow Lite's Dequantize
-has it.
+Kernels are transposed to TensorFlow's layouts: OHWI -> HWIO, and 1 x H x W x (C * M) -> HWCM. float16 constants become
+float32 with the same values. int8 constants become scale * (q - zero point) in float32, as TensorFlow Lite's Dequantize
+computes them.
 
 Source: tensorflow/lite/kernels/{conv,depthwise_conv,dequantize,hard_swish,pooling,reduce}.cc.
 """
@@ -30,7 +30,8 @@ _PADDINGS = ("SAME", "VALID")
 _ACTIVATIONS = {1: "Relu", 3: "Relu6"}
 _NO_ACTIVATION = 0
 _GROWTH = 8
-"""int8 becomes float32, and equal constants, which a file holds once, one for each reader; by more only on purpose."""
+"""Most times that constants may be larger than the file: int8 becomes float32, and a constant that the file has once
+may be written for each of its readers. Only a malicious file exceeds this."""
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _SIMPLE = {
     "ADD": "AddV2", "SUB": "Sub", "MUL": "Mul", "DIV": "RealDiv", "RELU": "Relu", "RELU6": "Relu6",
@@ -39,30 +40,30 @@ _SIMPLE = {
     "EXPAND_DIMS": "ExpandDims", "MEAN": "Mean", "STRIDED_SLICE": "StridedSlice", "PACK": "Pack",
     "AVERAGE_POOL_2D": "AvgPool", "RESIZE_BILINEAR": "ResizeBilinear", "EXP": "Exp", "SLICE": "Slice",
 }  # fmt: skip
-"""Operators that TensorFlow has, too, with the same inputs in the same order."""
+"""Operators that TensorFlow has too, with the same inputs in the same order."""
 _MASKS = {"BeginMask": "begin_mask", "EndMask": "end_mask", "EllipsisMask": "ellipsis_mask",
           "NewAxisMask": "new_axis_mask", "ShrinkAxisMask": "shrink_axis_mask"}  # fmt: skip
 _WHOLE = {"num_classes", "max_detections", "max_classes_per_detection", "detections_per_class"}
 
 
 def tensor_node(index: int) -> str:
-    """The node that gives a tensor."""
+    """The name of a tensor's node."""
     return f"tensor_{index}"
 
 
 def tensor_index(node: str) -> int:
-    """Inverse of `tensor_node`, of a node or its output (`tensor_12:0`).
+    """Inverse of `tensor_node`, for a node or its output (`tensor_12:0`).
 
     Raises:
-        ValueError: it is no such node.
+        ValueError: it is not the name of such a node.
     """
     return int(node.removesuffix(":0").removeprefix("tensor_"))
 
 
 def real_values(tensor: Tensor) -> Array:
-    """A constant's values as they are meant: float32 for float16 and for what stands for real numbers.
+    """A constant's real values: float16 as float32, and quantised values as scale * (q - zero point).
 
-    scale * (q - zero point), the difference in whole numbers and the product in float32.
+    The difference is computed in integers, the product in float32.
     """
     assert tensor.values is not None
     if tensor.quantised:
@@ -75,9 +76,9 @@ def real_values(tensor: Tensor) -> Array:
 
 
 def anchor_rounding(file: TfliteFile) -> float:
-    """How far the numbers that the default boxes are stored as may lie from those that they stand for.
+    """Largest rounding error of the stored default boxes, as a fraction of the input.
 
-    Half a unit in the last place of a float16 below 1; half a step of whole numbers.
+    Half a unit in the last place of a float16 below 1, or half a step of quantised integers.
     """
     operation = next((o for o in file.operators if o.custom == TFLITE_OP and len(o.inputs) > 2), None)
     if operation is None or operation.inputs[2] < 0:
@@ -90,16 +91,16 @@ def anchor_rounding(file: TfliteFile) -> float:
 
 
 def dequantised_constants(file: TfliteFile) -> dict[int, Tensor]:
-    """By the tensor that a Dequantize gives, the constant that it makes it of."""
+    """Output tensor of a Dequantize -> the constant that is its input."""
     made = (o for o in file.operators if o.op == "DEQUANTIZE" and len(o.inputs) == len(o.outputs) == 1)
     pairs = ((o.outputs[0], file.tensors[o.inputs[0]]) for o in made if o.inputs[0] >= 0)
     return {output: tensor for output, tensor in pairs if tensor.values is not None}
 
 
 def quantised_operators(file: TfliteFile) -> list[Operator]:
-    """The operators that compute with, or round to, whole numbers that stand for others: a (partly) quantised model's.
+    """The operators with quantised inputs or outputs that are not constants; empty for a model that computes in float.
 
-    The input of a model that computes in float may be pixels with a scale: its Dequantize is none of them.
+    A model that computes in float may still have quantised pixels as its input; their Dequantize is not listed.
     """
 
     def stands_for(index: int) -> bool:
@@ -114,7 +115,7 @@ def quantised_operators(file: TfliteFile) -> list[Operator]:
 
 
 def pixel_input(file: TfliteFile) -> Tensor | None:
-    """The input of a model that computes in float and reads pixels with a scale and zero point; None of others."""
+    """The input of a model that computes in float and reads pixels with a scale and zero point; None for others."""
     if len(file.inputs) != 1 or file.inputs[0] < 0:
         return None
     tensor = file.tensors[file.inputs[0]]
@@ -123,10 +124,10 @@ def pixel_input(file: TfliteFile) -> Tensor | None:
 
 
 def lower(file: TfliteFile) -> list[pb.NodeDef]:
-    """The nodes of a TensorFlow graph that computes what the file does, quantisation of activations left out.
+    """The nodes of a TensorFlow graph that computes what the file does, without quantisation of activations.
 
     Raises:
-        ModelError: an operator has too few inputs, or an activation or form that no detector has.
+        ModelError: an operator has too few inputs, or an activation or option that no detector has.
     """
     return _Lowering(file).run()
 
@@ -156,9 +157,11 @@ class _Lowering:
             self.pixels(pixels)
         for operator in self.file.operators:
             if not operator.outputs or min(operator.outputs) < 0:
-                raise ModelError(f"{self.file.source}: {operator.name} gives nothing")
+                raise ModelError(f"{self.file.source}: {operator.name} has no output; the file is damaged")
             if not self.given.keys().isdisjoint(operator.outputs):
-                raise ModelError(f"{self.file.source}: {operator.name} gives a tensor that is given already")
+                raise ModelError(
+                    f"{self.file.source}: {operator.name} writes a tensor that is written already; the file is damaged"
+                )
             if operator.outputs[0] in self.constants:
                 continue  # written as a constant where it is read
             self.special.get(operator.op, self.other)(operator)
@@ -169,7 +172,7 @@ class _Lowering:
         return self.nodes
 
     def add(self, name: str, op: str, inputs: Iterable[str] = (), **attributes: object) -> str:
-        """A node; attributes by their Python type: bool b, int i, float f, str s, list of int list.i."""
+        """Add a node. An attribute's field follows from its Python type: bool b, int i, float f, str s, list list.i."""
         node = pb.NodeDef(name=name, op=op, input=list(inputs))
         for key, value in attributes.items():
             target = node.attr[key]
@@ -190,7 +193,7 @@ class _Lowering:
     def constant(self, name: str, values: Array) -> str:
         self.budget -= values.nbytes
         if self.budget < 0:
-            raise ModelError(f"{self.file.source}: its constants grow to more than {_GROWTH} times the file")
+            raise ModelError(f"{self.file.source}: its constants need more than {_GROWTH} times the size of the file")
         node = pb.NodeDef(name=name, op="Const")
         kinds = {np.dtype(text): number for number, text in DTYPES.items()}
         tensor = node.attr["value"].tensor
@@ -212,7 +215,7 @@ class _Lowering:
         self.given[tensor.index] = tensor_node(tensor.index)
 
     def pixels(self, tensor: Tensor) -> None:
-        """The numbers that an input of pixels stands for: scale * (pixel - zero point)."""
+        """Add nodes for the real values of quantised input pixels: scale * (pixel - zero point)."""
         name = self.given[tensor.index]
         zero = self.constant(f"{name}/zero_point", np.asarray(tensor.zero_point[0], np.float32))
         scale = self.constant(f"{name}/scale", np.asarray(tensor.scale[0], np.float32))
@@ -220,26 +223,26 @@ class _Lowering:
         self.given[tensor.index] = self.add(f"{name}/mul", "Mul", [f"{name}/sub", scale])
 
     def input(self, operator: Operator, position: int) -> str:
-        """The node that gives an input; a constant is written where it is first read."""
+        """The name of the node of an input; a constant's node is added when it is first read."""
         index = operator.inputs[position] if position < len(operator.inputs) else -1
         if index < 0:
-            raise ModelError(f"{self.file.source}: {operator.name} lacks input {position}")
+            raise ModelError(f"{self.file.source}: {operator.name} has no input {position}, which it must have")
         tensor = self.constants.get(index, self.file.tensors[index])
         if index not in self.given and tensor.values is not None:
             if not tensor.dtype:
                 raise ModelError(
-                    f"{self.file.source}: {operator.name} reads {tensor.name or index}, of an unknown type"
+                    f"{self.file.source}: {operator.name} reads {tensor.name or index}, which has an unknown dtype"
                 )
             self.given[index] = self.constant(tensor_node(index), real_values(tensor))
         if index not in self.given:
-            raise ModelError(f"{self.file.source}: {operator.name} reads tensor {index}, which nothing has given yet")
+            raise ModelError(f"{self.file.source}: {operator.name} reads tensor {index}, which is not written before")
         return self.given[index]
 
     def inputs(self, operator: Operator) -> list[str]:
         return [self.input(operator, position) for position, index in enumerate(operator.inputs) if index >= 0]
 
     def activated(self, operator: Operator, last: Callable[[str], object]) -> None:
-        """Write an operation by `last`, which takes its name, and the activation that is fused with it."""
+        """Add an operation by calling `last` with its name, and a node for the activation that is fused with it."""
         output = operator.outputs[0]
         activation = int(operator.options.get("FusedActivationFunction", _NO_ACTIVATION))
         name = _ACTIVATIONS.get(activation)
@@ -257,9 +260,9 @@ class _Lowering:
 
     @staticmethod
     def clipped(tensor: Tensor) -> str | None:
-        """The activation that the range of a quantised tensor stands for: it holds nothing below 0, or above 6.
+        """The activation that the range of a quantised tensor implies: Relu if it begins at 0, Relu6 if it is 0 to 6.
 
-        Converters leave out a ReLU or ReLU6 that the range makes itself
+        Converters remove such an activation, since the range has the same effect
         (tensorflow/lite/toco/graph_transformations/remove_trivial_quantized_activation_func.cc).
         """
         if not tensor.quantised or tensor.scale.size != 1:
@@ -292,15 +295,16 @@ class _Lowering:
         self.activated(operator, written)
 
     def read_constant(self, operator: Operator, position: int) -> Array:
-        """A float32 constant, also one that a Dequantize gives."""
+        """The values of a float32 constant, or of a constant behind a Dequantize."""
         index = operator.inputs[position] if position < len(operator.inputs) else -1
         tensor = self.constants.get(index, self.file.tensors[index]) if index >= 0 else None
         if tensor is None or tensor.values is None or not tensor.dtype:
-            raise ModelError(f"{self.file.source}: {operator.name} has no constant as its input {position}")
+            raise ModelError(f"{self.file.source}: input {position} of {operator.name} must be a constant, and is not")
         values = real_values(tensor)
         if values.dtype != np.float32:
             raise ModelError(
-                f"{self.file.source}: {operator.name} has an input {position} of {values.dtype} without a scale"
+                f"{self.file.source}: input {position} of {operator.name} must be float or quantised, got "
+                f"{values.dtype} without a scale"
             )
         return values
 
@@ -308,23 +312,29 @@ class _Lowering:
         """HWIO, or (depthwise) HWCM."""
         values = self.read_constant(operator, 1)
         if values.ndim != 4 or 0 in values.shape:
-            raise ModelError(f"{self.file.source}: {operator.name} has a kernel of the shape {values.shape}")
+            raise ModelError(
+                f"{self.file.source}: kernel of {operator.name} must have 4 axes, got shape {values.shape}"
+            )
         read = self.file.tensors[operator.inputs[0]].shape
         channels = read[3] if len(read) == 4 else 0
         if depthwise:
             if values.shape[0] != 1 or channels < 1 or values.shape[3] % channels:
                 raise ModelError(
-                    f"{self.file.source}: {operator.name} has a kernel of {values.shape} for a map of {read}"
+                    f"{self.file.source}: kernel {values.shape} of {operator.name} does not fit its input {read}"
                 )
             return values.reshape(*values.shape[1:3], channels, values.shape[3] // channels)
         if values.shape[3] != channels:
-            raise ModelError(f"{self.file.source}: {operator.name} has a kernel of {values.shape} for a map of {read}")
+            raise ModelError(
+                f"{self.file.source}: kernel {values.shape} of {operator.name} does not fit its input {read}"
+            )
         return np.ascontiguousarray(values.transpose(1, 2, 3, 0))
 
     def padding(self, operator: Operator) -> str:
         number = int(operator.options["Padding"])
         if not 0 <= number < len(_PADDINGS):
-            raise ModelError(f"{self.file.source}: {operator.name} has the padding {number}")
+            raise ModelError(
+                f"{self.file.source}: padding of {operator.name} must be one of 0..{len(_PADDINGS) - 1}, got {number}"
+            )
         return _PADDINGS[number]
 
     def hard_swish(self, operator: Operator) -> None:
@@ -369,7 +379,7 @@ class _Lowering:
         elif operator.op == "PACK":
             attributes = {"axis": int(operator.options["Axis"])}
         elif operator.op == "SOFTMAX" and operator.options["Beta"] != 1.0:
-            raise ModelError(f"{self.file.source}: {operator.name} has beta {operator.options['Beta']}; 1 is read")
+            raise ModelError(f"{self.file.source}: beta of {operator.name} must be 1, got {operator.options['Beta']}")
         elif operator.op == "RESIZE_BILINEAR":
             attributes = {
                 "align_corners": bool(operator.options["AlignCorners"]),
@@ -378,18 +388,18 @@ class _Lowering:
         elif operator.op == "CAST":
             self.cast(operator)
             return
-        # What TensorFlow does not have under that name keeps its own, and is named where something reads it.
+        # An operator that TensorFlow does not have keeps its name, with which the reader's error shows it.
         op, inputs = _SIMPLE.get(operator.op, f"{operator.op} {operator.custom}".strip()), self.inputs(operator)
         self.activated(operator, lambda name: self.add(name, op, inputs, **attributes))
 
 
 def _data_type(number: int) -> pb.DataType:
-    """A type's number; the generated stubs want the enumeration where a plain number stands in DTYPES."""
+    """A DataType number as the generated stubs want it; DTYPES has plain integers."""
     return cast("pb.DataType", number)
 
 
 def _number(key: str, value: Scalar) -> Scalar:
-    """An option with the type that it has in a graph: a FlexBuffer may hold a whole float as an integer."""
+    """An option with the type that it has in a graph: a FlexBuffer may store a whole float as an integer."""
     if key in _WHOLE:
         return int(value)
     return bool(value) if key.startswith(("use_", "_")) else float(value)

@@ -23,16 +23,15 @@ from ssdlite_caffe.errors import ModelError
 def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
     """A detector from a TensorFlow Lite file.
 
-    Its units are numbered, but for the heads, which are named by the outputs that they lead to: see
-    `DumpedModel.scoped`.
+    Its heads are named by the outputs that they lead to; its other units are numbered, see `DumpedModel.scoped`.
 
     Args:
         path: the file.
-        dequantize: take a fully quantised model's weights for the real numbers that they stand for.
+        dequantize: use the dequantised weights of a quantised model.
 
     Raises:
-        ModelError: it is no SSD detector, damaged, or fully quantised.
-        TensorError: a weight is NaN or infinite.
+        ModelError: it is not an SSD detector, is damaged, or is quantised and `dequantize` is false.
+        TensorError: a weight is NaN or Inf.
     """
     file, data = read_tflite(path)
     whole = quantised_operators(file)
@@ -40,16 +39,15 @@ def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
         convolutions = sum(operator.op in CONVOLUTIONS for operator in whole)
         kind = "fully" if convolutions else "partly"
         raise ModelError(
-            f"{path} is {kind} quantised: {len(whole)} operators round to whole numbers, {convolutions} convolutions "
-            f"among them, the first {whole[0].name}. Caffe has no layer for that rounding; export the detector in "
-            "float32 or float16, or take its weights' real values with --dequantize, which does not give the same "
-            "detections"
+            f"{path} is {kind} quantised: {len(whole)} operators round to integers, {convolutions} convolutions among "
+            f"them, the first {whole[0].name}. Caffe has no layer for that rounding; export the detector in float32 or "
+            "float16, or use its dequantised weights with --dequantize, which does not give the same detections"
         )
     graph = Graph(lower(file), source=str(path))
     constants = Constants.of(graph)
     units = find_units(constants)
     if not units.units:
-        raise ModelError(f"{path} is no SSD MobileNet: it holds no convolution")
+        raise ModelError(f"{path} is not an SSD MobileNet: it holds no convolution")
     require_finite(str(path), units.tensors)
     units = _with_heads(constants, units)
     rounding = anchor_rounding(file)
@@ -60,7 +58,7 @@ def read_tflite_model(path: Path, *, dequantize: bool = False) -> DumpedModel:
     )  # fmt: skip
 
 
-_INEXACT = ("a quantised model, of which the weights' real values are taken and the rounding in between is not",)
+_INEXACT = ("the model is quantised: its dequantised weights are used, but not the rounding of its activations",)
 
 
 def _notes(file: TfliteFile, rounding: float, *, whole: bool) -> Iterator[str]:
@@ -68,36 +66,36 @@ def _notes(file: TfliteFile, rounding: float, *, whole: bool) -> Iterator[str]:
     half = sum(tensor.dtype == "f2" for tensor in constants)
     whole_numbers = sum(tensor.quantised for tensor in constants)
     if half:
-        yield f"{half} kernels are stored as float16 and taken as they are"
+        yield f"{half} kernels are stored as float16, and their values are kept"
     start = file.tensors[file.inputs[0]] if file.inputs and file.inputs[0] >= 0 else None
     if whole and start is not None and start.quantised:
         yield (
             f"the input is quantised (scale {float(start.scale[0]):.6g}, zero point {int(start.zero_point[0])}); the "
-            "family's preprocessing of pixels is taken"
+            "family's preprocessing of pixels is used"
         )
     if rounding:
         yield (
             f"default boxes are stored in few bits, which moves them by up to {rounding:.2g} of the input; they are "
-            "put back on the centres of their cells"
+            "moved back to the centres of their cells"
         )
     if whole_numbers and not whole:
         yield (
-            f"{whole_numbers} kernels are stored as int8 (dynamic range) and taken with the real values that they "
-            "stand for; TensorFlow Lite also rounds what they are multiplied with, so a phone's detections differ"
+            f"{whole_numbers} kernels are stored as int8 (dynamic range), and their dequantised values are used; "
+            "TensorFlow Lite also rounds their inputs, so its detections on a phone differ"
         )
 
 
 def _with_heads(constants: Constants, units: Units) -> Units:
-    """The units with the predictors, and what stands before them alone, named as the Object Detection API names them.
+    """The units with the Object Detection API's names for the predictors and their depthwise parts.
 
     Raises:
-        ModelError: no outputs lead to predictors of boxes and classes.
+        ModelError: the file's outputs do not lead to predictors of boxes and classes.
     """
     raw = find_raw_outputs(constants)
     if raw is None:
         raise ModelError(
-            f"{constants.graph.source} is no SSD detector: it ends neither in TFLite_Detection_PostProcess nor in box "
-            "codes (1, boxes, 4) and scores (1, boxes, classes)"
+            f"{constants.graph.source} is not an SSD detector: it ends neither in TFLite_Detection_PostProcess nor in "
+            "box encodings (1, boxes, 4) and scores (1, boxes, classes)"
         )
     return renamed(units, _head_names(constants, units, raw))
 
@@ -106,12 +104,12 @@ def _head_names(constants: Constants, units: Units, raw: RawOutputs) -> dict[str
     scopes = {end: scope for scope, end in units.ends.items()}
     by_scope = {unit.scope: unit for unit in units.units}
     names: dict[str, str] = {}
-    for kind, ref in (("BoxEncodingPredictor", raw.codes), ("ClassPredictor", raw.scores)):
+    for kind, ref in (("BoxEncodingPredictor", raw.encodings), ("ClassPredictor", raw.scores)):
         join = join_order(constants, scopes, _before_scores(constants, ref))
         if join is None or len(set(join.scopes)) != len(join.scopes):
             raise ModelError(
-                f"{constants.graph.source} is no SSD detector of the kind read here: its {kind}s cannot be told from "
-                f"its output {ref}"
+                f"{constants.graph.source} is not an SSD detector of a kind read here: its {kind}s cannot be found "
+                f"from its output {ref}"
             )
         for index, scope in enumerate(join.scopes):
             names[scope] = f"BoxPredictor_{index}/{kind}"
@@ -122,7 +120,7 @@ def _head_names(constants: Constants, units: Units, raw: RawOutputs) -> dict[str
 
 
 def _before_scores(constants: Constants, ref: Ref) -> Ref:
-    """What the score converter reads, behind copies and changes of shape; `ref` itself where there is none."""
+    """The input of the score converter that `ref` comes from; `ref` itself if there is none."""
     node = constants.graph[behind_reshapes(constants.graph, ref)]
     return node.inputs[0] if node.op in CONVERTERS else ref
 
