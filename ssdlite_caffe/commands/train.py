@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.training.solver import Progress
+    from ssdlite_caffe.training.run import Progress
 
 Kit = Annotated[Path, typer.Argument(help="Folder that `ssdlite-caffe kit` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -39,8 +39,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a kit with Caffe's solver, watched: log, losses and plot are written as it goes."""
-    from ssdlite_caffe.training.solver import SolverOptions
-    from ssdlite_caffe.training.solver import train as run
+    from ssdlite_caffe.training.run import SolverOptions
+    from ssdlite_caffe.training.run import train as run
 
     if resume and (force or weights is not None):
         raise typer.BadParameter("--resume goes without --force and --weights")
@@ -88,13 +88,13 @@ def judge(
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
     from ssdlite_caffe.evaluation.evaluate import shown_problems
     from ssdlite_caffe.terminal import bar
-    from ssdlite_caffe.training.judge import PLOT, RESULT, judge_kit
+    from ssdlite_caffe.training.evaluate_kit import PLOT, RESULT, evaluate_kit
 
     unknown = set(runtime or ()) - (RUNTIMES.keys() - {"tensorflow"})
     if unknown:
         raise typer.BadParameter(f"no runtime {sorted(unknown)[0]!r} for kits; there are: opencv, caffe")
     with bar("testing") as progress:
-        result = judge_kit(kit, weights, list(dict.fromkeys(runtime or ["caffe"])), progress=progress)
+        result = evaluate_kit(kit, weights, list(dict.fromkeys(runtime or ["caffe"])), progress=progress)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
         return

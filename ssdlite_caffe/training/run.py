@@ -17,12 +17,12 @@ from ssdlite_caffe.caffe.prefix import STAMP, caffe_prefix
 from ssdlite_caffe.caffe.process import CaffeProcess
 from ssdlite_caffe.errors import CaffeError, OutputError
 from ssdlite_caffe.files import write_text
+from ssdlite_caffe.plots import draw_loss
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message
 from ssdlite_caffe.terminal import on_interrupt
 from ssdlite_caffe.training.kit_check import SOLVER_TRAIN, Kit, check_kit
 from ssdlite_caffe.training.log import Event, LeftOut, LogReader, Scored, Step
-from ssdlite_caffe.training.plot import draw_loss
 from ssdlite_caffe.training.snapshots import (
     Snapshot,
     bytes_of_snapshot,

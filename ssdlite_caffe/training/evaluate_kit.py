@@ -25,7 +25,7 @@ from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
 RESULT, PLOT = "test.json", "precision_recall.png"
 
 
-def judge_kit(
+def evaluate_kit(
     folder: Path,
     weights: Path | None,
     runtimes: Sequence[str],

@@ -26,9 +26,9 @@ from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
-from ssdlite_caffe.training.judge import judge_kit
+from ssdlite_caffe.training.evaluate_kit import evaluate_kit
 from ssdlite_caffe.training.kit import KitOptions, write_kit
-from ssdlite_caffe.training.solver import LOG, METRICS, PLOT, SolverOptions, read_metrics, train
+from ssdlite_caffe.training.run import LOG, METRICS, PLOT, SolverOptions, read_metrics, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 
@@ -269,7 +269,7 @@ def test_a_full_disk_stops_it(caffe_prefix: Path, kit: Path, tmp_path: Path) -> 
 
 
 def test_test(whole: Path) -> None:
-    result = judge_kit(whole, None, ["caffe", "opencv"])
+    result = evaluate_kit(whole, None, ["caffe", "opencv"])
     scores = {score.runtime: score for score in result.scores}
     assert scores["caffe"].ap50 == pytest.approx(scores["opencv"].ap50, abs=1e-3)
     assert "caffe, DetectionEvaluate" in scores
