@@ -27,7 +27,8 @@ from ssdlite_caffe.commands.lmdb import app as lmdb_app
 from ssdlite_caffe.commands.merge_bn import merge_bn
 from ssdlite_caffe.commands.options import Dequantize, Model, NmsOption, PipelineConfig, reading
 from ssdlite_caffe.commands.shapes import shapes
-from ssdlite_caffe.commands.train import judge, train
+from ssdlite_caffe.commands.test import run_test
+from ssdlite_caffe.commands.train import train
 from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -285,7 +286,7 @@ _TRAINING = "Data, training and evaluation"
 app.add_typer(lmdb_app, name="lmdb", rich_help_panel=_TRAINING)
 app.command("kit", rich_help_panel=_TRAINING)(kit)
 app.command("train", rich_help_panel=_TRAINING)(train)
-app.command("test", rich_help_panel=_TRAINING)(judge)
+app.command("test", rich_help_panel=_TRAINING)(run_test)
 app.command("evaluate", rich_help_panel=_TRAINING)(evaluate)
 app.command("merge-bn", rich_help_panel=_TRAINING)(merge_bn)
 app.add_typer(caffe_app, name="caffe", rich_help_panel=_TRAINING)

@@ -61,14 +61,17 @@ class Facts:
 class Solver:
     """Settings of Caffe's solver.
 
-    `steps` are the iterations at which the rate is multiplied by `gamma`; without any it falls evenly, to 0 at the end.
-    Without `learn`, a solver that tests once and ends.
+    Attributes:
+        test_interval: iterations between tests; 0: none.
+        steps: iterations at which the rate is multiplied by `gamma`; without any it falls evenly, to 0 at the end.
+        mode: CPU or GPU; auto leaves that to what starts Caffe.
+        learn: false for a solver that tests once and ends.
     """
 
     train_net: str
     test_net: str = ""
     test_iter: int = 0
-    test_interval: int = 10000
+    test_interval: int = 12000
     base_lr: float = 0.0005
     gamma: float = 0.1
     steps: tuple[int, ...] = ()
@@ -79,7 +82,7 @@ class Solver:
     momentum: float = 0.9
     snapshot: int = 1000
     snapshot_prefix: str = "snapshot/mobilenet"
-    mode: str = "GPU"
+    mode: str = "auto"
     random_seed: int | None = None
     learn: bool = True
 
