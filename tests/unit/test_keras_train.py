@@ -60,18 +60,16 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     scenes: Path, folder: Path, *more: str, cluster: str | None = None, errors: int | None = None
 ) -> subprocess.Popen[str]:
-    command: list[object] = [
-        sys.executable,
-        "-m",
-        "ssdlite_caffe.cli",
-        "keras",
-        "train",
-        "--data",
-        scenes,
-        "-o",
-        folder,
-    ]
-    command += [*SMALL, *STEPS, *more]
+    return run(["--data", scenes, "-o", folder, *SMALL, *STEPS, *more], cluster, errors)
+
+
+def resumed(folder: Path, *more: str, errors: int | None = None) -> subprocess.Popen[str]:
+    """Nothing is typed again."""
+    return run(["-o", folder, "--resume", *more], None, errors)
+
+
+def run(arguments: list[object], cluster: str | None, errors: int | None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", *arguments]
     # Another process may have set for itself which kernels it runs; those of a training are part of its course.
     settings = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
     if cluster is not None:
@@ -91,6 +89,7 @@ def test_what_a_training_leaves(finished: Path) -> None:
 
     lines = curve(finished)
     assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert lines[2]["learning_rate"] == pytest.approx(0.003)
     parts = ("localisation", "classification", "regularisation")
     assert all(line["loss"] == pytest.approx(sum(line[part] for part in parts)) for line in lines)
@@ -134,7 +133,7 @@ def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_pat
         if path.name != checkpoint.name:
             path.unlink()  # as if it had been killed right then
     assert not (folder / "model.keras").exists()
-    assert start(scenes, folder, "--log-every", "3", "--resume").wait(600) == 0
+    assert resumed(folder).wait(600) == 0
     found, whole = curve(folder), curve(finished)
     assert [line["iteration"] for line in found] == [3, 6]
     for name in ("localisation", "classification", "regularisation"):
@@ -146,7 +145,90 @@ def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_pat
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
-def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_path: Path) -> None:
+def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    """Their measures are in the metrics and in the plot; model and losses are the same bytes without them."""
+    folder = tmp_path / "tested"
+    make_shapes(tmp_path / "other", ShapesOptions(5, 9, split="val", side=64))
+    tests = ("--test-data", str(tmp_path / "other"), "--test-split", "val", "--test-every", "4")
+    process = start(scenes, folder, *tests, errors=subprocess.PIPE)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    lines = curve(folder)
+    measured = [line for line in lines if "loss" not in line]
+    assert [line["iteration"] for line in measured] == [4, 6]
+    assert all(0 <= line["ap"] <= line["ap50"] <= 1 for line in measured)
+    assert f"iteration 4: ap {measured[0]['ap']:.4f}, ap50 {measured[0]['ap50']:.4f}\n" in said
+    assert [line for line in lines if "loss" in line] == curve(finished)
+    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+    from ssdlite_caffe.data.labelled_images import open_images
+    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+
+    opened = open_model(folder / "model.keras")
+    images = open_images(tmp_path / "other", opened.labels, split="val")
+    (score,) = evaluate(opened, images, ["keras"]).scores
+    assert measured[-1]["ap50"] == pytest.approx(score.ap50, abs=1e-9)
+
+
+def test_held_out_lists(tmp_path: Path) -> None:
+    """A list whose images are trained on is no test."""
+    from ssdlite_caffe.commands.keras_train import _held_out_split
+
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for name in ("train", "val", "trainval"):
+        (lists / f"{name}.txt").write_text("")
+    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "val")] == ["val", None, None]
+    (lists / "test.txt").write_text("")
+    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "test")] == ["val", "test", None]
+
+
+def test_a_finished_training_is_extended(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = tree(folder)
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert process.communicate(timeout=600)[1] == "ssdlite-caffe: already at 6 of 6 iterations\n"
+    assert process.returncode == 0
+    assert tree(folder) == before
+    process = resumed(folder, "--iterations", "9", errors=subprocess.PIPE)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    assert (
+        "9 in place of 6 iterations: the learning rate follows the cosine schedule of 9, so it continues at 0.00117, "
+        "not at 0\n"
+    ) in said
+    lines = curve(folder)
+    assert lines[:6] == curve(finished)
+    assert [line["iteration"] for line in lines[6:]] == [7, 8, 9]
+    assert lines[6]["learning_rate"] == pytest.approx(0.003 * 0.5 * (1 + np.cos(np.pi * 4 / 7)))
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert process.communicate(timeout=600)[1] == "ssdlite-caffe: already at 9 of 9 iterations\n"
+    process = resumed(folder, "--iterations", "8", errors=subprocess.PIPE)
+    assert "iterations must be at least 9" in process.communicate(timeout=600)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": "many"}, "--batch-size 'many', which is not allowed"),
+        ({"version": "9"}, "--version '9', which is not allowed"),
+        ({"gone": None}, "keeps no --gamma: it was written by another version"),
+    ],
+)  # fmt: skip
+def test_options_that_were_changed_by_hand(
+    finished: Path, command: Command, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    known = json.loads((finished / "run.json").read_text())
+    known["options"] = {**known["options"], **options}
+    if "gone" in options:
+        del known["options"]["gamma"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(known))
+    result = command("keras", "train", "-o", tmp_path / "run", "--resume")
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert said in result.err
+
+
+def test_a_stopped_training_keeps_its_iterations(scenes: Path, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     process = start(scenes, folder, "--checkpoint-every", "100", errors=subprocess.PIPE)
     limit = time.monotonic() + 1500
@@ -161,7 +243,7 @@ def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_pa
     step = int(checkpoint.stem.removeprefix("iteration-"))
     assert 1 <= step < 6, "it was too fast for this test"
     assert f"stopped at iteration {step} of 6; --resume continues" in said
-    process = start(scenes, folder, "--checkpoint-every", "100", "--resume", errors=subprocess.PIPE)
+    process = resumed(folder, errors=subprocess.PIPE)
     assert f"resuming from iteration {step}\n" in process.communicate(timeout=600)[1]
     assert curve(folder) == curve(finished)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
@@ -199,21 +281,7 @@ def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Com
     again = command("keras", "train", "--data", scenes, "-o", finished, *SMALL, *STEPS)
     assert again.status == 1
     assert "--resume continues it" in again.err
-    other = command(
-        "keras",
-        "train",
-        "--data",
-        scenes,
-        "-o",
-        finished,
-        *SMALL,
-        *STEPS,
-        "--seed",
-        "8",
-        "--learning-rate",
-        "1",
-        "--resume",
-    )
+    other = command("keras", "train", "-o", finished, "--seed", "8", "--learning-rate", "1", "--resume")
     assert other.status == 1
     assert "--learning-rate was 0.003 and is 1.0" in other.err
     assert "--seed was 7 and is 8" in other.err
@@ -223,9 +291,8 @@ def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Com
 def test_a_model_s_net_is_not_to_be_chosen(scenes: Path, more: tuple[str, ...], command: Command) -> None:
     refused = command("keras", "train", "--data", scenes, "-o", scenes / "run", "--from", "a.keras", *more)
     assert refused.status == 2
-    assert f"--from gives the net; leave out {more[0] if more[0] != '-v' else '--version'}" in " ".join(
-        refused.err.replace("│", " ").split()
-    )
+    named = "--version" if more[0] == "-v" else more[0]
+    assert f"--from gives the net; leave out {named}" in " ".join(refused.err.replace("│", " ").split())
     assert not (scenes / "run").exists()
 
 
