@@ -47,7 +47,7 @@ def evaluate_kit(
     weights = weights or newest_weights(folder)
     kit = check_kit(folder, SOLVER_TEST, weights=weights)
     if len(kit.test) != 1 or len(kit.test[0].lmdbs) != 1:
-        raise DatasetError(f"{folder / SOLVER_TEST} must lead to one test net with one LMDB")
+        raise DatasetError(f"{folder / SOLVER_TEST} must lead to one test net with one LMDB, got {len(kit.test)} nets")
     lmdb = kit.test[0].lmdbs[0]
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
         merge_folder(folder, weights, Path(scratch) / "deploy")

@@ -212,7 +212,7 @@ class TestWeights:
     def test_without_trained_weights(self, named: Path, data: Path, tmp_path: Path) -> None:
         (named / "train.caffemodel").unlink()
         arch = ModelFolder.open(named).arch
-        with pytest.raises(PrototxtError, match=r"holds no train\.caffemodel"):
+        with pytest.raises(PrototxtError, match=r"has no train\.caffemodel"):
             write_kit(str(data / "names.txt"), arch, tmp_path / "kit", self.options(data, named, finetune=True))
         assert not (tmp_path / "kit").exists()
 
@@ -339,7 +339,7 @@ class TestCheck:
         assert "\n" not in str(caught.value)
 
     def test_no_kit(self, tmp_path: Path) -> None:
-        with pytest.raises(PrototxtError, match="is no folder"):
+        with pytest.raises(PrototxtError, match="is not a folder"):
             check_kit(tmp_path / "none")
         with pytest.raises(PrototxtError, match=r"solver_train\.prototxt"):
             check_kit(tmp_path)
@@ -357,13 +357,13 @@ class TestCheck:
         other = caffe_pb2.NetParameter()
         other.layer.add(name="unknown")
         write_caffemodel(kit / "w.caffemodel", other)
-        with pytest.raises(PrototxtError, match="not one layer has the name"):
+        with pytest.raises(PrototxtError, match="no layer has the name of a layer"):
             check_kit(kit, weights=kit / "w.caffemodel")
 
     def test_classes_in_another_order(self, kit: Path) -> None:
         turned = LabelMap.of_names(NAMES[::-1])
         (kit / "labelmap.prototxt").write_text(turned.to_prototxt())
-        with pytest.raises(LabelMapError, match="label 1 is 'triangle' in the kit's label map and 'circle' in"):
+        with pytest.raises(LabelMapError, match="label 1 is 'triangle' in the folder's label map and 'circle' in"):
             check_kit(kit)
 
     def test_an_lmdb_without_label_map(self, kit: Path, data: Path, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ class TestCheck:
         (kit / "results").mkdir()
         check_kit(kit)
         (kit / "results" / "thesis.tex").write_text("years of work")
-        with pytest.raises(OutputError, match="Caffe would delete what it holds"):
+        with pytest.raises(OutputError, match="not empty, and Caffe would delete its files"):
             check_kit(kit)
 
 
