@@ -287,6 +287,6 @@ def _check_names(net: Net) -> None:
         for ours, theirs in zip(net.labels.entries, facts.labels.entries, strict=True):
             if ours.id and {ours.name, ours.display_name}.isdisjoint({theirs.name, theirs.display_name}):
                 raise LabelMapError(
-                    f"label {ours.id} is {ours.display_name!r} in the folder's label map and {theirs.display_name!r} in "
-                    f"{path}; write the LMDB again with --label-map"
+                    f"label {ours.id} is {ours.display_name!r} in the folder's label map and {theirs.display_name!r} "
+                    f"in {path}; write the LMDB again with --label-map"
                 )
