@@ -18,7 +18,7 @@ Points = Sequence[tuple[int, float]]
 
 Values = npt.NDArray[np.float64]
 
-_SMOOTHED = 40
+_SMOOTHED = 20
 """The smoothed curve averages over one part of so many, so that it looks alike for short and long trainings."""
 
 
@@ -72,7 +72,7 @@ def draw_training(path: Path, losses: Points, rates: Points, tests: Mapping[str,
 
 
 def smoothed(values: Values) -> Values:
-    """Of each value (N,), the mean of it and those before it, N / 40 in all."""
+    """Of each value (N,), the mean of it and those before it, N / 20 in all."""
     window = max(1, len(values) // _SMOOTHED)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
