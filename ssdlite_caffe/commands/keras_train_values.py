@@ -86,9 +86,7 @@ def _checked(context: typer.Context, name: str, value: Any, file: Path) -> Any:
     try:
         return None if value is None else parameter.type_cast_value(context, value)
     except (typer.BadParameter, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"{file} has {_option(context, name)} = {value!r}, which is not allowed: {error}"
-        ) from error
+        raise TrainingError(f"{file} has {_option(context, name)} {value!r}, which is not allowed: {error}") from error
 
 
 def _absolute(value: Any) -> Any:

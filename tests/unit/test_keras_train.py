@@ -291,7 +291,7 @@ def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Com
 def test_a_model_s_net_is_not_to_be_chosen(scenes: Path, more: tuple[str, ...], command: Command) -> None:
     refused = command("keras", "train", "--data", scenes, "-o", scenes / "run", "--from", "a.keras", *more)
     assert refused.status == 2
-    named = "--version" if more[0] == "-v" else more[0]
+    named = "--version" if more[0] == "-v" else ", ".join(sorted(more[::2]))
     assert f"--from gives the net; leave out {named}" in " ".join(refused.err.replace("│", " ").split())
     assert not (scenes / "run").exists()
 
@@ -412,6 +412,17 @@ def test_fewer_iterations_than_are_done(scenes: Path, finished: Path, command: C
     result = command("keras", "train", "-o", folder, "--resume")
     assert result.status == 1
     assert "iterations must be at least 9, for which there is a checkpoint, got 6; give --iterations" in result.err
+
+
+def test_without_matplotlib(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssdlite_caffe.keras.train import train
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said: list[str] = []
+    train(tmp_path / "run", some_options(scenes), say=said.append)
+    assert any(line.startswith("no loss.png is drawn: this needs matplotlib") for line in said)
+    assert (tmp_path / "run" / "model.keras").is_file()
+    assert not (tmp_path / "run" / "loss.png").exists()
 
 
 def test_one_training_at_a_time(scenes: Path, finished: Path, command: Command) -> None:
