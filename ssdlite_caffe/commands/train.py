@@ -103,7 +103,7 @@ def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
 
 def _line(state: Progress) -> str:
     left = "" if math.isnan(state.seconds_left) else f", {_duration(state.seconds_left)} left"
-    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:g}{left}"
+    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:.3g}{left}"
 
 
 def _duration(seconds: float) -> str:
