@@ -18,6 +18,7 @@ Points = Sequence[tuple[int, float]]
 
 Values = npt.NDArray[np.float64]
 
+_FEWEST = 3
 _SMOOTHED = 20
 """The smoothed curve averages over one part of so many, so that it looks alike for short and long trainings."""
 
@@ -72,8 +73,8 @@ def draw_training(path: Path, losses: Points, rates: Points, tests: Mapping[str,
 
 
 def smoothed(values: Values) -> Values:
-    """Of each value (N,), the mean of it and those before it, N / 20 in all."""
-    window = max(1, len(values) // _SMOOTHED)
+    """Of each value (N,), the mean of it and those before it: N / 20 values, but at least 3."""
+    window = max(_FEWEST, len(values) // _SMOOTHED)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)

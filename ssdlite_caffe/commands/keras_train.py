@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _RUN, _DATA, _TEST, _NET = "Run", "Data", "Tests during the training", "Net"
 _ITERATIONS, _LOSS, _IMAGES = "Iterations", "Loss", "Augmentation"
 _SHOWN = 20
-"""Problems of the data that are told of one by one."""
+"""Problems of the data that are printed."""
 
 
 def train(

@@ -113,7 +113,7 @@ def _contradiction(option: str, was: object, now: object) -> TrainingError:
 def choose_gpu(
     solver: caffe_pb2.SolverParameter, prefix: Path, options: RunOptions, say: Callable[[str], None]
 ) -> int | None:
-    """Number of the GPU to run on, None for the CPU; `say` is told of the choice.
+    """Number of the GPU to run on, None for the CPU; `say` is called with the choice.
 
     Raises:
         CaffeError: --gpu names a GPU that this Caffe cannot use.

@@ -24,7 +24,7 @@ LOG = "train.log"
 _PACES = 20
 """Lines of progress over which the pace is measured."""
 _MOST_SAID = 20
-"""Skipped records that are told of one by one; train.log has all."""
+"""Skipped records that are printed; train.log has all."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def test_smoothed() -> None:
     values = np.arange(60.0)
     assert smoothed(values)[:3].tolist() == [0.0, 0.5, 1.0], "those there are so far"
     assert smoothed(values)[-1] == np.mean([57, 58, 59]), "60 / 20 values"
-    assert smoothed(np.array([2.0, 4.0])).tolist() == [2.0, 4.0]
+    assert smoothed(np.array([2.0, 4.0, 6.0, 8.0])).tolist() == [2.0, 3.0, 4.0, 6.0], "3 at least"
 
 
 def test_a_changing_rate_is_one_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
