@@ -109,14 +109,11 @@ class RunFolder:
             raise OutputError(f"cannot empty {self.path}: {error.strerror or error}") from error
         self._write_run({**identity, _OPTIONS: dict(options)})
 
-    def check(self, identity: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """Prepare to resume: compare the training with the one asked for, remove what a killed one left half-written.
-
-        The number of iterations may differ; run.json gets the new one.
+    def check(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Compare the training with one asked for; the number of iterations may differ.
 
         Args:
             identity: of the training asked for.
-            options: its options.
 
         Returns:
             The identity that the folder had.
@@ -133,11 +130,14 @@ class RunFolder:
                 f"{self.path} holds another training than was asked for: {'; '.join(differing)}; give what it was "
                 "started with, or another folder and --from for a new training"
             )
+        return was
+
+    def resume(self, identity: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Take identity and options of a resumed training into run.json; remove what a killed one left half-written."""
         if self.writes:
             remove_leftovers(self.path)
             remove_leftovers(self.path / CHECKPOINTS)
-            self._write_run({**known, **wanted, _OPTIONS: dict(options)})
-        return was
+            self._write_run({**read_run(self.path), **identity, _OPTIONS: dict(options)})
 
     def finish(self, iterations: int) -> None:
         """Note in run.json that model.keras is written, and after how many iterations."""

@@ -146,7 +146,8 @@ def train(
         measure = tests(data.labels) if tests is not None and folder.writes else None
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         if resume:
-            _check_length(folder, options.schedule, folder.check(identity, kept or {}), say)
+            _check_length(folder, options.schedule, folder.check(identity), say)
+            folder.resume(identity, kept or {})
         else:
             folder.begin(identity, kept or {})
         progress("building the model")

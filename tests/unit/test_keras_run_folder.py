@@ -81,14 +81,14 @@ def test_other_names_are_no_checkpoints(folder: RunFolder) -> None:
 def test_bad_descriptions_are_one_line(folder: RunFolder, text: str) -> None:
     (folder.path / "run.json").write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(TrainingError, match=r"cannot read .*run\.json") as error:
-        folder.check(IDENTITY, OPTIONS_KEPT)
+        folder.check(IDENTITY)
     assert "\n" not in str(error.value)
 
 
 def test_what_differs_is_listed(folder: RunFolder) -> None:
-    folder.check(IDENTITY, OPTIONS_KEPT)
+    folder.check(IDENTITY)
     with pytest.raises(TrainingError) as error:
-        folder.check({"schedule": {"iterations": 7, "warmup": 1}}, {})
+        folder.check({"schedule": {"iterations": 7, "warmup": 1}})
     assert re.search(r"--warmup was null and is 1\b", str(error.value))
     assert "--iterations" not in str(error.value), "the number of iterations may change"
     assert re.search(r"seed was 1 and is null\b", str(error.value))
@@ -96,8 +96,10 @@ def test_what_differs_is_listed(folder: RunFolder) -> None:
 
 
 def test_another_number_of_iterations_is_kept(folder: RunFolder) -> None:
-    was = folder.check({"seed": 1, "schedule": {"iterations": 9}}, {"batch_size": 4, "iterations": 9})
-    assert was == IDENTITY
+    longer = {"seed": 1, "schedule": {"iterations": 9}}
+    assert folder.check(longer) == IDENTITY
+    assert read_run(folder.path)["schedule"] == {"iterations": 6}, "not before all is checked"
+    folder.resume(longer, {"batch_size": 4, "iterations": 9})
     assert read_run(folder.path)["schedule"] == {"iterations": 9}
     assert options_of(folder.path) == {"batch_size": 4, "iterations": 9}
 
@@ -109,7 +111,7 @@ def test_when_it_is_finished(folder: RunFolder) -> None:
     folder.finish(6)
     assert folder.is_finished(6)
     assert not folder.is_finished(9)
-    folder.check(IDENTITY, OPTIONS_KEPT)
+    folder.check(IDENTITY)
     (folder.path / "model.keras").unlink()
     assert not folder.is_finished(6)
 
@@ -135,7 +137,7 @@ def test_what_a_kill_left_goes(folder: RunFolder) -> None:
         path.write_bytes(b"half")
     with (folder.path / "metrics.jsonl").open("ab") as stream:
         stream.write(b'{"iteration": \xff')
-    folder.check(IDENTITY, OPTIONS_KEPT)
+    folder.resume(IDENTITY, OPTIONS_KEPT)
     folder.cut_metrics(4)
     assert not any(path.exists() for path in half)
     assert (folder.path / "metrics.jsonl").read_text() == "".join(

@@ -202,8 +202,10 @@ def test_a_finished_training_is_extended(scenes: Path, finished: Path, tmp_path:
     assert lines[6]["learning_rate"] == pytest.approx(0.003 * 0.5 * (1 + np.cos(np.pi * 4 / 7)))
     process = resumed(folder, errors=subprocess.PIPE)
     assert process.communicate(timeout=600)[1] == "ssdlite-caffe: already at 9 of 9 iterations\n"
+    before = tree(folder)
     process = resumed(folder, "--iterations", "8", errors=subprocess.PIPE)
     assert "iterations must be at least 9" in process.communicate(timeout=600)[1]
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize(
