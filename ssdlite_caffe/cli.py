@@ -28,7 +28,8 @@ from ssdlite_caffe.commands.load import load
 from ssdlite_caffe.commands.merge_bn import merge_bn
 from ssdlite_caffe.commands.remap import remap
 from ssdlite_caffe.commands.shapes import shapes
-from ssdlite_caffe.commands.train import judge, train
+from ssdlite_caffe.commands.test import run_test
+from ssdlite_caffe.commands.train import train
 from ssdlite_caffe.commands.verify import verify
 from ssdlite_caffe.errors import SsdliteError
 
@@ -48,7 +49,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Nets and weights": {
         "gen": gen, "dump": dump, "load": load, "remap": remap, "merge-bn": merge_bn, "lint": lint,
     },
-    "Data and training": {"shapes": shapes, "kit": kit, "train": train, "test": judge},
+    "Data and training": {"shapes": shapes, "kit": kit, "train": train, "test": run_test},
 }  # fmt: skip
 for _panel, _commands in _PANELS.items():
     for _name, _function in _commands.items():

@@ -1,15 +1,15 @@
-"""The command `kit`: a folder ready for Caffe's solver."""
+"""The command `kit`: writes a training folder for Caffe's solver."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssdlite_caffe.commands.numbers import finite, int32, learning_rate_drops
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.gen_model.dialect import ActivationDialect, DepthwiseDialect, Dialect, Engine, PaddingDialect
 
@@ -17,35 +17,37 @@ if TYPE_CHECKING:
     from ssdlite_caffe.gen_model.arch import ArchSpec
     from ssdlite_caffe.gen_model.render import Solver
 
-_NET, _DATA, _SOLVER, _FILES = "Net, where --from gives none", "Data and weights", "Solver", "Files"
-
-_MOST = 2**31 - 1
-"""Of Caffe's int32."""
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no number to go by")
-    return value
+_DATA, _NET, _SOLVER = "Data and first weights", "Net, without --from", "Solver"
+_DIALECT, _OUTPUT = "How the nets are written", "Output"
 
 
 def kit(
     label_map: Annotated[str, typer.Argument(metavar="LABELMAP", help="coco, voc, or a label map file.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to make.", rich_help_panel=_FILES)],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="PATH", help="Training folder to write.", rich_help_panel=_OUTPUT)
+    ],
     train: Annotated[
-        Path | None, typer.Option(help="LMDB to train on; coco and voc do without.", rich_help_panel=_DATA)
+        Path | None,
+        typer.Option(metavar="PATH", help="LMDB to train on; needed for label maps other than coco and voc.",
+                     rich_help_panel=_DATA),
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="LMDB to test on.", rich_help_panel=_DATA)] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="LMDB to test on.", rich_help_panel=_DATA)
+    ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="Converted folder that gives net and first weights.", rich_help_panel=_DATA),
+        typer.Option("--from", metavar="PATH", help="Converted folder that gives the net and its first weights.",
+                     rich_help_panel=_DATA),
     ] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Start class predictors anew for other classes.", rich_help_panel=_DATA)
+        bool,
+        typer.Option("--finetune", help="With --from: start the class predictors anew for other classes.",
+                     rich_help_panel=_DATA),
     ] = False,
     freeze_bn: Annotated[
         bool,
-        typer.Option("--freeze-bn", help="Keep BatchNorm's statistics: for small batches.", rich_help_panel=_DATA),
+        typer.Option("--freeze-bn", help="Keep BatchNorm's statistics: better for small batches.",
+                     rich_help_panel=_DATA),
     ] = False,
     small_boxes: Annotated[
         bool,
@@ -54,106 +56,151 @@ def kit(
     ] = False,
     zoom: Annotated[
         float,
-        typer.Option(min=1, max=16, callback=_finite, help="Most that images shrink; 1: never.",
-                     rich_help_panel=_DATA),
+        typer.Option(min=1, max=16, callback=finite, metavar="X",
+                     help="Training shrinks images up to X times; 1: never.", rich_help_panel=_DATA),
     ] = 4.0,
     version: Annotated[
-        Version | None, typer.Option("-v", "--version", show_default="2", rich_help_panel=_NET)
+        Version | None,
+        typer.Option("-v", "--version", metavar="VERSION", show_default="2", rich_help_panel=_NET,
+                     help="MobileNet version: 1, 2, 3-small, 3-large, 3-small-minimalistic, 3-large-minimalistic."),
     ] = None,
     head: Annotated[
-        HeadKind | None, typer.Option("-t", "--type", show_default="ssdlite", rich_help_panel=_NET)
+        HeadKind | None,
+        typer.Option("-t", "--type", metavar="TYPE", help="ssdlite or ssd.", show_default="ssdlite",
+                     rich_help_panel=_NET),
     ] = None,
-    size: Annotated[
-        float | None, typer.Option("--size", help="Width multiplier.", show_default="1", rich_help_panel=_NET)
+    width_multiplier: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Multiplier of all channel counts.", show_default="1", rich_help_panel=_NET),
     ] = None,
     input_size: Annotated[
         str | None,
-        typer.Option("--input", metavar="N|HxW", help="Input in pixels.", show_default="300; version 3: 320",
+        typer.Option(metavar="HxW", help="Input in pixels: HxW, or N for a square.", show_default="300; V3: 320",
                      rich_help_panel=_NET),
     ] = None,
     score_threshold: Annotated[
-        float, typer.Option(min=0, max=1, callback=_finite, help="Least score of a detection.", rich_help_panel=_FILES)
+        float,
+        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Detections with a lower score are skipped.",
+                     rich_help_panel=_DIALECT),
     ] = 0.01,
-    activation: Annotated[ActivationDialect, typer.Option(rich_help_panel=_FILES)] = "relu6",
-    padding: Annotated[PaddingDialect, typer.Option(rich_help_panel=_FILES)] = "exact",
-    depthwise: Annotated[DepthwiseDialect, typer.Option(rich_help_panel=_FILES)] = "Convolution",
-    engine: Annotated[Engine, typer.Option(rich_help_panel=_FILES)] = "DEFAULT",
-    batch_size: Annotated[int, typer.Option(min=1, max=_MOST, help="Images a step.", rich_help_panel=_SOLVER)] = 24,
-    iterations: Annotated[int, typer.Option(min=1, max=_MOST, help="Steps.", rich_help_panel=_SOLVER)] = 120_000,
-    rate: Annotated[
-        float, typer.Option(min=0, callback=_finite, help="First learning rate.", rich_help_panel=_SOLVER)
+    activation: Annotated[
+        ActivationDialect,
+        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+                     help="Layers for ReLU6: relu6, clip, stock, relu (relu is not exact)."),
+    ] = "relu6",
+    padding: Annotated[
+        PaddingDialect,
+        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+                     help="Padding as TensorFlow's SAME: exact, slice, pad-layer, tf_pad, symmetric (not exact)."),
+    ] = "exact",
+    depthwise: Annotated[
+        DepthwiseDialect,
+        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+                     help="Layers of depthwise convolutions: Convolution, ConvolutionDepthwise or "
+                     "DepthwiseConvolution."),
+    ] = "Convolution",
+    engine: Annotated[
+        Engine,
+        typer.Option(metavar="KIND", help="Engine of depthwise convolutions: DEFAULT, CAFFE or CUDNN.",
+                     rich_help_panel=_DIALECT),
+    ] = "DEFAULT",
+    batch_size: Annotated[
+        int, typer.Option(min=1, callback=int32, metavar="N", help="Images of an iteration.", rich_help_panel=_SOLVER)
+    ] = 24,
+    iterations: Annotated[
+        int, typer.Option(min=1, callback=int32, metavar="N", help="Iterations in all.", rich_help_panel=_SOLVER)
+    ] = 120_000,
+    learning_rate: Annotated[
+        float,
+        typer.Option(min=0, callback=finite, metavar="X", help="First learning rate.", rich_help_panel=_SOLVER),
     ] = 0.0005,
-    steps: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="When the rate drops.", show_default="it falls evenly, to 0 at the end",
-                     rich_help_panel=_SOLVER),
-    ] = None,
+    drops: Annotated[
+        str,
+        typer.Option(metavar="N,N", help="Iterations at which the learning rate drops; without, it falls evenly, to 0 "
+                     "at the end.", rich_help_panel=_SOLVER),
+    ] = "",
     gamma: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=_finite, help="And by what factor, with --steps.",
+        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Factor of each of --drops.",
                      rich_help_panel=_SOLVER),
     ] = 0.1,
     solver: Annotated[
-        Literal["Adam", "RMSProp", "SGD", "Nesterov"], typer.Option(rich_help_panel=_SOLVER)
+        Literal["Adam", "RMSProp", "SGD", "Nesterov"],
+        typer.Option(metavar="KIND", help="Adam, RMSProp, SGD or Nesterov.", rich_help_panel=_SOLVER),
     ] = "Adam",
-    weight_decay: Annotated[float, typer.Option(min=0, callback=_finite, rich_help_panel=_SOLVER)] = 0.00005,
+    weight_decay: Annotated[
+        float,
+        typer.Option(min=0, callback=finite, metavar="X", help="L2 regularisation of the weights.",
+                     rich_help_panel=_SOLVER),
+    ] = 0.00005,
     snapshot: Annotated[
-        int, typer.Option(min=1, max=_MOST, help="Steps between snapshots.", rich_help_panel=_SOLVER)
+        int,
+        typer.Option(min=1, callback=int32, metavar="N", help="Iterations between snapshots.", rich_help_panel=_SOLVER),
     ] = 1000,
     test_interval: Annotated[
-        int, typer.Option(min=1, max=_MOST, help="Steps between tests.", rich_help_panel=_SOLVER)
-    ] = 10_000,
+        int | None,
+        typer.Option(min=0, callback=int32, metavar="N", help="Iterations between tests; 0: no tests.",
+                     show_default="up to 10 tests, the last at the end", rich_help_panel=_SOLVER),
+    ] = None,
     display: Annotated[
-        int, typer.Option(min=1, max=_MOST, help="Steps between lines in the log.", rich_help_panel=_SOLVER)
+        int,
+        typer.Option(min=1, callback=int32, metavar="N", help="Iterations between lines in the log.",
+                     rich_help_panel=_SOLVER),
     ] = 10,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=_MOST, help="Of Caffe's random numbers.", show_default="none",
-                                 rich_help_panel=_SOLVER)
+        int | None,
+        typer.Option(min=0, callback=int32, metavar="N", help="Seed of all random numbers.",
+                     show_default="another one each time", rich_help_panel=_SOLVER),
     ] = None,
-    mode: Annotated[Literal["GPU", "CPU"], typer.Option(rich_help_panel=_SOLVER)] = "GPU",
+    mode: Annotated[
+        Literal["auto", "CPU", "GPU"],
+        typer.Option(metavar="MODE", help="auto, CPU or GPU; auto: a GPU where Caffe can use one, decided at the start "
+                     "of each training.", rich_help_panel=_SOLVER),
+    ] = "auto",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_FILES)
+        bool, typer.Option("--force", help="Replace what an earlier run wrote.", rich_help_panel=_OUTPUT)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_FILES)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:  # fmt: skip
-    """Write a folder ready to train and test in: nets, solvers, scripts, label map, first weights."""
+    """Write a training folder: nets, solvers, scripts, label map, first weights."""
     from ssdlite_caffe.gen_model.render import Solver
+    from ssdlite_caffe.training.intervals import default_test_interval
     from ssdlite_caffe.training.kit import TRAIN, KitOptions, write_kit
 
     if (train is None) != (test is None):
-        raise typer.BadParameter("give --train and --test, both or neither")
-    given = (version, head, size, input_size)
-    if source is not None and given != (None, None, None, None):
-        raise typer.BadParameter("--from gives the net: leave out --version, --type, --size and --input")
+        raise typer.BadParameter("give both --train and --test, or neither")
+    net = (version, head, width_multiplier, input_size)
+    if source is not None and net != (None, None, None, None):
+        raise typer.BadParameter(
+            "--from gives the net; leave out --version, --type, --width-multiplier and --input-size"
+        )
     if finetune and source is None:
-        raise typer.BadParameter("--finetune goes with --from")
-    arch = _arch(*given) if source is None else _source_arch(source)
+        raise typer.BadParameter("--finetune needs --from")
+    arch = _arch(*net) if source is None else _source_arch(source)
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
-    told = Solver(
-        TRAIN, base_lr=rate, gamma=gamma, steps=_steps(steps), max_iter=iterations, display=display,
-        weight_decay=weight_decay, type=solver, momentum=0.0 if solver == "RMSProp" else 0.9, snapshot=snapshot,
-        test_interval=test_interval, mode=mode, random_seed=seed,
+    settings = Solver(
+        TRAIN, base_lr=learning_rate, gamma=gamma, steps=learning_rate_drops(drops, iterations), max_iter=iterations,
+        display=display, weight_decay=weight_decay, type=solver, momentum=0.0 if solver == "RMSProp" else 0.9,
+        snapshot=snapshot, mode=mode, random_seed=seed,
+        test_interval=default_test_interval(iterations) if test_interval is None else test_interval,
     )  # fmt: skip
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
         small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
-        dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=told,
+        dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force)
-    if as_json:
-        print(json.dumps(report, indent=2))
-        return
-    print(_text(report, out, told))
+    print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 
 def _arch(
-    version: Version | None, head: HeadKind | None, size: float | None, input_size: str | None
-) -> ArchSpec:  # fmt: skip
+    version: Version | None, head: HeadKind | None, width_multiplier: float | None, input_size: str | None
+) -> ArchSpec:
     from ssdlite_caffe.gen_model.options import OptionsError, arch_from_options, parse_size
 
     try:
         return arch_from_options(
-            version or "2", 2, head=head, width_multiplier=1.0 if size is None else size,
+            version or "2", 2, head=head, width_multiplier=1.0 if width_multiplier is None else width_multiplier,
             input_size=None if input_size is None else parse_size(input_size),
         )  # fmt: skip
     except OptionsError as error:
@@ -166,32 +213,17 @@ def _source_arch(source: Path) -> ArchSpec:
     return ModelFolder.open(source).arch
 
 
-def _steps(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
-        raise typer.BadParameter(f"{text!r} is no list of steps; write whole numbers with commas, like 20000,40000")
-    numbers = tuple(map(int, parts))
-    if list(numbers) != sorted(set(numbers)):
-        raise typer.BadParameter(f"{text!r} does not rise: each step comes after the one before")
-    return numbers
-
-
 def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:
-    arch = report["arch"]
-    initial = report.get("initial")
-    assert isinstance(arch, dict)
-    lines = [f"{out} trains a {arch['family']} {arch['head']} for {arch['num_classes']} classes with background"]
-    if isinstance(initial, dict):
-        left = len(initial["left_to_fillers"])
-        lines.append(f"it starts from {initial['layers']} layers of {initial['source']}" + (
-            f"; {left} class predictors start anew" if left else ""
-        ))  # fmt: skip
+    arch, initial = report["arch"], report.get("initial")
+    lines = [f"{out}: a {arch['family']} {arch['head']} for {arch['num_classes']} classes, background included"]
+    if initial is not None:
+        fillers = len(initial["left_to_fillers"])
+        anew = f"; {fillers} class predictors start anew" if fillers else ""
+        lines.append(f"first weights: {initial['layers']} layers of {initial['source']}{anew}")
     lines += _unfitting(report)
     if report["train"] is None:
         lines.append(f"put the LMDBs trainval_lmdb and test_lmdb into {out}")
-    lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} steps)")
+    lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} iterations)")
     return "\n".join(lines)
 
 
@@ -200,8 +232,8 @@ def _unfitting(report: dict[str, Any]) -> list[str]:
     from ssdlite_caffe.training.kit_boxes import FEW
 
     return [
-        f"{one['class']}: {one['share']:.1%} of its objects have a default box that they overlap by half"
-        + (f", with --small-boxes {one['share_small']:.1%}" if one["share_small"] > one["share"] else "")
+        f"{one['class']}: only {one['share']:.1%} of the objects match a default box (IoU 0.5 or more)"
+        + (f"; {one['share_small']:.1%} with --small-boxes" if one["share_small"] > one["share"] else "")
         for one in report.get("default_boxes", ())
         if one["share"] < FEW
     ]

@@ -34,7 +34,7 @@ def merge_bn(
 
     if net.is_dir():
         if weights is None and (net / "kit.json").is_file():
-            from ssdlite_caffe.training.judge import newest_weights
+            from ssdlite_caffe.training.evaluate_kit import newest_weights
 
             weights = newest_weights(net)
         report = tool.merge_folder(net, weights, out, force=force)

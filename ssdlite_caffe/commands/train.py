@@ -1,4 +1,4 @@
-"""`ssdlite-caffe train` and `ssdlite-caffe test`."""
+"""The command `train`."""
 
 from __future__ import annotations
 
@@ -8,105 +8,89 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.training.solver import Progress
-
-Kit = Annotated[Path, typer.Argument(help="Folder that `ssdlite-caffe kit` wrote.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+    from ssdlite_caffe.training.watch import Progress, Trained
 
 
 def train(
-    kit: Kit,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole snapshot.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Training folder that `ssdlite-caffe kit` wrote.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest whole snapshot, with the same options.")
+    ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option("-w", "--weights", help="Caffemodel to start from.", show_default="the kit's initial.caffemodel"),
+        typer.Option(
+            "-w", "--weights", metavar="PATH", help="Caffemodel to start from.",
+            show_default="the folder's initial.caffemodel",
+        ),
     ] = None,
-    max_iter: Annotated[int | None, typer.Option(min=1, help="Iterations in all, in place of the solver's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of fillers, order and augmentation.")] = None,
-    gpu: Annotated[int | None, typer.Option(min=0, help="GPU to run on.")] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Run on the CPU, whatever the solver says.")] = False,
+    iterations: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Iterations in all; more with --resume extend a finished training.",
+                     show_default="the solver's max_iter"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Seed of fillers, order and augmentation.", show_default="the solver's"),
+    ] = None,
+    gpu: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Number of the GPU to train on.",
+                     show_default="0 where Caffe can use one, else the CPU"),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Begin anew, and remove what an earlier training left in the kit.")
+        bool, typer.Option("--force", help="Start over, and remove what an earlier training left in the folder.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a record that cannot be read, in place of leaving it out.")
+        bool, typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.")
     ] = False,
-    as_json: Json = False,
-) -> None:
-    """Train a kit with Caffe's solver, watched: log, losses and plot are written as it goes."""
-    from ssdlite_caffe.training.solver import SolverOptions
-    from ssdlite_caffe.training.solver import train as run
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:  # fmt: skip
+    """Train with Caffe's solver; log, losses and plot are written into the folder meanwhile."""
+    from ssdlite_caffe.training.run import train as run
+    from ssdlite_caffe.training.run_options import RunOptions
 
-    if resume and (force or weights is not None):
-        raise typer.BadParameter("--resume goes without --force and --weights")
+    if resume and force:
+        raise typer.BadParameter("--resume continues a training and --force removes it: give one of them")
     if cpu and gpu is not None:
-        raise typer.BadParameter("give --cpu or --gpu")
-    options = SolverOptions(resume, weights, max_iter, seed, gpu, cpu, force, strict)
+        raise typer.BadParameter("give --cpu or --gpu, not both")
+    options = RunOptions(resume, weights, iterations, seed, gpu, cpu, force, strict)
     with _live() as (progress, say):
-        ended = run(kit, options, progress=progress, say=say)
-    again = f"ssdlite-caffe train {kit} --resume"
-    if as_json:
-        snapshot = str(ended.snapshot.model) if ended.snapshot else None
-        loss = ended.loss if math.isfinite(ended.loss) else None
-        report = {
-            "finished": ended.finished,
-            "iteration": ended.iteration,
-            "loss": loss,
-            "snapshot": snapshot,
-            "left_out": ended.left_out,
-            "seconds": round(ended.seconds, 1),
-        }
-        print(json.dumps(report, indent=2))
-        return
-    if ended.left_out:
-        print(f"{ended.left_out} records could not be read and were left out")
+        ended = run(folder, options, progress=progress, say=say)
+    print(json.dumps(_report(ended), indent=2) if as_json else _text(ended, folder))
+
+
+def _report(ended: Trained) -> dict[str, Any]:
+    return {
+        "finished": ended.finished,
+        "iteration": ended.iteration,
+        "loss": ended.loss if math.isfinite(ended.loss) else None,
+        "snapshot": str(ended.snapshot.model) if ended.snapshot else None,
+        "skipped": ended.skipped,
+        "seconds": round(ended.seconds, 1),
+    }
+
+
+def _text(ended: Trained, folder: Path) -> str:
+    skipped = f"{ended.skipped} records could not be read and were skipped\n" if ended.skipped else ""
     where = f"weights: {ended.snapshot.model}" if ended.snapshot else "there is no snapshot"
-    if ended.finished:
-        print(f"trained in {_duration(ended.seconds)}, loss {ended.loss:.4g}; {where}")
-    else:
-        print(f"stopped after {_duration(ended.seconds)}; {where}; go on with: {again}")
-
-
-def judge(
-    kit: Kit,
-    weights: Annotated[
-        Path | None, typer.Option("-w", "--weights", help="Caffemodel.", show_default="the newest whole snapshot's")
-    ] = None,
-    runtime: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="caffe or opencv: what runs it; may be repeated.", show_default="caffe"),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Average precision of trained weights on the kit's test LMDB."""
-    from ssdlite_caffe.evaluation import report as report
-    from ssdlite_caffe.evaluation.detectors import RUNTIMES
-    from ssdlite_caffe.evaluation.evaluate import shown_problems
-    from ssdlite_caffe.terminal import bar
-    from ssdlite_caffe.training.judge import PLOT, RESULT, judge_kit
-
-    unknown = set(runtime or ()) - (RUNTIMES.keys() - {"tensorflow"})
-    if unknown:
-        raise typer.BadParameter(f"no runtime {sorted(unknown)[0]!r} for kits; there are: opencv, caffe")
-    with bar("testing") as progress:
-        result = judge_kit(kit, weights, list(dict.fromkeys(runtime or ["caffe"])), progress=progress)
-    if as_json:
-        print(json.dumps(result.to_dict(), indent=2))
-        return
-    report.print_report(result)
-    for line in shown_problems(result):
-        print(f"ssdlite-caffe: {line}", file=sys.stderr)
-    print(f"in {kit}: {RESULT}, {PLOT}")
+    loss = f", loss {ended.loss:.4g}" if math.isfinite(ended.loss) else ""
+    if not ended.finished:
+        again = f"resume with: ssdlite-caffe train {folder} --resume"
+        return f"{skipped}stopped at iteration {ended.iteration} after {_duration(ended.seconds)}; {where}; {again}"
+    if not ended.seconds:
+        return f"{ended.iteration} iterations are done{loss}; {where}"
+    return f"{skipped}trained {ended.iteration} iterations in {_duration(ended.seconds)}{loss}; {where}"
 
 
 @contextmanager
 def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
-    """One line on stderr that tells how far the training is; without a terminal, a line each time."""
+    """On a terminal a line on stderr that shows how far the training is; elsewhere a new line each time."""
     if not sys.stderr.isatty():
         yield lambda state: print(_line(state), file=sys.stderr), lambda text: print(text, file=sys.stderr)
         return
@@ -119,7 +103,7 @@ def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]
 
 def _line(state: Progress) -> str:
     left = "" if math.isnan(state.seconds_left) else f", {_duration(state.seconds_left)} left"
-    return f"iteration {state.iteration} of {state.max_iter}, loss {state.loss:.4g}, rate {state.rate:g}{left}"
+    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:.3g}{left}"
 
 
 def _duration(seconds: float) -> str:

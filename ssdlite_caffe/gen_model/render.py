@@ -62,14 +62,16 @@ class Solver:
     """Settings of Caffe's solver.
 
     Attributes:
+        test_interval: iterations between tests; 0: none.
         steps: iterations at which the learning rate is multiplied by `gamma`; if empty, the rate falls linearly to 0.
+        mode: CPU or GPU; auto leaves that to what starts Caffe.
         learn: False for a solver that tests once and ends.
     """
 
     train_net: str
     test_net: str = ""
     test_iter: int = 0
-    test_interval: int = 10000
+    test_interval: int = 12000
     base_lr: float = 0.0005
     gamma: float = 0.1
     steps: tuple[int, ...] = ()
@@ -80,7 +82,7 @@ class Solver:
     momentum: float = 0.9
     snapshot: int = 1000
     snapshot_prefix: str = "snapshot/mobilenet"
-    mode: str = "GPU"
+    mode: str = "auto"
     random_seed: int | None = None
     learn: bool = True
 

@@ -1,7 +1,7 @@
-"""SSD's augmentation, in TensorFlow: colours, zooming out, crops, mirroring. Import it after `import_keras`.
+"""SSD's augmentation, in TensorFlow: colours, zooming out, crops, flips. Import it after `import_keras`.
 
-All that moves an image is one window: a box in it, or around it, of which the network's input is made. Boxes of
-objects follow by the same window. Every choice is a function of the seed alone.
+Zooming out and cropping choose one window, in the image or around it, which becomes the network's input; the boxes of
+objects are converted to the same window. Every choice is a function of the seed alone.
 
 Boxes and windows are ymin, xmin, ymax, xmax as fractions of the image.
 Sources: Liu et al., SSD, arXiv:1512.02325, sections 2.2 and 3.6; the SSD branch's sampler.cpp and im_transforms.cpp.
@@ -18,26 +18,26 @@ from ssdlite_caffe.keras.targets import overlaps
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 LEAST_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
-"""Of the crops, 0 for any; one of them is chosen, or the whole image."""
+"""Lowest IoU of a crop with an object, 0 for any; one of these is chosen by chance, or the whole image."""
 _TRIALS = 50
 _OUTSIDE = -1.0
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How much is done to an image.
+    """How images are changed.
 
     Attributes:
-        colours: chance of each of brightness, contrast, saturation and hue to be changed.
-        brightness: most that is added, of 255.
-        contrast: most that the factor differs from 1.
-        saturation: most that the factor differs from 1.
-        hue: most that it turns, in degrees.
-        expand: chance of zooming out.
-        largest: most times the side of the image then.
-        crop: chance of choosing a crop at all; one in seven of those is the whole image.
-        least_side: of a crop, as a fraction of the image's.
-        mirror: chance.
+        colours: probability (0..1) of changing brightness, and so for contrast, saturation and hue.
+        brightness: up to this is added or subtracted; pixels are 0..255.
+        contrast: largest difference of the factor from 1.
+        saturation: largest difference of the factor from 1.
+        hue: largest rotation, in degrees.
+        expand: probability of zooming out.
+        largest: zoomed out, the window's sides are up to so many times the image's.
+        crop: probability of choosing a crop; one in seven of those is the whole image.
+        least_side: shortest side of a crop, as a fraction of the image's.
+        flip: probability of a horizontal flip.
     """
 
     colours: float = 0.5
@@ -49,16 +49,16 @@ class AugmentOptions:
     largest: float = 4.0
     crop: float = 1.0
     least_side: float = 0.3
-    mirror: float = 0.5
+    flip: float = 0.5
 
 
-NONE = AugmentOptions(colours=0.0, expand=0.0, crop=0.0, mirror=0.0)
+NONE = AugmentOptions(colours=0.0, expand=0.0, crop=0.0, flip=0.0)
 
 
 def augment(
     image: Any, boxes: Any, seed: Any, size: tuple[int, int], fill: float, options: AugmentOptions
 ) -> tuple[Any, Any, Any]:
-    """Make a network's input of an image.
+    """Make the network's input from an image, changed by chance.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -66,29 +66,29 @@ def augment(
         seed: int64 (2,).
         size: (height, width) of the network.
         fill: pixel value around the image.
-        options: how much is done.
+        options: how it is changed.
 
     Returns:
-        float32 (height, width, 3), 0..255; the boxes (K, 4), cut at the edges; and bool (M,): which of them are left.
+        float32 (height, width, 3), 0..255; the boxes (K, 4) that are kept, clipped to the image; bool (M,): which are.
     """
     seeds = tf.random.split(seed, 4)
     canvas = zoom_out(seeds[0], options)
     window = within(canvas, crop(move(boxes, canvas), seeds[1], options))
-    mirrored = _chance(seeds[2], options.mirror)
+    flipped = _chance(seeds[2], options.flip)
     kept = centre_inside(boxes, window)
-    moved = tf.clip_by_value(move(tf.boolean_mask(boxes, kept), window, mirrored), 0.0, 1.0)
-    pixels = sample(image, window, mirrored, size)
+    moved = tf.clip_by_value(move(tf.boolean_mask(boxes, kept), window, flipped), 0.0, 1.0)
+    pixels = sample(image, window, flipped, size)
     outside = pixels < 0.0
     if options.colours:
         pixels = distort(pixels, seeds[3], options)
     return tf.where(outside, fill, pixels), moved, kept
 
 
-def sample(image: Any, window: Any, mirrored: Any, size: tuple[int, int]) -> Any:
+def sample(image: Any, window: Any, flipped: Any, size: tuple[int, int]) -> Any:
     """The pixels of a window, bilinear; -1 where it lies outside the image.
 
     Pixel i of the result is read at top + i * (bottom - top) / height of the source, whole numbers being pixels'
-    centres: the whole image comes out as TensorFlow 1's resize makes it, and what detection will see.
+    centres: the whole image is resized as by TensorFlow 1's resize, which detection uses.
 
     Returns:
         float32 (height, width, 3).
@@ -100,16 +100,16 @@ def sample(image: Any, window: Any, mirrored: Any, size: tuple[int, int]) -> Any
     last = (bottom - top) * (size[0] - 1) / size[0], (right - left) * (size[1] - 1) / size[1]
     box = tf.stack([top, left, top + last[0], left + last[1]])
     pixels = tf.image.crop_and_resize(edges[None], box[None], [0], size, extrapolation_value=_OUTSIDE)[0]
-    return tf.cond(mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels)
+    return tf.cond(flipped, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
-def move(boxes: Any, window: Any, mirrored: Any = False) -> Any:
-    """Boxes (M, 4) of an image as fractions of a window in it, not cut at its edges."""
+def move(boxes: Any, window: Any, flipped: Any = False) -> Any:
+    """Boxes (M, 4) of an image as fractions of a window in it, not clipped to it."""
     top, left, bottom, right = tf.unstack(window)
     scale = tf.stack([bottom - top, right - left] * 2)
     moved = (boxes - tf.stack([top, left, top, left])) / scale
     ymin, xmin, ymax, xmax = tf.unstack(moved, 4, axis=-1)
-    return tf.where(mirrored, tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], -1), moved)
+    return tf.where(flipped, tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], -1), moved)
 
 
 def within(outer: Any, inner: Any) -> Any:
@@ -133,7 +133,7 @@ def zoom_out(seed: Any, options: AugmentOptions) -> Any:
 
 
 def crop(boxes: Any, seed: Any, options: AugmentOptions) -> Any:
-    """A window in the image that overlaps an object by a least IoU, chosen by chance, and has an object's centre.
+    """A window in the image with the centre of an object, and at least a random IoU with an object.
 
     Sides are s * sqrt(r) across and s / sqrt(r) down, s from `options.least_side` to 1 and the ratio r from 1/2 to 2,
     kept where neither side exceeds 1. The first of 50 that fits is taken; where none does, the whole image.
@@ -158,7 +158,7 @@ def crop(boxes: Any, seed: Any, options: AugmentOptions) -> Any:
 def distort(pixels: Any, seed: Any, options: AugmentOptions) -> Any:
     """Change brightness, contrast, saturation and hue, each by chance; contrast before or after the last two.
 
-    float32 (H, W, 3), 0..255; what leaves that range is cut off.
+    float32 (H, W, 3), 0..255; values are clipped to that range.
     """
     seeds = tf.random.split(seed, 9)
 

@@ -2,7 +2,7 @@
 
     loss = (localisation weight * sum of localisation + classification weight * sum of classification) / matches
 
-over all default boxes of all images, `matches` being the number of those that stand for an object, 1 at least.
+over all default boxes of all images; `matches` is the number of default boxes matched to an object, at least 1.
 Sources: Liu et al., SSD, arXiv:1512.02325, section 2.2; ssd_meta_arch.py and core/losses.py of the TensorFlow OD API.
 """
 
@@ -27,13 +27,13 @@ class LossOptions:
     Attributes:
         kind: focal: the focal loss of sigmoid scores over all boxes, as in the zoo's V3 configurations;
             hard-negatives: the cross entropy of sigmoid or softmax scores over objects and the hardest background;
-            None: what suits the score converter, see `suited`.
+            None: by the score converter, see `suited`.
         alpha: of the focal loss; 0.75 in the zoo's V3 configurations (0.25 in the paper's).
         gamma: of the focal loss.
-        negatives: background boxes for each object, in each image.
-        least_negatives: background boxes in each image.
-        localisation: weight.
-        classification: weight.
+        negatives: background boxes for each matched one, in each image.
+        least_negatives: lowest number of background boxes in each image.
+        localisation: weight of the localisation loss.
+        classification: weight of the classification loss.
     """
 
     kind: Kind | None = None
@@ -46,23 +46,23 @@ class LossOptions:
 
 
 def suited(options: LossOptions, converter: ScoreConverter) -> LossOptions:
-    """The options with a kind: where none is asked for, focal for sigmoid scores and hard-negatives for softmax.
+    """The options with a kind: by default focal for sigmoid scores and hard-negatives for softmax scores.
 
     Raises:
         TrainingError: the focal loss of softmax scores is asked for.
     """
     if options.kind == "focal" and converter == "softmax":
-        raise TrainingError("the focal loss is one of sigmoid scores, and this net has softmax; take hard-negatives")
+        raise TrainingError("the focal loss needs sigmoid scores, and this net has softmax scores; take hard-negatives")
     return replace(options, kind=options.kind or ("focal" if converter == "sigmoid" else "hard-negatives"))
 
 
 class Sums(NamedTuple):
-    """Of a batch, not yet divided by anything.
+    """Sums over a batch, not yet divided by anything.
 
     Attributes:
         localisation: (B,), by image.
         classification: (B,), by image.
-        matches: scalar, default boxes that stand for objects.
+        matches: scalar, number of default boxes matched to objects.
     """
 
     localisation: Any
@@ -99,7 +99,7 @@ def hardest(losses: Any, candidates: Any, counts: Any) -> Any:
     Args:
         losses: (B, N), not negative.
         candidates: bool (B, N).
-        counts: int32 (B,), how many; all where there are fewer candidates.
+        counts: int32 (B,), how many; where there are fewer candidates, all.
 
     Returns:
         bool (B, N).
@@ -113,26 +113,26 @@ def hardest(losses: Any, candidates: Any, counts: Any) -> Any:
 
 
 def ssd_sums(
-    codes: Any, logits: Any, targets: tuple[Any, Any, Any], options: LossOptions, converter: ScoreConverter
+    encodings: Any, logits: Any, targets: tuple[Any, Any, Any], options: LossOptions, converter: ScoreConverter
 ) -> Sums:
     """The loss of a batch, before it is divided.
 
-    Background is class 0. Where all boxes count (focal) its column's target is always 0, as the OD API's
-    encode_background_as_zeros has it; with hard negatives it is 1 for background.
+    Background is class 0. Its target in the focal loss is always 0, as with the OD API's encode_background_as_zeros;
+    with hard negatives it is 1 for background boxes.
 
     Args:
-        codes: (B, N, 4).
+        encodings: box encodings (B, N, 4).
         logits: (B, N, C).
-        targets: codes (B, N, 4), labels (B, N) and weights (B, N); see `targets.Targets`.
+        targets: box encodings (B, N, 4), labels (B, N) and weights (B, N); see `targets.Targets`.
         options: which loss.
-        converter: what makes scores of logits; the focal loss takes sigmoid.
+        converter: score converter of the net.
     """
     options = suited(options, converter)
     wanted, labels, weights = targets
-    codes, logits = tf.cast(codes, tf.float32), tf.cast(logits, tf.float32)
+    encodings, logits = tf.cast(encodings, tf.float32), tf.cast(logits, tf.float32)
     objects = labels > 0
     mask = tf.cast(objects, tf.float32)
-    localisation = tf.reduce_sum(huber(codes - wanted), -1) * mask
+    localisation = tf.reduce_sum(huber(encodings - wanted), -1) * mask
     one_hot = tf.one_hot(labels, tf.shape(logits)[-1])
     if options.kind == "focal":
         one_hot *= tf.one_hot(0, tf.shape(logits)[-1], 0.0, 1.0)
@@ -156,7 +156,7 @@ def ssd_sums(
 def kernel_decay(model: Any, weight: float) -> Any:
     """L2 regularisation: weight * sum of squares / 2, of the kernels of full and pointwise convolutions.
 
-    Depthwise kernels, BatchNorm and biases are left free, as slim's MobileNets do by default.
+    Depthwise kernels, BatchNorm and biases are not regularised, as in slim's MobileNets by default.
     """
     import keras
 

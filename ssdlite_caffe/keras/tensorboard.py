@@ -10,7 +10,7 @@ from ssdlite_caffe.imports import import_keras
 
 
 class Board:
-    """A folder of event files; a context manager. Without a folder nothing is written."""
+    """Writes event files; a context manager. Without a folder nothing is written."""
 
     def __init__(self, folder: Path | None) -> None:
         """Write below `folder`."""
@@ -27,7 +27,7 @@ class Board:
         if self._writer is not None:
             self._writer.close()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, iteration: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve."""
         if self._writer is None:
             return
@@ -38,5 +38,5 @@ class Board:
         with self._writer.as_default():
             for name, value in values.items():
                 tensor = self._tf.constant(value, self._tf.float32)
-                self._tf.summary.write(name, tensor, step=step, metadata=metadata)
+                self._tf.summary.write(name, tensor, step=iteration, metadata=metadata)
         self._writer.flush()

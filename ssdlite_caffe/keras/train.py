@@ -1,13 +1,10 @@
-"""Training a detector: from the first step or a checkpoint to model.keras."""
+"""Training a detector in Keras: from the first iteration or a checkpoint to model.keras."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,24 +17,21 @@ from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.imports import import_keras
+from ssdlite_caffe.keras.devices import Precision, default_strategy, describe, dtype_of, is_chief, leave
 from ssdlite_caffe.keras.feed import TrainingData, open_training_data
+from ssdlite_caffe.keras.loop import Intervals, Loop, Measure
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, TENSORBOARD, Arrays, RunFolder
-from ssdlite_caffe.keras.schedule import Schedule
-from ssdlite_caffe.terminal import on_interrupt
+from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, RunFolder
+from ssdlite_caffe.keras.schedule import Schedule, extension
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.keras.model import DType, KerasModel
+    from ssdlite_caffe.keras.model import KerasModel
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
-
-Precision = Literal["auto", "float32", "float16", "bfloat16"]
-_TENSOR_CORES = (7, 0)
-"""Least compute capability of a GPU that is faster in float16."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to train on; see `data.open_training_data`."""
+    """What to train on; see `feed.open_training_data`."""
 
     data: Path
     split: str = "trainval"
@@ -50,12 +44,12 @@ class NetOptions:
     """What to train.
 
     Attributes:
-        start: Keras model to begin with; its architecture counts then, with the data's classes.
-        version: of a new net, as are all below.
+        start: Keras model to begin with; it gives the architecture, the data give the classes.
+        version: MobileNet version of a new net; all below are of a new net, too.
         width_multiplier: TensorFlow's depth_multiplier.
         input_size: (height, width); None: the family's.
-        scores: what makes scores of logits.
-        head: SSDLite or plain SSD; None: SSDLite.
+        scores: score converter.
+        head: ssdlite or ssd; None: ssdlite.
     """
 
     start: Path | None = None
@@ -72,13 +66,12 @@ class TrainOptions:
 
     Attributes:
         data: what to train on.
+        schedule: learning rates, and how many iterations.
         net: what to train.
-        step: what a step does; None: the defaults. Its `dtype` is set by `precision`.
-        schedule: learning rates, and how many steps.
+        step: what an iteration does; None: the defaults. Its `dtype` is set by `precision`.
         seed: of weights, order and augmentation.
         precision: auto takes float16 where all GPUs have tensor cores.
-        log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
+        intervals: of logging, checkpoints and tests.
     """
 
     data: DataOptions
@@ -87,36 +80,7 @@ class TrainOptions:
     step: StepOptions | None = None
     seed: int = 0
     precision: Precision = "auto"
-    log_every: int = 20
-    checkpoint_every: int = 200
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        step: steps done.
-        steps: of the training.
-        loss: mean since the last line of metrics.
-        rate: learning rate of the last step.
-        speed: images a second since this process began to train.
-        left: seconds.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    rate: float
-    speed: float
-    left: float
-
-    def __str__(self) -> str:
-        minutes, seconds = divmod(int(self.left), 60)
-        return (
-            f"step {self.step}/{self.steps}, loss {self.loss:.4f}, rate {self.rate:.2g}, "
-            f"{self.speed:.1f} images a second, {minutes}:{seconds:02d} left"
-        )
+    intervals: Intervals = field(default_factory=Intervals)
 
 
 def train(
@@ -126,37 +90,45 @@ def train(
     resume: bool = False,
     force: bool = False,
     strategy: Any = None,
+    kept: Mapping[str, Any] | None = None,
+    tests: Callable[[LabelMap], Measure | None] | None = None,
     progress: Callable[[str], None] = lambda _: None,
     problem: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train, and write `out`/model.keras; a report of what was done.
+    """Train, and write `out`/model.keras.
 
     Args:
         out: the training's folder; see `run_folder`.
         options: the training.
-        resume: go on from the last checkpoint there, as if nothing had happened.
+        resume: continue from the last checkpoint there, with the same result as without the stop.
         force: replace an earlier training.
-        strategy: tf.distribute.Strategy; None: by the environment (TF_CONFIG) and the GPUs there are.
-        progress: told what is being done.
-        problem: told what is wrong with the data.
-        say: told where the training begins, on what, and where it was stopped.
+        strategy: tf.distribute.Strategy; None: by the environment (TF_CONFIG) and the GPUs.
+        kept: the command's options, kept in run.json for a command that resumes.
+        tests: called with the classes before the first iteration; gives what tests a model, None for no tests. Tests do
+            not change the result of the training.
+        progress: called with what is being done.
+        problem: called with what is wrong with the data.
+        say: called with lines for the user.
+
+    Returns:
+        A report for JSON: iterations, images, classes, seconds, the last losses and measures, path of the model.
 
     Raises:
-        TrainingError: the loss is no number, or the folder holds another training.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint of the last whole step is there.
-        SsdliteError: the data or the model to begin with cannot be used, or the disk refuses.
+        TrainingError: the loss is NaN or Inf, or the folder holds another training.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; there is a checkpoint of the last whole iteration.
+        SsdliteError: the data or the model to begin with cannot be used, or a file cannot be written.
     """
-    # For training oneDNN's kernels are twice as fast; how they sum does not matter here.
+    # For training oneDNN's kernels are twice as fast; in which order they sum does not matter here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     _, tf = import_keras()
     tf.config.experimental.enable_op_determinism()
-    strategy = strategy or _strategy(tf)
+    strategy = strategy or default_strategy(tf)
     from ssdlite_caffe.keras.losses import suited
     from ssdlite_caffe.keras.store import load
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
-    folder = RunFolder(out, writes=_is_chief(strategy))
+    folder = RunFolder(out, writes=is_chief(strategy))
     with folder.held():
         if not resume:
             folder.check_free(force=force)
@@ -170,138 +142,51 @@ def train(
         start = load(options.net.start) if options.net.start else None
         arch = _arch(options.net, start, data.labels)
         step = options.step or StepOptions()
-        loss = suited(step.loss, arch.score_converter)
-        step = replace(step, loss=loss, dtype=_dtype(tf, options.precision))
+        step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
+        measure = tests(data.labels) if tests is not None and folder.writes else None
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
-        folder.check(identity) if resume else folder.begin(identity)
+        if resume:
+            _check_length(folder, options.schedule, folder.check(identity), say)
+            folder.resume(identity, kept or {})
+        else:
+            folder.begin(identity, kept or {})
         progress("building the model")
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
         if start is not None:
             _begin_with(trainer, start)
-        if resume and not folder.steps():
-            say(f"there is no checkpoint in {out} yet: from the beginning")
-        say(f"training on {_devices(tf, strategy)}")
-        report = _run(folder, trainer, options, progress, say)
+        if resume and not folder.iterations():
+            say(f"there is no checkpoint in {out} yet: training from the beginning")
+        say(f"training on {describe(tf, strategy)}")
+        report = Loop(folder, trainer, options.schedule, options.intervals, measure, progress, say).run()
         if folder.writes:
             write_model(trainer.detector(), out)
-    _leave(strategy)
+            folder.finish(options.schedule.iterations)
+    leave(strategy)
     return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
 
 
+def _check_length(folder: RunFolder, schedule: Schedule, was: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Compare the number of iterations with those that are done, and say what a new number changes.
+
+    Raises:
+        TrainingError: more are done than are asked for.
+    """
+    done = next(reversed(folder.iterations()), 0)
+    if done > schedule.iterations:
+        raise TrainingError(
+            f"iterations must be at least {done}, for which there is a checkpoint, got {schedule.iterations}; give "
+            "--iterations"
+        )
+    if was["schedule"]["iterations"] != schedule.iterations:
+        say(extension(replace(schedule, iterations=was["schedule"]["iterations"]), schedule, done))
+
+
 def write_model(detector: KerasModel, folder: Path) -> None:
-    """Write model.keras and its class names into a training's folder."""
+    """Write model.keras and its label map into a training's folder."""
     from ssdlite_caffe.keras.store import save
 
     write_text(folder / LABEL_MAP, detector.labels.to_prototxt(), force=True)
     save(detector, folder / MODEL, force=True)
-
-
-def _run(
-    folder: RunFolder, trainer: Trainer, options: TrainOptions, progress: Callable[[str], None],
-    say: Callable[[str], None],
-) -> dict[str, Any]:  # fmt: skip
-    """All steps that are left."""
-    from ssdlite_caffe.keras.tensorboard import Board
-
-    schedule, batch = options.schedule, trainer.options.batch
-    first, window = 0, np.zeros(4)
-    known = folder.steps()
-    if known:
-        first = known[-1]
-        if first > schedule.steps:
-            raise TrainingError(f"{folder.path} has a checkpoint of step {first}, behind the last, {schedule.steps}")
-        state = {**trainer.state(), "window": window}
-        arrays = folder.load(first, like=state)
-        window = arrays.pop("window")
-        trainer.restore(arrays)
-        say(f"going on from step {first}")
-    folder.cut_metrics(first)
-    progress("tracing the first step")
-    batches = trainer.batches(first) if first < schedule.steps else None
-    began = time.monotonic()
-    logged: dict[str, Any] = {}
-    stop = threading.Event()
-    with contextlib.ExitStack() as opened:
-        board = opened.enter_context(Board(folder.path / TENSORBOARD if folder.writes else None))
-        if _hosts(trainer.strategy) < 2:  # a host that ends early would leave the others waiting
-            opened.enter_context(on_interrupt(stop.set))
-        for step in range(first, schedule.steps):
-            rate = schedule.at(step)
-            window += 1.0, *trainer.step(batches, step, rate)
-            done = step + 1
-            speed = (done - first) * batch / (time.monotonic() - began)
-            mean = (window[1:] / window[0]).tolist()
-            left = (schedule.steps - done) * batch / speed
-            progress(str(Progress(done, schedule.steps, sum(mean), rate, speed, left)))
-            if done % options.log_every == 0 or done == schedule.steps:
-                names = ("localisation", "classification", "regularisation")
-                values = {"loss": sum(mean), **dict(zip(names, mean, strict=True)), "rate": rate}
-                logged = {"step": done, **values, "images_per_second": round(speed, 2)}
-                folder.log(logged)
-                board.write(done, {**values, "images_per_second": speed})
-                window = np.zeros(4)
-            if done % options.checkpoint_every == 0 or done == schedule.steps or stop.is_set():
-                folder.save(done, {**_finite(trainer.state(), done), "window": window})
-            if stop.is_set() and done < schedule.steps:
-                say(f"stopped after step {done} of {schedule.steps}; the same command with --resume goes on")
-                raise KeyboardInterrupt
-    return {"steps": schedule.steps, "resumed_at": first, "seconds": round(time.monotonic() - began, 1), **logged}
-
-
-def _finite(state: Arrays, steps: int) -> Arrays:
-    """Refuse weights of which the next step's loss would be no number."""
-    wrong = sum(not np.isfinite(values).all() for values in state.values())
-    if wrong:
-        raise TrainingError(f"{wrong} variables are no numbers after {steps} steps; lower --lr")
-    return state
-
-
-def _strategy(tf: Any) -> Any:
-    """MultiWorkerMirrored where TF_CONFIG names hosts, Mirrored on several GPUs, else one device."""
-    if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
-def _devices(tf: Any, strategy: Any) -> str:
-    """What computes, for a person."""
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    here = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "the CPU"
-    hosts = _hosts(strategy)
-    return f"{here}, one of {hosts} hosts" if hosts > 1 else here
-
-
-def _hosts(strategy: Any) -> int:
-    resolver = strategy.cluster_resolver
-    spec = {} if resolver is None else resolver.cluster_spec().as_dict()
-    return sum(map(len, spec.values()))
-
-
-def _leave(strategy: Any) -> None:
-    """End the thread that watches the other hosts: it would keep a worker that is done from exiting."""
-    stop = getattr(strategy.extended, "_stop_check_health_thread", None)
-    if stop is not None:
-        stop()
-
-
-def _is_chief(strategy: Any) -> bool:
-    resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec().as_dict():
-        return True
-    kind, number = resolver.task_type, resolver.task_id
-    return kind == "chief" or (kind == "worker" and number == 0 and "chief" not in resolver.cluster_spec().jobs)
-
-
-def _dtype(tf: Any, precision: Precision) -> DType:
-    if precision == "auto":
-        gpus = tf.config.list_physical_devices("GPU")
-        found = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus]
-        return "mixed_float16" if found and min(found) >= _TENSOR_CORES else "float32"
-    if precision == "float16":
-        return "mixed_float16"
-    return "mixed_bfloat16" if precision == "bfloat16" else "float32"
 
 
 def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSpec:
@@ -316,7 +201,7 @@ def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSp
 
 
 def _begin_with(trainer: Trainer, start: KerasModel) -> None:
-    """Take over a detector's weights; where its classes are others, all but those of the class predictors."""
+    """Start from a detector's weights; with other classes than the data's, from all but its class predictors."""
     from ssdlite_caffe.keras.weights import get_values, set_values
 
     same = start.labels.entries == trainer.labels.entries
@@ -332,12 +217,12 @@ def _begin_with(trainer: Trainer, start: KerasModel) -> None:
 
 
 def _kernels(tf: Any) -> dict[str, str]:
-    """What computes: others give the same numbers but for rounding, which a training soon makes more of."""
+    """What computes: other kernels round differently, and a training soon makes larger differences of that."""
     return {"tensorflow": tf.__version__, "onednn": os.environ["TF_ENABLE_ONEDNN_OPTS"]}
 
 
 def _identity(options: TrainOptions, arch: ArchSpec, step: StepOptions, data: TrainingData) -> dict[str, Any]:
-    """All that the course of a training depends on; where files lie does not matter, what is in them does."""
+    """All that the course of a training depends on: of files their content, not their place."""
     digest = hashlib.sha256()
     for name, objects in zip(data.names, data.objects, strict=True):
         digest.update(name.encode("utf-8", "surrogateescape"))
@@ -347,7 +232,7 @@ def _identity(options: TrainOptions, arch: ArchSpec, step: StepOptions, data: Tr
         "seed": options.seed,
         "schedule": asdict(options.schedule),
         "step": asdict(step),
-        "log_every": options.log_every,
+        "log_every": options.intervals.log,
         "arch": arch.to_dict(),
         "labels": list(data.labels.display_names),
         "start": file_sha256(options.net.start) if options.net.start else None,

@@ -1,8 +1,8 @@
-"""One step of a training, on one device or several. Imports TensorFlow and Keras: after `import_keras`."""
+"""One iteration of a training, on one device or several. Imports TensorFlow and Keras: after `import_keras`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -23,21 +23,21 @@ from ssdlite_caffe.keras.targets import assign
 
 OptimizerKind = Literal["sgd", "rmsprop", "adam"]
 CLASS_BIAS = -4.6
-"""What class predictors begin with under the focal loss: scores of 0.01, as in the zoo's configurations."""
+"""First bias of class predictors under the focal loss: scores of 0.01, as in the zoo's configurations."""
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What a step does.
+    """What an iteration does.
 
     Attributes:
-        batch: images of a step, over all devices.
+        batch: batch size, over all devices.
         optimizer: sgd has momentum 0.9; rmsprop the zoo's rho 0.9, momentum 0.9 and epsilon 1; adam Keras' defaults.
-        loss: which.
-        augment: how much is done to images.
+        loss: which loss.
+        augment: how images are changed.
         decay: L2 regularisation of the kernels (4e-5 in the zoo).
-        ema: of the weights kept for the final model; 0 keeps the last ones.
-        momentum: of BatchNorm's moving statistics.
+        ema: decay of the moving average of the weights, which the final model gets; 0: no average.
+        momentum: decay of BatchNorm's moving statistics.
         freeze_batch_norm: keep BatchNorm as it is, statistics, gamma and beta.
         dtype: Keras' dtype policy.
     """
@@ -54,7 +54,7 @@ class StepOptions:
 
 
 class Losses(NamedTuple):
-    """Of a step; the total is their sum."""
+    """Losses of an iteration; the total is their sum."""
 
     localisation: float
     classification: float
@@ -67,7 +67,7 @@ class Losses(NamedTuple):
 
 
 class Trainer:
-    """A model with its optimizer, and the step that changes both."""
+    """A model with its optimizer, and the iteration that changes both."""
 
     def __init__(
         self, arch: ArchSpec, labels: LabelMap, options: StepOptions, data: TrainingData, seed: int, strategy: Any
@@ -75,11 +75,13 @@ class Trainer:
         """Build all variables.
 
         Raises:
-            TrainingError: the batch cannot be shared among the devices.
+            TrainingError: the batch size is not a multiple of the number of devices.
         """
         replicas = strategy.num_replicas_in_sync
         if options.batch % replicas:
-            raise TrainingError(f"a batch of {options.batch} images cannot be shared by {replicas} devices")
+            raise TrainingError(
+                f"batch size must be a multiple of the {replicas} devices, got {options.batch}; change --batch-size"
+            )
         options = replace(options, loss=suited(options.loss, arch.score_converter))
         self.arch, self.labels, self.options, self.strategy = arch, labels, options, strategy
         self._data, self._seed = data, seed
@@ -103,12 +105,12 @@ class Trainer:
         self._function = tf.function(self._distributed_step)
 
     def restart_averages(self) -> None:
-        """Begin the averages at the weights as they are."""
+        """Set the averages to the weights as they are."""
         for average, variable in zip(self._averages, self.model.trainable_variables, strict=False):
             average.assign(variable.value)
 
     def batches(self, start: int) -> Any:
-        """An iterator over the batches of the steps from `start` on."""
+        """An iterator over the batches of the iterations from `start` on."""
         batch, arch, augmenting = self.options.batch, self.arch, self.options.augment
 
         def prepare(item: Any, image: Any, boxes: Any, labels: Any, ignored: Any) -> Any:
@@ -137,10 +139,15 @@ class Trainer:
         return iter(self.strategy.distribute_datasets_from_function(pipeline))
 
     def step(self, batches: Any, number: int, rate: float) -> Losses:
-        """Take the next batch and change the model.
+        """Train on the next batch.
+
+        Args:
+            batches: what `batches` gave.
+            number: of the iteration, from 0.
+            rate: learning rate.
 
         Raises:
-            TrainingError: the loss is no number; the images are named.
+            TrainingError: the loss is NaN or Inf; the images of the batch are named.
             DatasetError: an image cannot be read.
         """
         self.optimizer.learning_rate = rate
@@ -192,19 +199,19 @@ class Trainer:
         chosen = [int(next(order(self._seed, len(self._data), int(place)))[1]) for place in places]
         names = [self._data.names[image] for image in chosen]
         bad = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value)]
-        culprits = f"; not a number for {', '.join(bad)}" if 0 < len(bad) < len(names) else ""
+        culprits = f"; it is NaN or Inf for {', '.join(bad)}" if 0 < len(bad) < len(names) else ""
         return (
-            f"the loss of step {number} is no number (localisation {losses.localisation:g}, classification "
+            f"the loss of iteration {number} is NaN or Inf (localisation {losses.localisation:g}, classification "
             f"{losses.classification:g}, regularisation {losses.regularisation:g}); its batch: {', '.join(names)}"
-            f"{culprits}; lower --lr, or look at these images and their boxes"
+            f"{culprits}; lower --learning-rate, or check these images and their boxes"
         )
 
     def state(self) -> Arrays:
-        """All that changes with the steps, by name."""
+        """All that an iteration changes, by name."""
         return {name: np.asarray(tf.convert_to_tensor(variable)) for name, variable in self._variables()}
 
     def restore(self, arrays: Arrays) -> None:
-        """Inverse of `state`: of the same names, shapes and types."""
+        """Inverse of `state`: arrays of the same names, shapes and dtypes."""
         with self.strategy.scope():
             for name, variable in self._variables():
                 variable.assign(arrays[name])
@@ -218,7 +225,7 @@ class Trainer:
         ]
 
     def detector(self) -> KerasModel:
-        """The model as it is now, with averaged weights where there are any, in float32."""
+        """The model as it is now, in float32, with the averaged weights where there are any; a copy."""
         values = [np.asarray(v) for v in self.model.weights]
         if self._averages:
             averaged = {
@@ -228,10 +235,6 @@ class Trainer:
         made = build_model(self.arch, self.labels)
         made.set_weights(values)
         return KerasModel(made, self.arch, self.labels)
-
-    def describe(self) -> dict[str, Any]:
-        """The options, plain."""
-        return asdict(self.options)
 
 
 def _optimizer(kind: OptimizerKind) -> Any:

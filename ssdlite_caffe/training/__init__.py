@@ -1,1 +1,1 @@
-"""Training with Caffe's solver: the training folder, runs, log, plot, snapshots."""
+"""Training with Caffe's solver: the training folder, its runs, logs, metrics and snapshots."""

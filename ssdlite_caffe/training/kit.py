@@ -1,4 +1,4 @@
-"""Writing a kit: a folder with all that Caffe's solver needs to train and test a detector."""
+"""Writing a training folder: nets, solvers, scripts and first weights for Caffe's solver (the command `kit`)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.training.intervals import largest_divisor
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.training.kit_check import (
     INITIAL,
@@ -39,9 +40,9 @@ from ssdlite_caffe.training.kit_weights import write_initial_weights
 
 TRAIN, TEST, SNAPSHOTS = "train.prototxt", "test.prototxt", "snapshot"
 DEFAULT_LMDBS = ("trainval_lmdb", "test_lmdb")
-"""Where a kit looks for data that it is written without: in its own folder."""
+"""LMDBs of a training folder that is written without data, inside of it."""
 TEST_IMAGES = {"coco": 5000, "voc": 4952}
-"""Of COCO's val2017 and VOC's test2007, for kits that are written without data."""
+"""Images in COCO's val2017 and VOC's test2007, for training folders that are written without data."""
 
 _LARGEST_TEST_BATCH = 8
 _STAGES: tuple[tuple[str, Stage], ...] = (
@@ -53,18 +54,18 @@ _FILES = frozenset({*(name for name, _ in _STAGES), *_SCRIPTS, KIT, LABEL_MAP, I
 
 @dataclass(frozen=True)
 class KitOptions:
-    """What a kit is made of, beside classes and detector.
+    """What a training folder is made of, beside classes and detector.
 
     Attributes:
-        lmdbs: to train and to test on; None for a kit that looks for them in its own folder.
-        source: a converted folder of the same detector that gives the first weights; None: fillers do.
-        finetune: leave the class predictors to their fillers where the classes are other ones.
-        frozen: train with the BatchNorm statistics that the weights come with.
-        small_boxes: default boxes on the first map as small as TensorFlow's smallest.
-        batch_size: images a step of training.
-        zoom: most that training shrinks images; 1: never.
-        dialect: of all nets; train and test keep BatchNorm.
-        solver: what it is told; names of the nets and the length of a test are filled in.
+        lmdbs: to train and to test on; None: those of DEFAULT_LMDBS, which may be put there later.
+        source: a converted folder of the same detector that gives the first weights; None: they come from fillers.
+        finetune: start the class predictors from fillers where the classes differ from the source's.
+        frozen: keep the BatchNorm statistics of the first weights during the training.
+        small_boxes: make the default boxes of the first feature map as small as TensorFlow's smallest.
+        batch_size: images of a training iteration.
+        zoom: images are shrunk up to so many times during training; 1: never.
+        dialect: of all nets; the train and test nets keep BatchNorm.
+        solver: its settings; `write_kit` fills in the names of the nets and the length of a test.
     """
 
     lmdbs: tuple[Path, Path] | None = None
@@ -79,7 +80,7 @@ class KitOptions:
 
 
 class _Data(NamedTuple):
-    """An LMDB as the nets name it: paths from the kit's folder, and its number of images."""
+    """An LMDB as the nets name it: paths relative to the training folder, and its number of images."""
 
     lmdb: str
     name_size: str
@@ -89,26 +90,26 @@ class _Data(NamedTuple):
 def write_kit(
     label_map: str, arch: ArchSpec, out: Path, options: KitOptions = KitOptions(), *, force: bool = False
 ) -> dict[str, Any]:
-    """Write a kit.
+    """Write a training folder.
 
     Args:
         label_map: coco, voc, or a file; its classes are the net's.
         arch: the detector; its class count is replaced by the label map's.
         out: folder to make.
         options: all else.
-        force: replace an earlier kit, where nothing was added to it.
+        force: replace an earlier one, where nothing was added to it.
 
     Returns:
-        What kit.json holds.
+        The content of kit.json.
 
     Raises:
-        SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; or `out` exists.
+        SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; `out` exists.
     """
     labels = load_label_map(label_map)
     arch = dataclasses.replace(arch, num_classes=len(labels))
     small = _with_small_boxes(arch)
     if options.small_boxes and small == arch:
-        raise ArchError("the net's default boxes are as small as TensorFlow's already: leave out --small-boxes")
+        raise ArchError("the net's default boxes are as small as TensorFlow's already; leave out --small-boxes")
     net = build(small if options.small_boxes else arch)
     _refuse(out, options, force=force)
     train, test = _data(label_map, out, options)
@@ -143,7 +144,7 @@ def _with_small_boxes(arch: ArchSpec) -> ArchSpec:
 
 
 def _shares(net: NetDesc, small: NetDesc, lmdb: Path, labels: LabelMap) -> list[dict[str, Any]]:
-    """Of each class, the share of objects that a default box fits, and what it would be with small boxes."""
+    """For each class the share (0..1) of objects that a default box fits, and the same for small default boxes."""
     objects = objects_by_label(lmdb)
     shares, alternative = matched_shares(net, objects), matched_shares(small, objects)
     names = labels.display_names
@@ -158,28 +159,28 @@ def _shares(net: NetDesc, small: NetDesc, lmdb: Path, labels: LabelMap) -> list[
     ]
 
 
-def images_a_step(images: int) -> int:
-    """Images of a step of testing: the most, up to 8, that test each image just once."""
-    return next(size for size in range(_LARGEST_TEST_BATCH, 0, -1) if images % size == 0)
+def batch_size_of_test(images: int) -> int:
+    """The largest batch size, up to 8, that divides the test set, so that each image is tested just once."""
+    return largest_divisor(images, _LARGEST_TEST_BATCH)
 
 
 def _refuse(out: Path, options: KitOptions, *, force: bool) -> None:
-    """Refuse to write where there is something, or to replace a folder with more in it than a kit."""
+    """Refuse to overwrite, without `force`; with it, to remove files that this command did not write."""
     refuse_existing(out, force=force)
     if out.is_dir():
         added = sorted(entry.name for entry in out.iterdir() if entry.name not in _FILES)
         if (out / KIT).is_file() and added:
-            raise OutputError(f"{out} holds {added[0]}, which no kit is written with; move it, or give another name")
+            raise OutputError(f"{out} holds {added[0]}, which `kit` did not write; move it, or give another name")
     for path in options.lmdbs or ():
         if path.resolve().is_relative_to(out.resolve()):
-            raise OutputError(f"{path} lies in {out}, which is to be written; move it, or give another name")
+            raise OutputError(f"{path} lies in {out}, which would be replaced; move it, or give another name")
 
 
 def _data(label_map: str, out: Path, options: KitOptions) -> tuple[_Data, _Data]:
     if options.lmdbs is None:
         if label_map not in BUILTIN:
             raise DatasetError(
-                "a kit for classes of your own needs LMDBs to train and test on: give --train and --test"
+                "label maps other than coco and voc need LMDBs to train and test on; give --train and --test"
             )
         return _Data(DEFAULT_LMDBS[0], "", 0), _Data(DEFAULT_LMDBS[1], "", TEST_IMAGES[label_map])
     base = out.resolve()
@@ -187,7 +188,7 @@ def _data(label_map: str, out: Path, options: KitOptions) -> tuple[_Data, _Data]
     for path in options.lmdbs:
         records = lmdb_facts(path).records
         if not records:
-            raise DatasetError(f"{path} holds no images")
+            raise DatasetError(f"{path} must hold at least one image, got an empty LMDB")
         name_size = path / NAME_SIZE
         found.append(_Data(_relative(path, base), _relative(name_size, base) if name_size.is_file() else "", records))
     return found[0], found[1]
@@ -207,12 +208,12 @@ def _check_counts(label_map: str, classes: int, options: KitOptions) -> None:
         count = len(ModelFolder.open(options.source).labels)
         if not options.finetune:
             counts.append(Count("weights", options.source, count))
-            hint = "; --finetune takes over weights of other classes" if count != classes else ""
+            hint = "; --finetune starts from weights of other classes" if count != classes else ""
     refuse_disagreement(counts, hint)
 
 
 def _check(folder: Path, out: Path) -> None:
-    """Check what was written; errors speak of where it will be."""
+    """Check what was written; errors name the folder that it is moved to."""
     try:
         check_kit(folder, beside=out)
     except SsdliteError as error:
@@ -220,14 +221,14 @@ def _check(folder: Path, out: Path) -> None:
 
 
 def _relative(path: Path, base: Path) -> str:
-    """As a file in `base` names it: a path from there, so that kit and data may move together."""
+    """A path as seen from the folder `base`, so that training folder and data may be moved together."""
     return os.path.relpath(path.resolve(), base)
 
 
 def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, test: _Data) -> None:
     data = {
         "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom),
-        "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, images_a_step(test.images)),
+        "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, batch_size_of_test(test.images)),
     }
     batch_norm: dict[str, BatchNormDialect] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}
     for name, stage in _STAGES:
@@ -237,14 +238,14 @@ def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, t
 
 def _write_solvers(folder: Path, solver: Solver, test: _Data) -> None:
     told = dataclasses.replace(
-        solver, train_net=TRAIN, test_net=TEST, test_iter=test.images // images_a_step(test.images)
+        solver, train_net=TRAIN, test_net=TEST, test_iter=test.images // batch_size_of_test(test.images)
     )
     write_text(folder / SOLVER_TRAIN, render_solver(told))
-    write_text(folder / SOLVER_TEST, render_solver(dataclasses.replace(told, learn=False)))
+    write_text(folder / SOLVER_TEST, render_solver(dataclasses.replace(told, learn=False, test_interval=1)))
 
 
 def _needed(train: _Data, test: _Data) -> list[str]:
-    """Files outside the kit that its nets name."""
+    """Files outside the training folder that its nets name."""
     return [f"{train.lmdb}/{DATA}", f"{test.lmdb}/{DATA}", *([test.name_size] if test.name_size else [])]
 
 

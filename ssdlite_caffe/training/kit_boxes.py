@@ -1,4 +1,4 @@
-"""Default boxes against the objects of a data set: a class that few of them overlap is learned late or never."""
+"""How well default boxes match the objects of a data set: a class with few matches is learned late or never."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.prototxt import caffe_pb2
 
 MATCHED = 0.5
-"""IoU from which MultiBoxLoss takes a default box for an object's: overlap_threshold."""
+"""Lowest IoU with an object at which MultiBoxLoss matches a default box to it: overlap_threshold."""
 FEW = 0.1
-"""Share of a class's objects with such a box under which it is told."""
+"""Share of a class's objects with a match below which `kit` says so."""
 SEEN = 1000
-"""Images that are looked at: the first of an LMDB."""
+"""Images of an LMDB that are read: the first ones."""
 
 
 def objects_by_label(lmdb: Path, images: int = SEEN) -> dict[int, FloatArray]:
-    """Objects in the first images of an LMDB; records that cannot be parsed are passed over.
+    """Objects in the first images of an LMDB; records that cannot be parsed are skipped.
 
     Returns:
         label -> float64 (N, 4): xmin, ymin, xmax, ymax as fractions of the image.
 
     Raises:
-        DatasetError: it is missing or damaged.
+        DatasetError: the LMDB is missing or damaged.
     """
     from google.protobuf.message import DecodeError
 
@@ -47,7 +47,12 @@ def objects_by_label(lmdb: Path, images: int = SEEN) -> dict[int, FloatArray]:
 
 
 def matched_shares(net: NetDesc, objects: dict[int, FloatArray]) -> dict[int, float]:
-    """Of each label, the share of objects that a default box of the net overlaps with an IoU of MATCHED or more."""
+    """For each label the share (0..1) of objects that a default box of the net overlaps with an IoU of MATCHED or more.
+
+    Args:
+        net: has the default boxes.
+        objects: label -> (N, 4), as from `objects_by_label`.
+    """
     boxes = np.concatenate([caffe_prior_boxes(m.prior, m.size, net.arch.input_size) for m in net.feature_maps])
     return {
         label: float(np.mean([iou(one[None], boxes).max() >= MATCHED for one in corners]))

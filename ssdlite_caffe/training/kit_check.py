@@ -1,4 +1,4 @@
-"""Checking a kit before Caffe starts: what is missing or does not agree is said in a line, not in Caffe's abort."""
+"""Checking a training folder before Caffe starts, since Caffe aborts at what is missing or does not agree."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ KIT, LABEL_MAP, INITIAL = "kit.json", "labelmap.prototxt", "initial.caffemodel"
 SOLVER_TRAIN, SOLVER_TEST = "solver_train.prototxt", "solver_test.prototxt"
 
 _SCANNED = 1000
+"""Records of an LMDB without label map that are searched for the largest label: the first ones."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Net:
     """A net that the solver names.
 
     Attributes:
-        path: the prototxt.
-        net: parsed.
+        path: of its prototxt.
+        net: the parsed prototxt.
         phase: in which Caffe runs it.
         lmdbs: of its data layers.
-        labels: its data layers' label map; None where they name none.
-        images: in all LMDBs.
+        labels: label map of its data layers; None where they name none.
+        images: number of images in all its LMDBs.
     """
 
     path: Path
@@ -46,14 +47,14 @@ class Net:
 
 @dataclass(frozen=True)
 class Kit:
-    """A kit that is fit to run.
+    """A training folder that Caffe can run in.
 
     Attributes:
-        folder: the kit; Caffe has to run there, since paths in the files start from it.
-        solver: parsed.
+        folder: of all its files; Caffe must run there, since the paths in the files are relative to it.
+        solver: the parsed solver file.
         train: the net to train.
         test: the nets to test.
-        weights: caffemodel to start from or to test; None: the fillers'.
+        weights: caffemodel to start from or to test; None: weights come from fillers.
     """
 
     folder: Path
@@ -64,7 +65,7 @@ class Kit:
 
 
 class LmdbFacts(NamedTuple):
-    """What an LMDB says of itself: images, its label map, and the largest label found in its first records."""
+    """Number of images of an LMDB, its label map, and without one the largest label in its first records, else 0."""
 
     records: int
     labels: LabelMap | None
@@ -72,7 +73,7 @@ class LmdbFacts(NamedTuple):
 
 
 class Count(NamedTuple):
-    """How many classes, with background, something has."""
+    """Number of classes, background included, of something at a place."""
 
     what: str
     place: object
@@ -85,19 +86,19 @@ def check_kit(
     """Check all files that a solver leads to.
 
     Args:
-        folder: the kit.
-        solver: its solver file.
-        weights: caffemodel to start from or to test; without one, initial.caffemodel where the kit has it.
-        beside: folder that paths start from which the kit itself does not hold.
+        folder: what `write_kit` wrote.
+        solver: name of the solver file in it.
+        weights: caffemodel to start from or to test; None: initial.caffemodel where the folder has it.
+        beside: folder that relative paths start from where `folder` does not have the file.
 
     Raises:
         PrototxtError: a file is missing or cannot be parsed, or the weights do not fit.
-        DatasetError: an LMDB is missing or empty, or other than its name_size file.
-        LabelMapError: a label map is missing, or the class counts or names do not agree; all are shown.
-        OutputError: detections would be saved into a folder that holds something, which Caffe would delete.
+        DatasetError: an LMDB is missing or empty, or does not agree with its name_size file.
+        LabelMapError: a label map is missing, or class counts (all are listed) or names do not agree.
+        OutputError: detections would be saved into a folder that is not empty, which Caffe would empty.
     """
     if not folder.is_dir():
-        raise PrototxtError(f"{folder} is no folder; give a kit that `ssdlite-caffe kit` wrote")
+        raise PrototxtError(f"{folder} is not a folder; give a training folder that `ssdlite-caffe kit` wrote")
     path = folder / solver
     parsed = read(path, caffe_pb2.SolverParameter)
     find = _Finder(folder, beside.resolve() if beside else folder)
@@ -116,7 +117,7 @@ def check_kit(
 
 
 def lmdb_facts(path: Path) -> LmdbFacts:
-    """Look at an LMDB.
+    """Read what is checked of an LMDB.
 
     Raises:
         DatasetError: it is missing or damaged.
@@ -133,7 +134,7 @@ def lmdb_facts(path: Path) -> LmdbFacts:
 
 
 def lmdb_counts(path: Path, classes: int) -> list[Count]:
-    """The class count of an LMDB: its label map's, or else none, unless a label is beyond `classes`."""
+    """The class count of an LMDB by its label map; without one, only where a label is `classes` or larger."""
     facts = lmdb_facts(path)
     if facts.labels is not None:
         return [Count("LMDB", path, len(facts.labels))]
@@ -141,18 +142,18 @@ def lmdb_counts(path: Path, classes: int) -> list[Count]:
 
 
 def refuse_disagreement(counts: Sequence[Count], hint: str = "") -> None:
-    """Show all class counts where they are not the same.
+    """Check that all class counts are the same.
 
     Raises:
-        LabelMapError: they are not.
+        LabelMapError: they are not; all are listed.
     """
     if len({count.classes for count in counts}) > 1:
         listed = "".join(f"\n  {count.classes:5d}  {count.what}: {count.place}" for count in counts)
-        raise LabelMapError(f"the class counts, with background, do not agree{hint}:{listed}")
+        raise LabelMapError(f"the class counts, background included, do not agree{hint}:{listed}")
 
 
 class _Finder(NamedTuple):
-    """Finds files by the names that a kit's files call them."""
+    """Finds files by their relative paths in a training folder's files."""
 
     folder: Path
     beside: Path
@@ -161,7 +162,7 @@ class _Finder(NamedTuple):
         path = self.folder / name
         if path.exists() or self.beside == self.folder:
             return path
-        return Path(os.path.normpath(self.beside / name))  # by its letters: the folder may be yet to come
+        return Path(os.path.normpath(self.beside / name))  # not resolved: `beside` may not exist yet
 
 
 def _largest_label(value: bytes) -> int:
@@ -216,11 +217,11 @@ def _label_map(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder) -> La
 
 
 def _check_output(path: Path, layer: caffe_pb2.LayerParameter, find: _Finder) -> None:
-    """Caffe empties the folder that it saves detections to."""
+    """Refuse a folder for detections that is not empty: Caffe would empty it."""
     name = layer.detection_output_param.save_output_param.output_directory
     if name and find(name).is_dir() and any(find(name).iterdir()):
         raise OutputError(
-            f"{path} saves detections to {find(name)}, which is not empty: Caffe would delete what it holds; give "
+            f"{path} saves detections to {find(name)}, which is not empty, and Caffe would delete its files; give "
             f"save_output_param of layer {layer.name!r} a folder of its own"
         )
 
@@ -259,7 +260,7 @@ def _check_weights(train: Net, path: Path) -> Sequence[Count]:
     """Class counts of weights.
 
     Raises:
-        PrototxtError: they do not fit the net, and not for their class count.
+        PrototxtError: they do not fit the net, for another reason than their class count.
     """
     weights = read_caffemodel(path)
     outputs = {layer.name: blob_shape(layer.blobs[0])[0] for layer in weights.layer if layer.blobs}
@@ -274,10 +275,10 @@ def _check_weights(train: Net, path: Path) -> Sequence[Count]:
 
 
 def _check_names(net: Net) -> None:
-    """Compare a net's label map with its LMDBs', name by name.
+    """Compare the class names of a net's label map with those of its LMDBs.
 
     Raises:
-        LabelMapError: a label stands for different classes.
+        LabelMapError: a label has different names.
     """
     for path in net.lmdbs:
         facts = lmdb_facts(path)
@@ -286,6 +287,6 @@ def _check_names(net: Net) -> None:
         for ours, theirs in zip(net.labels.entries, facts.labels.entries, strict=True):
             if ours.id and {ours.name, ours.display_name}.isdisjoint({theirs.name, theirs.display_name}):
                 raise LabelMapError(
-                    f"label {ours.id} is {ours.display_name!r} in the kit's label map and {theirs.display_name!r} in "
-                    f"{path}; write the LMDB again with --label-map"
+                    f"label {ours.id} is {ours.display_name!r} in the folder's label map and {theirs.display_name!r} "
+                    f"in {path}; write the LMDB again with --label-map"
                 )

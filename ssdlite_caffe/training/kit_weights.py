@@ -1,4 +1,4 @@
-"""The first weights of a kit: those of a converted model, with or without its class predictors."""
+"""The first weights of a training: those of a converted model, with or without its class predictors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
 TRAINED = "train.caffemodel"
 PREDICTOR = "_mbox_conf"
-"""What the names of class predictors end with, and those of box predictors with `_mbox_loc`."""
+"""End of the names of class predictors."""
 BOXES = "_mbox_loc"
+"""End of the names of box predictors."""
 
 _MOST_LISTED = 20
 
@@ -34,21 +35,21 @@ def write_initial_weights(
     Args:
         out: caffemodel to write.
         net: the train net.
-        desc: what the train net is; its default boxes may be other ones than the model's, as many in each cell.
-        labels: its classes.
-        source: a converted folder.
-        finetune: leave the class predictors out where the classes are other ones; the net's fillers give them.
+        desc: description of the train net; its default boxes may differ from the model's, but not their number.
+        labels: classes of the train net.
+        source: a folder that `convert` wrote.
+        finetune: skip the class predictors where the classes differ; they start from the net's fillers.
 
     Returns:
-        Layers taken, and those left to their fillers.
+        For kit.json: source, number of layers, and names of layers that start from fillers.
 
     Raises:
-        PrototxtError: the weights are missing, or of another net or class count.
+        PrototxtError: the weights are missing, or do not fit the net.
     """
     model = ModelFolder.open(source)
     path = source / TRAINED
     if not path.is_file():
-        raise PrototxtError(f"{source} holds no {TRAINED}, the weights with BatchNorm; convert the model again")
+        raise PrototxtError(f"{source} has no {TRAINED}, the weights with BatchNorm; convert the model again")
     weights = read_caffemodel(path)
     other = model.labels.display_names != labels.display_names
     left = [layer.name for layer in weights.layer if finetune and other and layer.name.endswith(PREDICTOR)]
@@ -62,7 +63,7 @@ def write_initial_weights(
 
 
 def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:
-    """Bring predictors from the default boxes of one net to another's: the detections stay the same."""
+    """Convert predictors for the default boxes of another net, so that the detections stay the same."""
     named = {layer.name: layer for layer in layers}
     for before, after in zip(old.feature_maps, new.feature_maps, strict=True):
         if before.prior == after.prior:
@@ -87,7 +88,7 @@ def _set_blobs(layer: caffe_pb2.LayerParameter, arrays: Sequence[FloatArray]) ->
 
 
 def misfits(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter) -> list[str]:
-    """Layers whose blobs in `weights` have other shapes than the net's: Caffe would stop at the first."""
+    """What does not fit: layers whose blobs in `weights` have other shapes than in the net, where Caffe would stop."""
     shapes = infer(net).param_shapes
     found = [
         f"layer {layer.name!r} takes blobs of {shapes[layer.name]}, the weights have {given}"
@@ -97,19 +98,19 @@ def misfits(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter) -> lis
         and given != tuple(map(tuple, shapes[layer.name]))
     ]
     if not found and not any(layer.name in shapes and layer.blobs for layer in weights.layer):
-        found = ["not one layer has the name of one of the net's"]
+        found = ["no layer has the name of a layer of the net"]
     more = [f"... and {len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
     return found[:_MOST_LISTED] + more
 
 
 def predicted_classes(layers: dict[str, int]) -> int | None:
-    """How many classes the predictors tell apart, with background.
+    """Number of classes of the class predictors, background included.
 
     Args:
         layers: name -> num_output.
 
     Returns:
-        None where there are no predictors, or they do not agree.
+        None where there are no predictors, or their numbers do not agree.
     """
     counts = set()
     for name, outputs in layers.items():

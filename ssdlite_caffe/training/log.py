@@ -1,6 +1,6 @@
-"""What Caffe's solver says while it trains, as events.
+"""The lines that Caffe's solver logs while it trains, as events.
 
-Source: the messages of solver.cpp (Step, TestDetection, Snapshot...) and sgd_solver.cpp (ApplyUpdate).
+Source: the messages of solver.cpp (Step, Solve, TestDetection, Snapshot...) and sgd_solver.cpp (ApplyUpdate).
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
 _TESTING = re.compile(r"Iteration (\d+), Testing net")
 _TESTED = re.compile(r"\s*Test net output #\d+: (\S+) = (\S+)")
 _SNAPSHOT = re.compile(r"Snapshotting (?:solver state )?to binary proto file .*_iter_(\d+)\.\w+")
-_LEFT_OUT = re.compile(r"(.*: record .* cannot be read: .*); it is skipped \((\d+) so far\)")
+_DONE = "Optimization Done."
+_SKIPPED = re.compile(r"(.*: record .* cannot be read: .*); it is skipped \((\d+) so far\)")
 
 
 @dataclass(frozen=True)
 class Step:
-    """An iteration that Caffe shows: its smoothed loss and learning rate."""
+    """An iteration that Caffe shows.
+
+    Attributes:
+        iteration: counted from 0; that of the last line is the number of all iterations.
+        loss: averaged by Caffe over `average_loss` iterations.
+        rate: learning rate of its update; NaN at the end of a training, where the loss is computed once more and
+            nothing is updated.
+    """
 
     iteration: int
     loss: float
@@ -29,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Scored:
-    """An output of a test net."""
+    """An output of a test net, as detection_eval: mean average precision in 0..1."""
 
     iteration: int
     name: str
@@ -44,26 +52,27 @@ class Snapshotting:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A record that AnnotatedData cannot read, told of once.
+class Skipped:
+    """A record that AnnotatedData cannot read; Caffe logs it once.
 
     Attributes:
-        what: which, and why.
-        count: how many so far.
+        what: which record, and why.
+        count: of such records so far.
     """
 
     what: str
     count: int
 
 
-Event = Step | Scored | Snapshotting | LeftOut
+Event = Step | Scored | Snapshotting | Skipped
 
 
 class LogReader:
-    """Turns lines into events; a step is whole when its learning rate has been said."""
+    """Turns lines into events; the learning rate of an iteration stands some lines below its loss."""
 
     def __init__(self) -> None:
         self._iteration, self._loss = -1, float("nan")
+        self._pending = False
         self._tested = -1
 
     def read(self, line: str) -> Event | None:
@@ -72,9 +81,10 @@ class LogReader:
         if parsed is None:
             return None
         if found := _LOSS.match(parsed.text):
-            self._iteration, self._loss = int(found[1]), _number(found[2])
+            self._iteration, self._loss, self._pending = int(found[1]), _number(found[2]), True
         elif found := _RATE.match(parsed.text):
             if int(found[1]) == self._iteration:
+                self._pending = False
                 return Step(self._iteration, self._loss, _number(found[2]))
         elif found := _TESTING.match(parsed.text):
             self._tested = int(found[1])
@@ -82,13 +92,16 @@ class LogReader:
             return Scored(self._tested, found[1], _number(found[2]))
         elif found := _SNAPSHOT.match(parsed.text):
             return Snapshotting(int(found[1]))
-        elif found := _LEFT_OUT.match(parsed.text):
-            return LeftOut(found[1], int(found[2]))
+        elif found := _SKIPPED.match(parsed.text):
+            return Skipped(found[1], int(found[2]))
+        elif parsed.text == _DONE and self._pending:
+            self._pending = False
+            return Step(self._iteration, self._loss, float("nan"))
         return None
 
 
 def _number(text: str) -> float:
-    """As C++ writes it; nan for what is none."""
+    """A number as C++ prints it; NaN for any other text."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Snapshots of Caffe's solver: which there are, and which of them are whole and fit to go on from."""
+"""Snapshots of Caffe's solver: which there are, and from which of them training can be resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssdlite_caffe.prototxt.shapes import infer
 
 _STATE, _MODEL = ".solverstate", ".caffemodel"
 _HISTORIES = {"adam": 2, "adadelta": 2}
-"""Numbers that a solver keeps of each weight, where they are more than one."""
+"""Numbers that a solver keeps for each weight, where they are more than one."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Snapshot:
 
 
 def find_snapshots(folder: Path, solver: caffe_pb2.SolverParameter) -> list[Snapshot]:
-    """Every iteration of which there is a file, the newest first.
+    """Snapshots of all iterations for which there is a file, the newest first.
 
     Args:
         folder: where Caffe runs.
@@ -53,20 +53,20 @@ def _entries(folder: Path) -> Sequence[Path]:
 
 
 def snapshot_at(folder: Path, solver: caffe_pb2.SolverParameter, iteration: int) -> Snapshot:
-    """The files of an iteration, be they there or not."""
+    """The names of an iteration's files, whether they exist or not."""
     prefix = f"{folder / solver.snapshot_prefix}_iter_{iteration}"
     return Snapshot(iteration, Path(prefix + _STATE), Path(prefix + _MODEL))
 
 
 def flaw(snapshot: Snapshot, net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter) -> str:
-    """Why training cannot go on from a snapshot; empty where it can.
+    """Why training cannot be resumed from a snapshot; empty where it can.
 
-    A file that was cut off where a layer ends can still be parsed, so every layer and every number is looked for.
+    A file that was cut off where a layer ends can still be parsed, so every layer and every number is checked.
 
     Args:
-        snapshot: the one to judge.
+        snapshot: the one to check.
         net: the net that is trained.
-        solver: how.
+        solver: how it is trained.
     """
     shapes = infer(net, phase="TRAIN").param_shapes
     try:
@@ -80,7 +80,7 @@ def flaw(snapshot: Snapshot, net: caffe_pb2.NetParameter, solver: caffe_pb2.Solv
         if [blob.shape for blob in found.get(name, [])] != list(map(tuple, wanted)):
             return f"{snapshot.model.name} lacks weights of layer {name!r}"
         if not all(np.isfinite(blob).all() for blob in found[name]):
-            return f"{snapshot.model.name} has numbers in layer {name!r} that are not finite"
+            return f"{snapshot.model.name} has NaN or Inf in layer {name!r}"
     return _state_flaw(snapshot, [shape for wanted in shapes.values() for shape in wanted], solver)
 
 
@@ -93,7 +93,7 @@ def _state_flaw(snapshot: Snapshot, shapes: Sequence[Sequence[int]], solver: caf
             return f"{name} is too large"
         state = caffe_pb2.SolverState.FromString(snapshot.state.read_bytes())
     except (DecodeError, OSError):
-        return f"{name} is cut short, or no solverstate"
+        return f"{name} is cut short, or not a solverstate"
     if state.iter != snapshot.iteration:
         return f"{name} is of iteration {state.iter}"
     if Path(state.learned_net).name != snapshot.model.name:
@@ -107,23 +107,23 @@ def _state_flaw(snapshot: Snapshot, shapes: Sequence[Sequence[int]], solver: caf
 def newest_whole(
     snapshots: Sequence[Snapshot], net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter
 ) -> tuple[Snapshot | None, list[str]]:
-    """The newest snapshot that training can go on from, and what is wrong with newer ones.
+    """The newest snapshot that training can be resumed from, and what is wrong with newer ones.
 
     Args:
         snapshots: newest first.
         net: the net that is trained.
-        solver: how.
+        solver: how it is trained.
     """
-    passed: list[str] = []
+    skipped: list[str] = []
     for snapshot in snapshots:
         wrong = flaw(snapshot, net, solver)
         if not wrong:
-            return snapshot, passed
-        passed.append(f"the snapshot of iteration {snapshot.iteration} is passed over: {wrong}")
-    return None, passed
+            return snapshot, skipped
+        skipped.append(f"the snapshot of iteration {snapshot.iteration} is skipped: {wrong}")
+    return None, skipped
 
 
 def bytes_of_snapshot(net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter) -> int:
-    """About how large a snapshot's two files are."""
+    """Size of a snapshot's two files together, but for some headers."""
     numbers = infer(net, phase="TRAIN").param_count
     return 4 * numbers * (1 + _HISTORIES.get(solver.type.lower(), 1))

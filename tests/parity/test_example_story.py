@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
-SMALLER = {"--count": "8", "--steps": "3", "--batch-size": "2"}
+SMALLER = {"--count": "8", "--iterations": "3", "--batch-size": "2"}
 
 
 def commands() -> list[list[str]]:
@@ -35,7 +35,7 @@ def test_from_nothing_to_a_caffe_model(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "ssdlite_caffe.cli", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{shlex.join(arguments)}: {done.stderr}"
-    assert replaced == 4, "both folders of scenes, steps and images a step"
+    assert replaced == 4, "both folders of scenes, iterations and batch size"
     scores = json.loads((tmp_path / "scenes" / "score" / "metrics.json").read_text())
     assert scores["runtimes"], "three steps find little, but are scored"
     assert {path.name for path in (tmp_path / "scenes" / "images").iterdir()} == {"shapes.png"}

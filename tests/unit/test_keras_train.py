@@ -1,4 +1,4 @@
-"""Training: that it learns, goes on exactly after a kill, and says what is wrong."""
+"""Training: that it learns, is resumed exactly after a kill, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from ssdlite_caffe.files import held_folder
 from tests.commands import Command, tree
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.xdist_group("keras-train")]
-SMALL = ("-v", "3-small-minimalistic", "--size", "0.35", "--input", "64", "--batch-size", "4", "--log-every", "1")
+SMALL = ("-v", "3-small-minimalistic", "--width-multiplier", "0.35", "--input-size", "64", "--batch-size", "4",
+         "--log-every", "1")  # fmt: skip
 STEPS = (
-    "--steps",
+    "--iterations",
     "6",
     "--checkpoint-every",
     "2",
     "--optimizer",
     "adam",
-    "--lr",
+    "--learning-rate",
     "0.003",
     "--warmup",
     "2",
@@ -59,7 +60,16 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     scenes: Path, folder: Path, *more: str, cluster: str | None = None, errors: int | None = None
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", scenes, "-o", folder, *SMALL, *STEPS, *more]
+    return run(["--data", scenes, "-o", folder, *SMALL, *STEPS, *more], cluster, errors)
+
+
+def resumed(folder: Path, *more: str, errors: int | None = None) -> subprocess.Popen[str]:
+    """Nothing is typed again."""
+    return run(["-o", folder, "--resume", *more], None, errors)
+
+
+def run(arguments: list[object], cluster: str | None, errors: int | None) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", *arguments]
     # Another process may have set for itself which kernels it runs; those of a training are part of its course.
     settings = {"TF_NUM_INTRAOP_THREADS": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
     if cluster is not None:
@@ -78,13 +88,14 @@ def test_what_a_training_leaves(finished: Path) -> None:
     from ssdlite_caffe.keras.store import load
 
     lines = curve(finished)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert lines[2]["rate"] == pytest.approx(0.003)
+    assert [line["iteration"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert lines[2]["learning_rate"] == pytest.approx(0.003)
     parts = ("localisation", "classification", "regularisation")
     assert all(line["loss"] == pytest.approx(sum(line[part] for part in parts)) for line in lines)
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
-        "step-00000004.npz",
-        "step-00000006.npz",
+        "iteration-00000004.npz",
+        "iteration-00000006.npz",
     ]
     detector = load(finished / "model.keras")
     assert detector.labels.display_names == ("background", "circle", "square", "triangle")
@@ -110,7 +121,7 @@ def points(folder: Path) -> list[float]:
 def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     process = start(scenes, folder, "--log-every", "3")  # the last one counts
-    checkpoint = folder / "checkpoints" / "step-00000002.npz"
+    checkpoint = folder / "checkpoints" / "iteration-00000002.npz"
     limit = time.monotonic() + 1500
     while not checkpoint.is_file():
         assert process.poll() is None, "it ended by itself"
@@ -122,19 +133,104 @@ def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_pat
         if path.name != checkpoint.name:
             path.unlink()  # as if it had been killed right then
     assert not (folder / "model.keras").exists()
-    assert start(scenes, folder, "--log-every", "3", "--resume").wait(600) == 0
+    assert resumed(folder).wait(600) == 0
     found, whole = curve(folder), curve(finished)
-    assert [line["step"] for line in found] == [3, 6]
+    assert [line["iteration"] for line in found] == [3, 6]
     for name in ("localisation", "classification", "regularisation"):
         means = [np.mean([line[name] for line in whole[at : at + 3]]) for at in (0, 3)]
         assert [line[name] for line in found] == pytest.approx(means, rel=1e-12)
-    one, other = (np.load(path / "checkpoints" / "step-00000006.npz") for path in (finished, folder))
+    one, other = (np.load(path / "checkpoints" / "iteration-00000006.npz") for path in (finished, folder))
     assert one.files == other.files
     assert all((one[name] == other[name]).all() for name in one.files)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
-def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_path: Path) -> None:
+def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    """Their measures are in the metrics and in the plot; model and losses are the same bytes without them."""
+    folder = tmp_path / "tested"
+    make_shapes(tmp_path / "other", ShapesOptions(5, 9, split="val", side=64))
+    tests = ("--test-data", str(tmp_path / "other"), "--test-split", "val", "--test-every", "4")
+    process = start(scenes, folder, *tests, errors=subprocess.PIPE)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    lines = curve(folder)
+    measured = [line for line in lines if "loss" not in line]
+    assert [line["iteration"] for line in measured] == [4, 6]
+    assert all(0 <= line["ap"] <= line["ap50"] <= 1 for line in measured)
+    assert f"iteration 4: ap {measured[0]['ap']:.4f}, ap50 {measured[0]['ap50']:.4f}\n" in said
+    assert [line for line in lines if "loss" in line] == curve(finished)
+    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
+    from ssdlite_caffe.data.labelled_images import open_images
+    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+
+    opened = open_model(folder / "model.keras")
+    images = open_images(tmp_path / "other", opened.labels, split="val")
+    (score,) = evaluate(opened, images, ["keras"]).scores
+    assert measured[-1]["ap50"] == pytest.approx(score.ap50, abs=1e-9)
+
+
+def test_held_out_lists(tmp_path: Path) -> None:
+    """A list whose images are trained on is no test."""
+    from ssdlite_caffe.commands.keras_train import _held_out_split
+
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for name in ("train", "val", "trainval"):
+        (lists / f"{name}.txt").write_text("")
+    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "val")] == ["val", None, None]
+    (lists / "test.txt").write_text("")
+    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "test")] == ["val", "test", None]
+
+
+def test_a_finished_training_is_extended(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    before = tree(folder)
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert process.communicate(timeout=600)[1] == "ssdlite-caffe: already at 6 of 6 iterations\n"
+    assert process.returncode == 0
+    assert tree(folder) == before
+    process = resumed(folder, "--iterations", "9", errors=subprocess.PIPE)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 0, said
+    assert (
+        "9 in place of 6 iterations: the learning rate follows the cosine schedule of 9, so it continues at 0.00117, "
+        "not at 0\n"
+    ) in said
+    lines = curve(folder)
+    assert lines[:6] == curve(finished)
+    assert [line["iteration"] for line in lines[6:]] == [7, 8, 9]
+    assert lines[6]["learning_rate"] == pytest.approx(0.003 * 0.5 * (1 + np.cos(np.pi * 4 / 7)))
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert process.communicate(timeout=600)[1] == "ssdlite-caffe: already at 9 of 9 iterations\n"
+    before = tree(folder)
+    process = resumed(folder, "--iterations", "8", errors=subprocess.PIPE)
+    assert "iterations must be at least 9" in process.communicate(timeout=600)[1]
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": "many"}, "--batch-size 'many', which is not allowed"),
+        ({"version": "9"}, "--version '9', which is not allowed"),
+        ({"gone": None}, "keeps no --gamma: it was written by another version"),
+    ],
+)  # fmt: skip
+def test_options_that_were_changed_by_hand(
+    finished: Path, command: Command, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    known = json.loads((finished / "run.json").read_text())
+    known["options"] = {**known["options"], **options}
+    if "gone" in options:
+        del known["options"]["gamma"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(known))
+    result = command("keras", "train", "-o", tmp_path / "run", "--resume")
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert said in result.err
+
+
+def test_a_stopped_training_keeps_its_iterations(scenes: Path, finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     process = start(scenes, folder, "--checkpoint-every", "100", errors=subprocess.PIPE)
     limit = time.monotonic() + 1500
@@ -146,18 +242,18 @@ def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_pa
     said = process.communicate(timeout=600)[1]
     assert process.returncode == 130
     (checkpoint,) = (folder / "checkpoints").iterdir()
-    step = int(checkpoint.stem.removeprefix("step-"))
+    step = int(checkpoint.stem.removeprefix("iteration-"))
     assert 1 <= step < 6, "it was too fast for this test"
-    assert f"stopped after step {step} of 6; the same command with --resume goes on" in said
-    process = start(scenes, folder, "--checkpoint-every", "100", "--resume", errors=subprocess.PIPE)
-    assert f"going on from step {step}\n" in process.communicate(timeout=600)[1]
+    assert f"stopped at iteration {step} of 6; --resume continues" in said
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert f"resuming from iteration {step}\n" in process.communicate(timeout=600)[1]
     assert curve(folder) == curve(finished)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own images."""
-    more = ("--freeze-bn", "--steps", "3", "--optimizer", "sgd", "--lr", "0.01")
+    more = ("--freeze-bn", "--iterations", "3", "--optimizer", "sgd", "--learning-rate", "0.01")
     with socket.socket() as one, socket.socket() as other:
         for each in (one, other):
             each.bind(("127.0.0.1", 0))
@@ -177,27 +273,28 @@ def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     assert start(scenes, tmp_path / "one", *more).wait(600) == 0
     for found, expected in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
-    one_, two = (np.load(tmp_path / name / "checkpoints" / "step-00000003.npz") for name in ("one", "two"))
+    one_, two = (np.load(tmp_path / name / "checkpoints" / "iteration-00000003.npz") for name in ("one", "two"))
     assert one_.files == two.files
     for name in one_.files:
         np.testing.assert_allclose(two[name], one_[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_a_folder_of_another_training(scenes: Path, finished: Path, command: Command) -> None:
-    again = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS)
+    again = command("keras", "train", "--data", scenes, "-o", finished, *SMALL, *STEPS)
     assert again.status == 1
-    assert "--resume goes on with it" in again.err
-    other = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS, "--seed", "8", "--lr", "1", "--resume")
+    assert "--resume continues it" in again.err
+    other = command("keras", "train", "-o", finished, "--seed", "8", "--learning-rate", "1", "--resume")
     assert other.status == 1
-    assert "--lr was 0.003 and is 1.0" in other.err
+    assert "--learning-rate was 0.003 and is 1.0" in other.err
     assert "--seed was 7 and is 8" in other.err
 
 
-@pytest.mark.parametrize("more", [("-v", "2"), ("--size", "0.5", "--type", "ssd"), ("--input", "64")])
+@pytest.mark.parametrize("more", [("-v", "2"), ("--width-multiplier", "0.5", "--type", "ssd"), ("--input-size", "64")])
 def test_a_model_s_net_is_not_to_be_chosen(scenes: Path, more: tuple[str, ...], command: Command) -> None:
-    refused = command("keras", "train", scenes, "-o", scenes / "run", "--from", "a.keras", *more)
+    refused = command("keras", "train", "--data", scenes, "-o", scenes / "run", "--from", "a.keras", *more)
     assert refused.status == 2
-    assert "the net of a.keras is what it is" in " ".join(refused.err.replace("│", " ").split())
+    named = "--version" if more[0] == "-v" else ", ".join(sorted(more[::2]))
+    assert f"--from gives the net; leave out {named}" in " ".join(refused.err.replace("│", " ").split())
     assert not (scenes / "run").exists()
 
 
@@ -216,6 +313,7 @@ def some_options(scenes: Path, **changes: Any) -> Any:
     from ssdlite_caffe.imports import import_keras
 
     import_keras()
+    from ssdlite_caffe.keras.loop import Intervals
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import DataOptions, NetOptions, TrainOptions
     from ssdlite_caffe.keras.trainer import StepOptions
@@ -223,7 +321,7 @@ def some_options(scenes: Path, **changes: Any) -> Any:
     options = TrainOptions(
         DataOptions(scenes), Schedule(0.003, 2),
         NetOptions(version="3-small-minimalistic", width_multiplier=0.35, input_size=(64, 64)),
-        StepOptions(batch=4, optimizer="adam"), log_every=1,
+        StepOptions(batch=4, optimizer="adam"), intervals=Intervals(log=1),
     )  # fmt: skip
     return replace(options, **changes)
 
@@ -255,26 +353,26 @@ def test_fine_tuning_keeps_all_but_the_class_predictors(finished: Path, tmp_path
             np.testing.assert_allclose(new[name], value, atol=1e-6, err_msg=name)
 
 
-def test_a_loss_that_is_no_number_stops_it(scenes: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_it(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import train
     from ssdlite_caffe.keras.trainer import StepOptions
 
     options = some_options(scenes, schedule=Schedule(1e30, 5, "constant"), step=StepOptions(batch=4))
-    with pytest.raises(TrainingError, match=r"loss of step [1-4] is no number .*JPEGImages/00000\d\.jpg, JPEG"):
+    with pytest.raises(TrainingError, match=r"loss of iteration [1-4] is NaN or Inf .*JPEGImages/00000\d\.jpg, JPEG"):
         train(tmp_path / "out", options)
     assert not (tmp_path / "out" / "model.keras").exists()
 
 
-def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, tmp_path: Path) -> None:
-    """The loss of the only step is a number, and the step leads out of all numbers."""
+def test_weights_that_are_not_finite_are_not_kept(scenes: Path, tmp_path: Path) -> None:
+    """The loss of the only iteration is finite, and the weights after it are not."""
     from dataclasses import replace
 
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import train
 
     options = some_options(scenes, schedule=Schedule(3e38, 1, "constant"))
-    with pytest.raises(TrainingError, match="no numbers after 1 steps; lower --lr"):
+    with pytest.raises(TrainingError, match="have NaN or Inf after 1 iterations; lower --learning-rate"):
         train(tmp_path / "run", replace(options, step=replace(options.step, optimizer="sgd")))
     assert not (tmp_path / "run" / "model.keras").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -282,7 +380,8 @@ def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, tmp_path: Path) 
 
 def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
     """In a process that imports it anew, with the kernels of a training."""
-    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", tmp_path / "none", "-o", tmp_path / "run"]
+    command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", "-o", tmp_path / "run",
+               "--data", tmp_path / "none"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"})
     assert done.returncode == 1
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
@@ -299,36 +398,60 @@ def test_killed_before_the_first_checkpoint(scenes: Path, tmp_path: Path) -> Non
     (folder / "model.keras").unlink()
     train(folder, some_options(scenes), resume=True)
     assert curve(folder) == whole
-    assert [line["step"] for line in whole] == [1, 2]
+    assert [line["iteration"] for line in whole] == [1, 2]
     assert (folder / "model.keras").read_bytes() == model
 
 
-def test_a_checkpoint_behind_the_end(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
+def test_fewer_iterations_than_are_done(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     known = json.loads((folder / "run.json").read_text())
     known["kernels"]["onednn"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # as if this process had run it
     (folder / "run.json").write_text(json.dumps(known))
-    last = folder / "checkpoints" / "step-00000006.npz"
-    last.rename(last.with_name("step-00000009.npz"))
-    result = command("keras", "train", scenes, "-o", folder, *SMALL, *STEPS, "--resume")
+    last = folder / "checkpoints" / "iteration-00000006.npz"
+    last.rename(last.with_name("iteration-00000009.npz"))
+    (folder / "model.keras").unlink()
+    result = command("keras", "train", "-o", folder, "--resume")
     assert result.status == 1
-    assert "a checkpoint of step 9, behind the last, 6" in result.err
+    assert "iterations must be at least 9, for which there is a checkpoint, got 6; give --iterations" in result.err
+
+
+def test_without_matplotlib(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssdlite_caffe.keras.train import train
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said: list[str] = []
+    train(tmp_path / "run", some_options(scenes), say=said.append)
+    assert any(line.startswith("no loss.png is drawn: this needs matplotlib") for line in said)
+    assert (tmp_path / "run" / "model.keras").is_file()
+    assert not (tmp_path / "run" / "loss.png").exists()
 
 
 def test_one_training_at_a_time(scenes: Path, finished: Path, command: Command) -> None:
     before = tree(finished)
     with held_folder(finished):
         for option in ("--resume", "--force"):
-            result = command("keras", "train", scenes, "-o", finished, *SMALL, *STEPS, option)
+            result = command("keras", "train", "--data", scenes, "-o", finished, *SMALL, *STEPS, option)
             assert (result.status, result.err.count("\n")) == (1, 1)
             assert f"another run is writing {finished}" in result.err
     assert tree(finished) == before
 
 
-@pytest.mark.parametrize("number", ["--lr nan", "--lr 0", "--lr -1", "--gamma inf", "--zoom nan"])
-def test_numbers_that_are_none(scenes: Path, number: str, command: Command, tmp_path: Path) -> None:
-    assert command("keras", "train", scenes, "-o", tmp_path / "run", *number.split()).status == 2
+@pytest.mark.parametrize(
+    "number",
+    [
+        "--learning-rate nan",
+        "--learning-rate 0",
+        "--learning-rate -1",
+        "--gamma inf",
+        "--zoom nan",
+        "--drops 1,x",
+        "--drops 5,3",
+        "--input-size 0",
+    ],
+)
+def test_numbers_that_are_refused(scenes: Path, number: str, command: Command, tmp_path: Path) -> None:
+    assert command("keras", "train", "--data", scenes, "-o", tmp_path / "run", *number.split()).status == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -356,7 +479,7 @@ def test_what_does_not_go_together(scenes: Path, tmp_path: Path) -> None:
     focal = StepOptions(batch=4, loss=LossOptions("focal"))
     with pytest.raises(TrainingError, match="focal loss"):
         train(tmp_path / "out", some_options(scenes, net=NetOptions(scores="softmax"), step=focal))
-    with pytest.raises(TrainingError, match="no training to go on with"):
+    with pytest.raises(TrainingError, match="no training to resume"):
         train(tmp_path / "out", some_options(scenes), resume=True)
     with pytest.raises(SsdliteError, match="does not exist"):
         train(tmp_path / "out", some_options(scenes, net=NetOptions(start=tmp_path / "no.keras")))

@@ -28,7 +28,8 @@ from ssdlite_caffe.prototxt.text import format_message, read, read_net
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.merge_bn import merge_folder
-from ssdlite_caffe.training.kit import KitOptions, images_a_step, write_kit
+from ssdlite_caffe.training.intervals import default_test_interval
+from ssdlite_caffe.training.kit import KitOptions, batch_size_of_test, write_kit
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.training.kit_check import check_kit, lmdb_facts
 from ssdlite_caffe.training.kit_weights import predicted_classes
@@ -118,7 +119,24 @@ class TestWriting:
 
     @pytest.mark.parametrize(("images", "size"), [(4952, 8), (5000, 8), (72, 8), (14, 7), (13, 1), (9, 3), (1, 1)])
     def test_each_image_is_tested_once(self, images: int, size: int) -> None:
-        assert images_a_step(images) == size
+        assert batch_size_of_test(images) == size
+
+    @pytest.mark.parametrize(
+        ("iterations", "interval"), [(120000, 12000), (1600, 160), (36, 4), (7, 1), (12, 2), (13, 13), (1, 1)]
+    )
+    def test_the_last_test_is_at_the_end(self, iterations: int, interval: int) -> None:
+        assert default_test_interval(iterations) == interval
+        assert iterations % interval == 0
+
+    def test_without_tests(self, data: Path, tmp_path: Path) -> None:
+        """Caffe refuses a test net without an interval; test.sh tests all the same."""
+        options = KitOptions(lmdbs=(data / "train", data / "test"), solver=Solver("", test_interval=0))
+        write_kit(str(data / "names.txt"), ARCH, tmp_path / "kit", options)
+        train, test = (
+            read(tmp_path / "kit" / f"solver_{name}.prototxt", caffe_pb2.SolverParameter) for name in ("train", "test")
+        )
+        assert (list(train.test_net), train.test_interval) == ([], 0)
+        assert (list(test.test_net), test.test_interval) == (["test.prototxt"], 1)
 
     def test_own_classes_need_data(self, data: Path, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="give --train and --test"):
@@ -133,7 +151,7 @@ class TestWriting:
         (kit / "snapshot").mkdir()
         (kit / "snapshot" / "mobilenet_iter_9.caffemodel").write_bytes(b"days of work")
         before = tree(kit)
-        with pytest.raises(OutputError, match="holds snapshot, which no kit is written with"):
+        with pytest.raises(OutputError, match="holds snapshot, which `kit` did not write"):
             write_kit(names, ARCH, kit, options, force=True)
         inside = KitOptions(lmdbs=(data / "train", data / "test"))
         with pytest.raises(OutputError, match="lies in"):
@@ -185,7 +203,7 @@ class TestWeights:
         more = tmp_path / "more.txt"
         more.write_text("\n".join([*NAMES, "star"]))
         arch = ModelFolder.open(example_folder).arch
-        with pytest.raises(LabelMapError, match="do not agree; --finetune takes over") as caught:
+        with pytest.raises(LabelMapError, match="do not agree; --finetune starts from") as caught:
             write_kit(str(more), arch, tmp_path / "kit", self.options(data, example_folder, finetune=False))
         said = [line.split(":")[0].split() for line in str(caught.value).splitlines()[1:]]
         assert said == [["5", "label", "map"], ["5", "net"], ["4", "LMDB"], ["4", "LMDB"], ["4", "weights"]]
@@ -194,7 +212,7 @@ class TestWeights:
     def test_without_trained_weights(self, named: Path, data: Path, tmp_path: Path) -> None:
         (named / "train.caffemodel").unlink()
         arch = ModelFolder.open(named).arch
-        with pytest.raises(PrototxtError, match=r"holds no train\.caffemodel"):
+        with pytest.raises(PrototxtError, match=r"has no train\.caffemodel"):
             write_kit(str(data / "names.txt"), arch, tmp_path / "kit", self.options(data, named, finetune=True))
         assert not (tmp_path / "kit").exists()
 
@@ -284,10 +302,9 @@ class TestDefaultBoxes:
         lmdb, names = tmp_path / "lmdb", tmp_path / "names.txt"
         names.write_text("dot\n")
         write_lmdb(open_voc([root], "trainval"), lmdb)
-        arguments = ("kit", names, "--train", lmdb, "--test", lmdb, "--input", "300")
+        arguments = ("kit", names, "--train", lmdb, "--test", lmdb, "--input-size", "300")
         said = command(*arguments, "-o", tmp_path / "kit").out
-        assert "dot: 0.0% of its objects have a default box" in said
-        assert "with --small-boxes" in said
+        assert "dot: only 0.0% of the objects match a default box (IoU 0.5 or more); 100.0% with --small-boxes" in said
         said = command(*arguments, "-o", tmp_path / "small", "--small-boxes").out
         assert "default box" not in said
 
@@ -322,7 +339,7 @@ class TestCheck:
         assert "\n" not in str(caught.value)
 
     def test_no_kit(self, tmp_path: Path) -> None:
-        with pytest.raises(PrototxtError, match="is no folder"):
+        with pytest.raises(PrototxtError, match="is not a folder"):
             check_kit(tmp_path / "none")
         with pytest.raises(PrototxtError, match=r"solver_train\.prototxt"):
             check_kit(tmp_path)
@@ -340,13 +357,13 @@ class TestCheck:
         other = caffe_pb2.NetParameter()
         other.layer.add(name="unknown")
         write_caffemodel(kit / "w.caffemodel", other)
-        with pytest.raises(PrototxtError, match="not one layer has the name"):
+        with pytest.raises(PrototxtError, match="no layer has the name of a layer"):
             check_kit(kit, weights=kit / "w.caffemodel")
 
     def test_classes_in_another_order(self, kit: Path) -> None:
         turned = LabelMap.of_names(NAMES[::-1])
         (kit / "labelmap.prototxt").write_text(turned.to_prototxt())
-        with pytest.raises(LabelMapError, match="label 1 is 'triangle' in the kit's label map and 'circle' in"):
+        with pytest.raises(LabelMapError, match="label 1 is 'triangle' in the folder's label map and 'circle' in"):
             check_kit(kit)
 
     def test_an_lmdb_without_label_map(self, kit: Path, data: Path, tmp_path: Path) -> None:
@@ -371,17 +388,20 @@ class TestCheck:
         (kit / "results").mkdir()
         check_kit(kit)
         (kit / "results" / "thesis.tex").write_text("years of work")
-        with pytest.raises(OutputError, match="Caffe would delete what it holds"):
+        with pytest.raises(OutputError, match="not empty, and Caffe would delete its files"):
             check_kit(kit)
 
 
 class TestScripts:
     @pytest.fixture
     def caffe(self, tmp_path: Path) -> Path:
-        """A program that prints where it runs and what it is told."""
+        """A program that prints where it runs and its arguments; it has the GPUs that the variable GPUS lists."""
         path = tmp_path / "bin" / "caffe"
         path.parent.mkdir()
-        path.write_text('#!/bin/sh\npwd\nfor word in "$@"; do echo "$word"; done\n')
+        path.write_text(
+            '#!/bin/sh\nif [ "$1" = device_query ]; then\n  case " ${GPUS:-} " in *" $3 "*) exit ;; esac\n'
+            '  echo trace >&2; kill -ABRT $$\nfi\npwd\nfor word in "$@"; do echo "$word"; done\n'
+        )
         path.chmod(0o755)
         return path
 
@@ -392,23 +412,52 @@ class TestScripts:
         )  # fmt: skip
 
     def test_train(self, kit: Path, caffe: Path) -> None:
-        told = ["train", "-solver", "solver_train.prototxt"]
-        assert self.run(kit / "train.sh", CAFFE=str(caffe)).stdout.splitlines() == [str(kit.resolve()), *told]
+        arguments = ["train", "-solver", "solver_train.prototxt"]
+        done = self.run(kit / "train.sh", CAFFE=str(caffe))
+        assert done.stdout.splitlines() == [str(kit.resolve()), *arguments]
+        assert done.stderr == f"{kit / 'train.sh'}: running on the CPU\n"
         path = f"{caffe.parent}:{os.environ['PATH']}"
         (kit / "initial.caffemodel").write_bytes(b"")
-        found = self.run(kit / "train.sh", "-gpu", "0", PATH=path).stdout.splitlines()[1:]
-        assert found == [*told, "-weights", "initial.caffemodel", "-gpu", "0"]
+        found = self.run(kit / "train.sh", "-gpu", "0", PATH=path, GPUS="0").stdout.splitlines()[1:]
+        assert found == [*arguments, "-weights", "initial.caffemodel", "-gpu", "0"]
         for option in ("-snapshot", "--weights"):
             found = self.run(kit / "train.sh", option, "a b", PATH=path).stdout.splitlines()[1:]
-            assert found == [*told, option, "a b"]
+            assert found == [*arguments, option, "a b"]
         assert (kit / "snapshot").is_dir()
 
     def test_test(self, kit: Path, caffe: Path) -> None:
         assert self.run(kit / "test.sh", CAFFE=str(caffe)).returncode == 2
-        found = self.run(kit / "test.sh", "kit/w.caffemodel", "-gpu", "0", CAFFE=str(caffe)).stdout.splitlines()
+        run = self.run(kit / "test.sh", "kit/w.caffemodel", "-gpu", "1", CAFFE=str(caffe), GPUS="0 1")
         weights = str(kit.parent / "kit" / "w.caffemodel")
-        told = ["train", "-solver", "solver_test.prototxt", "-weights", weights, "-gpu", "0"]
-        assert found == [str(kit.resolve()), *told]
+        arguments = ["train", "-solver", "solver_test.prototxt", "-weights", weights, "-gpu", "1"]
+        assert run.stdout.splitlines() == [str(kit.resolve()), *arguments]
+
+    @pytest.mark.parametrize(
+        ("mode", "gpus", "option", "said", "gpu"),
+        [
+            ("", "0", (), "running on GPU 0", ["-gpu", "0"]),
+            ("", "0 1", ("--gpu=1",), "", ["--gpu=1"]),
+            ("CPU", "0", (), "running on the CPU", []),
+            ("GPU", "0", (), "running on GPU 0", ["-gpu", "0"]),
+            ("GPU", "", (), "solver_train.prototxt has solver_mode: GPU, and", None),
+            ("", "0", ("-gpu", "1"), "cannot use GPU 1 here; leave out -gpu to run on the CPU", None),
+            ("", "", ("--gpu=0",), "cannot use GPU 0 here; leave out -gpu to run on the CPU", None),
+        ],
+    )  # fmt: skip
+    def test_where_it_runs(
+        self, kit: Path, caffe: Path, mode: str, gpus: str, option: tuple[str, ...], said: str, gpu: list[str] | None
+    ) -> None:
+        """Decided when the script starts, in a line at most: Caffe itself would abort with a stack trace."""
+        if mode:
+            with (kit / "solver_train.prototxt").open("a") as solver:
+                solver.write(f"solver_mode: {mode}\n")
+        run = self.run(kit / "train.sh", *option, CAFFE=str(caffe), GPUS=gpus)
+        assert said in run.stderr
+        assert len(run.stderr.splitlines()) == bool(said)
+        if gpu is None:
+            assert (run.returncode, run.stdout) == (1, "")
+        else:
+            assert run.stdout.splitlines()[1:] == ["train", "-solver", "solver_train.prototxt", *gpu]
 
     def test_missing_data(self, kit: Path, caffe: Path, data: Path) -> None:
         change(kit / "train.sh", "/train/data.mdb", "/none/data.mdb")
@@ -431,20 +480,34 @@ class TestCommand:
             "--test",
             data / "test",
         )
-        small = ("--input", "128x160", "--size", "0.35", "--iterations", "60", "--seed", "4", "--steps", "20,40")
+        small = (
+            "--input-size",
+            "128x160",
+            "--width-multiplier",
+            "0.35",
+            "--iterations",
+            "60",
+            "--seed",
+            "4",
+            "--drops",
+            "20,40",
+        )
         result = command(*arguments, *small)
         assert (result.status, result.err) == (0, "")
-        assert "4 classes with background" in result.out
+        assert "4 classes, background included" in result.out
         solver = read(tmp_path / "kit" / "solver_train.prototxt", caffe_pb2.SolverParameter)
         assert (list(solver.stepvalue), solver.random_seed, solver.max_iter) == ([20, 40], 4, 60)
+        assert solver.test_interval == 6
+        assert not solver.HasField("solver_mode"), "left to what starts Caffe"
         assert json.loads(command(*arguments, *small, "--force", "--json").out)["train"]["images"] == 5
 
     @pytest.mark.parametrize(
         "options",
         [
-            ["--train", "x"], ["--finetune"], ["--from", "x", "--version", "2"], ["--steps", "1,x"], ["--input", "0"],
-            ["--batch-size", "0"], ["--mode", "TPU"], ["--rate", "nan"], ["--rate", "inf"], ["--zoom", "nan"],
-            ["--weight-decay", "inf"], ["--steps", "5,3"], ["--steps", "5,5"], ["--iterations", "2147483648"],
+            ["--train", "x"], ["--finetune"], ["--from", "x", "--version", "2"], ["--drops", "1,x"],
+            ["--input-size", "0"], ["--batch-size", "0"], ["--mode", "TPU"], ["--learning-rate", "nan"],
+            ["--learning-rate", "inf"], ["--zoom", "nan"], ["--weight-decay", "inf"], ["--drops", "5,3"],
+            ["--drops", "5,5"], ["--drops", "5,120000"], ["--iterations", "2147483648"],
             ["--batch-size", "2147483648"], ["--seed", "5000000000"], ["--score-threshold", "nan"],
         ],
         ids=" ".join,

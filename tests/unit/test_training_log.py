@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ssdlite_caffe.caffe.log import parse_line, reason
-from ssdlite_caffe.training.log import Event, LeftOut, LogReader, Scored, Snapshotting, Step
+from ssdlite_caffe.training.log import Event, LogReader, Scored, Skipped, Snapshotting, Step
 
 PREFIX = "I20240102 03:04:05.678901  4321 "
 
@@ -26,6 +26,24 @@ def test_a_step_is_its_loss_and_its_rate() -> None:
     ) == [Step(20, 8.25, 0.0005)]
 
 
+def test_the_last_loss_has_no_rate() -> None:
+    """Caffe computes the loss once more at the end, and says twice that it is done."""
+    *_, last = found = events(
+        "solver.cpp:225] Iteration 20, loss = 8.25",
+        "sgd_solver.cpp:107] Iteration 20, lr = 0.0005",
+        "solver.cpp:330] Iteration 30, loss = 7.5",
+        "solver.cpp:434] Iteration 30, Testing net (#0)",
+        "solver.cpp:546]     Test net output #0: detection_eval = 0.75",
+        "solver.cpp:335] Optimization Done.",
+        "caffe.cpp:130] Optimization Done.",
+    )
+    assert found[:2] == [Step(20, 8.25, 0.0005), Scored(30, "detection_eval", 0.75)]
+    assert len(found) == 3
+    assert isinstance(last, Step)
+    assert (last.iteration, last.loss, math.isnan(last.rate)) == (30, 7.5, True)
+    assert events("solver.cpp:335] Optimization Done.") == []
+
+
 @pytest.mark.parametrize("text", ["nan", "-nan", "inf"])
 def test_losses_that_are_not_finite(text: str) -> None:
     (step,) = events(f"solver.cpp:225] Iteration 3, loss = {text}", "sgd_solver.cpp:107] Iteration 3, lr = 0.1")
@@ -42,9 +60,9 @@ def test_tests_and_snapshots() -> None:
     ) == [Scored(40, "detection_eval", 0.75), Snapshotting(40), Snapshotting(40)]
 
 
-def test_records_left_out() -> None:
+def test_skipped_records() -> None:
     text = "AnnotatedData layer 'data': record 00000003_a of ../lmdb cannot be read: no image"
-    assert events(f"annotated_data_layer.cpp:196] {text}; it is left out (2 so far)") == [LeftOut(text, 2)]
+    assert events(f"annotated_data_layer.cpp:196] {text}; it is skipped (2 so far)") == [Skipped(text, 2)]
 
 
 def test_old_and_new_glog_lines() -> None:

@@ -80,7 +80,7 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     net = caffe_pb2.NetParameter.FromString(snapshot.model.read_bytes())
     net.layer[1].blobs[0].data[0] = float("nan")
     snapshot.model.write_bytes(net.SerializeToString())
-    assert flaw(snapshot, NET, SOLVER) == "net_iter_10.caffemodel has numbers in layer 'b' that are not finite"
+    assert flaw(snapshot, NET, SOLVER) == "net_iter_10.caffemodel has NaN or Inf in layer 'b'"
 
 
 def test_of_another_solver_or_iteration(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_the_newest_whole_one(tmp_path: Path) -> None:
     assert [snapshot.iteration for snapshot in known] == [100, 20, 10]
     found, passed = newest_whole(known, NET, SOLVER)
     assert found == known[1]
-    assert passed == ["the snapshot of iteration 100 is passed over: net_iter_100.solverstate is of iteration 0"]
+    assert passed == ["the snapshot of iteration 100 is skipped: net_iter_100.solverstate is of iteration 0"]
     assert newest_whole([], NET, SOLVER) == (None, [])
     assert find_snapshots(tmp_path / "none", SOLVER) == []
 

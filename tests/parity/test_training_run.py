@@ -1,4 +1,4 @@
-"""Caffe's solver trains a small kit: killed, interrupted, gone on with, and stopped at what is wrong."""
+"""Caffe's solver trains a small net: killed, interrupted, resumed, and stopped at what is wrong."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
-from ssdlite_caffe.errors import CaffeError, OutputError, SsdliteError
+from ssdlite_caffe.errors import CaffeError, OutputError, SsdliteError, TrainingError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
-from ssdlite_caffe.training.judge import judge_kit
+from ssdlite_caffe.training.evaluate_kit import evaluate_kit
 from ssdlite_caffe.training.kit import KitOptions, write_kit
-from ssdlite_caffe.training.solver import LOG, METRICS, PLOT, SolverOptions, read_metrics, train
+from ssdlite_caffe.training.metrics import METRICS, PLOT, read_metrics
+from ssdlite_caffe.training.run import train
+from ssdlite_caffe.training.run_options import RUN, RunOptions
+from ssdlite_caffe.training.watch import LOG
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 
@@ -74,8 +77,9 @@ def weights(path: Path) -> dict[str, list[np.ndarray]]:
 def whole(made: Path) -> Path:
     """A kit after one training from end to end."""
     kit = Path(shutil.copytree(made / "kit", made / "whole"))
-    ended = train(kit, SolverOptions())
-    assert ended.finished
+    ended = train(kit, RunOptions())
+    assert (ended.finished, ended.iteration) == (True, STEPS)
+    assert ended.loss == losses(kit)[STEPS]
     assert ended.snapshot is not None
     assert ended.snapshot.iteration == STEPS
     return kit
@@ -83,23 +87,23 @@ def whole(made: Path) -> Path:
 
 def test_a_whole_training(whole: Path) -> None:
     found = losses(whole)
-    assert list(found) == list(range(STEPS))
+    assert list(found) == list(range(STEPS + 1)), "the last one, too"
     losses_now = list(found.values())
     assert np.mean(losses_now[-10:]) < 0.95 * np.mean(losses_now[:5]), "each is of four images: one alone says little"
-    rates = {entry["lr"] for entry in read_metrics(whole / METRICS) if "lr" in entry}
+    rates = {entry["learning_rate"] for entry in read_metrics(whole / METRICS) if "learning_rate" in entry}
     assert rates == {0.001, 0.0005}
     assert (whole / PLOT).read_bytes().startswith(b"\x89PNG")
     assert "Optimization Done." in (whole / LOG).read_text()
 
 
 def test_the_same_seed_gives_the_same_losses(whole: Path, kit: Path) -> None:
-    train(kit, SolverOptions(max_iter=10))
+    train(kit, RunOptions(iterations=10))
     found, expected = losses(kit), losses(whole)
-    assert found == {iteration: expected[iteration] for iteration in range(10)}
+    assert found == {iteration: expected[iteration] for iteration in range(11)}
     shutil.rmtree(kit / "snapshot")
-    for name in (LOG, METRICS, PLOT):
+    for name in (LOG, METRICS, PLOT, RUN):
         (kit / name).unlink()
-    train(kit, SolverOptions(max_iter=3, seed=8))
+    train(kit, RunOptions(iterations=3, seed=8))
     assert losses(kit)[0] != expected[0]
 
 
@@ -121,10 +125,10 @@ def children(pid: int) -> list[int]:
     return [int(text) for path in Path(f"/proc/{pid}/task").glob("*/children") for text in path.read_text().split()]
 
 
-def test_killed_and_gone_on_with(whole: Path, kit: Path) -> None:
-    """kill -9 loses what came after the last snapshot; a half-written one is passed over."""
+def test_killed_and_resumed(whole: Path, kit: Path) -> None:
+    """kill -9 loses what came after the last snapshot; a half-written one is skipped."""
     # Without an end near: a quick machine would else be done before it is killed.
-    process = subprocess.Popen(command("train", kit, "--max-iter", 100000), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command("train", kit, "--iterations", 100000), stderr=subprocess.DEVNULL)
     wait_for(kit, 22, process)
     (caffe,) = children(process.pid)
     process.kill()
@@ -143,47 +147,47 @@ def test_killed_and_gone_on_with(whole: Path, kit: Path) -> None:
     cut = (kit / "snapshot" / "mobilenet_iter_10.caffemodel").read_bytes()
     (kit / "snapshot" / "mobilenet_iter_25.caffemodel").write_bytes(cut[: len(cut) // 2])
     said: list[str] = []
-    ended = train(kit, SolverOptions(resume=True), say=said.append)
+    ended = train(kit, RunOptions(resume=True, iterations=STEPS), say=said.append)
     assert ended.finished
     assert ended.snapshot is not None
     assert ended.snapshot.iteration == STEPS
-    assert said[0].startswith("the snapshot of iteration 25 is passed over: ")
-    assert said[1].startswith("the snapshot of iteration 20 is passed over: mobilenet_iter_20.solverstate is cut short")
-    assert said[2] == "going on from iteration 10"
+    assert said[0].startswith("the snapshot of iteration 25 is skipped: ")
+    assert said[1].startswith("the snapshot of iteration 20 is skipped: mobilenet_iter_20.solverstate is cut short")
+    assert said[3] == f"resuming from iteration 10, to {STEPS} in place of 100000 iterations"
     found = losses(kit)
-    assert list(found) == list(range(STEPS))
+    assert list(found) == list(range(STEPS + 1))
     expected = losses(whole)
     assert [found[i] for i in range(10)] == [expected[i] for i in range(10)]
 
 
 def test_ctrl_c_snapshots(kit: Path) -> None:
-    arguments = command("train", kit, "--max-iter", 100000)
+    arguments = command("train", kit, "--iterations", 100000)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(kit, 3, process)
     with pytest.raises(OutputError, match="another training runs in"):
-        train(kit, SolverOptions(resume=True))
+        train(kit, RunOptions(resume=True))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert b"stopping after this iteration, with a snapshot" in err
-    assert b"go on with: ssdlite-caffe train" in out
+    assert b"resume with: ssdlite-caffe train" in out
     assert b"--resume" in out
     done = max(losses(kit)) + 1  # iterations count from 0
     assert (kit / "snapshot" / f"mobilenet_iter_{done}.solverstate").is_file()
     said: list[str] = []
-    assert train(kit, SolverOptions(resume=True, max_iter=done + 2), say=said.append).finished
-    assert said[0] == f"going on from iteration {done}"
-    assert list(losses(kit)) == list(range(done + 2))
+    assert train(kit, RunOptions(resume=True, iterations=done + 2), say=said.append).finished
+    assert said[1] == f"resuming from iteration {done}, to {done + 2} in place of 100000 iterations"
+    assert list(losses(kit)) == list(range(done + 3))
 
 
 def test_a_second_beginning_is_refused(whole: Path, kit: Path) -> None:
     (kit / "snapshot").mkdir()
     shutil.copy(whole / "snapshot" / "mobilenet_iter_10.caffemodel", kit / "snapshot")
-    with pytest.raises(OutputError, match="of an earlier training; --resume goes on with it, --force begins anew"):
-        train(kit, SolverOptions(max_iter=2))
-    with pytest.raises(CaffeError, match=r"no whole snapshot to go on from \(the snapshot of iteration 10 is passed"):
-        train(kit, SolverOptions(resume=True))
-    train(kit, SolverOptions(max_iter=2, force=True))
+    with pytest.raises(OutputError, match="of an earlier training; --resume continues it, --force removes it"):
+        train(kit, RunOptions(iterations=2))
+    with pytest.raises(CaffeError, match=r"no whole snapshot to resume from \(the snapshot of iteration 10 is skipped"):
+        train(kit, RunOptions(resume=True))
+    train(kit, RunOptions(iterations=2, force=True))
     assert not (kit / "snapshot" / "mobilenet_iter_10.caffemodel").exists()
 
 
@@ -197,9 +201,9 @@ def test_a_loss_that_is_not_finite(kit: Path) -> None:
     change(kit, "solver_train.prototxt", "base_lr: 0.001", "base_lr: 1e30")
     change(kit, "solver_train.prototxt", 'type: "Adam"', 'type: "SGD"')
     with pytest.raises(
-        CaffeError, match=r"the loss is -?(nan|inf) at iteration \d+, so training was stopped; there is no good"
+        CaffeError, match=r"the loss is -?(nan|inf) at iteration \d+, so training was stopped; there is no whole"
     ):
-        train(kit, SolverOptions())
+        train(kit, RunOptions())
     assert not list((kit / "snapshot").glob("*"))
 
 
@@ -215,22 +219,22 @@ def test_a_loss_that_is_not_finite(kit: Path) -> None:
 def test_what_is_wrong_is_one_line(kit: Path, name: str, old: str, new: str, said: str) -> None:
     change(kit, name, old, new)
     with pytest.raises(SsdliteError, match=said) as caught:
-        train(kit, SolverOptions())
+        train(kit, RunOptions())
     assert "\n" not in str(caught.value)
 
 
-def test_two_that_go_on_from_one_snapshot_lose_alike(whole: Path, kit: Path, tmp_path: Path) -> None:
+def test_two_resumed_from_one_snapshot_lose_alike(whole: Path, kit: Path, tmp_path: Path) -> None:
     (kit / "snapshot").mkdir()
     for path in (whole / "snapshot").glob("mobilenet_iter_10.*"):
         shutil.copy(path, kit / "snapshot")
     other = Path(shutil.copytree(kit, tmp_path / "other"))
     for each in (kit, other):
-        train(each, SolverOptions(resume=True, max_iter=15))
+        train(each, RunOptions(resume=True, iterations=15))
     assert losses(kit) == losses(other)
-    assert list(losses(kit)) == list(range(10, 15))
+    assert list(losses(kit)) == list(range(10, 16))
 
 
-def test_a_broken_record_is_left_out_unless_strict(kit: Path) -> None:
+def test_a_broken_record_is_skipped_unless_strict(kit: Path) -> None:
     import lmdb
 
     with (
@@ -240,19 +244,79 @@ def test_a_broken_record_is_left_out_unless_strict(kit: Path) -> None:
         key, value = next(iter(transaction.cursor()))
         transaction.put(key, value[: len(value) // 2])
     said: list[str] = []
-    ended = train(kit, SolverOptions(max_iter=8), say=said.append)
+    ended = train(kit, RunOptions(iterations=8), say=said.append)
     assert ended.finished
-    assert ended.left_out == 1
-    assert f"record {key.decode()} of ../trainval cannot be read: " in said[0]
+    assert ended.skipped == 1
+    assert f"record {key.decode()} of ../trainval cannot be read: " in said[1]
     with pytest.raises(CaffeError, match=f"Check failed: .*record {re.escape(key.decode())} .* cannot be read"):
-        train(kit, SolverOptions(max_iter=8, force=True, strict=True))
+        train(kit, RunOptions(iterations=8, force=True, strict=True))
 
 
 def test_a_gpu_on_a_build_without(kit: Path) -> None:
+    """The solver's wish gives way, in a line; the user's is refused, in a line."""
     change(kit, "solver_train.prototxt", "solver_mode: CPU", "solver_mode: GPU")
-    with pytest.raises(CaffeError, match=r"asks for a GPU|Cannot use GPU in CPU-only|built for the CPU"):
-        train(kit, SolverOptions())
-    assert train(kit, SolverOptions(cpu=True, max_iter=1, force=True)).finished
+    said: list[str] = []
+    assert train(kit, RunOptions(iterations=1), say=said.append).finished
+    assert re.fullmatch(
+        r"training on the CPU \(.*built for the CPU alone.*\), though solver_train.prototxt has solver_mode: GPU",
+        said[0],
+    )
+    done = subprocess.run(command("train", kit, "--gpu", 0, "--force"), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"ssdlite-caffe: cannot train on GPU 0: .*; give --cpu instead of --gpu\n", done.stderr)
+
+
+def test_resume_remembers_and_extends(kit: Path) -> None:
+    """Nothing is typed again, what contradicts is refused by name, and a finished training says so or goes on."""
+    solver = kit / "solver_train.prototxt"
+    change(kit, solver.name, 'lr_policy: "multistep"\ngamma: 0.5\nstepvalue: 20', 'lr_policy: "poly"\npower: 1.0')
+    ended = train(kit, RunOptions(iterations=8, seed=3))
+    shutil.copy(ended.snapshot.model if ended.snapshot else "", kit / "other.caffemodel")
+    done = subprocess.run(command("train", kit, "--resume"), capture_output=True, text=True, check=True)
+    assert done.stderr == "already at 8 of 8 iterations\n"
+    assert f"8 iterations are done, loss {losses(kit)[8]:.4g}; weights: " in done.stdout
+    with pytest.raises(TrainingError, match="--seed was 3 when the training was started, got 4"):
+        train(kit, RunOptions(resume=True, seed=4))
+    with pytest.raises(TrainingError, match="--weights was the training folder's own when the training was started"):
+        train(kit, RunOptions(resume=True, weights=kit / "other.caffemodel"))
+    with pytest.raises(TrainingError, match="iterations must be at least 8, which are done, got 7"):
+        train(kit, RunOptions(resume=True, iterations=7))
+    said: list[str] = []
+    assert train(kit, RunOptions(resume=True, iterations=16), say=said.append).iteration == 16
+    assert said[1] == (
+        "resuming from iteration 8, to 16 in place of 8 iterations: the learning rate falls to 0 over all 16, so it "
+        "continues at 0.0005, not at 0"
+    )
+    assert list(losses(kit)) == list(range(17))
+    assert "random_seed: 3\n" in (kit / "solver_used.prototxt").read_text()
+    (kit / RUN).write_text('{"seed": "x"}')
+    with pytest.raises(TrainingError, match="has seed = 'x', which `ssdlite-caffe train` does not write"):
+        train(kit, RunOptions(resume=True))
+
+
+def test_tests_during_the_training_change_nothing(kit: Path, tmp_path: Path) -> None:
+    """They are in the metrics, the last one at the end, and the weights are the same bytes without them."""
+    change(kit, "solver_train.prototxt", "test_interval: 1000", "test_interval: 3")
+    change(kit, "solver_train.prototxt", "display: 1\n", "display: 5\n")
+    change(kit, "solver_train.prototxt", "snapshot: 10\n", "snapshot: 4\n")
+    without = Path(shutil.copytree(kit, tmp_path / "without"))
+    text = (without / "solver_train.prototxt").read_text()
+    (without / "solver_train.prototxt").write_text(re.sub(r"(?m)^test_(net|iter|interval|init).*\n", "", text))
+    models = []
+    for each in (kit, without):
+        ended = train(each, RunOptions(iterations=12))
+        assert ended.snapshot is not None
+        models.append(ended.snapshot.model.read_bytes())
+        assert list(losses(each)) == [0, 4, 8, 12], "12 is no multiple of 5"
+    assert models[0] == models[1]
+    tests = [entry for entry in read_metrics(kit / METRICS) if "test" in entry]
+    assert [(entry["iteration"], entry["test"]) for entry in tests] == [(n, "detection_eval") for n in (3, 6, 9, 12)]
+    assert not any("test" in entry for entry in read_metrics(without / METRICS))
+    for path in (kit / "snapshot").glob("mobilenet_iter_12.*"):
+        path.unlink()
+    train(kit, RunOptions(resume=True))
+    again = [entry for entry in read_metrics(kit / METRICS) if "test" in entry]
+    assert [entry["iteration"] for entry in again] == [3, 6, 9, 12]
 
 
 def test_a_full_disk_stops_it(caffe_prefix: Path, kit: Path, tmp_path: Path) -> None:
@@ -261,15 +325,15 @@ def test_a_full_disk_stops_it(caffe_prefix: Path, kit: Path, tmp_path: Path) -> 
     wrapper = tmp_path / "prefix" / "bin" / "caffe"
     wrapper.write_text(f"#!/bin/sh\ntrap '' XFSZ\nulimit -f 1000\nexec {caffe_prefix}/bin/caffe \"$@\"\n")
     wrapper.chmod(0o755)
-    said = r"the snapshot of iteration 10 is no good, so training was stopped.*; there is no good snapshot"
+    said = r"the snapshot of iteration 10 is damaged, so training was stopped.*; there is no whole snapshot"
     with pytest.raises(OutputError, match=said):
-        train(kit, SolverOptions(prefix=tmp_path / "prefix"))
-    with pytest.raises(CaffeError, match="no whole snapshot to go on from"):
-        train(kit, SolverOptions(resume=True))
+        train(kit, RunOptions(prefix=tmp_path / "prefix"))
+    with pytest.raises(CaffeError, match="no whole snapshot to resume from"):
+        train(kit, RunOptions(resume=True))
 
 
 def test_test(whole: Path) -> None:
-    result = judge_kit(whole, None, ["caffe", "opencv"])
+    result = evaluate_kit(whole, None, ["caffe", "opencv"])
     scores = {score.runtime: score for score in result.scores}
     assert scores["caffe"].ap50 == pytest.approx(scores["opencv"].ap50, abs=1e-3)
     assert "caffe, DetectionEvaluate" in scores

@@ -1,4 +1,4 @@
-"""Testing a kit's weights: average precision of the folded net, Caffe's own judgement of the net as it was trained."""
+"""Average precision of a training folder's weights: of the folded net, and by Caffe's own layer of the trained net."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
 RESULT, PLOT = "test.json", "precision_recall.png"
 
 
-def judge_kit(
+def evaluate_kit(
     folder: Path,
     weights: Path | None,
     runtimes: Sequence[str],
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Judge weights on the kit's test LMDB; the result goes to test.json and precision_recall.png in the kit, too.
+    """Evaluate weights on the test LMDB; test.json and precision_recall.png in the folder get the result, too.
 
     Args:
-        folder: the kit.
-        weights: a snapshot's caffemodel; without one, the newest whole snapshot's.
-        runtimes: what runs the folded net.
-        progress: is told how many images are done, and of how many.
+        folder: what `write_kit` wrote.
+        weights: caffemodel; None: the newest whole snapshot's.
+        runtimes: opencv, caffe: what runs the folded net.
+        progress: called with images done and images in all.
 
     Raises:
-        SsdliteError: the kit or the weights are not fit.
+        SsdliteError: the folder or the weights cannot be used.
     """
-    import_pyplot()  # said before the work is done
+    import_pyplot()  # fails before the work is done, not after it
     weights = weights or newest_weights(folder)
     kit = check_kit(folder, SOLVER_TEST, weights=weights)
     if len(kit.test) != 1 or len(kit.test[0].lmdbs) != 1:
-        raise DatasetError(f"{folder / SOLVER_TEST} leads to no single LMDB to test on")
+        raise DatasetError(f"{folder / SOLVER_TEST} must lead to one test net with one LMDB, got {len(kit.test)} nets")
     lmdb = kit.test[0].lmdbs[0]
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
         merge_folder(folder, weights, Path(scratch) / "deploy")
@@ -68,7 +68,7 @@ def newest_weights(folder: Path) -> Path:
 
     Raises:
         CaffeError: there is neither.
-        SsdliteError: the kit is not fit.
+        SsdliteError: the folder cannot be used.
     """
     kit = check_kit(folder, SOLVER_TRAIN)
     found, _ = newest_whole(find_snapshots(folder, kit.solver), kit.train.net, kit.solver)
