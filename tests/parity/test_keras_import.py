@@ -29,7 +29,7 @@ from ssdlite_caffe.tools.verify import Bounds, NamedImage, verify
 from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, images, lively_detector
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
 
 RAW = 1e-5
 """Of raw outputs, over the largest magnitude. Measured: trained 7e-7, random_v3_large_90 6.5e-6."""
@@ -116,7 +116,7 @@ def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: li
     compare_in_caffe(example_model, graph, tmp_path / "caffe", scene_images[:2], 2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.opencv
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(

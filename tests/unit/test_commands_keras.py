@@ -19,7 +19,7 @@ from ssdlite_caffe.runtimes.class_names import label_map_of
 from tests.commands import Command
 from tests.models import model_of
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras commands")]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,54 +108,61 @@ def points(folder: Path) -> list[float]:
     return found
 
 
-def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    process = start(scenes, folder, "--log-every", "3")  # the last one counts
-    checkpoint = folder / "checkpoints" / "step-00000002.npz"
-    limit = time.monotonic() + 1500
-    while not checkpoint.is_file():
-        assert process.poll() is None, "it ended by itself"
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+def test_a_training_that_was_killed_and_stopped_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    """Killed before its first checkpoint, stopped by Ctrl-C, killed behind that checkpoint: as if nothing had been."""
+    folder = tmp_path / "run"
+    metrics, checkpoints, events = (folder / name for name in ("metrics.jsonl", "checkpoints", "tensorboard"))
+    often = ("--log-every", "3", "--checkpoint-every", "100")
+
+    process = start(scenes, folder, *often)
+    wait_for(process, lambda: events.is_dir() and any(events.iterdir()))
+    process.kill()
     process.wait()
-    for path in (folder / "checkpoints").iterdir():
-        if path.name != checkpoint.name:
-            path.unlink()  # as if it had been killed right then
-    assert not (folder / "model.keras").exists()
-    assert start(scenes, folder, "--log-every", "3", "--resume").wait(600) == 0
+    assert not checkpoints.exists(), "it was too fast for this test"
+    # What a kill leaves of a line and of a file.
+    metrics.write_text('{"step": 3, "loss": 0}\n{"step": 6, "lo')
+    (folder / ".ssdlite-caffe.model").write_bytes(b"PK")
+
+    process = start(scenes, folder, *often, "--resume", errors=subprocess.PIPE)
+    wait_for(process, lambda: len(list(events.iterdir())) == 2)
+    time.sleep(0.5)  # now it waits for Ctrl-C, and takes seconds for its first step
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 130
+    assert "from the beginning" in said
+    (checkpoint,) = checkpoints.iterdir()
+    step = int(checkpoint.stem.removeprefix("step-"))
+    assert 1 <= step < 6, "it was too fast for this test"
+    assert step % 3, "the mean of three losses is begun"
+    assert f"stopped after step {step} of 6; the same command with --resume goes on" in said
+
+    metrics.write_text(metrics.read_text() + '{"step": 6, "loss": 0}\n')
+    process = start(scenes, folder, *often, "--resume", errors=subprocess.PIPE)
+    assert f"going on from step {step}\n" in process.communicate(timeout=600)[1]
+    assert process.returncode == 0
     found, whole = curve(folder), curve(finished)
     assert [line["step"] for line in found] == [3, 6]
     for name in ("localisation", "classification", "regularisation"):
         means = [np.mean([line[name] for line in whole[at : at + 3]]) for at in (0, 3)]
         assert [line[name] for line in found] == pytest.approx(means, rel=1e-12)
+    assert {path.name for path in checkpoints.iterdir()} == {checkpoint.name, "step-00000006.npz"}
+    assert not (folder / ".ssdlite-caffe.model").exists()
     one, other = (np.load(path / "checkpoints" / "step-00000006.npz") for path in (finished, folder))
     assert one.files == other.files
     assert all((one[name] == other[name]).all() for name in one.files)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
-def test_a_stopped_training_keeps_its_steps(scenes: Path, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "stopped"
-    process = start(scenes, folder, "--checkpoint-every", "100", errors=subprocess.PIPE)
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Until something has happened, which it must before the process ends."""
     limit = time.monotonic() + 1500
-    while not (folder / "metrics.jsonl").is_file():
+    while not happened():
         assert process.poll() is None, "it ended by itself"
         assert time.monotonic() < limit
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=600)[1]
-    assert process.returncode == 130
-    (checkpoint,) = (folder / "checkpoints").iterdir()
-    step = int(checkpoint.stem.removeprefix("step-"))
-    assert 1 <= step < 6, "it was too fast for this test"
-    assert f"stopped after step {step} of 6; the same command with --resume goes on" in said
-    process = start(scenes, folder, "--checkpoint-every", "100", "--resume", errors=subprocess.PIPE)
-    assert f"going on from step {step}\n" in process.communicate(timeout=600)[1]
-    assert curve(folder) == curve(finished)
-    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
+@pytest.mark.story
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own images."""
     more = ("--freeze-bn", "--steps", "3", "--optimizer", "sgd", "--lr", "0.01")
@@ -286,21 +294,6 @@ def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"})
     assert done.returncode == 1
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
-
-
-def test_killed_before_the_first_checkpoint(scenes: Path, tmp_path: Path) -> None:
-    """Nothing is logged twice."""
-    from ssdlite_caffe.keras.train import train
-
-    folder = tmp_path / "run"
-    train(folder, some_options(scenes))
-    whole, model = curve(folder), (folder / "model.keras").read_bytes()
-    shutil.rmtree(folder / "checkpoints")
-    (folder / "model.keras").unlink()
-    train(folder, some_options(scenes), resume=True)
-    assert curve(folder) == whole
-    assert [line["step"] for line in whole] == [1, 2]
-    assert (folder / "model.keras").read_bytes() == model
 
 
 def test_a_checkpoint_behind_the_end(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
