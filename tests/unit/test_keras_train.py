@@ -263,29 +263,45 @@ def test_fine_tuning_keeps_all_but_the_class_predictors(finished: Path, tmp_path
             np.testing.assert_allclose(new[name], value, atol=1e-6, err_msg=name)
 
 
-def test_a_loss_that_is_no_number_stops_it(scenes: Path, tmp_path: Path) -> None:
-    from ssdlite_caffe.keras.schedule import Schedule
-    from ssdlite_caffe.keras.train import train
-    from ssdlite_caffe.keras.trainer import StepOptions
+@pytest.fixture
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All trainings of a test take one Trainer, as it was at first: to trace its step takes seconds."""
+    from ssdlite_caffe.imports import import_keras
 
-    options = some_options(scenes, schedule=Schedule(1e30, 5, "constant"), step=StepOptions(batch=4))
-    with pytest.raises(TrainingError, match=r"loss of step [1-4] is no number .*JPEGImages/00000\d\.jpg, JPEG"):
-        train(tmp_path / "out", options)
-    assert not (tmp_path / "out" / "model.keras").exists()
+    import_keras()
+    from ssdlite_caffe.keras import trainer
+
+    real = trainer.Trainer
+    made: list[tuple[Any, Any]] = []
+
+    def build(*arguments: Any) -> Any:
+        if not made:
+            kept = real(*arguments)
+            made.append((kept, kept.state()))
+        kept, state = made[0]
+        kept.restore(state)
+        return kept
+
+    monkeypatch.setattr(trainer, "Trainer", build)
 
 
-def test_weights_that_are_no_numbers_are_not_kept(scenes: Path, tmp_path: Path) -> None:
-    """The loss of the only step is a number, and the step leads out of all numbers."""
+@pytest.mark.usefixtures("built_once")
+def test_what_is_no_number_stops_it_and_is_not_kept(scenes: Path, tmp_path: Path) -> None:
+    """The loss of the first step is a number, and the step leads out of all numbers."""
     from dataclasses import replace
 
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import train
+    from ssdlite_caffe.keras.trainer import StepOptions
 
-    options = some_options(scenes, schedule=Schedule(3e38, 1, "constant"))
+    steps = some_options(scenes, schedule=Schedule(3e38, 5, "constant"), step=StepOptions(batch=4, optimizer="sgd"))
+    with pytest.raises(TrainingError, match=r"loss of step 1 is no number .*JPEGImages/00000\d\.jpg, JPEG"):
+        train(tmp_path / "loss", steps)
     with pytest.raises(TrainingError, match="no numbers after 1 steps; lower --lr"):
-        train(tmp_path / "run", replace(options, step=replace(options.step, optimizer="sgd")))
-    assert not (tmp_path / "run" / "model.keras").exists()
-    assert not (tmp_path / "run" / "checkpoints").exists()
+        train(tmp_path / "weights", replace(steps, schedule=Schedule(3e38, 1, "constant")))
+    for folder in (tmp_path / "loss", tmp_path / "weights"):
+        assert not (folder / "model.keras").exists()
+        assert not (folder / "checkpoints").exists()
 
 
 def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
@@ -325,6 +341,7 @@ def test_numbers_that_are_none(scenes: Path, number: str, command: Command, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.story
 def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.augment import NONE
     from ssdlite_caffe.keras.schedule import Schedule
