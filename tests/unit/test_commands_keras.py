@@ -102,10 +102,10 @@ def test_export_calibrates_with_images(command: Command, imported: Path, tmp_pat
 
 @pytest.fixture
 def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command reads each Keras model once in all runs of a test: it takes seconds."""
+    """The command opens each Keras model once in all runs of a test: it takes seconds."""
     from ssdlite_caffe.commands import keras_infer
 
-    monkeypatch.setattr(keras_infer, "load", functools.cache(load))
+    monkeypatch.setattr(keras_infer, "open_runtime", functools.cache(keras_infer.open_runtime))
 
 
 @pytest.mark.usefixtures("loaded_once")
