@@ -68,9 +68,13 @@ def test_a_scale_and_an_offset_as_a_norm(seed: int, c: int, epsilon: float) -> N
     assert not norm.mean.any()
     x = random.normal(size=(5, c))
     np.testing.assert_allclose(apply(norm, x), x * affine.scale + affine.offset, rtol=0, atol=1e-6)
-    found = fold.affine_of(norm)
-    # One rounding of gamma: half a unit in the last place, and nothing of the variance's rounding.
-    np.testing.assert_allclose(found.scale, affine.scale, rtol=6.1e-8, atol=0)
+
+
+def test_the_rounding_of_its_variance_is_divided_out() -> None:
+    """0.999 in float32 is 1.3e-8 too large: half of that is left in the scale where it is forgotten."""
+    affine = fold.Affine(np.random.default_rng(0).uniform(0.5, 2, 100_000), np.zeros(100_000))
+    found = fold.affine_of(fold.as_batch_norm(affine, 1e-3))
+    assert abs(np.mean(found.scale / affine.scale - 1)) < 1e-9  # measured 1e-10, and 6.4e-9 without
 
 
 @settings(max_examples=30)
