@@ -73,9 +73,9 @@ def test_equal_boxes_are_moved_bit_for_bit() -> None:
     rows = [1, 0, 3, 2, 9, 8, 11, 10, 5, 4, 7, 6]
     assert np.array_equal(moved, kernel[rows])
     assert np.array_equal(offset, bias[rows])
-    # As a prototxt has them: 0.1 in float32 is the reciprocal of 10 up to its rounding.
-    variances = tuple(float(np.float32(v)) for v in (0.1, 0.1, 0.2, 0.2))
-    moved, offset = box_predictor_rows(kernel, bias, match, (10, 10, 5, 5), variances)
+    # As a prototxt has them: 1 / 7 in float32 is the reciprocal of 7 up to its rounding, of 4e-8.
+    variance = float(np.float32(1 / 7))
+    moved, offset = box_predictor_rows(kernel, bias, match, (7, 7, 7, 7), (variance,) * 4)
     assert np.array_equal(moved, kernel[rows])
     assert np.array_equal(offset, bias[rows])
 
