@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-caffe test-oracle test-fast check format protos kits images clean
+.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast check format protos kits images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -51,23 +53,34 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 	@echo "==> running the layer tests, on the GPU where there is one"
 	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
 
-test: $(VENV)/.dev  ## lint, type-check and run the tests
+test: $(VENV)/.dev  ## lint, type-check and run the tests (some 4 minutes on 2 cores)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not oracle and not caffe"
+	@$(PYTEST) -m "not (story or caffe or oracle or browser)"
+
+test-all: $(VENV)/.dev caffe  ## all that continuous integration runs: test, whole stories, Caffe, the OD API, a browser
+	@$(MAKE) --no-print-directory check
+	@echo "==> running Caffe's layer tests"
+	@$(LAYER_TESTS)
+	@echo "==> running all tests on $(JOBS) processes"
+	@$(PYTEST)
 
 test-caffe: $(VENV)/.dev caffe  ## build Caffe, run its layer tests, and compare what it computes
-	@echo "==> running the layer tests"
-	@"$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
+	@echo "==> running Caffe's layer tests"
+	@$(LAYER_TESTS)
 	@echo "==> running the tests that need Caffe"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "caffe and not oracle"
+	@$(PYTEST) -m "caffe and not oracle"
 
 test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API builds on the spot (10 minutes)
 	@echo "==> building models with the Object Detection API and comparing with them"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m oracle
+	@$(PYTEST) -m oracle
+
+test-cuda: $(VENV)/.dev caffe-cuda  ## build Caffe for GPUs and run the tests of that build (needs no GPU)
+	@echo "==> running the tests of the GPU build"
+	@$(BIN)/python -m pytest tests/parity/test_caffe_gpu_build.py
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not oracle and not caffe"
+	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser)"
 
 check: $(VENV)/.dev  ## ruff, mypy, who may import whom, clang-format
 	@echo "==> ruff, mypy, import contracts and clang-format"

@@ -23,6 +23,7 @@ from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
 from ssdlite_caffe.tools.verify import Bounds, NamedImage, Row, VerifyReport, verify
+from tests.real_models import real_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
 
@@ -60,7 +61,7 @@ class Case:
         return network_input(self.images[index][1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in MODELS])
+@pytest.fixture(scope="module", params=real_models(MODELS, group=True))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     name: str = request.param
     if name == "example":

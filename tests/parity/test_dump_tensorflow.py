@@ -20,6 +20,7 @@ from ssdlite_caffe.dump.units import find_units
 from ssdlite_caffe.errors import MissingRuntimeError
 from ssdlite_caffe.imports import import_tensorflow
 from tests.conftest import ROOT
+from tests.real_models import real_models
 
 pytestmark = pytest.mark.tensorflow
 
@@ -305,7 +306,7 @@ def grappler(graph: Any, ends: list[str]) -> Any:
 # ---- whole detectors ----
 
 
-@pytest.fixture(scope="module", params=["example", *MODELS])
+@pytest.fixture(scope="module", params=real_models(["example", *MODELS], group=True))
 def frozen(request: pytest.FixtureRequest) -> Path:
     if request.param == "example":
         return EXAMPLE

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
+pytestmark = [pytest.mark.story, pytest.mark.tensorflow, pytest.mark.opencv]
 
 SMALLER = {"--count": "8", "--iterations": "3", "--batch-size": "2"}
 

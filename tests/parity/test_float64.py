@@ -12,9 +12,12 @@ from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
+from tests.real_models import real_models
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.tensorflow
+
+MODELS = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90", "shapes_v3_small_3", "random_v3_large_90")
 
 BOXES = 2e-7
 """Corners as fractions; variances and default boxes stay float32. Measured: 6.0e-8."""
@@ -59,9 +62,7 @@ def test_folding_rounds_each_weight_once(example_model: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90", "shapes_v3_small_3", "random_v3_large_90"]
-)
+@pytest.mark.parametrize("name", real_models(MODELS))
 def test_real_models_are_the_same_nets(name: str, shared_models: Path, tmp_path: Path) -> None:
     frozen = shared_models / name / "frozen_inference_graph.pb"
     boxes, scores = compare(frozen, tmp_path / "out", Dialect(batch_norm="keep"))

@@ -152,7 +152,13 @@ SAME_BYTES = ("grappler", "grappler, all", "no training nodes")
 """Forms that hold the very same weights."""
 
 
-@pytest.fixture(scope="module", params=["example", "Object Detection API"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("example", marks=pytest.mark.xdist_group("graph forms")),
+        pytest.param("Object Detection API", marks=[pytest.mark.story, pytest.mark.xdist_group("API forms")]),
+    ],
+)
 def model(request: pytest.FixtureRequest) -> Path:
     """A frozen graph as `keras export pb` writes it, and one of the same net as the Object Detection API does."""
     if request.param == "example":

@@ -29,7 +29,7 @@ from ssdlite_caffe.tools.verify import Bounds, NamedImage, verify
 from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, images, lively_detector
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
 
 RAW = 1e-5
 """Of raw outputs, over the largest magnitude. Measured: trained 7e-7, random_v3_large_90 6.5e-6."""
@@ -116,7 +116,7 @@ def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: li
     compare_in_caffe(example_model, graph, tmp_path / "caffe", scene_images[:2], 2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.opencv
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(
@@ -170,8 +170,6 @@ def test_exported_graphs(arch: ArchSpec, tmp_path: Path) -> None:
     save(detector, tmp_path / "a.keras")
     graph = tmp_path / "a.pb"
     export_pb(tmp_path / "a.keras", graph)
-    export_pb(tmp_path / "a.keras", tmp_path / "b.pb", score_threshold=0.25)
-    assert recognise(read_model(tmp_path / "b.pb")).nms.score_threshold == 0.25
     found = recognise(read_model(graph))
     close = {"boxes", "nms", "variances", "pixel_mean", "pixel_scale", "batch_norm_epsilon", "gate_scale", "min_depth"}
     for field in dataclasses.fields(ArchSpec):

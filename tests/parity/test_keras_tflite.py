@@ -31,7 +31,7 @@ from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections
 from tests.keras_models import bytes_of, images, lively_detector
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras tflite")]
 
 FLOAT = 1e-4
 """Of boxes and scores against Keras; measured 3e-6 on these nets, 9e-7 on the trained ones."""
@@ -54,19 +54,20 @@ def made(name: str) -> KerasModel:
     return lively_detector(SMALL[name])
 
 
-@pytest.fixture(params=SMALL)
-def detector(request: pytest.FixtureRequest) -> KerasModel:
-    return made(request.param)
-
-
 def shown(arch: ArchSpec, count: int = 2) -> list[np.ndarray]:
     """Images, BGR, of the network's size, so that int8 models round nothing on the way in."""
     return [np.ascontiguousarray(image[..., ::-1]) for image in bytes_of(images(arch, count, seed=7))]
 
 
-def written(folder: Path, detector: KerasModel, **options: Any) -> TfliteRuntime:
+@cache
+def exported(name: str) -> bytes:
+    """The file of a small detector, converted with no options."""
+    return tflite_model(made(name))
+
+
+def written(folder: Path, data: bytes) -> TfliteRuntime:
     path = folder / "model.tflite"
-    path.write_bytes(tflite_model(detector, **options))
+    path.write_bytes(data)
     return TfliteRuntime(path, threads=1)
 
 
@@ -90,8 +91,10 @@ def is_built_in(names: Iterable[str]) -> bool:
     return all(name in known | {TFLITE_OP, "DELEGATE"} for name in names)
 
 
-def test_detections(detector: KerasModel, tmp_path: Path) -> None:
-    runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
+@pytest.mark.parametrize("name", SMALL)
+def test_detections(name: str, tmp_path: Path) -> None:
+    detector = made(name)
+    runtime, keras = written(tmp_path, exported(name)), KerasRuntime(detector)
     for image in shown(detector.arch):
         assert_same(runtime(image), keras(image), detector.arch, FLOAT)
         values = runtime.run(runtime.prepared(image))
@@ -111,7 +114,8 @@ def test_detections(detector: KerasModel, tmp_path: Path) -> None:
 
 def test_raw_outputs(tmp_path: Path) -> None:
     detector = made("v2")
-    runtime, keras = written(tmp_path, detector, inputs="network", outputs="raw"), KerasRuntime(detector)
+    data = tflite_model(detector, inputs="network", outputs="raw")
+    runtime, keras = written(tmp_path, data), KerasRuntime(detector)
     image = shown(detector.arch)[0]
     fed = runtime.prepared(image)
     wanted = detector.rebuilt(outputs="raw").model(fed)
@@ -123,7 +127,7 @@ def test_raw_outputs(tmp_path: Path) -> None:
 
 def test_images_of_any_size(tmp_path: Path) -> None:
     detector = made("v3-small")
-    runtime, keras = written(tmp_path, detector, inputs="image"), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, tflite_model(detector, inputs="image")), KerasRuntime(detector)
     for height, width in ((50, 70), (120, 33), (96, 80)):
         coarse = np.random.default_rng(height).integers(0, 256, (8, 8, 3), np.uint8)
         image = coarse[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
@@ -136,7 +140,7 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
     exact = 4 * detector.model.count_params()
     calibration = [image[None].astype(np.float32) for image in bytes_of(images(arch, 12, seed=3))]
     for dtype, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
-        runtime = written(tmp_path, detector, dtype=dtype, calibration=calibration)
+        runtime = written(tmp_path, tflite_model(detector, dtype=dtype, calibration=calibration))
         assert (tmp_path / "model.tflite").stat().st_size < share * exact
         assert is_built_in(operations(runtime))
         for image in shown(arch):
@@ -150,11 +154,10 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
 
 
 def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
-    detector = made("v2")
     with pytest.raises(ModelError, match="images of one size"):
-        tflite_model(detector, inputs="image", dtype="int8")
-    data = tflite_model(detector)
-    assert data == tflite_model(detector)
+        tflite_model(made("v2"), inputs="image", dtype="int8")
+    data = exported("v2")
+    assert data == tflite_model(made("v2"))
     bare, cut = tmp_path / "bare.tflite", tmp_path / "cut.tflite"
     bare.write_bytes(data[: data.index(b"PK\x03\x04")])
     cut.write_bytes(data[2000:])
@@ -177,7 +180,7 @@ def described(data: bytes, text: bytes, compression: int = zipfile.ZIP_STORED) -
 
 
 def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
-    data = tflite_model(made("v2"))
+    data = exported("v2")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         known = json.loads(archive.read(DESCRIPTION))
     path = tmp_path / "a.tflite"
@@ -205,18 +208,18 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
                 TfliteRuntime(path)
 
 
-@pytest.mark.slow
+@pytest.mark.story
 @pytest.mark.parametrize("name", MODELS)
 def test_real_models(
     name: str, shared_models: Path, bccd_images: list[Any], scene_images: list[Any], tmp_path: Path
 ) -> None:
     detector = import_detector(read_model(shared_models / name / "frozen_inference_graph.pb"))
-    runtime, keras = written(tmp_path, detector), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, tflite_model(detector)), KerasRuntime(detector)
     for _, image in (scene_images if name.startswith("shapes") else bccd_images)[:3]:
         assert_same(runtime(image[..., ::-1]), keras(image[..., ::-1]), detector.arch, FLOAT)
 
 
-@pytest.mark.slow
+@pytest.mark.story
 def test_average_precision_on_bccd(shared_models: Path, tmp_path: Path) -> None:
     """TensorFlow's, Keras' and TensorFlow Lite's are one; measured difference 0."""
     from ssdlite_caffe.coco.label_map import LabelMap

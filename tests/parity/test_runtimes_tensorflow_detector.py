@@ -17,6 +17,7 @@ from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode import detect
 from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
+from tests.real_models import real_models
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.tensorflow
@@ -88,7 +89,7 @@ def test_whole_image_gives_the_same_detections(example: TensorFlowDetector) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", real_models(SIZES))
 def test_real_models(shared_models: Path, name: str) -> None:
     size, nms = SIZES[name]
     with TensorFlowDetector(shared_models / name / "frozen_inference_graph.pb") as detector:

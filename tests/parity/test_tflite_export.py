@@ -31,6 +31,8 @@ from ssdlite_caffe.tools.verify import verify
 from tests.tflite_exports import FAST, Numbers, exported_graph, tflite_of
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv]
+ONE_PROCESS = pytest.mark.xdist_group("tflite export")
+"""For what takes `exports`, so that they are made once."""
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / FROZEN
@@ -46,40 +48,46 @@ class Case:
     width: float
     extra_depthwise: bool | None = None
     residuals: Residuals = "tf1"
+    story: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.family}-{self.head}-{self.classes}-{self.residuals}"
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        return [pytest.mark.xdist_group(self.name), *([pytest.mark.story] if self.story else [])]
 
 
 CASES = (
     Case("v1", "ssd", 4, (96, 128), 0.25),
     Case("v2", "ssdlite", 6, (128, 96), 0.35),
     Case("v2", "ssd", 4, (96, 96), 0.35, extra_depthwise=True),
-    Case("v2", "ssd", 3, (96, 128), 0.5, residuals="tf2"),
+    Case("v2", "ssd", 3, (96, 128), 0.5, residuals="tf2", story=True),
     Case("v3-small", "ssdlite", 4, (96, 96), 0.5),
-    Case("v3-large", "ssdlite", 3, (96, 96), 0.35),
-    Case("v3-large-minimalistic", "ssdlite", 4, (96, 96), 0.35),
+    Case("v3-large", "ssdlite", 3, (96, 96), 0.35, story=True),
+    Case("v3-large-minimalistic", "ssdlite", 4, (96, 96), 0.35, story=True),
 )
 """With 4 classes (background included) box and class predictors have the same shapes."""
 
 
-@pytest.fixture(scope="module", params=CASES, ids=[case.name for case in CASES])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(case, id=case.name, marks=case.marks) for case in CASES],
+)
 def frozen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ordinary frozen graph of a small detector with random weights."""
-    from ssdlite_caffe.keras.export_pb import export_pb
-    from ssdlite_caffe.keras.store import save
+    from ssdlite_caffe.keras.export_pb import frozen_graph
     from tests.keras_models import lively_detector
 
     case: Case = request.param
-    folder = tmp_path_factory.mktemp("frozen")
     arch = default_arch(case.family, case.classes, input_size=case.size, head=case.head, width_multiplier=case.width)
     detector = lively_detector(
         dataclasses.replace(arch, extra_depthwise=case.extra_depthwise, residuals=case.residuals)
     )
-    save(detector, folder / "model.keras")
-    export_pb(folder / "model.keras", folder / "plain.pb")
-    return folder / "plain.pb"
+    path = tmp_path_factory.mktemp("frozen") / "plain.pb"
+    path.write_bytes(frozen_graph(detector).SerializeToString(deterministic=True))
+    return path
 
 
 def blobs(model: DumpedModel, arch: ArchSpec) -> dict[str, tuple[np.ndarray, ...]]:
@@ -183,6 +191,7 @@ CONFIG_TEXT = """model { ssd { num_classes: 3
 """
 
 
+@ONE_PROCESS
 class TestTheTrainedExample:
     """Largest differences measured: boxes 2.4e-7, scores 9.2e-7; the table's bounds are for random weights, too."""
 
@@ -241,6 +250,7 @@ class TestTheTrainedExample:
             verify(other, ModelFolder.open(tmp_path / "out"), scene_images[:1])
 
 
+@ONE_PROCESS
 class TestSuppression:
     def read(self, folder: Path, **options: Any) -> DumpedModel:
         return read_model(folder, ReadOptions(**options))
@@ -314,6 +324,7 @@ class TestSuppression:
         near(identify(model)[1], identify(read_model(EXAMPLE))[1])
 
 
+@ONE_PROCESS
 class TestBadFiles:
     def test_anchors(self, exports: dict[str, Path], tmp_path: Path) -> None:
         graph = pb.GraphDef.FromString(exports["graph"].read_bytes())
@@ -356,6 +367,7 @@ class TestBadFiles:
             read_model(path)
 
 
+@ONE_PROCESS
 class TestWhatIsDoneBehindThePredictors:
     """What a graph does with codes and scores is read, or refused: left out in silence it would give other boxes."""
 
@@ -428,6 +440,7 @@ def drawn(graph: bytes) -> bytes:
     return bytes(definition.SerializeToString())
 
 
+@ONE_PROCESS
 def test_a_hard_swish_without_its_factor_is_verified(
     exports: dict[str, Path], tmp_path: Path, scene_images: list[tuple[str, np.ndarray]]
 ) -> None:
@@ -442,6 +455,7 @@ def test_a_hard_swish_without_its_factor_is_verified(
     assert max(row.relative for row in report.rows if row.relative_bound) <= 1e-5
 
 
+@ONE_PROCESS
 def test_the_report_says_where_everything_is_from(exports: dict[str, Path], tmp_path: Path) -> None:
     convert(exports["float32"], tmp_path / "out", ConvertOptions(reading=ReadOptions(nms="regular")))
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ssdlite_caffe.terminal import size_text
 from tests.commands import Command
 from tests.models import model_of
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras commands")]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,14 @@ def test_export_measures_what_numbers_cost(command: Command, imported: Path, tmp
     assert runtimes["keras"]["ap50"] > 0.9
     assert report["evaluation"]["loss"]["ap"] == runtimes["keras"]["ap"] - runtimes["tflite"]["ap"]
     assert abs(report["evaluation"]["loss"]["ap"]) < 0.02
+
+
+@pytest.mark.story
+def test_export_calibrates_with_images(command: Command, imported: Path, tmp_path: Path) -> None:
+    data = tmp_path / "scenes"
+    make_shapes(data, ShapesOptions(count=4, seed=11, split="test"))
+    out = tmp_path / "a.tflite"
+    out.write_bytes(b"")
     images = data / "JPEGImages"
     shown = command(
         "keras", "export", "tflite", imported, "-o", out, "--int8", "--calibrate", images, "--calibration-count", "3",
@@ -95,6 +104,15 @@ def test_export_measures_what_numbers_cost(command: Command, imported: Path, tmp
     assert "tflite" in shown.out
 
 
+@pytest.fixture
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command opens each Keras model once in all runs of a test: it takes seconds."""
+    from ssdlite_caffe.commands import keras_infer
+
+    monkeypatch.setattr(keras_infer, "open_runtime", functools.cache(keras_infer.open_runtime))
+
+
+@pytest.mark.usefixtures("loaded_once")
 def test_infer_on_images_folder_and_video(command: Command, imported: Path, tmp_path: Path) -> None:
     cv2 = import_opencv()
     folder = tmp_path / "in"
@@ -135,6 +153,7 @@ def test_infer_on_images_folder_and_video(command: Command, imported: Path, tmp_
     assert (failed.status, "COCO's result format" in failed.err) == (1, True)
 
 
+@pytest.mark.usefixtures("loaded_once")
 def test_results_are_refused_before_any_work(refused: Command, imported: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -46,6 +46,13 @@ def test_one_of_two_and_a_wrong_one_before_it() -> None:
     np.testing.assert_array_equal(result.recall, [0, 0.5])
 
 
+def test_precision_that_rises_again_counts_from_its_best() -> None:
+    """Right, wrong, right, right of 3 objects: precision 1, 1/2, 2/3, 3/4; the best from the second on is 3/4."""
+    result = of_verdicts(np.asarray([0.9, 0.8, 0.7, 0.6]), np.asarray([True, False, True, True]), 3)
+    assert result.area == pytest.approx((1 + 0.75 + 0.75) / 3)
+    assert result.eleven_point == pytest.approx((4 * 1 + 7 * 0.75) / 11)
+
+
 def test_a_recall_of_three_tenths_reaches_three_tenths() -> None:
     """3 of 10 found, all right: 4 of the 11 recalls."""
     assert Curve(np.asarray([1, 2, 3]), np.asarray([0.9, 0.8, 0.7]), 10).eleven_point == pytest.approx(4 / 11)

@@ -28,7 +28,7 @@ from ssdlite_caffe.runtimes.decode import convert_scores, decode_boxes, detect
 from ssdlite_caffe.runtimes.detections import Detections
 from tests.models import model_of, with_settings, with_tensors, with_unit
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras")]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras model")]
 
 SMALL = default_arch("v2", 4, input_size=(64, 96), width_multiplier=0.35)
 SMALL_V3 = default_arch("v3-small", 3, input_size=(80, 64), width_multiplier=0.35)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +119,45 @@ def points(folder: Path) -> list[float]:
     return found
 
 
-def test_a_killed_training_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    process = start(scenes, folder, "--log-every", "3")  # the last one counts
-    checkpoint = folder / "checkpoints" / "iteration-00000002.npz"
-    limit = time.monotonic() + 1500
-    while not checkpoint.is_file():
-        assert process.poll() is None, "it ended by itself"
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+def test_a_training_that_was_killed_and_stopped_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
+    """Killed before its first checkpoint, stopped by Ctrl-C, killed behind that checkpoint: as if nothing had been."""
+    folder = tmp_path / "run"
+    metrics, checkpoints, events = (folder / name for name in ("metrics.jsonl", "checkpoints", "tensorboard"))
+    often = ("--log-every", "3", "--checkpoint-every", "100")
+
+    process = start(scenes, folder, *often)
+    wait_for(process, lambda: events.is_dir() and any(events.iterdir()))
+    process.kill()
     process.wait()
-    for path in (folder / "checkpoints").iterdir():
-        if path.name != checkpoint.name:
-            path.unlink()  # as if it had been killed right then
-    assert not (folder / "model.keras").exists()
-    assert resumed(folder).wait(600) == 0
+    assert not checkpoints.exists(), "it was too fast for this test"
+    # What a kill leaves of a line and of a file.
+    metrics.write_text('{"iteration": 3, "loss": 0}\n{"iteration": 6, "lo')
+    (folder / ".ssdlite-caffe.model").write_bytes(b"PK")
+
+    process = resumed(folder, errors=subprocess.PIPE)
+    wait_for(process, lambda: len(list(events.iterdir())) == 2)
+    time.sleep(0.5)  # now it waits for Ctrl-C, and takes seconds for its first step
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=600)[1]
+    assert process.returncode == 130
+    assert "from the beginning" in said
+    (checkpoint,) = checkpoints.iterdir()
+    step = int(checkpoint.stem.removeprefix("iteration-"))
+    assert 1 <= step < 6, "it was too fast for this test"
+    assert step % 3, "the mean of three losses is begun"
+    assert f"stopped at iteration {step} of 6; --resume continues" in said
+
+    metrics.write_text(metrics.read_text() + '{"iteration": 6, "loss": 0}\n')
+    process = resumed(folder, errors=subprocess.PIPE)
+    assert f"resuming from iteration {step}\n" in process.communicate(timeout=600)[1]
+    assert process.returncode == 0
     found, whole = curve(folder), curve(finished)
     assert [line["iteration"] for line in found] == [3, 6]
     for name in ("localisation", "classification", "regularisation"):
         means = [np.mean([line[name] for line in whole[at : at + 3]]) for at in (0, 3)]
         assert [line[name] for line in found] == pytest.approx(means, rel=1e-12)
+    assert {path.name for path in checkpoints.iterdir()} == {checkpoint.name, "iteration-00000006.npz"}
+    assert not (folder / ".ssdlite-caffe.model").exists()
     one, other = (np.load(path / "checkpoints" / "iteration-00000006.npz") for path in (finished, folder))
     assert one.files == other.files
     assert all((one[name] == other[name]).all() for name in one.files)
@@ -230,27 +249,16 @@ def test_options_that_were_changed_by_hand(
     assert said in result.err
 
 
-def test_a_stopped_training_keeps_its_iterations(scenes: Path, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "stopped"
-    process = start(scenes, folder, "--checkpoint-every", "100", errors=subprocess.PIPE)
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Until something has happened, which it must before the process ends."""
     limit = time.monotonic() + 1500
-    while not (folder / "metrics.jsonl").is_file():
+    while not happened():
         assert process.poll() is None, "it ended by itself"
         assert time.monotonic() < limit
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=600)[1]
-    assert process.returncode == 130
-    (checkpoint,) = (folder / "checkpoints").iterdir()
-    step = int(checkpoint.stem.removeprefix("iteration-"))
-    assert 1 <= step < 6, "it was too fast for this test"
-    assert f"stopped at iteration {step} of 6; --resume continues" in said
-    process = resumed(folder, errors=subprocess.PIPE)
-    assert f"resuming from iteration {step}\n" in process.communicate(timeout=600)[1]
-    assert curve(folder) == curve(finished)
-    assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
+@pytest.mark.story
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own images."""
     more = ("--freeze-bn", "--iterations", "3", "--optimizer", "sgd", "--learning-rate", "0.01")
@@ -353,29 +361,45 @@ def test_fine_tuning_keeps_all_but_the_class_predictors(finished: Path, tmp_path
             np.testing.assert_allclose(new[name], value, atol=1e-6, err_msg=name)
 
 
-def test_a_loss_that_is_not_finite_stops_it(scenes: Path, tmp_path: Path) -> None:
-    from ssdlite_caffe.keras.schedule import Schedule
-    from ssdlite_caffe.keras.train import train
-    from ssdlite_caffe.keras.trainer import StepOptions
+@pytest.fixture
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All trainings of a test take one Trainer, as it was at first: to trace its step takes seconds."""
+    from ssdlite_caffe.imports import import_keras
 
-    options = some_options(scenes, schedule=Schedule(1e30, 5, "constant"), step=StepOptions(batch=4))
-    with pytest.raises(TrainingError, match=r"loss of iteration [1-4] is NaN or Inf .*JPEGImages/00000\d\.jpg, JPEG"):
-        train(tmp_path / "out", options)
-    assert not (tmp_path / "out" / "model.keras").exists()
+    import_keras()
+    from ssdlite_caffe.keras import trainer
+
+    real = trainer.Trainer
+    made: list[tuple[Any, Any]] = []
+
+    def build(*arguments: Any) -> Any:
+        if not made:
+            kept = real(*arguments)
+            made.append((kept, kept.state()))
+        kept, state = made[0]
+        kept.restore(state)
+        return kept
+
+    monkeypatch.setattr(trainer, "Trainer", build)
 
 
-def test_weights_that_are_not_finite_are_not_kept(scenes: Path, tmp_path: Path) -> None:
-    """The loss of the only iteration is finite, and the weights after it are not."""
+@pytest.mark.usefixtures("built_once")
+def test_nan_and_inf_stop_it_and_are_not_kept(scenes: Path, tmp_path: Path) -> None:
+    """The loss of the first iteration is finite, and its step makes weights of NaN or Inf."""
     from dataclasses import replace
 
     from ssdlite_caffe.keras.schedule import Schedule
     from ssdlite_caffe.keras.train import train
+    from ssdlite_caffe.keras.trainer import StepOptions
 
-    options = some_options(scenes, schedule=Schedule(3e38, 1, "constant"))
+    steps = some_options(scenes, schedule=Schedule(3e38, 5, "constant"), step=StepOptions(batch=4, optimizer="sgd"))
+    with pytest.raises(TrainingError, match=r"loss of iteration 1 is NaN or Inf .*JPEGImages/00000\d\.jpg, JPEG"):
+        train(tmp_path / "loss", steps)
     with pytest.raises(TrainingError, match="have NaN or Inf after 1 iterations; lower --learning-rate"):
-        train(tmp_path / "run", replace(options, step=replace(options.step, optimizer="sgd")))
-    assert not (tmp_path / "run" / "model.keras").exists()
-    assert not (tmp_path / "run" / "checkpoints").exists()
+        train(tmp_path / "weights", replace(steps, schedule=Schedule(3e38, 1, "constant")))
+    for folder in (tmp_path / "loss", tmp_path / "weights"):
+        assert not (folder / "model.keras").exists()
+        assert not (folder / "checkpoints").exists()
 
 
 def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
@@ -385,21 +409,6 @@ def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"})
     assert done.returncode == 1
     assert (done.stdout, done.stderr.count("\n")) == ("", 1), done.stderr
-
-
-def test_killed_before_the_first_checkpoint(scenes: Path, tmp_path: Path) -> None:
-    """Nothing is logged twice."""
-    from ssdlite_caffe.keras.train import train
-
-    folder = tmp_path / "run"
-    train(folder, some_options(scenes))
-    whole, model = curve(folder), (folder / "model.keras").read_bytes()
-    shutil.rmtree(folder / "checkpoints")
-    (folder / "model.keras").unlink()
-    train(folder, some_options(scenes), resume=True)
-    assert curve(folder) == whole
-    assert [line["iteration"] for line in whole] == [1, 2]
-    assert (folder / "model.keras").read_bytes() == model
 
 
 def test_fewer_iterations_than_are_done(scenes: Path, finished: Path, command: Command, tmp_path: Path) -> None:
@@ -455,6 +464,7 @@ def test_numbers_that_are_refused(scenes: Path, number: str, command: Command, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.story
 def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.augment import NONE
     from ssdlite_caffe.keras.schedule import Schedule

@@ -44,6 +44,13 @@ def test_layout_of_the_array_does_not_matter():
         assert same_bits(binary.blob_to_array(binary.blob_from_array(view)), np.ascontiguousarray(view))
 
 
+@pytest.mark.parametrize("count", [31, 32, 4095, 4096, 524287, 524288])
+def test_lengths_around_those_that_take_another_byte(count):
+    """4 * count bytes: 127, 16383 and 2097151 are the largest numbers of one, two and three bytes on the wire."""
+    array = np.arange(count, dtype=np.float32)
+    assert same_bits(binary.blob_to_array(binary.blob_from_array(array)), array)
+
+
 def test_arrays_read_can_be_written_to():
     array = binary.blob_to_array(binary.blob_from_array(np.ones(3, np.float32)))
     array[0] = 2
@@ -56,6 +63,8 @@ def test_other_forms_of_blobs():
     double = caffe_pb2.BlobProto(double_data=[0.1, 0.2], diff=[9])
     double.shape.dim.append(2)
     assert same_bits(binary.blob_to_array(double), np.array([0.1, 0.2], np.float32))
+    double.data.extend([3, 4])
+    assert same_bits(binary.blob_to_array(double), np.array([0.1, 0.2], np.float32)), "Caffe takes double_data first"
     mixed = caffe_pb2.BlobProto(data=[1, 2], diff=[8, 9])
     mixed.shape.dim.extend([2, 1])
     assert binary.blob_to_array(mixed).tolist() == [[1], [2]]

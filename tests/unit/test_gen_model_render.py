@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import pytest
 from hypothesis import given
@@ -20,34 +18,42 @@ from ssdlite_caffe.gen_model.dialect import (
     PaddingDialect,
     Stage,
 )
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc
 from ssdlite_caffe.gen_model.render import Solver, number, quoted, render, render_solver
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.text import parse
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-HASHES = GOLDEN / "hashes.json"
+STRUCTURES = GOLDEN / "structures.txt"
 STAGES = get_args(Stage)
 DATA = DataPaths(lmdb='a "quoted"\\path', label_map="naïve\n.prototxt", name_size_file="sizes.txt", batch_size=3)
 
 
-def golden_nets() -> list[tuple[str, FamilyName, HeadKind, bool]]:
-    nets: list[tuple[str, FamilyName, HeadKind, bool]] = [(f"{f}-ssdlite", f, "ssdlite", False) for f in FAMILIES]
-    nets += [("v1-ssd", "v1", "ssd", False), ("v2-ssd", "v2", "ssd", False)]
-    return nets + [(f"{f}-classifier", f, "ssdlite", True) for f in FAMILIES]
+class Golden(NamedTuple):
+    title: str
+    family: FamilyName
+    head: HeadKind = "ssdlite"
+    classifier: bool = False
+
+    def build(self) -> NetDesc:
+        classes = 1001 if self.classifier else 21
+        return build(default_arch(self.family, classes, head=self.head, classifier=self.classifier))
+
+
+WHOLE = (Golden("v2-ssdlite", "v2"), Golden("v3-small-ssdlite", "v3-small"))
+"""Nets of which every stage is kept as text."""
+NETS = (
+    *(Golden(f"{family}-ssdlite", family) for family in FAMILIES),
+    Golden("v1-ssd", "v1", "ssd"),
+    Golden("v2-ssd", "v2", "ssd"),
+    *(Golden(f"{family}-classifier", family, classifier=True) for family in FAMILIES),
+)
+"""Nets of which the structure is kept."""
 
 
 def golden_dialect(stage: Stage) -> Dialect:
     return Dialect(batch_norm="fold" if stage in ("deploy", "headless") else "keep")
-
-
-WHOLE = {"v2-ssdlite", "v3-small-ssdlite"}
-"""Nets kept as text; of the others the hash of each stage is kept."""
-
-
-def read_hashes() -> dict[str, str]:
-    hashes: dict[str, str] = json.loads(HASHES.read_text(encoding="utf-8"))
-    return hashes
 
 
 def summary(net: caffe_pb2.NetParameter) -> list[str]:
@@ -56,42 +62,74 @@ def summary(net: caffe_pb2.NetParameter) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
-def test_golden(
-    title: str, family: FamilyName, head: HeadKind, classifier: bool, stage: Stage, update_golden: bool
-) -> None:
-    classes = 1001 if classifier else 21
-    net = build(default_arch(family, classes, head=head, classifier=classifier))
-    text = render(net, golden_dialect(stage), stage)
-    if title in WHOLE:
-        path = GOLDEN / f"{title}-{stage}.prototxt"
-        if update_golden:
-            path.write_text(text, encoding="utf-8")
-        golden = path.read_text(encoding="utf-8")
-        expected, found = (summary(parse(t, caffe_pb2.NetParameter)) for t in (golden, text))
-        assert found == expected
-        assert text == golden
-        return
-    digest = hashlib.sha256(text.encode()).hexdigest()
+@pytest.mark.parametrize("golden", WHOLE, ids=[net.title for net in WHOLE])
+def test_golden_text(golden: Golden, stage: Stage, update_golden: bool) -> None:
+    text = render(golden.build(), golden_dialect(stage), stage)
+    path = GOLDEN / f"{golden.title}-{stage}.prototxt"
     if update_golden:
-        hashes = read_hashes() | {f"{title}-{stage}": digest}
-        HASHES.write_text(json.dumps(hashes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    assert digest == read_hashes()[f"{title}-{stage}"], f"{title} {stage} has changed; see its text with gen"
+        path.write_text(text, encoding="utf-8")
+    kept = path.read_text(encoding="utf-8")
+    expected, found = (summary(parse(t, caffe_pb2.NetParameter)) for t in (kept, text))
+    assert found == expected
+    assert text == kept
+
+
+def structure(title: str, net: NetDesc) -> list[str]:
+    """What a net is made of, a line for each node: a difference shows which one is another."""
+    lines = [f"== {title}, input {by(net.arch.input_size)}"]
+    lines += [shown(node) for section in net.sections for node in section.nodes]
+    for found in net.feature_maps:
+        prior = found.prior
+        lines.append(
+            f"boxes on {found.blob}: min {prior.min_sizes} max {prior.max_sizes} ratios {prior.aspect_ratios} "
+            f"flip {prior.flip} variances {prior.variances}"
+        )
+        lines += [shown(conv) for conv in (*found.loc, *found.conf)]
+    return lines
+
+
+def by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def shown(node: NodeDesc) -> str:
+    match node:
+        case ConvDesc():
+            padding = node.padding
+            kind = "depthwise" if node.depthwise else "conv"
+            return (
+                f"{node.name} = {kind} {by(node.kernel)}/{node.stride[0]} of {node.bottom}, pad {padding.top} "
+                f"{padding.bottom} {padding.left} {padding.right}, {'bn' if node.batch_norm else 'bias'}, "
+                f"{node.activation}: {node.num_output} x {by(node.out_size)}"
+            )
+        case AddDesc():
+            return f"{node.top} = {' + '.join(node.bottoms)}: {node.channels} x {by(node.size)}"
+        case GlobalPoolDesc():
+            return f"{node.top} = mean of {node.bottom}: {node.channels}"
+        case GateDesc():
+            return f"{node.top} = {node.bottom} * {node.gate}: {node.channels} x {by(node.size)}"
+
+
+def test_golden_structures(update_golden: bool) -> None:
+    found = [line for net in NETS for line in structure(net.title, net.build())]
+    if update_golden:
+        STRUCTURES.write_text("\n".join(found) + "\n", encoding="utf-8")
+    assert found == STRUCTURES.read_text(encoding="utf-8").splitlines()
 
 
 def test_golden_folder_is_small_and_without_leftovers() -> None:
-    titles = {title for title, *_ in golden_nets()}
-    assert {f.stem for f in GOLDEN.glob("*.prototxt")} == {f"{title}-{stage}" for title in WHOLE for stage in STAGES}
-    assert set(read_hashes()) == {f"{title}-{stage}" for title in titles - WHOLE for stage in STAGES}
-    assert sum(f.stat().st_size for f in GOLDEN.iterdir()) < 1_000_000
+    names = {f"{net.title}-{stage}.prototxt" for net in WHOLE for stage in STAGES} | {STRUCTURES.name}
+    assert {path.name for path in GOLDEN.iterdir()} == names
+    assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 1_000_000
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("title", "family", "head", "classifier"), golden_nets())
-def test_lint_finds_nothing(title: str, family: FamilyName, head: HeadKind, classifier: bool, stage: Stage) -> None:
+@pytest.mark.parametrize("golden", NETS, ids=[net.title for net in NETS])
+def test_lint_finds_nothing(golden: Golden, stage: Stage) -> None:
     """Shapes are inferred through the whole text in every dialect, and every field is one that Caffe's proto has."""
-    size = None if classifier else (161, 224)
-    net = build(default_arch(family, 7, head=head, classifier=classifier, input_size=size))
+    size = None if golden.classifier else (161, 224)
+    arch = default_arch(golden.family, 7, head=golden.head, classifier=golden.classifier, input_size=size)
+    net = build(arch)
     for activation, padding in zip(get_args(ActivationDialect), get_args(PaddingDialect)[:4], strict=True):
         report = lint(render(net, Dialect(activation=activation, padding=padding), stage, DATA))
         assert list(report.problems) == []

@@ -1,4 +1,4 @@
-"""Predictors of nets that were edited, or made for other classes and sizes."""
+"""Predictors moved to Caffe's boxes; of nets that were edited, or made for other classes and sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
@@ -16,11 +18,77 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.load.boxes import match_cell, refold_box_predictor, rematch_cell
+from ssdlite_caffe.load.boxes import (
+    CellMatch,
+    box_predictor_rows,
+    class_predictor_rows,
+    match_cell,
+    refold_box_predictor,
+    rematch_cell,
+)
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import parse_net
 from tests.filling import FOLD, KEEP, arch_of, filled, layer_of, model, net_of, problems
 from tests.models import with_settings, with_tensors
+
+box_sizes = st.lists(st.tuples(st.floats(0.02, 1.5), st.floats(0.02, 1.5)), min_size=1, max_size=7)
+
+
+@settings(max_examples=60)
+@given(box_sizes, st.data())
+def test_any_shapes_and_order_decode_to_the_same_boxes(tf_sizes, data) -> None:
+    caffe_sizes = data.draw(st.lists(st.tuples(st.floats(0.02, 1.5), st.floats(0.02, 1.5)),
+                                     min_size=len(tf_sizes), max_size=len(tf_sizes)))  # fmt: skip
+    seed = data.draw(st.integers(0, 10**6))
+    coder = data.draw(st.sampled_from([(10.0, 10.0, 5.0, 5.0), (4.0, 8.0, 2.0, 3.0), (1.0, 1.0, 1.0, 1.0)]))
+    variances = data.draw(st.sampled_from([(0.1, 0.1, 0.2, 0.2), (0.125, 0.25, 1 / 3, 0.5)]))
+    k = len(tf_sizes)
+    random = np.random.default_rng(seed)
+    kernel = random.normal(size=(k * 4, 2, 1, 1)).astype(np.float32)
+    bias = random.normal(size=k * 4).astype(np.float32)
+    x = random.normal(size=2)
+    match = match_cell(tuple(tf_sizes), tuple(caffe_sizes))
+    assert sorted(match.source) == list(range(k))
+    moved, offset = box_predictor_rows(kernel, bias, match, coder, variances)
+
+    tf_codes = (kernel[:, :, 0, 0].astype(np.float64) @ x + bias).reshape(k, 4)
+    caffe_codes = (moved[:, :, 0, 0].astype(np.float64) @ x + offset).reshape(k, 4)
+    for c, t in enumerate(match.source):
+        (th, tw), (ch, cw) = tf_sizes[t], caffe_sizes[c]
+        ty, tx, tlh, tlw = tf_codes[t] / coder
+        cx, cy, clw, clh = caffe_codes[c] * variances
+        assert cx * cw == pytest.approx(tx * tw, rel=1e-5, abs=3e-6)
+        assert cy * ch == pytest.approx(ty * th, rel=1e-5, abs=3e-6)
+        assert np.exp(clw) * cw == pytest.approx(np.exp(tlw) * tw, rel=1e-5)
+        assert np.exp(clh) * ch == pytest.approx(np.exp(tlh) * th, rel=1e-5)
+
+
+def test_equal_boxes_are_moved_bit_for_bit() -> None:
+    tf_sizes = ((0.1, 0.1), (0.2, 0.4), (0.4, 0.2))
+    caffe_sizes = ((0.1, 0.1), (0.4 * (1 + 1e-7), 0.2), (0.2, 0.4))
+    match = match_cell(tf_sizes, caffe_sizes)
+    assert match == CellMatch((0, 2, 1), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
+    kernel, bias = np.arange(24, dtype=np.float32).reshape(12, 2, 1, 1) / 7, np.arange(12, dtype=np.float32) / 3
+    moved, offset = box_predictor_rows(kernel, bias, match, (10, 10, 5, 5), (0.1, 0.1, 0.2, 0.2))
+    rows = [1, 0, 3, 2, 9, 8, 11, 10, 5, 4, 7, 6]
+    assert np.array_equal(moved, kernel[rows])
+    assert np.array_equal(offset, bias[rows])
+    # As a prototxt has them: 1 / 7 in float32 is the reciprocal of 7 up to its rounding, of 4e-8.
+    variance = float(np.float32(1 / 7))
+    moved, offset = box_predictor_rows(kernel, bias, match, (7, 7, 7, 7), (variance,) * 4)
+    assert np.array_equal(moved, kernel[rows])
+    assert np.array_equal(offset, bias[rows])
+
+
+def test_class_rows_follow_their_box() -> None:
+    match = CellMatch((2, 0, 1), (1.0,) * 3, (1.0,) * 3)
+    kernel, bias = np.arange(15, dtype=np.float32).reshape(15, 1, 1, 1), np.arange(15, dtype=np.float32)
+    moved, offset = class_predictor_rows(kernel, bias, match, 5, 1.0)
+    assert offset.tolist() == [*range(10, 15), *range(5), *range(5, 10)]
+    assert np.array_equal(moved[:, 0, 0, 0], offset)
+    scaled, halves = class_predictor_rows(kernel, bias, match, 5, 0.5)
+    assert np.array_equal(scaled, moved / 2)
+    assert np.array_equal(halves, offset / 2)
 
 
 def reverse_ratios(param: caffe_pb2.PriorBoxParameter) -> None:

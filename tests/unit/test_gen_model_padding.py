@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.netdesc import Padding
 from ssdlite_caffe.gen_model.padding import (
+    ExactAxis,
     SliceAxis,
     exact_axis,
     explicit_padding,
@@ -114,6 +115,12 @@ def test_exact_for_any_zeros_and_dilation(
     expected = convolve(zeros_around(image, Padding(0, 0, before, after)), taps, (1, stride), (1, dilation))
     found = convolve(zeros_around(image, Padding(0, 0, axis.pad, axis.pad)), larger, (1, stride), (1, dilation))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_exact_under_dilation_known() -> None:
+    """A zero tap spans as many pixels as the dilation says, and so grows the pad."""
+    assert exact_axis(10, 3, 2, 1, 2, 2) == ExactAxis(4, 3, 1)
+    assert exact_axis(10, 3, 2, 0, 1, 1) == ExactAxis(4, 1, 1)
 
 
 @given(pairs(2, 14), pairs(1, 6), pairs(1, 3))

@@ -1,0 +1,74 @@
+"""What the readers of Pascal VOC and COCO data check alike: boxes, sizes, paths and class names."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.data.annotations import Corners, Rows, check_size, fit_box, relative_path
+from ssdlite_caffe.errors import DatasetError
+
+HEIGHT, WIDTH = 100, 200
+
+
+@pytest.mark.parametrize(
+    ("corners", "fitted", "says"),
+    [
+        ((10, 20, 30, 40), (10, 20, 30, 40), ""),
+        ((0, 0, 200, 100), (0, 0, 200, 100), ""),
+        ((-1, 20, 30, 101), (0, 20, 30, 100), ""),
+        ((10, -1, 201, 40), (10, 0, 200, 40), ""),
+        ((-1.01, 20, 30, 40), (0, 20, 30, 40), "reaches past the edges of the image of 200x100"),
+        ((10, 20, 30, 101.01), (10, 20, 30, 100), "reaches past the edges"),
+        ((150, 20, 300, 40), (150, 20, 200, 40), "reaches past the edges"),
+        ((200, 20, 210, 40), None, "lies outside the image of 200x100"),
+        ((10, 100, 20, 110), None, "lies outside"),
+        ((-10, 20, 0, 40), None, "lies outside"),
+        ((10, -10, 20, 0), None, "lies outside"),
+        ((30, 20, 10, 40), None, "reversed"),
+        ((10, 40, 30, 20), None, "reversed"),
+        ((10, 20, 10, 40), None, "empty"),
+        ((10, 20, 30, 20), None, "empty"),
+        ((10, 20, math.nan, 40), None, "not finite"),
+        ((10, 20, 30, math.inf), None, "not finite"),
+    ],
+)
+def test_a_box_against_its_image(corners: Corners, fitted: Corners | None, says: str) -> None:
+    found, said = fit_box(corners, HEIGHT, WIDTH)
+    assert found == fitted
+    assert (says in said) if says else not said
+
+
+def test_a_size_that_is_another() -> None:
+    check_size("a.xml", (HEIGHT, WIDTH), HEIGHT, WIDTH)
+    check_size("a.xml", (0, 0), HEIGHT, WIDTH)
+    with pytest.raises(DatasetError, match=r"a\.xml: says 50x100, but the image has 200x100 \(width x height\)$"):
+        check_size("a.xml", (100, 50), HEIGHT, WIDTH)
+    with pytest.raises(DatasetError, match="EXIF"):
+        check_size("a.xml", (WIDTH, HEIGHT), HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("text", ["a.jpg", "deep/er/a.jpg", ".hidden/a b.jpg", "a..b.jpg"])
+def test_paths_below_a_folder(text: str) -> None:
+    assert relative_path(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "..", "../a.jpg", "a/../b.jpg", "/a.jpg", "a//b.jpg", "./a.jpg", "a/", "a\\b.jpg", "c:/a.jpg", "a\nb"]
+)
+def test_paths_that_lead_elsewhere(text: str) -> None:
+    assert relative_path(text) is None
+
+
+def test_rows_of_class_names() -> None:
+    rows = Rows(LabelMap.of_names(["aeroplane", "bicycle"]))
+    for _ in range(2):
+        assert rows.find("bicycle") == (2, "")
+        row, said = rows.find("bicycel")
+        assert row is None
+        assert "not in the label map (did you mean 'bicycle'?)" in said
+        row, said = rows.find("background")
+        assert row is None
+        assert "is the background of the label map" in said

@@ -1,0 +1,137 @@
+"""Losses against loops over numbers."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ssdlite_caffe.errors import TrainingError
+
+pytestmark = pytest.mark.tensorflow
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def losses() -> ModuleType:
+    from ssdlite_caffe.imports import import_keras
+
+    import_keras()
+    from ssdlite_caffe.keras import losses
+
+    return losses
+
+
+def smooth(error: float) -> float:
+    return 0.5 * error**2 if abs(error) <= 1 else abs(error) - 0.5
+
+
+def sigmoid_entropy(logit: float, target: float) -> float:
+    score = 1 / (1 + math.exp(-logit))
+    return -target * math.log(score) - (1 - target) * math.log(1 - score)
+
+
+def loss_by_loops(
+    codes: np.ndarray, logits: np.ndarray, wanted: np.ndarray, labels: np.ndarray, weights: np.ndarray,
+    options: Any, softmax: bool,
+) -> tuple[list[float], list[float], int]:  # fmt: skip
+    localisation, classification, matches = [], [], 0
+    classes = logits.shape[2]
+    for b in range(len(codes)):
+        place, entropies, positives = 0.0, [], 0
+        for n in range(codes.shape[1]):
+            if labels[b, n]:
+                positives += 1
+                place += sum(smooth(codes[b, n, i] - wanted[b, n, i]) for i in range(4))
+            one_hot = [float(c == labels[b, n]) for c in range(classes)]
+            if options.kind == "focal":
+                total = 0.0
+                for c in range(classes):
+                    target = one_hot[c] if c else 0.0
+                    score = 1 / (1 + math.exp(-logits[b, n, c]))
+                    sure, weight = (score, options.alpha) if target else (1 - score, 1 - options.alpha)
+                    total += -weight * (1 - sure) ** options.gamma * math.log(sure)
+                entropies.append(total)
+            elif softmax:
+                entropies.append(math.log(sum(np.exp(logits[b, n]))) - logits[b, n, labels[b, n]])
+            else:
+                entropies.append(sum(sigmoid_entropy(logits[b, n, c], one_hot[c]) for c in range(classes)))
+        if options.kind == "focal":
+            classification.append(sum(e * w for e, w in zip(entropies, weights[b], strict=True)))
+        else:
+            background = [e for n, e in enumerate(entropies) if not labels[b, n] and weights[b, n]]
+            count = max(int(positives * options.negatives), options.least_negatives)
+            hard = sorted(background, reverse=True)[:count]
+            classification.append(sum(hard) + sum(e for n, e in enumerate(entropies) if labels[b, n]))
+        localisation.append(place)
+        matches += positives
+    return localisation, classification, matches
+
+
+@QUICK
+@given(st.integers(0, 2**32), st.sampled_from(["focal", "sigmoid", "softmax"]), st.floats(0.0, 0.4))
+def test_ssd_loss(losses: ModuleType, seed: int, kind: str, share: float) -> None:
+    random = np.random.default_rng(seed)
+    shape = 2, 17
+    codes, wanted = (random.normal(0, 2, (*shape, 4)).astype(np.float32) for _ in range(2))
+    logits = random.normal(0, 3, (*shape, 5)).astype(np.float32)
+    labels = np.where(random.random(shape) < share, random.integers(1, 5, shape), 0).astype(np.int32)
+    weights = np.where(labels > 0, 1, random.random(shape) < 0.8).astype(np.float32)
+    options = losses.LossOptions(kind="focal" if kind == "focal" else "hard-negatives", negatives=1.5)
+    converter = "softmax" if kind == "softmax" else "sigmoid"
+    sums = losses.ssd_sums(codes, logits, (wanted, labels, weights), options, converter)
+    expected = loss_by_loops(codes, logits.astype(float), wanted, labels, weights, options, kind == "softmax")
+    np.testing.assert_allclose(sums.localisation, expected[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(sums.classification, expected[1], rtol=1e-4, atol=1e-5)
+    assert sums.matches == expected[2]
+
+
+def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
+    def kind(converter: str, wanted: str | None = None) -> str:
+        return losses.suited(losses.LossOptions(wanted), converter).kind
+
+    assert (kind("sigmoid"), kind("softmax")) == ("focal", "hard-negatives")
+    assert kind("sigmoid", "hard-negatives") == kind("softmax", "hard-negatives") == "hard-negatives"
+    assert kind("sigmoid", "focal") == "focal"
+    with pytest.raises(TrainingError, match="focal loss is one of sigmoid scores"):
+        kind("softmax", "focal")
+
+
+def test_weights_of_the_two_losses(losses: ModuleType) -> None:
+    random = np.random.default_rng(0)
+    data = random.normal(size=(1, 6, 4)).astype(np.float32), random.normal(size=(1, 6, 3)).astype(np.float32)
+    wanted = np.zeros((1, 6, 4), np.float32), np.array([[0, 1, 2, 0, 0, 0]]), np.ones((1, 6), np.float32)
+    plain = losses.ssd_sums(*data, wanted, losses.LossOptions(), "sigmoid")
+    weighted = losses.ssd_sums(*data, wanted, losses.LossOptions(localisation=2.0, classification=3.0), "sigmoid")
+    assert weighted.localisation.numpy() == pytest.approx(2 * plain.localisation.numpy())
+    assert weighted.classification.numpy() == pytest.approx(3 * plain.classification.numpy())
+
+
+def test_hardest_takes_the_first_of_equal_ones(losses: ModuleType) -> None:
+    found = losses.hardest(
+        np.array([[1.0, 2.0, 2.0, 2.0]], np.float32), np.array([[True] * 4]), np.array([2], np.int32)
+    )
+    assert found.numpy().tolist() == [[False, True, True, False]]
+
+
+def test_decay_is_of_full_and_pointwise_kernels(losses: ModuleType) -> None:
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3),
+            layers.DepthwiseConv2D(3),
+            layers.BatchNormalization(),
+            layers.Conv2D(2, 1),
+        ]
+    )
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, 3.0))
+    assert float(losses.kernel_decay(model, 0.25)) == pytest.approx(0.25 * (3 * 3 * 3 * 4 + 4 * 2) * 9 / 2)
