@@ -152,6 +152,15 @@ def test_standard_priors_lie_near_tensorflow_s() -> None:
         np.testing.assert_allclose(found, sorted(cell.sizes), rtol=1e-4)
 
 
+def test_cell_sizes_are_those_of_the_prototxt() -> None:
+    """Whose fields are float32: a description and what is parsed of its text break ties alike."""
+    written = PriorBoxDesc((33.3,), (66.6,), (0.3333, 2.1), True, VARIANCES)
+    fields = (written.min_sizes, written.max_sizes, written.aspect_ratios)
+    parsed = PriorBoxDesc(*(tuple(float(np.float32(v)) for v in values) for values in fields), True, VARIANCES)
+    assert written != parsed
+    assert cell_sizes(written, (300, 300)) == cell_sizes(parsed, (300, 300))
+
+
 def test_cell_sizes_drop_repeated_ratios() -> None:
     prior = PriorBoxDesc((10.0,), (), (1.0, 2.0, 0.5, 2.0000001), True, VARIANCES)
     assert len(cell_sizes(prior, (100, 100))) == 3

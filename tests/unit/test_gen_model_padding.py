@@ -149,6 +149,12 @@ def test_symmetric_is_the_public_nets_padding() -> None:
     assert symmetric_axis(300, 3, 2, 0, 1) == 1
 
 
+def test_symmetric_takes_the_larger_where_both_do() -> None:
+    """Windows of 4 at every third pixel of 5 with zeros (1, 2): two, and two with 1 or with 2 zeros on both sides."""
+    assert out_axis(5, 4, 3, 1, 2) == out_axis(5, 4, 3, 1, 1) == out_axis(5, 4, 3, 2, 2) == 2
+    assert symmetric_axis(5, 4, 3, 1, 2) == 2
+
+
 def test_slice_is_the_least() -> None:
     assert slice_axis(300, 3, 2, 0, 1) == SliceAxis(2, 1, 150, 0)
     assert slice_axis(19, 3, 1, 1, 1) == SliceAxis(1, 0, 19, 0)

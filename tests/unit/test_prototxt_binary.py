@@ -63,7 +63,7 @@ def test_other_forms_of_blobs():
     double = caffe_pb2.BlobProto(double_data=[0.1, 0.2], diff=[9])
     double.shape.dim.append(2)
     assert same_bits(binary.blob_to_array(double), np.array([0.1, 0.2], np.float32))
-    double.data.extend([3, 4])
+    double.data.extend([3, 4, 5])
     assert same_bits(binary.blob_to_array(double), np.array([0.1, 0.2], np.float32)), "Caffe takes double_data first"
     mixed = caffe_pb2.BlobProto(data=[1, 2], diff=[8, 9])
     mixed.shape.dim.extend([2, 1])

@@ -69,3 +69,13 @@ def test_pixels_become_minus_one_to_one() -> None:
     image = np.array([[[0, 127, 255]]], np.uint8)
     fed = network_input(image, (1, 1), mean=127.5, scale=1 / 127.5)
     np.testing.assert_allclose(fed[0, 0, 0], [-1, 2 / 255 * 127 - 1, 1], rtol=0, atol=6e-8)
+
+
+def test_every_pixel_value_is_normalised_as_tensorflow_does() -> None:
+    """Subtracted, then multiplied, each rounded to float32: a division would give other bits."""
+    values = np.arange(256, dtype=np.uint8)
+    fed = network_input(values.reshape(16, 16, 1).repeat(3, 2), (16, 16), mean=127.5, scale=1 / 127.5)
+    scale = F(1 / 127.5)
+    expected = [F(F(int(value)) - F(127.5)) * scale for value in values]
+    np.testing.assert_array_equal(fed[0, :, :, 1].ravel(), np.array(expected, F), strict=True)
+    assert (fed[0, :, :, 1].ravel() != (values.astype(F) - F(127.5)) / F(127.5)).any()
