@@ -108,13 +108,13 @@ def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
 
         cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
         return Detector(ModelFolder.open(folder / "caffe"))
-    from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
+    from ssdlite_caffe.keras.detectors import ExportedTfliteDetector, KerasDetector
 
     if side == TFLITE:
-        return TfliteRuntime(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
+        return ExportedTfliteDetector(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
     from ssdlite_caffe.keras.store import load
 
-    return KerasRuntime(load(folder / "model.keras"))
+    return KerasDetector(load(folder / "model.keras"))
 
 
 def inference(side: str, folder: Path, steps: int) -> float:

@@ -176,7 +176,7 @@ def evaluate(
     """
     from ssdlite_caffe.data.labelled_images import open_images
     from ssdlite_caffe.evaluation import evaluate as tool
-    from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
+    from ssdlite_caffe.evaluation.detection_evaluate import with_detection_evaluate
     from ssdlite_caffe.evaluation.detectors import check_runtimes
 
     forms = {
@@ -185,9 +185,9 @@ def evaluate(
         if path is not None
     }
     check_runtimes(runtimes)
-    opened = tool.open_model(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
+    opened = tool.open_model_forms(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
     labelled = open_images(Path(data), opened.labels, split=split, images=None if images is None else Path(images))
     own = tool.model_kind(opened.path or Path(model)) or ("opencv" if opened.folder else "tensorflow")
     names = list(dict.fromkeys(runtimes or [own, *forms]))
     result = tool.evaluate(opened, labelled, names, data=os.fspath(data), limit=limit, progress=progress)
-    return with_caffes_own(result, opened, Path(data)) if "caffe" in names and limit is None else result
+    return with_detection_evaluate(result, opened, Path(data)) if "caffe" in names and limit is None else result

@@ -76,7 +76,7 @@ def convert(
     """Convert a detector into a folder of Caffe files."""
     from ssdlite_caffe import api
     from ssdlite_caffe.gen_model.dialect import Dialect
-    from ssdlite_caffe.tools.convert import summary
+    from ssdlite_caffe.tools.convert import convert_summary
 
     with status() as progress:
         report = api.convert(
@@ -85,4 +85,4 @@ def convert(
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
             force=force, progress=progress,
         )  # fmt: skip
-    print_result(report, as_json, summary(report, out))
+    print_result(report, as_json, convert_summary(report, out))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.detector import ImageResult, Progress
+from ssdlite_caffe.runtimes.detector import ImageResult
 from ssdlite_caffe.runtimes.draw import pixel_boxes
 from ssdlite_caffe.terminal import bar, duration_text, table_console
 
@@ -27,7 +27,7 @@ _LISTED = 5
 
 
 def show(
-    detected: Callable[[Callable[[Progress], None]], Iterable[ImageResult | ImageError]],
+    detected: Callable[[Callable[[int, int], None]], Iterable[ImageResult | ImageError]],
     names: Sequence[str],
     *,
     out: Path | None = None,
@@ -51,7 +51,7 @@ def show(
     with bar("detecting") as update:
 
         def good() -> Iterator[ImageResult]:
-            for item in detected(lambda state: update(state.done, state.total)):
+            for item in detected(update):
                 if isinstance(item, ImageError):
                     errors.append(item)
                     print(f"ssdlite-caffe: {item}", file=sys.stderr)

@@ -32,7 +32,7 @@ def dump(
     options = reading(pipeline_config, nms, dequantize)
     if out is None:
         tensors = tool.list_tensors(model, reading=options)
-        print_result(tensors, as_json, tool.listed(tensors))
+        print_result(tensors, as_json, tool.tensor_lines(tensors))
         return
     with status() as progress:
         summary = tool.dump(model, out, reading=options, force=force, progress=progress)

@@ -50,7 +50,7 @@ def evaluate(
     from ssdlite_caffe import api
     from ssdlite_caffe.evaluation import report
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
-    from ssdlite_caffe.evaluation.evaluate import shown_problems
+    from ssdlite_caffe.evaluation.evaluate import problem_lines
     from ssdlite_caffe.files import refuse_existing
     from ssdlite_caffe.imports import import_pyplot
 
@@ -71,5 +71,5 @@ def evaluate(
         print(json.dumps(result.to_dict(), indent=2))
     else:
         report.print_report(result)
-        for line in shown_problems(result):
+        for line in problem_lines(result):
             note(line)

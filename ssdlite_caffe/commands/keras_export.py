@@ -72,7 +72,7 @@ def export_tflite(
 ) -> None:
     """Write a TensorFlow Lite model of built-in operations, detections included."""
     from ssdlite_caffe.evaluation.report import print_report
-    from ssdlite_caffe.evaluation.tflite import TestData, TfliteOptions, summary
+    from ssdlite_caffe.evaluation.tflite import TestData, TfliteOptions, export_summary
     from ssdlite_caffe.evaluation.tflite import export_tflite as run
 
     if float16 and int8:
@@ -90,4 +90,4 @@ def export_tflite(
         )  # fmt: skip
     if exported.evaluation is not None and not as_json:
         print_report(exported.evaluation)
-    print_result(exported.to_dict(), as_json, summary(exported, out))
+    print_result(exported.to_dict(), as_json, export_summary(exported, out))

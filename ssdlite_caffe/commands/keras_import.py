@@ -51,7 +51,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Make a Keras model of a TensorFlow detector."""
-    from ssdlite_caffe.keras.import_model import import_file, summary
+    from ssdlite_caffe.keras.import_model import import_file, import_summary
 
     with status() as progress:
         report = import_file(
@@ -59,4 +59,4 @@ def import_(
             score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs, force=force,
             progress=progress,
         )  # fmt: skip
-    print_result(report, as_json, summary(report, out))
+    print_result(report, as_json, import_summary(report, out))

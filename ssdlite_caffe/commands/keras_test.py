@@ -52,7 +52,7 @@ def run_test(
     if out is not None:
         refuse_existing(out, force=force)
         import_pyplot()  # said before the work is done
-    opened = tool.open_model(model, label_map=label_map)
+    opened = tool.open_model_forms(model, label_map=label_map)
     labelled = open_images(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
     results = CocoResults(labelled.categories)
 
@@ -71,5 +71,5 @@ def run_test(
         print(text)
         return
     report.print_report(result)
-    for line in tool.shown_problems(result):
+    for line in tool.problem_lines(result):
         note(line)

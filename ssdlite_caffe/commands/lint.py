@@ -29,6 +29,6 @@ def lint(
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
-        tool.print_report(report)
+        tool.print_lint_report(report)
     if not report.ok:
         raise typer.Exit(1)

@@ -86,7 +86,7 @@ def judge(
     """Average precision of trained weights on the kit's test LMDB."""
     from ssdlite_caffe.evaluation import report as report
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
-    from ssdlite_caffe.evaluation.evaluate import shown_problems
+    from ssdlite_caffe.evaluation.evaluate import problem_lines
     from ssdlite_caffe.terminal import bar
     from ssdlite_caffe.training.judge import PLOT, RESULT, judge_kit
 
@@ -99,7 +99,7 @@ def judge(
         print(json.dumps(result.to_dict(), indent=2))
         return
     report.print_report(result)
-    for line in shown_problems(result):
+    for line in problem_lines(result):
         print(f"ssdlite-caffe: {line}", file=sys.stderr)
     print(f"in {kit}: {RESULT}, {PLOT}")
 

@@ -102,8 +102,8 @@ class Dataset(Protocol):
         """
 
 
-class Rows:
-    """Rows of a label map, found by class name in one step."""
+class ClassIds:
+    """ClassIds of a label map, found by class name in one step."""
 
     def __init__(self, label_map: LabelMap) -> None:
         """Take the names of `label_map`."""
@@ -123,11 +123,11 @@ class Rows:
         except LabelMapError as error:
             return None, str(error)
         if row == 0:
-            return None, f"{shown(name)} is the background of the label map, not a class of objects"
+            return None, f"{quoted(name)} is the background of the label map, not a class of objects"
         if row is not None:
             return row, ""
         near = self._label_map.nearest(name)
-        return None, f"{shown(name)} is not in the label map" + (f" (did you mean {near!r}?)" if near else "")
+        return None, f"{quoted(name)} is not in the label map" + (f" (did you mean {near!r}?)" if near else "")
 
 
 def fit_box(corners: Corners, height: int, width: int) -> tuple[Corners | None, str]:
@@ -144,19 +144,19 @@ def fit_box(corners: Corners, height: int, width: int) -> tuple[Corners | None, 
     """
     xmin, ymin, xmax, ymax = corners
     if not all(map(math.isfinite, corners)):
-        return None, f"box {show(corners)} is not finite"
+        return None, f"box {box_text(corners)} is not finite"
     if xmin > xmax or ymin > ymax:
-        return None, f"box {show(corners)} is reversed"
+        return None, f"box {box_text(corners)} is reversed"
     if xmin == xmax or ymin == ymax:
-        return None, f"box {show(corners)} is empty"
+        return None, f"box {box_text(corners)} is empty"
     if xmin >= 0 and ymin >= 0 and xmax <= width and ymax <= height:
         return corners, ""
     clipped = max(xmin, 0.0), max(ymin, 0.0), min(xmax, float(width)), min(ymax, float(height))
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
-        return None, f"box {show(corners)} lies outside the image of {width}x{height} (width x height)"
+        return None, f"box {box_text(corners)} lies outside the image of {width}x{height} (width x height)"
     if max(-xmin, -ymin, xmax - width, ymax - height) <= _OUTSIDE:
         return clipped, ""
-    return clipped, f"box {show(corners)} reaches past the edges of the image of {width}x{height} (width x height)"
+    return clipped, f"box {box_text(corners)} reaches past the edges of the image of {width}x{height} (width x height)"
 
 
 def check_size(where: str, stated: tuple[float, float], height: int, width: int) -> None:
@@ -180,12 +180,12 @@ def relative_path(text: str) -> str | None:
     return None if parts[0][1:2] == ":" else text  # a drive of Windows
 
 
-def show(corners: Iterable[float]) -> str:
+def box_text(corners: Iterable[float]) -> str:
     """A box in an error message."""
     return "(" + ", ".join(f"{value:.6g}" for value in corners) + ")"
 
 
-def shown(text: object) -> str:
+def quoted(text: object) -> str:
     """A value from a file in an error message: quoted, on one line, cut short."""
     quoted = ascii(text)
     return quoted if len(quoted) <= _SHOWN else quoted[: _SHOWN - 3] + "..."

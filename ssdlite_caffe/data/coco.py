@@ -11,15 +11,15 @@ from typing import Any
 from ssdlite_caffe.coco.label_map import LabelMap, check_name
 from ssdlite_caffe.data.annotations import (
     Box,
+    ClassIds,
     Entry,
     Problem,
-    Rows,
+    box_text,
     check_size,
     fit_box,
+    quoted,
     read_bounded,
     relative_path,
-    show,
-    shown,
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
@@ -39,7 +39,7 @@ class CocoDataset:
         self._images = content["images"]
         categories = _category_names(path, content["categories"])
         self.label_map = label_map or _label_map(path, categories)
-        rows = Rows(self.label_map)
+        rows = ClassIds(self.label_map)
         self._rows = {number: rows.find(name) for number, name in categories.items()}
         self.entries: Sequence[Entry] = list(self._entries(images))
         if not self.entries:
@@ -70,17 +70,17 @@ class CocoDataset:
     def _box(self, item: dict[str, Any], height: int, width: int) -> tuple[Box | None, str]:
         category, bbox, crowd = item.get("category_id"), item.get("bbox"), item.get("iscrowd", 0)
         if not _is_id(category) or category not in self._rows:
-            return None, f"category_id {shown(category)} is none of the categories"
+            return None, f"category_id {quoted(category)} is none of the categories"
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-            return None, f"bbox {shown(bbox)} is not four numbers"
+            return None, f"bbox {quoted(bbox)} is not four numbers"
         if crowd not in (0, 1):
-            return None, f"iscrowd is {shown(crowd)}, not 0 or 1"
+            return None, f"iscrowd is {quoted(crowd)}, not 0 or 1"
         row, what = self._rows[category]
         if row is None:
             return None, what
         left, top, wide, high = map(float, bbox)
         if wide < 0 or high < 0:
-            return None, f"bbox {show(bbox)} has a negative width or height"
+            return None, f"bbox {box_text(bbox)} has a negative width or height"
         corners, what = fit_box((left, top, left + wide, top + high), height, width)
         return corners and Box(row, *corners, bool(crowd)), what
 
@@ -92,7 +92,7 @@ class CocoDataset:
             if not what and item["id"] in ids:
                 what = f"id {item['id']} is that of another image"
             if not what and item["file_name"] in names:
-                what = f"file_name {shown(item['file_name'])} is that of another image"
+                what = f"file_name {quoted(item['file_name'])} is that of another image"
             if what:
                 self.problems.append(self._problem("images", number, item, what))
                 continue
@@ -107,7 +107,7 @@ class CocoDataset:
         for number, item in enumerate(items):
             image: Any = item.get("image_id") if isinstance(item, dict) else None
             if not _is_id(image) or image not in known:
-                what = f"image_id {shown(image)} is none of the images"
+                what = f"image_id {quoted(image)} is none of the images"
                 self.problems.append(self._problem("annotations", number, item, what))
             else:
                 found.setdefault(image, []).append((number, item))
@@ -162,7 +162,7 @@ def _read(path: Path, *lists: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: no JSON: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, thousands of brackets
-        raise DatasetError(f"{path}: no JSON: {shown(str(error))}") from error
+        raise DatasetError(f"{path}: no JSON: {quoted(str(error))}") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(f"{path} holds no list {key!r}, so it is not a file of COCO's instances")
@@ -178,7 +178,7 @@ def _category_names(path: Path, items: list[Any]) -> dict[int, str]:
         if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("name"), str):
             raise DatasetError(f"{where} has no id (a whole number) or no name (a text)")
         if item["id"] in found:
-            raise DatasetError(f"{where} has the id {item['id']} of {shown(found[item['id']])} once more")
+            raise DatasetError(f"{where} has the id {item['id']} of {quoted(found[item['id']])} once more")
         try:
             check_name(item["name"])
         except LabelMapError as error:
@@ -208,9 +208,9 @@ def _wrong_image(item: object) -> str:
         return "there is no id (a whole number)"
     name = item.get("file_name")
     if not isinstance(name, str) or relative_path(name) is None:
-        return f"file_name {shown(name)} leads out of the folder of images, or is no path"
+        return f"file_name {quoted(name)} leads out of the folder of images, or is no path"
     wrong = next((key for key in ("height", "width") if key in item and not _is_number(item[key])), None)
-    return f"{wrong} is {shown(item[wrong])}, not a number" if wrong else ""
+    return f"{wrong} is {quoted(item[wrong])}, not a number" if wrong else ""
 
 
 def _is_id(value: object) -> bool:

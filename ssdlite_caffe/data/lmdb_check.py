@@ -15,7 +15,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.annotations import shown
+from ssdlite_caffe.data.annotations import quoted
 from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.data.lmdb_write import LABEL_MAP
 from ssdlite_caffe.errors import DatasetError
@@ -291,7 +291,7 @@ def _wrong_box(item: caffe_pb2.Annotation) -> str:
         return "has an object without a box"
     box = item.bbox
     corners = box.xmin, box.ymin, box.xmax, box.ymax
-    text = shown(tuple(float(f"{side:.6g}") for side in corners))
+    text = quoted(tuple(float(f"{side:.6g}") for side in corners))
     if not all(map(math.isfinite, corners)):
         return f"box {text} is not finite"
     if box.xmin > box.xmax or box.ymin > box.ymax:

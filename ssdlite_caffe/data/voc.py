@@ -11,14 +11,14 @@ from xml.parsers import expat
 from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name
 from ssdlite_caffe.data.annotations import (
     Box,
+    ClassIds,
     Entry,
     Problem,
-    Rows,
     check_size,
     fit_box,
+    quoted,
     read_bounded,
     relative_path,
-    shown,
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
@@ -48,7 +48,7 @@ class VocDataset:
         self.entries = entries
         self.problems = problems
         self.label_map = label_map or _find_names(entries)
-        self._rows = Rows(self.label_map)
+        self._rows = ClassIds(self.label_map)
 
     def objects(self, entry: Entry, height: int, width: int) -> tuple[list[Box], list[Problem]]:
         """See `annotations.Dataset.objects`."""
@@ -74,9 +74,9 @@ class VocDataset:
             return None, f"object without {missing}"
         wrong = next((key for key in _SIDES if not _NUMBER.fullmatch(fields[key])), None)
         if wrong is not None:
-            return None, f"{wrong} {shown(fields[wrong])} is not a number"
+            return None, f"{wrong} {quoted(fields[wrong])} is not a number"
         if fields.get("difficult", "0") not in ("", "0", "1"):
-            return None, f"difficult is {shown(fields['difficult'])}, not 0 or 1"
+            return None, f"difficult is {quoted(fields['difficult'])}, not 0 or 1"
         row, what = self._rows.find(fields["name"])
         if row is None:
             return None, what
@@ -109,7 +109,7 @@ def open_voc(
             if isinstance(item, str):
                 problems.append(Problem(where, item, "image skipped"))
             elif prefix + item.name in seen:
-                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "image skipped"))
+                problems.append(Problem(where, f"{quoted(item.name)} is listed twice", "image skipped"))
             else:
                 seen.add(prefix + item.name)
                 entries.append(Entry(prefix + item.name, item.id, item.path, item.annotations))
@@ -167,7 +167,9 @@ class _Tree:
         stack = self._stack
         if not stack and name != "annotation":
             line = self._parser.CurrentLineNumber
-            raise DatasetError(f"{self._path}:{line}: begins with {shown(name)}; a VOC annotation does with annotation")
+            raise DatasetError(
+                f"{self._path}:{line}: begins with {quoted(name)}; a VOC annotation does with annotation"
+            )
         stack.append(name)
         self._text.clear()
         if name == "object" and len(stack) == 2:
@@ -222,7 +224,7 @@ def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
     path = root / SPLITS / f"{split}.txt"
     if relative_path(split) is None or not path.is_file():
         splits = ", ".join(sorted(file.stem for file in (root / SPLITS).glob("*.txt"))[:20]) or "none"
-        raise DatasetError(f"{root} has no split {shown(split)}; there are: {splits}")
+        raise DatasetError(f"{root} has no split {quoted(split)}; there are: {splits}")
     images = _images(root / IMAGES)
     for where, name in _lines(path):
         flagged = _CLASS_LINE.fullmatch(name)
@@ -232,11 +234,11 @@ def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
         files = images.get(name, [])
         annotations = root / ANNOTATIONS / f"{name}.xml"
         if relative_path(name) is None or "/" in name:
-            yield where, f"{shown(name)} is not an image's name"
+            yield where, f"{quoted(name)} is not an image's name"
         elif len(files) > 1:
-            yield where, f"{shown(name)} may be any of {', '.join(sorted(files))}"
+            yield where, f"{quoted(name)} may be any of {', '.join(sorted(files))}"
         elif not files:
-            yield where, f"{root / IMAGES} has no image {shown(name)}"
+            yield where, f"{root / IMAGES} has no image {quoted(name)}"
         elif not annotations.is_file():
             yield where, f"{annotations} is missing"
         else:
@@ -263,9 +265,9 @@ def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]
         parts = line.split("\t") if "\t" in line else line.split()
         paths = [relative_path(part) for part in parts]
         if len(parts) != 2:
-            yield where, f"{shown(line)} is not an image and its annotation"
+            yield where, f"{quoted(line)} is not an image and its annotation"
         elif paths[0] is None or paths[1] is None:
-            yield where, f"{shown(line)} leads out of {root}, or is no path"
+            yield where, f"{quoted(line)} leads out of {root}, or is no path"
         else:
             image, annotations = root / paths[0], root / paths[1]
             missing = next((path for path in (image, annotations) if not path.is_file()), None)

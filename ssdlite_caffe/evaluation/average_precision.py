@@ -32,7 +32,7 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Found:
+class ScoredBoxes:
     """Detections of one class in one image.
 
     Attributes:
@@ -93,7 +93,7 @@ def _best_from(precision: DoubleArray) -> DoubleArray:
     return best
 
 
-def curve(images: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Curve:
+def curve(images: Sequence[tuple[Boxes, ScoredBoxes]], *, overlap: float = 0.5) -> Curve:
     """Judge the detections of one class over all images.
 
     A detection is right when the object that it overlaps most has an IoU of at least `overlap` with it and no better
@@ -114,7 +114,7 @@ def of_verdicts(scores: DoubleArray, right: npt.NDArray[np.bool_], positives: in
     return Curve(np.cumsum(right[order], dtype=np.int64), scores[order], positives)
 
 
-def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.int8], DoubleArray]:
+def _judge(boxes: Boxes, found: ScoredBoxes, overlap: float) -> tuple[npt.NDArray[np.int8], DoubleArray]:
     """For each detection, best first: 1 right, 0 wrong, -1 not counted; and its score."""
     order = np.argsort(-found.scores, kind="stable")
     verdicts = np.zeros(len(order), np.int8)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.annotations import Rows, read_bounded
+from ssdlite_caffe.data.annotations import ClassIds, read_bounded
 from ssdlite_caffe.data.coco import read_coco_ids
 from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
 from ssdlite_caffe.files import write_text
@@ -78,7 +78,7 @@ class CocoIds:
         if annotations is None:
             return
         images, names = read_coco_ids(annotations)
-        rows = Rows(labels)
+        rows = ClassIds(labels)
         found = ((rows.find(name)[0], number) for number, name in names.items())
         self.categories = {row: number for row, number in found if row is not None}
         if not self.categories:

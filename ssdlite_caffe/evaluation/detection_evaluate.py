@@ -13,7 +13,7 @@ from ssdlite_caffe.data.labelled_images import is_lmdb
 from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.evaluation.average_precision import Curve, of_verdicts
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, mean
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.runtimes.caffe_net import CaffeNet
@@ -68,7 +68,7 @@ def _curves(rows: npt.NDArray[np.float32]) -> dict[int, Curve]:
     return curves
 
 
-def with_caffes_own(evaluation: Evaluation, model: Evaluated, data: Path) -> Evaluation:
+def with_detection_evaluate(evaluation: Evaluation, model: ModelForms, data: Path) -> Evaluation:
     """Put Caffe's own judgement beside the others, where there is a test net and `data` is an LMDB."""
     folder = model.folder
     if folder is None or not is_lmdb(data):
@@ -76,11 +76,13 @@ def with_caffes_own(evaluation: Evaluation, model: Evaluated, data: Path) -> Eva
     prototxt, weights = folder.path / "test.prototxt", folder.path / "train.caffemodel"
     if not prototxt.is_file() or not weights.is_file():
         return evaluation
-    own = caffes_own(evaluation, prototxt, weights, data, folder.path / "labelmap.prototxt")
+    own = detection_evaluate_score(evaluation, prototxt, weights, data, folder.path / "labelmap.prototxt")
     return dataclasses.replace(evaluation, scores=(*evaluation.scores, own))
 
 
-def caffes_own(evaluation: Evaluation, prototxt: Path, weights: Path, lmdb: Path, label_map: Path) -> Score:
+def detection_evaluate_score(
+    evaluation: Evaluation, prototxt: Path, weights: Path, lmdb: Path, label_map: Path
+) -> Score:
     """Caffe's own judgement of the classes that `evaluation` has; arguments as of `evaluate_test_net`."""
     curves = evaluate_test_net(prototxt, weights, lmdb, label_map)
     nan = float("nan")

@@ -26,7 +26,7 @@ Detect = Callable[[Pixels], Detections]
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ModelForms:
     """A detector in the forms there are of it.
 
     Attributes:
@@ -50,9 +50,9 @@ class Evaluated:
         return next((path for path in forms if path is not None), None)
 
 
-def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[Detect]]:
+def _net(runtime: NetRuntime) -> Callable[[ModelForms], AbstractContextManager[Detect]]:
     @contextlib.contextmanager
-    def opened(model: Evaluated) -> Iterator[Detect]:
+    def opened(model: ModelForms) -> Iterator[Detect]:
         from ssdlite_caffe.runtimes.detector import Detector
 
         if model.folder is None:
@@ -63,7 +63,7 @@ def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[De
 
 
 @contextlib.contextmanager
-def _tensorflow(model: Evaluated) -> Iterator[Detect]:
+def _tensorflow(model: ModelForms) -> Iterator[Detect]:
     """The graph's own detections; of a graph without any, those of the reference decoder on its raw outputs."""
     from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
@@ -76,12 +76,12 @@ def _tensorflow(model: Evaluated) -> Iterator[Detect]:
             yield _decoding(detector, model)
 
 
-def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
+def _decoding(detector: TensorFlowDetector, model: ModelForms) -> Detect:
     from ssdlite_caffe.dump.read import ReadOptions, read_model
     from ssdlite_caffe.load.identify import identify
-    from ssdlite_caffe.runtimes.decode import detect
+    from ssdlite_caffe.runtimes.decode import choose_detections
     from ssdlite_caffe.runtimes.resize import network_input
-    from ssdlite_caffe.runtimes.source import decoded
+    from ssdlite_caffe.runtimes.source import decode_encodings
 
     reading = ReadOptions() if model.folder is None else model.folder.reading
     source, arch = identify(read_model(detector.path, reading))
@@ -91,23 +91,23 @@ def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
     def detected(image: Pixels) -> Detections:
         fed = network_input(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         raw = detector.raw(fed)
-        return detect(decoded(raw.encodings, source, arch), raw.scores, nms)
+        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms)
 
     return detected
 
 
 @contextlib.contextmanager
-def _keras(model: Evaluated) -> Iterator[Detect]:
-    from ssdlite_caffe.keras.detectors import KerasRuntime
+def _keras(model: ModelForms) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.detectors import KerasDetector
     from ssdlite_caffe.keras.store import load
 
     if model.keras is None:
         raise ModelError(f"{model.path} is no Keras model; name one with --keras (keras import makes it)")
-    yield KerasRuntime(load(model.keras))
+    yield KerasDetector(load(model.keras))
 
 
 @contextlib.contextmanager
-def _tflite(model: Evaluated) -> Iterator[Detect]:
+def _tflite(model: ModelForms) -> Iterator[Detect]:
     from ssdlite_caffe.keras.detectors import open_tflite
 
     if model.tflite is None:
@@ -126,7 +126,7 @@ def check_runtimes(names: Sequence[str]) -> None:
         raise ModelError(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
 
 
-RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {
+RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Detect]]] = {
     "tensorflow": _tensorflow,
     "opencv": _net("opencv"),
     "caffe": _net("caffe"),

@@ -17,9 +17,9 @@ from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.labelled_images import LabelledImage, LabelledImages
 from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.errors import DatasetError, ModelError
-from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, Found, curve
+from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, ScoredBoxes, curve
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
-from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
+from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
 from ssdlite_caffe.runtimes.class_names import label_map_of
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -114,14 +114,14 @@ def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def open_model(
+def open_model_forms(
     path: Path,
     *,
     tensorflow: Path | None = None,
     keras: Path | None = None,
     tflite: Path | None = None,
     label_map: str | None = None,
-) -> Evaluated:
+) -> ModelForms:
     """A folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model, and other forms of the same.
 
     Args:
@@ -147,13 +147,13 @@ def open_model(
         from ssdlite_caffe.keras.detectors import labels_of
 
         forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
-        return Evaluated(labels or labels_of(path), None, **forms)
+        return ModelForms(labels or labels_of(path), None, **forms)
     if not (path / "report.json").is_file():
         if not path.exists():
             raise DatasetError(f"there is no {path}; give a converted folder, or a TensorFlow, Keras or TFLite model")
         if labels is None:
             raise DatasetError(f"{path} is no converted model, so its class names are not known; give --label-map")
-        return Evaluated(labels, None, path, keras, tflite)
+        return ModelForms(labels, None, path, keras, tflite)
     folder = ModelFolder.open(path)
     if labels is not None:
         check_classes(labels, folder.arch.num_classes)
@@ -165,7 +165,7 @@ def open_model(
             tflite = tflite or there
         else:
             tensorflow = there
-    return Evaluated(labels or folder.labels, folder, tensorflow, keras, tflite)
+    return ModelForms(labels or folder.labels, folder, tensorflow, keras, tflite)
 
 
 def model_kind(path: Path) -> str:
@@ -174,7 +174,7 @@ def model_kind(path: Path) -> str:
 
 
 def evaluate(
-    model: Evaluated,
+    model: ModelForms,
     images: LabelledImages,
     runtimes: Sequence[str],
     *,
@@ -255,7 +255,7 @@ def mean(values: Sequence[float]) -> float:
 
 def _of_class(
     row: int, truth: Sequence[Sequence[Box]], sizes: Sequence[tuple[int, int]], found: Sequence[Detections]
-) -> list[tuple[Boxes, Found]]:
+) -> list[tuple[Boxes, ScoredBoxes]]:
     """The objects and detections of one class, in pixels."""
     pairs = []
     for boxes, (height, width), detections in zip(truth, sizes, found, strict=True):
@@ -266,13 +266,13 @@ def _of_class(
         pairs.append(
             (
                 Boxes(corners, np.asarray([box.difficult for box in own], np.bool_)),
-                Found(scaled, detections.scores[chosen].astype(np.float64)),
+                ScoredBoxes(scaled, detections.scores[chosen].astype(np.float64)),
             )
         )
     return pairs
 
 
-def shown_problems(evaluation: Evaluation) -> list[str]:
+def problem_lines(evaluation: Evaluation) -> list[str]:
     """The first of them, and how many more there are."""
     more = len(evaluation.problems) - _MOST_PROBLEMS
     return [*evaluation.problems[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]

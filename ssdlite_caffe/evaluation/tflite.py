@@ -13,7 +13,7 @@ import numpy as np
 
 from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import ImageError, OutputError
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -176,11 +176,11 @@ def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: Tes
     with tempfile.TemporaryDirectory() as folder:
         same = Path(folder) / "model.keras"  # with the score threshold of what was exported
         save(detector.rebuilt(), same)
-        evaluated = Evaluated(detector.labels, keras=same, tflite=out)
+        evaluated = ModelForms(detector.labels, keras=same, tflite=out)
         return evaluate(evaluated, images, ["keras", "tflite"], data=str(test.data), limit=test.limit, progress=steps)
 
 
-def summary(exported: Exported, out: Path) -> str:
+def export_summary(exported: Exported, out: Path) -> str:
     """What was made in a few lines, for a person."""
     lines = [
         f"{size_text(exported.size)} are in {out}: {exported.options.dtype}, reads {exported.options.inputs}, "

@@ -19,7 +19,7 @@ from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source as source_runtime
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
@@ -27,7 +27,7 @@ from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector, interpreter
 from ssdlite_caffe.terminal import silenced
 
 
-class KerasRuntime:
+class KerasDetector:
     """A Keras model that is ready to run."""
 
     def __init__(self, detector: KerasModel) -> None:
@@ -49,7 +49,7 @@ class KerasRuntime:
         return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
 
 
-class TfliteRuntime:
+class ExportedTfliteDetector:
     """A TensorFlow Lite model that `keras export tflite` wrote, ready to run."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -83,7 +83,7 @@ class TfliteRuntime:
         values = self.run(self.prepared(image))
         try:
             if self.description.outputs == "raw":
-                return decoded(values, self.description)
+                return decode_raw(values, self.description)
             found = clip_detections(_detections(values, first_class=0))
         except (ValueError, IndexError, OverflowError) as error:
             raise ModelError(f"{self._path} gives no detections: {error}") from error
@@ -127,7 +127,7 @@ class TfliteRuntime:
         return dict(zip(ENDS[self.description.outputs], found, strict=True))
 
 
-class ForeignTflite:
+class ThirdPartyTfliteDetector:
     """A TensorFlow Lite model of another origin, ready to run."""
 
     def __init__(self, path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None) -> None:
@@ -147,7 +147,7 @@ class ForeignTflite:
         self.labels = labels or numbered(self.arch.num_classes)
         check_classes(self.labels, self.arch.num_classes, str(path))
         normalises = self._model.settings.pixel_scale is not None
-        self._detector = TfliteDetector(path, self.arch, normalises=normalises, as_on_phone=True)
+        self._detector = TfliteDetector(path, self.arch, normalises=normalises, unmodified=True)
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
@@ -158,31 +158,33 @@ class ForeignTflite:
             ModelError: the interpreter fails.
         """
         fed = self._detector.prepared(np.ascontiguousarray(image[..., ::-1]))
-        found = self._detector.phone_detections(fed)
+        found = self._detector.own_detections(fed)
         if found is not None:
             return clip_detections(found)
         raw = self._detector.raw(fed)
-        return detect(source_runtime.decoded(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms)
+        return choose_detections(
+            source_runtime.decode_encodings(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms
+        )
 
 
 def open_tflite(
     path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None
-) -> TfliteRuntime | ForeignTflite:
-    """A TensorFlow Lite model of any origin; arguments as for `ForeignTflite`.
+) -> ExportedTfliteDetector | ThirdPartyTfliteDetector:
+    """A TensorFlow Lite model of any origin; arguments as for `ThirdPartyTfliteDetector`.
 
     Raises:
         SsdliteError: it cannot be read or run, or is no SSD MobileNet.
     """
-    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels, reading)
+    return ExportedTfliteDetector(path) if has_description(path) else ThirdPartyTfliteDetector(path, labels, reading)
 
 
-def open_detector(path: Path) -> KerasRuntime | TfliteRuntime | ForeignTflite:
+def open_detector(path: Path) -> KerasDetector | ExportedTfliteDetector | ThirdPartyTfliteDetector:
     """The model of a Keras or TensorFlow Lite file, by its suffix.
 
     Raises:
         ModelError: it cannot be read.
     """
-    return open_tflite(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
+    return open_tflite(path) if path.suffix == ".tflite" else KerasDetector(load(path))
 
 
 def labels_of(path: Path) -> LabelMap:
@@ -198,7 +200,7 @@ def labels_of(path: Path) -> LabelMap:
     return read_description(path)[1].labels
 
 
-def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
+def decode_raw(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
     """Detections from raw outputs, by the reference decoder."""
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
@@ -208,7 +210,7 @@ def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detec
     codes = raw["box_encodings"][0][:, [1, 0, 3, 2]]
     boxes = decode_boxes(codes, corners, np.asarray(arch.variances, np.float32))
     scores = convert_scores(raw["class_predictions_with_background"][0], arch.score_converter)
-    return detect(boxes, scores, arch.nms)
+    return choose_detections(boxes, scores, arch.nms)
 
 
 def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Detections:

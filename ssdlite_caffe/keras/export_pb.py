@@ -14,7 +14,7 @@ from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.runtimes.class_names import beside
+from ssdlite_caffe.runtimes.class_names import label_map_path
 
 INPUT = "image_tensor"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
@@ -59,7 +59,7 @@ def export_pb(
     if frozen_graph_of(out) is None:
         raise OutputError(f"{out} is no name for a frozen graph; it ends in .pb, and saved_model.pb is another thing")
     refuse_existing(out, force=force)
-    refuse_existing(beside(out), force=force)
+    refuse_existing(label_map_path(out), force=force)
     progress(f"reading {model}")
     detector = load(model)
     if score_threshold is not None:
@@ -67,9 +67,9 @@ def export_pb(
     progress("tracing the graph")
     graph = frozen_graph(detector)
     data = graph.SerializeToString(deterministic=True)
-    write_together({beside(out): [detector.labels.to_prototxt().encode()], out: [data]}, force=force)
+    write_together({label_map_path(out): [detector.labels.to_prototxt().encode()], out: [data]}, force=force)
     report = {"arch": detector.arch.to_dict(), "nodes": len(graph.node), "bytes": len(data)}
-    return {**report, "label_map": str(beside(out))}
+    return {**report, "label_map": str(label_map_path(out))}
 
 
 def frozen_graph(detector: KerasModel) -> Any:

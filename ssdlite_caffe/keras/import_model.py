@@ -128,7 +128,7 @@ def import_file(
     }
 
 
-def summary(report: dict[str, Any], out: Path) -> str:
+def import_summary(report: dict[str, Any], out: Path) -> str:
     """A report in a few lines, for a person."""
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size

@@ -215,7 +215,7 @@ class Suppression(_OfArch):
         boxes = tf.cast(inputs["boxes"], tf.float32)
         scores = tf.cast(inputs["scores"], tf.float32)[..., 1:]
         if nms.clip_first:
-            boxes = clipped(boxes)
+            boxes = clip_to_image(boxes)
             scores = tf.where(has_area(boxes)[..., None], scores, -1.0)
         candidates = int(scores.shape[1])
         per_class = min(nms.max_per_class, candidates)
@@ -225,7 +225,7 @@ class Suppression(_OfArch):
             iou_threshold=nms.iou_threshold, score_threshold=nms.score_threshold, clip_boxes=False,
         )  # fmt: skip
         # Those without area in the image leave room for others, so the limit holds for what is left only.
-        boxes = clipped(boxes)
+        boxes = clip_to_image(boxes)
         valid = (tf.range(tf.shape(scores)[1])[None] < count[:, None]) & has_area(boxes)
         best, order = tf.math.top_k(tf.where(valid, scores, -1.0), min(nms.max_total, int(scores.shape[1])))
         found = best >= 0
@@ -240,7 +240,7 @@ class Suppression(_OfArch):
         }
 
 
-def clipped(boxes: Any) -> Any:
+def clip_to_image(boxes: Any) -> Any:
     """Boxes (..., 4) cut at the image's edges."""
     return tf.maximum(tf.minimum(boxes, 1.0), 0.0)
 

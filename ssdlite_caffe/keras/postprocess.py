@@ -77,12 +77,12 @@ def _clipped_codes(arch: ArchSpec, codes: Any, logits: Any) -> tuple[Any, Any]:
     no threshold lets through.
     """
     _, tf = import_keras()
-    from ssdlite_caffe.keras.layers import Decode, clipped, has_area
+    from ssdlite_caffe.keras.layers import Decode, clip_to_image, has_area
 
     decoded = Decode(arch.to_dict(), name=POSTPROCESSOR)(
         {"box_encodings": codes, "class_predictions_with_background": logits}
     )
-    boxes = clipped(decoded["boxes"])
+    boxes = clip_to_image(decoded["boxes"])
     inside = has_area(boxes)[..., None]
     ymin, xmin, ymax, xmax = tf.unstack(tf.where(inside, boxes, tf.constant([0.0, 0.0, 1.0, 1.0])), 4, axis=-1)
     centres = [(ymin + ymax) * 0.5 - 0.5, (xmin + xmax) * 0.5 - 0.5]

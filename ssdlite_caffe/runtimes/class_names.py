@@ -15,7 +15,7 @@ from ssdlite_caffe.errors import LabelMapError, ModelError
 _MAX_BYTES = 1 << 22
 
 
-def beside(graph: Path) -> Path:
+def label_map_path(graph: Path) -> Path:
     """Where the class names of a frozen graph lie."""
     return graph.parent / f"{graph.stem}.labelmap.prototxt"
 
@@ -27,7 +27,7 @@ def _own_names(model: Path) -> tuple[Callable[[], LabelMap | None], str]:
         if found.kind == "TensorFlow Lite":
             return _names_inside(found.path)
     graph = frozen_graph_of(model)
-    places = () if graph is None else (beside(graph), beside(graph.resolve()))  # it may be a link
+    places = () if graph is None else (label_map_path(graph), label_map_path(graph.resolve()))  # it may be a link
     file = next((place for place in places if place.is_file()), None)
     return (lambda: None, "") if file is None else (lambda: load_label_map(file), str(file))
 

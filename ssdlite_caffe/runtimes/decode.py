@@ -106,7 +106,7 @@ def clip_boxes(boxes: FloatArray) -> FloatArray:
     return np.clip(boxes, np.float32(0), np.float32(1))
 
 
-def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
+def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
     """Choose the detections among all decoded boxes, as TensorFlow does.
 
     Scores above `nms.score_threshold` count. In each class, from the best score down, a box stays unless it overlaps
@@ -215,7 +215,7 @@ def decode(
         priors: mbox_priorbox, (1, 2, N * 4).
         nms: thresholds and counts.
         converter: what makes scores of logits.
-        clip: see `detect`.
+        clip: see `choose_detections`.
 
     Raises:
         TensorError: the three do not fit together.
@@ -224,7 +224,7 @@ def decode(
     if not len(corners) or conf.size % len(corners):
         raise TensorError(f"{conf.size} class logits cannot be shared out among {len(corners)} default boxes")
     scores = convert_scores(conf.reshape(len(corners), -1), converter)
-    return detect(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
+    return choose_detections(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
 
 
 def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:

@@ -119,7 +119,7 @@ def _suppress(boxes: FloatArray, scores: FloatArray, nms: TfliteNms, most: int) 
     return np.asarray(kept, np.intp)
 
 
-def clipped(found: Detections) -> Detections:
+def clip_keeping_all(found: Detections) -> Detections:
     """Detections with boxes cut at the image's edges; those without area there stay, as on a phone."""
     return Detections(found.classes, found.scores, np.clip(found.boxes, np.float32(0), np.float32(1)))
 

@@ -14,7 +14,7 @@ from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
-from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
+from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
@@ -44,14 +44,6 @@ class ImageResult:
     height: int
     width: int
     detections: Detections
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far `detect` is, in images and frames."""
-
-    done: int
-    total: int
 
 
 class Detector:
@@ -106,7 +98,7 @@ class Detector:
             x, y, width, height = variances[0]
             codes, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
             boxes = decode_centres(codes, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
-            return clipped(postprocess(boxes, scores, self._tflite_nms))
+            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms))
         return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
 
 
@@ -119,7 +111,7 @@ def detect(
     score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[ImageResult | ImageError]:
     """Detect in each image and frame, and draw what is found.
 
@@ -155,7 +147,7 @@ def detect_with(
     score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[ImageResult | ImageError]:
     """`detect` with any detector.
 
@@ -173,7 +165,7 @@ def detect_with(
     detector = opened()
     done, total = 0, len(sources)
     for source, target in zip(sources, targets, strict=True):
-        progress(Progress(done, total))
+        progress(done, total)
         if isinstance(source, ImageError):
             done += 1
             yield source
@@ -183,7 +175,7 @@ def detect_with(
             with _opened(source) as (images, rate, frames), _sink(target, rate) as write:
                 total += frames - 1
                 for number, image in enumerate(images):
-                    progress(Progress(done, total))
+                    progress(done, total)
                     found = detector(image).above(score_threshold)
                     if write is not None:
                         write(draw_detections(image, found, names))
@@ -193,7 +185,7 @@ def detect_with(
         except ImageError as error:
             yield error
         done = before + frames
-    progress(Progress(done, total))
+    progress(done, total)
 
 
 @contextmanager

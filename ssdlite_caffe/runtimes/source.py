@@ -37,7 +37,7 @@ def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractConte
     return TensorFlowDetector(path)
 
 
-def decoded(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) -> FloatArray:
+def decode_encodings(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) -> FloatArray:
     """Boxes (N, 4) xmin, ymin, xmax, ymax of box codes (N, 4) ty, tx, th, tw, with the model's own default boxes.
 
     Boxes that came from a pipeline.config, or that the file's number format has moved, are those of the architecture.

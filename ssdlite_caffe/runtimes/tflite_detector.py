@@ -56,20 +56,20 @@ class TfliteDetector:
 
     Attributes:
         path: the file.
-        has_detections: False: its own detections are the phone's, see `phone_detections`.
+        has_detections: False: its own detections are the phone's, see `own_detections`.
         note: what was done to the file before it was run, empty where nothing was.
     """
 
     has_detections = False
 
-    def __init__(self, path: Path, arch: ArchSpec, *, normalises: bool, as_on_phone: bool = False) -> None:
+    def __init__(self, path: Path, arch: ArchSpec, *, normalises: bool, unmodified: bool = False) -> None:
         """Load it.
 
         Args:
             path: the file.
             arch: what it is.
             normalises: whether it reads pixels from 0 to 255 and normalises them itself.
-            as_on_phone: run it as it is, with the interpreter's own choice of kernels; of its tensors only the outputs
+            unmodified: run it as it is, with the interpreter's own choice of kernels; of its tensors only the outputs
                 are there then. Otherwise every tensor is kept, and weights of a dynamic-range file are taken with
                 their real values, as the converter takes them.
 
@@ -80,7 +80,7 @@ class TfliteDetector:
         self.path = path
         self._arch, self._normalises = arch, normalises
         self.file, data = read_tflite(path)
-        weights = [] if as_on_phone else _whole_weights(self.file)
+        weights = [] if unmodified else _whole_weights(self.file)
         self.note = ""
         if weights:
             data = with_real_weights(data, self.file, weights)
@@ -88,7 +88,7 @@ class TfliteDetector:
         self._input = self.file.tensors[self.file.inputs[0]]
         try:
             with silenced():  # it says which delegate it takes
-                self._interpreter = interpreter(data, keep_all=not as_on_phone)
+                self._interpreter = interpreter(data, keep_all=not unmodified)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {path}: {_first_line(error)}") from error
@@ -129,7 +129,7 @@ class TfliteDetector:
         columns = self._value(scores)
         return DetectorOutputs(self._value(codes).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1]))
 
-    def phone_detections(self, fed: FloatArray) -> Detections | None:
+    def own_detections(self, fed: FloatArray) -> Detections | None:
         """What the file itself detects, boxes as it gives them; None where it gives raw outputs.
 
         Raises:

@@ -75,10 +75,10 @@ def convert(
         names = found or opened.labels or numbered(arch.num_classes)
         check_classes(names, arch.num_classes, where or "the label map")
         with new_folder(out, marker=REPORT, force=force) as folder:
-            return write_model(folder, opened.model, arch, names, options, progress)
+            return write_model_files(folder, opened.model, arch, names, options, progress)
 
 
-def write_model(
+def write_model_files(
     folder: Path, model: DumpedModel, arch: ArchSpec, names: LabelMap, options: ConvertOptions, progress: Progress
 ) -> dict[str, Any]:
     """Write every file of a converted model into `folder`, an empty one; the report names them all."""
@@ -169,7 +169,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def summary(report: dict[str, Any], out: Path) -> str:
+def convert_summary(report: dict[str, Any], out: Path) -> str:
     """A report in a few lines, for a person."""
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size

@@ -48,7 +48,7 @@ def list_tensors(source: Path, *, reading: ReadOptions | None = None) -> dict[st
     return {"tensors": rows, "skipped": model.skipped}
 
 
-def listed(tensors: dict[str, Any]) -> str:
+def tensor_lines(tensors: dict[str, Any]) -> str:
     """What `list_tensors` gives, as lines."""
     width = max(len(row["name"]) for row in tensors["tensors"])
     return "\n".join(

@@ -18,7 +18,7 @@ def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintRe
     return lint(read_text(path), str(path), runtime=runtime, phase=phase)
 
 
-def print_report(report: LintReport) -> None:
+def print_lint_report(report: LintReport) -> None:
     """Layers, totals and problems, on stdout."""
     title = f"{report.net or report.name}, phase {report.phase}"
     table = Table(title=title, box=None, pad_edge=False, collapse_padding=True, title_justify="left")

@@ -26,7 +26,7 @@ _TRAINED = "model.keras"
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedModel:
     """A detector as it was trained.
 
     Attributes:
@@ -50,7 +50,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Source]:
+def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[OpenedModel]:
     """Read a model, of TensorFlow, TensorFlow Lite or Keras.
 
     A Keras file is traced into a frozen graph, with the same weights to the bit, and read as one.
@@ -65,7 +65,7 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Sourc
     keras = keras_file(path)
     if keras is None:
         model, arch = identify(read_model(path, reading))
-        yield Source(model, arch, None, path)
+        yield OpenedModel(model, arch, None, path)
         return
     if reading is not None and reading != ReadOptions():
         raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a Keras model: {keras}")
@@ -80,7 +80,7 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Sourc
         model = dataclasses.replace(
             model, source=str(keras), form="Keras model", sha256=file_sha256(keras), origins={"weights": str(keras)}
         )
-        yield Source(model, arch, detector.labels, graph)
+        yield OpenedModel(model, arch, detector.labels, graph)
 
 
 def keras_file(path: Path) -> Path | None:

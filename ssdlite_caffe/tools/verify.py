@@ -22,13 +22,13 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect, split_priors
+from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
-from ssdlite_caffe.runtimes.source import SourceDetector, decoded
+from ssdlite_caffe.runtimes.source import SourceDetector, decode_encodings
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
@@ -321,7 +321,7 @@ class _Comparison:
         except ModelError:
             return *self._decoded(reference), "all default boxes; decoded here, the graph has no decoder"
         if raw.boxes is None:
-            boxes = decoded(raw.encodings, self.model, self.arch)
+            boxes = decode_encodings(raw.encodings, self.model, self.arch)
             return boxes, raw.scores, "all default boxes; decoded here of the model's own codes"
         return np.ascontiguousarray(raw.boxes[:, [1, 0, 3, 2]]), raw.scores, "all default boxes"
 
@@ -332,7 +332,7 @@ class _Comparison:
             logits.append(_per_box(reference[feature_map.conf[-1].name], self.arch.num_classes))
         settings = self.model.settings
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
-        boxes = decoded(np.concatenate(codes), self.model, self.arch)
+        boxes = decode_encodings(np.concatenate(codes), self.model, self.arch)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
 
     def _tensorflow_detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> tuple[Detections, str]:
@@ -344,7 +344,7 @@ class _Comparison:
         alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
         if not isinstance(self.source, TfliteDetector) and self.source.has_detections and alike:
             return self.source.detect(fed), ""
-        return detect(boxes, scores, self.arch.nms), "the model's boxes, chosen by the reference decoder: "
+        return choose_detections(boxes, scores, self.arch.nms), "the model's boxes, chosen by the reference decoder: "
 
     def _phone(self, name: str, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> None:
         """What TensorFlow Lite detects by itself, against its own NMS (in numpy) on the net's boxes and scores.
@@ -354,7 +354,7 @@ class _Comparison:
         nms = self.model.settings.tflite_nms
         if nms is None or not isinstance(self.source, TfliteDetector):
             return
-        reference = self.source.phone_detections(fed)
+        reference = self.source.own_detections(fed)
         if reference is None:
             return
         bound = self.bounds.box + self.model.settings.box_rounding

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
-from ssdlite_caffe.evaluation.detection_evaluate import caffes_own
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detection_evaluate import detection_evaluate_score
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
@@ -54,9 +54,9 @@ def judge_kit(
         model = ModelFolder.open(Path(scratch) / "deploy")
         images = open_images(lmdb, model.labels)
         result = evaluate(
-            Evaluated(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
+            ModelForms(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
         )
-    own = caffes_own(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
+    own = detection_evaluate_score(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
     result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
     write_plot(result, folder / PLOT, force=True)

@@ -15,7 +15,7 @@ from ssdlite_caffe.commands.detection_output import Output, show
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import overlap
-from ssdlite_caffe.runtimes.detector import Detector, ImageResult, Progress, detect
+from ssdlite_caffe.runtimes.detector import Detector, ImageResult, detect
 from ssdlite_caffe.runtimes.images import Video, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from tests.scenes import draw_scene
@@ -77,12 +77,12 @@ def test_both_decoders_agree(model: ModelFolder, seed: int) -> None:
 
 
 def test_an_unreadable_image_does_not_stop_the_others(model: ModelFolder, images: Path) -> None:
-    steps: list[Progress] = []
-    found, errors = results(detect(model, [images, images / "none.png"], progress=steps.append))
+    steps: list[tuple[int, int]] = []
+    found, errors = results(detect(model, [images, images / "none.png"], progress=lambda *state: steps.append(state)))
     assert [r.path.name for r in found] == ["a.png", "b.png", "c.jpg"]
     assert [(r.height, r.width) for r in found] == [(320, 320), (200, 320), (320, 320)]
     assert [str(e).split(" is ")[0] for e in errors] == [str(images / "bad.png"), str(images / "none.png")]
-    assert (steps[0], steps[-1]) == (Progress(0, 5), Progress(5, 5))
+    assert (steps[0], steps[-1]) == ((0, 5), (5, 5))
 
 
 def test_score_threshold_leaves_out(model: ModelFolder, images: Path) -> None:

@@ -24,7 +24,7 @@ from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name, node_scopes, scope_of_layer
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values, keras_values, set_values
-from ssdlite_caffe.runtimes.decode import convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from tests.models import model_of, with_settings, with_tensors, with_unit
 
@@ -185,7 +185,7 @@ def test_detections_are_the_reference_decoders(
     for image in range(2):
         variances = np.float32(arch.variances)
         boxes = decode_boxes(codes[image][:, [1, 0, 3, 2]], corners[:, [1, 0, 3, 2]], variances)
-        wanted = detect(boxes, convert_scores(logits[image], converter), nms)
+        wanted = choose_detections(boxes, convert_scores(logits[image], converter), nms)
         count = int(found["num_detections"][image])
         got = Detections(
             found["detection_classes"][image, :count].astype(np.int64),
