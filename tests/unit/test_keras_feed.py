@@ -134,7 +134,7 @@ def test_nothing_to_train_on(scenes: Path, content: bytes) -> None:
 def test_other_folders(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="JPEGImages"):
         open_training_data(tmp_path)
-    with pytest.raises(DatasetError, match="there is no"):
+    with pytest.raises(DatasetError, match="nothing does not exist"):
         open_training_data(tmp_path / "nothing")
 
 
