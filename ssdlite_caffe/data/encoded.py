@@ -144,7 +144,9 @@ def _open(data: bytes, encoding: Encoding) -> Any:
     try:
         from PIL import JpegImagePlugin, PngImagePlugin
     except ImportError as error:
-        raise MissingRuntimeError(f"this needs Pillow ({error}): pip install 'ssdlite-caffe[caffe]'") from error
+        raise MissingRuntimeError(
+            f"this needs Pillow ({error}); install it with: pip install 'ssdlite-caffe[caffe]'"
+        ) from error
     reader = JpegImagePlugin.JpegImageFile if encoding == "jpg" else PngImagePlugin.PngImageFile
     try:
         return reader(io.BytesIO(data))
