@@ -96,13 +96,13 @@ def with_detection_evaluate(evaluation: Evaluation, model: ModelForms, data: Pat
 def detection_evaluate_score(
     evaluation: Evaluation, prototxt: Path, weights: Path, lmdb: Path, label_map: Path
 ) -> Score:
-    """The score of Caffe's DetectionEvaluate for the classes of `evaluation`; other arguments: see `evaluate_test_net`."""
+    """Score of Caffe's DetectionEvaluate for the classes of `evaluation`; other arguments as of `evaluate_test_net`."""
     curves = evaluate_test_net(prototxt, weights, lmdb, label_map)
     nan = float("nan")
     classes = {
-        row: ClassScore(one.positives, nan, nan, nan, one.eleven_point, one.area)
-        for row, one in curves.items()
-        if row in evaluation.scores[0].classes
+        class_id: ClassScore(one.positives, nan, nan, nan, one.eleven_point, one.area)
+        for class_id, one in curves.items()
+        if class_id in evaluation.scores[0].classes
     }
     voc07, voc12 = (mean([getattr(one, key) for one in classes.values()]) for key in ("voc07", "voc12"))
     detections = sum(len(one.scores) for one in curves.values())

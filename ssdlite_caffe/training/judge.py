@@ -17,8 +17,8 @@ from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.imports import import_pyplot
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.tools.merge_bn import TEST, merge_folder
+from ssdlite_caffe.runtimes.model_folder import TEST, ModelFolder
+from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.training.kit_check import INITIAL, LABEL_MAP, SOLVER_TEST, SOLVER_TRAIN, check_kit
 from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
 
