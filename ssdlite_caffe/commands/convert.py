@@ -59,16 +59,19 @@ def convert(
     clip: Annotated[
         ClipDialect,
         typer.Option(
-            help="For graphs that clip boxes before NMS: exact does so too, late writes a plain DetectionOutput.",
+            help="For graphs that clip boxes before NMS. exact: clips before NMS too. late: a plain DetectionOutput, "
+            "not exact.",
             rich_help_panel=_DIALECT,
         ),
     ] = "exact",
     lmdb: Annotated[
-        str, typer.Option("-d", "--data", help="LMDB that the train and test nets name.", rich_help_panel=DATA)
+        str, typer.Option("-d", "--data", help="Path of the LMDB in the train and test nets.", rich_help_panel=DATA)
     ] = "",
     batch_size: Annotated[
         int,
-        typer.Option(min=0, help="Of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA),
+        typer.Option(
+            min=0, help="Batch size of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA
+        ),
     ] = 0,
     force: Force = False,
     as_json: Json = False,

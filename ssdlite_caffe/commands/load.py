@@ -16,7 +16,7 @@ def load(
     net: Annotated[Path, typer.Argument(help="Prototxt that gen wrote for the same detector.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Caffemodel to write.")],
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Skip class predictors when the class counts differ.")
+        bool, typer.Option("--finetune", help="Skip class predictors if the numbers of classes differ.")
     ] = False,
     force: Force = False,
     as_json: Json = False,
@@ -26,6 +26,4 @@ def load(
 
     summary = run(weights, net, out, finetune=finetune, force=force)
     left = "".join(f"\n  keeps its filler: {name} ({why})" for name, why in summary["left"].items())
-    print_result(
-        summary, as_json, f"{summary['layers_filled']} layers with {summary['values']} values are in {out}{left}"
-    )
+    print_result(summary, as_json, f"wrote {out}: {summary['layers_filled']} layers, {summary['values']} values{left}")

@@ -189,11 +189,11 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
         f"{report['default_boxes']} default boxes on {maps}",
-        f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores above {arch.nms.score_threshold:g}, "
-        f"at most {arch.nms.max_per_class} of each class and {arch.nms.max_total} in all",
-        f"all {report['tensors']['used']} tensors used once; "
-        f"all {report['files'][DEPLOY_WEIGHTS]['layers_filled']} layers filled",
+        f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
+        f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",
+        f"{report['tensors']['used']} tensors used, each once; "
+        f"{report['files'][DEPLOY_WEIGHTS]['layers_filled']} layers filled, none left",
         *(f"note: {note}" for note in report["notes"]),
-        f"written to {out}: {', '.join(report['files'])}, {REPORT}",
+        f"in {out}: {', '.join(report['files'])}, {REPORT}",
     ]
     return "\n".join(lines)
