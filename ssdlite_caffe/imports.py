@@ -1,4 +1,4 @@
-"""Importers of optional libraries: they import quietly, or raise an error with the command that installs the library."""
+"""Importers of optional libraries: quiet, and with the command that installs the library in the error message."""
 
 from __future__ import annotations
 

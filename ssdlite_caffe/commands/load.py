@@ -26,4 +26,6 @@ def load(
 
     summary = run(weights, net, out, finetune=finetune, force=force)
     left = "".join(f"\n  keeps its filler: {name} ({why})" for name, why in summary["left"].items())
-    print_result(summary, as_json, f"wrote {out}: {summary['layers_filled']} layers, {summary['values']} values{left}")
+    print_result(
+        summary, as_json, f"{summary['layers_filled']} layers with {summary['values']} values are in {out}{left}"
+    )

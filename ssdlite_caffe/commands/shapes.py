@@ -37,4 +37,6 @@ def shapes(
     with bar("drawing") as progress:
         report = make_shapes(out, ShapesOptions(count, seed, layout, split, side), force=force, progress=progress)
     objects = ", ".join(f"{name} {number}" for name, number in report["objects"].items())
-    print_result(report, as_json, f"wrote {out}: {count} scenes, {sum(report['objects'].values())} objects ({objects})")
+    print_result(
+        report, as_json, f"{count} scenes with {sum(report['objects'].values())} objects ({objects}) are in {out}"
+    )
