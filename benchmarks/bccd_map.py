@@ -1,9 +1,9 @@
 """Does the converted net have the average precision of TensorFlow's?
 
 AP and AP50 on the test images of bccd (blood cells; 1 RBC, 2 WBC, 3 Platelets), measured with pycocotools, for the
-whole graph in TensorFlow and for the converted nets in OpenCV DNN after our own resize: the deploy net with DetectionOutput,
-and the headless net with the numpy decoder. All use the score threshold of the graph; the deploy net is also measured
-with a threshold of 0, since the threshold in an exported graph lowers the AP.
+whole graph in TensorFlow and for the converted nets in OpenCV DNN after our own resize: the deploy net with
+DetectionOutput, and the headless net with the numpy decoder. All use the score threshold of the graph; the deploy net
+is also measured with a threshold of 0, since the threshold in an exported graph lowers the AP.
 """
 
 from __future__ import annotations

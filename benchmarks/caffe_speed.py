@@ -1,8 +1,8 @@
 """How fast is the built Caffe on the CPU?
 
 Compared on one machine, in turn: the unmodified fork with its own layers, our build, OpenCV DNN and, for the net up to
-its heads, onnxruntime with the same weights. Measured: the forward pass of the folded deploy net (to the detections, and
-to the heads), a training step (forward and backward) with its memory, and single depthwise layers.
+its heads, onnxruntime with the same weights. Measured: the forward pass of the folded deploy net (to the detections,
+and to the heads), a training step (forward and backward) with its memory, and single depthwise layers.
 
 The fork and our build are timed by `net_time`, which `caffe_speed_build` links with each of them. It is built in the
 first run, which takes minutes for the fork, in the folder `--build`.
