@@ -106,7 +106,7 @@ def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> N
 
 
 def test_data_without_known_objects(answers: dict[int, Detections]) -> None:
-    with pytest.raises(DatasetError, match="made up has no object of a class that the model knows"):
+    with pytest.raises(DatasetError, match="made up has no object of the model's classes"):
         judged(Images((), ()))
 
 
@@ -163,12 +163,12 @@ def test_wrong_use(command: Command, example_folder: Path, scenes: Path, tmp_pat
     assert command("evaluate", example_folder, "--data", scenes, "--runtime", "ncnn").status == 2
     done = command("evaluate", example_folder, "--data", tmp_path / "none")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(f"ssdlite-caffe: there is no {tmp_path / 'none'}; give a folder in VOC's layout")
+    assert done.err.startswith(f"ssdlite-caffe: {tmp_path / 'none'} does not exist; give a folder in VOC's layout")
     done = command("evaluate", example_folder, "--data", scenes)
-    assert "has no object of a class that the model knows" in done.err
+    assert "has no object of the model's classes" in done.err
     assert "'circle' is not in the label map" in done.err
     done = command("evaluate", scenes, "--data", scenes)
-    assert "is no converted model, so its class names are not known; give --label-map" in done.err
+    assert "is not a converted model, so its class names are not known; give --label-map" in done.err
 
 
 def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
@@ -179,7 +179,7 @@ def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
     ):
         pass
     with (
-        pytest.raises(ModelError, match="name it with --tensorflow"),
+        pytest.raises(ModelError, match="give it with --tensorflow"),
         evaluation_runtimes.RUNTIMES["tensorflow"](ModelForms(model.labels, model.folder)),
     ):
         pass

@@ -149,6 +149,6 @@ def test_a_feed_keeps_its_order_and_its_error(scenes: Path) -> None:
         assert (item[2] == data.objects[image].boxes).all()
     (scenes / "JPEGImages" / "000004.jpg").unlink()
     feed = Feed(data, order(3, 5, 0))
-    with pytest.raises(DatasetError, match=r"000004\.jpg could be read when"):
+    with pytest.raises(DatasetError, match=r"000004\.jpg can no longer be read"):
         list(feed())
     assert feed.error is not None

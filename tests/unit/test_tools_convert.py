@@ -268,6 +268,6 @@ def test_fewer_detections_a_class_than_in_all_are_noted(
         arch = recognise(model)
         return model, dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, max_per_class=7))
 
-    monkeypatch.setattr(tool, "identify", identified)
+    monkeypatch.setattr("ssdlite_caffe.tools.source.identify", identified)
     (note,) = convert(example_model, tmp_path / "out", ConvertOptions())["notes"]
-    assert note.startswith("TensorFlow keeps 7 detections a class, which DetectionOutput cannot")
+    assert note.startswith("TensorFlow keeps at most 7 detections of each class; DetectionOutput has no such limit")
