@@ -1,9 +1,9 @@
-"""Does the converted net find what TensorFlow finds, in COCO's terms?
+"""Does the converted net have the average precision of TensorFlow's?
 
-AP and AP50 over the test images of bccd (blood cells; 1 RBC, 2 WBC, 3 Platelets), measured with pycocotools, for
-TensorFlow running the whole graph from the image, and for what `convert` makes of it: the deploy net with
-DetectionOutput, and the headless net with the numpy decoder, both in OpenCV DNN behind our own resize. All at the
-graph's own score threshold; the deploy net once more at 0, since the threshold in an exported graph cuts an AP short.
+AP and AP50 on the test images of bccd (blood cells; 1 RBC, 2 WBC, 3 Platelets), measured with pycocotools, for the
+whole graph in TensorFlow and for the converted nets in OpenCV DNN after our own resize: the deploy net with
+DetectionOutput, and the headless net with the numpy decoder. All use the score threshold of the graph; the deploy net
+is also measured with a threshold of 0, since the threshold in an exported graph lowers the AP.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ def read_examples(data: Path, limit: int | None) -> list[Example]:
 
 def _objects(path: Path) -> tuple[tuple[int, float, float, float, float], ...]:
     text = path.read_text("utf-8")
-    if "<!" in text:  # a DOCTYPE could define entities that unfold without end
-        sys.exit(f"{path} has a declaration; a VOC annotation has none")
+    if "<!" in text:  # a DOCTYPE can define entities that expand without limit
+        sys.exit(f"{path}: DOCTYPE declarations are not allowed in VOC annotations")
     found = []
     for one in ElementTree.fromstring(text).iter("object"):
         box = one.find("bndbox")
         label = CLASSES.get(one.findtext("name", ""))
         if box is None or label is None:
-            sys.exit(f"{path} has an object without a box or of another class: {one.findtext('name')}")
+            sys.exit(f"{path} has an object without a box, or with an unknown class: {one.findtext('name')}")
         xmin, ymin, xmax, ymax = (float(box.findtext(side, "nan")) for side in ("xmin", "ymin", "xmax", "ymax"))
         found.append((label, xmin, ymin, xmax, ymax))
     return tuple(found)
 
 
 def average_precision(examples: list[Example], detections: list[Detections]) -> dict[str, float]:
-    """AP (IoU 0.50 to 0.95) and AP50 of COCO, over the three classes; other classes found do not count."""
+    """COCO's AP (IoU 0.50 to 0.95) and AP50 over the three classes; detections of other classes are not counted."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -115,7 +115,7 @@ def _results(examples: list[Example], detections: list[Detections]) -> npt.NDArr
 
 
 def measure(graph: Path, examples: list[Example]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """AP of each side, and how the deploy net's detections differ from TensorFlow's."""
+    """AP of each side, and the differences between the detections of the deploy net and TensorFlow."""
     with tempfile.TemporaryDirectory() as scratch, TensorFlowDetector(graph) as tensorflow:
         own, zero = Path(scratch) / "own", Path(scratch) / "zero"
         convert(graph, own, ConvertOptions())
@@ -157,11 +157,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="take only the first images")
     options = parser.parse_args()
     if options.data is None or not (options.data / "ImageSets" / "Main" / "test.txt").is_file():
-        sys.exit("the bccd data set is not here; name its folder with --data")
+        sys.exit("the bccd data set was not found; give its folder with --data")
     graphs = {name: graph for name, graph in common.graphs(options.models).items() if name in MODELS}
     if not graphs:
         sys.exit(
-            f"{options.models} holds none of {', '.join(MODELS)}, which know blood cells; name another with --models"
+            f"{options.models} has none of {', '.join(MODELS)}, which detect blood cells; give another folder with "
+            "--models"
         )
     examples = read_examples(options.data, options.limit)
     result: dict[str, Any] = {"machine": common.machine("tensorflow", "opencv", "pycocotools", "numpy")}
@@ -185,8 +186,8 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
         found = model["difference"]
         bounds = f"box within {found['box']:.1e}, score within {found['score']:.1e}"
         yield (
-            f"\n{name}: {found['paired']} detections of the deploy net are TensorFlow's ({bounds}), "
-            f"{found['unpaired']} have no partner"
+            f"\n{name}: {found['paired']} detections of the deploy net are the same as TensorFlow's ({bounds}), "
+            f"{found['unpaired']} are not"
         )
 
 

@@ -1,11 +1,11 @@
 """How fast is the built Caffe on the CPU?
 
-On one machine, in turn: the fork as it is (its own layers), our prefix, OpenCV DNN and, for the net up to its heads,
-onnxruntime with the same weights. Measured: the folded deploy net's forward pass (to the detections, and to the heads
-alone), a training step (forward and backward) with the memory it takes, and single depthwise layers.
+Compared on one machine, in turn: the unmodified fork with its own layers, our build, OpenCV DNN and, for the net up to
+its heads, onnxruntime with the same weights. Measured: the forward pass of the folded deploy net (to the detections,
+and to the heads), a training step (forward and backward) with its memory, and single depthwise layers.
 
-The fork and our prefix are timed by `net_time`, which `caffe_speed_build` links to both; it is built at the first run
-(the fork takes minutes), or taken from `--build`.
+The fork and our build are timed by `net_time`, which `caffe_speed_build` links with each of them. It is built in the
+first run, which takes minutes for the fork, in the folder `--build`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ layer {{ name: "dw" type: "Convolution" bottom: "data" top: "dw" convolution_par
   kernel_size: 3 pad: 1 stride: {stride} bias_term: false weight_filler {{ type: "msra" }} }} }}
 """
 IN_TURN: dict[str, Any] = {"pause": 0.2, "warm": 0.2}
-"""How sides take turns: each as in a stream of images, with nothing of the others on the processors."""
+"""Options of `alternate`: each side is timed warm, as in a stream of images, and without threads of the others."""
 INPUTS = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {n} dim: 3 dim: {h} dim: {w} }} }} }}
 layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: 1 dim: 1 dim: {boxes} dim: 8 }} }} }}
@@ -77,20 +77,20 @@ class NetTime:
         return float(self.ask(word)[0])
 
     def close(self) -> float:
-        """End it; MiB it held at most."""
+        """End the process; its peak memory in MiB."""
         peak = self.milliseconds("peak")
         self._process.communicate()
         return peak
 
 
 def programs(build: Path, prefix: Path, source: Path | None) -> dict[str, Path]:
-    """net_time of both sides, built if need be."""
+    """Paths of net_time for both sides; builds them if they do not exist."""
     if not (build / "net_time_ours").is_file():
         if source is None:
             from ssdlite_caffe.caffe.sources import downloaded_sources
 
             source = downloaded_sources(cache_folder(), print)
-        print(f"building the fork as it is in {build}, some minutes", file=sys.stderr)
+        print(f"building the unmodified fork in {build}, which takes some minutes", file=sys.stderr)
         options = [f"-DCAFFE_SOURCE={source}", f"-DCAFFE_PREFIX={prefix}"]
         subprocess.run(["cmake", "-G", "Ninja", "-S", HERE / "caffe_speed_build", "-B", build, *options], check=True)
         subprocess.run(["ninja", "-C", build], check=True)
@@ -100,7 +100,7 @@ def programs(build: Path, prefix: Path, source: Path | None) -> dict[str, Path]:
 def measured(
     sides: dict[str, NetTime], words: Sequence[str], repetitions: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, float]]:
-    """Milliseconds of each word on each side, and each side's peak memory."""
+    """Milliseconds of each command of net_time on each side, and each side's peak memory in MiB."""
 
     def once(net: NetTime) -> dict[str, float]:
         return {word: net.milliseconds(word) for word in words}
@@ -130,10 +130,10 @@ def _timed(run: Callable[[], Any]) -> Callable[[], float]:
 
 
 def onnx_session(prototxt: Path, weights: Path, outputs: Sequence[str], threads: int) -> Any:
-    """The net up to its heads in onnxruntime, or None without the packages.
+    """The net up to its heads in onnxruntime; None if its packages are not installed.
 
     Raises:
-        KeyError: a layer type that is none of a folded MobileNetV2-SSDLite's.
+        KeyError: a layer has a type that a folded MobileNetV2-SSDLite does not have.
     """
     try:
         import onnx
@@ -144,7 +144,7 @@ def onnx_session(prototxt: Path, weights: Path, outputs: Sequence[str], threads:
     net = read_net(prototxt)
     blobs = {layer.name: [blob_to_array(blob) for blob in layer.blobs] for layer in read_caffemodel(weights).layer}
     nodes, constants = [], [numpy_helper.from_array(np.float32(x), name) for x, name in ((0, "zero"), (6, "six"))]
-    now = dict.fromkeys(net.input, "input")  # blob -> ONNX value, which changes with each layer in place
+    now = dict.fromkeys(net.input, "input")  # blob -> ONNX value; a layer in place gives the blob a new value
     shape = list(net.input_shape[0].dim) if net.input_shape else list(net.input_dim)
     for layer in net.layer:
         if layer.type == "Input":
@@ -228,31 +228,31 @@ def forward(sides: dict[str, Path], folder: ModelFolder, options: Any) -> dict[s
 
 
 def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: list[str]) -> None:
-    """The ONNX graph must be the same net."""
+    """Check that the ONNX graph computes the same as the Caffe net."""
     ours = OpenCvNet(net, weights).forward(blob, outputs)
     for name, theirs in zip(outputs, session.run(None, {"input": blob}), strict=True):
         apart = np.abs(ours[name].ravel() - theirs.ravel()).max()
         if apart > 1e-3 * np.abs(theirs).max():
-            sys.exit(f"the ONNX graph gives another {name}: {apart} apart")
+            sys.exit(f"{name} of the ONNX graph differs from the Caffe net's by {apart}")
 
 
 def training(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options: Any) -> dict[str, Any]:
-    """A training step on made-up images, three boxes each, and its memory."""
+    """Milliseconds and peak memory of a training step on random images with three boxes each."""
     height, width = folder.arch.input_size
     text = (folder.path / "train.prototxt").read_text()
     data = re.search(r'^layer \{\n  name: "data"\n.*?^\}\n', text, re.MULTILINE | re.DOTALL)
     assert data
-    made = INPUTS.format(n=options.batch, h=height, w=width, boxes=3 * options.batch)
+    made = INPUTS.format(n=options.batch_size, h=height, w=width, boxes=3 * options.batch_size)
     net = scratch / "train.prototxt"
     net.write_text(text[: data.start()] + made + text[data.end() :])
     weights = folder.path / "train.caffemodel"
     nets = {side: NetTime(path, net, weights, "TRAIN", options.threads) for side, path in sides.items()}
-    times, peak = measured(nets, ["forward", "backward"], options.steps)
-    return {"batch": options.batch, "milliseconds": times, "peak_mib": peak}
+    times, peak = measured(nets, ["forward", "backward"], options.iterations)
+    return {"batch": options.batch_size, "milliseconds": times, "peak_mib": peak}
 
 
 def layers(sides: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any]:
-    """Depthwise layers alone."""
+    """Milliseconds of single depthwise layers."""
     result = {}
     for name, (channels, side, stride) in LAYERS.items():
         net = scratch / "layer.prototxt"
@@ -264,12 +264,14 @@ def layers(sides: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any
 
 def main() -> None:
     parser = common.parser(__doc__, repetitions=30)
-    parser.add_argument("--steps", type=int, default=5, help="training steps of each side")
-    parser.add_argument("--batch", type=int, default=8, help="images in a training step")
+    parser.add_argument("--iterations", type=int, default=5, help="training steps of each side")
+    parser.add_argument("--batch-size", type=int, default=8, help="images in a training step")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--prefix", type=Path, help="prefix of the built Caffe")
-    parser.add_argument("--source", type=Path, help="sources of the fork, in place of the pinned release")
-    parser.add_argument("--build", type=Path, default=cache_folder() / "caffe-speed", help="where net_time is built")
+    parser.add_argument("--source", type=Path, help="sources of the fork, in place of the download")
+    parser.add_argument(
+        "--build", type=Path, default=cache_folder() / "caffe-speed", help="folder to build net_time in"
+    )
     options = parser.parse_args()
     sides = programs(options.build.absolute(), caffe_prefix(options.prefix), options.source)
     result: dict[str, Any] = {
@@ -290,14 +292,14 @@ def main() -> None:
                     "training": training(sides, folder, scratch, options),
                 }
             except KeyError as error:
-                print(f"{model} is left out: {error}", file=sys.stderr)
+                print(f"{model} skipped: {error}", file=sys.stderr)
     _compare(result)
     result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
     common.report(result, _text(result), as_json=options.json)
 
 
 def _compare(result: dict[str, Any]) -> None:
-    """Quotients to ours, run by run."""
+    """Add the quotients of each side's times and ours, run by run."""
     for layer in result["layers"].values():
         times = layer["milliseconds"]
         layer["fork_over_ours"] = {

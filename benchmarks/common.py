@@ -1,4 +1,4 @@
-"""What the benchmarks share: where models and images lie, alternating runs, spreads, tables."""
+"""What the benchmarks share: folders of models and images, alternating runs, spreads, tables."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GRAPH = "frozen_inference_graph.pb"
 
 
 def parser(description: str | None, *, repetitions: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have."""
+    """A parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
     made.add_argument("--models", type=Path, default=_default_models(), help="folder of models, or one model's folder")
     if repetitions is not None:
-        made.add_argument("-n", "--repetitions", type=int, default=repetitions, help="of each side, alternating")
+        made.add_argument("-n", "--repetitions", type=int, default=repetitions, help="runs of each side, alternating")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     return made
 
@@ -41,23 +41,23 @@ def _default_models() -> Path:
 
 
 def default_images() -> Path | None:
-    """The bccd images with their annotations, where there are any."""
+    """Folder of the bccd images and annotations; None if there is none."""
     return _beside("shared/data/bccd")
 
 
 def graphs(models: Path) -> dict[str, Path]:
-    """Name -> frozen graph, of a folder of models or of one."""
+    """Frozen graphs by name, in a folder of models or in the folder of one model."""
     if (models / GRAPH).is_file():
         return {models.name: models / GRAPH}
     found = {path.parent.name: path for path in sorted(models.glob(f"*/{GRAPH}"))}
     if not found:
-        sys.exit(f"{models} holds no {GRAPH}, nor does a folder in it; name another with --models")
+        sys.exit(f"{models} and the folders in it have no {GRAPH}; give another folder with --models")
     return found
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one thing."""
+    """Least, median and largest of several measurements."""
 
     least: float
     median: float
@@ -74,12 +74,15 @@ class Spread:
 def alternate(
     sides: Mapping[str, Callable[[], Any]], repetitions: int, *, pause: float = 0.0, warm: float = 0.0
 ) -> dict[str, list[Any]]:
-    """Run each side once untimed, then all in turn, `repetitions` times, beginning with another side each time.
+    """Run each side once untimed, then all sides in turn, `repetitions` times, starting with another side each time.
 
-    pause: seconds of rest before each run, so that threads which another side leaves spinning have gone to sleep
-    (OpenBLAS's spin for tens of milliseconds).
-    warm: seconds that a side runs untimed before each timed run, so that its own threads are awake, its data in the
-    caches and the processor at full speed again.
+    Args:
+        sides: functions that run a side once and return its measurement.
+        repetitions: number of timed runs of each side.
+        pause: seconds to sleep before each run, so that spinning threads of the previous side stop (OpenBLAS's spin for
+            tens of milliseconds).
+        warm: seconds to run a side untimed before each timed run, so that its threads are awake, its data is in the
+            caches and the processor is at full speed.
     """
     for side in sides.values():
         side()
@@ -96,12 +99,12 @@ def alternate(
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Quotients of measurements of the same turn."""
+    """Quotients of two sides' measurements in the same turn."""
     return Spread.of([a / b for a, b in zip(over, under, strict=True)])
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """What was measured on and with."""
+    """The machine, and the versions of Python and of packages."""
     return {
         "processors": os.cpu_count(),
         "architecture": platform.machine(),
@@ -133,7 +136,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def report(result: dict[str, Any], text: Iterator[str], *, as_json: bool) -> None:
-    """Print the result, once."""
+    """Print the result as JSON, or as text with the machine."""
     if as_json:
         print(json.dumps(result, indent=2, default=asdict))
         return

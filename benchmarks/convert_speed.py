@@ -1,8 +1,8 @@
-"""How long does converting a frozen graph take, and how much memory, as a whole process?
+"""How much time and memory does it take to convert a frozen graph, as a whole process?
 
-Measured against the earlier way (`earlier_way.py`), which imports TensorFlow to write the weights as .npy files and so
-does the first half of the work only; and against the same with one session call in place of one a weight, which nobody
-did, but which TensorFlow could. `--help` is timed along with them.
+Compared with the earlier scripts (`earlier_way.py`), which import TensorFlow to write the weights as .npy files, and so
+do only the first half of the work; and with the same scripts with one session call for all weights in place of one for
+each, as a faster variant. `--help` is timed too.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EARLIER, AT_ONCE = "earlier way, first half", "the same, one session call"
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3"} | {
     name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
 }
-"""As users have it: Python keeps what it compiled. The untimed first runs see to that."""
+"""Without PYTHONDONTWRITEBYTECODE, as for users: the untimed first runs write the bytecode."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One process: seconds from start to end, processor seconds, and its largest resident size in MB (10^6 bytes)."""
+    """One process: seconds from start to end, processor seconds, and largest resident size in MB (10^6 bytes)."""
 
     seconds: float
     processor: float
@@ -40,7 +40,7 @@ class Run:
 
 
 def run(command: list[str]) -> Run:
-    """Run a command to its end; what it prints is shown only if it fails."""
+    """Run a command; its output is shown only if it fails."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output, env=ENVIRONMENT)
@@ -56,7 +56,7 @@ def run(command: list[str]) -> Run:
 def measure(graph: Path, repetitions: int) -> dict[str, list[Run]]:
     ours = Path(sys.executable).with_name("ssdlite-caffe")
     if not ours.is_file():
-        sys.exit(f"{ours} is not there; install the package first: pip install --editable .")
+        sys.exit(f"{ours} does not exist; install the package first: pip install --editable .")
     earlier = Path(__file__).with_name("earlier_way.py")
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -79,12 +79,12 @@ def measure(graph: Path, repetitions: int) -> dict[str, list[Run]]:
 
 def main() -> None:
     parser = common.parser(__doc__, repetitions=9)
-    parser.add_argument("--model", help=f"name of the model; without it {ZOO}, or the first")
+    parser.add_argument("--model", help=f"name of the model; by default {ZOO}, or else the first")
     options = parser.parse_args()
     graphs = common.graphs(options.models)
     name = options.model or (ZOO if ZOO in graphs else next(iter(graphs)))
     if name not in graphs:
-        sys.exit(f"there is no model {name}; there are {', '.join(graphs)}")
+        sys.exit(f"there is no model {name}; choose from {', '.join(graphs)}")
     about = common.machine("numpy", "protobuf", "jinja2", "typer", "tensorflow")
     runs = measure(graphs[name], options.repetitions)
     seconds = {side: [one.seconds for one in measured] for side, measured in runs.items()}

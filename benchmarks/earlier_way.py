@@ -1,11 +1,11 @@
-"""The earlier way to a Caffe model, its first half: TensorFlow evaluates a frozen graph's weights into .npy files.
+"""The first half of the earlier scripts: TensorFlow writes the weights of a frozen graph as .npy files.
 
-This is the peer of `convert_speed.py`. The earlier scripts' second half, which loads the .npy files into a net with
-pycaffe and saves it, is left out, and so is finding out what the net is.
+`convert_speed.py` compares `convert` with it. The second half of the scripts, which loads the .npy files into a net
+with pycaffe and saves it, is not included, and neither is recognising the architecture.
 
     python earlier_way.py GRAPH FOLDER [--at-once]
 
-The scripts called the session for each constant; with --at-once it is called for all of them together.
+The scripts called the session for each constant; with --at-once it is called once for all constants.
 """
 
 from __future__ import annotations

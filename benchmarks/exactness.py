@@ -1,11 +1,11 @@
-"""How far is each converted model from TensorFlow?
+"""How much does each converted model differ from TensorFlow?
 
-`convert` and `verify` on every model: the largest difference of any layer, of all decoded boxes, of all scores, and
-of the detections, over several images. Images are those of bccd's test set; drawn scenes for the example model,
-which knows shapes; and drawn ones where there is no bccd.
+`convert` and `verify` on every model: the largest difference of any layer, of all decoded boxes, of all scores, and of
+the detections, over several images. The images are bccd's test images; drawn scenes for the example model, which
+detects shapes; and other drawn images if there is no bccd.
 
-With --float64 both nets are computed in double precision too, which tells what the conversion changes from what each
-runtime's rounding does.
+With --float64, both nets are also computed in double precision, which separates the effect of the conversion from the
+rounding of each runtime.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool
 
 
 def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[NamedImage]) -> dict[str, list[float]]:
-    """Largest differences of all boxes and of all scores, between two of four ways to compute them."""
+    """Largest differences of all boxes and of all scores, between pairs of four ways to compute them."""
     sys.path.append(str(common.ROOT))
     from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
 
@@ -120,7 +120,7 @@ def _detections(results: Iterable[ImageComparison], max_total: int) -> dict[str,
 
 
 def _share(row: Row) -> float:
-    """A layer's relative difference; none for one whose outputs all but vanish."""
+    """A layer's relative difference; 0 for a layer whose absolute difference is below LAYER_ABSOLUTE."""
     return row.relative if row.absolute > LAYER_ABSOLUTE else 0.0
 
 
@@ -156,7 +156,7 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
     )
     doubles = {name: found["float64"] for name, found in result["models"].items() if "float64" in found}
     if doubles:
-        yield "\nboxes and scores, where float64 is taken for the truth\n"
+        yield "\nlargest differences of boxes and of scores, with float64 as the reference\n"
         rows = [
             [name, *(" and ".join(f"{value:.1e}" for value in found[side]) for side in found)]
             for name, found in doubles.items()

@@ -1,13 +1,13 @@
 """How fast are the Keras nets, on the CPU?
 
-Training: a step of V3-large SSDLite 320 with 91 classes, ours in Keras against torchvision's. Both take images that
-are in memory already, with the same number of objects, and do forward, loss, backward and update with momentum.
-torchvision matches boxes in the step; ours has its targets from tf.data, so matching is timed with the step here too.
+Training: a step of V3-large SSDLite 320 with 91 classes, ours in Keras compared with torchvision's. Both read images
+from memory, with the same number of objects, and do forward, loss, backward and update with momentum. torchvision
+matches boxes in the step. Our training does it in tf.data, so here the matching is added to the timed step.
 
-Inference: TensorFlow's frozen graph, and what comes of it: Keras, TensorFlow Lite and OpenCV with the Caffe net, each
-from an image of any size to detections.
+Inference: TensorFlow's frozen graph and what it is converted to: Keras, TensorFlow Lite and OpenCV with the Caffe net,
+each from an image of any size to detections.
 
-Every side runs in a process of its own, in turn; the shortest step of all turns counts.
+Every side runs in its own process, in turn; the result is the shortest step of all turns.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def torchvisions(batch: int, steps: int) -> float:
 
 
 def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
-    """A form of a model, ready to detect in an image; `folder` is as `prepare` leaves it."""
+    """A detector for one form of the model; `folder` is filled by `prepare`."""
     if side == TENSORFLOW:
         from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
@@ -108,13 +108,13 @@ def runtime(side: str, folder: Path) -> Callable[[Any], Any]:
 
         cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
         return Detector(ModelFolder.open(folder / "caffe"))
-    from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
+    from ssdlite_caffe.keras.detectors import ExportedTfliteDetector, KerasDetector
 
     if side == TFLITE:
-        return TfliteRuntime(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
+        return ExportedTfliteDetector(folder / "model.tflite", threads=int(os.environ["OMP_NUM_THREADS"]))
     from ssdlite_caffe.keras.store import load
 
-    return KerasRuntime(load(folder / "model.keras"))
+    return KerasDetector(load(folder / "model.keras"))
 
 
 def inference(side: str, folder: Path, steps: int) -> float:
@@ -126,7 +126,7 @@ def inference(side: str, folder: Path, steps: int) -> float:
 
 
 def prepare(graph: Path, folder: Path) -> None:
-    """All forms of a frozen graph, and an image."""
+    """Write all forms of a frozen graph, and an image, into `folder`."""
     import cv2
 
     folder.mkdir()
@@ -144,7 +144,7 @@ def prepare(graph: Path, folder: Path) -> None:
 
 
 def shortest(step: Callable[[], Any], steps: int) -> float:
-    """Seconds, after some that do not count."""
+    """Seconds of the shortest of `steps` runs, after three untimed ones."""
     for _ in range(3):
         step()
     times = []
@@ -156,9 +156,9 @@ def shortest(step: Callable[[], Any], steps: int) -> float:
 
 
 def in_turn(sides: dict[str, list[str]], turns: int, threads: int) -> dict[str, float]:
-    """Each side's shortest step, in seconds; a side is the start of a command."""
+    """Each side's shortest step in seconds; the value of a side is the command that times it."""
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    # TensorFlow's own default: its faster kernels, which our commands leave out where numbers are compared.
+    # TensorFlow's default, the faster oneDNN kernels; our commands switch them off to have the same numbers everywhere.
     settings = {**dict.fromkeys(names, str(threads)), "TF_ENABLE_ONEDNN_OPTS": "1", "PYTHONPATH": str(common.ROOT)}
     found: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(turns):
@@ -176,11 +176,11 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     speeds = result["training"]
     if speeds:
         rows = [[side, f"{speed:.2f}"] for side, speed in speeds.items()]
-        yield common.table(["training step, V3-large", "images a second"], rows)
+        yield common.table(["training step, V3-large", "images/s"], rows)
     if len(speeds) == 2:
         yield f"ours / torchvision: {speeds[OURS] / speeds[TORCHVISION]:.2f}\n"
     elif speeds:
-        yield "no torchvision to compare with: pip install torch torchvision, or name a Python that has it\n"
+        yield "torchvision was not found: pip install torch torchvision, or give a Python that has it\n"
     if result["inference"]:
         sides = [TENSORFLOW, KERAS, TFLITE, OPENCV]
         rows = [[name, *(f"{1e3 * times[side]:.1f}" for side in sides)] for name, times in result["inference"].items()]
@@ -189,22 +189,22 @@ def text(result: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0] if __doc__ else None, repetitions=2)
-    parser.add_argument("--batch", type=int, default=8, help="images of a training step")
-    parser.add_argument("--steps", type=int, default=10, help="of each turn")
+    parser.add_argument("--batch-size", type=int, default=8, help="images in a training step")
+    parser.add_argument("--iterations", type=int, default=10, help="timed steps in each turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--torch-python", default=sys.executable, help="Python with torch and torchvision")
-    parser.add_argument("--part", choices=["training", "inference"], help="one of the two")
-    parser.add_argument("--only", nargs="+", help="one side in this process, as the benchmark calls itself")
+    parser.add_argument("--part", choices=["training", "inference"], help="run only this part")
+    parser.add_argument("--only", nargs="+", help="time one side in this process; the benchmark calls itself with it")
     options = parser.parse_args()
     if options.only:
         side, *folder = options.only
         if folder:
-            seconds = inference(side, Path(folder[0]), options.steps)
+            seconds = inference(side, Path(folder[0]), options.iterations)
         else:
-            seconds = (ours if side == OURS else torchvisions)(options.batch, options.steps)
+            seconds = (ours if side == OURS else torchvisions)(options.batch_size, options.iterations)
         print(seconds)
         return
-    rest = [f"--batch={options.batch}", f"--steps={options.steps}", "--only"]
+    rest = [f"--batch-size={options.batch_size}", f"--iterations={options.iterations}", "--only"]
     pythons = {OURS: sys.executable}
     if has_torchvision(options.torch_python):
         pythons[TORCHVISION] = options.torch_python
@@ -213,7 +213,7 @@ def main() -> None:
     if options.part != "inference":
         sides = {side: [python, __file__, *rest, side] for side, python in pythons.items()}
         seconds_of = in_turn(sides, *turns)
-        result["training"] = {side: options.batch / seconds for side, seconds in seconds_of.items()}
+        result["training"] = {side: options.batch_size / seconds for side, seconds in seconds_of.items()}
     if options.part != "training":
         with tempfile.TemporaryDirectory() as temporary:
             for name, graph in common.graphs(options.models).items():

@@ -1,10 +1,11 @@
-"""How fast is an LMDB written, and how much of the time is our own?
+"""How fast is an LMDB written, and which share of the time is our own code?
 
-Images of one processor's second, for `lmdb voc` with and without decoding every image, for the reading of the files
-alone, for one plain decoding of each image, and, where a Caffe is built, for Caffe's own functions in the order in
-which convert_annoset calls them (benchmarks/annoset.cpp), whose records are compared with ours byte by byte.
+Images/s on one core: for `lmdb voc` with and without decoding every image, for reading the files, for decoding each
+image once and, if Caffe has been built, for Caffe's own functions in the order in which convert_annoset calls them
+(benchmarks/annoset.cpp). The records of the latter are compared with ours byte by byte.
 
-All in processor time, which other work on the machine disturbs less than the clock. The set is repeated by links.
+Processor time is measured, which depends less on other work on the machine than elapsed time. The data set is enlarged
+with links to its files.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def repeated(data: Path, root: Path, split: str, copies: int) -> int:
-    """A VOC folder of links to the images of a split, each `copies` times; how many."""
+    """Make a VOC folder with `copies` links to each image of a split; the number of links."""
     names = (data / "ImageSets" / "Main" / f"{split}.txt").read_text("utf-8").split()
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -48,7 +49,7 @@ def repeated(data: Path, root: Path, split: str, copies: int) -> int:
 
 
 def processor_seconds(action: Callable[[], object]) -> float:
-    """Of this process and of those that it waits for."""
+    """Processor time of an action, child processes included."""
     before = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     action()
     after = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -57,7 +58,7 @@ def processor_seconds(action: Callable[[], object]) -> float:
 
 
 def build_annoset(folder: Path) -> Path | None:
-    """Compile the peer against the built Caffe; None where there is none."""
+    """Compile annoset.cpp with the built Caffe; None if Caffe has not been built."""
     prefix = find_prefix()
     builds = sorted((cache_folder() / "build").glob("*/generated"), key=lambda path: path.stat().st_mtime)
     sources = sorted((cache_folder() / "sources").glob("*/include"))
@@ -77,7 +78,7 @@ def build_annoset(folder: Path) -> Path | None:
 
 
 class Sides:
-    """What is measured; each call returns processor seconds."""
+    """The functions to measure; each call returns processor seconds."""
 
     def __init__(self, root: Path, out: Path, annoset: Path | None) -> None:
         self._root, self._out, self._number = root, out, 0
@@ -89,12 +90,12 @@ class Sides:
             "lmdb voc --no-decode": lambda: self.ours(ImageEncoding(decode=False)),
             "reading the files": lambda: processor_seconds(self.read),
             "decoding each image once": lambda: processor_seconds(self.decode),
-            "of lmdb voc: its look at each image": lambda: processor_seconds(self.reduced),
-            "of lmdb voc: expat and our handlers": lambda: processor_seconds(self.parse),
+            "of lmdb voc: checking each image": lambda: processor_seconds(self.reduced),
+            "of lmdb voc: reading XML": lambda: processor_seconds(self.parse),
             "of lmdb voc: LMDB": lambda: processor_seconds(self.store),
         }
         if self._annoset is not None:
-            sides["convert_annoset's way"] = lambda: processor_seconds(self.peer)
+            sides["convert_annoset"] = lambda: processor_seconds(self.peer)
         return sides
 
     def new(self) -> Path:
@@ -147,7 +148,7 @@ class Sides:
 
 
 def compare(ours: Path, theirs: Path) -> dict[str, int]:
-    """Records that are the same to the byte, and those that are not."""
+    """Numbers of records that are byte-identical and of those that are not."""
     with LmdbReader(ours) as one, LmdbReader(theirs) as other:
         left, right = dict(iter(one)), dict(iter(other))
     assert left.keys() == right.keys()
@@ -158,10 +159,10 @@ def compare(ours: Path, theirs: Path) -> dict[str, int]:
 def main() -> None:
     parser = common.parser(__doc__, repetitions=5)
     parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
-    parser.add_argument("--copies", type=int, default=4, help="how often each image stands in the set")
+    parser.add_argument("--copies", type=int, default=4, help="number of links to each image")
     options = parser.parse_args()
     if options.data is None or not (options.data / "ImageSets" / "Main" / "trainval.txt").is_file():
-        sys.exit("the bccd data set is not here; name its folder with --data")
+        sys.exit("the bccd data set was not found; give its folder with --data")
     with tempfile.TemporaryDirectory() as scratch:
         root, out = Path(scratch) / "voc", Path(scratch) / "out"
         images = repeated(options.data.resolve(), root, "trainval", options.copies)
@@ -170,7 +171,7 @@ def main() -> None:
         found = common.alternate(sides.all(), options.repetitions)
         result: dict[str, Any] = {"machine": common.machine("opencv", "lmdb", "pillow"), "images": images}
         result["seconds"] = {name: common.Spread.of(values) for name, values in found.items()}
-        if "convert_annoset's way" in found:
+        if "convert_annoset" in found:
             write_lmdb(sides.data(), out / "ours")
             result["records"] = compare(out / "ours", sides.peer())
     common.report(result, _text(result), as_json=options.json)
@@ -184,16 +185,16 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
          f"{images / spread.least:.0f}"]
         for name, spread in seconds.items()
     ]  # fmt: skip
-    yield common.table(["what", "processor time, us an image", "images a second and core"], rows)
+    yield common.table(["what", "processor time for an image, us", "images/s on one core"], rows)
     total = seconds["lmdb voc"].least
     libraries = sum(
         seconds[name].least
-        for name in ("of lmdb voc: its look at each image", "of lmdb voc: LMDB")
+        for name in ("of lmdb voc: checking each image", "of lmdb voc: LMDB")
     )  # fmt: skip
-    yield f"\nour own code, with XML and headers: {1 - libraries / total:.0%} of lmdb voc"
+    yield f"\nour own code, including XML and image headers: {1 - libraries / total:.0%} of lmdb voc"
     if "records" in result:
-        yield f"records as Caffe's own functions write them: {result['records']['same']} to the byte, " \
-              f"{result['records']['other']} not (empty boxes, which lmdb leaves out)"  # fmt: skip
+        yield f"records byte-identical with those of Caffe's functions: {result['records']['same']}; different: " \
+              f"{result['records']['other']} (lmdb voc skips empty boxes)"  # fmt: skip
 
 
 if __name__ == "__main__":

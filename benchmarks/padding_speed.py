@@ -1,8 +1,9 @@
 """What does exact padding cost in OpenCV DNN?
 
-The same net in three dialects of TensorFlow's SAME padding: exact (a kernel one larger where TensorFlow pads
-unevenly), slice (one more window, cut off), and symmetric, the inexact peer that costs nothing extra. All run on the
-same input, in turn, with Winograd convolutions on (OpenCV's default) and off, on all threads and on one.
+The same net in three dialects of TensorFlow's SAME padding: exact (kernels enlarged by one where TensorFlow pads
+unevenly), slice (one more output row and column, which are cut off), and symmetric, which is not exact and costs
+nothing. All run on the same input, in turn, with Winograd convolutions on (OpenCV's default) and off, with all threads
+and with one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PEER: PaddingDialect = "symmetric"
 
 
 def measure(graph: Path, repetitions: int, threads: list[int]) -> list[dict[str, Any]]:
-    """Milliseconds of a forward pass to the detections, for each number of threads and kind of convolution."""
+    """Milliseconds of a forward pass to the detections, for each number of threads, with and without Winograd."""
     cv2 = import_opencv()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -48,18 +48,18 @@ def convert(
     """Convert a detector into a folder of Caffe files.
 
     Args:
-        model: frozen graph, TensorFlow Lite file, SavedModel folder, checkpoint, Keras file, or a folder of these.
+        model: frozen graph, TensorFlow Lite file, SavedModel folder, checkpoint, Keras file, or a folder with one.
         out: the folder to write.
-        label_map: `coco`, `voc`, or a label map file; None: the names that the model has.
+        label_map: `coco`, `voc`, or a label map file; None: the model's own, or numbered names.
         dialect: how the deploy and headless nets are written; None: the default, which is exact.
         score_threshold: least score of a detection, 0 to 1; None: the model's.
         pipeline_config: of the training; None: the one beside the model.
-        nms: `auto`, `graph`, `config` or `regular`, as the command's --nms.
-        dequantize: convert a fully quantised .tflite, whose detections will differ.
-        data: LMDB that the train and test nets name.
+        nms: `auto`, `graph`, `config` or `regular`; see --nms of the command.
+        dequantize: convert a fully quantised .tflite; its detections will differ.
+        data: path of the LMDB in the train and test nets.
         batch_size: of the train and test nets; 0: 24 and 8.
         force: replace an earlier folder.
-        progress: told what is being done.
+        progress: called with a text when the next step begins.
 
     Returns:
         The report that is written as report.json.
@@ -98,17 +98,17 @@ def verify(
     Args:
         model: what `folder` was converted from.
         folder: what `convert` wrote.
-        images: files and folders; none: drawn images.
-        limit: most images to compare.
+        images: files and folders; empty: drawn images.
+        limit: largest number of images to compare.
         runtime: `opencv` or `caffe`.
-        pipeline_config: of the model; None: as on converting.
-        tolerance: bound of boxes (fractions of the image) and scores, in place of the table's.
-        html: page to write.
+        pipeline_config: of the model; None: the one used in the conversion.
+        tolerance: bound of boxes (as fractions of the image) and scores; None: the bounds in tools/tolerances.py.
+        html: HTML page to write.
         force: replace that page.
-        progress: told what is being done.
+        progress: called with a text when the next step begins.
 
     Returns:
-        All differences; `first_failure` is None when the two sides agree.
+        All differences; `first_failure` is None if they are within the bounds.
 
     Raises:
         SsdliteError: a side cannot be loaded, or an image cannot be read.
@@ -156,27 +156,30 @@ def evaluate(
     tflite: AnyPath | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Average precision of a detector on annotated images, Pascal VOC's and COCO's.
+    """Average precision of a detector on annotated images, as defined by Pascal VOC and by COCO.
 
     Args:
         model: folder that `convert` wrote, or a TensorFlow, Keras or TensorFlow Lite model.
         data: folder in VOC's layout, LMDB, or COCO's instances_*.json.
-        runtimes: of tensorflow, opencv, caffe, keras, tflite; none: of each form that is given.
+        runtimes: any of `tensorflow`, `opencv`, `caffe`, `keras`, `tflite`; empty: one for each form that is given.
         label_map: `coco`, `voc` or a file, in place of the model's class names.
         split: list in ImageSets/Main of VOC data.
         images: folder of COCO's images.
-        limit: most images to take.
-        tensorflow: the TensorFlow model; None: where the folder was converted from.
+        limit: largest number of images to use; None: all.
+        tensorflow: the TensorFlow model; None: the one that the folder was converted from.
         keras: the same detector as a Keras model.
         tflite: the same detector as a TensorFlow Lite model.
-        progress: told how many images are done, and of how many.
+        progress: called with the number of images done and the total.
+
+    Returns:
+        The scores of each runtime.
 
     Raises:
         SsdliteError: the model, a runtime or the data cannot be used.
     """
     from ssdlite_caffe.data.labelled_images import open_images
     from ssdlite_caffe.evaluation import evaluate as tool
-    from ssdlite_caffe.evaluation.detection_evaluate import with_caffes_own
+    from ssdlite_caffe.evaluation.detection_evaluate import with_detection_evaluate
     from ssdlite_caffe.evaluation.detectors import check_runtimes
 
     forms = {
@@ -185,9 +188,9 @@ def evaluate(
         if path is not None
     }
     check_runtimes(runtimes)
-    opened = tool.open_model(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
+    opened = tool.open_model_forms(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
     labelled = open_images(Path(data), opened.labels, split=split, images=None if images is None else Path(images))
     own = tool.model_kind(opened.path or Path(model)) or ("opencv" if opened.folder else "tensorflow")
     names = list(dict.fromkeys(runtimes or [own, *forms]))
     result = tool.evaluate(opened, labelled, names, data=os.fspath(data), limit=limit, progress=progress)
-    return with_caffes_own(result, opened, Path(data)) if "caffe" in names and limit is None else result
+    return with_detection_evaluate(result, opened, Path(data)) if "caffe" in names and limit is None else result

@@ -1,7 +1,7 @@
-"""The command `ssdlite-caffe`: assembles the commands, and turns what a user can cause into one line on stderr.
+"""The command `ssdlite-caffe`: assembles the commands, and prints errors that a user can cause as one line on stderr.
 
-What a command needs is imported inside it, so that --help needs none of it. Results go to stdout, progress and errors
-to stderr; a known error is one line and status 1, wrong usage is status 2.
+Commands import what they need inside their functions, so that --help is fast. Results go to stdout, progress and errors
+to stderr. The exit status is 1 for an error and 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ssdlite_caffe.commands.verify import verify
 from ssdlite_caffe.errors import SsdliteError
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, which typer gives."""
+"""Typer's exit status after Ctrl-C."""
 
 _TITLE = "MobileNet SSD and SSDLite detectors from TensorFlow to Caffe, with the same detections."
 
@@ -75,21 +75,23 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; every error that a user can cause ends as one line on stderr."""
+    """Run the command; an error that a user can cause is printed as one line on stderr."""
     _prepare_streams()
     status = _attempt(lambda: app(prog_name="ssdlite-caffe"))
     unwritten = _attempt(sys.stdout.flush)
     if unwritten:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again, and say so
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python would flush again at exit, and print a traceback
     sys.exit(status or unwritten)
 
 
 def _prepare_streams() -> None:
-    """Give stdout and stderr somewhere to go where they are closed, and a way to print any file name."""
+    """Redirect stdout and stderr to /dev/null if they are closed, and let them print file names in any encoding."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
-            # Not only for print: the next file to be opened would get the number, and whatever a library prints.
+            # The descriptor must be taken: the next file to be opened would get it, and receive what libraries print.
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
             setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
@@ -97,7 +99,7 @@ def _prepare_streams() -> None:
 
 
 def _attempt(action: Callable[[], object]) -> int:
-    """The exit status of an action; what a user can cause is said in a line."""
+    """The exit status of an action; errors that a user can cause are printed as one line."""
     try:
         action()
     except SystemExit as end:
@@ -107,7 +109,7 @@ def _attempt(action: Callable[[], object]) -> int:
     except SsdliteError as error:
         _say(str(error))
     except BrokenPipeError:
-        pass  # the reader went away, as `| head` does
+        pass  # the reader has ended, as in `| head`
     except MemoryError:
         _say("not enough memory")
     except OSError as error:

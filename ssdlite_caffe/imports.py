@@ -1,4 +1,4 @@
-"""Libraries that are imported when they are needed, one importer each: quiet, or with the install line in the error."""
+"""Importers of optional libraries: quiet, and with the command that installs the library in the error message."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _OPENCV_ENVIRONMENT = {
 
 
 def import_tensorflow(purpose: str = "this", hint: str = "") -> Any:
-    """TensorFlow, without its greeting on stderr and with its plain kernels.
+    """TensorFlow, without its messages on stderr and without oneDNN.
 
-    oneDNN is left out unless the environment says otherwise: it sums convolutions in other orders.
+    oneDNN sums convolutions in another order. It is switched off unless TF_ENABLE_ONEDNN_OPTS is set.
 
     Args:
-        purpose: what it is needed for, as a subject ("a checkpoint").
-        hint: what else the user may do, added to the error.
+        purpose: subject of the error message, such as "a checkpoint".
+        hint: what else the user can do, appended to the error message.
 
     Raises:
-        MissingRuntimeError: it is not installed, or does not load.
+        MissingRuntimeError: it is not installed, or cannot be loaded.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        # TensorFlow says on stderr which kernels it has, whatever the log level.
+        # TensorFlow prints its kernels to stderr, whatever the log level.
         with contextlib.nullcontext() if "tensorflow" in sys.modules else silenced():
             import tensorflow
     except ImportError as error:
@@ -54,7 +54,7 @@ def import_keras() -> tuple[Any, Any]:
         The modules keras and tensorflow.
 
     Raises:
-        MissingRuntimeError: one is not installed, Keras is older than 3, or runs on another library than TensorFlow.
+        MissingRuntimeError: one is not installed, or Keras is older than 3 or has another backend.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     tensorflow = import_tensorflow("a Keras model")
@@ -64,16 +64,16 @@ def import_keras() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingRuntimeError(f"this needs Keras 3 ({error}); install it with: {_KERAS}") from error
     if int(keras.__version__.split(".")[0]) < 3:
-        raise MissingRuntimeError(f"this needs Keras 3, not {keras.__version__}; install it with: {_KERAS}")
+        raise MissingRuntimeError(f"this needs Keras 3, got {keras.__version__}; install it with: {_KERAS}")
     if keras.backend.backend() != "tensorflow":
         raise MissingRuntimeError(
-            f"Keras runs on {keras.backend.backend()} here, and this needs TensorFlow: set KERAS_BACKEND=tensorflow"
+            f"the backend of Keras must be tensorflow, got {keras.backend.backend()}: set KERAS_BACKEND=tensorflow"
         )
     return keras, tensorflow
 
 
 def import_opencv() -> Any:
-    """OpenCV, quiet on stderr.
+    """OpenCV, without its messages on stderr.
 
     Raises:
         MissingRuntimeError: it is not installed, or cannot read Caffe nets.
@@ -86,7 +86,7 @@ def import_opencv() -> Any:
         raise MissingRuntimeError(f"this needs OpenCV ({error}); install it with: {_OPENCV}") from error
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
         raise MissingRuntimeError(
-            f"OpenCV {cv2.__version__} cannot read Caffe nets, 4.8 to 4.x can; install one with: {_OPENCV}"
+            f"OpenCV {cv2.__version__} cannot read Caffe nets; 4.8 to 4.x can, install it with: {_OPENCV}"
         )
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
@@ -108,7 +108,7 @@ def import_lmdb() -> Any:
 
 
 def import_pyplot() -> Any:
-    """The pyplot of matplotlib, drawing to files.
+    """Matplotlib's pyplot, with the backend that draws to files.
 
     Raises:
         MissingRuntimeError: it is not installed.

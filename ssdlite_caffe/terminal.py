@@ -1,4 +1,4 @@
-"""What people see and do at a terminal: tables, progress, notes, quiet, and Ctrl-C."""
+"""Output to a terminal: tables, progress, notes, --quiet; and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _quiet = False
 
 
 def set_quiet(quiet: bool) -> None:
-    """Whether progress and notes are kept from the screen; `--quiet` sets it."""
+    """Set whether progress and notes are suppressed, as `--quiet` asks for."""
     global _quiet
     _quiet = quiet
 
@@ -29,25 +29,25 @@ def is_quiet() -> bool:
 
 
 def note(text: str) -> None:
-    """A line on stderr that is no error; nothing with `--quiet`."""
+    """Print a line that is not an error to stderr; nothing with `--quiet`."""
     if not _quiet:
         print(f"ssdlite-caffe: {text}", file=sys.stderr)
 
 
 def shows_progress() -> bool:
-    """Whether there is a terminal to show progress on, and no `--quiet`."""
+    """Whether progress is shown: stderr is a terminal, and `--quiet` was not given."""
     return not _quiet and sys.stderr.isatty()
 
 
 def table_console() -> Console:
-    """A console on stdout; a file or pipe has no width, and lines there must not be folded for want of one."""
+    """A console on stdout; for a file or pipe it is 240 columns wide, so that lines are not folded."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
 def size_text(count: int) -> str:
-    """A number of bytes for people, as in `1.2 GB` (powers of 1000)."""
+    """A number of bytes as text, such as `1.2 GB` (powers of 1000)."""
     value, units = float(count), iter(("kB", "MB", "GB", "TB"))
     if count < 1000:
         return f"{count} bytes"
@@ -58,21 +58,21 @@ def size_text(count: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A time for people, as in `1 h 5 min`, `3 min 20 s` or `12 s`."""
+    """A duration as text, such as `1 h 5 min`, `3 min 20 s` or `12 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class Share:
-    """How much of some work is done, from 0 to 1; it never falls, even where the total turns out to be larger."""
+    """Share of work that is done, 0 to 1; it never falls, even if the total grows."""
 
     def __init__(self) -> None:
-        """Nothing is done yet."""
+        """Start at 0."""
         self.value = 0.0
 
     def update(self, done: int, total: int) -> float:
-        """The share after `done` of `total`; as before where the total is not known (0)."""
+        """The share after `done` of `total`; unchanged if the total is not known (0)."""
         if total > 0:
             self.value = max(self.value, min(1.0, done / total))
         return self.value
@@ -80,15 +80,15 @@ class Share:
 
 @contextlib.contextmanager
 def bar(verb: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, on a terminal, with the time left.
+    """A progress bar with the remaining time on stderr, if that is a terminal.
 
-    It has a way of its own to the terminal, so that it is seen while image libraries are silenced.
+    It writes to a copy of the file descriptor, so that it is visible while image libraries are silenced.
 
     Args:
-        verb: what is being done ("detecting").
+        verb: what is being done, such as "detecting".
 
     Yields:
-        A function to report to: how much is done, and of how much.
+        A function to call with the amount of work done and the total.
     """
     with steps_bar() as shown:
         yield lambda done, total: shown(verb, done, total)
@@ -96,7 +96,7 @@ def bar(verb: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextlib.contextmanager
 def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar as `bar`, for work of several steps: what is being done is reported with each of them."""
+    """A progress bar as `bar`, for work in several steps; the function's first argument is what is being done."""
     if not shows_progress():
         yield lambda what, done, total: None
         return
@@ -124,7 +124,7 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextlib.contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A line on stderr that says what is being done, on a terminal; nothing elsewhere."""
+    """A status line on stderr, if that is a terminal; yields a function that sets its text."""
     if not shows_progress():
         yield lambda _: None
         return
@@ -136,9 +136,9 @@ def status() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` at the first Ctrl-C or SIGTERM; the second ends this process as ever.
+    """Call `action` at the first Ctrl-C or SIGTERM; a second one has its usual effect.
 
-    Signals are the main thread's: in another one nothing is done.
+    Only the main thread receives signals, so in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -160,7 +160,7 @@ def on_interrupt(action: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silenced(*, stdout: bool = True) -> Iterator[None]:
-    """Keep what libraries in C and C++ write to stderr, and to stdout unless told otherwise, from the screen."""
+    """Discard what libraries in C and C++ write to stderr and, with `stdout`, to stdout."""
     kept = []
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)) if stdout else ((sys.stderr, 2),):
         with contextlib.suppress(OSError):  # closed

@@ -1,4 +1,4 @@
-"""Work on several threads, its results in order."""
+"""Work in several threads, with results in order."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _Out = TypeVar("_Out")
 def ordered_map(
     function: Callable[[_In], _Out], items: Iterable[_In], *, threads: int, ahead: int | None = None
 ) -> Iterator[_Out]:
-    """`function` of each item, in the order of the items.
+    """Apply `function` to each item in threads, and yield the results in the order of the items.
 
-    `Executor.map` takes in all items at once, and these may be without end.
+    Unlike `Executor.map`, which reads all items at once, it also works with endless items.
 
     Args:
-        function: called from the threads; what it raises comes out in its place.
-        items: taken from the calling thread, one as each result is given.
+        function: called in the threads; an exception is raised in place of the result.
+        items: read in the calling thread, one for each result that is yielded.
         threads: 1 or more; with 1, everything happens in the calling thread.
-        ahead: most results that wait to be taken; four a thread by default.
+        ahead: largest number of results computed ahead; None: four for each thread.
     """
     if threads == 1:
         yield from map(function, items)

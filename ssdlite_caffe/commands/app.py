@@ -1,4 +1,4 @@
-"""How commands are declared: what `-h`, `-q` and option types look like in all of them, and how results are printed."""
+"""What all commands have in common: -h, -q, the style of option types in --help, and how results are printed."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _OUTPUT_OPTIONS = ("as_json", "as_csv")
 class Command(TyperCommand):
     """A command with `--quiet`, and with metavars of one style.
 
-    Choices stand in the help text, where a narrow terminal does not break them in mid-word.
+    Choices are listed in the help text, where words are not broken in a narrow terminal.
     """
 
     prints_result = False
-    """Whether standard output is the result itself, as the prototxt of `gen`, which --quiet leaves alone."""
+    """Whether standard output is the result itself, such as the prototxt of `gen`, which --quiet does not suppress."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As typer's."""
+        """Create the command; arguments as of TyperCommand."""
         super().__init__(*args, **kwargs)
         for parameter in self.params:
             _plain(parameter)
         self.params.append(_quiet_option())
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, with its messages on standard output silenced where --quiet asks for that."""
+        """Run the command; with --quiet, its messages on standard output are discarded."""
         asked = self.prints_result or any(ctx.params.get(name) for name in _OUTPUT_OPTIONS)
         if asked or not terminal.is_quiet():
             return super().invoke(ctx)
@@ -88,12 +88,12 @@ def _quiet_option() -> TyperOption:
         expose_value=False,
         is_eager=True,
         callback=lambda context, parameter, value: terminal.set_quiet(bool(value)),
-        help="Print errors alone: no progress, notes or summary.",
+        help="Print only errors: no progress, notes or summary.",
     )
 
 
 def _plain(parameter: Any) -> None:
-    """Give a parameter a metavar in upper case; the choices of an option go into its help."""
+    """Give a parameter a metavar in upper case, and move the choices of an option into its help text."""
     kind = parameter.type
     if parameter.metavar is None and kind.name in _METAVARS and not getattr(parameter, "is_flag", False):
         if parameter.param_type_name == "argument":

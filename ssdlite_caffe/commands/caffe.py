@@ -24,9 +24,9 @@ app = group("Build the Caffe that runs and trains our nets.")
 
 _TARGET, _BUILD = "Target", "Build"
 
-Cuda = Annotated[bool, typer.Option("--cuda/--cpu", help="For GPUs too, or for the CPU alone.")]
+Cuda = Annotated[bool, typer.Option("--cuda/--cpu", help="Build for GPU and CPU, or for the CPU only.")]
 Cudnn = Annotated[bool, typer.Option("--cudnn/--no-cudnn", help="Use cuDNN in a GPU build.")]
-Pycaffe = Annotated[bool, typer.Option(help="The Python module of Caffe, for the Python that runs this.")]
+Pycaffe = Annotated[bool, typer.Option(help="Build Caffe's Python module, for the Python that runs this command.")]
 Prefix = Annotated[
     Path | None,
     typer.Option(help="Folder of the built Caffe; by default SSDLITE_CAFFE_PREFIX, or a folder in the user's cache."),
@@ -35,22 +35,18 @@ Prefix = Annotated[
 
 def build(
     prefix: Prefix = None,
-    source: Annotated[
-        Path | None, typer.Option(help="A Caffe SSD fork of your own, instead of the one that is downloaded.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="Sources of a Caffe SSD fork, in place of the download.")] = None,
     cuda: Cuda = False,
     cudnn: Cudnn = True,
-    native: Annotated[
-        bool, typer.Option(help="Use every instruction of this machine's processor; the build may need the same one.")
-    ] = True,
+    native: Annotated[bool, typer.Option(help="Optimise for this processor; the build may not run on others.")] = True,
     pycaffe: Pycaffe = True,
     jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=0, help="Files to compile at once; 0: as processors and memory allow.")
+        int, typer.Option("-j", "--jobs", min=0, help="Compiler processes; 0: as many as processors and memory allow.")
     ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Build anew, from nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete an earlier build and build again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build Caffe with our layers: some 6 minutes on 2 cores, and nothing when it is built already."""
+    """Build Caffe with our layers, which takes about 6 minutes on 2 cores; does nothing if it is built already."""
     from ssdlite_caffe.caffe.build import BuildOptions
     from ssdlite_caffe.caffe.build import build as run
 
@@ -66,7 +62,7 @@ def build(
 
 
 def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_json: Json = False) -> None:
-    """Say what a build needs, what of it is missing, and what brings it; exit status 1 when something is."""
+    """Check what a build needs, and say how to install what is missing; exit status 1 if anything is."""
     from ssdlite_caffe.caffe.doctor import diagnose
 
     diagnosis = diagnose(cuda=cuda, cudnn=cudnn, pycaffe=pycaffe)
@@ -80,7 +76,7 @@ def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_
 
 @prints_result
 def which(prefix: Prefix = None) -> None:
-    """Print the folder of the built Caffe; exit status 1 when there is none."""
+    """Print the folder of the built Caffe; exit status 1 if there is none."""
     from ssdlite_caffe.caffe.prefix import caffe_prefix
 
     print(caffe_prefix(prefix))
@@ -89,12 +85,12 @@ def which(prefix: Prefix = None) -> None:
 def _print_diagnosis(diagnosis: Diagnosis) -> None:
     for finding in diagnosis.findings:
         print(f"{'ok     ' if finding.ok else 'MISSING'}  {finding.name}: {finding.found or finding.missing}")
-    print(f"run: {diagnosis.remedy}" if not diagnosis.ok else "all is there: ssdlite-caffe caffe build")
+    print(f"run: {diagnosis.remedy}" if not diagnosis.ok else "nothing is missing; run: ssdlite-caffe caffe build")
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[Step], None]]:
-    """A bar with the time left on a terminal; elsewhere a line for each stage and each tenth of the compiling."""
+    """A bar with the remaining time on a terminal; elsewhere a line for each step and each tenth of the compilation."""
     if not shows_progress():
         yield _lines()
         return

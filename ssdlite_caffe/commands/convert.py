@@ -59,16 +59,19 @@ def convert(
     clip: Annotated[
         ClipDialect,
         typer.Option(
-            help="For graphs that clip boxes before NMS: exact does so too, late writes a plain DetectionOutput.",
+            help="For graphs that clip boxes before NMS. exact: clips before NMS too. late: a plain DetectionOutput, "
+            "not exact.",
             rich_help_panel=_DIALECT,
         ),
     ] = "exact",
     lmdb: Annotated[
-        str, typer.Option("-d", "--data", help="LMDB that the train and test nets name.", rich_help_panel=DATA)
+        str, typer.Option("-d", "--data", help="Path of the LMDB in the train and test nets.", rich_help_panel=DATA)
     ] = "",
     batch_size: Annotated[
         int,
-        typer.Option(min=0, help="Of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA),
+        typer.Option(
+            min=0, help="Batch size of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA
+        ),
     ] = 0,
     force: Force = False,
     as_json: Json = False,
@@ -76,7 +79,7 @@ def convert(
     """Convert a detector into a folder of Caffe files."""
     from ssdlite_caffe import api
     from ssdlite_caffe.gen_model.dialect import Dialect
-    from ssdlite_caffe.tools.convert import summary
+    from ssdlite_caffe.tools.convert import convert_summary
 
     with status() as progress:
         report = api.convert(
@@ -85,4 +88,4 @@ def convert(
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
             force=force, progress=progress,
         )  # fmt: skip
-    print_result(report, as_json, summary(report, out))
+    print_result(report, as_json, convert_summary(report, out))

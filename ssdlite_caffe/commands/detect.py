@@ -18,8 +18,8 @@ def detect(
     decoder: Annotated[
         Literal["caffe", "numpy", "tflite"],
         typer.Option(
-            help="caffe: the DetectionOutput layer. numpy: the reference decoder, on the headless net. tflite: what "
-            "TensorFlow Lite does with a model exported for it, on the headless net."
+            help="caffe: deploy net with DetectionOutput. numpy: headless net and reference decoder. tflite: headless "
+            "net and TensorFlow Lite's post-processing, for models exported with it."
         ),
     ] = "caffe",
     runtime: Runtime = "opencv",

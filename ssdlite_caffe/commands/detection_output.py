@@ -1,4 +1,4 @@
-"""What `detect` and `keras infer` print: a table, a summary, JSON or CSV on stdout; errors and progress on stderr."""
+"""Output of `detect` and `keras infer`: a table, a summary, JSON or CSV on stdout; errors and progress on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ssdlite_caffe.errors import ImageError
-from ssdlite_caffe.runtimes.detector import ImageResult, Progress
+from ssdlite_caffe.runtimes.detector import ImageResult
 from ssdlite_caffe.runtimes.draw import pixel_boxes
 from ssdlite_caffe.terminal import bar, duration_text, table_console
 
@@ -23,35 +23,36 @@ Output = Literal["table", "json", "csv"]
 
 _COLUMNS = ("image", "frame", "class", "name", "score", "xmin", "ymin", "xmax", "ymax")
 _LISTED = 5
-"""Most images whose detections are listed where they are drawn, too."""
+"""With drawn images, detections are listed for up to this many images and summed up for more."""
 
 
 def show(
-    detected: Callable[[Callable[[Progress], None]], Iterable[ImageResult | ImageError]],
+    detected: Callable[[Callable[[int, int], None]], Iterable[ImageResult | ImageError]],
     names: Sequence[str],
     *,
     out: Path | None = None,
     output: Output = "table",
     keep: Callable[[ImageResult], None] = lambda _: None,
 ) -> bool:
-    """Print what `detected` gives.
+    """Run a detector and print its results.
 
     Args:
-        detected: takes a function to report its progress to, and gives the results.
+        detected: takes a progress function, which it calls with the number of images done and the total, and yields
+            the results.
         names: of the classes, background first.
-        out: folder of the drawn images, to be named; with it, many images are summed up and not listed.
-        output: the form.
-        keep: is given each result.
+        out: folder of the drawn images; if given, more than 5 images are summed up in one line.
+        output: the format.
+        keep: called with each result.
 
     Returns:
-        Whether an image could not be read. Each is reported on stderr, and the others are done.
+        Whether an image could not be read; such images are reported on stderr.
     """
     errors: list[ImageError] = []
     started = time.monotonic()
     with bar("detecting") as update:
 
         def good() -> Iterator[ImageResult]:
-            for item in detected(lambda state: update(state.done, state.total)):
+            for item in detected(update):
                 if isinstance(item, ImageError):
                     errors.append(item)
                     print(f"ssdlite-caffe: {item}", file=sys.stderr)
@@ -76,7 +77,7 @@ def show(
 
 
 def _rows(result: ImageResult, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One for each detection; boxes in pixels."""
+    """A dict for each detection; boxes in pixels."""
     found = result.detections
     boxes = pixel_boxes(found, result.height, result.width).tolist()
     return [

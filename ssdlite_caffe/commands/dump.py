@@ -17,7 +17,7 @@ def dump(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for the .npy files and manifest.json.")
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print names, shapes and types, and write nothing.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print names, shapes and dtypes, and write nothing.")] = False,
     pipeline_config: PipelineConfig = None,
     nms: NmsOption = "auto",
     dequantize: Dequantize = False,
@@ -28,11 +28,11 @@ def dump(
     from ssdlite_caffe.tools import dump as tool
 
     if list_ == (out is not None):
-        raise typer.BadParameter("give either -o DIR or --list")
+        raise typer.BadParameter("give either -o or --list")
     options = reading(pipeline_config, nms, dequantize)
     if out is None:
         tensors = tool.list_tensors(model, reading=options)
-        print_result(tensors, as_json, tool.listed(tensors))
+        print_result(tensors, as_json, tool.tensor_lines(tensors))
         return
     with status() as progress:
         summary = tool.dump(model, out, reading=options, force=force, progress=progress)

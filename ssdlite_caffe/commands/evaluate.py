@@ -36,7 +36,7 @@ def evaluate(
     limit: Limit = None,
     tensorflow: Annotated[
         Path | None,
-        typer.Option(help="The TensorFlow model.", show_default="where it was converted from", rich_help_panel=_FORMS),
+        typer.Option(help="The TensorFlow model.", show_default="the model's source", rich_help_panel=_FORMS),
     ] = None,
     keras: Annotated[Path | None, typer.Option(help="The Keras model.", rich_help_panel=_FORMS)] = None,
     tflite: Annotated[Path | None, typer.Option(help="The TensorFlow Lite model.", rich_help_panel=_FORMS)] = None,
@@ -46,11 +46,11 @@ def evaluate(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Average precision of a detector on annotated images, Pascal VOC's and COCO's."""
+    """Average precision of a detector on annotated images, as defined by Pascal VOC and by COCO."""
     from ssdlite_caffe import api
     from ssdlite_caffe.evaluation import report
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
-    from ssdlite_caffe.evaluation.evaluate import shown_problems
+    from ssdlite_caffe.evaluation.evaluate import problem_lines
     from ssdlite_caffe.files import refuse_existing
     from ssdlite_caffe.imports import import_pyplot
 
@@ -59,7 +59,7 @@ def evaluate(
         raise typer.BadParameter(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
     if plot is not None:
         refuse_existing(plot, force=force)
-        import_pyplot()  # where it is missing, that is said before the work is done
+        import_pyplot()  # if it is missing, the error comes before the work
     with bar("evaluating") as progress:
         result = api.evaluate(
             model, data, runtimes=runtime or (), label_map=label_map, split=split, images=images, limit=limit,
@@ -71,5 +71,5 @@ def evaluate(
         print(json.dumps(result.to_dict(), indent=2))
     else:
         report.print_report(result)
-        for line in shown_problems(result):
+        for line in problem_lines(result):
             note(line)

@@ -1,4 +1,4 @@
-"""The command `gen`, one definition for `ssdlite-caffe gen` and `python -m ssdlite_caffe.gen_model`."""
+"""The command `gen`, for `ssdlite-caffe gen` and `python -m ssdlite_caffe.gen_model`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NET, _DIALECT, _BOXES, _FILES = "Net", "Dialect", "Boxes and scores", "Files"
 
 
 def _as_usage_error(function: Callable[..., _T]) -> Callable[..., _T]:
-    """An OptionsError is the command line's fault: exit status 2."""
+    """Raise an OptionsError of `function` as wrong usage, with exit status 2."""
 
     @functools.wraps(function)
     def checked(*args: object, **kwargs: object) -> _T:
@@ -69,7 +69,7 @@ def gen(
     stage: Annotated[
         Stage,
         typer.Option(
-            "-s", "--stage", help="headless ends at mbox_loc, mbox_conf, mbox_priorbox.", rich_help_panel=_NET
+            "-s", "--stage", help="headless: ends at mbox_loc, mbox_conf and mbox_priorbox.", rich_help_panel=_NET
         ),
     ] = "deploy",
     version: Annotated[Version, typer.Option("-v", "--version", help="MobileNet version.", rich_help_panel=_NET)] = "2",
@@ -78,11 +78,16 @@ def gen(
         typer.Option("-t", "--type", help="Extra layers and predictors.", show_default="ssdlite", rich_help_panel=_NET),
     ] = None,
     classifier: Annotated[
-        bool, typer.Option("--classifier", help="The ImageNet net in place of the detector.", rich_help_panel=_NET)
+        bool, typer.Option("--classifier", help="An ImageNet classifier, not a detector.", rich_help_panel=_NET)
     ] = False,
     size: Annotated[
         float,
-        typer.Option("--width-multiplier", "--size", help="Rounded as in TensorFlow.", rich_help_panel=_NET),
+        typer.Option(
+            "--width-multiplier",
+            "--size",
+            help="Factor of all channel counts, rounded as in TensorFlow.",
+            rich_help_panel=_NET,
+        ),
     ] = 1.0,
     input_size: Annotated[
         str | None,
@@ -98,11 +103,11 @@ def gen(
     ] = None,
     explicit_padding: Annotated[
         bool,
-        typer.Option("--explicit-padding", help="TensorFlow's use_explicit_padding.", rich_help_panel=_NET),
+        typer.Option("--explicit-padding", help="As use_explicit_padding in TensorFlow.", rich_help_panel=_NET),
     ] = False,
     head_kernel: Annotated[
         int | None,
-        typer.Option("--head-kernel", help="Kernel of the predictors.", show_default="3", rich_help_panel=_NET),
+        typer.Option("--head-kernel", help="Kernel size of the predictors.", show_default="3", rich_help_panel=_NET),
     ] = None,
     extra_layers: Annotated[
         ExtraLayers | None,
@@ -120,7 +125,7 @@ def gen(
         ActivationDialect | None,
         typer.Option(
             "--activation",
-            help="Layers for ReLU6; stock: what every Caffe has; relu is not exact.",
+            help="Layers for ReLU6. stock: only layers of every Caffe. relu: not exact.",
             show_default="relu6",
             rich_help_panel=_DIALECT,
         ),
@@ -149,7 +154,7 @@ def gen(
         bool, typer.Option("--relu6", help="Same as --activation relu6.", rich_help_panel=_DIALECT)
     ] = False,
     tfpad: Annotated[
-        bool, typer.Option("--tfpad", help="Padding as TensorFlow's, the default.", rich_help_panel=_DIALECT)
+        bool, typer.Option("--tfpad", help="Same as --padding exact, the default.", rich_help_panel=_DIALECT)
     ] = False,
     nobn: Annotated[bool, typer.Option("--nobn", help="Same as --bn fold.", rich_help_panel=_DIALECT)] = False,
     scores: Annotated[
@@ -170,7 +175,7 @@ def gen(
             "--scales",
             metavar="A,B,...",
             callback=_numbers,
-            help="Scale of each map's boxes, in place of the two above.",
+            help="Scale of each map's boxes, in place of --min-scale and --max-scale.",
             rich_help_panel=_BOXES,
         ),
     ] = None,
@@ -189,7 +194,7 @@ def gen(
         float | None,
         typer.Option(
             "--interpolated-ratio",
-            help="Ratio of the box between this map's scale and the next one's; 0 for none.",
+            help="Aspect ratio of the box with a scale between this map's and the next; 0: no such box.",
             show_default="1",
             rich_help_panel=_BOXES,
         ),
@@ -198,7 +203,7 @@ def gen(
         bool | None,
         typer.Option(
             "--reduce-lowest/--no-reduce-lowest",
-            help="Three boxes on the first map.",
+            help="Only three boxes on the first map.",
             show_default="reduce-lowest",
             rich_help_panel=_BOXES,
         ),
@@ -217,7 +222,7 @@ def gen(
             "--variances",
             metavar="X,Y,W,H",
             callback=_numbers,
-            help="Of the box coder.",
+            help="Variances of the box coder.",
             show_default="0.1,0.1,0.2,0.2",
             rich_help_panel=_BOXES,
         ),
@@ -230,15 +235,19 @@ def gen(
     ] = None,
     score_threshold: Annotated[
         float | None,
-        typer.Option("--score-threshold", help="Least score.", show_default="1e-8", rich_help_panel=_BOXES),
+        typer.Option(
+            "--score-threshold", help="Least score of a detection.", show_default="1e-8", rich_help_panel=_BOXES
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option("--top-k", help="Candidates a class before NMS.", show_default="all", rich_help_panel=_BOXES),
+        typer.Option(
+            "--top-k", help="Most candidates of each class before NMS.", show_default="all", rich_help_panel=_BOXES
+        ),
     ] = None,
     keep_top_k: Annotated[
         int | None,
-        typer.Option("--keep-top-k", help="Detections an image.", show_default="100", rich_help_panel=_BOXES),
+        typer.Option("--keep-top-k", help="Most detections in an image.", show_default="100", rich_help_panel=_BOXES),
     ] = None,
     lmdb: Annotated[
         str,
@@ -246,19 +255,19 @@ def gen(
             "-d",
             "--data",
             "--lmdb",
-            help="LMDB of train and test nets.",
+            help="Path of the LMDB in train and test nets.",
             show_default="trainval_lmdb, test_lmdb",
             rich_help_panel=_FILES,
         ),
     ] = "",
     label_map: Annotated[
-        str, typer.Option("-l", "--label-map", help="Label map of train and test nets.", rich_help_panel=_FILES)
+        str, typer.Option("-l", "--label-map", help="Label map in train and test nets.", rich_help_panel=_FILES)
     ] = "labelmap.prototxt",
     name_size_file: Annotated[
         str,
         typer.Option(
             "--name-size-file",
-            help="Names and sizes of the test images, for evaluation in pixels.",
+            help="File with the sizes of the test images, for evaluation in pixels.",
             show_default=False,
             rich_help_panel=_FILES,
         ),
@@ -269,7 +278,7 @@ def gen(
             "--batch-size",
             min=0,
             max=65536,
-            help="Of train and test nets.",
+            help="Batch size of train and test nets.",
             show_default="train 24, test 8",
             rich_help_panel=_FILES,
         ),
@@ -319,7 +328,7 @@ def gen(
         tfpad=tfpad,
         nobn=nobn,
     )
-    # jinja2 is loaded here, not where --help would wait for it
+    # imported here so that --help does not load jinja2
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.render import render
 

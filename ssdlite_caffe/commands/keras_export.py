@@ -12,7 +12,7 @@ from ssdlite_caffe.commands.keras_import import INPUTS_HELP
 from ssdlite_caffe.commands.options import DATA_HELP, NET, Force, ImageFolder, Json, Limit, ScoreThreshold, Split
 from ssdlite_caffe.terminal import size_text, status
 
-_NUMBERS, _MEASURE = "Weights and arithmetic", "Measure on annotated images"
+_DTYPE, _MEASURE = "Dtype", "Measure on annotated images"
 
 KerasFile = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Keras model that import or train wrote: .keras, .weights.h5 or .h5.")
@@ -47,21 +47,21 @@ def export_tflite(
     ] = "pixels",
     outputs: Annotated[
         Literal["detections", "raw"],
-        typer.Option(help="raw ends at box encodings and class logits.", rich_help_panel=NET),
+        typer.Option(help="raw: box encodings and class logits.", rich_help_panel=NET),
     ] = "detections",
     score_threshold: ScoreThreshold = None,
     float16: Annotated[
-        bool, typer.Option("--float16", help="Weights in 16 bits: half the size.", rich_help_panel=_NUMBERS)
+        bool, typer.Option("--float16", help="float16 weights: half the file size.", rich_help_panel=_DTYPE)
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Compute in 8 bits; needs --calibrate.", rich_help_panel=_NUMBERS)
+        bool, typer.Option("--int8", help="int8 weights and arithmetic; needs --calibrate.", rich_help_panel=_DTYPE)
     ] = False,
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(help="Images, or folders of them, for int8's ranges; may be repeated.", rich_help_panel=_NUMBERS),
+        typer.Option(help="Images, or folders of them, to calibrate int8; may be repeated.", rich_help_panel=_DTYPE),
     ] = None,
     calibration_count: Annotated[
-        int, typer.Option(min=1, help="Most images of these, taken evenly.", rich_help_panel=_NUMBERS)
+        int, typer.Option(min=1, help="Most images to calibrate with, evenly spread.", rich_help_panel=_DTYPE)
     ] = 100,
     data: Annotated[Path | None, typer.Option(help=DATA_HELP, rich_help_panel=_MEASURE)] = None,
     split: Split = "test",
@@ -72,13 +72,13 @@ def export_tflite(
 ) -> None:
     """Write a TensorFlow Lite model of built-in operations, detections included."""
     from ssdlite_caffe.evaluation.report import print_report
-    from ssdlite_caffe.evaluation.tflite import TestData, TfliteOptions, summary
+    from ssdlite_caffe.evaluation.tflite import TestData, TfliteOptions, export_summary
     from ssdlite_caffe.evaluation.tflite import export_tflite as run
 
     if float16 and int8:
         raise typer.BadParameter("give --float16 or --int8, not both")
     if int8 != bool(calibrate):
-        raise typer.BadParameter("--int8 and --calibrate need each other: give both or neither")
+        raise typer.BadParameter("give both --int8 and --calibrate, or neither")
     options = TfliteOptions(
         inputs, outputs, "float16" if float16 else "int8" if int8 else "float32", tuple(calibrate or ()),
         calibration_count, score_threshold,
@@ -90,4 +90,4 @@ def export_tflite(
         )  # fmt: skip
     if exported.evaluation is not None and not as_json:
         print_report(exported.evaluation)
-    print_result(exported.to_dict(), as_json, summary(exported, out))
+    print_result(exported.to_dict(), as_json, export_summary(exported, out))

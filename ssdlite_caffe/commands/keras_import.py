@@ -21,7 +21,7 @@ from ssdlite_caffe.commands.options import (
 )
 from ssdlite_caffe.terminal import status
 
-INPUTS_HELP = "network: normalised. pixels: 0..255 at the network's size. image: uint8 of any size."
+INPUTS_HELP = "network: normalised. pixels: 0..255 at the network's size. image: uint8 at any size."
 _KERAS = "Keras model"
 
 
@@ -45,13 +45,13 @@ def import_(
     ] = "raw",
     variances: Annotated[
         Literal["keep", "fold"],
-        typer.Option(help="fold: box encodings without variances (1.0), for the same boxes.", rich_help_panel=_KERAS),
+        typer.Option(help="fold: into the weights, so that variances are 1; same boxes.", rich_help_panel=_KERAS),
     ] = "keep",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Make a Keras model of a TensorFlow detector."""
-    from ssdlite_caffe.keras.import_model import import_file, summary
+    """Convert a TensorFlow detector to a Keras model."""
+    from ssdlite_caffe.keras.import_model import import_file, import_summary
 
     with status() as progress:
         report = import_file(
@@ -59,4 +59,4 @@ def import_(
             score_threshold=score_threshold, variances=variances, inputs=inputs, outputs=outputs, force=force,
             progress=progress,
         )  # fmt: skip
-    print_result(report, as_json, summary(report, out))
+    print_result(report, as_json, import_summary(report, out))

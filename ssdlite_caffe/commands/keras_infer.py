@@ -37,7 +37,7 @@ def infer(
 
     output = output_kind(as_json, as_csv)
     if annotations is not None and coco is None:
-        raise typer.BadParameter("--annotations is for --coco: give that too")
+        raise typer.BadParameter("--annotations needs --coco")
     if coco is not None:
         refuse_existing(coco, force=force)
     detector = open_detector(model)

@@ -25,7 +25,7 @@ def run_test(
     split: Split = "test",
     images: ImageFolder = None,
     ids: Annotated[
-        Path | None, typer.Option(help="File of the ids of the images to take, as COCO's minival lists.",
+        Path | None, typer.Option(help="File with the ids of the images to use, such as COCO's minival list.",
                                   rich_help_panel=DATA)
     ] = None,
     limit: Limit = None,
@@ -37,7 +37,7 @@ def run_test(
     force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Average precision on labelled images, each class's too, with detections and plot in files."""
+    """Average precision on annotated images, in all and of each class; with -o also detections and a plot in files."""
     from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
     from ssdlite_caffe.errors import ModelError
     from ssdlite_caffe.evaluation import evaluate as tool
@@ -48,11 +48,14 @@ def run_test(
 
     kind = tool.model_kind(model)
     if not kind:
-        raise ModelError(f"{model} is not a Keras or TensorFlow Lite model by its name; `evaluate` takes other models")
+        raise ModelError(
+            f"{model} does not have the name of a Keras or TensorFlow Lite model; for other models use: ssdlite-caffe "
+            "evaluate"
+        )
     if out is not None:
         refuse_existing(out, force=force)
-        import_pyplot()  # said before the work is done
-    opened = tool.open_model(model, label_map=label_map)
+        import_pyplot()  # if it is missing, the error comes before the work
+    opened = tool.open_model_forms(model, label_map=label_map)
     labelled = open_images(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
     results = CocoResults(labelled.categories)
 
@@ -71,5 +74,5 @@ def run_test(
         print(text)
         return
     report.print_report(result)
-    for line in tool.shown_problems(result):
+    for line in tool.problem_lines(result):
         note(line)

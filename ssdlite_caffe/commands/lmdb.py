@@ -1,4 +1,4 @@
-"""The command `lmdb`: voc and coco write, check reads back."""
+"""The commands `lmdb voc`, `lmdb coco` and `lmdb check`."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from ssdlite_caffe.data.annotations import Dataset
     from ssdlite_caffe.data.encoded import ImageEncoding
 
-app = group("Write images and their boxes into the LMDB that Caffe trains on, and read one back.")
+app = group("Write the LMDB that Caffe trains on, and check one.")
 
 _IMAGES, _RUN = "Images", "Run"
 _SHOWN = 50
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to make: a folder.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="LMDB to write, a folder.")]
 
 
 def _size(text: str | None) -> str | None:
     if text is not None:
         found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
         if not found or "0" in (found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"):
-            raise typer.BadParameter(f"{text!r} is not a size; write HEIGHTxWIDTH, as 300x400")
+            raise typer.BadParameter(f"the size must be HEIGHTxWIDTH, such as 300x400, got {text!r}")
     return text
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What both commands that write an LMDB take: `_writes` gives them an option for each field."""
+    """Options of both commands that write an LMDB; `_writes` adds an option for each field."""
 
     label_map: Annotated[
         str | None,
@@ -53,23 +53,23 @@ class _Options:
         ),
     ] = None
     min_dim: Annotated[
-        int, typer.Option(min=0, help="Least length of the shorter side; 0: none.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=0, help="Least length of the shorter side; 0: no limit.", rich_help_panel=_IMAGES)
     ] = 0
     max_dim: Annotated[
-        int, typer.Option(min=0, help="Greatest length of the longer side; 0: none.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=0, help="Greatest length of the longer side; 0: no limit.", rich_help_panel=_IMAGES)
     ] = 0
     encode: Annotated[
         Literal["jpg", "png"] | None,
-        typer.Option(help="Store all images in this format.", show_default="as they are", rich_help_panel=_IMAGES),
+        typer.Option(help="Store all images in this format.", show_default="unchanged", rich_help_panel=_IMAGES),
     ] = None
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="JPEG quality of images that are encoded anew.", rich_help_panel=_IMAGES)
+        int, typer.Option(min=1, max=100, help="JPEG quality of re-encoded images.", rich_help_panel=_IMAGES)
     ] = 95
     no_decode: Annotated[
         bool,
         typer.Option(
             "--no-decode",
-            help="Do not check that images stored as they are can be decoded.",
+            help="Do not check whether images that are stored unchanged can be decoded.",
             rich_help_panel=_IMAGES,
         ),
     ] = False
@@ -78,19 +78,19 @@ class _Options:
     jobs: Annotated[
         int,
         typer.Option(
-            "-j", "--jobs", min=0, max=256, help="Images read at once; 0: as many as processors.", rich_help_panel=_RUN
+            "-j", "--jobs", min=0, max=256, help="Reader threads; 0: one for each processor.", rich_help_panel=_RUN
         ),
     ] = 0
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Write nothing if an annotation is wrong.", rich_help_panel=_RUN),
+        typer.Option("--strict", help="Fail if anything is wrong with the data.", rich_help_panel=_RUN),
     ] = False
     force: Force = False
     as_json: Json = False
 
 
 def _writes(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's parameter `options` by one for each of their fields, as typer wants them."""
+    """Replace a command's parameter `options` by one parameter for each of its fields, which typer needs."""
     own = inspect.signature(command, eval_str=True).parameters
     shared = inspect.signature(_Options, eval_str=True).parameters
 
@@ -116,16 +116,16 @@ def voc(
     ] = None,
     list_file: Annotated[
         Path | None,
-        typer.Option("--list", help="File of lines `IMAGE ANNOTATION`, paths below ROOT, in place of a split."),
+        typer.Option("--list", help="File with lines `IMAGE ANNOTATION`, paths below ROOT, in place of a split."),
     ] = None,
     *,
     options: _Options,
 ) -> None:  # fmt: skip
-    """Write data laid out as Pascal VOC's."""
+    """Write data in Pascal VOC's layout."""
     from ssdlite_caffe.data.voc import open_voc
 
     if list_file is not None and (split is not None or len(roots) > 1):
-        raise typer.BadParameter("--list takes one ROOT, and no --split")
+        raise typer.BadParameter("with --list, give one ROOT and no --split")
     _write(lambda labels: open_voc(roots, split or "trainval", list_file=list_file, label_map=labels), out, options)
 
 
@@ -136,7 +136,7 @@ def coco(
     *,
     options: _Options,
 ) -> None:
-    """Write data annotated as COCO's instances."""
+    """Write data in COCO's format (instances)."""
     from ssdlite_caffe.data.coco import open_coco
 
     _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
@@ -148,17 +148,17 @@ def check(
         str | None,
         typer.Option("-l", "--label-map", help="coco, voc, or a file.", show_default="labelmap.prototxt in the LMDB"),
     ] = None,
-    draw: Annotated[int, typer.Option(min=0, help="Draw this many images with their boxes, into -o.")] = 0,
+    draw: Annotated[int, typer.Option(min=0, help="Number of images to draw with their boxes, into -o.")] = 0,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for the drawn images.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if anything is wrong.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Count what is in an LMDB, and say what is wrong with it."""
+    """Count the records and objects of an LMDB, and list what is wrong with it."""
     from ssdlite_caffe.data.lmdb_check import check_lmdb
 
     if bool(draw) != (out is not None):
-        raise typer.BadParameter("--draw and -o need each other: give both or neither")
+        raise typer.BadParameter("give both --draw and -o, or neither")
     with bar("reading") as progress:
         report = check_lmdb(folder, label_map=label_map, draw=draw, out=out, force=force, progress=progress)
     if as_json:
@@ -174,9 +174,9 @@ def _shape(options: _Options) -> ImageEncoding:
 
     resize, min_dim, max_dim = options.resize, options.min_dim, options.max_dim
     if resize is not None and (min_dim or max_dim):
-        raise typer.BadParameter("--resize cannot go with --min-dim and --max-dim")
+        raise typer.BadParameter("give either --resize or --min-dim and --max-dim")
     if max_dim and min_dim > max_dim:
-        raise typer.BadParameter(f"--min-dim {min_dim} is more than --max-dim {max_dim}")
+        raise typer.BadParameter(f"--min-dim must not be above --max-dim {max_dim}, got {min_dim}")
     height, width = map(int, resize.split("x")) if resize else (0, 0)
     size = (height, width) if resize else None
     return ImageEncoding(size, min_dim, max_dim, options.encode, options.quality, decode=not options.no_decode)
@@ -189,7 +189,7 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
 
     shape = _shape(options)
     order = Order(options.shuffle, options.seed, options.jobs)
-    refuse_existing(out, force=options.force)  # said before the annotations are read
+    refuse_existing(out, force=options.force)  # before the annotations are read
     dataset = open_dataset(load_label_map(options.label_map) if options.label_map else None)
     with bar("writing") as progress:
         summary = write_lmdb(
@@ -208,7 +208,7 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
 def _classes(report: dict[str, Any]) -> str:
     named = [f"{item['name']} {item['objects']}" for item in report["classes"] if item["objects"]]
     more = f", and {len(named) - 8} more classes" if len(named) > 8 else ""
-    return (", ".join(named[:8]) or "of no class") + more
+    return (", ".join(named[:8]) or "no class") + more
 
 
 def _note_problems(lines: Sequence[str]) -> None:
@@ -236,7 +236,7 @@ def _print_check(report: dict[str, Any]) -> None:
     (low, high), (narrow, wide) = report["heights"], report["widths"]
     print(
         f"{report['records']} records, {report['objects']} objects ({report['objects_difficult']} difficult), "
-        f"{report['images_empty']} images without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
+        f"{report['images_empty']} images without objects; {low} to {high} pixels high, {narrow} to {wide} wide; "
         f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
     )
 

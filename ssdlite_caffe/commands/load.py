@@ -16,7 +16,7 @@ def load(
     net: Annotated[Path, typer.Argument(help="Prototxt that gen wrote for the same detector.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Caffemodel to write.")],
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Skip class predictors when the class counts differ.")
+        bool, typer.Option("--finetune", help="Skip class predictors if the numbers of classes differ.")
     ] = False,
     force: Force = False,
     as_json: Json = False,

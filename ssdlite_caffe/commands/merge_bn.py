@@ -39,12 +39,12 @@ def merge_bn(
             weights = newest_weights(net)
         report = tool.merge_folder(net, weights, out, force=force)
     elif not net.exists():
-        raise PrototxtError(f"there is no {net}; give a training folder, a converted folder or a prototxt")
+        raise PrototxtError(f"{net} does not exist; give a training folder, a converted folder or a prototxt")
     elif weights is None:
         raise typer.BadParameter("a prototxt needs --weights")
     else:
         report = tool.merge_files(net, weights, out, force=force)
-    unused = f"\n  not in the net: {', '.join(report['unused'])}" if report["unused"] else ""
+    unused = f"\n  skipped, not in the net: {', '.join(report['unused'])}" if report["unused"] else ""
     print_result(
         report,
         as_json,

@@ -17,9 +17,9 @@ Model = Annotated[
     Path,
     typer.Argument(
         help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), Keras "
-        "file (.keras, .h5) of `keras import` or `keras train`, or a folder. In a folder the first of these is read: "
-        "manifest.json (dumped weights), saved_model.pb, frozen_inference_graph.pb, tflite_graph.pb, the checkpoint, "
-        "model.tflite. What it does not say is taken from the pipeline.config beside it, then from the others."
+        "file (.keras, .h5) of `keras import` or `keras train`, or a folder. In a folder, the first of these is read: "
+        "manifest.json (of `dump`), saved_model.pb, frozen_inference_graph.pb, tflite_graph.pb, checkpoint, "
+        "model.tflite; missing settings come from pipeline.config in the folder, then from the other files."
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
@@ -31,8 +31,8 @@ NmsOption = Annotated[
     Literal["auto", "graph", "config", "regular"],
     typer.Option(
         "--nms",
-        help="graph: as the graph says. config: as the pipeline.config says. regular: the graph's thresholds, with NMS "
-        "for each class. auto: graph; for TensorFlow Lite's fast NMS config, without one regular.",
+        help="graph: as in the graph. config: as in the pipeline.config. regular: the graph's thresholds, and NMS for "
+        "each class. auto: graph, but for TensorFlow Lite's fast NMS config or, without one, regular.",
         rich_help_panel=SOURCE,
     ),
 ]
@@ -40,7 +40,7 @@ Dequantize = Annotated[
     bool,
     typer.Option(
         "--dequantize",
-        help="Convert a fully quantised .tflite with the real values of its weights; the detections differ.",
+        help="Convert a fully quantised .tflite with dequantised weights; its detections will differ.",
         rich_help_panel=SOURCE,
     ),
 ]
@@ -63,7 +63,7 @@ Runtime = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.", rich_help_panel=DATA)]
 ImageFolder = Annotated[Path | None, typer.Option("--images", help="Folder of COCO's images.", rich_help_panel=DATA)]
-Limit = Annotated[int | None, typer.Option(min=1, help="Most images to take.", rich_help_panel=DATA)]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most images to use.", rich_help_panel=DATA)]
 DATA_HELP = "Folder in VOC's layout, LMDB, or COCO's instances_*.json."
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.", rich_help_panel=RESULT)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=RESULT)]
@@ -73,14 +73,14 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print the result as CSV.", ric
 def reading(
     pipeline_config: Path | None, nms: Literal["auto", "graph", "config", "regular"], dequantize: bool
 ) -> ReadOptions:
-    """The options of `read_model`."""
+    """The options for `read_model`."""
     from ssdlite_caffe.dump.read import ReadOptions
 
     return ReadOptions(pipeline_config, nms, dequantize)
 
 
 def output_kind(as_json: bool, as_csv: bool) -> Literal["table", "json", "csv"]:
-    """What a command that lists detections prints."""
+    """Output format of a command that lists detections."""
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
     return "json" if as_json else "csv" if as_csv else "table"

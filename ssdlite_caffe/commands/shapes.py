@@ -14,7 +14,7 @@ from ssdlite_caffe.terminal import bar
 
 def shapes(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
-    count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Scenes.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, max=10_000_000, help="Number of scenes.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scenes.")] = 0,
     layout: Annotated[Literal["voc", "coco"], typer.Option(help="Layout of the folder.")] = "voc",
     split: Annotated[
@@ -31,8 +31,8 @@ def shapes(
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", split):
         raise typer.BadParameter(
-            f"{split!r} cannot be the name of a split; it starts with a letter or digit, then letters, digits, '_', "
-            "'-' and '.' may follow"
+            f"the name of a split must have up to 100 letters, digits, '_', '-' and '.', and start with a letter or "
+            f"digit, got {split!r}"
         )
     with bar("drawing") as progress:
         report = make_shapes(out, ShapesOptions(count, seed, layout, split, side), force=force, progress=progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +25,8 @@ def run_test(
 ) -> None:
     """Average precision of trained weights on the training folder's test LMDB."""
     from ssdlite_caffe.evaluation import report
-    from ssdlite_caffe.evaluation.evaluate import shown_problems
-    from ssdlite_caffe.terminal import bar
+    from ssdlite_caffe.evaluation.evaluate import problem_lines
+    from ssdlite_caffe.terminal import bar, note
     from ssdlite_caffe.training.evaluate_kit import PLOT, RESULT, evaluate_kit
 
     unknown = sorted(set(runtime or ()) - set(_RUNTIMES))
@@ -39,6 +38,6 @@ def run_test(
         print(json.dumps(result.to_dict(), indent=2))
         return
     report.print_report(result)
-    for line in shown_problems(result):
-        print(f"ssdlite-caffe: {line}", file=sys.stderr)
+    for line in problem_lines(result):
+        note(line)
     print(f"written to {folder}: {RESULT}, {PLOT}")

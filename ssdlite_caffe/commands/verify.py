@@ -10,6 +10,7 @@ import typer
 
 from ssdlite_caffe.commands.options import SOURCE, Folder, Force, Json, Model, PipelineConfig, Runtime
 from ssdlite_caffe.terminal import status
+from ssdlite_caffe.tools.tolerances import BOX
 
 _RESULT = "Result"
 
@@ -28,14 +29,14 @@ def verify(
     pipeline_config: PipelineConfig = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="Bound of boxes and scores, in place of the table's.", show_default="the table's"),
+        typer.Option(min=0, help="Largest difference of boxes and scores that passes.", show_default=f"{BOX:g}"),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write a page with verdict, table and both sides' images.", rich_help_panel=_RESULT),
+        typer.Option(help="Write an HTML page with verdict, table and images.", rich_help_panel=_RESULT),
     ] = None,
     all_layers: Annotated[
-        bool, typer.Option("--all-layers", help="Print every layer, not the worst of each block.",
+        bool, typer.Option("--all-layers", help="Print every layer, not only the worst of each block.",
                            rich_help_panel=_RESULT)
     ] = False,
     force: Force = False,

@@ -1,8 +1,8 @@
-"""Images as they go into a Caffe database: a file's own bytes where Caffe makes 8-bit colour of them, or others.
+"""Images as they are stored in a Caffe database: the bytes of the file if Caffe decodes them to 8-bit colour.
 
-The SSD branch decodes a stored image as it is (OpenCV's IMREAD_UNCHANGED) unless a net asks for force_color: a grey
-one then has one channel and one with alpha four; nowhere is EXIF's turn made. So these are decoded as they
-are shown, and encoded anew as plain colour.
+The SSD branch decodes a stored image with OpenCV's IMREAD_UNCHANGED, unless a net sets force_color: a grey image then
+has one channel and one with alpha four, and the rotation in the EXIF data is ignored. So these images are decoded
+here, rotated as the EXIF data says, and encoded again as plain colour.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Encoding = Literal["jpg", "png"]
 _MAX_BYTES = 1 << 28
 _MAX_PIXELS = 1 << 27
 _ORIENTATION = 0x0112
-"""EXIF's tag; 1 is upright."""
+"""EXIF tag of the orientation; 1 is upright."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH = 24
-"""Where a PNG's header has the bits of a sample."""
+"""Offset of the bits per sample in a PNG file."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class ImageEncoding:
     """How images are stored.
 
     Attributes:
-        size: height and width they are resized to; None: their own.
-        min_dim: the shorter side of smaller images is enlarged to this; 0: not.
-        max_dim: the longer side of larger images is reduced to this; 0: not. It goes before `min_dim`.
-        encoding: of all images; None: each keeps its own, and is stored as it is where nothing has to be changed.
+        size: height and width to resize to; None: not resized.
+        min_dim: least length of the shorter side, in pixels; smaller images are enlarged. 0: no limit.
+        max_dim: greatest length of the longer side, in pixels; larger images are reduced. 0: no limit. Where the two
+            contradict each other, `max_dim` holds.
+        encoding: of all images; None: that of the file, whose bytes are stored unchanged where possible.
         quality: of JPEG, 1 to 100.
-        decode: decode images that are stored as they are too, to see whether they are whole.
+        decode: also decode images that are stored unchanged, to find damaged ones.
     """
 
     size: tuple[int, int] | None = None
@@ -52,7 +53,7 @@ class ImageEncoding:
     decode: bool = True
 
     def scale(self, height: int, width: int) -> float:
-        """What `min_dim` and `max_dim` multiply the sides of an image by; a float32 number, as in Caffe.
+        """Factor by which `min_dim` and `max_dim` resize an image; a float32 number, as in Caffe.
 
         Source: ReadImageToCVMat in the SSD branch's util/io.cpp.
         """
@@ -65,7 +66,7 @@ class ImageEncoding:
         return float(scale)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
-        """The size that an image of this size is stored in, rounded as OpenCV's resize does."""
+        """The height and width that an image of this size is stored with, rounded as OpenCV's resize does."""
         if self.size is not None:
             return self.size
         scale = self.scale(height, width)
@@ -77,10 +78,10 @@ class Encoded:
     """An image ready to be stored.
 
     Attributes:
-        data: a whole JPEG or PNG file.
-        height: of the source in pixels, as it is shown; annotations refer to this size.
+        data: a JPEG or PNG file.
+        height: of the source in pixels, after rotation by its EXIF data; annotations refer to this size.
         width: likewise.
-        kept: whether `data` is the source's own.
+        kept: whether `data` is the source file, unchanged.
     """
 
     data: bytes
@@ -91,7 +92,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says of itself; `plain`: Caffe decodes it, untouched, to what is shown, in 8-bit colour."""
+    """Header of a file; `plain`: Caffe decodes the file, unchanged, to the upright image in 8-bit colour."""
 
     encoding: Encoding
     height: int
@@ -103,7 +104,7 @@ def read_encoded(path: Path, shape: ImageEncoding) -> Encoded:
     """Read an image for storing.
 
     Raises:
-        DatasetError: it cannot be read or decoded, is cut off, or has more than 134 million pixels.
+        DatasetError: it cannot be read or decoded, is truncated, or has more than 134 million pixels.
     """
     data = read_bounded(path, _MAX_BYTES)
     header = _header(path, data)
@@ -112,7 +113,7 @@ def read_encoded(path: Path, shape: ImageEncoding) -> Encoded:
         kind_fits = shape.encoding in (None, header.encoding)
         if header.plain and kind_fits and shape.target(*size) == size:
             if shape.decode:
-                _decode(path, data, "IMREAD_REDUCED_GRAYSCALE_8")  # reads all of the file, at a sixth of the work
+                _decode(path, data, "IMREAD_REDUCED_GRAYSCALE_8")  # reads the whole file in a sixth of the time
             return Encoded(data, *size, kept=True)
     pixels = _decode(path, data, "IMREAD_COLOR")
     height, width = pixels.shape[:2]
@@ -120,7 +121,7 @@ def read_encoded(path: Path, shape: ImageEncoding) -> Encoded:
 
 
 def _header(path: Path, data: bytes) -> _Header | None:
-    """Look at the header alone; None for kinds of image that are never stored as they are."""
+    """Read the header alone; None for image formats other than JPEG and PNG, which are always encoded again."""
     if not data:
         raise DatasetError(f"{path}: empty (0 bytes)")
     if data[:2] != b"\xff\xd8" and data[:8] != _PNG_SIGNATURE:
@@ -131,7 +132,7 @@ def _header(path: Path, data: bytes) -> _Header | None:
         return _Header(encoding, 0, 0, plain=False)
     width, height = image.size
     if width * height > _MAX_PIXELS:
-        raise DatasetError(f"{path}: {width}x{height} (width x height) are more than {_MAX_PIXELS} pixels")
+        raise DatasetError(f"{path}: {width}x{height} (width x height) is more than the limit of {_MAX_PIXELS} pixels")
     plain = image.mode == "RGB" and "transparency" not in image.info
     if encoding == "png":
         plain = plain and data[_PNG_DEPTH] == 8
@@ -139,15 +140,17 @@ def _header(path: Path, data: bytes) -> _Header | None:
 
 
 def _open(data: bytes, encoding: Encoding) -> Any:
-    """Pillow's reader of this kind, which has read the header and nothing more; None for one that it cannot read."""
+    """Pillow's image, of which only the header has been read; None if Pillow cannot read it."""
     try:
         from PIL import JpegImagePlugin, PngImagePlugin
     except ImportError as error:
-        raise MissingRuntimeError(f"this needs Pillow ({error}): pip install 'ssdlite-caffe[caffe]'") from error
+        raise MissingRuntimeError(
+            f"this needs Pillow ({error}); install it with: pip install 'ssdlite-caffe[caffe]'"
+        ) from error
     reader = JpegImagePlugin.JpegImageFile if encoding == "jpg" else PngImagePlugin.PngImageFile
     try:
         return reader(io.BytesIO(data))
-    except Exception:  # of many kinds, at damaged files; OpenCV has the last word on them
+    except Exception:  # Pillow raises many types for damaged files; OpenCV then decides whether they can be used
         return None
 
 
@@ -156,7 +159,7 @@ def _is_upright(image: Any) -> bool:
         return True
     try:
         return bool(image.getexif().get(_ORIENTATION, 1) == 1)
-    except Exception:  # damaged EXIF data: OpenCV shall say what is shown
+    except Exception:  # damaged EXIF data: OpenCV then decides on the rotation
         return False
 
 
@@ -165,19 +168,21 @@ def _decode(path: Path, data: bytes, mode: str) -> Pixels:
     try:
         pixels: Pixels | None = cv2.imdecode(np.frombuffer(data, np.uint8), getattr(cv2, mode))
     except cv2.error as error:
-        raise DatasetError(f"{path}: no image: {one_line(error)}") from error
+        raise DatasetError(f"{path}: not an image: {one_line(error)}") from error
     if pixels is None:
-        raise DatasetError(f"{path}: no image that OpenCV can decode, or cut off")
+        raise DatasetError(f"{path}: not an image that OpenCV can decode, or truncated")
     return pixels
 
 
 def _encode(path: Path, pixels: Pixels, header: _Header | None, shape: ImageEncoding) -> bytes:
-    """Resize and encode; what was JPEG stays so, and all else becomes PNG, unless `shape` says otherwise."""
+    """Resize and encode: a JPEG file as JPEG and any other as PNG, unless `shape` names the encoding."""
     cv2 = import_opencv()
     height, width = shape.target(*pixels.shape[:2])
     if (height, width) != pixels.shape[:2]:
         if height * width > _MAX_PIXELS:
-            raise DatasetError(f"{path}: {width}x{height} (width x height) are too many pixels to enlarge it to")
+            raise DatasetError(
+                f"{path}: cannot be enlarged to {width}x{height} (width x height): more than {_MAX_PIXELS} pixels"
+            )
         if shape.size:
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         else:
@@ -187,5 +192,5 @@ def _encode(path: Path, pixels: Pixels, header: _Header | None, shape: ImageEnco
     options = [cv2.IMWRITE_JPEG_QUALITY, shape.quality] if encoding == "jpg" else []
     good, data = cv2.imencode(f".{encoding}", pixels, options)
     if not good:
-        raise DatasetError(f"{path}: cannot be encoded as {encoding}")
+        raise DatasetError(f"{path}: OpenCV cannot encode it as {encoding}")
     return bytes(data)

@@ -1,4 +1,4 @@
-"""Images with their objects, to evaluate a detector on or to train one: a VOC or COCO data set, or an LMDB."""
+"""Annotated images to evaluate or train a detector on: a VOC or COCO data set, or an LMDB."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box
-from ssdlite_caffe.data.lmdb_store import DATA, LmdbReader
+from ssdlite_caffe.data.lmdb_store import DATA, LABEL_MAP, LmdbReader
 from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.runtimes.images import Pixels, read_image
 
-_LABEL_MAP = "labelmap.prototxt"
-
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and what is in it.
+    """An image and its objects.
 
     Attributes:
         name: of the file, or the key of the record.
         pixels: uint8 (H, W, 3), BGR.
-        boxes: its objects, with class ids of the label map.
-        id: what COCO's result files call it: COCO's number, VOC's name, or the key.
+        boxes: the objects, with class ids of the label map.
+        id: the image in result files: COCO's id, VOC's name, or the key of the record.
     """
 
     name: str
@@ -36,12 +34,12 @@ class LabelledImage:
 
 
 class LabelledImages(ABC):
-    """Images by number; iterate over it for those that can be read, in order.
+    """Annotated images by index; iteration gives those that can be read, in order.
 
     Attributes:
         labels: the classes.
-        problems: what was skipped so far, and why; complete when all images have been read by iteration.
-        categories: what COCO's result files call each class id.
+        problems: what was skipped so far, and why; complete after one iteration over all images.
+        categories: the category id of each class id in COCO's result files.
     """
 
     def __init__(self, labels: LabelMap, problems: list[Problem], categories: dict[int, int]) -> None:
@@ -50,26 +48,26 @@ class LabelledImages(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images there are, those that turn out unreadable included."""
+        """Number of images, including those that cannot be read."""
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """What to call an image."""
+        """Name of an image."""
 
     @abstractmethod
     def where(self, number: int) -> str:
-        """Where it is, for messages."""
+        """Where an image is, for messages."""
 
     @abstractmethod
     def read(self, number: int, *, quiet: bool = True) -> tuple[LabelledImage, list[Problem]]:
         """Read an image and its objects; may be called from several threads.
 
         Args:
-            number: 0 or more, less than the length.
-            quiet: silence the image libraries, which is not for several threads at once.
+            number: index of the image, from 0.
+            quiet: silence the image libraries' messages; must be False when several threads read at once.
 
         Returns:
-            The image, and what was wrong with objects of it.
+            The image, and what is wrong with the objects that were skipped.
 
         Raises:
             DatasetError: its annotations or its record cannot be used.
@@ -77,7 +75,7 @@ class LabelledImages(ABC):
         """
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        """Read them, one by one; `problems` takes what is wrong."""
+        """Read the images one by one; what is wrong is added to `problems`."""
         for number in range(len(self)):
             try:
                 image, problems = self.read(number)
@@ -114,16 +112,16 @@ class _AnnotatedFiles(LabelledImages):
 
 
 class _Records(LabelledImages):
-    """An LMDB of AnnotatedDatum records; its labels are class ids already."""
+    """An LMDB of AnnotatedDatum records, whose labels are class ids."""
 
     def __init__(self, folder: Path, labels: LabelMap, ids: frozenset[str] | None) -> None:
-        super().__init__(labels, [], {row: row for row in range(1, len(labels))})
+        super().__init__(labels, [], {class_id: class_id for class_id in range(1, len(labels))})
         self._folder = folder
         with LmdbReader(folder) as reader:
             keys = reader.keys()
         self._keys = [key for key in keys if ids is None or _shown(key) in ids]
         self._reader: LmdbReader | None = None
-        self._opening = threading.Lock()  # LMDB refuses to open an environment twice in one process
+        self._opening = threading.Lock()  # LMDB cannot open an environment twice in one process
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -158,7 +156,7 @@ class _Records(LabelledImages):
             return self._reader
 
     def close(self) -> None:
-        """Let go of the file; a later read opens it again."""
+        """Close the file; a later read opens it again."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -171,7 +169,16 @@ def _shown(key: bytes) -> str:
 def stored_boxes(
     where: str, record: caffe_pb2.AnnotatedDatum, labels: LabelMap, height: int, width: int, problems: list[Problem]
 ) -> Iterator[Box]:
-    """The objects of a record, in pixels of an image of this size; `problems` takes what is wrong with others."""
+    """The objects of a record, in pixels of an image of this size.
+
+    Args:
+        where: the record, for messages.
+        record: the record.
+        labels: the classes.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        problems: what is wrong with skipped objects is added to it.
+    """
     for group in record.annotation_group:
         for item in group.annotation:
             box = item.bbox
@@ -179,7 +186,7 @@ def stored_boxes(
                 (box.xmin * width, box.ymin * height, box.xmax * width, box.ymax * height), height, width
             )
             if not 0 < group.group_label < len(labels):
-                corners, what = None, f"label {group.group_label} is not in the label map of {len(labels)}"
+                corners, what = None, f"label {group.group_label} is not a class id: 1 to {len(labels) - 1} are allowed"
             if corners is None:
                 problems.append(Problem(where, what, "object skipped"))
             else:
@@ -198,18 +205,18 @@ def open_images(
 
     Args:
         data: a folder in VOC's layout, an LMDB, or COCO's instances_*.json.
-        labels: the classes; objects of others are skipped, and said so. None: those of the annotations (VOC, COCO),
-            or of the LMDB's own label map.
+        labels: the classes; objects of other classes are skipped and reported in `problems`. None: the classes of the
+            annotations (VOC, COCO), or of the label map in the LMDB.
         split: of VOC data.
         images: folder of COCO's images.
-        ids: of the images to take: COCO's numbers, VOC's names, or keys; None takes all.
+        ids: of the images to take: COCO's ids, VOC's names, or LMDB keys; None takes all.
 
     Raises:
-        DatasetError: it is none of these, or holds none of the images.
+        DatasetError: `data` is none of these, or has none of the images.
     """
     opened = _open(data, labels, split, images, ids)
     if not len(opened):
-        raise DatasetError(f"{data} has none of the images that were asked for")
+        raise DatasetError(f"{data} has none of the images whose ids were given")
     return opened
 
 
@@ -222,20 +229,20 @@ def _open(
     data: Path, labels: LabelMap | None, split: str, images: Path | None, ids: frozenset[str] | None
 ) -> LabelledImages:
     if is_lmdb(data):
-        own = data / _LABEL_MAP
+        own = data / LABEL_MAP
         if labels is None and not own.is_file():
-            raise DatasetError(f"{data} has no {_LABEL_MAP}; give the names of its classes with --label-map")
+            raise DatasetError(f"{data} has no {LABEL_MAP}; give the class names with --label-map")
         return _Records(data, labels or load_label_map(own), ids)
     if data.is_dir():
         from ssdlite_caffe.data.voc import open_voc
 
         voc = open_voc([data], split, label_map=labels)
-        return _AnnotatedFiles(voc, {row: row for row in range(1, len(voc.label_map))}, ids)
+        return _AnnotatedFiles(voc, {class_id: class_id for class_id in range(1, len(voc.label_map))}, ids)
     if data.is_file():
         from ssdlite_caffe.data.coco import open_coco
 
         if images is None:
-            raise DatasetError(f"{data} names its images without their folder; give that with --images")
+            raise DatasetError(f"{data} does not name the folder of the images; give it with --images")
         coco = open_coco(images, data, label_map=labels)
         return _AnnotatedFiles(coco, coco.category_ids, ids)
-    raise DatasetError(f"there is no {data}; give a folder in VOC's layout, an LMDB, or COCO's instances_*.json")
+    raise DatasetError(f"{data} does not exist; give a folder in VOC's layout, an LMDB, or COCO's instances_*.json")

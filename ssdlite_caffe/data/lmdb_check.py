@@ -1,4 +1,4 @@
-"""Reading an LMDB of images and boxes back, and saying what is in it and what is wrong with it."""
+"""Reading an LMDB of images and boxes back: what is in it, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.annotations import shown
-from ssdlite_caffe.data.lmdb_store import LmdbReader
-from ssdlite_caffe.data.lmdb_write import LABEL_MAP
+from ssdlite_caffe.data.annotations import box_text
+from ssdlite_caffe.data.lmdb_store import LABEL_MAP, LmdbReader
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder
 from ssdlite_caffe.imports import import_opencv
@@ -30,7 +29,7 @@ DRAWN = "drawn.txt"
 
 _KEY = re.compile(rb"(\d{8,})_(.+)", re.DOTALL)
 _EDGE = 1e-6
-"""How far past 0 and 1 a side may lie: rounding to float32."""
+"""By how much a corner may be below 0 or above 1, as fractions of the image: rounding to float32."""
 
 
 @dataclass
@@ -38,13 +37,13 @@ class Contents:
     """What is in an LMDB.
 
     Attributes:
-        records: how many.
-        empty: images without boxes.
-        difficult: boxes with this flag.
-        boxes: label -> boxes.
-        images: label -> images with such a box.
-        sizes: height, width -> images.
-        problems: record and what is wrong with it.
+        records: number of records.
+        empty: number of images without boxes.
+        difficult: number of boxes with this flag.
+        boxes: number of boxes of each label.
+        images: number of images with a box of each label.
+        sizes: number of images of each height and width.
+        problems: name of a record and what is wrong with it.
     """
 
     records: int = 0
@@ -56,7 +55,7 @@ class Contents:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def to_dict(self, label_map: LabelMap | None) -> dict[str, Any]:
-        """As JSON has it."""
+        """Plain data for JSON."""
         names = label_map.display_names if label_map else ()
         heights, widths = ([size[axis] for size in self.sizes] for axis in (0, 1))
         return {
@@ -93,18 +92,18 @@ def check_lmdb(
 
     Args:
         folder: the LMDB.
-        label_map: built-in name or file; without it, labelmap.prototxt in the folder, where there is one.
-        draw: how many images to draw with their boxes into `out`, evenly spread over the records.
-        out: folder for them.
+        label_map: `coco`, `voc` or a file; None: labelmap.prototxt in the folder, if there is one.
+        draw: number of images to draw with their boxes into `out`, evenly spread over the records.
+        out: folder for the drawn images.
         force: replace images drawn earlier.
-        progress: told of records done, and of all there are.
+        progress: called with the number of records done and the total.
 
     Returns:
-        Counts, and problems: a record that cannot be parsed or decoded, a box that is reversed, empty, not finite or
-        outside the image, a label that the label map does not have, a name that comes twice.
+        Counts, and problems: a record that cannot be parsed or decoded; a box that is reversed or empty, has NaN or
+        Inf, or extends beyond the image; a label that is not in the label map; a name that occurs twice.
 
     Raises:
-        DatasetError: it is no LMDB, or is damaged.
+        DatasetError: it is not an LMDB, or is damaged.
         LabelMapError: the label map cannot be read.
     """
     labels = _label_map(folder, label_map)
@@ -118,7 +117,7 @@ def check_lmdb(
 
 
 class Drawer:
-    """Draws some of the images with their boxes."""
+    """Draws a sample of the images with their boxes."""
 
     def __init__(self, folder: Path, count: int, records: int, label_map: LabelMap | None) -> None:
         """Choose `count` of `records`, evenly spread."""
@@ -128,7 +127,7 @@ class Drawer:
         (folder / DRAWN).write_text("images with the boxes of an LMDB\n", "utf-8")
 
     def __call__(self, number: int, pixels: Pixels, message: caffe_pb2.AnnotatedDatum) -> None:
-        """Draw a record, where it is one of the chosen."""
+        """Draw a record, if it is one of the sample."""
         if number not in self._chosen:
             return
         boxes, classes, texts = [], [], []
@@ -148,29 +147,29 @@ def parse_record(value: bytes) -> caffe_pb2.AnnotatedDatum:
     """Parse a record's value.
 
     Raises:
-        DatasetError: it is no AnnotatedDatum, or has no image.
+        DatasetError: it is not an AnnotatedDatum, or has no image.
     """
     try:
         message = caffe_pb2.AnnotatedDatum.FromString(value)
     except DecodeError as error:
-        raise DatasetError("is no AnnotatedDatum, or is damaged (it cannot be parsed)") from error
+        raise DatasetError("cannot be parsed: not an AnnotatedDatum, or damaged") from error
     if not message.HasField("datum"):
         raise DatasetError("has no image")
     return message
 
 
 def decode_datum(datum: caffe_pb2.Datum) -> Pixels:
-    """The image of a record as Caffe decodes it for a net that reads colours: uint8 (H, W, 3), BGR.
+    """The image of a record as Caffe decodes it for a net that reads colour images: uint8 (H, W, 3), BGR.
 
     Raises:
-        DatasetError: it cannot be decoded, its size and data do not agree, or it is stored as pixels of other than 3
-            channels.
+        DatasetError: it cannot be decoded, its size does not fit its data, or it is stored as raw pixels that do not
+            have 3 channels.
     """
     return _in_colour(_stored_pixels(datum), datum)
 
 
 def _stored_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
-    """The image with the channels and bits that it is stored with."""
+    """The image with its stored number of channels and bits."""
     return _encoded_pixels(datum.data, "IMREAD_UNCHANGED") if datum.encoded else _raw_pixels(datum)
 
 
@@ -178,7 +177,9 @@ def _in_colour(pixels: npt.NDArray[Any], datum: caffe_pb2.Datum) -> Pixels:
     if _is_colour(pixels):
         return pixels
     if not datum.encoded:
-        raise DatasetError(f"holds {_kind(pixels)}, and Caffe stops there: only encoded images are made coloured")
+        raise DatasetError(
+            f"has {_kind(pixels)}; Caffe stops at it, since it converts only encoded images (JPEG, PNG) to 3 channels"
+        )
     return _encoded_pixels(datum.data, "IMREAD_COLOR")
 
 
@@ -188,7 +189,7 @@ def _is_colour(pixels: npt.NDArray[Any]) -> bool:
 
 def _kind(pixels: npt.NDArray[Any]) -> str:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    return f"an image of {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
+    return f"an image with {channels} channel{'s' * (channels != 1)} of {8 * pixels.dtype.itemsize} bits"
 
 
 def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
@@ -199,7 +200,7 @@ def _encoded_pixels(data: bytes, flag: str) -> npt.NDArray[Any]:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise DatasetError("cannot be decoded: no image, or cut off")
+        raise DatasetError("cannot be decoded: not an image, or truncated")
     return pixels
 
 
@@ -207,7 +208,8 @@ def _raw_pixels(datum: caffe_pb2.Datum) -> npt.NDArray[Any]:
     shape = datum.channels, datum.height, datum.width
     if min(shape) < 1 or len(datum.data) != math.prod(shape):
         raise DatasetError(
-            f"says {'x'.join(map(str, shape))} (channels x height x width), but has {len(datum.data)} bytes of pixels"
+            f"has {len(datum.data)} bytes of pixels, which do not fit its size "
+            f"{'x'.join(map(str, shape))} (channels x height x width)"
         )
     return np.ascontiguousarray(np.frombuffer(datum.data, np.uint8).reshape(shape).transpose(1, 2, 0))
 
@@ -240,7 +242,7 @@ def _read(
             else:
                 contents.sizes[pixels.shape[:2]] += 1
                 if not _is_colour(stored):
-                    what = f"is {_kind(stored)}, which is read as 3 of 8; Caffes that do not do so stop at it"
+                    what = f"has {_kind(stored)}; it is read as 3 channels of 8 bits, other builds of Caffe stop at it"
                     contents.problems.append((record, what))
                 contents.problems += [(record, what) for what in _count(contents, message, label_map)]
                 draw(number, pixels, message)
@@ -253,20 +255,20 @@ def _shown_key(key: bytes) -> str:
 
 
 def _key_problems(key: bytes, names: set[bytes]) -> Iterator[str]:
-    """What is wrong with a key; its name is added to `names`."""
+    """What is wrong with a key; adds its name to `names`."""
     parts = _KEY.fullmatch(key)
     if not parts:
-        yield "the key is not a number of eight digits, an underscore and a name"
+        yield "the key must be eight or more digits, an underscore and a name"
         return
     if parts[2] in names:
-        yield "another record has this name"
+        yield "an earlier record has the same name"
     names.add(parts[2])
 
 
 def _count(contents: Contents, message: caffe_pb2.AnnotatedDatum, label_map: LabelMap | None) -> Iterator[str]:
-    """Count the boxes of a record; gives what is wrong with them."""
+    """Count the boxes of a record, and yield what is wrong with them."""
     if message.HasField("type") and message.type != caffe_pb2.AnnotatedDatum.BBOX:
-        yield f"is of type {message.type}, not BBOX"
+        yield f"type must be BBOX ({caffe_pb2.AnnotatedDatum.BBOX}), got {message.type}"
     if not any(group.annotation for group in message.annotation_group):
         contents.empty += 1
     labels = set()
@@ -275,8 +277,8 @@ def _count(contents: Contents, message: caffe_pb2.AnnotatedDatum, label_map: Lab
         labels.add(label)
         contents.boxes[label] += len(group.annotation)
         if label < 1 or (label_map is not None and label >= len(label_map)):
-            known = "labels begin with 1" if label_map is None else f"the label map has 1 to {len(label_map) - 1}"
-            yield f"has label {label}; {known}"
+            allowed = "1 or more" if label_map is None else f"1 to {len(label_map) - 1}, as in the label map"
+            yield f"label must be {allowed}, got {label}"
         for item in group.annotation:
             contents.difficult += item.bbox.difficult
             what = _wrong_box(item)
@@ -286,18 +288,18 @@ def _count(contents: Contents, message: caffe_pb2.AnnotatedDatum, label_map: Lab
 
 
 def _wrong_box(item: caffe_pb2.Annotation) -> str:
-    """What is wrong with a box; nothing: empty."""
+    """What is wrong with a box; empty if nothing is."""
     if not item.HasField("bbox"):
         return "has an object without a box"
     box = item.bbox
     corners = box.xmin, box.ymin, box.xmax, box.ymax
-    text = shown(tuple(float(f"{side:.6g}") for side in corners))
+    text = box_text(corners)
     if not all(map(math.isfinite, corners)):
-        return f"box {text} is not finite"
+        return f"box {text} has NaN or Inf"
     if box.xmin > box.xmax or box.ymin > box.ymax:
         return f"box {text} is reversed"
     if box.xmin == box.xmax or box.ymin == box.ymax:
         return f"box {text} is empty"
     if min(corners) < -_EDGE or max(corners) > 1 + _EDGE:
-        return f"box {text} reaches out of the image"
+        return f"box {text} extends beyond the image, 0 to 1"
     return ""

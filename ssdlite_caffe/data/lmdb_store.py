@@ -1,4 +1,4 @@
-"""Reading and writing LMDB environments, as Caffe's databases are; its errors become ours."""
+"""Reading and writing LMDB environments, the databases that Caffe reads; lmdb's errors are raised as ours."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 from ssdlite_caffe.errors import DatasetError, OutputError
 from ssdlite_caffe.imports import import_lmdb
 
-DATA = "data.mdb"
+DATA, LABEL_MAP = "data.mdb", "labelmap.prototxt"
+"""Files in the folder: LMDB's own, and the label map that `lmdb voc` and `lmdb coco` add."""
 MAX_KEY = 511
-"""Bytes of a key that LMDB takes."""
+"""Longest key that LMDB allows, in bytes."""
 
 _FIRST_MAP = 1 << 26
 
 
 class LmdbWriter:
-    """Writes records in the order of their keys; the map, LMDB's bound of the file's size, grows when it is full.
+    """Writes records in the order of their keys; LMDB's map size, the limit of the file, is doubled when it is full.
 
-    A context manager. Nothing is sure to be on disk before it ends.
+    A context manager: the records are on disk when it ends without an exception.
     """
 
     def __init__(self, folder: Path, *, first_map: int = _FIRST_MAP) -> None:
-        """Make an environment in `folder`, which exists and is empty.
+        """Create an environment in `folder`, which must exist and be empty.
 
         Raises:
-            OutputError: the disk refuses.
+            OutputError: `folder` cannot be written.
         """
         self._lmdb = import_lmdb()
         self._folder = folder
@@ -47,10 +48,10 @@ class LmdbWriter:
             self._environment.close()
 
     def put(self, records: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write records, all or none; each key must be greater than all before.
+        """Write records, all or none; each key must be greater than every earlier one.
 
         Raises:
-            OutputError: the disk refuses.
+            OutputError: `folder` cannot be written.
         """
         with self._reported():
             while True:
@@ -74,18 +75,18 @@ class LmdbWriter:
 
 
 class LmdbReader:
-    """Reads an environment. A context manager; iterate over it for (key, value) in the order of the keys."""
+    """Reads an environment. A context manager; iteration gives (key, value) in the order of the keys."""
 
     def __init__(self, folder: Path) -> None:
         """Open an environment.
 
         Raises:
-            DatasetError: there is none, or it is damaged or cut off.
+            DatasetError: there is none, or it is damaged or truncated.
         """
         self._lmdb = import_lmdb()
         self._folder = folder
         if not (folder / DATA).is_file():
-            raise DatasetError(f"{folder} is no LMDB: it holds no {DATA}")
+            raise DatasetError(f"{folder} is not an LMDB: it has no {DATA}")
         with self._reported():
             self._environment = self._lmdb.open(
                 str(folder), readonly=True, create=False, lock=False, readahead=True, max_readers=1
@@ -98,11 +99,11 @@ class LmdbReader:
             raise
 
     def _check_size(self) -> None:
-        """Refuse a file that ends before the last page it speaks of: reading that page would kill the process."""
+        """Refuse a file that ends before its last page: reading that page would kill the process."""
         needed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
         present = (self._folder / DATA).stat().st_size
         if present < needed:
-            raise DatasetError(f"{self._folder / DATA} is cut off: {present} bytes of {needed}")
+            raise DatasetError(f"{self._folder / DATA} is truncated: it has {present} bytes, and needs {needed}")
 
     def __enter__(self) -> LmdbReader:
         return self
@@ -111,7 +112,7 @@ class LmdbReader:
         self.close()
 
     def close(self) -> None:
-        """Close the environment; nothing can be read after it."""
+        """Close the environment; nothing can be read afterwards."""
         self._environment.close()
 
     def __len__(self) -> int:
@@ -122,15 +123,15 @@ class LmdbReader:
             yield from cursor
 
     def keys(self) -> list[bytes]:
-        """All keys, in their order; no value is read."""
+        """All keys, in order; values are not read."""
         with self._reported(), self._environment.begin(buffers=False) as transaction, transaction.cursor() as cursor:
             return list(cursor.iternext(keys=True, values=False))
 
     def get(self, key: bytes) -> bytes:
-        """The value of a key that is there; may be called from several threads.
+        """The value of a key; may be called from several threads.
 
         Raises:
-            DatasetError: it is not there any more, or the file is damaged.
+            DatasetError: there is no such key, or the file is damaged.
         """
         with self._reported(), self._environment.begin(buffers=False) as transaction:
             value: bytes | None = transaction.get(key)
@@ -143,4 +144,5 @@ class LmdbReader:
         try:
             yield
         except self._lmdb.Error as error:
-            raise DatasetError(f"{self._folder} is no LMDB that can be read: {error}") from error
+            reason = str(error).removeprefix(f"{self._folder}: ")
+            raise DatasetError(f"{self._folder} cannot be read as an LMDB: {reason}") from error

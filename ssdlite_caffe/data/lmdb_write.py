@@ -1,7 +1,7 @@
 """Writing images and boxes into the LMDB that Caffe's AnnotatedData layer reads, as convert_annoset writes it.
 
-A record's key is the image's number in the list, eight digits, an underscore and its name; its value an
-AnnotatedDatum: the encoded image, and boxes grouped by label, as fractions of the image.
+The key of a record is the index of the image in eight digits, an underscore and the image's name. The value is an
+AnnotatedDatum: the encoded image, and its boxes as fractions of the image, grouped by label.
 
 Source: tools/convert_annoset.cpp and util/io.cpp of the SSD branch (github.com/weiliu89/caffe).
 """
@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box, Dataset, Entry, Problem
 from ssdlite_caffe.data.encoded import ImageEncoding, read_encoded
-from ssdlite_caffe.data.lmdb_store import MAX_KEY, LmdbWriter
+from ssdlite_caffe.data.lmdb_store import LABEL_MAP, MAX_KEY, LmdbWriter
 from ssdlite_caffe.errors import DatasetError
 from ssdlite_caffe.files import new_folder, write_text
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.terminal import silenced
 from ssdlite_caffe.threads import ordered_map
 
-LABEL_MAP, NAME_SIZE, SUMMARY = "labelmap.prototxt", "test_name_size.txt", "lmdb.json"
+NAME_SIZE, SUMMARY = "test_name_size.txt", "lmdb.json"
 
 _BATCH_BYTES = 1 << 24
 _MAX_NAMED = 50
@@ -36,14 +36,14 @@ _MAX_NAMED = 50
 
 @dataclass(frozen=True)
 class Order:
-    """In which order images are stored, and how many are read at once."""
+    """In which order images are stored, and with how many threads they are read."""
 
     shuffle: bool = False
     seed: int = 0
     jobs: int = 0
 
     def apply(self, entries: Sequence[Entry]) -> list[tuple[int, Entry]]:
-        """Entries with their numbers."""
+        """The entries in the order to store them, each with its index."""
         listed = list(entries)
         if self.shuffle:
             random.Random(self.seed).shuffle(listed)  # noqa: S311
@@ -51,14 +51,14 @@ class Order:
 
     @property
     def threads(self) -> int:
-        """How many; `jobs` of 0 stands for one for each processor that this process may use."""
+        """Number of threads: `jobs`, or, if that is 0, one for each processor that this process may use."""
         if self.jobs:
             return self.jobs
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Record(NamedTuple):
-    """An image on its way into the database; `value` is None for one that is left out."""
+    """A record to write; `value` is None for an image that is skipped."""
 
     key: bytes
     value: bytes | None
@@ -70,7 +70,7 @@ class _Record(NamedTuple):
 
 @dataclass
 class Counts:
-    """What was written so far."""
+    """Counts of what has been written."""
 
     images: int = 0
     empty: int = 0
@@ -80,7 +80,7 @@ class Counts:
     classes: collections.Counter[int] = field(default_factory=collections.Counter)
 
     def add(self, record: _Record) -> None:
-        """Count a record that is written."""
+        """Count a record that has been written."""
         assert record.value is not None
         self.images += 1
         self.empty += not record.boxes
@@ -104,19 +104,19 @@ def write_lmdb(
 
     Args:
         dataset: the images and their annotations.
-        out: folder to make.
+        out: folder to write.
         shape: how images are stored.
         order: in which order.
-        strict: fail where anything is wrong with the data; without it, what is wrong is left out and listed.
-        force: replace an earlier LMDB of this command.
-        progress: told of images done, and of all there are.
+        strict: raise if anything is wrong with the data; otherwise it is skipped and listed in the summary.
+        force: replace an LMDB that this function wrote earlier.
+        progress: called with the number of images done and the total.
 
     Returns:
-        The summary, which lmdb.json holds too.
+        The summary that is written as lmdb.json.
 
     Raises:
-        DatasetError: no image can be used; or `strict`, and there are problems: all are listed.
-        OutputError: `out` exists already, or the disk refuses.
+        DatasetError: no image can be used, or `strict` is set and there are problems; the text lists them.
+        OutputError: `out` exists already or cannot be written.
     """
     with new_folder(out, marker=SUMMARY, force=force) as folder:
         counts, problems, sizes = Counts(), list(dataset.problems), []
@@ -125,7 +125,7 @@ def write_lmdb(
                 problems += [problem for record in batch for problem in record.problems]
                 written = [record for record in batch if record.value is not None]
                 if strict and problems:
-                    continue  # the rest is read for what else may be wrong with it
+                    continue  # read on to list the other problems too
                 writer.put([(record.key, record.value or b"") for record in written])
                 sizes += [record.name_size for record in written]
                 for record in written:
@@ -140,16 +140,16 @@ def write_lmdb(
 
 
 def annotated_datum(data: bytes, boxes: Iterable[Box], height: int, width: int) -> caffe_pb2.AnnotatedDatum:
-    """What Caffe reads for an image.
+    """The record that Caffe reads for an image.
 
-    Groups stand in the order in which their labels come first, and instances count from 0 in each. A side is divided
-    in float64 and rounded once, which for whole pixels is what float32 division gives.
+    Groups are in the order in which their labels first occur, and instance ids count from 0 in each group. Corners
+    are divided in float64 and rounded once, which for whole pixels gives the same as float32 division.
 
     Args:
         data: the encoded image.
-        boxes: in pixels.
-        height: that the boxes refer to.
-        width: that the boxes refer to.
+        boxes: in pixels of an image of `height` and `width`.
+        height: in pixels.
+        width: in pixels.
 
     Source: ReadRichImageToAnnotatedDatum, ReadXMLToAnnotatedDatum in util/io.cpp; label -1 as there.
     """
@@ -175,7 +175,7 @@ def annotated_datum(data: bytes, boxes: Iterable[Box], height: int, width: int) 
 
 
 def describe(problems: Sequence[Problem]) -> str:
-    """Problems, one a line, indented; many are cut short."""
+    """Problems, one per line, indented; at most 50 are listed."""
     more = f"\n  ... and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
     return "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED]) + more
 
@@ -192,11 +192,11 @@ def _records(
 
 
 def _record(dataset: Dataset, shape: ImageEncoding, number: int, entry: Entry) -> _Record:
-    """Read an image and its annotations; errors become a problem."""
+    """Read an image and its annotations; an error becomes a problem of the record."""
     key = f"{number:08d}_{entry.name}".encode()
     try:
         if len(key) > MAX_KEY:
-            raise DatasetError(f"{entry.path}: the name is longer than the {MAX_KEY} bytes of a key")
+            raise DatasetError(f"{entry.path}: name too long: its key has {len(key)} bytes, LMDB allows {MAX_KEY}")
         image = read_encoded(entry.path, shape)
         boxes, problems = dataset.objects(entry, image.height, image.width)
         message = annotated_datum(image.data, boxes, image.height, image.width)
@@ -208,12 +208,12 @@ def _record(dataset: Dataset, shape: ImageEncoding, number: int, entry: Entry) -
 
 
 def _one_word(name: str) -> str:
-    """A name that C++ reads as one word: white space becomes %20 and the like."""
+    """The name with white space escaped, as %20, so that C++ reads it as one word."""
     return re.sub(r"\s", lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), name)
 
 
 def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
-    """Records of some 16 MiB together: what one transaction writes, and what is kept to be written again."""
+    """Groups of records of about 16 MiB, each for one transaction, which is repeated when the map size grows."""
     batch: list[_Record] = []
     size = 0
     for record in records:

@@ -1,7 +1,7 @@
-"""Drawn scenes of circles, squares and triangles: data to train on that is made on the spot, and owes nobody.
+"""Drawn scenes of circles, squares and triangles: training data that is generated, and free of licenses.
 
-A scene is a gradient of two colours with noise; on it lie one to six shapes whose boxes do not touch. What a shape's
-class is decides its outline alone: size, place and colour are drawn from the same distributions for all.
+A scene is a gradient of two colours with noise, and one to six shapes on it whose boxes do not touch. Only the outline
+of a shape depends on its class: size, position and colour have the same distribution for all classes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.data.lmdb_store import LABEL_MAP
 from ssdlite_caffe.data.voc import ANNOTATIONS, IMAGES, SPLITS
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.runtimes.draw import write_image
@@ -24,7 +25,6 @@ Layout = Literal["voc", "coco"]
 
 CLASSES = ("circle", "square", "triangle")
 MARKER = "shapes.json"
-_LABEL_MAP = "labelmap.prototxt"
 _DECIMALS = 2
 
 
@@ -38,14 +38,14 @@ class ToyObject:
 
 @dataclass(frozen=True)
 class ShapesOptions:
-    """What is drawn.
+    """What to draw.
 
     Attributes:
-        count: scenes.
-        seed: the same one gives the same scenes; scene i of one seed is no scene of another.
+        count: number of scenes.
+        seed: the same seed gives the same scenes, and different seeds give different ones.
         layout: of the folder.
-        split: name of the list (VOC) or of the annotations' file and the folder of images (COCO).
-        side: pixels, of both sides.
+        split: name of the list in ImageSets/Main (VOC), or of the annotation file and the folder of images (COCO).
+        side: height and width in pixels.
     """
 
     count: int
@@ -56,11 +56,11 @@ class ShapesOptions:
 
 
 def draw_scene(seed: int | Sequence[int], side: int = 320) -> tuple[np.ndarray, list[ToyObject]]:
-    """An image, uint8 RGB (side, side, 3), and what is in it; the same seed gives the same scene.
+    """An image, uint8 RGB (side, side, 3), and its objects; the same seed gives the same scene.
 
-    The gradient runs down or across, each channel 30 to 220, with Gaussian noise of sigma 2 to 14. Half-sizes r are
-    0.05 to 0.22 of the side. A circle has the radius r, a square the side 2r, a triangle its apex in the middle of the
-    upper edge of the box (2r, 2r) and its base along the lower.
+    The gradient is vertical or horizontal, each channel from 30 to 220, with Gaussian noise of sigma 2 to 14. Half
+    sizes r are 0.05 to 0.22 of the side. A circle has the radius r and a square the side 2r; a triangle has its apex
+    in the middle of the top edge of the box (2r, 2r), and its base is the bottom edge.
     """
     random = np.random.default_rng(seed)
     ends = random.uniform(30, 220, (2, 3))
@@ -106,31 +106,34 @@ def make_shapes(
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Draw scenes into a folder in VOC's or COCO's layout, with a label map; a report of what is in it.
+    """Draw scenes into a folder in VOC's or COCO's layout, with a label map.
 
     Args:
         out: the folder.
-        options: what is drawn.
-        force: replace an earlier one.
-        progress: told the scenes done and their number.
+        options: what to draw.
+        force: replace an earlier folder of scenes.
+        progress: called with the number of scenes done and the total.
+
+    Returns:
+        The report that is written as shapes.json.
 
     Raises:
-        OutputError: the folder holds something else, exists and `force` is false, or the disk refuses.
-        MissingRuntimeError: OpenCV is missing.
+        OutputError: the folder has other content, exists and `force` is false, or cannot be written.
+        MissingRuntimeError: OpenCV is not installed.
     """
     refuse_existing(out, force=force)
     labels = LabelMap.of_names(CLASSES)
     with new_folder(out, marker=MARKER, force=force) as folder:
         scenes = _scenes(folder, options, progress)
         counts = (_write_voc if options.layout == "voc" else _write_coco)(folder, options, scenes)
-        write_text(folder / _LABEL_MAP, labels.to_prototxt())
+        write_text(folder / LABEL_MAP, labels.to_prototxt())
         report = {
             "scenes": options.count,
             "seed": options.seed,
             "layout": options.layout,
             "split": options.split,
             "side": options.side,
-            "objects": {name: counts[row] for row, name in enumerate(CLASSES, 1)},
+            "objects": {name: counts[class_id] for class_id, name in enumerate(CLASSES, 1)},
         }
         write_text(folder / MARKER, json.dumps(report, indent=2) + "\n")
     return report
@@ -139,7 +142,7 @@ def make_shapes(
 def _scenes(
     folder: Path, options: ShapesOptions, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[str, list[ToyObject]]]:
-    """Draw and write the images; of each its name without suffix and what is in it."""
+    """Draw and write the images; yields the name without suffix and the objects of each."""
     images = folder / (IMAGES if options.layout == "voc" else options.split)
     digits = max(6, len(str(options.count)))
     for number in range(options.count):
@@ -194,7 +197,7 @@ def _write_coco(folder: Path, options: ShapesOptions, scenes: Iterator[tuple[str
                     "iscrowd": 0,
                 }
             )
-    categories = [{"id": row, "name": name} for row, name in enumerate(CLASSES, 1)]
+    categories = [{"id": class_id, "name": name} for class_id, name in enumerate(CLASSES, 1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     write_text(folder / "annotations" / f"instances_{options.split}.json", json.dumps(content) + "\n")
     return counts

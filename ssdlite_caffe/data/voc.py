@@ -1,4 +1,4 @@
-"""Reading data laid out as Pascal VOC's: ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg, Annotations/NAME.xml."""
+"""Reading data in Pascal VOC's layout: ImageSets/Main/SPLIT.txt, JPEGImages/NAME.jpg, Annotations/NAME.xml."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from xml.parsers import expat
 from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name
 from ssdlite_caffe.data.annotations import (
     Box,
+    ClassIds,
     Entry,
     Problem,
-    Rows,
     check_size,
     fit_box,
+    quoted,
     read_bounded,
     relative_path,
-    shown,
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
@@ -33,7 +33,13 @@ _CLASS_LINE = re.compile(r"(\S+)\s+(-1|0|1)")
 
 
 class XmlObject(NamedTuple):
-    """An `object` element as it stands in the file; `fields` has its leaves, those of `bndbox` by their own names."""
+    """An `object` element of a file.
+
+    Attributes:
+        line: where it starts.
+        fields: text of its child elements and those of `bndbox`, by name.
+        twice: name of a field that occurs twice, or None.
+    """
 
     line: int
     fields: dict[str, str]
@@ -41,14 +47,14 @@ class XmlObject(NamedTuple):
 
 
 class VocDataset:
-    """A split of one or more folders in VOC's layout; what it offers is said in `annotations.Dataset`."""
+    """A split of one or more folders in VOC's layout; see `annotations.Dataset`."""
 
     def __init__(self, entries: Sequence[Entry], label_map: LabelMap | None, problems: list[Problem]) -> None:
-        """Take the images; without a label map, read all annotations once for the names in them."""
+        """Take the images; without a label map, all annotations are read once to find the class names."""
         self.entries = entries
         self.problems = problems
         self.label_map = label_map or _find_names(entries)
-        self._rows = Rows(self.label_map)
+        self._class_ids = ClassIds(self.label_map)
 
     def objects(self, entry: Entry, height: int, width: int) -> tuple[list[Box], list[Problem]]:
         """See `annotations.Dataset.objects`."""
@@ -68,21 +74,21 @@ class VocDataset:
     def _box(self, item: XmlObject, height: int, width: int) -> tuple[Box | None, str]:
         fields = item.fields
         if item.twice is not None:
-            return None, f"object with two {item.twice}"
+            return None, f"object with two {item.twice!r} elements"
         missing = next((key for key in ("name", *_SIDES) if not fields.get(key)), None)
         if missing is not None:
             return None, f"object without {missing}"
         wrong = next((key for key in _SIDES if not _NUMBER.fullmatch(fields[key])), None)
         if wrong is not None:
-            return None, f"{wrong} {shown(fields[wrong])} is not a number"
+            return None, f"{wrong} must be a number, got {quoted(fields[wrong])}"
         if fields.get("difficult", "0") not in ("", "0", "1"):
-            return None, f"difficult is {shown(fields['difficult'])}, not 0 or 1"
-        row, what = self._rows.find(fields["name"])
-        if row is None:
+            return None, f"difficult must be 0 or 1, got {quoted(fields['difficult'])}"
+        class_id, what = self._class_ids.find(fields["name"])
+        if class_id is None:
             return None, what
         xmin, ymin, xmax, ymax = (float(fields[key]) for key in _SIDES)
         corners, what = fit_box((xmin, ymin, xmax, ymax), height, width)
-        return corners and Box(row, *corners, fields.get("difficult") == "1"), what
+        return corners and Box(class_id, *corners, fields.get("difficult") == "1"), what
 
 
 def open_voc(
@@ -91,13 +97,13 @@ def open_voc(
     """Open a split of data in VOC's layout.
 
     Args:
-        roots: folders that hold JPEGImages, Annotations and ImageSets/Main, as VOCdevkit/VOC2007 and VOCdevkit/VOC2012.
-        split: name of a list in ImageSets/Main, as trainval.
-        list_file: in place of `split`, lines of image and annotation, paths below the one root.
-        label_map: without one, the names found in the annotations, sorted.
+        roots: folders with JPEGImages, Annotations and ImageSets/Main, such as VOCdevkit/VOC2007.
+        split: name of a list in ImageSets/Main, such as trainval.
+        list_file: in place of `split`: a file with an image and its annotation on each line, paths below the only root.
+        label_map: None: the names found in the annotations, sorted.
 
     Raises:
-        DatasetError: the folders are not laid out so, or name no image that can be used.
+        DatasetError: a folder is not in VOC's layout, or no image can be used.
     """
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -109,26 +115,27 @@ def open_voc(
             if isinstance(item, str):
                 problems.append(Problem(where, item, "image skipped"))
             elif prefix + item.name in seen:
-                problems.append(Problem(where, f"{shown(item.name)} is listed twice", "image skipped"))
+                problems.append(Problem(where, f"{quoted(item.name)} is listed twice", "image skipped"))
             else:
                 seen.add(prefix + item.name)
                 entries.append(Entry(prefix + item.name, item.id, item.path, item.annotations))
     if not entries:
         listed = f": {problems[0]}" if problems else ""
-        raise DatasetError(f"{list_file or split} of {roots[0]} names no image that can be used{listed}")
+        raise DatasetError(f"{list_file or split} of {roots[0]} lists no image that can be used{listed}")
     return VocDataset(entries, label_map, problems)
 
 
 def read_xml(path: Path) -> tuple[tuple[float, float], list[XmlObject]]:
     """Read a VOC annotation.
 
-    Declarations are refused, and with them entities, which could unfold without end or fetch files.
+    DOCTYPE declarations are refused, since they can define entities that expand without limit or read other files.
 
     Returns:
-        Height and width as stated, 0 where they are not or make no sense, and the objects; all texts are stripped.
+        Height and width of the image as given in the file, 0 if missing or not numbers; and the objects, whose texts
+        are stripped.
 
     Raises:
-        DatasetError: it cannot be read, is no XML or no VOC annotation; the text begins with file and line.
+        DatasetError: it cannot be read, or is not XML or not a VOC annotation; the text begins with file and line.
     """
     data = read_bounded(path, _MAX_XML_BYTES)
     parser = expat.ParserCreate()
@@ -136,16 +143,16 @@ def read_xml(path: Path) -> tuple[tuple[float, float], list[XmlObject]]:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise DatasetError(f"{path}:{error.lineno}: no XML: {expat.ErrorString(error.code)}") from error
+        raise DatasetError(f"{path}:{error.lineno}: not valid XML: {expat.ErrorString(error.code)}") from error
     except (ValueError, LookupError) as error:  # an encoding that Python does not have
-        raise DatasetError(f"{path}:1: no XML: {error}") from error
+        raise DatasetError(f"{path}:1: not valid XML: {error}") from error
     height, width = (tree.size.get(key, "") for key in ("height", "width"))
     stated = [float(text) if _NUMBER.fullmatch(text) else 0.0 for text in (height, width)]
     return (stated[0], stated[1]), tree.objects
 
 
 class _Tree:
-    """Takes from the stream of elements what counts: leaves of `size`, of `object` and of its `bndbox`."""
+    """Collects the texts inside `size`, `object` and its `bndbox` from the parser's events."""
 
     def __init__(self, parser: expat.XMLParserType, path: Path) -> None:
         self.size: dict[str, str] = {}
@@ -161,13 +168,13 @@ class _Tree:
 
     def _declaration(self, *_: object) -> None:
         line = self._parser.CurrentLineNumber
-        raise DatasetError(f"{self._path}:{line}: has a DOCTYPE declaration; a VOC annotation has none")
+        raise DatasetError(f"{self._path}:{line}: DOCTYPE declarations are not allowed in VOC annotations")
 
     def _start(self, name: str, _: object) -> None:
         stack = self._stack
         if not stack and name != "annotation":
             line = self._parser.CurrentLineNumber
-            raise DatasetError(f"{self._path}:{line}: begins with {shown(name)}; a VOC annotation does with annotation")
+            raise DatasetError(f"{self._path}:{line}: the root element must be 'annotation', got {quoted(name)}")
         stack.append(name)
         self._text.clear()
         if name == "object" and len(stack) == 2:
@@ -191,7 +198,7 @@ class _Tree:
 
 
 def _find_names(entries: Sequence[Entry]) -> LabelMap:
-    """The class names in all annotations, sorted; files that cannot be read are left for later to be told of."""
+    """The class names in all annotations, sorted; files that cannot be read are reported later, as problems."""
     names: set[str] = set()
     first = ""
     for entry in entries:
@@ -199,10 +206,12 @@ def _find_names(entries: Sequence[Entry]) -> LabelMap:
         try:
             names |= {item.fields.get("name", "") for item in read_xml(entry.annotations)[1]}
         except DatasetError as error:
-            first = first or f": {error}"
+            first = first or f"; the first problem: {error}"
     usable = [name for name in sorted(names - BACKGROUND_NAMES) if _is_name(name)]
     if not usable:
-        raise DatasetError(f"the annotations, {entries[0].annotations} the first of them, name no class at all{first}")
+        raise DatasetError(
+            f"no class name found in {len(entries)} annotations" + (first or f"; the first is {entries[0].annotations}")
+        )
     return LabelMap.of_names(usable)
 
 
@@ -215,28 +224,28 @@ def _is_name(text: str) -> bool:
 
 
 def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
-    """Where each line of the split stands, and its image or what is wrong with it."""
+    """For each line of the split: file and line number, and the image or what is wrong with it."""
     for folder in (IMAGES, ANNOTATIONS, SPLITS):
         if not (root / folder).is_dir():
-            raise DatasetError(f"{root} holds no folder {folder}{_hint(root)}")
+            raise DatasetError(f"{root} has no folder {folder}{_hint(root)}")
     path = root / SPLITS / f"{split}.txt"
     if relative_path(split) is None or not path.is_file():
         splits = ", ".join(sorted(file.stem for file in (root / SPLITS).glob("*.txt"))[:20]) or "none"
-        raise DatasetError(f"{root} has no split {shown(split)}; there are: {splits}")
+        raise DatasetError(f"{root} has no split {quoted(split)}; it has: {splits}")
     images = _images(root / IMAGES)
     for where, name in _lines(path):
         flagged = _CLASS_LINE.fullmatch(name)
         if flagged and flagged[2] == "-1":
-            continue  # a class's own list says so of images without it
+            continue  # the list of a class marks images without the class so
         name = flagged[1] if flagged else name
         files = images.get(name, [])
         annotations = root / ANNOTATIONS / f"{name}.xml"
         if relative_path(name) is None or "/" in name:
-            yield where, f"{shown(name)} is not an image's name"
+            yield where, f"{quoted(name)} is not a file name without suffix"
         elif len(files) > 1:
-            yield where, f"{shown(name)} may be any of {', '.join(sorted(files))}"
+            yield where, f"{quoted(name)} is ambiguous: {', '.join(sorted(files))}"
         elif not files:
-            yield where, f"{root / IMAGES} has no image {shown(name)}"
+            yield where, f"{root / IMAGES} has no image {quoted(name)}"
         elif not annotations.is_file():
             yield where, f"{annotations} is missing"
         else:
@@ -249,7 +258,7 @@ def _hint(root: Path) -> str:
 
 
 def _images(folder: Path) -> dict[str, list[str]]:
-    """File names of images, by their names without suffix."""
+    """File names of images by name without suffix."""
     found: dict[str, list[str]] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in _SUFFIXES:
@@ -258,14 +267,14 @@ def _images(folder: Path) -> dict[str, list[str]]:
 
 
 def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]:
-    """As `_from_split`, of lines `image annotation`, paths below the root."""
+    """As `_from_split`, for lines `IMAGE ANNOTATION` with paths below the root."""
     for where, line in _lines(list_file):
         parts = line.split("\t") if "\t" in line else line.split()
         paths = [relative_path(part) for part in parts]
         if len(parts) != 2:
-            yield where, f"{shown(line)} is not an image and its annotation"
+            yield where, f"the line must be IMAGE ANNOTATION, got {quoted(line)}"
         elif paths[0] is None or paths[1] is None:
-            yield where, f"{shown(line)} leads out of {root}, or is no path"
+            yield where, f"{quoted(line)} has a path that is not inside {root}"
         else:
             image, annotations = root / paths[0], root / paths[1]
             missing = next((path for path in (image, annotations) if not path.is_file()), None)
@@ -274,7 +283,7 @@ def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not empty, stripped, and where they stand."""
+    """Lines that are not empty, stripped, each after its file and line number."""
     for number, line in enumerate(read_bounded(path, _MAX_LIST_BYTES).split(b"\n"), 1):
         try:
             text = line.decode("utf-8-sig").strip()

@@ -1,1 +1,1 @@
-"""How good a detector is: average precision, COCO's metrics, reports."""
+"""Evaluating detectors: average precision, COCO's metrics, reports."""

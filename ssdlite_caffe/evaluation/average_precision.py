@@ -1,7 +1,7 @@
-"""Average precision as Pascal VOC defines it, for images with boxes and detections of them.
+"""Average precision as Pascal VOC defines it.
 
-Boxes are corners, xmin, ymin, xmax, ymax, with areas (xmax - xmin) * (ymax - ymin): as Caffe's DetectionEvaluate has
-them, not VOC's own whole pixels with both edges inside.
+Boxes are corners xmin, ymin, xmax, ymax with the area (xmax - xmin) * (ymax - ymin), as in Caffe's DetectionEvaluate;
+VOC's own code counts whole pixels, both edges included.
 
 Source: the development kit of PASCAL VOC 2012, section 4.4 of its documentation; bbox_util.cpp of Caffe's SSD branch,
 ComputeAP ("11point", "MaxIntegral").
@@ -24,7 +24,7 @@ class Boxes:
 
     Attributes:
         corners: float64 (N, 4).
-        difficult: bool (N,): neither has to be found, nor is it wrong to.
+        difficult: bool (N,): objects that do not have to be found; to detect them is not an error.
     """
 
     corners: DoubleArray
@@ -32,7 +32,7 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Found:
+class ScoredBoxes:
     """Detections of one class in one image.
 
     Attributes:
@@ -46,12 +46,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Curve:
-    """How detections fare, from the best score down.
+    """Precision and recall of detections, by falling score.
 
     Attributes:
-        hits: int64 (K,): true positives among the first 1, 2, ... K detections, those of difficult objects left out.
-        scores: float64 (K,): of each, falling.
-        positives: objects to find.
+        hits: int64 (K,): true positives among the first 1, 2, ... K detections; detections of difficult objects are
+            not counted.
+        scores: float64 (K,): score of each detection, falling.
+        positives: number of objects to find.
     """
 
     hits: npt.NDArray[np.int64]
@@ -60,27 +61,33 @@ class Curve:
 
     @property
     def precision(self) -> DoubleArray:
-        """Share of the first detections that are right."""
+        """Share of the first 1, 2, ... K detections that are right."""
         return self.hits / np.arange(1, len(self.hits) + 1)
 
     @property
     def recall(self) -> DoubleArray:
-        """Share of the objects that they find; NaN without objects."""
+        """Share of the objects that the first 1, 2, ... K detections find; NaN without objects."""
         return self.hits / (self.positives or np.nan)
 
     @property
     def eleven_point(self) -> float:
-        """VOC 2007: mean, at the recalls 0, 0.1, ... 1, of the best precision from there on; NaN with no objects."""
+        """AP of VOC 2007; NaN without objects.
+
+        Mean over the recalls 0, 0.1, ... 1 of the best precision at this recall or above.
+        """
         if not self.positives:
             return float("nan")
         best = _best_from(self.precision)
-        # In whole numbers: a recall of 3 / 10 is not below 0.3.
+        # With integers, since in floating point a recall of 3 / 10 may be below 0.3.
         reached = [int(np.searchsorted(self.hits * 10, step * self.positives)) for step in range(11)]
         return float(sum(best[i] for i in reached if i < len(best)) / 11)
 
     @property
     def area(self) -> float:
-        """VOC 2010 and later: the area under the curve of the best precision from each recall on; NaN with none."""
+        """AP of VOC 2010 and later; NaN without objects.
+
+        Area under the curve of the best precision at each recall or above.
+        """
         if not self.positives:
             return float("nan")
         gained = np.diff(self.hits, prepend=0)
@@ -88,16 +95,21 @@ class Curve:
 
 
 def _best_from(precision: DoubleArray) -> DoubleArray:
-    """Of each value and all after it the largest."""
+    """Largest of each value and all after it."""
     best: DoubleArray = np.maximum.accumulate(precision[::-1])[::-1]
     return best
 
 
-def curve(images: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Curve:
-    """Judge the detections of one class over all images.
+def curve(images: Sequence[tuple[Boxes, ScoredBoxes]], *, overlap: float = 0.5) -> Curve:
+    """Match the detections of one class with its objects, over all images.
 
-    A detection is right when the object that it overlaps most has an IoU of at least `overlap` with it and no better
-    detection has taken it. One whose object is difficult does not count at all. Equal scores keep the images' order.
+    A detection is right if the object with the highest IoU has an IoU of at least `overlap`, and no detection with a
+    higher score was matched with it. If that object is difficult, the detection is not counted. Equal scores keep the
+    order of the images.
+
+    Args:
+        images: objects and detections of each image, in the same units.
+        overlap: least IoU of a match.
     """
     judged = [_judge(boxes, found, overlap) for boxes, found in images]
     hit = np.concatenate([np.empty(0, np.int8), *(verdict for verdict, _ in judged)])
@@ -109,13 +121,13 @@ def curve(images: Sequence[tuple[Boxes, Found]], *, overlap: float = 0.5) -> Cur
 
 
 def of_verdicts(scores: DoubleArray, right: npt.NDArray[np.bool_], positives: int) -> Curve:
-    """The curve of detections whose matching is done: scores (K,), and which of them are right, in any order."""
+    """The curve of detections that have been matched: scores (K,) in any order, and which are right (K,)."""
     order = np.argsort(-scores, kind="stable")
     return Curve(np.cumsum(right[order], dtype=np.int64), scores[order], positives)
 
 
-def _judge(boxes: Boxes, found: Found, overlap: float) -> tuple[npt.NDArray[np.int8], DoubleArray]:
-    """For each detection, best first: 1 right, 0 wrong, -1 not counted; and its score."""
+def _judge(boxes: Boxes, found: ScoredBoxes, overlap: float) -> tuple[npt.NDArray[np.int8], DoubleArray]:
+    """For each detection, best first: 1 for right, 0 for wrong, -1 for not counted; and the scores."""
     order = np.argsort(-found.scores, kind="stable")
     verdicts = np.zeros(len(order), np.int8)
     if len(boxes.corners) and len(order):

@@ -1,4 +1,4 @@
-"""Average precision in COCO's terms, by pycocotools."""
+"""Average precision as COCO defines it, computed by pycocotools."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ssdlite_caffe.errors import MissingRuntimeError
 from ssdlite_caffe.runtimes.detections import Detections
 
 _IOU_50, _IOU_75 = 0, 5
-"""Places of these thresholds among pycocotools' ten, 0.50 to 0.95."""
+"""Indices of these thresholds in pycocotools' ten, 0.50 to 0.95."""
 _ALL_AREAS, _MOST_DETECTIONS = 0, -1
 
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """AP over the IoUs 0.50 to 0.95, at 0.50 and at 0.75; NaN where there is nothing to find.
+    """AP, 0 to 1, as the mean over the IoUs 0.50 to 0.95, at 0.50 and at 0.75; NaN without objects.
 
     Attributes:
         ap, ap50, ap75: means over the classes.
-        by_class: (ap, ap50, ap75) of each class asked for.
+        by_class: (ap, ap50, ap75) of each class id.
     """
 
     ap: float
@@ -41,13 +41,14 @@ def coco_metrics(
     sizes: Sequence[tuple[int, int]],
     classes: Sequence[int],
 ) -> CocoMetrics:
-    """Judge detections as COCO does, at most 100 an image.
+    """Evaluate detections as COCO does, with at most 100 in each image.
 
     Args:
-        truth: objects of each image; difficult ones are taken for COCO's crowds: not counted, nor what lies on them.
+        truth: objects of each image; difficult ones are treated as COCO's crowds: neither they nor detections on them
+            are counted.
         found: detections of each image, boxes as fractions of it.
         sizes: (height, width) of each image.
-        classes: rows that count.
+        classes: class ids to evaluate.
 
     Raises:
         MissingRuntimeError: pycocotools is not installed.
@@ -56,7 +57,9 @@ def coco_metrics(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise MissingRuntimeError(f"this needs pycocotools ({error}): pip install pycocotools") from error
+        raise MissingRuntimeError(
+            f"this needs pycocotools ({error}); install it with: pip install 'ssdlite-caffe[evaluation]'"
+        ) from error
 
     with contextlib.redirect_stdout(io.StringIO()):
         reference = COCO()
@@ -68,7 +71,7 @@ def coco_metrics(
         evaluation = COCOeval(reference, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    # IoU threshold, recall, class, area, number of detections; -1 where there is nothing to find.
+    # Axes: IoU threshold, recall, class, area, number of detections; -1 where there are no objects.
     precision = evaluation.eval["precision"][:, :, :, _ALL_AREAS, _MOST_DETECTIONS]
     by_class = {label: _means(precision[:, :, k]) for k, label in enumerate(classes)}
     return CocoMetrics(*_means(precision), by_class=by_class)
@@ -113,7 +116,7 @@ def _annotation(
     xmin, ymin, xmax, ymax = corners
     width, height = xmax - xmin, ymax - ymin
     return {
-        "id": count + 1,  # pycocotools takes 0 for no match
+        "id": count + 1,  # pycocotools uses 0 for "no match"
         "image_id": image,
         "category_id": label,
         "bbox": [xmin, ymin, width, height],

@@ -1,4 +1,4 @@
-"""Files of COCO's tools: detections in its results format, and lists of image ids."""
+"""Files of COCO's tools: detections in COCO's result format, and lists of image ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.annotations import Rows, read_bounded
+from ssdlite_caffe.data.annotations import ClassIds, read_bounded
 from ssdlite_caffe.data.coco import read_coco_ids
 from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
 from ssdlite_caffe.files import write_text
@@ -21,10 +21,10 @@ _DECIMALS = 3
 
 
 class CocoResults:
-    """Detections as COCO's servers and pycocotools take them, one dict each: image_id, category_id, bbox, score."""
+    """Detections in the format of COCO's server and pycocotools: dicts with image_id, category_id, bbox and score."""
 
     def __init__(self, categories: Mapping[int, int]) -> None:
-        """Begin.
+        """Start without detections.
 
         Args:
             categories: the category id of each class id; detections of other classes are skipped.
@@ -33,7 +33,7 @@ class CocoResults:
         self._categories = categories
 
     def add(self, image_id: int | str, height: int, width: int, detections: Detections) -> None:
-        """Take the detections of an image of this size; `bbox` is x, y, width and height in pixels."""
+        """Add the detections of an image; height and width are in pixels, and so is `bbox`: x, y, width, height."""
         corners = (detections.boxes.astype(float) * [width, height, width, height]).tolist()
         for label, score, box in zip(detections.classes.tolist(), detections.scores.tolist(), corners, strict=True):
             if label in self._categories:
@@ -49,48 +49,51 @@ class CocoResults:
                 )
 
     def to_json(self) -> str:
-        """The file's text."""
+        """The content of the file."""
         return json.dumps(self.found) + "\n"
 
 
 class CocoIds:
-    """What results call images and classes.
+    """Ids of images and categories in COCO's result files.
 
     Attributes:
         categories: the category id of each class id that has one.
     """
 
     def __init__(self, labels: LabelMap, annotations: Path | None) -> None:
-        """Take the ids of annotations.
+        """Read the ids from annotations.
 
         Args:
-            labels: the model's.
-            annotations: COCO's instances_*.json or image_info_*.json. Without it a file name of digits alone is its id,
-                as COCO names its images, any other stands for itself, and the category id is the class id.
+            labels: the model's classes.
+            annotations: COCO's instances_*.json or image_info_*.json. None: the id of an image is its file name without
+                suffix, as a number if it has only digits, as COCO's image files do; the category id is the class id.
 
         Raises:
-            DatasetError: they cannot be read, or have none of the classes.
+            DatasetError: the annotations cannot be read, or have none of the model's classes.
         """
-        self.categories = {row: row for row in range(1, len(labels))}
+        self.categories = {class_id: class_id for class_id in range(1, len(labels))}
         self._annotations = annotations
         self._by_path: dict[str, set[int]] = {}
         self._by_name: dict[str, set[int]] = {}
         if annotations is None:
             return
         images, names = read_coco_ids(annotations)
-        rows = Rows(labels)
-        found = ((rows.find(name)[0], number) for number, name in names.items())
-        self.categories = {row: number for row, number in found if row is not None}
+        class_ids = ClassIds(labels)
+        found = ((class_ids.find(name)[0], number) for number, name in names.items())
+        self.categories = {class_id: number for class_id, number in found if class_id is not None}
         if not self.categories:
             known = ", ".join(labels.display_names[1:7])
-            raise DatasetError(f"none of the categories of {annotations} is a class of the model: {known}")
+            raise DatasetError(f"{annotations} has no category that the model knows; the model has {known}")
         for number, name in images:
             path = PurePosixPath(name.replace("\\", "/"))
             self._by_path.setdefault(str(path), set()).add(number)
             self._by_name.setdefault(path.name, set()).add(number)
 
     def image(self, path: Path) -> int | str:
-        """The id of an image: of the annotations' path that its own ends in or, failing that, of its file name.
+        """The id of an image file.
+
+        The annotations' image is the one whose `file_name` is the end of `path` or, if there is none, the one with the
+        same name in any folder.
 
         Raises:
             DatasetError: the annotations have no such image, or several.
@@ -100,29 +103,30 @@ class CocoIds:
         ends = ("/".join(path.parts[i:]) for i in range(len(path.parts)))
         ids = next((self._by_path[end] for end in ends if end in self._by_path), self._by_name.get(path.name, set()))
         if len(ids) != 1:
-            raise DatasetError(f"{path} is {'several' if ids else 'none'} of the images of {self._annotations}")
+            how_many = f"{len(ids)} images" if ids else "no image"
+            raise DatasetError(f"{self._annotations} has {how_many} with the file name of {path}")
         return next(iter(ids))
 
 
 class ResultsFile:
-    """A file of COCO's results, for a detector that runs over images.
+    """A file in COCO's result format, filled image by image.
 
     Attributes:
-        images: how many have been added.
+        images: number of images that have been added.
     """
 
     def __init__(self, path: Path, model: Path, labels: LabelMap, inputs: Sequence[Path], annotations: Path | None):
-        """Find the ids of all images before the first is looked at.
+        """Find the ids of all images, before any is processed.
 
         Args:
             path: the JSON file to write.
             model: the detector's file.
-            labels: its classes.
+            labels: the detector's classes.
             inputs: images and folders.
             annotations: see `CocoIds`.
 
         Raises:
-            DatasetError: an image has no id or shares one, or there is a video among the inputs.
+            DatasetError: an image has no id, two have the same id, or an input is a video.
             OutputError: `path` is one of the inputs.
         """
         ids = CocoIds(labels, annotations)
@@ -135,11 +139,11 @@ class ResultsFile:
 
     @property
     def detections(self) -> int:
-        """How many have been added."""
+        """Number of detections that have been added."""
         return len(self._results.found)
 
     def add(self, result: ImageResult) -> None:
-        """Take the detections of an image."""
+        """Add the detections of an image."""
         if result.path in self._ids:
             self.images += 1
             self._results.add(self._ids[result.path], result.height, result.width, result.detections)
@@ -148,23 +152,23 @@ class ResultsFile:
         """Write the file, in one step.
 
         Raises:
-            OutputError: it exists and `force` is false, or the disk refuses.
+            OutputError: it exists and `force` is false, or cannot be written.
         """
         write_text(self._path, self._results.to_json(), force=force)
 
 
 def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
-    """What COCO's results call each image of the inputs; inputs that do not exist are skipped.
+    """The id of each image of the inputs; inputs that do not exist are skipped.
 
     Raises:
-        DatasetError: one has no id, several have one, or it is a video.
+        DatasetError: an image has no id, two have the same id, or an input is a video.
     """
     found: dict[int | str, Path] = {}
     for source in find_sources(inputs):
         if isinstance(source, ImageError):
             continue
         if source.video:
-            raise DatasetError(f"{source.path} is a video, which COCO's result format cannot hold")
+            raise DatasetError(f"{source.path} is a video; COCO's result format is for images only")
         number = ids.image(source.path)
         if number in found:
             raise DatasetError(f"{source.path} and {found[number]} have the same image id, {number}")
@@ -173,10 +177,10 @@ def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
 
 
 def read_ids(path: Path) -> frozenset[str]:
-    """Ids of images: one a line, or a JSON list, as lists of COCO minival are.
+    """Read image ids: one on each line, or a JSON list, as COCO's minival lists are.
 
     Raises:
-        DatasetError: it cannot be read, or holds no id.
+        DatasetError: it cannot be read, or has no ids.
     """
     try:
         text = read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
@@ -185,5 +189,6 @@ def read_ids(path: Path) -> frozenset[str]:
         raise DatasetError(f"{path} is not a list of ids: {error}") from error
     wrong = [item for item in items if isinstance(item, bool) or not isinstance(item, int | str)]
     if wrong or not items:
-        raise DatasetError(f"{path} is not a list of ids" + (f": it holds {str(wrong[0])[:60]!a}" if wrong else ""))
+        reason = f"{str(wrong[0])[:60]!a} is not an id" if wrong else "it is empty"
+        raise DatasetError(f"{path} is not a list of ids: {reason}")
     return frozenset(str(item) for item in items)

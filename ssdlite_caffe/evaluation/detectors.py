@@ -1,4 +1,4 @@
-"""What can run a detector on whole images, by name; a new runtime is one function and one line of RUNTIMES."""
+"""The runtimes that `evaluate` can use, by name; a new runtime is a function and a line in RUNTIMES."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
 Detect = Callable[[Pixels], Detections]
-"""Finds objects in an image, uint8 (H, W, 3) BGR; boxes are fractions of it, clipped."""
+"""Detects objects in an image, uint8 (H, W, 3) BGR; boxes are fractions of the image, clipped."""
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A detector in the forms there are of it.
+class ModelForms:
+    """One detector in the forms that exist of it; None for a form that does not.
 
     Attributes:
         labels: its classes.
-        folder: converted to Caffe.
+        folder: the folder that `convert` wrote.
         tensorflow: the TensorFlow model.
         keras: the Keras model.
         tflite: the TensorFlow Lite model.
@@ -45,30 +45,30 @@ class Evaluated:
 
     @property
     def path(self) -> Path | None:
-        """Of the form that names it."""
+        """Path of the first form that exists: folder, Keras, TensorFlow Lite, TensorFlow."""
         forms = (self.folder.path if self.folder else None, self.keras, self.tflite, self.tensorflow)
         return next((path for path in forms if path is not None), None)
 
 
-def _net(runtime: NetRuntime) -> Callable[[Evaluated], AbstractContextManager[Detect]]:
+def _net(runtime: NetRuntime) -> Callable[[ModelForms], AbstractContextManager[Detect]]:
     @contextlib.contextmanager
-    def opened(model: Evaluated) -> Iterator[Detect]:
+    def opened(model: ModelForms) -> Iterator[Detect]:
         from ssdlite_caffe.runtimes.detector import Detector
 
         if model.folder is None:
-            raise ModelError(f"{runtime} runs converted models; {model.path} is none: convert it first")
+            raise ModelError(f"{runtime} runs converted models, and {model.path} is not one; convert it first")
         yield Detector(model.folder, runtime=runtime)
 
     return opened
 
 
 @contextlib.contextmanager
-def _tensorflow(model: Evaluated) -> Iterator[Detect]:
-    """The graph's own detections; of a graph without any, those of the reference decoder on its raw outputs."""
+def _tensorflow(model: ModelForms) -> Iterator[Detect]:
+    """The graph's own detections or, if it has none, those of the reference decoder on its raw outputs."""
     from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 
     if model.tensorflow is None:
-        raise ModelError("where the TensorFlow model lies is not known; name it with --tensorflow")
+        raise ModelError("the path of the TensorFlow model is not known; give it with --tensorflow")
     with TensorFlowDetector(model.tensorflow) as detector:
         if detector.has_detections:
             yield lambda image: detector.detect_image(np.ascontiguousarray(image[..., ::-1]))
@@ -76,57 +76,59 @@ def _tensorflow(model: Evaluated) -> Iterator[Detect]:
             yield _decoding(detector, model)
 
 
-def _decoding(detector: TensorFlowDetector, model: Evaluated) -> Detect:
+def _decoding(detector: TensorFlowDetector, model: ModelForms) -> Detect:
     from ssdlite_caffe.dump.read import ReadOptions, read_model
     from ssdlite_caffe.load.identify import identify
-    from ssdlite_caffe.runtimes.decode import detect
+    from ssdlite_caffe.runtimes.decode import choose_detections
     from ssdlite_caffe.runtimes.resize import network_input
-    from ssdlite_caffe.runtimes.source import decoded
+    from ssdlite_caffe.runtimes.source import decode_encodings
 
     reading = ReadOptions() if model.folder is None else model.folder.reading
     source, arch = identify(read_model(detector.path, reading))
-    # What was asked for on converting, its score threshold included.
+    # The converted model's NMS, since `convert` may have been given another score threshold.
     nms = arch.nms if model.folder is None else model.folder.arch.nms
 
     def detected(image: Pixels) -> Detections:
         fed = network_input(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         raw = detector.raw(fed)
-        return detect(decoded(raw.encodings, source, arch), raw.scores, nms)
+        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms)
 
     return detected
 
 
 @contextlib.contextmanager
-def _keras(model: Evaluated) -> Iterator[Detect]:
-    from ssdlite_caffe.keras.detectors import KerasRuntime
+def _keras(model: ModelForms) -> Iterator[Detect]:
+    from ssdlite_caffe.keras.detectors import KerasDetector
     from ssdlite_caffe.keras.store import load
 
     if model.keras is None:
-        raise ModelError(f"{model.path} is no Keras model; name one with --keras (keras import makes it)")
-    yield KerasRuntime(load(model.keras))
+        raise ModelError(f"{model.path} is not a Keras model; give one with --keras (`keras import` writes it)")
+    yield KerasDetector(load(model.keras))
 
 
 @contextlib.contextmanager
-def _tflite(model: Evaluated) -> Iterator[Detect]:
+def _tflite(model: ModelForms) -> Iterator[Detect]:
     from ssdlite_caffe.keras.detectors import open_tflite
 
     if model.tflite is None:
-        raise ModelError(f"{model.path} is no TensorFlow Lite model; name one with --tflite (export makes it)")
+        raise ModelError(
+            f"{model.path} is not a TensorFlow Lite model; give one with --tflite (`keras export tflite` writes it)"
+        )
     yield open_tflite(model.tflite, model.labels, None if model.folder is None else model.folder.reading)
 
 
 def check_runtimes(names: Sequence[str]) -> None:
-    """Refuse names that are not in RUNTIMES.
+    """Check names of runtimes.
 
     Raises:
-        ModelError: one is not; the text names it.
+        ModelError: one is not in RUNTIMES.
     """
     unknown = [name for name in names if name not in RUNTIMES]
     if unknown:
         raise ModelError(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
 
 
-RUNTIMES: Mapping[str, Callable[[Evaluated], AbstractContextManager[Detect]]] = {
+RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Detect]]] = {
     "tensorflow": _tensorflow,
     "opencv": _net("opencv"),
     "caffe": _net("caffe"),

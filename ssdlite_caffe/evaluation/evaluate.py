@@ -1,4 +1,4 @@
-"""Average precision of a detector on labelled images, in one runtime or in several side by side."""
+"""Average precision of a detector on annotated images, in one or several runtimes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.labelled_images import LabelledImage, LabelledImages
 from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.errors import DatasetError, ModelError
-from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, Found, curve
+from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, ScoredBoxes, curve
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
-from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
+from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
 from ssdlite_caffe.runtimes.class_names import label_map_of
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 
 _MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fares; NaN where there is nothing to find.
+    """Scores of one class, 0 to 1; NaN without objects.
 
     Attributes:
-        objects: to find, difficult ones not counted.
-        ap, ap50, ap75: COCO's.
-        voc07, voc12: Pascal VOC's, at an IoU of 0.5: eleven points, and the area under the curve.
+        objects: number of objects, without difficult ones.
+        ap, ap50, ap75: COCO's average precision.
+        voc07, voc12: Pascal VOC's, at an IoU of 0.5: over eleven points, and as the area under the curve.
     """
 
     objects: int
@@ -47,13 +47,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Score:
-    """How a runtime fares: means over the classes that have objects, and each class.
+    """Scores of one runtime: the means over the classes that have objects, and each of these classes.
 
     Attributes:
-        detections: how many it gave.
-        milliseconds: an image, resizing included, decoding the file not; NaN where that was not measured.
-        classes: by row of the label map.
-        curves: precision and recall at an IoU of 0.5, by row.
+        detections: number of detections.
+        milliseconds: for each image, with resizing but without decoding the file; NaN if not measured.
+        classes: scores by class id.
+        curves: precision and recall at an IoU of 0.5, by class id.
     """
 
     runtime: str
@@ -73,8 +73,8 @@ class Evaluation:
     """All scores on one data set.
 
     Attributes:
-        names: of the classes, by row.
-        problems: what was left out of the data, and why.
+        names: class names, by class id.
+        problems: what was skipped in the data, and why.
     """
 
     model: str
@@ -85,7 +85,7 @@ class Evaluation:
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; null for what does not exist."""
+        """Plain data for JSON; NaN becomes null."""
         keys = ("ap", "ap50", "ap75", "voc07", "voc12")
 
         def plain(score: Score | ClassScore) -> dict[str, Any]:
@@ -101,7 +101,8 @@ class Evaluation:
                     "detections": score.detections,
                     "milliseconds": _or_none(score.milliseconds),
                     "classes": {
-                        self.names[row]: {"objects": one.objects, **plain(one)} for row, one in score.classes.items()
+                        self.names[class_id]: {"objects": one.objects, **plain(one)}
+                        for class_id, one in score.classes.items()
                     },
                 }
                 for score in self.scores
@@ -114,32 +115,32 @@ def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def open_model(
+def open_model_forms(
     path: Path,
     *,
     tensorflow: Path | None = None,
     keras: Path | None = None,
     tflite: Path | None = None,
     label_map: str | None = None,
-) -> Evaluated:
-    """A folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model, and other forms of the same.
+) -> ModelForms:
+    """Find the forms of a detector.
 
     Args:
-        path: any of these.
+        path: a folder that `convert` wrote, or a TensorFlow, Keras or TensorFlow Lite model.
+        tensorflow: the model that the folder was converted from; None: the path in the folder's report.
         keras: the same detector as a Keras model.
         tflite: the same detector as a TensorFlow Lite model.
-        tensorflow: the model that the folder was converted from; without it, where the folder's report says.
-        label_map: class names in place of the folder's; a TensorFlow model has none of its own, but for one beside it
-            that `keras export pb` wrote.
+        label_map: `coco`, `voc` or a file, in place of the model's class names. A TensorFlow model needs it, unless
+            `keras export pb` wrote a label map beside it.
 
     Raises:
-        SsdliteError: it is neither, or the label map does not fit.
+        SsdliteError: `path` is none of these, or the label map does not fit.
     """
     labels, _ = label_map_of(path, label_map)
     if tflite is not None and tflite.is_dir():
         tflite = next((o.path for o in all_of(tflite) if o.kind == "TensorFlow Lite"), tflite)
-    if path.is_dir() and not (path / "report.json").is_file():
-        with contextlib.suppress(ModelError):  # the checks below name what it is instead
+    if path.is_dir() and not (path / REPORT).is_file():
+        with contextlib.suppress(ModelError):  # the checks below raise a better error
             located = locate(path)
             path = located.path if located.kind == "TensorFlow Lite" else path
     kind = model_kind(path)
@@ -147,13 +148,15 @@ def open_model(
         from ssdlite_caffe.keras.detectors import labels_of
 
         forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
-        return Evaluated(labels or labels_of(path), None, **forms)
-    if not (path / "report.json").is_file():
+        return ModelForms(labels or labels_of(path), None, **forms)
+    if not (path / REPORT).is_file():
         if not path.exists():
-            raise DatasetError(f"there is no {path}; give a converted folder, or a TensorFlow, Keras or TFLite model")
+            raise DatasetError(
+                f"{path} does not exist; give a folder that `convert` wrote, or a TensorFlow, Keras or TFLite model"
+            )
         if labels is None:
-            raise DatasetError(f"{path} is no converted model, so its class names are not known; give --label-map")
-        return Evaluated(labels, None, path, keras, tflite)
+            raise DatasetError(f"{path} is not a converted model, so its class names are not known; give --label-map")
+        return ModelForms(labels, None, path, keras, tflite)
     folder = ModelFolder.open(path)
     if labels is not None:
         check_classes(labels, folder.arch.num_classes)
@@ -165,16 +168,16 @@ def open_model(
             tflite = tflite or there
         else:
             tensorflow = there
-    return Evaluated(labels or folder.labels, folder, tensorflow, keras, tflite)
+    return ModelForms(labels or folder.labels, folder, tensorflow, keras, tflite)
 
 
 def model_kind(path: Path) -> str:
-    """`keras` or `tflite` for a file with such a name; else empty."""
+    """`keras` or `tflite`, by the suffix of the file; empty for any other."""
     return "keras" if path.name.endswith((".keras", ".h5")) else "tflite" if path.suffix == ".tflite" else ""
 
 
 def evaluate(
-    model: Evaluated,
+    model: ModelForms,
     images: LabelledImages,
     runtimes: Sequence[str],
     *,
@@ -183,19 +186,19 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     seen: Callable[[LabelledImage, str, Detections], None] = lambda image, runtime, detections: None,
 ) -> Evaluation:
-    """Run every runtime on every image, and judge what it finds.
+    """Run every runtime on every image, and evaluate the detections.
 
     Args:
         model: the detector.
-        images: labelled with rows of its label map.
+        images: annotated with class ids of the detector's label map.
         runtimes: names in RUNTIMES.
-        data: what to call the images.
-        limit: most images to take.
-        progress: is told how many images are done, and of how many.
-        seen: is told what each runtime found in each image.
+        data: name of the images in the result.
+        limit: largest number of images to use; None: all.
+        progress: called with the number of images done and the total.
+        seen: called with each image, the name of the runtime, and its detections.
 
     Raises:
-        SsdliteError: a runtime cannot be used, or no image can.
+        SsdliteError: a runtime cannot be used, or no image has an object of the model's classes.
     """
     truth: list[tuple[Box, ...]] = []
     sizes: list[tuple[int, int]] = []
@@ -219,7 +222,7 @@ def evaluate(
     problems = tuple(map(str, images.problems))
     if not any(truth):
         listed = f"; {len(problems)} problems, the first: {problems[0]}" if problems else ""
-        raise DatasetError(f"{data or 'the data'} has no object of a class that the model knows{listed}")
+        raise DatasetError(f"{data or 'the data'} has no object of the model's classes{listed}")
     scores = tuple(
         _score(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)) for name in runtimes
     )  # fmt: skip
@@ -234,11 +237,11 @@ def _score(
     milliseconds: float,
 ) -> Score:
     classes = sorted({box.label for boxes in truth for box in boxes})
-    curves = {row: curve(_of_class(row, truth, sizes, found)) for row in classes}
+    curves = {class_id: curve(_of_class(class_id, truth, sizes, found)) for class_id in classes}
     coco = coco_metrics(truth, found, sizes, classes)
     by_class = {
-        row: ClassScore(c.positives, *coco.by_class[row], voc07=c.eleven_point, voc12=c.area)
-        for row, c in curves.items()
+        class_id: ClassScore(c.positives, *coco.by_class[class_id], voc07=c.eleven_point, voc12=c.area)
+        for class_id, c in curves.items()
     }
     return Score(
         runtime, sum(map(len, found)), milliseconds, coco.ap, coco.ap50, coco.ap75,
@@ -248,31 +251,31 @@ def _score(
 
 
 def mean(values: Sequence[float]) -> float:
-    """Of those that exist; NaN when none does."""
+    """Mean of the values that are not NaN; NaN if there is none."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else float("nan")
 
 
 def _of_class(
-    row: int, truth: Sequence[Sequence[Box]], sizes: Sequence[tuple[int, int]], found: Sequence[Detections]
-) -> list[tuple[Boxes, Found]]:
+    class_id: int, truth: Sequence[Sequence[Box]], sizes: Sequence[tuple[int, int]], found: Sequence[Detections]
+) -> list[tuple[Boxes, ScoredBoxes]]:
     """The objects and detections of one class, in pixels."""
     pairs = []
     for boxes, (height, width), detections in zip(truth, sizes, found, strict=True):
-        own = [box for box in boxes if box.label == row]
+        own = [box for box in boxes if box.label == class_id]
         corners = np.asarray([box[1:5] for box in own], np.float64).reshape(-1, 4)
-        chosen = detections.classes == row
+        chosen = detections.classes == class_id
         scaled = detections.boxes[chosen].astype(np.float64) * [width, height, width, height]
         pairs.append(
             (
                 Boxes(corners, np.asarray([box.difficult for box in own], np.bool_)),
-                Found(scaled, detections.scores[chosen].astype(np.float64)),
+                ScoredBoxes(scaled, detections.scores[chosen].astype(np.float64)),
             )
         )
     return pairs
 
 
-def shown_problems(evaluation: Evaluation) -> list[str]:
-    """The first of them, and how many more there are."""
+def problem_lines(evaluation: Evaluation) -> list[str]:
+    """The first 20 problems, one on each line, and the number of the others."""
     more = len(evaluation.problems) - _MOST_PROBLEMS
     return [*evaluation.problems[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]

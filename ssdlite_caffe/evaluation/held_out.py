@@ -9,7 +9,7 @@ from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
-from ssdlite_caffe.keras.detectors import KerasRuntime
+from ssdlite_caffe.keras.detectors import KerasDetector
 from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.runtimes.detections import Detections
 
@@ -45,7 +45,7 @@ def open_held_out(
     total = min(limit, len(source))
 
     def measure(model: KerasModel) -> Mapping[str, float]:
-        detect = KerasRuntime(model)
+        detect = KerasDetector(model)
         truth: list[tuple[Box, ...]] = []
         sizes: list[tuple[int, int]] = []
         found: list[Detections] = []

@@ -1,4 +1,4 @@
-"""`keras export tflite`: calibration images in, a file out, and what its dtype costs measured."""
+"""`keras export tflite`: write a TensorFlow Lite file, and measure how much average precision its dtype costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import ImageError, OutputError
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -29,7 +29,7 @@ Steps = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TestData:
-    """Labelled images to measure on; see `evaluation_data.open_images`."""
+    """Annotated images to measure on; see `labelled_images.open_images`."""
 
     data: Path
     split: str = "test"
@@ -39,12 +39,12 @@ class TestData:
 
 @dataclass(frozen=True)
 class TfliteOptions:
-    """What to make; see `export_tflite.tflite_model`.
+    """Options of the export; see also `export_tflite.tflite_model`.
 
     Attributes:
         calibrate: images, or folders of them, for int8.
-        calibration_count: most images of these, taken evenly.
-        score_threshold: replaces the model's own.
+        calibration_count: largest number of these images to use, evenly spread.
+        score_threshold: 0 to 1, in place of the model's own.
     """
 
     inputs: Inputs = "pixels"
@@ -57,12 +57,12 @@ class TfliteOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was made.
+    """The result of an export.
 
     Attributes:
-        size: of the file in bytes.
-        calibration: images that were taken.
-        evaluation: of Keras and TensorFlow Lite on the same images, None where there were none.
+        size: of the file, in bytes.
+        calibration: number of calibration images used.
+        evaluation: of the Keras and the TensorFlow Lite model on the same images; None if none were given.
     """
 
     arch: ArchSpec
@@ -85,7 +85,7 @@ class Exported:
 
     @property
     def loss(self) -> dict[str, float]:
-        """By how much average precision is lower than Keras'."""
+        """By how much the average precision is lower than that of the Keras model."""
         if self.evaluation is None:
             return {}
         keras, tflite = self.evaluation.scores
@@ -102,22 +102,22 @@ def export_tflite(
     progress: Callable[[str], None] = lambda _: None,
     steps: Steps = lambda done, total: None,
 ) -> Exported:
-    """Write a Keras model's file as a TensorFlow Lite file, and measure it where there is something to measure it on.
+    """Write a Keras model as a TensorFlow Lite file, and evaluate both if `test` is given.
 
     Args:
         model: the Keras file.
-        out: the TensorFlow Lite file.
-        options: of the making.
-        test: images to measure Keras' and TensorFlow Lite's average precision on.
+        out: the TensorFlow Lite file to write.
+        options: of the export.
+        test: annotated images to evaluate the Keras and the TensorFlow Lite model on.
         force: replace `out`.
-        progress: is told what is being done.
-        steps: is told how many images are measured, and of how many.
+        progress: called with a text when the next step begins.
+        steps: called with the number of images evaluated and the total.
 
     Raises:
-        SsdliteError: a file cannot be read or written, or TensorFlow Lite cannot take the model.
+        SsdliteError: a file cannot be read or written, or the model cannot be converted to TensorFlow Lite.
     """
     if out.suffix != ".tflite":
-        raise OutputError(f"{out} is no name for a TensorFlow Lite model; it ends in .tflite")
+        raise OutputError(f"the name of a TensorFlow Lite model must end in .tflite, got {out}")
     refuse_existing(out, force=force)
     progress(f"reading {model}")
     detector = load(model)
@@ -142,10 +142,10 @@ def export_tflite(
 
 
 def calibration_files(options: TfliteOptions) -> list[Path]:
-    """The images to calibrate with, evenly chosen.
+    """The images for the calibration, evenly spread over those given.
 
     Raises:
-        ImageError: there are none.
+        ImageError: there are none, or an input does not exist.
     """
     found = find_sources(options.calibrate)
     wrong = next((source for source in found if isinstance(source, ImageError)), None)
@@ -153,16 +153,16 @@ def calibration_files(options: TfliteOptions) -> list[Path]:
         raise wrong
     paths = [source.path for source in found if isinstance(source, Source) and not source.video]
     if not paths:
-        raise ImageError("int8 needs images to learn ranges of values from: name a folder of them with --calibrate")
+        raise ImageError("int8 needs images to calibrate the value ranges; give a folder of images with --calibrate")
     step = max(1.0, len(paths) / options.calibration_count)
     return [paths[int(i * step)] for i in range(min(len(paths), options.calibration_count))]
 
 
 def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Iterator[NetworkInput]:
-    """What the model reads of each image.
+    """The model's input for each image.
 
     Raises:
-        ImageError: one cannot be read.
+        ImageError: an image cannot be read.
     """
     for path in paths:
         shown = read_image(path)[..., ::-1]
@@ -176,12 +176,12 @@ def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: Tes
     with tempfile.TemporaryDirectory() as folder:
         same = Path(folder) / "model.keras"  # with the score threshold of what was exported
         save(detector.rebuilt(), same)
-        evaluated = Evaluated(detector.labels, keras=same, tflite=out)
+        evaluated = ModelForms(detector.labels, keras=same, tflite=out)
         return evaluate(evaluated, images, ["keras", "tflite"], data=str(test.data), limit=test.limit, progress=steps)
 
 
-def summary(exported: Exported, out: Path) -> str:
-    """What was made in a few lines, for a person."""
+def export_summary(exported: Exported, out: Path) -> str:
+    """The result in a few lines of text."""
     lines = [
         f"{size_text(exported.size)} are in {out}: {exported.options.dtype}, reads {exported.options.inputs}, "
         f"gives {exported.options.outputs}"

@@ -1,1 +1,1 @@
-"""The same nets as Keras models: from checkpoint to Keras, frozen graph and TFLite, and running them."""
+"""The same nets as Keras models: import, training, export to frozen graph and TensorFlow Lite, inference."""

@@ -1,4 +1,4 @@
-"""Keras and TensorFlow Lite models as detectors of whole images."""
+"""Keras and TensorFlow Lite models as detectors, from image to detections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source as source_runtime
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
@@ -27,21 +27,21 @@ from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector, interpreter
 from ssdlite_caffe.terminal import silenced
 
 
-class KerasRuntime:
-    """A Keras model that is ready to run."""
+class KerasDetector:
+    """A Keras model as a detector; call it with an image."""
 
     def __init__(self, detector: KerasModel) -> None:
-        """Trace it.
+        """Trace the model.
 
         Args:
-            detector: any model; its weights are copied.
+            detector: a model with any inputs and outputs; its weights are copied.
         """
         _, tf = import_keras()
         self.arch, self.labels = detector.arch, detector.labels
         model = detector.rebuilt(inputs="image", outputs="detections").model
         spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
         self._run = tf.function(lambda image: model(image, training=False), input_signature=[spec])
-        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, and not in the first image's time
+        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, so that no image's time includes it
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
@@ -49,21 +49,25 @@ class KerasRuntime:
         return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
 
 
-class TfliteRuntime:
-    """A TensorFlow Lite model that `keras export tflite` wrote, ready to run."""
+class ExportedTfliteDetector:
+    """A TensorFlow Lite model that `keras export tflite` wrote, as a detector; call it with an image."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        """Load it.
+        """Load the model.
+
+        Args:
+            path: the file.
+            threads: number of threads; None: the interpreter's default.
 
         Raises:
-            ModelError: it cannot be read, or was not made by `keras export tflite`.
-            MissingRuntimeError: there is no interpreter.
+            ModelError: it cannot be read, or was not written by `keras export tflite`.
+            MissingRuntimeError: no interpreter is installed.
         """
         data, self.description = read_description(path)
         self.arch, self.labels = self.description.arch, self.description.labels
         self._path = path
         try:
-            with silenced():  # it says which delegate it takes
+            with silenced():  # the interpreter prints which delegate it uses
                 self._interpreter = interpreter(data, threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError) as error:
@@ -71,28 +75,35 @@ class TfliteRuntime:
         self._outputs = self._interpreter.get_output_details()
         inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())
         if len(inputs) != 1 or len(self._outputs) != len(wanted):
-            raise ModelError(f"{path} has other inputs or outputs than it says")
+            raise ModelError(
+                f"{path} is damaged: it has {len(inputs)} inputs and {len(self._outputs)} outputs, and should have 1 "
+                f"and {len(wanted)}"
+            )
         (self._input,) = inputs
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
         Raises:
-            ModelError: the interpreter fails, or what comes out is no detections of these classes.
+            ModelError: the interpreter fails, or its outputs are not detections of the model's classes.
         """
         values = self.run(self.prepared(image))
         try:
             if self.description.outputs == "raw":
-                return decoded(values, self.description)
+                return decode_raw(values, self.description)
             found = clip_detections(_detections(values, first_class=0))
         except (ValueError, IndexError, OverflowError) as error:
-            raise ModelError(f"{self._path} gives no detections: {error}") from error
+            raise ModelError(f"the outputs of {self._path} are not detections: {error}") from error
         if not ((found.classes > 0) & (found.classes < self.arch.num_classes)).all():
-            raise ModelError(f"{self._path} gives classes that it has no names for")
+            wrong = sorted({int(c) for c in found.classes if not 0 < c < self.arch.num_classes})[:5]
+            raise ModelError(
+                f"{self._path} is damaged: class ids must be 1 to {self.arch.num_classes - 1}, it gives "
+                f"{', '.join(map(str, wrong))}"
+            )
         return found
 
     def prepared(self, image: Pixels) -> npt.NDArray[Any]:
-        """What the model reads of an image, uint8 (H, W, 3) BGR."""
+        """The model's input for an image, uint8 (H, W, 3) BGR."""
         arch, kind = self.arch, self.description.inputs
         shown = image[..., ::-1]
         if kind == "network":
@@ -106,10 +117,10 @@ class TfliteRuntime:
         """Run the model.
 
         Args:
-            values: what it reads, one image.
+            values: the model's input for one image; see `prepared`.
 
         Returns:
-            Its outputs by name, with the batch.
+            The outputs by name, with a batch of 1.
 
         Raises:
             ModelError: the values do not fit, or the interpreter fails.
@@ -127,19 +138,19 @@ class TfliteRuntime:
         return dict(zip(ENDS[self.description.outputs], found, strict=True))
 
 
-class ForeignTflite:
-    """A TensorFlow Lite model of another origin, ready to run."""
+class ThirdPartyTfliteDetector:
+    """A TensorFlow Lite model that `keras export tflite` did not write, as a detector; call it with an image."""
 
     def __init__(self, path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None) -> None:
-        """Load it.
+        """Load the model.
 
         Args:
             path: the file.
-            labels: its classes; numbered where they are not known.
-            reading: how it is read; a quantised model is run whatever this says.
+            labels: its classes; None: numbered names.
+            reading: how to read it; `dequantize` does not matter, a quantised model is run in any case.
 
         Raises:
-            SsdliteError: it cannot be read, is no SSD MobileNet, or has another class count.
+            SsdliteError: it cannot be read, is not an SSD MobileNet, or has another number of classes than `labels`.
         """
         self._model, self.arch = identify(
             read_model(path, dataclasses.replace(reading or ReadOptions(), dequantize=True))
@@ -147,42 +158,44 @@ class ForeignTflite:
         self.labels = labels or numbered(self.arch.num_classes)
         check_classes(self.labels, self.arch.num_classes, str(path))
         normalises = self._model.settings.pixel_scale is not None
-        self._detector = TfliteDetector(path, self.arch, normalises=normalises, as_on_phone=True)
+        self._detector = TfliteDetector(path, self.arch, normalises=normalises, unmodified=True)
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
-        They are the file's own, on a phone's terms; of a file with raw outputs those of the reference decoder.
+        They are those of TensorFlow Lite's own post-processing; for a file with raw outputs, the reference decoder's.
 
         Raises:
             ModelError: the interpreter fails.
         """
         fed = self._detector.prepared(np.ascontiguousarray(image[..., ::-1]))
-        found = self._detector.phone_detections(fed)
+        found = self._detector.own_detections(fed)
         if found is not None:
             return clip_detections(found)
         raw = self._detector.raw(fed)
-        return detect(source_runtime.decoded(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms)
+        return choose_detections(
+            source_runtime.decode_encodings(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms
+        )
 
 
 def open_tflite(
     path: Path, labels: LabelMap | None = None, reading: ReadOptions | None = None
-) -> TfliteRuntime | ForeignTflite:
-    """A TensorFlow Lite model of any origin; arguments as for `ForeignTflite`.
+) -> ExportedTfliteDetector | ThirdPartyTfliteDetector:
+    """Load any TensorFlow Lite model; arguments as of `ThirdPartyTfliteDetector`.
 
     Raises:
-        SsdliteError: it cannot be read or run, or is no SSD MobileNet.
+        SsdliteError: it cannot be read or run, or is not an SSD MobileNet.
     """
-    return TfliteRuntime(path) if has_description(path) else ForeignTflite(path, labels, reading)
+    return ExportedTfliteDetector(path) if has_description(path) else ThirdPartyTfliteDetector(path, labels, reading)
 
 
-def open_detector(path: Path) -> KerasRuntime | TfliteRuntime | ForeignTflite:
-    """The model of a Keras or TensorFlow Lite file, by its suffix.
+def open_detector(path: Path) -> KerasDetector | ExportedTfliteDetector | ThirdPartyTfliteDetector:
+    """Load a Keras or TensorFlow Lite file, by its suffix.
 
     Raises:
         ModelError: it cannot be read.
     """
-    return open_tflite(path) if path.suffix == ".tflite" else KerasRuntime(load(path))
+    return open_tflite(path) if path.suffix == ".tflite" else KerasDetector(load(path))
 
 
 def labels_of(path: Path) -> LabelMap:
@@ -194,21 +207,21 @@ def labels_of(path: Path) -> LabelMap:
     if path.suffix != ".tflite":
         return load(path).labels
     if path.is_file() and not has_description(path):
-        raise ModelError(f"{path} does not say its class names; give --label-map")
+        raise ModelError(f"{path} has no class names; give them with --label-map")
     return read_description(path)[1].labels
 
 
-def decoded(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
-    """Detections from raw outputs, by the reference decoder."""
+def decode_raw(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
+    """Detections of the reference decoder, from box encodings (1, N, 4) and class logits (1, N, C) by name."""
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 
     arch = description.arch
     corners = tf_default_boxes(build(arch)).astype(np.float32)[:, [1, 0, 3, 2]]
-    codes = raw["box_encodings"][0][:, [1, 0, 3, 2]]
-    boxes = decode_boxes(codes, corners, np.asarray(arch.variances, np.float32))
+    encodings = raw["box_encodings"][0][:, [1, 0, 3, 2]]
+    boxes = decode_boxes(encodings, corners, np.asarray(arch.variances, np.float32))
     scores = convert_scores(raw["class_predictions_with_background"][0], arch.score_converter)
-    return detect(boxes, scores, arch.nms)
+    return choose_detections(boxes, scores, arch.nms)
 
 
 def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Detections:

@@ -1,4 +1,4 @@
-"""From a Keras model to a frozen graph with the interface and the scopes of the TensorFlow OD API."""
+"""From a Keras model to a frozen graph with the interface and scopes of the TensorFlow OD API."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.names import BATCH_NORM, scope_of_layer
 from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.runtimes.class_names import beside
+from ssdlite_caffe.runtimes.class_names import label_map_path
 
 INPUT = "image_tensor"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 _MARK = "."
-"""Ends the layers' names while the graph is traced: TensorFlow may add `_1`, which would make one layer's name
-another's (`Conv`, `Conv_1`)."""
+"""Suffix of the layers' names while the graph is traced: TensorFlow may append `_1` to a name, and `Conv` and `Conv_1`
+can be two layers."""
 _TRACED = re.compile(r"^[^/]+/(?P<layer>[^/]+)\.(?:_\d+)?/(?P<rest>.+)$")
 _READS = frozenset({"Identity", "Reshape", "Squeeze"})
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "BiasAdd": ("biases",),
     "FusedBatchNormV3": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
-"""What the OD API names the constants that an operation reads behind its first input."""
+"""The OD API's names of the constants that an operation reads after its first input."""
 
 
 def export_pb(
@@ -40,26 +40,26 @@ def export_pb(
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write the `frozen_graph` of a Keras model's file, and its class names beside it, where `convert` finds them.
+    """Write a Keras model as a frozen graph, and its label map beside it, where `convert` finds it.
 
     Args:
-        model: the file.
-        out: the graph's.
-        score_threshold: replaces the model's own.
+        model: the Keras file.
+        out: the frozen graph to write.
+        score_threshold: 0 to 1, in place of the model's own.
         force: replace `out`.
-        progress: is told what is being done.
+        progress: called with a text when the next step begins.
 
     Returns:
-        What was written.
+        A report: architecture, number of nodes, size in bytes, and the path of the label map.
 
     Raises:
         ModelError: `model` cannot be read.
-        OutputError: `out` is no name for a graph, a file exists and `force` is false, or the disk refuses.
+        OutputError: `out` is not a name for a frozen graph, exists and `force` is false, or cannot be written.
     """
     if frozen_graph_of(out) is None:
-        raise OutputError(f"{out} is no name for a frozen graph; it ends in .pb, and saved_model.pb is another thing")
+        raise OutputError(f"the name of a frozen graph must end in .pb and not be saved_model.pb, got {out}")
     refuse_existing(out, force=force)
-    refuse_existing(beside(out), force=force)
+    refuse_existing(label_map_path(out), force=force)
     progress(f"reading {model}")
     detector = load(model)
     if score_threshold is not None:
@@ -67,16 +67,16 @@ def export_pb(
     progress("tracing the graph")
     graph = frozen_graph(detector)
     data = graph.SerializeToString(deterministic=True)
-    write_together({beside(out): [detector.labels.to_prototxt().encode()], out: [data]}, force=force)
+    write_together({label_map_path(out): [detector.labels.to_prototxt().encode()], out: [data]}, force=force)
     report = {"arch": detector.arch.to_dict(), "nodes": len(graph.node), "bytes": len(data)}
-    return {**report, "label_map": str(beside(out))}
+    return {**report, "label_map": str(label_map_path(out))}
 
 
 def frozen_graph(detector: KerasModel) -> Any:
     """The graph: image_tensor (B, H, W, 3) uint8 RGB -> detection_boxes, _scores, _classes, num_detections.
 
-    Convolutions and their constants bear TensorFlow's scopes (`FeatureExtractor/MobilenetV2/Conv/weights`), so that
-    whatever reads a graph of the OD API reads this one.
+    Convolutions and their constants have TensorFlow's scopes (`FeatureExtractor/MobilenetV2/Conv/weights`), so that
+    programs which read graphs of the OD API can read this one.
 
     Returns:
         tf.compat.v1.GraphDef.
@@ -101,7 +101,7 @@ def frozen_graph(detector: KerasModel) -> Any:
 
 
 def _marked(model: Any) -> Any:
-    """A copy whose layers' names end in a mark."""
+    """A copy of the model with `_MARK` appended to the names of its layers."""
     keras, _ = import_keras()
 
     def copied(layer: Any) -> Any:
@@ -121,7 +121,7 @@ def _without_control(graph: Any) -> Any:
 
 
 def _read_constants_directly(graph: Any) -> None:
-    """Take out what Keras puts between a variable and the operation that reads it."""
+    """Remove the operations that Keras puts between a variable and the operation that reads it."""
     nodes = {node.name: node for node in graph.node}
     for node in graph.node:
         for position, _ in enumerate(_PARTS.get(node.op, ()), 1):
@@ -133,13 +133,13 @@ def _read_constants_directly(graph: Any) -> None:
 
 
 def _scoped(name: str) -> str | None:
-    """The name of a traced node in TensorFlow's scopes; None where it is not a layer's."""
+    """The name of a traced node in TensorFlow's scopes; None if the node does not belong to a layer."""
     found = _TRACED.match(name)
     return None if found is None else f"{scope_of_layer(found['layer'])}/{found['rest']}"
 
 
 def _constant_names(graph: Any) -> dict[str, str]:
-    """For each constant that a layer learned, its name in the OD API's graphs."""
+    """The OD API's name for each constant that is a weight of a layer."""
     names = {}
     for node in graph.node:
         scope = node.name.rpartition("/")[0]
@@ -150,7 +150,7 @@ def _constant_names(graph: Any) -> dict[str, str]:
 
 
 def _rename(graph: Any, renamed: Callable[[str], str | None]) -> None:
-    """Rename nodes where they stand and where they are read; None leaves a name as it is."""
+    """Rename nodes, and the inputs that refer to them; None keeps a name."""
     names = {node.name: renamed(node.name) or node.name for node in graph.node}
     assert len(set(names.values())) == len(names), "two nodes of one name"
     for node in graph.node:

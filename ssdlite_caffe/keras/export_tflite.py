@@ -26,7 +26,7 @@ ENDS: Mapping[str, tuple[str, ...]] = {
     "detections": ("detection_boxes", "detection_classes", "detection_scores", "num_detections"),
     "raw": ("box_encodings", "class_predictions_with_background"),
 }
-"""Outputs in the file's order, which for detections is the one that TensorFlow Lite's detection examples read."""
+"""Outputs in the order of the file; for detections it is that of TensorFlow Lite's detection examples."""
 
 
 def tflite_model(
@@ -37,22 +37,23 @@ def tflite_model(
     dtype: Dtype = "float32",
     calibration: Iterable[NetworkInput] = (),
 ) -> bytes:
-    """The model as a TensorFlow Lite file of built-in operations.
+    """Convert a Keras model to a TensorFlow Lite file with built-in operations.
 
     Args:
         detector: the Keras model.
-        inputs: `network` takes the normalised network input; `pixels` takes 0..255 at the network's size (float32,
-            uint8 in an int8 model); `image` takes uint8 images of any size, to which the input is to be resized.
-        outputs: `detections` by TFLite_Detection_PostProcess, which the interpreter has built in; or `raw`.
-        dtype: float16 stores weights in half the space and computes as before; int8 computes in 8 bits, but for the
-            decoding of boxes.
-        calibration: for int8, inputs of the kind `inputs` (1, H, W, 3), from which ranges of values are learned.
+        inputs: `network`: the normalised network input; `pixels`: 0..255 at the network's size, float32, or uint8 in
+            an int8 model; `image`: uint8 images of any size, for which the interpreter's input has to be resized.
+        outputs: `detections` of TFLite_Detection_PostProcess, which is built into the interpreter; or `raw`: box
+            encodings and class logits.
+        dtype: `float16` stores the weights in half the space and computes in float32; `int8` computes in 8 bits,
+            except for the decoding of boxes.
+        calibration: for int8: inputs (1, H, W, 3) of the kind `inputs`, from which the value ranges are taken.
 
     Raises:
-        ModelError: TensorFlow Lite cannot take it.
+        ModelError: TensorFlow Lite cannot convert the model.
     """
     if dtype == "int8" and inputs == "image":
-        raise ModelError("an int8 model reads images of one size: take the inputs `pixels` or `network`")
+        raise ModelError("the inputs of an int8 model must be `pixels` or `network`, got `image`")
     _, tf = import_keras()
     with tempfile.TemporaryDirectory() as folder, _failures(), silenced():
         module = _module(detector, inputs, outputs, dtype)
@@ -75,8 +76,8 @@ def tflite_model(
 def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, dtype: Dtype) -> Any:
     """A tf.Module with one signature, `serving_default`.
 
-    The net is frozen first: the converter makes constants of variables only where no operation is a function of its
-    own, as the one at the end is.
+    The net is frozen first, since the converter does not turn variables into constants in a graph with a function for
+    a custom operation, as TFLite_Detection_PostProcess is.
     """
     _, tf = import_keras()
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -94,8 +95,9 @@ def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, dtype: Dtype
     ended = postprocessing(detector.arch, exact=dtype != "int8")
 
     def whole(values: Any) -> dict[str, Any]:
-        codes, logits = frozen(values)  # in the order of their names
-        return ended(codes, logits) if outputs == "detections" else dict(zip(ENDS["raw"], (codes, logits), strict=True))
+        encodings, logits = frozen(values)  # in the order of their names
+        raw = dict(zip(ENDS["raw"], (encodings, logits), strict=True))
+        return ended(encodings, logits) if outputs == "detections" else raw
 
     module = tf.Module()
     module.whole = tf.function(whole, input_signature=[start])
@@ -105,13 +107,13 @@ def _module(detector: KerasModel, inputs: Inputs, outputs: Outputs, dtype: Dtype
 
 @contextlib.contextmanager
 def _failures() -> Iterator[None]:
-    """What the converter says against a model, in a line."""
+    """Raise the converter's errors as a ModelError of one line."""
     try:
         yield
     except SsdliteError:
         raise
-    except Exception as error:  # ConverterError is an Exception, and the rest comes from C++ as any
+    except Exception as error:  # ConverterError is a plain Exception, and errors from C++ can have any type
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ModelError(
-            f"TensorFlow Lite cannot take the model: {(lines or [type(error).__name__])[0][:300]}"
+            f"TensorFlow Lite cannot convert the model: {(lines or [type(error).__name__])[0][:300]}"
         ) from error

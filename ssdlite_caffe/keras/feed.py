@@ -1,7 +1,7 @@
-"""Images with their objects for training, each at a place of its own, and the order in which a training sees them.
+"""Annotated images for training, read by index, and the order in which they are used.
 
-Which images a step sees, and what is done to them, follows from the seed and the step alone: a training that is taken
-up again sees what it would have seen.
+The images of a step, and their augmentation, depend only on the seed and the step, so that a resumed training sees the
+same images as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ssdlite_caffe.threads import ordered_map
 
 _READERS = 4
 _AHEAD = 32
-"""Images that are read before they are asked for."""
+"""Number of images that are read ahead."""
 
 
 class Objects(NamedTuple):
-    """What is in an image.
+    """The objects of an image.
 
     Attributes:
-        boxes: float32 (M, 4), ymin, xmin, ymax, xmax as fractions.
-        labels: int32 (M,).
-        ignored: bool (M,): difficult objects and crowds, neither to be found nor background.
+        boxes: float32 (M, 4), ymin, xmin, ymax, xmax as fractions of the image.
+        labels: int32 (M,), class ids.
+        ignored: bool (M,): difficult objects and crowds, which count neither as objects nor as background.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ class Objects(NamedTuple):
 
     @classmethod
     def of(cls, boxes: Sequence[Box], height: int, width: int) -> Objects:
-        """From corners in pixels."""
+        """From boxes in pixels of an image of this size."""
         corners = np.array([(b.ymin, b.xmin, b.ymax, b.xmax) for b in boxes], np.float64).reshape(-1, 4)
         return cls(
             (corners / [height, width, height, width]).astype(np.float32),
@@ -53,13 +53,13 @@ class Objects(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images that were all read once, and what is in them.
+    """The images of a data set that can be used, and their objects.
 
     Attributes:
         labels: the classes.
-        names: of the images that can be used.
-        objects: of each.
-        problems: what was left out, and why.
+        names: of the images.
+        objects: of each image.
+        problems: what was skipped, and why.
     """
 
     labels: LabelMap
@@ -73,15 +73,17 @@ class TrainingData:
         return len(self.names)
 
     def pixels(self, number: int) -> Pixels:
-        """uint8 (H, W, 3), RGB.
+        """Read an image again: uint8 (H, W, 3), RGB.
 
         Raises:
-            DatasetError: it could be read before, and cannot now.
+            DatasetError: it can no longer be read.
         """
         try:
             return np.ascontiguousarray(self._source.read(self._numbers[number], quiet=False)[0].pixels[..., ::-1])
         except (DatasetError, ImageError) as error:
-            raise DatasetError(f"{self.names[number]} could be read when the training began: {error}") from error
+            raise DatasetError(
+                f"{self.names[number]} can no longer be read, as it could when the training began: {error}"
+            ) from error
 
 
 def open_training_data(
@@ -92,17 +94,17 @@ def open_training_data(
     labels: LabelMap | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingData:
-    """Open images, and read each once, so that nothing unreadable is met on the way.
+    """Open a data set and read each image once, so that unreadable ones are found before the training begins.
 
     Args:
         data: a folder in VOC's layout, an LMDB, or COCO's instances_*.json.
         split: of VOC data.
         images: folder of COCO's images.
-        labels: the classes; without, those of the annotations (VOC, COCO) or the LMDB's label map.
-        progress: told the images read and their number.
+        labels: the classes; None: those of the annotations (VOC, COCO), or of the label map in the LMDB.
+        progress: called with the number of images read and the total.
 
     Raises:
-        DatasetError: it is none of these, or holds no image with an object that can be used.
+        DatasetError: `data` is none of these, or has no image with an object that can be used.
     """
     source = open_images(data, labels, split=split, images=images)
     problems = list(source.problems)
@@ -122,9 +124,9 @@ def open_training_data(
 
 
 def order(seed: int, count: int, start: int) -> Iterator[tuple[int, int]]:
-    """The images of a training without end, from the `start`-th on: (number of the item, number of the image).
+    """Endless order of the images of a training: (index of the item, index of the image), from item `start` on.
 
-    Every `count` items are all images in a new order.
+    Each `count` items are all images, in a new order.
     """
     for epoch in itertools.count(start // count):
         shuffled = np.random.default_rng((seed, epoch)).permutation(count)
@@ -141,7 +143,7 @@ def share(items: Iterator[tuple[int, int]], batch: int, worker: int, workers: in
 
 
 class Feed:
-    """Reads the images of an order ahead of time. What goes wrong is kept in `error`: tf.data would garble it."""
+    """Reads images ahead of time. An exception is kept in `error`, since tf.data replaces it with one of its own."""
 
     def __init__(self, data: TrainingData, items: Iterator[tuple[int, int]]) -> None:
         """Read `items`, in their order."""
@@ -149,7 +151,7 @@ class Feed:
         self._data, self._items = data, items
 
     def __call__(self) -> Iterator[tuple[Any, ...]]:
-        """Number of the item, pixels, boxes, labels, ignored."""
+        """Yield the index of the item, pixels, boxes, labels and ignored."""
         try:
             yield from ordered_map(self._load, self._items, threads=_READERS, ahead=_AHEAD)
         except DatasetError as error:

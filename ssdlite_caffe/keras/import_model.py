@@ -1,4 +1,4 @@
-"""From a TensorFlow detector to a Keras model: read, recognise, build, fill."""
+"""From a TensorFlow detector to a Keras model: read, recognise, build, assign the weights."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ def import_detector(
     """A Keras model with the weights of a TensorFlow detector.
 
     Args:
-        model: as `read_model` gives it.
+        model: the result of `read_model`.
         labels: its classes; None: numbered names.
-        labels_name: what messages call them.
-        score_threshold: replaces the graph's.
-        variances: `fold` draws the box coder's variances into the box predictors, so that the codes need none; the
-            boxes stay the same.
+        labels_name: name of the label map in messages.
+        score_threshold: 0 to 1, in place of the graph's.
+        variances: `fold` multiplies the box predictors by the box coder's variances, which are then 1; the boxes stay
+            the same.
         inputs: see `build_model`.
         outputs: see `build_model`.
 
     Raises:
-        SsdliteError: the model is no SSD MobileNet, its weights do not fit, or the label map has other classes.
+        SsdliteError: the model is not an SSD MobileNet, its weights do not fit, or the label map has another number of
+            classes.
     """
     model, arch = identify(model)
     if score_threshold is not None:
@@ -66,9 +67,9 @@ def import_detector(
 
 
 def without_variances(arch: ArchSpec, values: Values) -> tuple[ArchSpec, Values]:
-    """The same detector with box-coder variances of 1: each row of the box predictors times its variance.
+    """The same detector with box-coder variances of 1: the box predictors' outputs are multiplied by the variances.
 
-    A code t meant t * v before and means t now. float64, rounded once.
+    The encoding t of a box, used as t * v before, becomes t * v itself. Computed in float64, rounded once.
     """
     x, y, width, height = arch.variances
     changed = dict(values)
@@ -94,7 +95,22 @@ def import_file(
     force: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Import `source`, with the class names beside it or of the file `label_map`, into `out`; a report.
+    """Write a TensorFlow model as a Keras file; class names come from `label_map` or from the model.
+
+    Args:
+        source: the TensorFlow model.
+        out: the Keras file to write; its suffix decides on the format.
+        reading: how to read the model.
+        label_map: `coco`, `voc` or a file; None: the model's own, or numbered names.
+        score_threshold: see `import_detector`.
+        variances: see `import_detector`.
+        inputs: see `build_model`.
+        outputs: see `build_model`.
+        force: replace `out`.
+        progress: called with a text when the next step begins.
+
+    Returns:
+        A report: source, notes, architecture, numbers of tensors, variables and parameters.
 
     Raises:
         SsdliteError: as `import_detector`, or `out` cannot be written.
@@ -128,8 +144,8 @@ def import_file(
     }
 
 
-def summary(report: dict[str, Any], out: Path) -> str:
-    """A report in a few lines, for a person."""
+def import_summary(report: dict[str, Any], out: Path) -> str:
+    """A report in a few lines of text."""
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size
     source = report["source"]

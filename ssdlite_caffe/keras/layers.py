@@ -1,6 +1,6 @@
-"""The Keras layers that Keras does not have. This module imports Keras: import it after `import_keras` only.
+"""Layers of our own for Keras models. This module imports Keras, so import it only after `import_keras`.
 
-All are registered under the package name `ssdlite_caffe`, so that models with them load in Keras' safe mode.
+All are registered under the package name `ssdlite_caffe`, so that models with them can be loaded in Keras' safe mode.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class HardSigmoid(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FusedBatchNorm(keras.layers.BatchNormalization):
-    """Keras' BatchNormalization over the channels of (B, H, W, C), in TensorFlow's fused kernel.
+    """Keras' BatchNormalization over the channels of (B, H, W, C), with TensorFlow's fused kernel.
 
-    The kernel is what TF1 detectors run and several times as fast in training; it knows no float64, for which Keras'
-    own computation is left. In training it keeps the unbiased variance, as TF1 does.
+    TF1 detectors use this kernel, and it is several times faster in training. It does not support float64, for which
+    Keras' own computation is used. In training, the moving variance is the unbiased one, as in TF1.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -82,26 +82,26 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pixels(keras.layers.Layer):
-    """From pixels 0..255, RGB, to the network's input: pixel * scale - mean * scale, resized before where asked.
+    """From pixels 0..255, RGB, to the network's input: optional resize, then pixel * scale - mean * scale.
 
     The resize is TensorFlow 1's: bilinear, corners not aligned, pixel centres at whole numbers.
     """
 
     def __init__(self, mean: float, scale: float, size: list[int] | None = None, **options: Any) -> None:
-        """Describe it.
+        """Set the constants.
 
         Args:
-            mean: of the pixels.
-            scale: of what is left.
-            size: (height, width) to resize to; None takes images that have the size already.
-            options: of every layer.
+            mean: subtracted from every pixel.
+            scale: factor of the difference.
+            size: (height, width) to resize to; None: the images have the network's size already.
+            options: Keras' options of every layer.
         """
         super().__init__(**options)
         self.mean, self.scale = mean, scale
         self.size = None if size is None else [int(v) for v in size]
 
     def call(self, inputs: Any) -> Any:
-        """(B, H, W, 3) of any real type -> (B, height, width, 3)."""
+        """(B, H, W, 3) of any real dtype -> (B, height, width, 3)."""
         pixels = tf.cast(inputs, tf.float32)
         if self.size is not None:
             pixels = tf.compat.v1.image.resize_bilinear(pixels, self.size, align_corners=False)
@@ -117,7 +117,7 @@ class Pixels(keras.layers.Layer):
 
 
 class _OfArch(keras.layers.Layer):
-    """A layer that knows its detector."""
+    """A layer whose configuration includes the detector's architecture."""
 
     def __init__(self, arch: dict[str, Any], **options: Any) -> None:
         super().__init__(**options)
@@ -130,9 +130,10 @@ class _OfArch(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Predictions(_OfArch):
-    """The predictors' maps in one row each for codes and logits, box by box in TensorFlow's order.
+    """Joins the outputs of all predictors into box encodings and class logits, in TensorFlow's order of boxes.
 
-    It carries what the model is: `arch` and `labels` ((name, display name) of each class, background first).
+    Its configuration describes the model: `arch`, and `labels` with the name and display name of each class, background
+    first.
     """
 
     def __init__(self, arch: dict[str, Any], labels: list[list[str]], **options: Any) -> None:
@@ -165,7 +166,7 @@ class Predictions(_OfArch):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Decode(_OfArch):
-    """Codes to boxes and logits to scores.
+    """From box encodings to boxes and from logits to scores.
 
     y = ty / sy * H + Y, x = tx / sx * W + X, h = exp(th / sh) * H, w = exp(tw / sw) * W for a default box of centre
     (Y, X), height H and width W, scales s the reciprocals of the box coder's variances.
@@ -173,23 +174,23 @@ class Decode(_OfArch):
     """
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Decode what `Predictions` gives.
+        """Decode the outputs of `Predictions`.
 
         Returns:
             boxes (B, N, 4): ymin, xmin, ymax, xmax as fractions of the image, not clipped; scores (B, N, C).
         """
-        codes, logits = inputs["box_encodings"], inputs["class_predictions_with_background"]
+        encodings, logits = inputs["box_encodings"], inputs["class_predictions_with_background"]
         convert = tf.nn.sigmoid if self.arch.score_converter == "sigmoid" else tf.nn.softmax
-        return {"boxes": self._boxes(codes), "scores": convert(logits, name="convert_scores")}
+        return {"boxes": self._boxes(encodings), "scores": convert(logits, name="convert_scores")}
 
-    def _boxes(self, codes: Any) -> Any:
+    def _boxes(self, encodings: Any) -> Any:
         corners = tf_default_boxes(build(self.arch))
         top, left = ((corners[:, i] + corners[:, i + 2]) / 2 for i in (0, 1))
         high, wide = (corners[:, i + 2] - corners[:, i] for i in (0, 1))
-        centre_y, centre_x, height, width = (tf.constant(v, codes.dtype) for v in (top, left, high, wide))
+        centre_y, centre_x, height, width = (tf.constant(v, encodings.dtype) for v in (top, left, high, wide))
         vx, vy, vw, vh = self.arch.variances
         with tf.name_scope("Decode"):
-            ty, tx, th, tw = tf.unstack(tf.transpose(codes, (2, 0, 1)), 4)
+            ty, tx, th, tw = tf.unstack(tf.transpose(encodings, (2, 0, 1)), 4)
             ty, tx, th, tw = (t / float(np.float32(1 / v)) for t, v in ((ty, vy), (tx, vx), (th, vh), (tw, vw)))
             w, h = tf.exp(tw) * width, tf.exp(th) * height
             y, x = ty * height + centre_y, tx * width + centre_x
@@ -199,23 +200,23 @@ class Decode(_OfArch):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Suppression(_OfArch):
-    """From boxes and scores of all default boxes to detections: suppression class by class, as the OD API does it.
+    """From boxes and scores of all default boxes to detections: NMS for each class, as in the OD API.
 
     Source: multiclass_non_max_suppression in core/post_processing.py of the TensorFlow OD API.
     """
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Choose among what `Decode` gives.
+        """Choose among the outputs of `Decode`.
 
         Returns:
-            detection_boxes (B, max_total, 4), detection_scores and detection_classes (B, max_total), the best first
-            and zeros behind the last, and num_detections (B,): float32, as the OD API has them; classes count from 1.
+            float32, as in the OD API: detection_boxes (B, max_total, 4), detection_scores and detection_classes
+            (B, max_total), best first and padded with zeros, and num_detections (B,). Class ids start at 1.
         """
         nms = self.arch.nms
         boxes = tf.cast(inputs["boxes"], tf.float32)
         scores = tf.cast(inputs["scores"], tf.float32)[..., 1:]
         if nms.clip_first:
-            boxes = clipped(boxes)
+            boxes = clip_to_image(boxes)
             scores = tf.where(has_area(boxes)[..., None], scores, -1.0)
         candidates = int(scores.shape[1])
         per_class = min(nms.max_per_class, candidates)
@@ -224,8 +225,8 @@ class Suppression(_OfArch):
             boxes[:, :, None, :], scores, per_class, nms.max_total if nms.clip_first else total,
             iou_threshold=nms.iou_threshold, score_threshold=nms.score_threshold, clip_boxes=False,
         )  # fmt: skip
-        # Those without area in the image leave room for others, so the limit holds for what is left only.
-        boxes = clipped(boxes)
+        # Boxes without area in the image do not count towards max_total, so they are removed before it is applied.
+        boxes = clip_to_image(boxes)
         valid = (tf.range(tf.shape(scores)[1])[None] < count[:, None]) & has_area(boxes)
         best, order = tf.math.top_k(tf.where(valid, scores, -1.0), min(nms.max_total, int(scores.shape[1])))
         found = best >= 0
@@ -240,12 +241,12 @@ class Suppression(_OfArch):
         }
 
 
-def clipped(boxes: Any) -> Any:
-    """Boxes (..., 4) cut at the image's edges."""
+def clip_to_image(boxes: Any) -> Any:
+    """Boxes (..., 4), as fractions, clipped to the image."""
     return tf.maximum(tf.minimum(boxes, 1.0), 0.0)
 
 
 def has_area(boxes: Any) -> Any:
-    """Whether boxes (..., 4) have any."""
+    """Whether each of the boxes (..., 4) has an area above 0."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, 4, axis=-1)
     return (ymax - ymin) * (xmax - xmin) > 0.0

@@ -27,12 +27,12 @@ Inputs = Literal["network", "pixels", "image"]
 Outputs = Literal["raw", "decoded", "detections"]
 DType = Literal["float32", "float64", "mixed_float16", "mixed_bfloat16"]
 KERNEL_STDDEV = 0.03
-"""Of the truncated normal distribution that kernels begin with in the OD API's MobileNet configurations."""
+"""Initial kernels have a truncated normal distribution with this standard deviation in the OD API's configurations."""
 
 
 @dataclass(frozen=True)
 class KerasModel:
-    """A Keras model with what it is.
+    """A Keras model with its description.
 
     Attributes:
         model: a functional keras.Model.
@@ -45,14 +45,14 @@ class KerasModel:
     labels: LabelMap
 
     def rebuilt(self, **options: Any) -> KerasModel:
-        """The same weights in a model with other inputs, outputs or types; options as for `build_model`."""
+        """The same weights in a model with other inputs, outputs or dtype; options as of `build_model`."""
         other = build_model(self.arch, self.labels, **options)
         other.set_weights(self.model.get_weights())
         return KerasModel(other, self.arch, self.labels)
 
 
 def with_threshold(detector: KerasModel, score_threshold: float) -> KerasModel:
-    """The detector with another score threshold; only what is rebuilt of it has it."""
+    """The detector with another score threshold, which only models built with `rebuilt` use."""
     nms = dataclasses.replace(detector.arch.nms, score_threshold=score_threshold)
     return dataclasses.replace(detector, arch=dataclasses.replace(detector.arch, nms=nms))
 
@@ -70,17 +70,17 @@ def build_model(
     """Build a functional Keras model; its layers are named after TensorFlow's scopes (see `names`).
 
     Args:
-        arch: a detector.
-        labels: names of its classes; numbered ones without.
-        inputs: `network` takes the normalised network input, float (B, H, W, 3) RGB; `pixels` takes 0..255 at the
-            network's size; `image` takes uint8 images of any size and resizes them as TensorFlow 1 does.
+        arch: architecture of a detector.
+        labels: its classes; None: numbered names.
+        inputs: `network`: the normalised network input, float (B, H, W, 3) RGB; `pixels`: 0..255 at the network's size;
+            `image`: uint8 images of any size, resized as in TensorFlow 1.
         outputs: `raw`: a dict of box_encodings (B, N, 4) ty, tx, th, tw and class_predictions_with_background
             (B, N, C) logits, in TensorFlow's order of boxes; `decoded`: boxes (B, N, 4) ymin, xmin, ymax, xmax and
             scores (B, N, C); `detections`: detection_boxes, detection_scores, detection_classes, num_detections, as
             the OD API's graphs give them.
         dtype: Keras' dtype policy of the layers with weights.
-        momentum: of the moving statistics; None takes the zoo configurations': 0.97 for V3, else 0.9997.
-        class_bias: what the class predictors' biases begin with (-4.6 in the zoo's focal-loss configurations).
+        momentum: of the moving statistics; None: as in the model zoo's configurations, 0.97 for V3, else 0.9997.
+        class_bias: initial bias of the class predictors (-4.6 in the model zoo's configurations with focal loss).
 
     Returns:
         keras.Model.
@@ -88,17 +88,17 @@ def build_model(
     Raises:
         ArchError: `arch` is a classifier, or cannot be built.
         LabelMapError: `labels` has another number of classes.
-        MissingRuntimeError: Keras or TensorFlow is missing.
+        MissingRuntimeError: Keras or TensorFlow is not installed.
     """
     if arch.classifier:
-        raise ArchError("Keras models are made of detectors; this is a classifier")
+        raise ArchError("only detectors can be built as Keras models, and this architecture is a classifier")
     labels = labels or numbered(arch.num_classes)
     check_classes(labels, arch.num_classes)
     return _Builder(build(arch), labels, dtype, momentum, class_bias).model(inputs, outputs)
 
 
 def detector_of(model: Any) -> KerasModel | None:
-    """What a Keras model is, by its `Predictions` layer; None where it has none."""
+    """The description of a Keras model from its `Predictions` layer; None if it has none."""
     from ssdlite_caffe.keras.layers import Predictions
 
     found = [layer for layer in model.layers if isinstance(layer, Predictions)]
@@ -139,7 +139,7 @@ class _Builder:
         return self.keras.Model(start, end, name=layer_name(self.net.name))
 
     def start(self, inputs: Inputs) -> tuple[Any, Any]:
-        """The model's input and what the stem reads."""
+        """The model's input, and the input of the stem."""
         height, width = self.arch.input_size
         if inputs == "network":
             data = self.keras.Input((height, width, 3), name="network_input", dtype=self.result_dtype)
@@ -167,7 +167,7 @@ class _Builder:
         return layers.Multiply(name=name, dtype=self.dtype)([blobs[node.bottom], blobs[node.gate]])
 
     def heads(self, blobs: dict[str, Any]) -> Iterator[Any]:
-        """The predictors' maps, loc and conf of each feature map in turn."""
+        """The outputs of the predictors: box encodings and class logits of each feature map in turn."""
         for feature_map in self.net.feature_maps:
             for head in (feature_map.loc, feature_map.conf):
                 data = blobs[feature_map.blob]

@@ -1,4 +1,4 @@
-"""Names of Keras layers: TensorFlow's variable scopes, with `.` in place of the `/` that Keras forbids."""
+"""Names of Keras layers: TensorFlow's variable scopes, with `.` in place of `/`, which Keras does not allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREPROCESSOR = "Preprocessor"
 
 
 def layer_name(scope: str) -> str:
-    """`FeatureExtractor/MobilenetV2/Conv` -> `FeatureExtractor.MobilenetV2.Conv`; no scope has a dot of its own."""
+    """`FeatureExtractor/MobilenetV2/Conv` -> `FeatureExtractor.MobilenetV2.Conv`; scopes must not have dots."""
     assert "." not in scope, scope
     return scope.replace("/", ".")
 
@@ -29,8 +29,8 @@ def batch_norm_scope(conv: ConvDesc) -> str:
 def node_scopes(net: NetDesc) -> dict[str, str]:
     """The scope of every node of the body, by its Caffe name.
 
-    A convolution has its own; what has no variables gets one beside the convolution before it (`<block>/add`,
-    `<block>/squeeze_excite/mul`).
+    A convolution has its own scope. A node without variables gets one in the block of the convolution before it
+    (`<block>/add`, `<block>/squeeze_excite/mul`).
     """
     scopes: dict[str, str] = {}
     for section in net.sections:

@@ -1,4 +1,4 @@
-"""TensorFlow Lite's own operation for SSD's end, as a function of TensorFlow that its converter knows.
+"""TensorFlow Lite's post-processing operation for SSD, as a TensorFlow function that the converter recognises.
 
 Source: TFLite_Detection_PostProcess in tensorflow/lite/kernels/detection_postprocess.cc, built into the interpreter.
 """
@@ -24,12 +24,12 @@ def postprocessing(arch: ArchSpec, *, exact: bool) -> Callable[[Any, Any], dict[
 
     Args:
         arch: the detector.
-        exact: clip boxes where the detector does; else leave them as they are, since in a quantised model arithmetic on
-            boxes would be rounded to 8 bits.
+        exact: clip boxes where the detector does; otherwise boxes are not clipped, since in a quantised model the
+            clipping would round them to 8 bits.
 
     Returns:
-        (box_encodings, class_predictions_with_background) -> detection_boxes, detection_classes (from 0, without
-        background, as TensorFlow Lite counts), detection_scores, num_detections; for one image.
+        (box_encodings, class_predictions_with_background) -> detection_boxes, detection_classes (from 0, background not
+        counted, as in TensorFlow Lite), detection_scores, num_detections; for one image.
     """
     _, tf = import_keras()
     anchors = centred_boxes(arch)
@@ -40,17 +40,17 @@ def postprocessing(arch: ArchSpec, *, exact: bool) -> Callable[[Any, Any], dict[
     convert = tf.nn.sigmoid if arch.score_converter == "sigmoid" else tf.nn.softmax
     count = arch.nms.max_total
 
-    def shapes(codes: Any, scores: Any, boxes: Any) -> Any:
-        """Replaced by the operation; what it gives here has the right shapes."""
+    def shapes(encodings: Any, scores: Any, boxes: Any) -> Any:
+        """Stands for the operation, by which the converter replaces it; only the shapes of its results count."""
         return tf.zeros((1, count, 4)), tf.zeros((1, count)), tf.zeros((1, count)), tf.zeros((1,))
 
     operation = tf.function(shapes, experimental_implements=_signature(arch, scales))
 
-    def ended(codes: Any, logits: Any) -> dict[str, Any]:
+    def ended(encodings: Any, logits: Any) -> dict[str, Any]:
         scores = convert(logits)
         if clip_first:
-            codes, scores = _clipped_codes(arch, codes, logits)
-        boxes, classes, best, found = operation(codes, scores, tf.constant(anchors))
+            encodings, scores = _clipped_encodings(arch, encodings, logits)
+        boxes, classes, best, found = operation(encodings, scores, tf.constant(anchors))
         if exact:
             boxes = tf.maximum(tf.minimum(boxes, 1.0), 0.0)
         return {
@@ -70,19 +70,19 @@ def centred_boxes(arch: ArchSpec) -> npt.NDArray[np.float32]:
     return np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
 
 
-def _clipped_codes(arch: ArchSpec, codes: Any, logits: Any) -> tuple[Any, Any]:
-    """Codes of the clipped boxes against the whole image, and scores.
+def _clipped_encodings(arch: ArchSpec, encodings: Any, logits: Any) -> tuple[Any, Any]:
+    """Encodings of the clipped boxes, with the whole image as default box, and scores.
 
-    Those without area in the image get the whole image's codes, since the operation refuses them, and scores that
-    no threshold lets through.
+    A box without area in the image, which the operation would refuse, is replaced by the whole image with a score of
+    -1, which is below any threshold.
     """
     _, tf = import_keras()
-    from ssdlite_caffe.keras.layers import Decode, clipped, has_area
+    from ssdlite_caffe.keras.layers import Decode, clip_to_image, has_area
 
     decoded = Decode(arch.to_dict(), name=POSTPROCESSOR)(
-        {"box_encodings": codes, "class_predictions_with_background": logits}
+        {"box_encodings": encodings, "class_predictions_with_background": logits}
     )
-    boxes = clipped(decoded["boxes"])
+    boxes = clip_to_image(decoded["boxes"])
     inside = has_area(boxes)[..., None]
     ymin, xmin, ymax, xmax = tf.unstack(tf.where(inside, boxes, tf.constant([0.0, 0.0, 1.0, 1.0])), 4, axis=-1)
     centres = [(ymin + ymax) * 0.5 - 0.5, (xmin + xmax) * 0.5 - 0.5]

@@ -1,6 +1,6 @@
-"""Keras models in files: `.keras`, `.weights.h5` and the older `.h5`, each with the architecture and the label map.
+"""Keras models in files: `.keras`, `.weights.h5` and the older `.h5`, each with architecture and label map.
 
-`.keras` and `.h5` hold both in the configuration of the `Predictions` layer, `.weights.h5` in an attribute of its root.
+`.keras` and `.h5` have both in the configuration of the `Predictions` layer, `.weights.h5` in an attribute of the root.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
+from ssdlite_caffe.terminal import size_text
 
 SUFFIXES = (".keras", ".weights.h5", ".h5")
 ATTRIBUTE = "ssdlite_caffe"
@@ -29,14 +30,14 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def suffix_of(path: Path) -> str:
-    """Which of SUFFIXES a file has.
+    """Which of SUFFIXES a file name has.
 
     Raises:
-        OutputError: none.
+        OutputError: it has none of them.
     """
     found = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
     if found is None:
-        raise OutputError(f"{path} is no name for a Keras model; it ends in one of {', '.join(SUFFIXES)}")
+        raise OutputError(f"the name of a Keras model must end in one of {', '.join(SUFFIXES)}, got {path}")
     return found
 
 
@@ -44,7 +45,7 @@ def save(detector: KerasModel, path: Path, *, force: bool = False) -> None:
     """Write a model in the format of its suffix, in one step; the same model gives the same bytes.
 
     Raises:
-        OutputError: the suffix is unknown, the file exists and `force` is false, or the disk refuses.
+        OutputError: the suffix is unknown, the file exists and `force` is false, or it cannot be written.
     """
     suffix = suffix_of(path)
     refuse_existing(path, force=force)
@@ -66,27 +67,30 @@ def load(path: Path) -> KerasModel:
     """Read a model that `save` wrote.
 
     Raises:
-        ModelError: it cannot be read, or is no detector of this package.
-        MissingRuntimeError: Keras or TensorFlow is missing.
+        ModelError: it cannot be read, or is not a detector that this package wrote.
+        MissingRuntimeError: Keras or TensorFlow is not installed.
     """
     if not path.is_file():
         raise ModelError(f"{path} is a folder, not a Keras model" if path.is_dir() else f"{path} does not exist")
     if not any(path.name.endswith(suffix) for suffix in SUFFIXES):
         raise ModelError(
-            f"{path} is no Keras model by its name; they end in {', '.join(SUFFIXES)}, and TensorFlow Lite's in .tflite"
+            f"{path} does not have the name of a Keras model, which ends in {', '.join(SUFFIXES)}, or of a TensorFlow "
+            "Lite model, which ends in .tflite"
         )
     if path.stat().st_size > _MAX_BYTES:
-        raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+        raise ModelError(f"{path} is larger than {size_text(_MAX_BYTES)}, the limit for a MobileNet detector")
     import_keras()
     try:
         with _quiet():
             found = _load_weights(path) if path.name.endswith(".weights.h5") else _load_whole(path)
     except SsdliteError:
         raise
-    except Exception as error:  # Keras and HDF5 raise nearly every kind for a damaged file
+    except Exception as error:  # Keras and HDF5 raise exceptions of nearly any type for a damaged file
         raise ModelError(f"{path} cannot be read as a Keras model: {_one_line(error)}") from error
     if found is None:
-        raise ModelError(f"{path} is a Keras model, but no detector made by `ssdlite-caffe keras import` or `train`")
+        raise ModelError(
+            f"{path} is a Keras model, but not a detector that `ssdlite-caffe keras import` or `keras train` wrote"
+        )
     return found
 
 
@@ -94,12 +98,12 @@ def _load_whole(path: Path) -> KerasModel | None:
     keras, _ = import_keras()
     from ssdlite_caffe.keras import layers
 
-    assert layers.PACKAGE  # imported for the classes that it registers
+    assert layers.PACKAGE  # the import registers our layers
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _MAX_BYTES:
-            raise ModelError(f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+            raise ModelError(f"{path} unpacks to more than {size_text(_MAX_BYTES)}, the limit for a MobileNet detector")
     return detector_of(keras.saving.load_model(path, compile=False, safe_mode=True))
 
 
@@ -109,7 +113,7 @@ def _load_weights(path: Path) -> KerasModel:
     with h5py.File(path, "r") as file:
         text = file.attrs.get(ATTRIBUTE)
     if text is None:
-        raise ModelError(f"{path} does not say which net its weights are for; give the .keras file")
+        raise ModelError(f"{path} has weights without the description of their net; give the .keras file")
     known = json.loads(text)
     labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(known["labels"])))
     arch = ArchSpec.from_dict(known["arch"])
@@ -127,7 +131,7 @@ def _write_attribute(path: Path, detector: KerasModel) -> None:
 
 
 def _without_dates(data: bytes) -> bytes:
-    """The same archive with the date of its making taken out."""
+    """The same archive without dates, so that the same model gives the same bytes."""
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(made, "w") as target:
         for entry in source.infolist():
@@ -140,7 +144,7 @@ def _without_dates(data: bytes) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Keras' advice on file formats, which it logs as warnings, and what it warns of before it fails."""
+    """Silence Keras' warnings: its advice on file formats, and what it warns of before it raises."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
-"""What each default box should predict: SSD's matching and box codes. Imports TensorFlow: after `import_keras`.
+"""What each default box should predict: SSD's matching and box encodings.
 
-Boxes are ymin, xmin, ymax, xmax as fractions of the image.
+Boxes are ymin, xmin, ymax, xmax as fractions of the image. This module imports TensorFlow, so import it only after
+`import_keras`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ _LEAST_SIDE = 1e-8
 
 
 class Targets(NamedTuple):
-    """Of N default boxes, in the predictors' order.
+    """Targets of N default boxes, in the predictors' order.
 
     Attributes:
-        codes: float32 (N, 4), ty, tx, th, tw; 0 where nothing is matched.
-        labels: int32 (N,), rows of the label map; 0 for background.
-        weights: float32 (N,), 0 for boxes that count neither as an object nor as background.
+        codes: box encodings, float32 (N, 4), ty, tx, th, tw; 0 for a default box without an object.
+        labels: int32 (N,), class ids; 0 for background.
+        weights: float32 (N,); 0 for default boxes that count neither as an object nor as background, 1 for the others.
     """
 
     codes: Any
@@ -43,24 +44,25 @@ def _areas(boxes: Any) -> Any:
 
 
 def match(similarity: Any, ignored: Any, threshold: float = THRESHOLD) -> tuple[Any, Any]:
-    """Which object each default box stands for.
+    """Match default boxes with objects.
 
-    A default box takes the object that it overlaps most, where that is `threshold` or more; then every object takes the
-    default box that overlaps it most, whatever that had. Of equal ones the first is taken.
+    First, each default box is matched with the object of the highest IoU, if that is `threshold` or more. Then each
+    object is matched with the default box of the highest IoU, which loses any earlier match. Of equal IoUs the first
+    counts.
 
     Args:
-        similarity: float (M, N), of objects and default boxes.
-        ignored: bool (M,), objects that are neither to be found nor background.
-        threshold: least overlap.
+        similarity: float (M, N), IoU of each object and default box.
+        ignored: bool (M,), objects that count neither as objects nor as background.
+        threshold: least IoU of a match.
 
     Returns:
-        int32 (N,): the object, or -1; and bool (N,): whether the box counts. A box without object that overlaps an
-        ignored one by `threshold` does not.
+        int32 (N,): index of the object, or -1; and bool (N,): whether the default box counts in the loss. One without
+        an object whose IoU with an ignored object is `threshold` or more does not.
 
     Source: ArgMaxMatcher of the TensorFlow OD API, matched and unmatched threshold equal, force_match_for_each_row.
     """
     wanted = tf.where(ignored[:, None], -1.0, similarity)
-    # One more row that nothing overlaps, so that there may be no objects at all.
+    # A padding row without overlap, so that the reductions also work without objects.
     rows = tf.pad(wanted, [[0, 1], [0, 0]], constant_values=-1.0)
     best = tf.argmax(rows, 0, tf.int32)
     matched = tf.where(tf.reduce_max(rows, 0) >= threshold, best, -1)
@@ -74,12 +76,15 @@ def match(similarity: Any, ignored: Any, threshold: float = THRESHOLD) -> tuple[
 
 
 def encode(boxes: Any, defaults: Any, variances: tuple[float, float, float, float]) -> Any:
-    """Codes of boxes: ty = (y - Y) / H / v, th = ln(h / H) / v, and so across; the inverse of `layers.Decode`.
+    """Encode boxes: ty = (y - Y) / H / v, th = ln(h / H) / v, likewise for x and width; the inverse of `layers.Decode`.
 
     Args:
         boxes: (N, 4).
-        defaults: (N, 4).
-        variances: x, y, width, height, the reciprocals of the OD API's scales.
+        defaults: default boxes (N, 4).
+        variances: of x, y, width, height; the reciprocals of the OD API's scales.
+
+    Returns:
+        Box encodings (N, 4): ty, tx, th, tw.
 
     Source: faster_rcnn_box_coder.py of the TensorFlow OD API.
     """
@@ -114,17 +119,17 @@ def assign(
     """The targets of one image.
 
     Args:
-        boxes: float32 (M, 4), its objects; M may be 0.
-        labels: int32 (M,), 1 or more.
-        ignored: bool (M,).
-        defaults: (N, 4).
+        boxes: float32 (M, 4), the objects; M may be 0.
+        labels: int32 (M,), class ids, 1 or more.
+        ignored: bool (M,), see `match`.
+        defaults: default boxes (N, 4).
         variances: see `encode`.
         threshold: see `match`.
     """
     anchors = tf.constant(defaults, tf.float32)
     matched, counts = match(overlaps(boxes, anchors), ignored, threshold)
     found = matched >= 0
-    # Row M, at the end, is for boxes without an object.
+    # Default boxes without an object take row M, which is appended below.
     rows = tf.where(found, matched, tf.shape(boxes)[0])
     whole = tf.concat([boxes, tf.constant([[0.0, 0.0, 1.0, 1.0]])], 0)
     codes = encode(tf.gather(whole, rows), anchors, variances)

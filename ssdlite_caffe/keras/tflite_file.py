@@ -1,7 +1,7 @@
-"""A TensorFlow Lite file that says what it is: outputs in a fixed order, and a zip archive behind the model.
+"""A TensorFlow Lite file that describes itself: outputs in a fixed order, and a zip archive appended to the model.
 
-The archive is where TensorFlow Lite's metadata keeps associated files: `labelmap.txt`, a class a line without
-background, and `ssdlite_caffe.json`, all that our own commands need. Interpreters read past it.
+TensorFlow Lite's metadata has associated files in such an archive, and interpreters ignore it. This one has
+`labelmap.txt`, a class name on each line without background, and `ssdlite_caffe.json`, which our commands read.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.terminal import size_text
 
 LABELS = "labelmap.txt"
 DESCRIPTION = "ssdlite_caffe.json"
 _EARLIER_IMAGE, _EARLIER_DTYPE = "picture", "numbers"
-"""What files of version 0.1 call `image` and `dtype`."""
+"""Names for `image` and `dtype` in files of version 0.1."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MAX_BYTES = 1 << 29
 _MAX_TEXT_BYTES = 1 << 22
@@ -30,7 +31,7 @@ _MAX_TEXT_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Description:
-    """What is in the file; see `export_tflite`."""
+    """Description of the model in the file; see `export_tflite.tflite_model`."""
 
     arch: ArchSpec
     labels: LabelMap
@@ -40,7 +41,7 @@ class Description:
 
 
 def with_description(data: bytes, description: Description, outputs: Sequence[str]) -> bytes:
-    """A converted model with its outputs named and in this order, and its description behind it."""
+    """Name and order the outputs of a converted model, and append its description."""
     from tensorflow.lite.tools import flatbuffer_utils
 
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
@@ -65,14 +66,14 @@ def with_description(data: bytes, description: Description, outputs: Sequence[st
 
 
 def _options(given: Any, arch: ArchSpec) -> list[int]:
-    """The operation's options with the limit for each class, which the converter forgets."""
+    """The operation's options with the limit for each class, which the converter does not write."""
     from flatbuffers import flexbuffers
 
     return list(flexbuffers.Dumps({**flexbuffers.Loads(bytes(given)), "detections_per_class": arch.nms.max_per_class}))
 
 
 def has_description(path: Path) -> bool:
-    """Whether a file says what it is; False also for what cannot be read as such an archive."""
+    """Whether a file has a description; False also if it cannot be read or has no archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             return DESCRIPTION in archive.namelist()
@@ -81,15 +82,15 @@ def has_description(path: Path) -> bool:
 
 
 def read_description(path: Path) -> tuple[bytes, Description]:
-    """A file and what it says of itself.
+    """The content of a file, and its description.
 
     Raises:
-        ModelError: it cannot be read, or says nothing.
+        ModelError: it cannot be read, or has no description.
     """
     if not path.is_file():
         raise ModelError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} does not exist")
     if path.stat().st_size > _MAX_BYTES:
-        raise ModelError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no MobileNet detector is")
+        raise ModelError(f"{path} is larger than {size_text(_MAX_BYTES)}, the limit for a MobileNet detector")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -97,13 +98,13 @@ def read_description(path: Path) -> tuple[bytes, Description]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if archive.getinfo(DESCRIPTION).file_size > _MAX_TEXT_BYTES:
-                raise ModelError(f"{path} describes itself in more than {_MAX_TEXT_BYTES >> 20} MiB")
+                raise ModelError(f"{path}: {DESCRIPTION} in it is larger than {size_text(_MAX_TEXT_BYTES)}")
             return data, _from_dict(json.loads(archive.read(DESCRIPTION)))
     except SsdliteError:
         raise
-    except Exception as error:  # zipfile raises nearly every kind for a damaged archive
+    except Exception as error:  # zipfile raises exceptions of nearly any type for a damaged archive
         raise ModelError(
-            f"{path} was not made by `ssdlite-caffe keras export tflite`: it does not say which detector it is"
+            f"{path} was not written by `ssdlite-caffe keras export tflite`: it has no readable {DESCRIPTION}"
         ) from error
 
 

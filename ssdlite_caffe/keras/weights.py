@@ -1,4 +1,4 @@
-"""A TensorFlow model's weights in a Keras model: every tensor used once, every variable filled, or why not."""
+"""From a TensorFlow model's weights to the variables of a Keras model; every tensor and variable is accounted for."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Values = dict[str, FloatArray]
 def keras_values(model: DumpedModel, net: NetDesc) -> Values:
     """The value of each Keras variable, in Keras' layouts, which are TensorFlow's.
 
-    A BatchNorm keeps its own gamma, beta and statistics where the model has them; one that folding left as scale and
-    offset is written around them, with mean 0. Another epsilon than the net's is moved into the variance. A factor
-    between class predictor and score converter goes into the predictor.
+    A BatchNorm keeps its gamma, beta and statistics if the model has them; one that was folded to a scale and an offset
+    gets equivalent values with mean 0. If its epsilon is not the net's, the difference is added to the variance. A
+    factor between class predictor and score converter is multiplied into the predictor.
 
     Raises:
-        TensorError: a tensor is missing, left over or does not fit; all are listed.
+        TensorError: a tensor is missing, unused or does not fit; all are listed.
     """
     units = {unit.scope: unit for unit in model.units}
     problems: list[str] = []
@@ -45,7 +45,7 @@ def keras_values(model: DumpedModel, net: NetDesc) -> Values:
         used.update(unit.tensors.values())
         values.update(_of_conv(conv, unit_weights(model, unit), net, model.settings.logit_scale or 1.0))
     for name in sorted(model.tensors.keys() - used):
-        problems.append(f"tensor {name!r} {model.tensors[name].shape} has no place in the Keras model")
+        problems.append(f"tensor {name!r} {model.tensors[name].shape} is not used by the Keras model")
     if problems:
         raise TensorError(_listed(f"the weights of {model.source} do not fit the Keras model", problems))
     return values
@@ -55,13 +55,13 @@ def set_values(model: Any, values: Values) -> None:
     """Assign every variable of a Keras model from `values`, each once.
 
     Raises:
-        TensorError: a variable without value, a value without variable, or one of another shape; all are listed.
+        TensorError: a variable has no value, a value has no variable, or their shapes differ; all are listed.
     """
     variables = dict(_variables(model))
-    problems = [f"variable {name!r} gets no value" for name in variables if name not in values]
+    problems = [f"variable {name!r} has no value" for name in variables if name not in values]
     problems += [f"the model has no variable {name!r}" for name in values if name not in variables]
     problems += [
-        f"variable {name!r} has the shape {tuple(variable.shape)}, its value {values[name].shape}"
+        f"variable {name!r} must have the shape {tuple(variable.shape)}, its value has {values[name].shape}"
         for name, variable in variables.items()
         if name in values and tuple(variable.shape) != values[name].shape
     ]
@@ -72,7 +72,7 @@ def set_values(model: Any, values: Values) -> None:
 
 
 def get_values(model: Any) -> Values:
-    """Every variable of a Keras model: the inverse of `set_values`."""
+    """The values of every variable of a Keras model; the inverse of `set_values`."""
     return {name: np.asarray(variable) for name, variable in _variables(model)}
 
 
@@ -104,7 +104,7 @@ def _of_conv(
         if conv.role == "class_predictor" and logit_scale != 1.0:
             kernel, bias = ((v * np.float64(logit_scale)).astype(np.float32) for v in (kernel, bias))
         yield f"{layer}/bias", bias
-    # OIHW back to HWIO, or C1HW to HWC1: moved, never computed.
+    # OIHW back to HWIO, or C1HW to HWC1: values are moved, not computed.
     axes = (2, 3, 0, 1) if conv.depthwise else (2, 3, 1, 0)
     yield f"{layer}/kernel", np.ascontiguousarray(kernel.transpose(axes))
 

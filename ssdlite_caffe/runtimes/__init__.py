@@ -1,1 +1,1 @@
-"""What runs a detector: OpenCV, Caffe, TensorFlow, TensorFlow Lite, and the reference decoder."""
+"""Running detectors in OpenCV, Caffe, TensorFlow and TensorFlow Lite, and the reference decoder."""

@@ -27,12 +27,12 @@ Phase = Literal["TRAIN", "TEST"]
 
 
 class CaffeNet:
-    """A net loaded from a prototxt and a caffemodel; a context manager that ends its process.
+    """A net loaded from a prototxt and a caffemodel; a context manager that ends the net's process.
 
     Attributes:
-        layers: names, in the order they run; those that Caffe adds, too.
-        shapes: of every blob as the prototxt gives them.
-        inputs: names of the blobs that are fed.
+        layers: names in the order of execution, including layers that Caffe inserts.
+        shapes: of every blob, as in the prototxt.
+        inputs: names of the input blobs.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class CaffeNet:
         """Load the net.
 
         Args:
-            prototxt: of any net.
-            caffemodel: its weights; None leaves them at their fillers.
-            phase: which of its layers count.
+            prototxt: any net.
+            caffemodel: its weights; None: the values of the fillers.
+            phase: phase whose layers are used.
             prefix: where Caffe is installed; see `caffe_prefix`.
-            gpu: number of the GPU to run on, None for the CPU.
+            gpu: number of the GPU to run on; None: the CPU.
 
         Raises:
-            PrototxtError: a file is not there.
-            CaffeError: Caffe stops at the net or its weights.
-            MissingRuntimeError: no Caffe is built.
+            PrototxtError: a file does not exist.
+            CaffeError: Caffe cannot load the net or its weights.
+            MissingRuntimeError: Caffe has not been built.
         """
         for path, kind in ((prototxt, "prototxt"), (caffemodel, "caffemodel")):
             if path is not None and not path.is_file():
-                raise PrototxtError(f"there is no {kind} {path}")
+                raise PrototxtError(f"{kind} {path} does not exist")
         self.prototxt = prototxt
         extension = extension_module(caffe_prefix(prefix))
         folder = tempfile.TemporaryDirectory(prefix="ssdlite-caffe.")
@@ -100,38 +100,38 @@ class CaffeNet:
         """Run the net.
 
         Args:
-            fed: values of the first input, or of several by name; the net takes on their shapes. Empty for a net that
-                reads its own data.
+            fed: values of the first input, or of several inputs by name; the net is reshaped to the batch size. Empty
+                for a net that reads its own data.
             outputs: names of blobs.
 
         Returns:
-            Each name with its final values.
+            The final values of each blob, by name.
 
         Raises:
-            PrototxtError: the net has no such blob or input.
+            PrototxtError: the net has no such blob or input, or a shape does not fit.
             CaffeError: Caffe stops.
         """
         if not isinstance(fed, Mapping):
             if not self.inputs:
-                raise PrototxtError(f"{self.prototxt} has no input to feed")
+                raise PrototxtError(f"{self.prototxt} has no input blob")
             fed = {self.inputs[0]: fed}
         for name, array in fed.items():
             if name not in self.inputs:
-                raise PrototxtError(f"{self.prototxt} has no input {name}")
+                raise PrototxtError(f"{self.prototxt} has no input {name}; it has {', '.join(self.inputs) or 'none'}")
             shape = self.shapes[name]
             if array.shape[1:] != shape[1:]:
-                raise PrototxtError(f"{self.prototxt} reads {name} of the shape {shape}, not {array.shape}")
+                raise PrototxtError(f"{self.prototxt}: input {name} must have the shape {shape}, got {array.shape}")
         unknown = [name for name in outputs if name not in self.shapes]
         if unknown:
             raise PrototxtError(f"{self.prototxt} has no blob named {', '.join(unknown)}")
         stdin = self._process.stdin
         assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended before it had read everything; its log says why
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; its log says why
             caffe_worker.send(stdin, {"outputs": list(outputs)}, fed)
         return self._receive()[1]
 
     def detect(self, blob: FloatArray) -> Detections:
-        """Run a deploy net on one image; boxes are as DetectionOutput gives them, not clipped.
+        """Run a deploy net on one image; boxes are not clipped.
 
         Raises:
             PrototxtError: the net has no blob detection_out.
@@ -159,7 +159,7 @@ class CaffeNet:
 
 
 def _environment() -> dict[str, str]:
-    """The worker's: it has to find our package wherever this process found it."""
+    """Environment of the worker, which must find our package where this process found it."""
     root = os.fspath(Path(ssdlite_caffe.__file__).parent.parent)
     before = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": root if before is None else os.pathsep.join([root, before])}
@@ -168,11 +168,11 @@ def _environment() -> dict[str, str]:
 def _stop(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
     for stream in (process.stdin, process.stdout):
         assert stream is not None
-        with contextlib.suppress(BrokenPipeError):  # what was still to be written reaches nobody
+        with contextlib.suppress(BrokenPipeError):  # unsent data no longer matters
             stream.close()
     try:
         process.wait(timeout=2)
-    except subprocess.TimeoutExpired:  # it is deep in a layer
+    except subprocess.TimeoutExpired:  # it is still computing a layer
         process.kill()
         process.wait()
     folder.cleanup()

@@ -1,15 +1,15 @@
 """The process in which the built Caffe runs a net: `python -m ssdlite_caffe.runtimes.caffe_worker REQUEST`.
 
-Caffe ends its process at the first check that fails, and its pycaffe brings a caffe_pb2 of its own, which cannot live
-beside ours. So it runs here, alone: only pycaffe's extension module is loaded, none of its Python. See `caffe_runtime`
-for the other side.
+Caffe aborts its process when a check fails, and pycaffe registers a caffe_pb2 that cannot be loaded together with
+ours. So Caffe runs in this separate process, which loads only pycaffe's extension module and none of its Python code.
+`caffe_net` is the other side.
 
-REQUEST is JSON: `extension` (pycaffe's _caffe file), `prototxt`, `weights` (or null), `phase` (TRAIN or TEST), `gpu`
-(number or null), `layer_file` (where the name of the layer at work is noted).
+REQUEST is JSON: `extension` (path of pycaffe's _caffe module), `prototxt`, `weights` (or null), `phase` (TRAIN or
+TEST), `gpu` (number or null), `layer_file` (file to which the name of the running layer is written).
 
-Frames on stdin and stdout: the length of a JSON text in 4 bytes, little-endian; the text; the float32 values of the
-arrays that its `arrays` lists as [name, shape], in that order. The first frame sent is {layers, blobs, inputs}. Then
-each request {arrays, outputs} is answered by {arrays} or {error}.
+A frame on stdin or stdout consists of the length of a JSON text (4 bytes, little-endian), the text, and the float32
+values of the arrays that the text lists in `arrays` as [name, shape], in that order. The worker first sends {layers,
+blobs, inputs}, then answers each request {arrays, outputs} with {arrays} or {error}.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def send(stream: IO[bytes], message: Mapping[str, Any], arrays: Mapping[str, Flo
     text = json.dumps({**message, "arrays": listed}).encode()
     stream.write(_LENGTH.pack(len(text)) + text)
     for array in arrays.values():
-        # Not as a buffer of the array's own shape: one with a zero in it has none.
+        # Not as a memoryview: an array with a dimension of 0 cannot be cast to bytes.
         stream.write(np.ascontiguousarray(array, np.float32).tobytes())
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, FloatArray]] | None:
-    """Read one frame; None where the other side has gone."""
+    """Read one frame; None at the end of the stream."""
     prefix = stream.read(_LENGTH.size)
     if len(prefix) < _LENGTH.size:
         return None
@@ -64,7 +64,7 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, FloatArray]] |
 
 
 class _Net:
-    """pycaffe's net, run layer by layer so that the one that fails is known."""
+    """pycaffe's net, run layer by layer so that an error can name the layer."""
 
     def __init__(self, caffe: Any, request: Mapping[str, Any], layer_file: int) -> None:
         self._layer_file = layer_file
@@ -107,7 +107,7 @@ class _Net:
 
 
 def noted_layer(path: Path) -> str:
-    """Name of the layer that a worker was running, empty where none."""
+    """Name of the layer that a worker was running; empty if none."""
     data = path.read_bytes()
     if len(data) < _LENGTH.size:
         return ""
@@ -118,7 +118,7 @@ def noted_layer(path: Path) -> str:
 def _load(path: str) -> Any:
     spec = importlib.util.spec_from_file_location("_caffe", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no extension module of this Python")
+        raise ImportError(f"{path} is not an extension module for this Python")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -139,8 +139,8 @@ def _serve(request: Mapping[str, Any], source: IO[bytes], sink: IO[bytes]) -> No
 
 
 def main() -> None:
-    """Serve one net until stdin ends. What Caffe prints on stdout goes to stderr, so that it meets no frame."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other side's to handle
+    """Serve one net until stdin ends. What Caffe prints to stdout goes to stderr, to keep it out of the frames."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side handles Ctrl-C
     with os.fdopen(os.dup(1), "wb") as sink:
         os.dup2(2, 1)
         try:

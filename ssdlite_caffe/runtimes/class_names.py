@@ -1,4 +1,4 @@
-"""The class names of a model: given, beside a frozen graph (`keras export pb`), or in a TensorFlow Lite file."""
+"""The class names of a model: given by the user, in a file beside a frozen graph, or inside a TensorFlow Lite file."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from ssdlite_caffe.errors import LabelMapError, ModelError
 _MAX_BYTES = 1 << 22
 
 
-def beside(graph: Path) -> Path:
-    """Where the class names of a frozen graph lie."""
+def label_map_path(graph: Path) -> Path:
+    """Label map beside a frozen graph, which `keras export pb` writes and `convert` reads."""
     return graph.parent / f"{graph.stem}.labelmap.prototxt"
 
 
 def _own_names(model: Path) -> tuple[Callable[[], LabelMap | None], str]:
-    """How to read the class names that come with a model, and what they are called; no name where there are none."""
+    """A function that reads the label map that comes with a model, and its name for messages; empty if it has none."""
     with contextlib.suppress(ModelError):
         found = locate(model)
         if found.kind == "TensorFlow Lite":
             return _names_inside(found.path)
     graph = frozen_graph_of(model)
-    places = () if graph is None else (beside(graph), beside(graph.resolve()))  # it may be a link
+    # The graph may be a link, so look beside its target too.
+    places = () if graph is None else (label_map_path(graph), label_map_path(graph.resolve()))
     file = next((place for place in places if place.is_file()), None)
     return (lambda: None, "") if file is None else (lambda: load_label_map(file), str(file))
 
 
 def _names_inside(model: Path) -> tuple[Callable[[], LabelMap | None], str]:
-    """The class names in the archive behind a TensorFlow Lite file, where its metadata keeps associated files.
+    """The class names in the zip archive at the end of a TensorFlow Lite file, which holds its associated files.
 
-    The lists of TensorFlow's own models begin with `???` for background. Of several lists none can be told for the
-    right one.
+    The lists of TensorFlow's own models begin with `???` for background. If there are several lists, none is used,
+    since nothing says which is the right one.
     """
     try:
         with zipfile.ZipFile(model) as archive:
@@ -52,17 +53,17 @@ def _names_inside(model: Path) -> tuple[Callable[[], LabelMap | None], str]:
 
 
 def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
-    """The label map to use for a model, and what it is called in messages.
+    """The label map to use for a model, and its name for messages.
 
     Args:
-        model: the model; a frozen graph, or the one in a folder, may have one beside it, a TensorFlow Lite file in it.
-        given: `coco`, `voc` or a file, which comes first.
+        model: a model file or folder.
+        given: `coco`, `voc` or a file to use in place of the model's own label map.
 
     Returns:
-        None and no name where there is none.
+        The label map and its name; None and an empty text if none is given and the model has none.
 
     Raises:
-        LabelMapError: the one to use cannot be read, or the given one has the model's own names in another order.
+        LabelMapError: the label map cannot be read, or `given` has the model's own class names in another order.
     """
     own, name = _own_names(model)
     if given is None:
@@ -74,7 +75,7 @@ def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:
         names = () if found is None else found.display_names[1:]
     if names != chosen.display_names[1:] and sorted(names) == sorted(chosen.display_names[1:]):
         raise LabelMapError(
-            f"{given} has the classes in another order than {name}: the model was trained with "
+            f"{given} has the class names of {name} in another order; the model was trained with "
             f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
         )
     return chosen, given

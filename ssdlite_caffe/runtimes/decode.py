@@ -1,7 +1,7 @@
-"""The reference decoder: from a headless net's outputs to detections, in numpy alone.
+"""The reference decoder: from the outputs of a headless net to detections, in numpy.
 
-It does what Caffe's DetectionOutput does, in TensorFlow's order. Boxes are (xmin, ymin, xmax, ymax) as fractions of
-the image, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
+It does what Caffe's DetectionOutput does, with TensorFlow's order of operations. Boxes are (xmin, ymin, xmax, ymax) as
+fractions of the image, as in Caffe; TensorFlow's own order is (ymin, xmin, ymax, xmax).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ssdlite_caffe.runtimes.detections import Detections, IndexArray
 Scores = Literal["sigmoid", "softmax", "identity"]
 
 _BLOCK = 256
-"""Candidates compared with each other in one step."""
+"""Number of candidates that are compared with each other in one step."""
 
 
 def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Take apart the blob of Caffe's PriorBox layers.
+    """Split the blob of Caffe's PriorBox layers into default boxes and variances.
 
     Args:
         priors: float32 (1, 2, N * 4) or (2, N * 4): corners, then variances.
@@ -32,21 +32,21 @@ def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:
         float32 (N, 4) default boxes xmin, ymin, xmax, ymax; float32 (N, 4) variances.
 
     Raises:
-        TensorError: another shape.
+        TensorError: the shape is not one of these.
     """
     if priors.ndim < 2 or priors.shape[-2] != 2 or priors.size % 8 or priors.size != 2 * priors.shape[-1]:
-        raise TensorError(f"default boxes have the shape {priors.shape}; PriorBox gives (1, 2, N * 4)")
+        raise TensorError(f"default boxes must have PriorBox's shape (1, 2, N * 4), got {priors.shape}")
     corners, variances = priors.reshape(2, -1, 4)
     return corners, variances
 
 
 def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt.NDArray[Any]) -> FloatArray:
-    """Turn box codes into boxes, with the formulas of Caffe's CENTER_SIZE code type in float32.
+    """Decode box encodings, in float32 and with the formulas of Caffe's CENTER_SIZE code type.
 
-    centre = prior centre + variance * code * prior size; size = prior size * exp(variance * code).
+    centre = prior centre + variance * encoding * prior size; size = prior size * exp(variance * encoding).
 
     Args:
-        loc: box codes x, y, width, height: any shape with N * 4 values.
+        loc: box encodings x, y, width, height: any shape with N * 4 values.
         priors: (N, 4) default boxes: xmin, ymin, xmax, ymax.
         variances: (4,) or (N, 4).
 
@@ -54,24 +54,24 @@ def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt
         float32 (N, 4): xmin, ymin, xmax, ymax, not clipped.
 
     Raises:
-        TensorError: the counts of codes and default boxes differ.
+        TensorError: the numbers of box encodings and default boxes differ.
 
     Source: SSD branch of Caffe, bbox_util.cpp, DecodeBBox.
     """
     priors = np.asarray(priors, np.float32)
     if priors.ndim != 2 or priors.shape[1] != 4 or loc.size != priors.size:
-        raise TensorError(f"{loc.size} box codes do not fit default boxes of the shape {priors.shape}")
-    codes = np.asarray(loc, np.float32).reshape(-1, 4) * np.asarray(variances, np.float32)
+        raise TensorError(f"{loc.size} values of box encodings do not fit default boxes of the shape {priors.shape}")
+    encodings = np.asarray(loc, np.float32).reshape(-1, 4) * np.asarray(variances, np.float32)
     size = priors[:, 2:] - priors[:, :2]
     centre = (priors[:, :2] + priors[:, 2:]) * np.float32(0.5)
-    centre += codes[:, :2] * size
+    centre += encodings[:, :2] * size
     with np.errstate(over="ignore"):
-        half = np.exp(codes[:, 2:]) * size * np.float32(0.5)
+        half = np.exp(encodings[:, 2:]) * size * np.float32(0.5)
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def convert_scores(logits: npt.NDArray[Any], converter: Scores) -> FloatArray:
-    """Turn class logits into scores along the last axis, without overflow, in float32."""
+    """Convert class logits to scores along the last axis, in float32 and without overflow."""
     values = np.asarray(logits, np.float32)
     if converter == "identity":
         return values
@@ -85,7 +85,7 @@ def convert_scores(logits: npt.NDArray[Any], converter: Scores) -> FloatArray:
 def overlap(one: FloatArray, many: FloatArray) -> FloatArray:
     """Intersection over union of boxes (..., 4) with boxes (..., 4), broadcast; 0 where a box has no area.
 
-    float32 in TensorFlow's order of operations, so that comparisons with a threshold fall alike.
+    Computed in float32 in TensorFlow's order of operations, so that comparisons with a threshold give the same result.
     Source: TensorFlow core/kernels/image/non_max_suppression_op.cc, IOU.
     """
     sides = np.minimum(one[..., 2:], many[..., 2:]) - np.maximum(one[..., :2], many[..., :2])
@@ -102,30 +102,32 @@ def _area(boxes: FloatArray) -> FloatArray:
 
 
 def clip_boxes(boxes: FloatArray) -> FloatArray:
-    """Boxes (..., 4) cut at the image's edges."""
+    """Boxes (..., 4), as fractions, clipped to the image."""
     return np.clip(boxes, np.float32(0), np.float32(1))
 
 
-def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
-    """Choose the detections among all decoded boxes, as TensorFlow does.
+def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
+    """Non-maximum suppression of decoded boxes, as TensorFlow does it.
 
-    Scores above `nms.score_threshold` count. In each class, from the best score down, a box stays unless it overlaps
-    one that stayed by more than `iou_threshold`, until there are `max_per_class`. Boxes are clipped and those with no
-    area in the image dropped, after that or (`nms.clip_first`) before. The best `max_total` of all classes stay. Of
-    equal scores the lower class comes first, then the lower index. Caffe's `top_k`, if set, leaves each class only
-    its best so many candidates.
+    1. Candidates are the scores above `nms.score_threshold`; with `nms.top_k` set, the best `top_k` of each class.
+    2. In each class, by falling score, a box is kept unless its IoU with a kept box is above `iou_threshold`, until
+       `max_per_class` are kept.
+    3. Boxes are clipped to the image, and those without area in it are dropped; with `nms.clip_first` before step 1.
+    4. The best `max_total` of all classes are returned.
+
+    Of equal scores the lower class comes first, then the lower index.
 
     Args:
         boxes: float32 (N, 4), decoded.
-        scores: float32 (N, C); column 0 is background and never detected.
+        scores: float32 (N, C); column 0 is background, which is never detected.
         nms: thresholds and counts.
-        clip: clip to the image at all; Caffe's DetectionOutput does not.
+        clip: whether step 3 is done; Caffe's DetectionOutput does not do it.
 
     Returns:
         Detections, best first.
 
     Raises:
-        TensorError: the counts of boxes and scores differ.
+        TensorError: the numbers of boxes and scores differ.
 
     Source: TensorFlow OD API, core/post_processing.py, multiclass_non_max_suppression.
     """
@@ -139,7 +141,7 @@ def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True
         boxes = clipped
         counted &= inside[:, None]
 
-    # Class by class in the array, so that a stable sort gives equal scores in the order of class, then index.
+    # Transposed, so that the stable sort puts equal scores in the order of class, then index.
     classes, indices = np.nonzero(counted.T)
     order = np.argsort(-scores[indices, classes], kind="stable")
     if nms.top_k is not None:
@@ -151,7 +153,7 @@ def detect(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True
 
 
 def _rank(classes: IndexArray) -> IndexArray:
-    """Position of each candidate among those of its class, in the order given."""
+    """Rank of each candidate among those of its class, in the given order."""
     by_class = np.argsort(classes, kind="stable")
     _, first, lengths = np.unique(classes[by_class], return_index=True, return_counts=True)
     rank = np.empty(len(classes), np.intp)
@@ -162,16 +164,16 @@ def _rank(classes: IndexArray) -> IndexArray:
 def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_], nms: Nms) -> IndexArray:
     """Suppress within each class, best candidate first, until `max_total` are found.
 
-    To go through all classes at once gives what class after class gives, and stops early.
+    All classes are processed together, which gives the same result as one class after the other and can stop early.
 
     Args:
         boxes: (M, 4) candidates of all classes, best first.
         classes: (M,).
-        counts: (M,) whether a candidate can be a detection; one that cannot still suppresses others.
+        counts: (M,) whether a candidate can become a detection; one that cannot still suppresses others.
         nms: thresholds and counts.
 
     Returns:
-        Positions of the detections.
+        Indices of the detections.
     """
     limit = np.float32(nms.iou_threshold)
     per_class = np.zeros(int(classes.max(initial=0)) + 1, np.intp)
@@ -199,7 +201,7 @@ def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_
 
 
 def clip_detections(detections: Detections) -> Detections:
-    """Detections with boxes cut at the image's edges, without those that have no area there."""
+    """Detections with boxes clipped to the image, without those that have no area in it."""
     clipped = Detections(detections.classes, detections.scores, clip_boxes(detections.boxes))
     return clipped.select(np.flatnonzero(_area(clipped.boxes) > 0))
 
@@ -210,29 +212,29 @@ def decode(
     """Decode the three outputs of a headless net for one image.
 
     Args:
-        loc: mbox_loc, N * 4 box codes in any shape.
-        conf: mbox_conf, N * C class logits in any shape.
+        loc: mbox_loc, box encodings, any shape with N * 4 values.
+        conf: mbox_conf, class logits, any shape with N * C values.
         priors: mbox_priorbox, (1, 2, N * 4).
         nms: thresholds and counts.
-        converter: what makes scores of logits.
-        clip: see `detect`.
+        converter: score converter, from logits to scores.
+        clip: see `choose_detections`.
 
     Raises:
-        TensorError: the three do not fit together.
+        TensorError: the sizes of the three do not fit together.
     """
     corners, variances = split_priors(priors)
     if not len(corners) or conf.size % len(corners):
-        raise TensorError(f"{conf.size} class logits cannot be shared out among {len(corners)} default boxes")
+        raise TensorError(f"{conf.size} class logits cannot be divided among {len(corners)} default boxes")
     scores = convert_scores(conf.reshape(len(corners), -1), converter)
-    return detect(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
+    return choose_detections(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
 
 
 def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:
     """Read the blob of Caffe's DetectionOutput for one image.
 
     Args:
-        rows: any shape with M * 7 values: image, label, score, xmin, ymin, xmax, ymax. Caffe writes an empty
-            result as one row of -1, OpenCV as one row that begins with 0 or as none.
+        rows: any shape with M * 7 values: image, label, score, xmin, ymin, xmax, ymax. Without detections, Caffe
+            returns one row of -1, and OpenCV no row or one that begins with 0.
 
     Returns:
         Detections, best first (Caffe groups them by class), not clipped.
@@ -241,7 +243,7 @@ def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:
         TensorError: the size is not a multiple of 7.
     """
     if rows.size % 7:
-        raise TensorError(f"DetectionOutput gave the shape {rows.shape}, which is not rows of 7 numbers")
+        raise TensorError(f"DetectionOutput must give 7 values for each detection, got the shape {rows.shape}")
     table = np.asarray(rows, np.float32).reshape(-1, 7)
     table = table[table[:, 1] > 0]
     table = table[np.argsort(-table[:, 2], kind="stable")]

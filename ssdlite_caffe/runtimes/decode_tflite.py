@@ -1,7 +1,7 @@
-"""TensorFlow Lite's own post-processing, in numpy: what TFLite_Detection_PostProcess makes of raw outputs.
+"""TensorFlow Lite's operation TFLite_Detection_PostProcess in numpy, to compare with what a phone detects.
 
-For those who compare with a phone. It differs from TensorFlow's: the fast form suppresses once over all boxes, by the
-best class of each; scores at the threshold count; boxes are not clipped.
+It differs from TensorFlow's post-processing: its fast NMS runs once over all boxes, with the best class of each; a
+score equal to the threshold passes; boxes are not clipped.
 
 Source: tensorflow/lite/kernels/detection_postprocess.cc.
 """
@@ -18,13 +18,13 @@ from ssdlite_caffe.runtimes.decode import overlap
 from ssdlite_caffe.runtimes.detections import Detections, IndexArray
 
 
-def decode_centres(codes: FloatArray, anchors: FloatArray, scales: tuple[float, float, float, float]) -> FloatArray:
-    """Decoded boxes, with the operation's rounding.
+def decode_centres(encodings: FloatArray, anchors: FloatArray, scales: tuple[float, float, float, float]) -> FloatArray:
+    """Decode box encodings with the operation's rounding.
 
     Centres and half sizes are computed in float64 and rounded once, corners in float32.
 
     Args:
-        codes: float32 (N, 4): ty, tx, th, tw.
+        encodings: float32 (N, 4): ty, tx, th, tw.
         anchors: float32 (N, 4): y, x of the centre, height, width, as fractions of the image.
         scales: of the box coder: y, x, height, width.
 
@@ -32,13 +32,15 @@ def decode_centres(codes: FloatArray, anchors: FloatArray, scales: tuple[float, 
         float32 (N, 4): xmin, ymin, xmax, ymax, not clipped.
 
     Raises:
-        TensorError: the counts of codes and anchors differ.
+        TensorError: the numbers of box encodings and anchors differ.
 
     Source: DecodeCenterSizeBoxes.
     """
-    if codes.ndim != 2 or codes.shape != anchors.shape or codes.shape[1] != 4:
-        raise TensorError(f"box codes of the shape {codes.shape} do not fit anchors of the shape {anchors.shape}")
-    wide, anchor = codes.astype(np.float64), anchors.astype(np.float64)
+    if encodings.ndim != 2 or encodings.shape != anchors.shape or encodings.shape[1] != 4:
+        raise TensorError(
+            f"box encodings of the shape {encodings.shape} do not fit anchors of the shape {anchors.shape}"
+        )
+    wide, anchor = encodings.astype(np.float64), anchors.astype(np.float64)
     factors = np.asarray(scales, np.float32).astype(np.float64)
     centres = (wide[:, :2] / factors[:2] * anchor[:, 2:] + anchor[:, :2]).astype(np.float32)
     with np.errstate(over="ignore"):
@@ -48,18 +50,18 @@ def decode_centres(codes: FloatArray, anchors: FloatArray, scales: tuple[float, 
 
 
 def postprocess(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detections:
-    """The detections that the operation gives, in its order.
+    """The detections of the operation, in its order.
 
     Args:
         boxes: float32 (N, 4): xmin, ymin, xmax, ymax, decoded, not clipped.
-        scores: float32 (N, C), behind the score converter; column 0 is background.
+        scores: float32 (N, C), after the score converter; column 0 is background.
         nms: the operation's options.
 
     Returns:
-        Detections with the operation's boxes, which may reach out of the image; classes count background as 0.
+        Detections with boxes that may extend beyond the image; class ids count background as 0.
 
     Raises:
-        TensorError: the counts of boxes and scores differ.
+        TensorError: the numbers of boxes and scores differ.
     """
     if boxes.ndim != 2 or scores.ndim != 2 or boxes.shape != (len(scores), 4) or scores.shape[1] < 2:
         raise TensorError(f"boxes of the shape {boxes.shape} do not fit scores of the shape {scores.shape}")
@@ -67,9 +69,9 @@ def postprocess(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detect
 
 
 def _fast(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detections:
-    """One suppression over all boxes by their best class; each that stays is given with its best classes.
+    """NMS once over all boxes, by the score of their best class; each kept box is returned with its best classes.
 
-    Of equal scores of one box the lower class comes first; TensorFlow Lite leaves their order to its partial sort.
+    Of equal scores of one box the lower class comes first; in TensorFlow Lite their order is undefined.
 
     Source: NonMaxSuppressionMultiClassFastHelper.
     """
@@ -83,7 +85,7 @@ def _fast(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detections:
 
 
 def _regular(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detections:
-    """A suppression for each class, then the best of all.
+    """NMS in each class, then the best detections of all classes.
 
     Source: NonMaxSuppressionMultiClassRegularHelper.
     """
@@ -100,7 +102,7 @@ def _regular(boxes: FloatArray, scores: FloatArray, nms: TfliteNms) -> Detection
 
 
 def _suppress(boxes: FloatArray, scores: FloatArray, nms: TfliteNms, most: int) -> IndexArray:
-    """Indices of the boxes that stay, best first; of equal scores the lower index.
+    """Indices of the kept boxes, best first; of equal scores the lower index.
 
     Source: NonMaxSuppressionSingleClassHelper.
     """
@@ -119,13 +121,13 @@ def _suppress(boxes: FloatArray, scores: FloatArray, nms: TfliteNms, most: int) 
     return np.asarray(kept, np.intp)
 
 
-def clipped(found: Detections) -> Detections:
-    """Detections with boxes cut at the image's edges; those without area there stay, as on a phone."""
+def clip_keeping_all(found: Detections) -> Detections:
+    """Detections with boxes clipped to the image; boxes without area in it are kept, as TensorFlow Lite does."""
     return Detections(found.classes, found.scores, np.clip(found.boxes, np.float32(0), np.float32(1)))
 
 
 def anchors_of(default_boxes: npt.NDArray[np.float32]) -> FloatArray:
-    """(N, 4) y, x of the centre, height, width, of boxes ymin, xmin, ymax, xmax; float64 rounded once."""
+    """Anchors (N, 4) y, x of the centre, height, width, from boxes ymin, xmin, ymax, xmax; float64, rounded once."""
     corners = default_boxes.astype(np.float64)
     sizes = corners[:, 2:] - corners[:, :2]
     return np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, sizes], axis=1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a detector finds in an image: one type, whatever ran it."""
+"""The detections of an image, in one type for all runtimes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ IndexArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best first.
+    """Detections in one image, best first.
 
     Attributes:
-        classes: int64 (M,), counting background as 0, so the first is 1.
+        classes: int64 (M,), class ids; background is 0, so the first class is 1.
         scores: float32 (M,).
         boxes: float32 (M, 4): xmin, ymin, xmax, ymax as fractions of the image.
     """
@@ -30,9 +30,9 @@ class Detections:
         return len(self.scores)
 
     def above(self, score: float) -> Detections:
-        """Those with at least this score."""
+        """The detections with at least this score."""
         return self.select(np.flatnonzero(self.scores >= np.float32(score)))
 
     def select(self, order: IndexArray) -> Detections:
-        """Those at these positions, in this order."""
+        """The detections at these indices, in this order."""
         return Detections(self.classes[order], self.scores[order], self.boxes[order])

@@ -14,7 +14,7 @@ from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
-from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
+from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
@@ -30,11 +30,11 @@ _HEADS = ("mbox_loc", "mbox_conf", "mbox_priorbox")
 
 @dataclass(frozen=True)
 class ImageResult:
-    """What was found in one image, or one frame of a video.
+    """Detections in one image, or in one frame of a video.
 
     Attributes:
         path: of the image or video.
-        frame: number of the frame from 0, None for an image.
+        frame: index of the frame, from 0; None for an image.
         height, width: in pixels.
         detections: best first, clipped to the image.
     """
@@ -46,19 +46,11 @@ class ImageResult:
     detections: Detections
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far `detect` is, in images and frames."""
-
-    done: int
-    total: int
-
-
 class Detector:
-    """A converted model that is ready to run: call it with an image.
+    """A converted model that has been loaded; call it with an image.
 
     Attributes:
-        labels: its classes, background first; `labels.display_names[class_id]` is a name.
+        labels: the classes, background first; `labels.display_names[class_id]` is a class name.
     """
 
     def __init__(
@@ -70,14 +62,14 @@ class Detector:
         """Load the net.
 
         Args:
-            folder: the converted model, open or as a path.
-            decoder: `caffe` runs the deploy net with its DetectionOutput layer, `numpy` the headless net and the
-                reference decoder, `tflite` the headless net and what TensorFlow Lite's operation does by the options
-                that the model was exported with.
-            runtime: what runs the net.
+            folder: the converted model, or its path.
+            decoder: `caffe` runs the deploy net with its DetectionOutput layer; `numpy` runs the headless net and the
+                reference decoder; `tflite` runs the headless net and TensorFlow Lite's post-processing in numpy, with
+                the options that the model was exported with.
+            runtime: `opencv` or `caffe`.
 
         Raises:
-            SsdliteError: the runtime is not there, or does not take the net.
+            SsdliteError: the runtime is not installed, or cannot load the net.
         """
         if not isinstance(folder, ModelFolder):
             folder = ModelFolder.open(Path(folder))
@@ -87,14 +79,14 @@ class Detector:
         self._tflite_nms = folder.tflite_nms
         if decoder == "tflite" and self._tflite_nms is None:
             raise ModelError(
-                f"{folder.path} has no options of TensorFlow Lite's post-processing: the model that it was converted "
-                "from does not end in TFLite_Detection_PostProcess"
+                f"{folder.path} has no options for --decoder tflite: it was not converted from a model that ends in "
+                "TFLite_Detection_PostProcess"
             )
         prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
         self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
 
     def __call__(self, image: Pixels) -> Detections:
-        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
+        """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to the image."""
         arch = self._arch
         blob = preprocess(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
         if self._decoder == "caffe":
@@ -104,9 +96,9 @@ class Detector:
             corners, variances = split_priors(priors)
             scores = convert_scores(conf.reshape(len(corners), -1), arch.score_converter)
             x, y, width, height = variances[0]
-            codes, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
-            boxes = decode_centres(codes, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
-            return clipped(postprocess(boxes, scores, self._tflite_nms))
+            encodings, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
+            boxes = decode_centres(encodings, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
+            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms))
         return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
 
 
@@ -119,27 +111,27 @@ def detect(
     score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[ImageResult | ImageError]:
-    """Detect in each image and frame, and draw what is found.
+    """Detect objects in each image and frame, and draw them.
 
     Args:
         folder: the converted model.
         inputs: images, videos and folders.
         decoder: see `Detector`.
         runtime: see `Detector`.
-        score_threshold: detections below it are skipped.
-        out: folder for images with boxes under their own base names, and videos as .mp4; where two have one name,
-            the later gets a number.
-        force: replace files there.
-        progress: is told before each image or frame and at the end.
+        score_threshold: least score of a detection, 0 to 1.
+        out: folder for the images with boxes, which keep their file names, and for videos, as .mp4; the second file of
+            the same name gets a number.
+        force: replace files in `out`.
+        progress: called with the number of images and frames done and the total, before each of them and at the end.
 
     Yields:
-        The result of each image or frame, in order; an error in place of an image that cannot be read.
+        The result for each image or frame, in order; an error in place of an image that cannot be read.
 
     Raises:
-        OutputError: a file to be written exists already or is one of the inputs, or the disk refuses.
-        SsdliteError: the runtime is not there, or does not take the net.
+        OutputError: an output file exists already, is one of the inputs, or cannot be written.
+        SsdliteError: the runtime is not installed, or cannot load the net.
     """
     yield from detect_with(
         lambda: Detector(folder, decoder, runtime), folder.labels.display_names, inputs,
@@ -155,14 +147,14 @@ def detect_with(
     score_threshold: float = 0.3,
     out: Path | None = None,
     force: bool = False,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[ImageResult | ImageError]:
     """`detect` with any detector.
 
     Args:
-        opened: gives the detector, once the inputs and outputs are found good.
+        opened: loads the detector; called after inputs and outputs have been checked.
         names: of the classes, background first.
-        inputs: see `detect`, as for the results and errors.
+        inputs: see `detect`, also for results and errors.
         score_threshold: see `detect`.
         out: see `detect`.
         force: see `detect`.
@@ -173,7 +165,7 @@ def detect_with(
     detector = opened()
     done, total = 0, len(sources)
     for source, target in zip(sources, targets, strict=True):
-        progress(Progress(done, total))
+        progress(done, total)
         if isinstance(source, ImageError):
             done += 1
             yield source
@@ -183,7 +175,7 @@ def detect_with(
             with _opened(source) as (images, rate, frames), _sink(target, rate) as write:
                 total += frames - 1
                 for number, image in enumerate(images):
-                    progress(Progress(done, total))
+                    progress(done, total)
                     found = detector(image).above(score_threshold)
                     if write is not None:
                         write(draw_detections(image, found, names))
@@ -193,12 +185,12 @@ def detect_with(
         except ImageError as error:
             yield error
         done = before + frames
-    progress(Progress(done, total))
+    progress(done, total)
 
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[Iterator[Pixels], float | None, int]]:
-    """The images of a source, their rate (None for a single image), and how many there may be."""
+    """The images of a source, the frame rate (None for a single image), and the expected number of images."""
     if not source.video:
         yield iter([read_image(source.path)]), None, 1
         return
@@ -208,7 +200,7 @@ def _opened(source: Source) -> Iterator[tuple[Iterator[Pixels], float | None, in
 
 @contextmanager
 def _sink(target: Path | None, rate: float | None) -> Iterator[Callable[[Pixels], None] | None]:
-    """What takes the drawn images of one source, or None without a target; a video appears when all are written."""
+    """A function that writes the drawn images of one source, None without a target; a video appears when complete."""
     if target is None:
         yield None
     elif rate is None:
@@ -234,7 +226,7 @@ def _video_sink(target: Path, rate: float) -> Iterator[Callable[[Pixels], None]]
                     code = cv2.VideoWriter.fourcc(*"mp4v")
                     writer = cv2.VideoWriter(path_for_opencv(part), cv2.CAP_FFMPEG, code, rate, (width, height))
                     if not writer.isOpened():
-                        raise ImageError(f"cannot write {target}: this OpenCV has no MPEG-4 encoder")
+                        raise ImageError(f"cannot write {target}: the installed OpenCV has no MPEG-4 encoder")
                 writer.write(image)
 
             try:
@@ -248,13 +240,13 @@ def _video_sink(target: Path, rate: float) -> Iterator[Callable[[Pixels], None]]
 
 
 def _targets(sources: Sequence[Source | ImageError], out: Path, *, force: bool) -> list[Path | None]:
-    """The file to write for each source, all different.
+    """The output file of each source, all different.
 
     Raises:
-        OutputError: one exists and `force` is false, or is itself to be read.
+        OutputError: one exists and `force` is false, or is one of the inputs.
     """
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; -o takes a folder")
+        raise OutputError(f"{out} is a file; -o must name a folder")
     read = {source.path.resolve() for source in sources if isinstance(source, Source)}
     taken: set[str] = set()
     targets: list[Path | None] = []
@@ -264,13 +256,13 @@ def _targets(sources: Sequence[Source | ImageError], out: Path, *, force: bool) 
             continue
         suffix = ".mp4" if source.video else source.path.suffix if can_write(source.path.suffix) else ".png"
         name, number = f"{source.path.stem}{suffix}", 2
-        # Some file systems hold Cat.jpg and cat.jpg to be one.
+        # On some file systems Cat.jpg and cat.jpg are the same file.
         while name.casefold() in taken:
             name, number = f"{source.path.stem}_{number}{suffix}", number + 1
         taken.add(name.casefold())
         target = out / name
         if target.resolve() in read:
-            raise OutputError(f"{target} is to be read and would be written over; give another folder with -o")
+            raise OutputError(f"{target} is an input and would be overwritten; give another folder with -o")
         refuse_existing(target, force=force)
         targets.append(target)
     return targets

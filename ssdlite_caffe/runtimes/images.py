@@ -1,4 +1,4 @@
-"""Finding and reading images and videos, with OpenCV. Images are uint8 (H, W, 3), BGR as OpenCV has them."""
+"""Finding images and videos, and reading them with OpenCV. Images are uint8 (H, W, 3), in OpenCV's order BGR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.opencv_net import one_line, path_for_opencv
-from ssdlite_caffe.terminal import silenced
+from ssdlite_caffe.terminal import silenced, size_text
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -27,21 +27,21 @@ _MAX_PIXELS = 1 << 27
 
 @dataclass(frozen=True)
 class Source:
-    """An image or a video that was asked for."""
+    """An image or video to read."""
 
     path: Path
     video: bool
 
 
 def find_sources(inputs: Iterable[Path]) -> list[Source | ImageError]:
-    """List what is to be read.
+    """List the images and videos to read.
 
     Args:
-        inputs: images, videos (by their suffix) and folders, of which the images and videos that lie directly in
-            them are taken, sorted by name.
+        inputs: images, videos (recognised by their suffix) and folders; of a folder, the images and videos directly
+            in it, sorted by name.
 
     Returns:
-        In the order of `inputs`, sources, and an error for each input that gives none.
+        In the order of `inputs`: sources, and an error for each input that has none.
     """
     found: list[Source | ImageError] = []
     for path in inputs:
@@ -50,7 +50,7 @@ def find_sources(inputs: Iterable[Path]) -> list[Source | ImageError]:
         elif path.is_file():
             found.append(Source(path, path.suffix.lower() in VIDEO_SUFFIXES))
         else:
-            found.append(ImageError(f"{path} is no image, folder or video: there is no such file"))
+            found.append(ImageError(f"{path} is not an image, video or folder: it does not exist"))
     return found
 
 
@@ -64,23 +64,26 @@ def _in_folder(folder: Path) -> list[Source | ImageError]:
         for path in files
         if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
     ]
-    return [*known] or [ImageError(f"{folder} holds no images or videos")]
+    return [*known] or [ImageError(f"{folder} has no images or videos")]
 
 
 def read_image(path: Path, *, quiet: bool = True) -> Pixels:
-    """Read an image of 8 or 16 bits, grey, colour or with alpha (left out), turned as its EXIF data says.
+    """Read an image of 8 or 16 bits, grey, colour or with alpha (dropped), rotated as its EXIF data says.
 
     Args:
         path: the file.
-        quiet: keep what image libraries say of a damaged file off stderr; not where several threads read.
+        quiet: silence the image libraries' messages; must be False when several threads read at once.
+
+    Returns:
+        uint8 (H, W, 3), BGR.
 
     Raises:
-        ImageError: it cannot be read, is no image, is cut off, or has more than 134 million pixels.
+        ImageError: it cannot be read, is not an image, is truncated, or has more than 134 million pixels.
     """
     cv2 = import_opencv()
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ImageError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB, too large for an image")
+            raise ImageError(f"{path} is larger than {size_text(_MAX_FILE_BYTES)}, the limit for an image")
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
@@ -92,16 +95,16 @@ def read_image(path: Path, *, quiet: bool = True) -> Pixels:
     except cv2.error as error:
         raise ImageError(f"cannot read {path} as an image: {one_line(error)}") from error
     if image is None:
-        raise ImageError(f"{path} is no image that OpenCV can read, or is cut off")
+        raise ImageError(f"{path} is not an image that OpenCV can read, or is truncated")
     return image
 
 
 class Video:
-    """An open video; iterate over it for its frames. A context manager that closes it.
+    """An open video; iteration gives its frames. A context manager that closes it.
 
     Attributes:
-        rate: frames a second, 25 where the file does not say.
-        count: of frames as the file says, 0 where it does not.
+        rate: frames/s; 25 if the file does not say.
+        count: number of frames according to the file; 0 if it does not say.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,10 +118,12 @@ class Video:
         with silenced(stdout=False):
             self._capture = cv2.VideoCapture(path_for_opencv(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise ImageError(f"{path} is no video that OpenCV can read")
+            raise ImageError(f"{path} is not a video that OpenCV can read")
         width, height = (self._capture.get(p) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > _MAX_PIXELS:
-            raise ImageError(f"{path} has frames of {height:.0f}x{width:.0f} pixels, too large")
+            raise ImageError(
+                f"{path} has frames of {width:.0f}x{height:.0f} (width x height), more than {_MAX_PIXELS} pixels"
+            )
         self.rate = float(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
@@ -134,7 +139,7 @@ class Video:
         """Frames in order.
 
         Raises:
-            ImageError: there is not even one.
+            ImageError: there is none.
         """
         number = 0
         while True:

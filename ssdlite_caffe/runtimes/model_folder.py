@@ -13,24 +13,27 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.terminal import size_text
 
-REPORT = "report.json"
-LABEL_MAP = "labelmap.prototxt"
-NEEDED = ("deploy.prototxt", "deploy.caffemodel", "headless.prototxt", LABEL_MAP, REPORT)
-"""Files that every converted folder holds; train and test files may be missing."""
+DEPLOY, HEADLESS, TRAIN, TEST = "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt"
+DEPLOY_WEIGHTS, TRAIN_WEIGHTS = "deploy.caffemodel", "train.caffemodel"
+"""Weights of the deploy and headless nets, and of the train and test nets."""
+LABEL_MAP, REPORT = "labelmap.prototxt", "report.json"
+NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
+"""Files of every converted folder; those of the train and test nets may be missing."""
 
 _MAX_REPORT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The folder, checked on opening.
+    """A converted model, whose files have been checked.
 
     Attributes:
         path: the folder.
-        arch: the detector.
-        labels: its classes, background first, as many as `arch.num_classes`.
-        report: report.json.
+        arch: the detector's architecture.
+        labels: the classes, background first, `arch.num_classes` in all.
+        report: content of report.json.
     """
 
     path: Path
@@ -43,8 +46,8 @@ class ModelFolder:
         """Open a converted folder.
 
         Raises:
-            PrototxtError: it is no folder, lacks a file, or its report cannot be read.
-            ArchError: the report's architecture is not one.
+            PrototxtError: it is not a folder, a file is missing, or report.json cannot be read.
+            ArchError: the architecture in report.json is not valid.
             LabelMapError: the label map contradicts itself or the architecture.
         """
         if not path.is_dir():
@@ -52,7 +55,9 @@ class ModelFolder:
             raise PrototxtError(f"{path} {kind}; give a folder that `ssdlite-caffe convert` wrote")
         missing = [name for name in NEEDED if not (path / name).is_file()]
         if missing:
-            raise PrototxtError(f"{path} is no converted model: it lacks {', '.join(missing)}; convert the model again")
+            raise PrototxtError(
+                f"{path} is not a converted model: {', '.join(missing)} missing; convert the model again"
+            )
         report = _read_report(path / REPORT)
         arch = ArchSpec.from_dict(report["arch"])
         labels = load_label_map(path / LABEL_MAP)
@@ -61,10 +66,10 @@ class ModelFolder:
 
     @property
     def reading(self) -> ReadOptions:
-        """How the model was read that it was converted from; the usual way where the report does not say.
+        """The options with which the source model was read; the defaults if the report has none.
 
         Raises:
-            PrototxtError: the report says something that is no such options.
+            PrototxtError: the options in the report are not valid.
         """
         said = self.report.get("reading")
         if said is None:
@@ -75,46 +80,50 @@ class ModelFolder:
                 raise ValueError(f"nms {nms!r}, dequantize {dequantize!r}")
             return ReadOptions(None if config is None else Path(config), nms, dequantize)
         except (KeyError, TypeError, ValueError) as error:
-            raise PrototxtError(f"{self.path / REPORT} does not say how the model was read: {error}") from error
+            raise PrototxtError(
+                f"{self.path / REPORT}: the options under 'reading' are not valid: {error}; convert the model again"
+            ) from error
 
     @property
     def tflite_nms(self) -> TfliteNms | None:
-        """TensorFlow Lite's own suppression of the model that it was converted from; None where it has none.
+        """Options of TensorFlow Lite's own NMS in the source model; None if it has none.
 
         Raises:
-            PrototxtError: the report says something that is no such options.
+            PrototxtError: the options in the report are not valid.
         """
         said = self.report.get("tflite_nms")
         try:
             return None if said is None else TfliteNms(**said)
         except TypeError as error:
-            raise PrototxtError(f"{self.path / REPORT} has no options of TensorFlow Lite's NMS: {error}") from error
+            raise PrototxtError(
+                f"{self.path / REPORT}: the options under 'tflite_nms' are not valid: {error}; convert the model again"
+            ) from error
 
     @property
     def deploy_prototxt(self) -> Path:
         """The net with its DetectionOutput layer."""
-        return self.path / "deploy.prototxt"
+        return self.path / DEPLOY
 
     @property
     def deploy_caffemodel(self) -> Path:
         """Weights of the deploy and the headless net."""
-        return self.path / "deploy.caffemodel"
+        return self.path / DEPLOY_WEIGHTS
 
     @property
     def headless_prototxt(self) -> Path:
         """The net that ends at mbox_loc, mbox_conf and mbox_priorbox."""
-        return self.path / "headless.prototxt"
+        return self.path / HEADLESS
 
 
 def _read_report(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_REPORT_BYTES:
-            raise PrototxtError(f"{path} is larger than {_MAX_REPORT_BYTES >> 20} MiB, which no report is")
+            raise PrototxtError(f"{path} is larger than {size_text(_MAX_REPORT_BYTES)}, the limit for a report")
         report = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise PrototxtError(f"{path} is not JSON: {error}") from error
     if not isinstance(report, dict) or not isinstance(report.get("arch"), dict):
-        raise PrototxtError(f"{path} holds no architecture (the key arch); convert the model again")
+        raise PrototxtError(f"{path} has no architecture under the key 'arch'; convert the model again")
     return report

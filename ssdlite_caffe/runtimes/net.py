@@ -1,4 +1,4 @@
-"""The runtimes that a converted net runs in, behind one interface."""
+"""The runtimes for converted nets, with one interface."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class RunningNet(Protocol):
     """A loaded net."""
 
     def forward(self, blob: FloatArray, outputs: Sequence[str], /) -> dict[str, FloatArray]:
-        """Values of the named blobs for float32 (N, 3, H, W), BGR."""
+        """Values of the named blobs; `blob` is float32 (N, 3, H, W), BGR."""
 
     def detect(self, blob: FloatArray, /) -> Detections:
-        """What DetectionOutput finds in one image; boxes not clipped."""
+        """Detections of DetectionOutput in one image; boxes are not clipped."""
 
 
 def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNet:
@@ -32,7 +32,7 @@ def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNe
         caffemodel: its weights.
 
     Raises:
-        SsdliteError: the runtime is not there, or does not take the net.
+        SsdliteError: the runtime is not installed, or cannot load the net.
     """
     if runtime == "caffe":
         from ssdlite_caffe.runtimes.caffe_net import CaffeNet

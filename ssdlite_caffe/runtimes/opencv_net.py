@@ -18,26 +18,26 @@ from ssdlite_caffe.runtimes.detections import Detections
 
 
 def one_line(error: Exception) -> str:
-    """What an OpenCV error says, without its source file and trailing lines."""
+    """The message of an OpenCV error on one line, without source file and line number."""
     text = str(getattr(error, "err", "") or error)
     return " ".join(text.split())
 
 
 def path_for_opencv(path: Path) -> str:
-    """A path as OpenCV takes it.
+    """A path as text for OpenCV's video functions.
 
     Raises:
-        ImageError: it is not UTF-8, at which OpenCV crashes.
+        ImageError: it is not valid UTF-8, with which OpenCV crashes.
     """
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ImageError(f"{path} is not a UTF-8 name, which OpenCV needs for videos; rename it") from error
+        raise ImageError(f"{path} is not a valid UTF-8 name, which OpenCV needs for videos; rename it") from error
     return os.fspath(path)
 
 
 def _inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
-    """Input blobs and their shapes, empty where none is written."""
+    """Input blobs and their shapes; () for a blob without a shape in the prototxt."""
     shapes = dict.fromkeys(net.input, ()) | {
         name: tuple(shape.dim) for name, shape in zip(net.input, net.input_shape, strict=False)
     }
@@ -48,9 +48,9 @@ def _inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
 
 
 def _sources(net: caffe_pb2.NetParameter) -> dict[str, tuple[str, int]]:
-    """Layer and number of the top that give the value of each name, of a layer or a blob.
+    """For the name of each layer and blob, the layer that computes it and the index of its top.
 
-    The last layer that writes a blob gives its final value, as when a ReLU works in place.
+    Of layers that write the same blob, as a ReLU in place does, the last one counts.
     """
     layers = [layer for layer in net.layer if layer.type != "Input"]
     sources = {layer.name: (layer.name, 0) for layer in layers}
@@ -66,24 +66,24 @@ class OpenCvNet:
         """Load the net.
 
         Args:
-            prototxt: of a deploy or headless net.
+            prototxt: a deploy or headless net.
             caffemodel: its weights.
-            winograd: let OpenCV compute 3x3 convolutions by Winograd's method: faster, and less exact.
+            winograd: let OpenCV compute 3x3 convolutions with Winograd's method, which is faster and less exact.
 
         Raises:
-            PrototxtError: a file cannot be read, or OpenCV does not take the net.
-            MissingRuntimeError: there is no fit OpenCV.
+            PrototxtError: a file cannot be read, or OpenCV cannot load the net.
+            MissingRuntimeError: OpenCV is not installed, or cannot read Caffe nets.
         """
         self._cv2 = import_opencv()
         net = read_net(prototxt)
         if not caffemodel.is_file():
-            raise PrototxtError(f"there is no caffemodel {caffemodel}")
+            raise PrototxtError(f"caffemodel {caffemodel} does not exist")
         self.prototxt = prototxt
         self._inputs = _inputs(net)
         self._source = _sources(net)
         self._detections = next((layer.top[0] for layer in net.layer if layer.type == "DetectionOutput"), None)
         try:
-            # Not their names: OpenCV crashes at one that is not UTF-8.
+            # OpenCV gets the content, since it crashes with a file name that is not UTF-8.
             text, weights = (np.frombuffer(path.read_bytes(), np.uint8) for path in (prototxt, caffemodel))
             self._net = self._cv2.dnn.readNetFromCaffe(text, weights)
             self._net.setPreferableBackend(self._cv2.dnn.DNN_BACKEND_OPENCV)
@@ -99,17 +99,17 @@ class OpenCvNet:
 
         Args:
             blob: float32 (N, 3, H, W), BGR, for the net's first input.
-            outputs: names of blobs, whose final values are given, or of layers.
+            outputs: names of blobs, for their final values, or of layers.
 
         Returns:
-            Each name with its values.
+            The values of each output, by name.
 
         Raises:
             PrototxtError: the net has no such blob, or OpenCV cannot run it.
         """
         name, shape = next(iter(self._inputs.items()), ("", ()))
         if shape and blob.shape[1:] != shape[1:]:
-            raise PrototxtError(f"{self.prototxt} reads {name} of the shape {shape}, not {blob.shape}")
+            raise PrototxtError(f"{self.prototxt}: input {name} must have the shape {shape}, got {blob.shape}")
         unknown = [output for output in outputs if output not in self._source and output != name]
         if unknown:
             raise PrototxtError(f"{self.prototxt} has no blob or layer named {', '.join(unknown)}")
@@ -119,19 +119,19 @@ class OpenCvNet:
             found = dict(zip(layers, self._net.forwardAndRetrieve(layers), strict=True))
         except self._cv2.error as error:
             raise PrototxtError(
-                f"OpenCV cannot run {self.prototxt}: {one_line(error)}; what it does not have is named by: "
-                f"ssdlite-caffe lint {self.prototxt} --runtime opencv"
+                f"OpenCV cannot run {self.prototxt}: {one_line(error)}; to find layers that OpenCV does not support, "
+                f"run: ssdlite-caffe lint {self.prototxt} --runtime opencv"
             ) from error
         values = {name: found[layer][top] for name, (layer, top) in self._source.items() if layer in found}
         values[name] = blob
         return {output: values[output] for output in outputs}
 
     def detect(self, blob: FloatArray) -> Detections:
-        """Run a deploy net on one image; boxes are as DetectionOutput gives them, not clipped.
+        """Run a deploy net on one image; boxes are not clipped.
 
         Raises:
             PrototxtError: the net has no DetectionOutput layer, or OpenCV cannot run it.
         """
         if self._detections is None:
-            raise PrototxtError(f"{self.prototxt} has no DetectionOutput layer; take the deploy net")
+            raise PrototxtError(f"{self.prototxt} has no DetectionOutput layer; give the deploy net")
         return parse_detection_out(self.forward(blob, [self._detections])[self._detections])

@@ -1,4 +1,4 @@
-"""From an image to the network's input: TensorFlow 1's bilinear resize, normalisation, and Caffe's layout."""
+"""From an image to the network's input: TensorFlow 1's bilinear resize, normalisation, and Caffe's memory layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssdlite_caffe.arrays import FloatArray
 
 
 def _taps(length: int, out_length: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
-    """Lower and upper source index of each output position along one axis, and the weight of the upper one."""
+    """Lower and upper source index of each output position along one axis, and the weight of the upper index."""
     scale = np.float32(length) / np.float32(out_length)
     position = np.arange(out_length, dtype=np.float32) * scale
     floor = np.floor(position)
@@ -23,18 +23,18 @@ def _taps(length: int, out_length: int) -> tuple[npt.NDArray[np.intp], npt.NDArr
 def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
     """Resize as TensorFlow 1 does: corners not aligned, pixel centres at whole numbers. Bit-exact.
 
-    Output pixel (y, x) is read at (y * H / h, x * W / w) of the image, without antialiasing, interpolated along x,
-    then along y, all in float32: top = tl + (tr - tl) * fx, and likewise below, then top + (bottom - top) * fy.
+    Output pixel (y, x) is sampled at (y * H / h, x * W / w) of the image without antialiasing, interpolated along x and
+    then along y, all in float32: top = tl + (tr - tl) * fx, bottom likewise, result = top + (bottom - top) * fy.
 
     Args:
         image: (H, W, C), any real type.
         size: (h, w) of the result.
 
     Returns:
-        float32 (h, w, C), in the range of `image`.
+        float32 (h, w, C), with the value range of `image`.
 
     Raises:
-        ValueError: `image` has not three axes, or it or `size` is empty.
+        ValueError: `image` does not have three axes, or `image` or `size` is empty.
 
     Source: TensorFlow core/kernels/image/resize_bilinear_op.cc with LegacyScaler.
     """
@@ -63,16 +63,16 @@ def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> Fl
 
 
 def network_input(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: float, scale: float) -> FloatArray:
-    """Resize and normalise an image into what TensorFlow's first convolution reads.
+    """Resize and normalise an image to the input of TensorFlow's first convolution.
 
-    Graphs of 2018 resize first and later ones normalise first; this resizes first, which agrees with both but for
-    the last bits of float32.
+    Graphs of 2018 resize first and later ones normalise first. This function resizes first; the results of both differ
+    only in the last bits of float32.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         size: (height, width) of the network's input.
-        mean: subtracted from every pixel (127.5 as a rule).
-        scale: multiplied with the difference (1 / 127.5 as a rule).
+        mean: subtracted from every pixel (usually 127.5).
+        scale: factor of the difference (usually 1 / 127.5).
 
     Returns:
         float32 (1, height, width, 3), RGB.
@@ -84,7 +84,7 @@ def network_input(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: 
 
 
 def caffe_blob(nhwc: FloatArray) -> FloatArray:
-    """Move a batch of RGB images to Caffe's layout. Exact: values are moved, never computed.
+    """Move a batch of RGB images to Caffe's layout. Exact: values are moved, not computed.
 
     Args:
         nhwc: float32 (N, H, W, 3), RGB.

@@ -1,4 +1,4 @@
-"""Running the model that a net was converted from, whatever file it is in, with what is known of it."""
+"""Running the source model of a converted net, in TensorFlow or in TensorFlow Lite's interpreter."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SourceDetector = TensorFlowDetector | TfliteDetector
 
 
 def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractContextManager[SourceDetector]:
-    """What runs the model at `path`: TensorFlow, or TensorFlow Lite's interpreter.
+    """Load the model at `path` in TensorFlow or, for a .tflite file, in TensorFlow Lite's interpreter.
 
     Args:
-        path: as given to `read_model`.
-        model: what it was read as.
-        arch: what it was identified as.
+        path: the model, as given to `read_model`.
+        model: the result of `read_model`.
+        arch: the architecture that `identify` found.
 
     Raises:
-        SsdliteError: it cannot be loaded, or there is nothing to run it with.
+        SsdliteError: it cannot be loaded, or the runtime is not installed.
     """
     found = locate(path)
     if found.kind == "TensorFlow Lite":
@@ -37,10 +37,10 @@ def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractConte
     return TensorFlowDetector(path)
 
 
-def decoded(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) -> FloatArray:
-    """Boxes (N, 4) xmin, ymin, xmax, ymax of box codes (N, 4) ty, tx, th, tw, with the model's own default boxes.
+def decode_encodings(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) -> FloatArray:
+    """Decode box encodings (N, 4) ty, tx, th, tw into boxes (N, 4) xmin, ymin, xmax, ymax.
 
-    Boxes that came from a pipeline.config, or that the file's number format has moved, are those of the architecture.
+    The model's own default boxes are used, or, where it has none or has them in a rounded form, the architecture's.
     """
     settings = model.settings
     default_boxes = settings.default_boxes

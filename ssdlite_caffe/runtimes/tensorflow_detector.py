@@ -1,4 +1,4 @@
-"""Running the TensorFlow model itself, to compare with: frozen graph, SavedModel or checkpoint with its graph."""
+"""Running a TensorFlow model as the reference: a frozen graph, a SavedModel, or a checkpoint with its .meta file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _DETECTIONS = ("num_detections", "detection_classes", "detection_scores", "detec
 
 @dataclass(frozen=True)
 class DetectorOutputs:
-    """What the model says of every default box of one image, in TensorFlow's order.
+    """The model's outputs for every default box of one image, in TensorFlow's order.
 
     Attributes:
         encodings: float32 (N, 4): ty, tx, th, tw.
-        logits: float32 (N, C), before any logit scale; None where the model gives scores alone.
-        boxes: float32 (N, 4), decoded: ymin, xmin, ymax, xmax, not clipped; None where the model leaves that to others.
+        logits: float32 (N, C), before any logit scale; None if the model gives only scores.
+        boxes: float32 (N, 4), decoded: ymin, xmin, ymax, xmax, not clipped; None if the model does not decode them.
         scores: float32 (N, C).
     """
 
@@ -45,7 +45,7 @@ class DetectorOutputs:
 
 
 class TensorFlowDetector:
-    """A TensorFlow OD API detector in a session of its own, on the CPU; a context manager that closes it."""
+    """A detector of the TensorFlow OD API in its own session, on the CPU; a context manager that closes it."""
 
     def __init__(self, path: Path) -> None:
         """Load the model.
@@ -55,7 +55,7 @@ class TensorFlowDetector:
                 prefix or one of its files) with its .meta file.
 
         Raises:
-            ModelError: there is no such model, or no detector in it.
+            ModelError: there is no such model, or it is not a detector.
             MissingRuntimeError: TensorFlow is not installed.
         """
         self.path = path
@@ -83,30 +83,30 @@ class TensorFlowDetector:
         self.close()
 
     def close(self) -> None:
-        """Give back the session's memory."""
+        """Free the session's memory."""
         self._session.close()
 
     @property
     def has_detections(self) -> bool:
-        """Whether the graph ends in detections, and takes images."""
+        """Whether the graph reads images and ends in detections."""
         return self._image is not None and all(self._has(name) for name in _DETECTIONS)
 
     def run(self, network_input: FloatArray, names: Sequence[str]) -> dict[str, Any]:
-        """Compute tensors of the graph from what its first convolution reads.
+        """Compute tensors of the graph from the input of its first convolution.
 
         Args:
             network_input: float32 (1, H, W, 3), RGB, normalised.
-            names: tensors (`a/b:0`) or operations, of which the first output is taken.
+            names: tensors (`a/b:0`), or operations for their first output.
 
         Returns:
-            Each name with its value.
+            The value of each tensor, by name.
 
         Raises:
             ModelError: the graph has no such tensor, or cannot be run.
         """
         feed: dict[str, Any] = {self.network_input: network_input}
         if self._image is not None:
-            # The window that boxes are clipped to is taken from an image; its pixels do not matter.
+            # The graph takes the window that boxes are clipped to from the image; the pixels do not matter.
             feed[self._image] = np.zeros(network_input.shape, np.uint8)
         return self._run(feed, names)
 
@@ -114,25 +114,25 @@ class TensorFlowDetector:
         """Compute tensors of the graph from an image (H, W, 3), RGB, which it resizes and normalises itself.
 
         Raises:
-            ModelError: the graph has no such tensor, takes no images, or cannot be run.
+            ModelError: the graph has no such tensor, does not read images, or cannot be run.
         """
         if self._image is None:
-            raise ModelError(f"{self.path} does not take images as uint8 pixels (input_type image_tensor)")
+            raise ModelError(f"{self.path} has no input for uint8 images (input_type image_tensor)")
         return self._run({self._image: image[None]}, names)
 
     def raw(self, network_input: FloatArray) -> DetectorOutputs:
-        """Codes, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
+        """Box encodings, logits, boxes and scores of every default box, from a network input (1, H, W, 3).
 
-        A graph exported for TensorFlow Lite gives codes and scores.
+        A graph exported for TensorFlow Lite gives only box encodings and scores.
 
         Raises:
-            ModelError: the graph does not hold them under the names of the OD API.
+            ModelError: the graph does not have them under the names of the OD API.
         """
         if self._raw is not None:
-            codes, scores = self._raw
+            encodings, scores = self._raw
             found = self.run(network_input, self._raw)
             columns = found[scores].shape[-1]
-            return DetectorOutputs(found[codes].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
+            return DetectorOutputs(found[encodings].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
         scores = self._operation("Postprocessor/convert_scores").outputs[0]
         encodings = self._operation("Postprocessor/Decode/transpose").inputs[0]
         boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
@@ -158,7 +158,7 @@ class TensorFlowDetector:
         """The graph's detections for an image (H, W, 3), RGB, which it resizes and normalises itself.
 
         Raises:
-            ModelError: the graph has no detections, or takes no images.
+            ModelError: the graph has no detections, or does not read images.
         """
         return _detections(self.run_image(image, _DETECTIONS))
 
@@ -193,15 +193,14 @@ class TensorFlowDetector:
         elif found.kind == "checkpoint":
             meta = found.path.with_name(found.path.name + ".meta")
             if not meta.is_file():
-                raise ModelError(f"{path} is a checkpoint without {meta.name}, so it holds no graph to run")
+                raise ModelError(f"{path} is a checkpoint without {meta.name}, so it has no graph to run")
             saver = v1.train.import_meta_graph(os.fspath(meta), clear_devices=True)
             saver.restore(self._session, os.fspath(found.path))
         elif found.kind == "frozen graph":
             self._import(read_bytes(found.path))
         else:
             raise ModelError(
-                f"{found.path} is a {found.kind}, which TensorFlow cannot run; give the frozen graph, SavedModel or "
-                "checkpoint"
+                f"TensorFlow cannot run {found.path}, a {found.kind}; give the frozen graph, SavedModel or checkpoint"
             )
 
     def _import(self, data: bytes) -> None:
@@ -211,7 +210,7 @@ class TensorFlowDetector:
         try:
             definition.ParseFromString(data)
         except DecodeError as error:
-            raise ModelError(f"{self.path} is not a frozen graph: it is no GraphDef") from error
+            raise ModelError(f"{self.path} is not a frozen graph: it cannot be parsed as a GraphDef") from error
         self._raw = _cut_off(definition)
         self._tf.graph_util.import_graph_def(definition, name="")
 
@@ -227,24 +226,24 @@ class TensorFlowDetector:
     def _operation(self, name: str) -> Any:
         if not self._has(name):
             raise ModelError(
-                f"{self.path} has no operation {name}, so it is no detector of the OD API with its decoder"
+                f"{self.path} has no operation {name}, so it is not a detector of the OD API with its decoder"
             )
         return self._graph.get_operation_by_name(name)
 
     def _stem(self) -> Any:
-        """The convolution before which there is none."""
+        """The first convolution of the graph."""
         for operation in self._operations(CONVOLUTIONS):
             if not any(before.type in CONVOLUTIONS for before in _ancestors(operation)):
                 return operation
-        raise ModelError(f"{self.path} has no convolution, so it is no MobileNet detector")
+        raise ModelError(f"{self.path} has no convolution, so it is not a MobileNet detector")
 
     def _root(self, tensor: Any, through: Sequence[str]) -> Any:
-        """The tensor from which operations of these types alone lead to `tensor`."""
+        """Follow the inputs of `tensor` back through operations of these types; the tensor that the first one reads."""
         while tensor.op.type in through:
-            # A constant factor may stand first or second.
+            # A constant factor may be the first or the second input.
             tensor = next((t for t in tensor.op.inputs if t.op.type != "Const"), None)
             if tensor is None:
-                raise ModelError(f"{self.path} computes a constant where an image should come in")
+                raise ModelError(f"{self.path}: the input of the first convolution is a constant, not an image")
         return tensor
 
 
@@ -267,13 +266,13 @@ def _ancestors(operation: Any) -> Iterator[Any]:
 
 
 def _cut_off(definition: Any) -> tuple[str, str] | None:
-    """Box codes and scores of a graph exported for TensorFlow Lite; the graph loses the operation there.
+    """Names of box encodings and scores in a graph exported for TensorFlow Lite; None for any other graph.
 
-    TensorFlow has no kernel for that operation, and so takes no graph that holds it.
+    TFLite_Detection_PostProcess is removed from the graph, since TensorFlow has no kernel for it and would not load it.
     """
     operation = next((node for node in definition.node if node.op == TFLITE_OP), None)
     if operation is not None and len(operation.input) >= 2:
-        codes, scores = operation.input[0], operation.input[1]
+        encodings, scores = operation.input[0], operation.input[1]
         cut = {operation.name}
         kept = []
         for node in definition.node:
@@ -283,7 +282,7 @@ def _cut_off(definition: Any) -> tuple[str, str] | None:
                 kept.append(node)
         del definition.node[:]
         definition.node.extend(kept)
-        return codes, scores
+        return encodings, scores
     names = {node.name for node in definition.node}
     return RAW_OUTPUTS if names.issuperset(RAW_OUTPUTS) else None
 

@@ -1,4 +1,4 @@
-"""TensorFlow Lite's interpreter on a file of any origin: every tensor of it, its raw outputs, its own detections."""
+"""Running any TensorFlow Lite file in the interpreter: its tensors, its raw outputs, its own detections."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _READERS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 def interpreter(data: bytes, *, threads: int | None = None, keep_all: bool = False) -> Any:
-    """An interpreter of a model's bytes: LiteRT's where it is installed, else TensorFlow's own.
+    """An interpreter for a model: LiteRT's if it is installed, else TensorFlow's.
 
     Args:
-        data: the file.
-        threads: to compute with; None: its own choice.
-        keep_all: keep every tensor, and compute with the built-in kernels alone.
+        data: content of the file.
+        threads: number of threads; None: the interpreter's default.
+        keep_all: keep the values of all tensors, and use only the built-in kernels, without delegates.
 
     Raises:
         MissingRuntimeError: neither is installed.
@@ -47,48 +47,48 @@ def interpreter(data: bytes, *, threads: int | None = None, keep_all: bool = Fal
         options["experimental_preserve_all_tensors"] = True
         options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow says that LiteRT is its successor
+        warnings.simplefilter("ignore")  # TensorFlow warns that its interpreter has moved to LiteRT
         return Interpreter(**options)
 
 
 class TfliteDetector:
-    """A TensorFlow Lite file that is ready to run, with the interface of TensorFlowDetector.
+    """A TensorFlow Lite file that has been loaded, with the interface of TensorFlowDetector.
 
     Attributes:
         path: the file.
-        has_detections: False: its own detections are the phone's, see `phone_detections`.
-        note: what was done to the file before it was run, empty where nothing was.
+        has_detections: False, since its own detections come from TensorFlow Lite's NMS; see `own_detections`.
+        note: how the file was changed before it was loaded; empty if it was not.
     """
 
     has_detections = False
 
-    def __init__(self, path: Path, arch: ArchSpec, *, normalises: bool, as_on_phone: bool = False) -> None:
-        """Load it.
+    def __init__(self, path: Path, arch: ArchSpec, *, normalises: bool, unmodified: bool = False) -> None:
+        """Load the file.
 
         Args:
             path: the file.
-            arch: what it is.
-            normalises: whether it reads pixels from 0 to 255 and normalises them itself.
-            as_on_phone: run it as it is, with the interpreter's own choice of kernels; of its tensors only the outputs
-                are there then. Otherwise every tensor is kept, and weights of a dynamic-range file are taken with
-                their real values, as the converter takes them.
+            arch: the detector's architecture.
+            normalises: whether the model reads pixels from 0 to 255 and normalises them itself.
+            unmodified: run the file as a phone does: unchanged, with the interpreter's default kernels; only its
+                outputs can be read then. Otherwise all tensors can be read, and the int8 weights of a dynamic-range
+                file are replaced by their real values, as the converter does.
 
         Raises:
             ModelError: it cannot be read or run.
-            MissingRuntimeError: there is no interpreter.
+            MissingRuntimeError: no interpreter is installed.
         """
         self.path = path
         self._arch, self._normalises = arch, normalises
         self.file, data = read_tflite(path)
-        weights = [] if as_on_phone else _whole_weights(self.file)
+        weights = [] if unmodified else _whole_weights(self.file)
         self.note = ""
         if weights:
             data = with_real_weights(data, self.file, weights)
-            self.note = f"{len(weights)} int8 kernels run as the real numbers that they stand for"
+            self.note = f"{len(weights)} int8 kernels were dequantised to float32 before running"
         self._input = self.file.tensors[self.file.inputs[0]]
         try:
-            with silenced():  # it says which delegate it takes
-                self._interpreter = interpreter(data, keep_all=not as_on_phone)
+            with silenced():  # the interpreter prints which delegate it uses
+                self._interpreter = interpreter(data, keep_all=not unmodified)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError) as error:
             raise ModelError(f"TensorFlow Lite cannot run {path}: {_first_line(error)}") from error
@@ -99,38 +99,40 @@ class TfliteDetector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: the interpreter holds only memory."""
 
     def prepared(self, image: npt.NDArray[np.uint8]) -> FloatArray:
-        """The network input (1, H, W, 3) for an image (H, W, 3), RGB; of whole pixels where the file reads such."""
+        """The network input (1, H, W, 3) for an image (H, W, 3), RGB; from rounded pixels if the file reads uint8."""
         arch = self._arch
         if self._normalises and self._input.dtype == "u1":
             image = np.rint(resize_bilinear_legacy(image, arch.input_size)).astype(np.uint8)
         return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
 
     def run(self, fed: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
-        """Tensors of the file by the names that the reader gives them (`tensor_12`), from a network input.
+        """Compute tensors from a network input (1, H, W, 3); names are those of the reader (`tensor_12`).
 
         Raises:
-            ModelError: there is no such tensor, or the interpreter fails.
+            ModelError: the tensor was not computed, or the interpreter fails.
         """
         self._invoke(fed)
         return {name: self._value(tensor_index(name)) for name in names}
 
     def raw(self, fed: FloatArray) -> DetectorOutputs:
-        """Box codes and scores of all default boxes, from a network input; boxes are left to the caller to decode.
+        """Box encodings and scores of all default boxes, from a network input (1, H, W, 3); boxes are not decoded.
 
         Raises:
             ModelError: the file has no such outputs, or the interpreter fails.
         """
         operation = self._operation()
-        codes, scores = operation.inputs[:2] if operation is not None else self._ends()
+        encodings, scores = operation.inputs[:2] if operation is not None else self._ends()
         self._invoke(fed)
         columns = self._value(scores)
-        return DetectorOutputs(self._value(codes).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1]))
+        return DetectorOutputs(
+            self._value(encodings).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1])
+        )
 
-    def phone_detections(self, fed: FloatArray) -> Detections | None:
-        """What the file itself detects, boxes as it gives them; None where it gives raw outputs.
+    def own_detections(self, fed: FloatArray) -> Detections | None:
+        """The detections that the file itself computes, boxes not clipped; None if it ends in raw outputs.
 
         Raises:
             ModelError: the interpreter fails.
@@ -143,7 +145,7 @@ class TfliteDetector:
         number = int(count.reshape(-1)[0])
         slots = np.arange(number)
         if not operation.options.get("use_regular_nms"):
-            # A box has as many places as were asked for, and fills no more than there are classes.
+            # The operation reserves max_classes_per_detection slots for each box, and fills at most one for each class.
             places = max(1, int(operation.options.get("max_classes_per_detection", 1)))
             filled = min(places, self._arch.num_classes - 1)
             slots = (np.arange(number)[:, None] * places + np.arange(filled)).reshape(-1)
@@ -157,7 +159,7 @@ class TfliteDetector:
         return next((o for o in self.file.operators if o.custom == TFLITE_OP and len(o.inputs) > 1), None)
 
     def _ends(self) -> tuple[int, int]:
-        """The outputs with codes and with scores: what a score converter gives, through copies, is the scores."""
+        """Indices of the outputs with box encodings and with scores; the scores come from the score converter."""
         makers = {index: operator for operator in self.file.operators for index in operator.outputs}
 
         def converted(index: int) -> bool:
@@ -167,10 +169,10 @@ class TfliteDetector:
             return maker is not None and maker.op in ("LOGISTIC", "SOFTMAX")
 
         scores = [index for index in self.file.outputs if converted(index)]
-        codes = [index for index in self.file.outputs if not converted(index)]
-        if len(scores) != 1 or len(codes) != 1:
-            raise ModelError(f"{self.path} gives neither detections nor box codes and scores")
-        return codes[0], scores[0]
+        encodings = [index for index in self.file.outputs if not converted(index)]
+        if len(scores) != 1 or len(encodings) != 1:
+            raise ModelError(f"the outputs of {self.path} are neither detections nor box encodings and scores")
+        return encodings[0], scores[0]
 
     def _invoke(self, fed: FloatArray) -> None:
         try:
@@ -184,7 +186,7 @@ class TfliteDetector:
             raise ModelError(f"TensorFlow Lite cannot run {self.path}: {_first_line(error)}") from error
 
     def _as_input(self, fed: FloatArray) -> npt.NDArray[Any]:
-        """What the file reads: the network input itself, quantised, or as pixels."""
+        """The file's input for a network input: the same, quantised, or converted to pixels."""
         tensor = self._input
         if tensor.quantised:
             limits = np.iinfo(tensor.dtype)
@@ -207,7 +209,7 @@ class TfliteDetector:
 
 
 def _whole_weights(file: TfliteFile) -> list[int]:
-    """Constants of whole numbers that a convolution of floats reads: what makes a file one of dynamic range."""
+    """Indices of the quantised kernels of convolutions with float inputs, as in a dynamic-range file."""
     return sorted(
         {
             operator.inputs[1]
@@ -224,9 +226,9 @@ def _whole_weights(file: TfliteFile) -> list[int]:
 
 
 def with_real_weights(data: bytes, file: TfliteFile, weights: Sequence[int]) -> bytes:
-    """A file whose constants `weights` are float32: the real numbers that they stand for.
+    """The file with the constants at the indices `weights` dequantised to float32.
 
-    The interpreter then computes in float32 all through, where it would round what int8 kernels are multiplied with.
+    The interpreter then computes in float32 throughout; with int8 kernels it would round their inputs.
     """
     import_tensorflow()
     from tensorflow.lite.tools import flatbuffer_utils

@@ -1,4 +1,4 @@
-"""Comparing two detectors' outputs: arrays by their largest difference, detections one to one."""
+"""Comparing the outputs of two detectors: arrays by their largest difference, detections in pairs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ssdlite_caffe.runtimes.detections import Detections
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest differences of two arrays of one shape.
+    """Largest differences of two arrays.
 
     Attributes:
-        absolute: max |a - b|; NaN or infinite when either holds such a value.
-        relative: absolute / max |b|, the reference's largest magnitude.
+        shape: of the first array.
+        absolute: max |a - b|; NaN or Inf if one of the arrays has such a value, Inf if the shapes differ.
+        relative: absolute / max |b|, where b is the reference.
     """
 
     shape: tuple[int, ...]
@@ -25,7 +26,7 @@ class Difference:
 
 
 def difference(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> Difference:
-    """Compare two arrays; different shapes differ infinitely."""
+    """Compare two arrays; the difference of arrays with different shapes is Inf."""
     if got.shape != reference.shape:
         return Difference(got.shape, float("inf"), float("inf"))
     if got.size == 0:
@@ -37,12 +38,12 @@ def difference(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32])
 
 @dataclass(frozen=True)
 class DetectionDifference:
-    """What remains when the detections of one image are paired.
+    """Differences between the detections of two sides in one image.
 
     Attributes:
-        paired: how many have a partner of the same class within the bounds.
-        box, score: largest differences among the pairs.
-        unpaired: descriptions of those without a partner; ties at the last place do not count.
+        paired: number of pairs of the same class within the tolerances.
+        box, score: largest differences of the pairs.
+        unpaired: descriptions of the detections without a partner, except those that may have been cut by a limit.
     """
 
     paired: int
@@ -62,9 +63,17 @@ def compare_detections(
 ) -> DetectionDifference:
     """Pair the detections of two sides, one to one.
 
-    Two are a pair when they share the class and differ by no more than the bounds. Where a side is full (`max_total`
-    detections), one whose score ties with that side's last is not missed: either may have been cut. Nor is one whose
-    score is the threshold up to the tolerance.
+    Two detections can be a pair if they have the same class and differ by no more than the tolerances. A detection
+    without a partner is excused if the other side may have cut it: its score is, up to the tolerance, at the score
+    threshold, or not above the last score of a side that has `max_total` detections.
+
+    Args:
+        got: detections of one side.
+        reference: detections of the other side.
+        box_tolerance: largest difference of a corner, as a fraction of the image.
+        score_tolerance: largest difference of the scores.
+        max_total: largest number of detections of a side.
+        score_threshold: least score of a detection.
     """
 
     def excused(score: float, other: Detections) -> bool:
@@ -90,8 +99,10 @@ def compare_detections(
             box = max(box, distance)
             score = max(score, abs(float(got.scores[j]) - float(reference.scores[i])))
         elif not excused(reference.scores[i], got):
-            alone.append(f"only the reference has {_describe(reference, i)}")
-    alone += [f"the reference lacks {_describe(got, j)}" for j in sorted(free) if not excused(got.scores[j], reference)]
+            alone.append(f"only in the reference: {_describe(reference, i)}")
+    alone += [
+        f"not in the reference: {_describe(got, j)}" for j in sorted(free) if not excused(got.scores[j], reference)
+    ]
     return DetectionDifference(paired, box, score, tuple(alone))
 
 

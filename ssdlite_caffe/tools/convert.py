@@ -24,31 +24,40 @@ from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.class_names import label_map_of
-from ssdlite_caffe.runtimes.model_folder import REPORT
+from ssdlite_caffe.runtimes.model_folder import (
+    DEPLOY,
+    DEPLOY_WEIGHTS,
+    HEADLESS,
+    LABEL_MAP,
+    REPORT,
+    TEST,
+    TRAIN,
+    TRAIN_WEIGHTS,
+)
 from ssdlite_caffe.tools.source import open_model
 
 STAGES: tuple[tuple[str, Stage], ...] = (
-    ("deploy.prototxt", "deploy"),
-    ("headless.prototxt", "headless"),
-    ("train.prototxt", "train"),
-    ("test.prototxt", "test"),
+    (DEPLOY, "deploy"),
+    (HEADLESS, "headless"),
+    (TRAIN, "train"),
+    (TEST, "test"),
 )
-WEIGHTS = {"deploy.caffemodel": "deploy.prototxt", "train.caffemodel": "train.prototxt"}
-"""Each caffemodel and the prototxt it fills; headless takes deploy's weights, test takes train's."""
-LABEL_MAP = "labelmap.prototxt"
+WEIGHTS = {DEPLOY_WEIGHTS: DEPLOY, TRAIN_WEIGHTS: TRAIN}
+"""Each caffemodel and the prototxt it is for; the headless net uses deploy's weights, the test net train's."""
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What may differ from what the model says.
+    """Options of a conversion.
 
     Attributes:
-        dialect: of the deploy and headless nets; train and test keep BatchNorm, and share the rest.
-        label_map: `coco`, `voc`, a Caffe or OD API label map file; None: the one beside the model, or numbered names.
-        reading: how the model is read.
-        score_threshold: replaces the graph's (exports often carry 0.3, which makes an mAP too low).
+        dialect: of the deploy and headless nets; the train and test nets use it too, but keep BatchNorm.
+        label_map: `coco`, `voc` or a label map file of Caffe or the OD API; None: the model's own, or numbered names.
+        reading: how to read the model.
+        score_threshold: 0 to 1, in place of the graph's; graphs are often exported with 0.3, which lowers the mAP.
+        data: LMDB and batch size in the train and test nets.
     """
 
     dialect: Dialect = dataclasses.field(default_factory=Dialect)
@@ -64,7 +73,7 @@ def convert(
     """Convert `source` into the folder `out`, and return the report that is written there as report.json.
 
     Raises:
-        SsdliteError: the model cannot be read or is no SSD MobileNet, its weights do not fit, or `out` exists.
+        SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
     """
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
@@ -75,13 +84,13 @@ def convert(
         names = found or opened.labels or numbered(arch.num_classes)
         check_classes(names, arch.num_classes, where or "the label map")
         with new_folder(out, marker=REPORT, force=force) as folder:
-            return write_model(folder, opened.model, arch, names, options, progress)
+            return write_model_files(folder, opened.model, arch, names, options, progress)
 
 
-def write_model(
+def write_model_files(
     folder: Path, model: DumpedModel, arch: ArchSpec, names: LabelMap, options: ConvertOptions, progress: Progress
 ) -> dict[str, Any]:
-    """Write every file of a converted model into `folder`, an empty one; the report names them all."""
+    """Write all files of a converted model into the empty folder `folder`, and return the report."""
     net = build(arch)
     files: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
@@ -116,7 +125,7 @@ def write_model(
 
 
 def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:
-    """Training needs BatchNorm layers; deployment takes what was asked for."""
+    """The dialect of a stage: train and test nets keep BatchNorm, which training needs."""
     return dataclasses.replace(dialect, batch_norm="keep") if stage in ("train", "test") else dialect
 
 
@@ -129,8 +138,8 @@ def _report(
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
         notes.append(
-            f"TensorFlow keeps {arch.nms.max_per_class} detections a class, which DetectionOutput cannot: it keeps the "
-            f"best {arch.nms.max_total} of all classes; the numpy decoder does as TensorFlow"
+            f"TensorFlow keeps at most {arch.nms.max_per_class} detections of each class; DetectionOutput has no such "
+            f"limit and keeps the best {arch.nms.max_total} of all classes; --decoder numpy does as TensorFlow"
         )
     return {
         "ssdlite_caffe": __version__,
@@ -157,7 +166,7 @@ def reading_to_dict(reading: ReadOptions) -> dict[str, Any]:
 
 
 def tensors_sha256(model: DumpedModel) -> str:
-    """One hash of all names, shapes and values: the same for a checkpoint and a graph frozen from it."""
+    """Hash of all names, shapes and values, hex; the same for a checkpoint and a graph frozen from it."""
     digest = hashlib.sha256()
     for name, value in sorted(model.tensors.items()):
         digest.update(f"{name} {value.shape}\n".encode())
@@ -169,8 +178,8 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def summary(report: dict[str, Any], out: Path) -> str:
-    """A report in a few lines, for a person."""
+def convert_summary(report: dict[str, Any], out: Path) -> str:
+    """A report in a few lines of text."""
     arch = ArchSpec.from_dict(report["arch"])
     height, width = arch.input_size
     maps = ", ".join(f"{m['size'][0]}x{m['size'][1]}" for m in report["feature_maps"])
@@ -183,7 +192,7 @@ def summary(report: dict[str, Any], out: Path) -> str:
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
         f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",
         f"{report['tensors']['used']} tensors used, each once; "
-        f"{report['files']['deploy.caffemodel']['layers_filled']} layers filled, none left",
+        f"{report['files'][DEPLOY_WEIGHTS]['layers_filled']} layers filled, none left",
         *(f"note: {note}" for note in report["notes"]),
         f"in {out}: {', '.join(report['files'])}, {REPORT}",
     ]

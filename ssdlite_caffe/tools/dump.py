@@ -1,4 +1,4 @@
-"""From a TensorFlow model to a folder of .npy files with a manifest that says which detector it is."""
+"""From a TensorFlow model to a folder of .npy files with a manifest that describes the detector."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dump(
     """Write the weights of `source` into the folder `out`, and return a summary.
 
     Raises:
-        SsdliteError: the model cannot be read or is no SSD MobileNet, or `out` exists.
+        SsdliteError: the model cannot be read or is not an SSD MobileNet, or `out` exists.
     """
     progress(f"reading {source}")
     with open_model(source, reading) as opened:
@@ -38,7 +38,11 @@ def dump(
 
 
 def list_tensors(source: Path, *, reading: ReadOptions | None = None) -> dict[str, Any]:
-    """Names, shapes and dtypes of a model's tensors, and what was skipped."""
+    """Names, shapes and dtypes of a model's tensors, and which tensors were skipped.
+
+    Raises:
+        SsdliteError: the model cannot be read or is not an SSD MobileNet.
+    """
     with open_model(source, reading) as opened:
         model = opened.model
     rows = [
@@ -48,8 +52,8 @@ def list_tensors(source: Path, *, reading: ReadOptions | None = None) -> dict[st
     return {"tensors": rows, "skipped": model.skipped}
 
 
-def listed(tensors: dict[str, Any]) -> str:
-    """What `list_tensors` gives, as lines."""
+def tensor_lines(tensors: dict[str, Any]) -> str:
+    """The result of `list_tensors` as text, a tensor on each line."""
     width = max(len(row["name"]) for row in tensors["tensors"])
     return "\n".join(
         f"{row['name']:<{width}}  {row['dtype']}  {'x'.join(map(str, row['shape'])) or 'scalar'}"

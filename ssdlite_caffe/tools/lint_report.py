@@ -1,4 +1,4 @@
-"""What `lint` shows of a prototxt on a terminal."""
+"""The report of `lint` on a terminal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintRe
     return lint(read_text(path), str(path), runtime=runtime, phase=phase)
 
 
-def print_report(report: LintReport) -> None:
-    """Layers, totals and problems, on stdout."""
+def print_lint_report(report: LintReport) -> None:
+    """Print layers, totals and problems to stdout."""
     title = f"{report.net or report.name}, phase {report.phase}"
     table = Table(title=title, box=None, pad_edge=False, collapse_padding=True, title_justify="left")
     table.add_column("line", justify="right", no_wrap=True)
@@ -44,7 +44,7 @@ def print_report(report: LintReport) -> None:
 
 
 def count_text(number: int) -> str:
-    """A count in at most five characters, as `864`, `1.6 k`, `34.6 M` or `1.2 G`; nothing for 0."""
+    """A count in at most six characters, as `864`, `1.6 k` or `34.6 M`; empty for 0."""
     if not number:
         return ""
     if number < 1000:

@@ -18,17 +18,18 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
     """Fill the net `prototxt` with the weights that `dump` wrote, and write the caffemodel `out`.
 
     Returns:
-        layers_filled, values, and what was left to its filler with the reason.
+        A dict with the counts `layers_filled` and `values`, and in `left` the layers that keep their fillers, with the
+        reason.
 
     Raises:
-        SsdliteError: weights or net cannot be read or do not fit (all that does not is listed), or `out` exists.
+        SsdliteError: weights or net cannot be read or do not fit (all misfits are listed), or `out` exists.
     """
     refuse_existing(out, force=force)
     model = read_folder(weights)
     net = read_net(prototxt)
     filled = fill(net, build(recognise(model)), model, finetune=finetune)
     for layer in [layer for layer in net.layer if layer.name in filled.left]:
-        net.layer.remove(layer)  # Caffe starts a layer from its fillers only where the file does not name it at all
+        net.layer.remove(layer)  # Caffe uses a layer's fillers only if the caffemodel does not have the layer
     write_filled(out, net, filled.blobs, force=force)
     return {
         "layers_filled": len(filled.blobs),

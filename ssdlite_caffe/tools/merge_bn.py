@@ -1,4 +1,4 @@
-"""A trained net in deploy form: the folder that detect, evaluate and the other commands read."""
+"""Folding the BatchNorms of a trained net: writes the folder that detect, evaluate and other commands read."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.load.merge import Merged, fit, merge_batch_norm, without_batch_norm
 from ssdlite_caffe.prototxt.binary import read_caffemodel, write_filled
 from ssdlite_caffe.prototxt.text import format_message, read_net
-from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT
+from ssdlite_caffe.runtimes.model_folder import DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT, TEST, TRAIN_WEIGHTS
 
-DEPLOY, HEADLESS, TEST, WEIGHTS = "deploy.prototxt", "headless.prototxt", "test.prototxt", "deploy.caffemodel"
 MERGED = "merged.json"
-"""In place of report.json, where there is no folder that says what the net is."""
+"""Report of `merge_files`; it is not named report.json, since it does not describe a detector."""
 
 _DESCRIPTIONS = (REPORT, "kit.json")
 
 
 def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool = False) -> dict[str, Any]:
-    """Bring weights trained in a kit or converted folder into deploy form.
+    """Fold the BatchNorms of a net that was trained in a training folder or a converted folder.
 
     Args:
-        folder: holds test.prototxt with BatchNorms, deploy.prototxt, headless.prototxt and the label map.
-        weights: a snapshot of that net; without one the folder's train.caffemodel.
+        folder: has test.prototxt with BatchNorms, deploy.prototxt, headless.prototxt and the label map.
+        weights: a snapshot of the net; None: the folder's train.caffemodel.
         out: folder to write.
-        force: replace an earlier one.
+        force: replace an earlier folder.
 
     Returns:
         The report that is written there as report.json.
@@ -43,11 +42,11 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
     missing = [name for name in (TEST, DEPLOY, LABEL_MAP) if not (folder / name).is_file()]
     if description is None or missing:
         lacks = ", ".join([*missing, *([] if description else [" or ".join(_DESCRIPTIONS)])])
-        raise PrototxtError(f"{folder} is no kit or converted model: it lacks {lacks}")
+        raise PrototxtError(f"{folder} is not a training folder or a converted model: {lacks} missing")
     arch = _arch(description)
     labels = load_label_map(folder / LABEL_MAP)
     check_classes(labels, arch.num_classes, str(folder / LABEL_MAP))
-    source = weights or folder / "train.caffemodel"
+    source = weights or folder / TRAIN_WEIGHTS
     merged = _merged(folder / TEST, source)
     report = {**_report(merged, folder / TEST, source), "arch": arch.to_dict(), "files": {}}
     with new_folder(out, marker=REPORT, force=force) as written:
@@ -56,7 +55,7 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
                 _write_net(folder / name, written / name)
         deploy = read_net(written / DEPLOY)
         fit(merged.blobs, deploy, f"{source} does not fit {folder / DEPLOY}")
-        write_filled(written / WEIGHTS, deploy, merged.blobs)
+        write_filled(written / DEPLOY_WEIGHTS, deploy, merged.blobs)
         write_text(written / LABEL_MAP, labels.to_prototxt())
         report["files"] = {path.name: {"sha256": file_sha256(path)} for path in sorted(written.iterdir())}
         write_text(written / REPORT, json.dumps(report, indent=2) + "\n")
@@ -64,7 +63,7 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
 
 
 def merge_files(prototxt: Path, weights: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
-    """Fold any test or deploy net, into a folder with deploy.prototxt and deploy.caffemodel.
+    """Fold the BatchNorms of any test or deploy net, into a folder with deploy.prototxt and deploy.caffemodel.
 
     Raises:
         PrototxtError: a file cannot be read, or the net cannot be folded.
@@ -74,14 +73,14 @@ def merge_files(prototxt: Path, weights: Path, out: Path, *, force: bool = False
     report = _report(merged, prototxt, weights)
     with new_folder(out, marker=MERGED, force=force) as written:
         write_text(written / DEPLOY, format_message(merged.net))
-        write_filled(written / WEIGHTS, merged.net, merged.blobs)
+        write_filled(written / DEPLOY_WEIGHTS, merged.net, merged.blobs)
         write_text(written / MERGED, json.dumps(report, indent=2) + "\n")
     return report
 
 
 def _merged(prototxt: Path, weights: Path) -> Merged:
     if not weights.is_file():
-        raise PrototxtError(f"there is no caffemodel {weights}")
+        raise PrototxtError(f"caffemodel {weights} does not exist")
     try:
         return merge_batch_norm(read_net(prototxt), read_caffemodel(weights))
     except PrototxtError as error:
@@ -89,7 +88,7 @@ def _merged(prototxt: Path, weights: Path) -> Merged:
 
 
 def _write_net(source: Path, target: Path) -> None:
-    """The deploy or headless net: as it is where it is folded already, else without the layers that were folded."""
+    """Write the deploy or headless net without BatchNorm layers; a net without any is copied unchanged."""
     net = read_net(source)
     if any(layer.type == "BatchNorm" for layer in net.layer):
         write_text(target, format_message(without_batch_norm(net)))
@@ -112,5 +111,5 @@ def _arch(description: Path) -> ArchSpec:
     except (OSError, ValueError, RecursionError) as error:
         raise PrototxtError(f"cannot read {description}: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("arch"), dict):
-        raise PrototxtError(f"{description} holds no architecture (the key arch)")
+        raise PrototxtError(f"{description} has no architecture under the key 'arch'")
     return ArchSpec.from_dict(content["arch"])

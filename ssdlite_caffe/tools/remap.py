@@ -1,4 +1,4 @@
-"""Giving a converted model other classes: the rows of its class predictors are moved, all else stays as it is."""
+"""Giving a converted model other classes: the rows of its class predictors are moved, all other weights are copied."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
 
 _EARLIER_DIALECT = "spelling"
-"""What report.json of version 0.1 calls `dialect`."""
+"""Name for `dialect` in report.json of version 0.1."""
 
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the model of the folder `source` with the classes of `mapping` into the folder `out`.
 
-    Prototxts are written anew from the report's architecture; of the caffemodels the class predictors' rows are moved
-    and all other blobs copied, so that sigmoid scores of the classes kept are the same to the bit.
+    Prototxts are rendered again from the architecture in the report. In the caffemodels, the rows of the class
+    predictors are moved and all other blobs are copied, so that the sigmoid scores of the remaining classes are
+    bit-exact.
 
     Args:
         source: a folder that `convert` or `remap` wrote; it may be `out`, with `force`.
         mapping: `coco2voc`, or a mapping file (see `coco/mapping.py`).
-        out: the folder to make.
+        out: the folder to write.
         force: replace an earlier folder.
 
     Returns:
         The report that is written as report.json: the source's, with the new classes and `remapped_from`.
 
     Raises:
-        LabelMapError: the mapping is not one, or asks for a class that the model does not have.
-        PrototxtError: `source` is no converted model, or its files do not fit together.
+        LabelMapError: the mapping is not valid, or asks for a class that the model does not have.
+        PrototxtError: `source` is not a converted model, or its files do not fit together.
         OutputError: `out` exists already or cannot be written.
     """
     old = ModelFolder.open(source)
@@ -74,7 +75,7 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
 
 
 def _source_labels(labels: LabelMap, mapping: str | Path) -> LabelMap:
-    """The model's names; COCO's where it was converted without any, has COCO's rows, and is mapped from COCO."""
+    """The model's class names; COCO's for `coco2voc` of a model with as many classes and only numbered names."""
     coco = builtin("coco")
     unnamed = labels == numbered(len(coco))
     return coco if unnamed and str(mapping) == "coco2voc" else labels
@@ -83,23 +84,23 @@ def _source_labels(labels: LabelMap, mapping: str | Path) -> LabelMap:
 def move_classes(
     source: caffe_pb2.NetParameter, net: caffe_pb2.NetParameter, nets: tuple[NetDesc, NetDesc], rows: Sequence[int]
 ) -> list[str]:
-    """Fill `net` with the blobs of `source`, class predictors' rows moved.
+    """Fill `net` with the blobs of `source`, with the rows of the class predictors moved.
 
     Args:
         source: the old weights.
         net: the new net without blobs; filled in place.
         nets: the old and the new detector.
-        rows: for each new class its old row.
+        rows: for each new class id the old class id, which is the row in the class predictors.
 
     Returns:
-        What does not fit, a sentence each; empty when the net is filled.
+        What does not fit; empty when the net is filled.
     """
     blobs = {layer.name: layer.blobs for layer in source.layer if layer.blobs}
     layers = {layer.name: layer for layer in net.layer}
     num_classes = nets[0].arch.num_classes
     predictors = {m.conf[-1].name: len(m.tf_boxes) for m in nets[0].feature_maps}
     problems = [f"layer {name!r} is not in the net" for name in blobs if name not in layers]
-    problems += [f"layer {c.name!r} has no blobs" for c in nets[1].convolutions if c.name not in blobs]
+    problems += [f"layer {c.name!r} has no weights" for c in nets[1].convolutions if c.name not in blobs]
     for name in (name for name in blobs if name in layers):
         boxes = predictors.get(name)
         if boxes is None:
@@ -108,7 +109,10 @@ def move_classes(
         arrays = [blob_to_array(blob, f"a blob of layer {name!r}") for blob in blobs[name]]
         odd = [array.shape for array in arrays if array.shape[:1] != (boxes * num_classes,)]
         if odd:
-            problems.append(f"layer {name!r} has a blob {odd[0]}, not of {boxes} boxes x {num_classes} classes")
+            problems.append(
+                f"layer {name!r} must have {boxes} boxes x {num_classes} classes = {boxes * num_classes} outputs, its "
+                f"weights have the shape {odd[0]}"
+            )
             continue
         layers[name].blobs.extend(blob_from_array(remap_rows(array, boxes, num_classes, rows)) for array in arrays)
     return problems
@@ -117,10 +121,10 @@ def move_classes(
 def _write_files(
     folder: Path, old: ModelFolder, nets: tuple[NetDesc, NetDesc], rows: Sequence[int], labels: LabelMap
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Everything but the report; returns its `files` and the hashes of the source's caffemodels."""
+    """Write all files except the report; returns the report's `files` and the hashes of the source's caffemodels."""
     entries = old.report.get("files")
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise PrototxtError(f"{old.path / REPORT} lists no files (the key files); convert the model again")
+        raise PrototxtError(f"{old.path / REPORT} has no list of files under the key 'files'; convert the model again")
     files: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -149,23 +153,26 @@ def _write_files(
 
 
 def _dialect(entry: dict[str, Any], report: Path) -> tuple[Dialect, DataPaths]:
-    """How a prototxt was written, from its entry in the report."""
+    """Dialect and data paths of a prototxt, from its entry in the report."""
     try:
         dialect = Dialect(**(entry["dialect"] if "dialect" in entry else entry[_EARLIER_DIALECT]))
         data = DataPaths(**entry.get("data", {}))
     except (KeyError, TypeError) as error:
         raise PrototxtError(
-            f"{report} does not say how a prototxt is written: {error}; convert the model again"
+            f"{report}: the dialect of a prototxt is not valid: {error}; convert the model again"
         ) from error
     for field, allowed in typing.get_type_hints(Dialect).items():
         if getattr(dialect, field) not in typing.get_args(allowed):
-            raise PrototxtError(f"{report}: {field} is {getattr(dialect, field)!r}; convert the model again")
+            raise PrototxtError(
+                f"{report}: {field} must be one of {', '.join(map(str, typing.get_args(allowed)))}, got "
+                f"{getattr(dialect, field)!r}; convert the model again"
+            )
     return dialect, data
 
 
 def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:
     report = {**copy.deepcopy(old.report), "arch": net.arch.to_dict(), "files": files}
     if net.arch.score_converter == "softmax" and net.arch.num_classes < old.arch.num_classes:
-        note = "softmax is taken over the classes kept, so their scores are higher than the source model's"
+        note = "softmax is computed over the remaining classes, so their scores are higher than the source model's"
         report["notes"] = [*(n for n in report.get("notes", []) if n != note), note]
     return report

@@ -1,4 +1,4 @@
-"""The model that a command is given, read and identified, whatever file it is in."""
+"""Opening the model that a command is given: TensorFlow, TensorFlow Lite or Keras."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ssdlite_caffe.runtimes.source import SourceDetector, open_source
 
 _KERAS_SUFFIXES = (".keras", ".h5")
 _TRAINED = "model.keras"
-"""What `keras train` writes into its folder."""
+"""File in the folder of `keras train`."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A detector as it was trained.
+class OpenedModel:
+    """A model that has been read and identified.
 
     Attributes:
-        model: what the file holds.
-        arch: which detector that is.
-        labels: the classes, where the file names them and nobody has asked for others.
+        model: content of the file.
+        arch: the detector's architecture.
+        labels: the classes of a Keras file; None for other models.
     """
 
     model: DumpedModel
@@ -41,23 +41,23 @@ class Source:
     _runs: Path
 
     def run(self) -> AbstractContextManager[SourceDetector]:
-        """What runs it: TensorFlow, or TensorFlow Lite's interpreter.
+        """Load the model in TensorFlow, or in TensorFlow Lite's interpreter.
 
         Raises:
-            SsdliteError: it cannot be loaded, or there is nothing to run it with.
+            SsdliteError: it cannot be loaded, or the runtime is not installed.
         """
         return open_source(self._runs, self.model, self.arch)
 
 
 @contextlib.contextmanager
-def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Source]:
-    """Read a model, of TensorFlow, TensorFlow Lite or Keras.
+def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[OpenedModel]:
+    """Read a model of TensorFlow, TensorFlow Lite or Keras.
 
-    A Keras file is traced into a frozen graph, with the same weights to the bit, and read as one.
+    A Keras model is traced into a frozen graph with bit-exact weights, which is then read.
 
     Args:
-        path: as the commands take it.
-        reading: what the files leave open; a Keras file leaves nothing open.
+        path: the model, as given to a command.
+        reading: how to read it; not for Keras models, which need no options.
 
     Raises:
         SsdliteError: it cannot be read, or is not an SSD MobileNet.
@@ -65,7 +65,7 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Sourc
     keras = keras_file(path)
     if keras is None:
         model, arch = identify(read_model(path, reading))
-        yield Source(model, arch, None, path)
+        yield OpenedModel(model, arch, None, path)
         return
     if reading is not None and reading != ReadOptions():
         raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a Keras model: {keras}")
@@ -80,11 +80,11 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Sourc
         model = dataclasses.replace(
             model, source=str(keras), form="Keras model", sha256=file_sha256(keras), origins={"weights": str(keras)}
         )
-        yield Source(model, arch, detector.labels, graph)
+        yield OpenedModel(model, arch, detector.labels, graph)
 
 
 def keras_file(path: Path) -> Path | None:
-    """The Keras file that `path` is, or that a folder of `keras train` holds; None where it is neither."""
+    """`path` if it is a Keras file, or model.keras in a folder of `keras train`; None if it is neither."""
     if path.name.endswith(_KERAS_SUFFIXES):
         return path
     trained = path / _TRAINED

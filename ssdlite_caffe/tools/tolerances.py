@@ -1,9 +1,9 @@
-"""How far a converted net may be from TensorFlow: one table, each bound with the largest difference measured.
+"""Largest allowed differences between a converted net and TensorFlow, each with the largest difference measured.
 
-OpenCV and the built Caffe are held to the same bounds. Measured over 8 images each of a V2-SSDLite trained on
-microscope images, the same with the public zoo's 2018 graph, a V3-small trained on drawn scenes, and a V3-large of
-random weights, whose deepest layers answer to the order of summation most: TensorFlow differs there from itself, with
-and without oneDNN, by 1.2e-4.
+The bounds are the same for OpenCV and Caffe. Measured over 8 images each, with four models: a V2-SSDLite trained on
+microscope images, the same with the model zoo's graph of 2018, a V3-small trained on drawn scenes, and a V3-large
+with random weights. The deepest layers of the last one depend most on the order of summation: TensorFlow itself
+differs there by 1.2e-4 with and without oneDNN.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from __future__ import annotations
 from typing import Final
 
 INPUT: Final = 1e-6
-"""Network input, from -1 to 1: our resizing and normalising against the graph's. Measured: 2.4e-7."""
+"""Network input, from -1 to 1, of our resize and normalisation compared with the graph's. Measured: 2.4e-7."""
 
 LAYER_RELATIVE: Final = 3e-4
-"""A layer's output: largest absolute difference over the largest absolute value.
+"""Output of a layer: largest absolute difference divided by the largest absolute value of the reference.
 
 Measured: trained 4e-6, random 2.9e-4; in Caffe 4e-6 and 3.0e-4."""
 
 LAYER_ABSOLUTE: Final = 1e-5
-"""A layer whose outputs all but vanish (dead channels, of values near 1e-17) is compared absolutely.
+"""Output of a layer: absolute difference that always passes, for outputs near 0 (dead channels, about 1e-17).
 
 Measured: 1.1e-6."""
 
 HEADLESS: Final = 1e-6
-"""The headless net's outputs against the deploy net's: the same layers on the same runtime. Measured: 0."""
+"""Outputs of the headless net compared with the deploy net's, with the same layers and runtime. Measured: 0."""
 
 BOX: Final = 2e-5
-"""Corners of all decoded boxes, fractions of the image.
+"""Corners of all decoded boxes, as fractions of the image.
 
 Measured: trained 4.5e-7, random 2.1e-5; in Caffe 4.5e-7 and 3.5e-5."""
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
-from ssdlite_caffe.evaluation.detection_evaluate import caffes_own
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detection_evaluate import detection_evaluate_score
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.imports import import_pyplot
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.tools.merge_bn import TEST, merge_folder
+from ssdlite_caffe.runtimes.model_folder import TEST, ModelFolder
+from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.training.kit_check import INITIAL, LABEL_MAP, SOLVER_TEST, SOLVER_TRAIN, check_kit
 from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
 
@@ -54,9 +54,9 @@ def evaluate_kit(
         model = ModelFolder.open(Path(scratch) / "deploy")
         images = open_images(lmdb, model.labels)
         result = evaluate(
-            Evaluated(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
+            ModelForms(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
         )
-    own = caffes_own(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
+    own = detection_evaluate_score(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
     result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
     write_plot(result, folder / PLOT, force=True)

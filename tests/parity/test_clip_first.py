@@ -18,7 +18,7 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.compare import compare_detections
-from ssdlite_caffe.tools.convert import ConvertOptions, write_model
+from ssdlite_caffe.tools.convert import ConvertOptions, write_model_files
 from tests.scenes import draw_scene
 
 pytestmark = pytest.mark.opencv
@@ -34,7 +34,7 @@ def clipping(request: pytest.FixtureRequest, example_model: Path, tmp_path_facto
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, clip_first=True, score_threshold=1e-3))
     folder = tmp_path_factory.mktemp(dialect)
     options = ConvertOptions(dialect=Dialect(clip=dialect))
-    report = write_model(folder, model, arch, numbered(arch.num_classes), options, lambda _: None)
+    report = write_model_files(folder, model, arch, numbered(arch.num_classes), options, lambda _: None)
     return dialect, ModelFolder.open(folder), report
 
 

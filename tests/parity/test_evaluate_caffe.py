@@ -10,8 +10,8 @@ from ssdlite_caffe.data.encoded import ImageEncoding
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
-from ssdlite_caffe.evaluation.detection_evaluate import NAME, with_caffes_own
-from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+from ssdlite_caffe.evaluation.detection_evaluate import NAME, with_detection_evaluate
+from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 
 pytestmark = [
@@ -30,11 +30,11 @@ def test_the_same_precision(caffe_prefix: Path, shared_models: Path, tmp_path: P
     (tmp_path / "names.txt").write_text("RBC\nWBC\nPlatelets\n")
     source = shared_models / "bccd_v2_ssdlite_3" / "frozen_inference_graph.pb"
     convert(source, tmp_path / "model", ConvertOptions(label_map=str(tmp_path / "names.txt")))
-    model = open_model(tmp_path / "model")
+    model = open_model_forms(tmp_path / "model")
     write_lmdb(open_voc([bccd], "test", label_map=model.labels), tmp_path / "lmdb", ImageEncoding(), Order())
     images = open_images(tmp_path / "lmdb", model.labels)
     result = evaluate(model, images, ["tensorflow", "opencv", "caffe"], data="bccd")
-    result = with_caffes_own(result, model, tmp_path / "lmdb")
+    result = with_detection_evaluate(result, model, tmp_path / "lmdb")
     scores = {score.runtime: score for score in result.scores}
     assert list(scores) == ["tensorflow", "opencv", "caffe", NAME]
     reference = scores["tensorflow"]

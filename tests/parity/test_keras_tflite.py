@@ -18,11 +18,11 @@ from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
-from ssdlite_caffe.evaluation.detectors import Evaluated
+from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import evaluate
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import default_arch
-from ssdlite_caffe.keras.detectors import KerasRuntime, TfliteRuntime
+from ssdlite_caffe.keras.detectors import ExportedTfliteDetector, KerasDetector
 from ssdlite_caffe.keras.export_tflite import tflite_model
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.keras.model import KerasModel
@@ -65,10 +65,10 @@ def exported(name: str) -> bytes:
     return tflite_model(made(name))
 
 
-def written(folder: Path, data: bytes) -> TfliteRuntime:
+def written(folder: Path, data: bytes) -> ExportedTfliteDetector:
     path = folder / "model.tflite"
     path.write_bytes(data)
-    return TfliteRuntime(path, threads=1)
+    return ExportedTfliteDetector(path, threads=1)
 
 
 def assert_same(got: Detections, wanted: Detections, arch: ArchSpec, bound: float) -> None:
@@ -80,7 +80,7 @@ def assert_same(got: Detections, wanted: Detections, arch: ArchSpec, bound: floa
     assert found.paired >= min(5, arch.nms.max_total)
 
 
-def operations(runtime: TfliteRuntime) -> set[str]:
+def operations(runtime: ExportedTfliteDetector) -> set[str]:
     return {str(operation["op_name"]) for operation in runtime._interpreter._get_ops_details()}
 
 
@@ -94,7 +94,7 @@ def is_built_in(names: Iterable[str]) -> bool:
 @pytest.mark.parametrize("name", SMALL)
 def test_detections(name: str, tmp_path: Path) -> None:
     detector = made(name)
-    runtime, keras = written(tmp_path, exported(name)), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, exported(name)), KerasDetector(detector)
     for image in shown(detector.arch):
         assert_same(runtime(image), keras(image), detector.arch, FLOAT)
         values = runtime.run(runtime.prepared(image))
@@ -115,7 +115,7 @@ def test_detections(name: str, tmp_path: Path) -> None:
 def test_raw_outputs(tmp_path: Path) -> None:
     detector = made("v2")
     data = tflite_model(detector, inputs="network", outputs="raw")
-    runtime, keras = written(tmp_path, data), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, data), KerasDetector(detector)
     image = shown(detector.arch)[0]
     fed = runtime.prepared(image)
     wanted = detector.rebuilt(outputs="raw").model(fed)
@@ -127,7 +127,7 @@ def test_raw_outputs(tmp_path: Path) -> None:
 
 def test_images_of_any_size(tmp_path: Path) -> None:
     detector = made("v3-small")
-    runtime, keras = written(tmp_path, tflite_model(detector, inputs="image")), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, tflite_model(detector, inputs="image")), KerasDetector(detector)
     for height, width in ((50, 70), (120, 33), (96, 80)):
         coarse = np.random.default_rng(height).integers(0, 256, (8, 8, 3), np.uint8)
         image = coarse[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width]
@@ -136,7 +136,7 @@ def test_images_of_any_size(tmp_path: Path) -> None:
 
 def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
     detector = made("v3-small")
-    arch, keras = detector.arch, KerasRuntime(detector)
+    arch, keras = detector.arch, KerasDetector(detector)
     exact = 4 * detector.model.count_params()
     calibration = [image[None].astype(np.float32) for image in bytes_of(images(arch, 12, seed=3))]
     for dtype, share, bound in (("float16", 0.7, 0.03), ("int8", 0.65, 0.15)):
@@ -167,7 +167,7 @@ def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
         (cut, "cannot run|does not say"),
     ):
         with pytest.raises(ModelError, match=message) as error:
-            TfliteRuntime(path)
+            ExportedTfliteDetector(path)
         assert "\n" not in str(error.value)
 
 
@@ -192,20 +192,20 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
     ):
         path.write_bytes(described(data, json.dumps({**known, **change}).encode()))
         with pytest.raises(SsdliteError, match=message):
-            TfliteRuntime(path)
+            ExportedTfliteDetector(path)
     fewer = {**known, "arch": {**known["arch"], "num_classes": 2}, "labels": known["labels"][:2]}
     path.write_bytes(described(data, json.dumps(fewer).encode()))
     with pytest.raises(ModelError, match="classes that it has no names for"):
-        TfliteRuntime(path)(shown(made("v2").arch, 1)[0])
+        ExportedTfliteDetector(path)(shown(made("v2").arch, 1)[0])
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         whole = described(data, json.dumps(known).encode(), compression)
         path.write_bytes(whole)
-        assert TfliteRuntime(path).arch == made("v2").arch
+        assert ExportedTfliteDetector(path).arch == made("v2").arch
         start = whole.index(b"PK\x03\x04") + 30 + len(DESCRIPTION)
         for place in range(start, start + 40, 5):
             path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
             with pytest.raises(ModelError, match="does not say which detector"):
-                TfliteRuntime(path)
+                ExportedTfliteDetector(path)
 
 
 @pytest.mark.story
@@ -214,7 +214,7 @@ def test_real_models(
     name: str, shared_models: Path, bccd_images: list[Any], scene_images: list[Any], tmp_path: Path
 ) -> None:
     detector = import_detector(read_model(shared_models / name / "frozen_inference_graph.pb"))
-    runtime, keras = written(tmp_path, tflite_model(detector)), KerasRuntime(detector)
+    runtime, keras = written(tmp_path, tflite_model(detector)), KerasDetector(detector)
     for _, image in (scene_images if name.startswith("shapes") else bccd_images)[:3]:
         assert_same(runtime(image[..., ::-1]), keras(image[..., ::-1]), detector.arch, FLOAT)
 
@@ -233,7 +233,7 @@ def test_average_precision_on_bccd(shared_models: Path, tmp_path: Path) -> None:
     detector = dataclasses.replace(import_detector(read_model(source)), labels=labels).rebuilt()
     save(detector, tmp_path / "a.keras")
     (tmp_path / "a.tflite").write_bytes(tflite_model(detector))
-    model = Evaluated(labels, tensorflow=source, keras=tmp_path / "a.keras", tflite=tmp_path / "a.tflite")
+    model = ModelForms(labels, tensorflow=source, keras=tmp_path / "a.keras", tflite=tmp_path / "a.tflite")
     result = evaluate(model, open_images(data, labels), ["tensorflow", "keras", "tflite"])
     reference = result.scores[0]
     assert reference.ap50 == pytest.approx(0.833, abs=0.001)

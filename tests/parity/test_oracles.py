@@ -22,7 +22,7 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
-from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, detect, split_priors
+from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, decode_boxes, split_priors
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -208,9 +208,9 @@ def test_each_side_s_detections_are_those_of_its_boxes(case: Case) -> None:
     """The same boxes and scores give the same detections: TensorFlow's suppression, ours and OpenCV's are one."""
     nms = case.folder.arch.nms
     for fed, (boxes, scores) in zip(case.inputs, case.tensorflow, strict=True):
-        _assert_same(case.detector.detect(fed), detect(boxes, scores, nms))
+        _assert_same(case.detector.detect(fed), choose_detections(boxes, scores, nms))
     for fed, (boxes, scores) in zip(case.inputs, case.opencv, strict=True):
-        _assert_same(case.opencv_net.detect(caffe_blob(fed)), detect(boxes, scores, nms, clip=False))
+        _assert_same(case.opencv_net.detect(caffe_blob(fed)), choose_detections(boxes, scores, nms, clip=False))
 
 
 def test_detections_pair_up(case: Case) -> None:

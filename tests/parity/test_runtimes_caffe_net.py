@@ -22,7 +22,7 @@ from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.compare import compare_detections
-from ssdlite_caffe.tools.convert import ConvertOptions, convert, write_model
+from ssdlite_caffe.tools.convert import ConvertOptions, convert, write_model_files
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.tools.verify import Bounds, verify
 from ssdlite_caffe.tools.verify_report import verdict
@@ -269,7 +269,7 @@ def test_boxes_clipped_before_suppression(
     model = read_model(example_model)
     arch = recognise(model)
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, clip_first=True, score_threshold=1e-3))
-    write_model(tmp_path, model, arch, numbered(arch.num_classes), ConvertOptions(), lambda _: None)
+    write_model_files(tmp_path, model, arch, numbered(arch.num_classes), ConvertOptions(), lambda _: None)
     folder = ModelFolder.open(tmp_path)
     assert "code_type: CORNER" in folder.deploy_prototxt.read_text()
     deploy, numpy = (Detector(folder, decoder, "caffe") for decoder in ("caffe", "numpy"))  # type: ignore[arg-type]

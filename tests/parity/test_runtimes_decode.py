@@ -10,7 +10,7 @@ import pytest
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.imports import import_opencv, import_tensorflow
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.decode import convert_scores, decode, decode_boxes, detect, parse_detection_out
+from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores, decode, decode_boxes, parse_detection_out
 from ssdlite_caffe.runtimes.detections import Detections
 
 F = np.float32
@@ -32,7 +32,7 @@ def test_suppression_equals_tensorflow(seed: int, levels: int) -> None:
     scores = (random.integers(0, levels, 600) / levels).astype(F)
     nms = Nms(iou_threshold=0.45, score_threshold=0.2, max_per_class=60, max_total=600)
     chosen = tf.image.non_max_suppression(boxes[:, [1, 0, 3, 2]], scores, 60, 0.45, 0.2).numpy()
-    found = detect(boxes, np.stack([np.ones(600, F), scores], axis=1), nms, clip=False)
+    found = choose_detections(boxes, np.stack([np.ones(600, F), scores], axis=1), nms, clip=False)
     assert len(found) == 60
     np.testing.assert_array_equal(found.boxes, boxes[chosen], strict=True)
     np.testing.assert_array_equal(found.scores, scores[chosen], strict=True)

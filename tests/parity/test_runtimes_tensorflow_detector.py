@@ -14,7 +14,7 @@ import pytest
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.imports import import_tensorflow
-from ssdlite_caffe.runtimes.decode import detect
+from ssdlite_caffe.runtimes.decode import choose_detections
 from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from tests.real_models import real_models
@@ -61,7 +61,7 @@ def check(detector: TensorFlowDetector, size: tuple[int, int], nms: Nms, seed: i
 
     expected = detector.detect(given)
     assert len(expected)
-    found = detect(np.ascontiguousarray(raw.boxes[:, [1, 0, 3, 2]]), raw.scores, nms)
+    found = choose_detections(np.ascontiguousarray(raw.boxes[:, [1, 0, 3, 2]]), raw.scores, nms)
     assert found.classes.tolist() == expected.classes.tolist()
     np.testing.assert_array_equal(found.scores, expected.scores, strict=True)
     np.testing.assert_array_equal(found.boxes, expected.boxes, strict=True)

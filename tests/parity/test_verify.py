@@ -116,7 +116,7 @@ def test_other_thresholds_are_found_in_the_detections(example_model: Path, copy:
     report = compared(example_model, copy)
     assert report.first_failure is not None
     assert report.first_failure.stage == "detections"
-    assert "only the reference has class" in report.first_failure.note
+    assert "only in the reference: class" in report.first_failure.note
 
 
 def test_an_inexact_dialect_is_named(example_model: Path, tmp_path: Path) -> None:

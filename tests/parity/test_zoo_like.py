@@ -11,8 +11,8 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.evaluation.detectors import RUNTIMES, Evaluated
-from ssdlite_caffe.evaluation.evaluate import open_model
+from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
+from ssdlite_caffe.evaluation.evaluate import open_model_forms
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import Detector
@@ -81,7 +81,7 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_i
     assert rows["scores"].absolute <= 2e-6
     assert ("TensorFlow Lite" in rows) == (moved.name.startswith("file"))
 
-    opened = open_model(moved, label_map=str(names))
+    opened = open_model_forms(moved, label_map=str(names))
     assert (opened.tflite is not None) == moved.name.startswith("file")
 
     wanted_by = Detector(ModelFolder.open(tmp_path / "ordinary"))
@@ -89,10 +89,10 @@ def test_every_command(moved: Path, shared_models: Path, tmp_path: Path, scene_i
     path = moved / "model.tflite" if runtime == "tflite" else moved
     detectors = [(Detector(folder), total), (Detector(folder, "numpy"), total)]
     keras = import_detector(read_model(moved), labels=LABELS)
-    from ssdlite_caffe.keras.detectors import KerasRuntime
+    from ssdlite_caffe.keras.detectors import KerasDetector
 
-    detectors.append((KerasRuntime(keras), total))
-    with RUNTIMES[runtime](Evaluated(LABELS, None, path, tflite=path)) as evaluated:
+    detectors.append((KerasDetector(keras), total))
+    with RUNTIMES[runtime](ModelForms(LABELS, None, path, tflite=path)) as evaluated:
         # TensorFlow Lite's fast NMS keeps ten, one class a box: the best of each box are the same.
         for _, image in scene_images[:3]:
             wanted = wanted_by(image[..., ::-1])
@@ -111,7 +111,7 @@ def test_a_phone_s_detections(shared_models: Path, tmp_path: Path, scene_images:
     convert(source, tmp_path / "out", ConvertOptions())
     ours = Detector(ModelFolder.open(tmp_path / "out"), "tflite")
     tflite = source / "model.tflite"
-    with RUNTIMES["tflite"](Evaluated(LABELS, None, None, tflite=tflite)) as phone:
+    with RUNTIMES["tflite"](ModelForms(LABELS, None, None, tflite=tflite)) as phone:
         for _, image in scene_images:
             same(ours(image[..., ::-1]), phone(image[..., ::-1]), 10)
 

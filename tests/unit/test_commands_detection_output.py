@@ -15,7 +15,7 @@ from ssdlite_caffe.commands.detection_output import Output, show
 from ssdlite_caffe.errors import ImageError, OutputError
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.decode import overlap
-from ssdlite_caffe.runtimes.detector import Detector, ImageResult, Progress, detect
+from ssdlite_caffe.runtimes.detector import Detector, ImageResult, detect
 from ssdlite_caffe.runtimes.images import Video, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from tests.scenes import draw_scene
@@ -77,12 +77,12 @@ def test_both_decoders_agree(model: ModelFolder, seed: int) -> None:
 
 
 def test_an_unreadable_image_does_not_stop_the_others(model: ModelFolder, images: Path) -> None:
-    steps: list[Progress] = []
-    found, errors = results(detect(model, [images, images / "none.png"], progress=steps.append))
+    steps: list[tuple[int, int]] = []
+    found, errors = results(detect(model, [images, images / "none.png"], progress=lambda *state: steps.append(state)))
     assert [r.path.name for r in found] == ["a.png", "b.png", "c.jpg"]
     assert [(r.height, r.width) for r in found] == [(320, 320), (200, 320), (320, 320)]
     assert [str(e).split(" is ")[0] for e in errors] == [str(images / "bad.png"), str(images / "none.png")]
-    assert (steps[0], steps[-1]) == (Progress(0, 5), Progress(5, 5))
+    assert (steps[0], steps[-1]) == ((0, 5), (5, 5))
 
 
 def test_score_threshold_leaves_out(model: ModelFolder, images: Path) -> None:
@@ -120,10 +120,10 @@ def test_existing_images_are_not_replaced_unasked(model: ModelFolder, images: Pa
 
 def test_inputs_are_never_written_over(model: ModelFolder, images: Path, tmp_path: Path) -> None:
     before = (images / "a.png").read_bytes()
-    with pytest.raises(OutputError, match=r"a\.png is to be read"):
+    with pytest.raises(OutputError, match=r"a\.png is an input"):
         list(detect(model, [images / "a.png"], out=images, force=True))
     assert (images / "a.png").read_bytes() == before
-    with pytest.raises(OutputError, match="-o takes a folder"):
+    with pytest.raises(OutputError, match="-o must name a folder"):
         list(detect(model, [images / "a.png"], out=images / "c.jpg"))
 
 
@@ -163,10 +163,10 @@ def test_json_and_csv_say_the_same(
     assert run(example_folder, inputs, output="json")
     printed = capsys.readouterr()
     data = json.loads(printed.out)
-    assert "bad.png is no image" in printed.err
+    assert "bad.png is not an image" in printed.err
     assert [Path(p["image"]).name for p in data["images"]] == ["a.png", "b.png", "c.jpg"] + ["v.avi"] * 3
     assert [p.get("frame") for p in data["images"]] == [None, None, None, 0, 1, 2]
-    assert data["errors"] == [f"{images / 'bad.png'} is no image that OpenCV can read, or is cut off"]
+    assert data["errors"] == [f"{images / 'bad.png'} is not an image that OpenCV can read, or is truncated"]
     assert run(example_folder, inputs, output="csv")
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     flat = [(p, d) for p in data["images"] for d in p["detections"]]
@@ -187,5 +187,10 @@ def test_table(example_folder: Path, images: Path, tmp_path: Path, capsys: pytes
     assert not run(example_folder, [images / "a.png", plain], score_threshold=0.5, out=tmp_path / "out")
     printed = capsys.readouterr()
     assert printed.err == ""
-    for text in (str(images / "a.png"), "[bold]nothing here.png", "class_", f"boxes are drawn in {tmp_path / 'out'}"):
+    for text in (
+        str(images / "a.png"),
+        "[bold]nothing here.png",
+        "class_",
+        f"images with boxes are in {tmp_path / 'out'}",
+    ):
         assert text in printed.out

@@ -39,23 +39,23 @@ def test_the_built_in_label_map_goes_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("bbox", [1, 2, 3], "is not four numbers"),
-        ("bbox", [1, 2, 3, "4"], "is not four numbers"),
-        ("bbox", [1, 2, True, 4], "is not four numbers"),
-        ("bbox", None, "bbox None is not four numbers"),
-        ("bbox", {"x": 1}, "is not four numbers"),
-        ("bbox", [float("nan"), 2, 3, 4], "is not four numbers"),
-        ("bbox", [1, 2, float("inf"), 4], "is not four numbers"),
-        ("bbox", [1, 2, 10**400, 4], "is not four numbers"),
+        ("bbox", [1, 2, 3], "is not a list of four numbers"),
+        ("bbox", [1, 2, 3, "4"], "is not a list of four numbers"),
+        ("bbox", [1, 2, True, 4], "is not a list of four numbers"),
+        ("bbox", None, "bbox None is not a list of four numbers"),
+        ("bbox", {"x": 1}, "is not a list of four numbers"),
+        ("bbox", [float("nan"), 2, 3, 4], "is not a list of four numbers"),
+        ("bbox", [1, 2, float("inf"), 4], "is not a list of four numbers"),
+        ("bbox", [1, 2, 10**400, 4], "is not a list of four numbers"),
         ("bbox", [1, 2, -3, 4], "has a negative width"),
         ("bbox", [1, 2, 0, 4], "is empty"),
-        ("bbox", [100, 2, 3, 4], "lies outside"),
-        ("category_id", 3, "category_id 3 is none of the categories"),
-        ("category_id", "2", "category_id '2' is none"),
-        ("category_id", [2], "category_id [2] is none"),
-        ("category_id", True, "category_id True is none"),
-        ("iscrowd", 7, "iscrowd is 7, not 0 or 1"),
-        ("iscrowd", "0", "iscrowd is '0'"),
+        ("bbox", [100, 2, 3, 4], "is outside"),
+        ("category_id", 3, "category_id 3 is not in categories"),
+        ("category_id", "2", "category_id '2' is not in"),
+        ("category_id", [2], "category_id [2] is not in"),
+        ("category_id", True, "category_id True is not in"),
+        ("iscrowd", 7, "iscrowd must be 0 or 1, got 7"),
+        ("iscrowd", "0", "iscrowd must be 0 or 1, got '0'"),
     ],
 )
 def test_objects_left_out(tmp_path: Path, key: str, value: object, what: str) -> None:
@@ -81,15 +81,15 @@ def test_a_box_past_the_edge_is_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("id", None, "there is no id"),
-        ("id", "100", "there is no id"),
-        ("id", 101, "id 101 is that of another image"),
-        ("file_name", "a/p0.jpg", "'a/p0.jpg' is that of another image"),
-        ("file_name", "../p0.jpg", "leads out of the folder"),
-        ("file_name", "/etc/passwd", "leads out of the folder"),
-        ("file_name", "a/\ud800.jpg", "leads out of the folder"),
-        ("file_name", 7, "leads out of the folder"),
-        ("height", "48", "height is '48', not a number"),
+        ("id", None, "it needs id, a whole number"),
+        ("id", "100", "it needs id, a whole number"),
+        ("id", 101, "an earlier image has the same id 101"),
+        ("file_name", "a/p0.jpg", "an earlier image has the same file_name 'a/p0.jpg'"),
+        ("file_name", "../p0.jpg", "is not a path inside the folder"),
+        ("file_name", "/etc/passwd", "is not a path inside the folder"),
+        ("file_name", "a/\ud800.jpg", "is not a path inside the folder"),
+        ("file_name", 7, "is not a path inside the folder"),
+        ("height", "48", "height must be a number, got '48'"),
     ],
 )
 def test_images_left_out(tmp_path: Path, key: str, value: object, what: str) -> None:
@@ -109,14 +109,14 @@ def test_objects_of_no_image(tmp_path: Path) -> None:
     content["annotations"] += [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [1, 2, 3, 4]}, [], {"image_id": "5"}]
     data = open_coco(*write_coco(tmp_path, content))
     assert [problem.what for problem in data.problems] == [
-        "image_id 5 is none of the images", "image_id None is none of the images", "image_id '5' is none of the images",
+        "image_id 5 is not in images", "image_id None is not in images", "image_id '5' is not in images",
     ]  # fmt: skip
 
 
 def test_another_size(tmp_path: Path) -> None:
     images, path = write_coco(tmp_path, coco_content())
     data = open_coco(images, path)
-    with pytest.raises(DatasetError, match=r"images\[1\]: says 80x48, but the image has 48x80"):
+    with pytest.raises(DatasetError, match=r"images\[1\]: annotated as 80x48, but the image is 48x80"):
         data.objects(data.entries[1], SIZE[1], SIZE[0])
 
 
@@ -129,20 +129,23 @@ def _without(key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("", r"instances.json:1: no JSON"),
-        ('{"images":\n[}', r"instances.json:2: no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ('{"images": [' + "9" * 5000 + "]}", "no JSON"),
-        ("[]", "holds no list 'images'"),
-        ("null", "holds no list 'images'"),
-        (_without("annotations"), "holds no list 'annotations'"),
-        (_without("categories"), "holds no list 'categories'"),
-        (coco_content() | {"images": {}}, "holds no list 'images'"),
-        (coco_content() | {"images": []}, "names no image that can be used"),
+        ("", r"instances.json:1: not valid JSON"),
+        ('{"images":\n[}', r"instances.json:2: not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"images": [' + "9" * 5000 + "]}", "not valid JSON"),
+        ("[]", "has no list 'images'"),
+        ("null", "has no list 'images'"),
+        (_without("annotations"), "has no list 'annotations'"),
+        (_without("categories"), "has no list 'categories'"),
+        (coco_content() | {"images": {}}, "has no list 'images'"),
+        (coco_content() | {"images": []}, "lists no image that can be used"),
         (coco_content() | {"categories": []}, "has no categories"),
-        (coco_content() | {"categories": [3]}, r"categories\[0\] has no id"),
-        (coco_content() | {"categories": [{"id": 1, "name": None}]}, r"categories\[0\] has no id"),
-        (coco_content() | {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "id 1 of 'a' once more"),
+        (coco_content() | {"categories": [3]}, r"categories\[0\] needs id"),
+        (coco_content() | {"categories": [{"id": 1, "name": None}]}, r"categories\[0\] needs id"),
+        (
+            coco_content() | {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            "id 1, which 'a' has already",
+        ),
         (coco_content() | {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "given twice"),
         (coco_content() | {"categories": [{"id": 1, "name": "a\nb"}]}, "is not a class name"),
     ],
@@ -157,11 +160,11 @@ def test_files_that_are_refused(tmp_path: Path, content: object, what: str) -> N
 def test_other_encodings(tmp_path: Path) -> None:
     images, path = write_coco(tmp_path, coco_content())
     path.write_bytes(b"\xff\xfe\xfd" + json.dumps(coco_content()).encode())
-    with pytest.raises(DatasetError, match="no JSON"):
+    with pytest.raises(DatasetError, match="not valid JSON"):
         open_coco(images, path)
     path.write_bytes(json.dumps(coco_content()).encode("utf-16"))
     assert len(open_coco(images, path).entries) == 4
-    with pytest.raises(DatasetError, match="no folder of images"):
+    with pytest.raises(DatasetError, match="is not a folder; give"):
         open_coco(tmp_path / "none", path)
     with pytest.raises(DatasetError, match="No such file"):
         open_coco(images, tmp_path / "none.json")

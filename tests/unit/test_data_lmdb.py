@@ -139,7 +139,7 @@ class TestWriting:
         content["images"][1]["file_name"] = f"{long}.jpg"
         images, path = write_coco(tmp_path, content)
         summary = write_lmdb(open_coco(images, path), tmp_path / "out")
-        assert "longer than the 511 bytes" in summary["problems"][0]["what"]
+        assert "has 615 bytes, LMDB allows 511" in summary["problems"][0]["what"]
         root = write_voc(tmp_path / "voc", {"two words": [("a", (1, 2, 3, 4), 0)]})
         write_lmdb(open_voc([root], "trainval"), tmp_path / "spaces")
         assert (tmp_path / "spaces" / "test_name_size.txt").read_text() == "two%20words 48 80\n"
@@ -229,10 +229,10 @@ class TestStore:
             list(reader)
 
     def test_no_lmdb(self, tmp_path: Path) -> None:
-        with pytest.raises(DatasetError, match=r"holds no data\.mdb"):
+        with pytest.raises(DatasetError, match=r"has no data\.mdb"):
             LmdbReader(tmp_path)
         (tmp_path / "data.mdb").write_bytes(b"text" * 5000)
-        with pytest.raises(DatasetError, match="no LMDB that can be read"):
+        with pytest.raises(DatasetError, match="cannot be read as an LMDB: MDB_INVALID"):
             LmdbReader(tmp_path)
 
 
@@ -291,24 +291,24 @@ class TestCheck:
             b"00000001_raw": (caffe_pb2.AnnotatedDatum(datum=raw).SerializeToString(), ""),
             b"00000002_reversed": (value(xmin=0.9), "is reversed"),
             b"00000003_empty": (value(ymin=0.25, ymax=0.25), "is empty"),
-            b"00000004_outside": (value(xmax=1.25), "reaches out of the image"),
-            b"00000005_nan": (value(ymin=float("nan")), "is not finite"),
-            b"00000006_label": (of(image, good._replace(label=4)), "label 4"),
-            b"00000007_background": (of(image, good._replace(label=0)), "label 0"),
+            b"00000004_outside": (value(xmax=1.25), "extends beyond the image"),
+            b"00000005_nan": (value(ymin=float("nan")), "has NaN or Inf"),
+            b"00000006_label": (of(image, good._replace(label=4)), "got 4"),
+            b"00000007_background": (of(image, good._replace(label=0)), "got 0"),
             b"00000008_undecodable": (of(image[:300], good), "decoded"),
             b"00000009_unparsable": (b"\xff\xff\xff", "parsed"),
             b"00000010_nothing": (b"", "has no image"),
-            b"00000011_grey": (of(encoded(pixels(0)[:, :, 0])), "1 channel "),
-            b"00000012_size": (caffe_pb2.AnnotatedDatum(datum=small).SerializeToString(), "says 3x9x9"),
-            b"00000013_good": (value(), "another record has this name"),
+            b"00000011_grey": (of(encoded(pixels(0)[:, :, 0])), "1 channel of 8 bits"),
+            b"00000012_size": (caffe_pb2.AnnotatedDatum(datum=small).SerializeToString(), "3x9x9"),
+            b"00000013_good": (value(), "an earlier record has the same name"),
             b"00000014_deep": (of(encoded(pixels(0).astype(np.uint16) * 257, ".png")), "3 channels of 16 bits"),
             b"00000015_raw_grey": (
                 caffe_pb2.AnnotatedDatum(datum=caffe_pb2.Datum(channels=1, height=2, width=4, data=bytes(8)))
                 .SerializeToString(),
-                "Caffe stops there",
+                "Caffe stops at it",
             ),
-            b"x": (value(), "the key is not"),
-            b"y\xff\x1b[31m": (value(), "the key is not"),
+            b"x": (value(), "the key must be"),
+            b"y\xff\x1b[31m": (value(), "the key must be"),
         }  # fmt: skip
         (tmp_path / "bad").mkdir()
         with LmdbWriter(tmp_path / "bad") as writer:
@@ -359,7 +359,10 @@ class TestCommand:
         path.write_text(path.read_text().replace("<xmax>12</xmax>", "<xmax>0</xmax>"))
         result = command("lmdb", "voc", root, "-o", tmp_path / "out")
         assert result.status == 0
-        assert result.err == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed; object skipped\n"
+        assert (
+            result.err
+            == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed: xmin > xmax or ymin > ymax; object skipped\n"
+        )
         assert (
             result.out == f"5 of 5 images with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
         )
@@ -387,10 +390,10 @@ class TestCommand:
         (root / "JPEGImages" / "p1.jpg").write_bytes(b"")
         said = refused("lmdb", "voc", root, "-o", tmp_path / "out", "--strict").err
         assert f"{root / 'JPEGImages' / 'p1.jpg'}: empty (0 bytes); image skipped" in said
-        assert "holds no folder JPEGImages" in refused("lmdb", "voc", tmp_path, "-o", tmp_path / "out").err
+        assert "has no folder JPEGImages" in refused("lmdb", "voc", tmp_path, "-o", tmp_path / "out").err
         assert "exists already" in refused("lmdb", "voc", root, "-o", root).err
         assert "no such file" in refused("lmdb", "coco", root, tmp_path / "no.json", "-o", tmp_path / "out").err.lower()
-        assert "holds no data.mdb" in refused("lmdb", "check", tmp_path).err
+        assert "it has no data.mdb" in refused("lmdb", "check", tmp_path).err
         wrong = ("lmdb", "voc", root, "-o", tmp_path / "out", "--label-map", tmp_path / "no.prototxt")
         assert "cannot read" in refused(*wrong).err
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, Found, curve, iou, of_verdicts
+from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, ScoredBoxes, curve, iou, of_verdicts
 
 Corners = tuple[float, float, float, float]
 
@@ -16,9 +16,9 @@ def boxes(*corners: Corners, difficult: tuple[bool, ...] = ()) -> Boxes:
     return Boxes(np.asarray(corners, float).reshape(-1, 4), np.asarray(difficult or [False] * len(corners), bool))
 
 
-def found(*items: tuple[float, Corners]) -> Found:
+def found(*items: tuple[float, Corners]) -> ScoredBoxes:
     corners = np.asarray([box for _, box in items], float).reshape(-1, 4)
-    return Found(corners, np.asarray([score for score, _ in items], float))
+    return ScoredBoxes(corners, np.asarray([score for score, _ in items], float))
 
 
 A, B, C = (0.0, 0.0, 10.0, 20.0), (30.0, 5.0, 50.0, 15.0), (70.0, 70.0, 80.0, 95.0)
@@ -91,7 +91,7 @@ def test_nothing_to_find_and_nothing_found() -> None:
     assert np.isnan(curve([]).area)
 
 
-def naive(images: list[tuple[Boxes, Found]]) -> tuple[float, float]:
+def naive(images: list[tuple[Boxes, ScoredBoxes]]) -> tuple[float, float]:
     """Eleven points and area, straight from VOC's text, one detection after the other."""
     ranked = sorted(
         ((-score, p, i) for p, (_, f) in enumerate(images) for i, score in enumerate(f.scores)),

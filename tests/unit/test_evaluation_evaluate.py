@@ -19,8 +19,8 @@ from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.evaluation import detectors as evaluation_runtimes
-from ssdlite_caffe.evaluation.detectors import Detect, Evaluated
-from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+from ssdlite_caffe.evaluation.detectors import Detect, ModelForms
+from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.runtimes.detections import Detections
 from tests.commands import Command
@@ -64,7 +64,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Detections]:
     found: dict[int, Detections] = {}
 
     @contextlib.contextmanager
-    def opened(model: Evaluated) -> Iterator[Detect]:
+    def opened(model: ModelForms) -> Iterator[Detect]:
         yield lambda image: found.get(int(image[0, 0, 0]), detections())
 
     monkeypatch.setattr(evaluation_runtimes, "RUNTIMES", {"fake": opened})
@@ -73,13 +73,13 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Detections]:
 
 
 def judged(images: Images) -> object:
-    return evaluate(Evaluated(LABELS, tensorflow=Path("none")), images, ["fake"], data="made up")
+    return evaluate(ModelForms(LABELS, tensorflow=Path("none")), images, ["fake"], data="made up")
 
 
 def test_perfect_detections(answers: dict[int, Detections]) -> None:
     for number, boxes in enumerate(TRUTH):
         answers[number] = detections(*((box.label, 0.9, box[1:5]) for box in boxes))  # type: ignore[misc]
-    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"], data="made up")
+    result = evaluate(ModelForms(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"], data="made up")
     (score,) = result.scores
     assert (score.ap, score.ap50, score.ap75, score.voc07, score.voc12) == pytest.approx((1,) * 5)
     assert {row: one.objects for row, one in score.classes.items()} == {1: 2, 2: 1}
@@ -89,14 +89,14 @@ def test_perfect_detections(answers: dict[int, Detections]) -> None:
 
 
 def test_no_detections(answers: dict[int, Detections]) -> None:
-    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
+    (score,) = evaluate(ModelForms(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
     assert (score.ap, score.ap50, score.voc07, score.voc12, score.detections) == (0, 0, 0, 0, 0)
 
 
 def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> None:
     """IoU 0.8: found at 0.50 to 0.80 of COCO's ten thresholds; the other circle is not found, the square is wrong."""
     answers[0] = detections((1, 0.9, (10, 5, 30, 37)), (2, 0.8, (0, 0, 8, 6)))
-    (score,) = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
+    (score,) = evaluate(ModelForms(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"]).scores
     half = np.mean(np.linspace(0, 1, 101) <= 0.5)
     assert score.classes[1].ap50 == pytest.approx(half)
     assert score.classes[1].ap == pytest.approx(half * 0.7, abs=0.06)
@@ -106,7 +106,7 @@ def test_one_box_a_little_off_and_one_wrong(answers: dict[int, Detections]) -> N
 
 
 def test_data_without_known_objects(answers: dict[int, Detections]) -> None:
-    with pytest.raises(DatasetError, match="made up has no object of a class that the model knows"):
+    with pytest.raises(DatasetError, match="made up has no object of the model's classes"):
         judged(Images((), ()))
 
 
@@ -127,11 +127,11 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.opencv
 def test_voc_coco_and_lmdb_give_the_same(example_folder: Path, scenes: Path, names: str, tmp_path: Path) -> None:
     make_shapes(tmp_path / "coco", ShapesOptions(6, 5, layout="coco", split="test"))
-    labels = open_model(example_folder, label_map=names).labels
+    labels = open_model_forms(example_folder, label_map=names).labels
     write_lmdb(open_voc([scenes], "test", label_map=labels), tmp_path / "lmdb", ImageEncoding(encoding="png"), Order())
     annotations = next(path for path in (tmp_path / "coco").rglob("*.json") if path.name != "shapes.json")
     images = next(path.parent for path in (tmp_path / "coco").rglob("*.[jp][pn]g"))
-    model = open_model(example_folder, label_map=names)
+    model = open_model_forms(example_folder, label_map=names)
     scores = []
     for data, folder in ((scenes, None), (annotations, images), (tmp_path / "lmdb", None)):
         labelled = open_images(data, model.labels, images=folder)
@@ -163,29 +163,29 @@ def test_wrong_use(command: Command, example_folder: Path, scenes: Path, tmp_pat
     assert command("evaluate", example_folder, "--data", scenes, "--runtime", "ncnn").status == 2
     done = command("evaluate", example_folder, "--data", tmp_path / "none")
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith(f"ssdlite-caffe: there is no {tmp_path / 'none'}; give a folder in VOC's layout")
+    assert done.err.startswith(f"ssdlite-caffe: {tmp_path / 'none'} does not exist; give a folder in VOC's layout")
     done = command("evaluate", example_folder, "--data", scenes)
-    assert "has no object of a class that the model knows" in done.err
+    assert "has no object of the model's classes" in done.err
     assert "'circle' is not in the label map" in done.err
     done = command("evaluate", scenes, "--data", scenes)
-    assert "is no converted model, so its class names are not known; give --label-map" in done.err
+    assert "is not a converted model, so its class names are not known; give --label-map" in done.err
 
 
 def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
-    model = open_model(example_folder, label_map=names)
+    model = open_model_forms(example_folder, label_map=names)
     with (
         pytest.raises(ModelError, match="opencv runs converted models"),
-        evaluation_runtimes.RUNTIMES["opencv"](Evaluated(model.labels, tensorflow=Path("model.pb"))),
+        evaluation_runtimes.RUNTIMES["opencv"](ModelForms(model.labels, tensorflow=Path("model.pb"))),
     ):
         pass
     with (
-        pytest.raises(ModelError, match="name it with --tensorflow"),
-        evaluation_runtimes.RUNTIMES["tensorflow"](Evaluated(model.labels, model.folder)),
+        pytest.raises(ModelError, match="give it with --tensorflow"),
+        evaluation_runtimes.RUNTIMES["tensorflow"](ModelForms(model.labels, model.folder)),
     ):
         pass
 
 
 def test_a_plot_of_an_unknown_kind(answers: dict[int, Detections], tmp_path: Path) -> None:
-    result = evaluate(Evaluated(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"])
+    result = evaluate(ModelForms(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"])
     with pytest.raises(Exception, match=r"cannot draw .*plot\.xyz"):
         write_plot(result, tmp_path / "plot.xyz")

@@ -24,7 +24,7 @@ from ssdlite_caffe.keras.model import KerasModel, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name, node_scopes, scope_of_layer
 from ssdlite_caffe.keras.store import load, save
 from ssdlite_caffe.keras.weights import get_values, keras_values, set_values
-from ssdlite_caffe.runtimes.decode import convert_scores, decode_boxes, detect
+from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from tests.models import model_of, with_settings, with_tensors, with_unit
 
@@ -185,7 +185,7 @@ def test_detections_are_the_reference_decoders(
     for image in range(2):
         variances = np.float32(arch.variances)
         boxes = decode_boxes(codes[image][:, [1, 0, 3, 2]], corners[:, [1, 0, 3, 2]], variances)
-        wanted = detect(boxes, convert_scores(logits[image], converter), nms)
+        wanted = choose_detections(boxes, convert_scores(logits[image], converter), nms)
         count = int(found["num_detections"][image])
         got = Detections(
             found["detection_classes"][image, :count].astype(np.int64),
@@ -326,15 +326,15 @@ def test_bad_files_are_one_line(detector: KerasModel, tmp_path: Path) -> None:
         (tmp_path, "is a folder"),
         (cut, "cannot be read"),
         (text, "cannot be read"),
-        (weights, "does not say which net"),
-        (other, "no detector"),
+        (weights, "without the description of their net"),
+        (other, "not a detector"),
         (unsafe, "cannot be read"),
         (shrunk, r"cannot be read|classes"),
     ):
         with pytest.raises((ModelError, LabelMapError), match=message) as error:
             load(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(OutputError, match="no name for a Keras model"):
+    with pytest.raises(OutputError, match="a Keras model must end in"):
         save(detector, tmp_path / "a.pb")
 
 
@@ -354,7 +354,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(TensorError, match=r"'BoxPredictor_1/ClassPredictor/biases' .* is missing"):
         keras_values(lost, net)
     more = with_tensors(model, {"BoxPredictor_9/odd": np.zeros(3, np.float32)})
-    with pytest.raises(TensorError, match=r"'BoxPredictor_9/odd' \(3,\) has no place"):
+    with pytest.raises(TensorError, match=r"'BoxPredictor_9/odd' \(3,\) is not used"):
         keras_values(more, net)
     values = keras_values(model, net)
     keras_model = build_model(SMALL)

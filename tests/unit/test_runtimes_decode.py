@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.runtimes.decode import (
+    choose_detections,
     clip_detections,
     convert_scores,
     decode,
     decode_boxes,
-    detect,
     overlap,
     parse_detection_out,
     split_priors,
@@ -90,7 +90,7 @@ def test_detect_equals_plain_loops(nms: Nms, count: int, classes: int, levels: i
     boxes = np.concatenate([corners, corners + random.integers(1, grid + 1, (count, 2)) / grid], axis=1).astype(F)
     scores = (random.integers(0, levels + 1, (count, classes)) / levels).astype(F)
     expected = naive_detect([tuple(b) for b in boxes], scores, nms)
-    found = detect(boxes, scores, nms)
+    found = choose_detections(boxes, scores, nms)
     assert found.classes.tolist() == [d[0] for d in expected]
     assert found.scores.tolist() == [d[1] for d in expected]
     assert found.boxes.tolist() == [list(d[2]) for d in expected]
@@ -104,7 +104,7 @@ def test_many_candidates_cross_the_blocks() -> None:
     boxes = np.concatenate([corners, corners + random.uniform(0.02, 0.3, (700, 2))], axis=1).astype(F)
     scores = random.uniform(0, 1, (700, 3)).astype(F)
     nms = Nms(max_per_class=1000, max_total=1000)
-    found = detect(boxes, scores, nms)
+    found = choose_detections(boxes, scores, nms)
     expected = naive_detect([tuple(b) for b in boxes], scores, nms)
     assert len(found) > 256
     assert found.classes.tolist() == [d[0] for d in expected]
@@ -115,8 +115,8 @@ def test_overlap_of_exactly_the_threshold_does_not_suppress() -> None:
     boxes = np.array([[0, 0, 1, 1], [0, 0, 0.5, 1]], F)
     scores = np.array([[0, 0.9], [0, 0.8]], F)
     assert overlap(boxes[0], boxes[1]) == 0.5
-    assert len(detect(boxes, scores, Nms(iou_threshold=0.5))) == 2
-    assert len(detect(boxes, scores, Nms(iou_threshold=0.49))) == 1
+    assert len(choose_detections(boxes, scores, Nms(iou_threshold=0.5))) == 2
+    assert len(choose_detections(boxes, scores, Nms(iou_threshold=0.49))) == 1
 
 
 def test_the_threshold_holds_alike_in_later_blocks() -> None:
@@ -127,7 +127,7 @@ def test_the_threshold_holds_alike_in_later_blocks() -> None:
     scores[[0, -1], 1] = 0.9, 0.1
     scores[1:-1, 2] = 0.5
     for threshold, expected in ((0.5, 2), (0.49, 1)):
-        found = detect(boxes, scores, Nms(iou_threshold=threshold, max_per_class=400, max_total=400))
+        found = choose_detections(boxes, scores, Nms(iou_threshold=threshold, max_per_class=400, max_total=400))
         assert (found.classes == 2).sum() > 256
         assert (found.classes == 1).sum() == expected
 
@@ -135,35 +135,36 @@ def test_the_threshold_holds_alike_in_later_blocks() -> None:
 def test_clip_first_changes_what_is_suppressed() -> None:
     boxes = np.array([[0, 0, 0.5, 1], [-0.5, 0, 0.5, 1]], F)
     scores = np.array([[0, 0.9], [0, 0.8]], F)
-    assert len(detect(boxes, scores, Nms(iou_threshold=0.6))) == 2
-    assert len(detect(boxes, scores, Nms(iou_threshold=0.6, clip_first=True))) == 1
+    assert len(choose_detections(boxes, scores, Nms(iou_threshold=0.6))) == 2
+    assert len(choose_detections(boxes, scores, Nms(iou_threshold=0.6, clip_first=True))) == 1
 
 
 def test_a_box_outside_the_image_is_dropped_but_does_not_take_a_place() -> None:
     boxes = np.array([[1.1, 0, 1.5, 1], [0, 0, 0.5, 0.5]], F)
     scores = np.array([[0, 0.9], [0, 0.8]], F)
-    found = detect(boxes, scores, Nms(max_total=1))
+    found = choose_detections(boxes, scores, Nms(max_total=1))
     assert found.boxes.tolist() == [[0, 0, 0.5, 0.5]]
-    assert detect(boxes, scores, Nms(max_total=1), clip=False).boxes.tolist() == [[1.100000023841858, 0, 1.5, 1]]
+    unclipped = choose_detections(boxes, scores, Nms(max_total=1), clip=False)
+    assert unclipped.boxes.tolist() == [[1.100000023841858, 0, 1.5, 1]]
 
 
 def test_a_score_of_exactly_the_threshold_is_not_detected() -> None:
     boxes = np.array([[0, 0, 0.4, 1], [0.5, 0, 1, 1]], F)
     scores = np.array([[0, 0.3], [0, np.nextafter(F(0.3), F(1))]], F)
-    found = detect(boxes, scores, Nms(score_threshold=0.3))
+    found = choose_detections(boxes, scores, Nms(score_threshold=0.3))
     assert found.boxes.tolist() == [[0.5, 0, 1, 1]]
 
 
 def test_inverted_boxes_neither_suppress_nor_are_suppressed() -> None:
     boxes = np.array([[0.6, 0.1, 0.2, 0.9], [0.2, 0.1, 0.6, 0.9]], F)
     scores = np.array([[0, 0.9], [0, 0.8]], F)
-    found = detect(boxes, scores, Nms(), clip=False)
+    found = choose_detections(boxes, scores, Nms(), clip=False)
     assert found.scores.tolist() == [F(0.9), F(0.8)]
 
 
 def test_nan_scores_are_never_detected() -> None:
     boxes = np.array([[0, 0, 1, 1], [0, 0, 0.5, 0.5]], F)
-    found = detect(boxes, np.array([[0, math.nan], [0, 0.5]], F), Nms())
+    found = choose_detections(boxes, np.array([[0, math.nan], [0, 0.5]], F), Nms())
     assert found.scores.tolist() == [0.5]
 
 
@@ -206,7 +207,7 @@ def test_decode_joins_the_steps() -> None:
     corners, variances = split_priors(priors)
     np.testing.assert_array_equal(corners[1], priors[0, 0, 4:8])
     np.testing.assert_array_equal(variances[4], priors[0, 1, 16:])
-    expected = detect(
+    expected = choose_detections(
         decode_boxes(loc, corners, variances), convert_scores(conf.reshape(5, 3), "softmax"), Nms(), clip=False
     )
     found = decode(loc, conf, priors, Nms(), converter="softmax", clip=False)
@@ -221,11 +222,11 @@ ZEROS = np.zeros
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: split_priors(ZEROS((1, 3, 8), F)), r"shape \(1, 3, 8\)"),
-        (lambda: split_priors(ZEROS((2, 2, 8), F)), r"shape \(2, 2, 8\)"),
-        (lambda: split_priors(ZEROS((1, 2, 6), F)), r"shape \(1, 2, 6\)"),
-        (lambda: decode_boxes(ZEROS(12, F), ZEROS((2, 4), F), F([1] * 4)), r"12 box codes .* \(2, 4\)"),
-        (lambda: detect(ZEROS((2, 4), F), ZEROS((3, 2), F), Nms()), r"\(2, 4\) .* \(3, 2\)"),
+        (lambda: split_priors(ZEROS((1, 3, 8), F)), r"got \(1, 3, 8\)"),
+        (lambda: split_priors(ZEROS((2, 2, 8), F)), r"got \(2, 2, 8\)"),
+        (lambda: split_priors(ZEROS((1, 2, 6), F)), r"got \(1, 2, 6\)"),
+        (lambda: decode_boxes(ZEROS(12, F), ZEROS((2, 4), F), F([1] * 4)), r"12 values of box encodings .* \(2, 4\)"),
+        (lambda: choose_detections(ZEROS((2, 4), F), ZEROS((3, 2), F), Nms()), r"\(2, 4\) .* \(3, 2\)"),
         (lambda: decode(ZEROS(8, F), ZEROS(5, F), ZEROS((2, 8), F), Nms(), converter="sigmoid"), "5 class logits"),
         (lambda: parse_detection_out(ZEROS((1, 1, 2, 6), F)), r"shape \(1, 1, 2, 6\)"),
     ],
@@ -251,6 +252,6 @@ def test_empty_results_are_no_detections(rows: np.ndarray) -> None:
 
 
 def test_no_candidate_gives_no_detection() -> None:
-    found = detect(np.zeros((3, 4), F), np.zeros((3, 2), F), Nms())
+    found = choose_detections(np.zeros((3, 4), F), np.zeros((3, 2), F), Nms())
     assert isinstance(found, Detections)
     assert (len(found), found.boxes.shape) == (0, (0, 4))

@@ -50,10 +50,10 @@ def test_what_gives_no_image_is_an_error_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     first, second, third = find_sources([tmp_path / "none.png", tmp_path / "a.png", tmp_path / "empty"])
     assert isinstance(first, ImageError)
-    assert "none.png is no image" in str(first)
+    assert "none.png is not an image" in str(first)
     assert second == Source(tmp_path / "a.png", False)
     assert isinstance(third, ImageError)
-    assert "empty holds no images" in str(third)
+    assert "empty has no images" in str(third)
 
 
 def test_colour_grey_alpha_and_16_bits_become_bgr(tmp_path: Path, cv2: Any, pixels: np.ndarray) -> None:
@@ -123,7 +123,7 @@ def test_unreadable_images_are_one_line(
         "half a jpeg": cv2.imencode(".jpg", wide)[1].tobytes()[:9000],
     }[kind]
     (tmp_path / "x.jpg").write_bytes(data)
-    with pytest.raises(ImageError, match=r"x\.jpg is (no image|empty)") as caught:
+    with pytest.raises(ImageError, match=r"x\.jpg is (not an image|empty)") as caught:
         read_image(tmp_path / "x.jpg")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
@@ -149,7 +149,7 @@ def test_video_frames(tmp_path: Path, cv2: Any) -> None:
 
 def test_a_video_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_text("hello")
-    with pytest.raises(ImageError, match=r"v\.mp4 is no video"):
+    with pytest.raises(ImageError, match=r"v\.mp4 is not a video"):
         Video(tmp_path / "v.mp4")
 
 

@@ -37,7 +37,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_all_missing_files_are_named(copy: Path) -> None:
     (copy / "deploy.caffemodel").unlink()
     (copy / "labelmap.prototxt").unlink()
-    with pytest.raises(PrototxtError, match=r"it lacks deploy\.caffemodel, labelmap\.prototxt;"):
+    with pytest.raises(PrototxtError, match=r"not a converted model: deploy\.caffemodel, labelmap\.prototxt missing;"):
         ModelFolder.open(copy)
 
 

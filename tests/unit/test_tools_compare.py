@@ -66,9 +66,9 @@ class TestDetections:
         found = compare(detections(other), detections((1, 0.9, BOX)))  # type: ignore[arg-type]
         assert found.paired == 0
         assert (
-            found.unpaired[0] == "only the reference has class 1, score 0.90000, box (0.1000, 0.2000, 0.3000, 0.4000)"
+            found.unpaired[0] == "only in the reference: class 1, score 0.90000, box (0.1000, 0.2000, 0.3000, 0.4000)"
         )
-        assert found.unpaired[1].startswith(f"the reference lacks class {other[0]}, ")
+        assert found.unpaired[1].startswith(f"not in the reference: class {other[0]}, ")
 
     def test_each_has_one_partner(self) -> None:
         found = compare(detections((1, 0.9, BOX)), detections((1, 0.9, BOX), (1, 0.9, BOX)))
@@ -86,7 +86,7 @@ class TestDetections:
         assert len(compare(full, other, total=3).unpaired) == 2, "neither side is full"
         better = detections((1, 0.9, BOX), (2, 0.52, FAR))
         assert compare(full, better, total=2).unpaired == (
-            "only the reference has class 2, score 0.52000, box (0.5000, 0.5000, 0.9000, 0.9000)",
+            "only in the reference: class 2, score 0.52000, box (0.5000, 0.5000, 0.9000, 0.9000)",
         )
 
     def test_nothing_found(self) -> None:

@@ -23,7 +23,7 @@ from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
-from ssdlite_caffe.tools.convert import ConvertOptions, convert, summary
+from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary
 
 FILES = {
     "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt", "deploy.caffemodel", "train.caffemodel",
@@ -96,7 +96,7 @@ class TestReport:
         assert report["notes"] == []
 
     def test_summary_says_it_in_six_lines(self, example_model: Path, report: dict[str, Any]) -> None:
-        source, *lines = summary(report, Path("out")).split("\n")
+        source, *lines = convert_summary(report, Path("out")).split("\n")
         assert source == f"frozen graph {example_model}"
         assert lines[0] == "v3-small ssdlite, width 1, 4 classes with background, input 320x320, sigmoid scores"
         assert lines[1] == "2034 default boxes on 20x20, 10x10, 5x5, 3x3, 2x2, 1x1"
@@ -158,7 +158,7 @@ def test_the_dialect_is_that_of_every_stage(example_model: Path, tmp_path: Path)
         assert entry["stage"] == name
     assert report["exact"] is False
     assert report["notes"] == ["not exact: padding symmetric; detections differ from the model's own"]
-    assert "note: not exact: padding symmetric" in summary(report, tmp_path)
+    assert "note: not exact: padding symmetric" in convert_summary(report, tmp_path)
 
 
 def test_a_score_threshold_replaces_the_graphs(example_model: Path, example_folder: Path, tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ def test_fewer_detections_a_class_than_in_all_are_noted(
         arch = recognise(model)
         return model, dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, max_per_class=7))
 
-    monkeypatch.setattr(tool, "identify", identified)
+    monkeypatch.setattr("ssdlite_caffe.tools.source.identify", identified)
     (note,) = convert(example_model, tmp_path / "out", ConvertOptions())["notes"]
-    assert note.startswith("TensorFlow keeps 7 detections a class, which DetectionOutput cannot")
+    assert note.startswith("TensorFlow keeps at most 7 detections of each class; DetectionOutput has no such limit")

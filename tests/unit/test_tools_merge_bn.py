@@ -66,11 +66,11 @@ def test_weights_of_another_net(example_folder: Path, tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(example_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(example_folder, tmp_path / "copy"))
-    with pytest.raises(PrototxtError, match=r"there is no caffemodel .*none\.caffemodel"):
+    with pytest.raises(PrototxtError, match=r"caffemodel .*none\.caffemodel does not exist"):
         merge_folder(copy, tmp_path / "none.caffemodel", tmp_path / "out")
     (copy / "test.prototxt").unlink()
     (copy / "report.json").write_text("{")
-    with pytest.raises(PrototxtError, match=r"is no kit or converted model: it lacks test\.prototxt"):
+    with pytest.raises(PrototxtError, match=r"is not a training folder or a converted model: test\.prototxt.* missing"):
         merge_folder(copy, None, tmp_path / "out")
     shutil.copy(example_folder / "test.prototxt", copy)
     with pytest.raises(PrototxtError, match=r"cannot read .*report\.json"):

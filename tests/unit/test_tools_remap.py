@@ -221,7 +221,7 @@ def test_softmax_over_fewer_classes_is_noted(source: Path, tmp_path: Path) -> No
     (tmp_path / "m.yaml").write_text(MAPPING)
     notes = remap_folder(source, tmp_path / "m.yaml", tmp_path / "out")["notes"]
     assert [note for note in notes if "softmax" in note] == [
-        "softmax is taken over the classes kept, so their scores are higher than the source model's"
+        "softmax is computed over the remaining classes, so their scores are higher than the source model's"
     ]
 
 
@@ -300,16 +300,17 @@ def spoil_arch(source: Path) -> None:
         (
             spoil_class_count,
             PrototxtError,
-            "(6 classes): layer 'conv_8/expand_mbox_conf' has a blob (12, 288, 1, 1), not of 3 boxes x 6 classes",
+            "(6 classes): layer 'conv_8/expand_mbox_conf' must have 3 boxes x 6 classes = 18 outputs, its "
+            "weights have the shape (12, 288, 1, 1)",
         ),
         (spoil_label_map, LabelMapError, "labelmap.prototxt has 5 classes but the model has 4"),
-        (spoil_files, PrototxtError, "lists no files"),
-        (spoil_dialect, PrototxtError, "padding is 'none'"),
+        (spoil_files, PrototxtError, "has no list of files"),
+        (spoil_dialect, PrototxtError, "padding must be one of exact, slice, pad-layer, tf_pad, symmetric, got 'none'"),
         (spoil_dialect_key, PrototxtError, "'pading'"),
-        (spoil_layers, PrototxtError, "layer 'Konv' is not in the net; layer 'Conv' has no blobs"),
+        (spoil_layers, PrototxtError, "layer 'Konv' is not in the net; layer 'Conv' has no weights"),
         (spoil_weights, PrototxtError, "train.caffemodel is not a caffemodel, or is cut short"),
         (spoil_arch, ArchError, "unknown family 'v9'"),
-        (lambda source: (source / "deploy.caffemodel").unlink(), PrototxtError, "it lacks deploy.caffemodel"),
+        (lambda source: (source / "deploy.caffemodel").unlink(), PrototxtError, "deploy.caffemodel missing"),
         (lambda source: (source / "train.caffemodel").unlink(), PrototxtError, "cannot read"),
     ],
 )
