@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,4 +103,6 @@ def _plain(parameter: Any) -> None:
             parameter.metavar = _METAVARS[kind.name]
     if kind.name == "choice" and parameter.param_type_name == "option":
         choices = [str(choice) for choice in kind.choices]
-        parameter.help = f"{parameter.help or ''} Choices: {', '.join(choices)}.".lstrip()
+        said = set(re.findall(r"[\w-]+", parameter.help or ""))
+        if not said.issuperset(choices):
+            parameter.help = f"{parameter.help or ''} Choices: {', '.join(choices)}.".lstrip()

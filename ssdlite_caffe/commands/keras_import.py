@@ -13,10 +13,10 @@ from ssdlite_caffe.commands.options import (
     Force,
     Json,
     LabelMapOption,
-    Model,
     NmsOption,
     PipelineConfig,
     ScoreThreshold,
+    TensorFlowModel,
     reading,
 )
 from ssdlite_caffe.terminal import status
@@ -26,7 +26,7 @@ _KERAS = "Keras model"
 
 
 def import_(
-    model: Model,
+    model: TensorFlowModel,
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .keras, .weights.h5 or .h5.")],
     label_map: LabelMapOption = None,
     pipeline_config: PipelineConfig = None,

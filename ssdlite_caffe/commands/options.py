@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 SOURCE, NET, DATA, RESULT = "Source", "Net", "Data", "Result"
 """Panels of --help."""
 
+_FORMS = "Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), "
+_IN_A_FOLDER = (
+    "or a folder. In a folder, the first of these is read: manifest.json (of `dump`), saved_model.pb, "
+    "frozen_inference_graph.pb, tflite_graph.pb, checkpoint, model.tflite"
+)
+_SETTINGS = "; missing settings come from pipeline.config in the folder, then from the other files."
+TensorFlowModel = Annotated[Path, typer.Argument(metavar="MODEL", help=f"{_FORMS}{_IN_A_FOLDER}{_SETTINGS}")]
 Model = Annotated[
     Path,
     typer.Argument(
-        help="Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), Keras "
-        "file (.keras, .h5) of `keras import` or `keras train`, or a folder. In a folder, the first of these is read: "
-        "manifest.json (of `dump`), saved_model.pb, frozen_inference_graph.pb, tflite_graph.pb, checkpoint, "
-        "model.tflite; missing settings come from pipeline.config in the folder, then from the other files."
+        help=f"{_FORMS}Keras file (.keras, .h5) of `keras import` or `keras train`, {_IN_A_FOLDER}, model.keras{_SETTINGS}"
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ssdlite_caffe.dump.detector import take_apart
 from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes, sha256
@@ -41,6 +41,15 @@ class ReadOptions:
     pipeline_config: Path | None = None
     nms: NmsChoice = "auto"
     dequantize: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the choice.
+
+        Raises:
+            ModelError: there is no such choice of nms.
+        """
+        if self.nms not in get_args(NmsChoice):
+            raise ModelError(f"nms must be one of {', '.join(get_args(NmsChoice))}, got {self.nms!r}")
 
 
 def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedModel:

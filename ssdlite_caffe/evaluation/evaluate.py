@@ -22,6 +22,7 @@ from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
 from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
 from ssdlite_caffe.runtimes.class_names import label_map_of
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 
 _MOST_PROBLEMS = 20
@@ -143,6 +144,7 @@ def open_model_forms(
         with contextlib.suppress(ModelError):  # the checks below raise a better error
             located = locate(path)
             path = located.path if located.kind == "TensorFlow Lite" else path
+    path = keras_file(path) or path
     kind = model_kind(path)
     if kind:
         from ssdlite_caffe.keras.detectors import labels_of
@@ -164,8 +166,11 @@ def open_model_forms(
         known = folder.report.get("source")
         place = known.get("path") if isinstance(known, dict) else None
         there = Path(place) if isinstance(place, str) and Path(place).exists() else None
-        if there is not None and model_kind(there) == "tflite":
+        kind = "" if there is None else model_kind(there)
+        if kind == "tflite":
             tflite = tflite or there
+        elif kind == "keras":
+            keras = keras or there
         else:
             tensorflow = there
     return ModelForms(labels or folder.labels, folder, tensorflow, keras, tflite)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
+
+from ssdlite_caffe.errors import ArchError
 
 Stage = Literal["train", "test", "deploy", "headless"]
 ActivationDialect = Literal["relu6", "clip", "stock", "relu"]
@@ -39,6 +42,17 @@ class Dialect:
     depthwise: DepthwiseDialect = "Convolution"
     engine: Engine = "DEFAULT"
     clip: ClipDialect = "exact"
+
+    def __post_init__(self) -> None:
+        """Check every choice.
+
+        Raises:
+            ArchError: one is not allowed; the text names it and the choices.
+        """
+        for field, allowed in typing.get_type_hints(Dialect).items():
+            value = getattr(self, field)
+            if value not in typing.get_args(allowed):
+                raise ArchError(f"{field} must be one of {', '.join(typing.get_args(allowed))}, got {value!r}")
 
     def inexact(self, *, clip_first: bool) -> tuple[str, ...]:
         """The choices that change what is computed; `clip_first`: whether the model clips boxes before suppression."""

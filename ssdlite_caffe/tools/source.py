@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.dump.locate import all_of
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.source import SourceDetector, open_source
-
-_KERAS_SUFFIXES = (".keras", ".h5")
-_TRAINED = "model.keras"
-"""File in the folder of `keras train`."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +77,3 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Opene
             model, source=str(keras), form="Keras model", sha256=file_sha256(keras), origins={"weights": str(keras)}
         )
         yield OpenedModel(model, arch, detector.labels, graph)
-
-
-def keras_file(path: Path) -> Path | None:
-    """`path` if it is a Keras file, or model.keras in a folder of `keras train`; None if it is neither."""
-    if path.name.endswith(_KERAS_SUFFIXES):
-        return path
-    trained = path / _TRAINED
-    return trained if trained.is_file() and not all_of(path) else None

@@ -13,8 +13,9 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.keras.import_model import import_file
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
+from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.tools.dump import dump
-from ssdlite_caffe.tools.source import keras_file, open_model
+from ssdlite_caffe.tools.source import open_model
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv]
 

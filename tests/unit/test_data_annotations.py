@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.annotations import Corners, Rows, check_size, fit_box, relative_path
+from ssdlite_caffe.data.annotations import ClassIds, Corners, check_size, fit_box, relative_path
 from ssdlite_caffe.errors import DatasetError
 
 HEIGHT, WIDTH = 100, 200
@@ -62,13 +62,13 @@ def test_paths_that_lead_elsewhere(text: str) -> None:
     assert relative_path(text) is None
 
 
-def test_rows_of_class_names() -> None:
-    rows = Rows(LabelMap.of_names(["aeroplane", "bicycle"]))
+def test_ids_of_class_names() -> None:
+    ids = ClassIds(LabelMap.of_names(["aeroplane", "bicycle"]))
     for _ in range(2):
-        assert rows.find("bicycle") == (2, "")
-        row, said = rows.find("bicycel")
+        assert ids.find("bicycle") == (2, "")
+        row, said = ids.find("bicycel")
         assert row is None
         assert "not in the label map (did you mean 'bicycle'?)" in said
-        row, said = rows.find("background")
+        row, said = ids.find("background")
         assert row is None
         assert "is the background of the label map" in said
