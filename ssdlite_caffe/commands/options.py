@@ -23,7 +23,8 @@ TensorFlowModel = Annotated[Path, typer.Argument(metavar="MODEL", help=f"{_FORMS
 Model = Annotated[
     Path,
     typer.Argument(
-        help=f"{_FORMS}Keras file (.keras, .h5) of `keras import` or `keras train`, {_IN_A_FOLDER}, model.keras{_SETTINGS}"
+        help=f"{_FORMS}Keras file (.keras, .h5) of `keras import` or `keras train`, "
+        f"{_IN_A_FOLDER}, model.keras{_SETTINGS}"
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
