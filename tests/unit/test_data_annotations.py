@@ -20,19 +20,19 @@ HEIGHT, WIDTH = 100, 200
         ((0, 0, 200, 100), (0, 0, 200, 100), ""),
         ((-1, 20, 30, 101), (0, 20, 30, 100), ""),
         ((10, -1, 201, 40), (10, 0, 200, 40), ""),
-        ((-1.01, 20, 30, 40), (0, 20, 30, 40), "reaches past the edges of the image of 200x100"),
-        ((10, 20, 30, 101.01), (10, 20, 30, 100), "reaches past the edges"),
-        ((150, 20, 300, 40), (150, 20, 200, 40), "reaches past the edges"),
-        ((200, 20, 210, 40), None, "lies outside the image of 200x100"),
-        ((10, 100, 20, 110), None, "lies outside"),
-        ((-10, 20, 0, 40), None, "lies outside"),
-        ((10, -10, 20, 0), None, "lies outside"),
+        ((-1.01, 20, 30, 40), (0, 20, 30, 40), "extends beyond the image of 200x100"),
+        ((10, 20, 30, 101.01), (10, 20, 30, 100), "extends beyond the image"),
+        ((150, 20, 300, 40), (150, 20, 200, 40), "extends beyond the image"),
+        ((200, 20, 210, 40), None, "is outside the image of 200x100"),
+        ((10, 100, 20, 110), None, "is outside"),
+        ((-10, 20, 0, 40), None, "is outside"),
+        ((10, -10, 20, 0), None, "is outside"),
         ((30, 20, 10, 40), None, "reversed"),
         ((10, 40, 30, 20), None, "reversed"),
         ((10, 20, 10, 40), None, "empty"),
         ((10, 20, 30, 20), None, "empty"),
-        ((10, 20, math.nan, 40), None, "not finite"),
-        ((10, 20, 30, math.inf), None, "not finite"),
+        ((10, 20, math.nan, 40), None, "has NaN or Inf"),
+        ((10, 20, 30, math.inf), None, "has NaN or Inf"),
     ],
 )
 def test_a_box_against_its_image(corners: Corners, fitted: Corners | None, says: str) -> None:
@@ -44,7 +44,7 @@ def test_a_box_against_its_image(corners: Corners, fitted: Corners | None, says:
 def test_a_size_that_is_another() -> None:
     check_size("a.xml", (HEIGHT, WIDTH), HEIGHT, WIDTH)
     check_size("a.xml", (0, 0), HEIGHT, WIDTH)
-    with pytest.raises(DatasetError, match=r"a\.xml: says 50x100, but the image has 200x100 \(width x height\)$"):
+    with pytest.raises(DatasetError, match=r"a\.xml: annotated as 50x100, but the image is 200x100 \(width x height\)$"):
         check_size("a.xml", (100, 50), HEIGHT, WIDTH)
     with pytest.raises(DatasetError, match="EXIF"):
         check_size("a.xml", (WIDTH, HEIGHT), HEIGHT, WIDTH)
