@@ -236,7 +236,7 @@ def _print_check(report: dict[str, Any]) -> None:
     (low, high), (narrow, wide) = report["heights"], report["widths"]
     print(
         f"{report['records']} records, {report['objects']} objects ({report['objects_difficult']} difficult), "
-        f"{report['images_empty']} images without objects; {low} to {high} pixels high, {narrow} to {wide} wide; "
+        f"{report['images_empty']} images without any; {low} to {high} pixels high, {narrow} to {wide} wide; "
         f"{len(report['problems'])} problem{'s' * (len(report['problems']) != 1)}"
     )
 

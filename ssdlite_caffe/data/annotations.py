@@ -124,11 +124,11 @@ class ClassIds:
         except LabelMapError as error:
             return None, str(error)
         if class_id == 0:
-            return None, f"{quoted(name)} is the background of the label map, not a class of objects"
+            return None, f"{value_text(name)} is the background of the label map, not a class of objects"
         if class_id is not None:
             return class_id, ""
         near = self._label_map.nearest(name)
-        return None, f"{quoted(name)} is not in the label map" + (f" (did you mean {near!r}?)" if near else "")
+        return None, f"{value_text(name)} is not in the label map" + (f" (did you mean {near!r}?)" if near else "")
 
 
 def fit_box(corners: Corners, height: int, width: int) -> tuple[Corners | None, str]:
@@ -193,7 +193,7 @@ def box_text(corners: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in corners) + ")"
 
 
-def quoted(text: object) -> str:
+def value_text(text: object) -> str:
     """A value from a file for an error message: quoted, on one line, at most 80 characters."""
     escaped = ascii(text)
     return escaped if len(escaped) <= _SHOWN else escaped[: _SHOWN - 3] + "..."

@@ -17,9 +17,9 @@ from ssdlite_caffe.data.annotations import (
     box_text,
     check_size,
     fit_box,
-    quoted,
     read_bounded,
     relative_path,
+    value_text,
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
@@ -70,11 +70,11 @@ class CocoDataset:
     def _box(self, item: dict[str, Any], height: int, width: int) -> tuple[Box | None, str]:
         category, bbox, crowd = item.get("category_id"), item.get("bbox"), item.get("iscrowd", 0)
         if not _is_id(category) or category not in self._class_ids:
-            return None, f"category_id {quoted(category)} is not in categories"
+            return None, f"category_id {value_text(category)} is not in categories"
         if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-            return None, f"bbox {quoted(bbox)} is not a list of four numbers"
+            return None, f"bbox {value_text(bbox)} is not a list of four numbers"
         if crowd not in (0, 1):
-            return None, f"iscrowd must be 0 or 1, got {quoted(crowd)}"
+            return None, f"iscrowd must be 0 or 1, got {value_text(crowd)}"
         class_id, what = self._class_ids[category]
         if class_id is None:
             return None, what
@@ -92,7 +92,7 @@ class CocoDataset:
             if not what and item["id"] in ids:
                 what = f"an earlier image has the same id {item['id']}"
             if not what and item["file_name"] in names:
-                what = f"an earlier image has the same file_name {quoted(item['file_name'])}"
+                what = f"an earlier image has the same file_name {value_text(item['file_name'])}"
             if what:
                 self.problems.append(self._problem("images", number, item, what))
                 continue
@@ -107,7 +107,7 @@ class CocoDataset:
         for number, item in enumerate(items):
             image: Any = item.get("image_id") if isinstance(item, dict) else None
             if not _is_id(image) or image not in known:
-                what = f"image_id {quoted(image)} is not in images"
+                what = f"image_id {value_text(image)} is not in images"
                 self.problems.append(self._problem("annotations", number, item, what))
             else:
                 found.setdefault(image, []).append((number, item))
@@ -162,7 +162,7 @@ def _read(path: Path, *lists: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, thousands of brackets
-        raise DatasetError(f"{path}: not valid JSON: {quoted(str(error))}") from error
+        raise DatasetError(f"{path}: not valid JSON: {value_text(str(error))}") from error
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(f"{path} is not in COCO's format: it has no list {key!r}")
@@ -178,7 +178,7 @@ def _category_names(path: Path, items: list[Any]) -> dict[int, str]:
         if not isinstance(item, dict) or not _is_id(item.get("id")) or not isinstance(item.get("name"), str):
             raise DatasetError(f"{where} needs id, a whole number, and name, a string")
         if item["id"] in found:
-            raise DatasetError(f"{where} has the id {item['id']}, which {quoted(found[item['id']])} has already")
+            raise DatasetError(f"{where} has the id {item['id']}, which {value_text(found[item['id']])} has already")
         try:
             check_name(item["name"])
         except LabelMapError as error:
@@ -208,9 +208,9 @@ def _wrong_image(item: object) -> str:
         return "it needs id, a whole number"
     name = item.get("file_name")
     if not isinstance(name, str) or relative_path(name) is None:
-        return f"file_name {quoted(name)} is not a path inside the folder of images"
+        return f"file_name {value_text(name)} is not a path inside the folder of images"
     wrong = next((key for key in ("height", "width") if key in item and not _is_number(item[key])), None)
-    return f"{wrong} must be a number, got {quoted(item[wrong])}" if wrong else ""
+    return f"{wrong} must be a number, got {value_text(item[wrong])}" if wrong else ""
 
 
 def _is_id(value: object) -> bool:

@@ -16,9 +16,9 @@ from ssdlite_caffe.data.annotations import (
     Problem,
     check_size,
     fit_box,
-    quoted,
     read_bounded,
     relative_path,
+    value_text,
 )
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
@@ -80,9 +80,9 @@ class VocDataset:
             return None, f"object without {missing}"
         wrong = next((key for key in _SIDES if not _NUMBER.fullmatch(fields[key])), None)
         if wrong is not None:
-            return None, f"{wrong} must be a number, got {quoted(fields[wrong])}"
+            return None, f"{wrong} must be a number, got {value_text(fields[wrong])}"
         if fields.get("difficult", "0") not in ("", "0", "1"):
-            return None, f"difficult must be 0 or 1, got {quoted(fields['difficult'])}"
+            return None, f"difficult must be 0 or 1, got {value_text(fields['difficult'])}"
         class_id, what = self._class_ids.find(fields["name"])
         if class_id is None:
             return None, what
@@ -115,7 +115,7 @@ def open_voc(
             if isinstance(item, str):
                 problems.append(Problem(where, item, "image skipped"))
             elif prefix + item.name in seen:
-                problems.append(Problem(where, f"{quoted(item.name)} is listed twice", "image skipped"))
+                problems.append(Problem(where, f"{value_text(item.name)} is listed twice", "image skipped"))
             else:
                 seen.add(prefix + item.name)
                 entries.append(Entry(prefix + item.name, item.id, item.path, item.annotations))
@@ -174,7 +174,7 @@ class _Tree:
         stack = self._stack
         if not stack and name != "annotation":
             line = self._parser.CurrentLineNumber
-            raise DatasetError(f"{self._path}:{line}: the root element must be 'annotation', got {quoted(name)}")
+            raise DatasetError(f"{self._path}:{line}: the root element must be 'annotation', got {value_text(name)}")
         stack.append(name)
         self._text.clear()
         if name == "object" and len(stack) == 2:
@@ -231,7 +231,7 @@ def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
     path = root / SPLITS / f"{split}.txt"
     if relative_path(split) is None or not path.is_file():
         splits = ", ".join(sorted(file.stem for file in (root / SPLITS).glob("*.txt"))[:20]) or "none"
-        raise DatasetError(f"{root} has no split {quoted(split)}; it has: {splits}")
+        raise DatasetError(f"{root} has no split {value_text(split)}; it has: {splits}")
     images = _images(root / IMAGES)
     for where, name in _lines(path):
         flagged = _CLASS_LINE.fullmatch(name)
@@ -241,11 +241,11 @@ def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
         files = images.get(name, [])
         annotations = root / ANNOTATIONS / f"{name}.xml"
         if relative_path(name) is None or "/" in name:
-            yield where, f"{quoted(name)} is not a file name without suffix"
+            yield where, f"{value_text(name)} is not a file name without suffix"
         elif len(files) > 1:
-            yield where, f"{quoted(name)} is ambiguous: {', '.join(sorted(files))}"
+            yield where, f"{value_text(name)} is ambiguous: {', '.join(sorted(files))}"
         elif not files:
-            yield where, f"{root / IMAGES} has no image {quoted(name)}"
+            yield where, f"{root / IMAGES} has no image {value_text(name)}"
         elif not annotations.is_file():
             yield where, f"{annotations} is missing"
         else:
@@ -272,9 +272,9 @@ def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]
         parts = line.split("\t") if "\t" in line else line.split()
         paths = [relative_path(part) for part in parts]
         if len(parts) != 2:
-            yield where, f"the line must be IMAGE ANNOTATION, got {quoted(line)}"
+            yield where, f"the line must be IMAGE ANNOTATION, got {value_text(line)}"
         elif paths[0] is None or paths[1] is None:
-            yield where, f"{quoted(line)} has a path that is not inside {root}"
+            yield where, f"{value_text(line)} has a path that is not inside {root}"
         else:
             image, annotations = root / paths[0], root / paths[1]
             missing = next((path for path in (image, annotations) if not path.is_file()), None)

@@ -1,6 +1,7 @@
 """Layers of our own for Keras models. This module imports Keras, so import it only after `import_keras`.
 
 All are registered under the package name `ssdlite_caffe`, so that models with them can be loaded in Keras' safe mode.
+The registered names are part of the files: do not change them.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class FusedBatchNorm(keras.layers.BatchNormalization):
         return outputs
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class Pixels(keras.layers.Layer):
+@keras.saving.register_keras_serializable(PACKAGE, name="Pixels")
+class PixelsToInput(keras.layers.Layer):
     """From pixels 0..255, RGB, to the network's input: optional resize, then pixel * scale - mean * scale.
 
     The resize is TensorFlow 1's: bilinear, corners not aligned, pixel centres at whole numbers.
@@ -198,8 +199,8 @@ class Decode(_OfArch):
             return tf.transpose(corners_found, (1, 2, 0), name="transpose_1")
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class Suppression(_OfArch):
+@keras.saving.register_keras_serializable(PACKAGE, name="Suppression")
+class NonMaxSuppression(_OfArch):
     """From boxes and scores of all default boxes to detections: NMS for each class, as in the OD API.
 
     Source: multiclass_non_max_suppression in core/post_processing.py of the TensorFlow OD API.

@@ -135,7 +135,7 @@ class _Builder:
         if outputs != "raw":
             end = self.own.Decode(arch, name=POSTPROCESSOR, dtype=self.result_dtype)(end)
         if outputs == "detections":
-            end = self.own.Suppression(arch, name=f"{POSTPROCESSOR}.NMS", dtype="float32")(end)
+            end = self.own.NonMaxSuppression(arch, name=f"{POSTPROCESSOR}.NMS", dtype="float32")(end)
         return self.keras.Model(start, end, name=layer_name(self.net.name))
 
     def start(self, inputs: Inputs) -> tuple[Any, Any]:
@@ -150,7 +150,7 @@ class _Builder:
             name="image" if image else "pixels",
             dtype="uint8" if image else "float32",
         )
-        pixels = self.own.Pixels(
+        pixels = self.own.PixelsToInput(
             self.arch.pixel_mean, self.arch.pixel_scale, [height, width] if image else None,
             name=PREPROCESSOR, dtype=self.result_dtype, autocast=False,
         )  # fmt: skip

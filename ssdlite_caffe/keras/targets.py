@@ -20,12 +20,12 @@ class Targets(NamedTuple):
     """Targets of N default boxes, in the predictors' order.
 
     Attributes:
-        codes: box encodings, float32 (N, 4), ty, tx, th, tw; 0 for a default box without an object.
+        encodings: float32 (N, 4), ty, tx, th, tw; 0 for a default box without an object.
         labels: int32 (N,), class ids; 0 for background.
         weights: float32 (N,); 0 for default boxes that count neither as an object nor as background, 1 for the others.
     """
 
-    codes: Any
+    encodings: Any
     labels: Any
     weights: Any
 
@@ -132,9 +132,9 @@ def assign(
     # Default boxes without an object take row M, which is appended below.
     rows = tf.where(found, matched, tf.shape(boxes)[0])
     whole = tf.concat([boxes, tf.constant([[0.0, 0.0, 1.0, 1.0]])], 0)
-    codes = encode(tf.gather(whole, rows), anchors, variances)
+    encodings = encode(tf.gather(whole, rows), anchors, variances)
     return Targets(
-        tf.where(found[:, None], codes, 0.0),
+        tf.where(found[:, None], encodings, 0.0),
         tf.gather(tf.pad(labels, [[0, 1]]), rows),
         tf.cast(counts, tf.float32),
     )

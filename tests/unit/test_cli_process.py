@@ -229,7 +229,7 @@ def test_file_names_at_which_opencv_would_crash(example_folder: Path, example_mo
     done = run("detect", example_folder, *inputs, "-o", tmp_path / "out", **STRICT)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        f"ssdlite-caffe: {tmp_path}/v\\udcff.mp4 is not a UTF-8 name, which OpenCV needs for videos; rename it"
+        f"ssdlite-caffe: {tmp_path}/v\\udcff.mp4 is not a valid UTF-8 name, which OpenCV needs for videos; rename it"
     ]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["image.png"]
 

@@ -173,7 +173,7 @@ def test_detections_are_the_reference_decoders(
     from ssdlite_caffe.imports import import_keras
 
     import_keras()
-    from ssdlite_caffe.keras.layers import Decode, Suppression
+    from ssdlite_caffe.keras.layers import Decode, NonMaxSuppression
 
     random = np.random.default_rng(seed)
     corners = tf_default_boxes(build(arch)).astype(np.float32)
@@ -181,7 +181,7 @@ def test_detections_are_the_reference_decoders(
     codes = random.normal(0, 6, (2, len(corners), 4)).astype(np.float32) * np.float32([1, 1, 0.3, 0.3])
     logits = random.normal(0, 2, (2, len(corners), arch.num_classes)).astype(np.float32)
     raw = {"box_encodings": codes, "class_predictions_with_background": logits}
-    found = {k: np.asarray(v) for k, v in Suppression(arch.to_dict())(Decode(arch.to_dict())(raw)).items()}
+    found = {k: np.asarray(v) for k, v in NonMaxSuppression(arch.to_dict())(Decode(arch.to_dict())(raw)).items()}
     for image in range(2):
         variances = np.float32(arch.variances)
         boxes = decode_boxes(codes[image][:, [1, 0, 3, 2]], corners[:, [1, 0, 3, 2]], variances)
@@ -359,11 +359,11 @@ def test_what_does_not_fit_is_named() -> None:
     values = keras_values(model, net)
     keras_model = build_model(SMALL)
     name = "BoxPredictor_0.BoxEncodingPredictor/bias"
-    with pytest.raises(TensorError, match=f"'{name}' gets no value"):
+    with pytest.raises(TensorError, match=f"'{name}' has no value"):
         set_values(keras_model, {k: v for k, v in values.items() if k != name})
     with pytest.raises(TensorError, match="has no variable 'odd'"):
         set_values(keras_model, {**values, "odd": values[name]})
-    with pytest.raises(TensorError, match=r"has the shape \(12,\), its value \(11,\)"):
+    with pytest.raises(TensorError, match=r"must have the shape \(12,\), its value has \(11,\)"):
         set_values(keras_model, {**values, name: values[name][1:]})
 
 

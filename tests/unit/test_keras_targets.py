@@ -113,7 +113,7 @@ def test_assign(targets: ModuleType, count: int) -> None:
         expected = np.zeros(4)
         if row >= 0:
             expected = targets.encode(boxes[row : row + 1], defaults[place : place + 1], VARIANCES)[0]
-        np.testing.assert_allclose(found.codes[place], expected, atol=1e-6)
+        np.testing.assert_allclose(found.encodings[place], expected, atol=1e-6)
 
 
 def test_what_lies_on_an_ignored_object_does_not_count(targets: ModuleType) -> None:

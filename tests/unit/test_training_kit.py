@@ -321,7 +321,7 @@ class TestCheck:
             ("solver_train.prototxt", 'train_net: "train', 'train_net: "none', PrototxtError, "names none.prototxt"),
             ("solver_train.prototxt", 'train_net: "train.prototxt"', "", PrototxtError, "names no train_net"),
             ("train.prototxt", 'data/train"', 'data/none"', DatasetError, "there is no .*write it with"),
-            ("test.prototxt", 'data/test"', 'data/voc-test"', DatasetError, r"holds no data\.mdb"),
+            ("test.prototxt", 'data/test"', 'data/voc-test"', DatasetError, r"it has no data\.mdb"),
             ("test.prototxt", "labelmap.prototxt", "none.prototxt", LabelMapError, "label map 'none.prototxt'"),
             ("test.prototxt", "test_name_size.txt", "none.txt", DatasetError, r"name_size_file .*none\.txt'"),
             ("test.prototxt", "test/test_name_size", "train/test_name_size", DatasetError, "has 5 images"),
@@ -518,12 +518,12 @@ class TestCommand:
 
     def test_refused(self, refused: Command, data: Path, tmp_path: Path) -> None:
         lmdbs = ("--train", data / "train", "--test", tmp_path / "none")
-        assert "is no LMDB" in refused("kit", data / "names.txt", "-o", tmp_path / "kit", *lmdbs).err
+        assert "is not an LMDB" in refused("kit", data / "names.txt", "-o", tmp_path / "kit", *lmdbs).err
         lmdbs = ("--train", data / "train", "--test", data / "test")
         assert "do not agree" in refused("kit", "voc", "-o", tmp_path / "kit", *lmdbs).err
         assert "does not exist" in refused("kit", "voc", "-o", tmp_path / "kit", "--from", tmp_path / "no").err
 
     def test_nothing_there(self, refused: Command, tmp_path: Path) -> None:
         none = tmp_path / "none"
-        assert f"there is no {none}" in refused("merge-bn", none, "-o", tmp_path / "out").err
-        assert f"there is no {none}" in refused("evaluate", none, "--data", tmp_path).err
+        assert f"{none} does not exist" in refused("merge-bn", none, "-o", tmp_path / "out").err
+        assert f"{none} does not exist" in refused("evaluate", none, "--data", tmp_path).err
