@@ -81,7 +81,7 @@ def _decoding(detector: TensorFlowDetector, model: ModelForms) -> Detect:
     from ssdlite_caffe.load.identify import identify
     from ssdlite_caffe.runtimes.decode import choose_detections
     from ssdlite_caffe.runtimes.resize import network_input
-    from ssdlite_caffe.runtimes.source import decode_encodings
+    from ssdlite_caffe.runtimes.source_detector import decode_encodings
 
     reading = ReadOptions() if model.folder is None else model.folder.reading
     source, arch = identify(read_model(detector.path, reading))

@@ -18,7 +18,7 @@ from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.store import load
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
-from ssdlite_caffe.runtimes import source as source_runtime
+from ssdlite_caffe.runtimes import source_detector as source_runtime
 from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels

@@ -17,7 +17,7 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.resize import network_input
-from ssdlite_caffe.runtimes.source import SourceDetector, decode_encodings
+from ssdlite_caffe.runtimes.source_detector import SourceDetector, decode_encodings
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 
 

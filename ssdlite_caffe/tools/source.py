@@ -18,7 +18,7 @@ from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes.keras_file import keras_file
-from ssdlite_caffe.runtimes.source import SourceDetector, open_source
+from ssdlite_caffe.runtimes.source_detector import SourceDetector, open_source
 
 
 @dataclass(frozen=True)
