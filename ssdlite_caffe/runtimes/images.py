@@ -50,7 +50,7 @@ def find_sources(inputs: Iterable[Path]) -> list[Source | ImageError]:
         elif path.is_file():
             found.append(Source(path, path.suffix.lower() in VIDEO_SUFFIXES))
         else:
-            found.append(ImageError(f"{path} is not an image, video or folder: it does not exist"))
+            found.append(ImageError(f"{path} does not exist; give an image, a video or a folder"))
     return found
 
 

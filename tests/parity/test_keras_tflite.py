@@ -154,7 +154,7 @@ def test_float16_and_int8_are_smaller_and_near(tmp_path: Path) -> None:
 
 
 def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="images of one size"):
+    with pytest.raises(ModelError, match="must be `pixels` or `network`, got `image`"):
         tflite_model(made("v2"), inputs="image", dtype="int8")
     data = exported("v2")
     assert data == tflite_model(made("v2"))
@@ -163,7 +163,7 @@ def test_files_repeat_and_bad_ones_are_one_line(tmp_path: Path) -> None:
     cut.write_bytes(data[2000:])
     for path, message in (
         (tmp_path / "none.tflite", "does not exist"),
-        (bare, "does not say which detector"),
+        (bare, "was not written by `ssdlite-caffe keras export tflite`"),
         (cut, "cannot run|does not say"),
     ):
         with pytest.raises(ModelError, match=message) as error:
@@ -185,10 +185,10 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
         known = json.loads(archive.read(DESCRIPTION))
     path = tmp_path / "a.tflite"
     for change, message in (
-        ({"outputs": "raw"}, "other inputs or outputs than it says"),
-        ({"outputs": "boxes"}, "other inputs or outputs than it says"),
+        ({"outputs": "raw"}, "is damaged: it has 1 inputs and 4 outputs, and should have 1 and 2"),
+        ({"outputs": "boxes"}, "is damaged: it has 1 inputs and 4 outputs"),
         ({"arch": {**known["arch"], "num_classes": 3}}, "classes but the model has 3"),
-        ({"labels": {"a": 1}}, "does not say which detector"),
+        ({"labels": {"a": 1}}, "was not written by `ssdlite-caffe keras export tflite`"),
     ):
         path.write_bytes(described(data, json.dumps({**known, **change}).encode()))
         with pytest.raises(SsdliteError, match=message):
@@ -204,7 +204,7 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
         start = whole.index(b"PK\x03\x04") + 30 + len(DESCRIPTION)
         for place in range(start, start + 40, 5):
             path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
-            with pytest.raises(ModelError, match="does not say which detector"):
+            with pytest.raises(ModelError, match="was not written by `ssdlite-caffe keras export tflite`"):
                 ExportedTfliteDetector(path)
 
 

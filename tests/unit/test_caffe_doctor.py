@@ -185,7 +185,7 @@ def test_command(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(caffe_doctor, "_places", lambda: [place])
     result = command("caffe", "doctor", "--no-pycaffe")
     assert result.status == 0
-    assert result.out.splitlines()[-1] == "all is there: ssdlite-caffe caffe build"
+    assert result.out.splitlines()[-1] == "nothing is missing; run: ssdlite-caffe caffe build"
     (place / "include" / "gtest" / "gtest.h").unlink()
     result = command("caffe", "doctor", "--no-pycaffe")
     assert result.status == 1

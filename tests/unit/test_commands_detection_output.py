@@ -81,7 +81,10 @@ def test_an_unreadable_image_does_not_stop_the_others(model: ModelFolder, images
     found, errors = results(detect(model, [images, images / "none.png"], progress=lambda *state: steps.append(state)))
     assert [r.path.name for r in found] == ["a.png", "b.png", "c.jpg"]
     assert [(r.height, r.width) for r in found] == [(320, 320), (200, 320), (320, 320)]
-    assert [str(e).split(" is ")[0] for e in errors] == [str(images / "bad.png"), str(images / "none.png")]
+    assert [str(e).split(" is ")[0].split(" does ")[0] for e in errors] == [
+        str(images / "bad.png"),
+        str(images / "none.png"),
+    ]
     assert (steps[0], steps[-1]) == ((0, 5), (5, 5))
 
 

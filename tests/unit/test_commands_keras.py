@@ -107,9 +107,9 @@ def test_export_calibrates_with_images(command: Command, imported: Path, tmp_pat
 @pytest.fixture
 def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command opens each Keras model once in all runs of a test: it takes seconds."""
-    from ssdlite_caffe.commands import keras_infer
+    from ssdlite_caffe.keras import detectors
 
-    monkeypatch.setattr(keras_infer, "open_runtime", functools.cache(keras_infer.open_runtime))
+    monkeypatch.setattr(detectors, "open_detector", functools.cache(detectors.open_detector))
 
 
 @pytest.mark.usefixtures("loaded_once")

@@ -45,7 +45,7 @@ def step_of(b: GraphBuilder, position: int = 0) -> Step | None:
         ("Div", Factor(ref("c"), divides=True), None),
         ("Add", Term(ref("c")), Term(ref("c"))),
         ("AddV2", Term(ref("c")), Term(ref("c"))),
-        ("Sub", Term(ref("c"), minus=True), Term(ref("c"), turned=True)),
+        ("Sub", Term(ref("c"), minus=True), Term(ref("c"), reversed=True)),
         ("Maximum", None, None),
     ],
 )
@@ -100,7 +100,7 @@ def test_ones_of_a_variable_are_kept_and_fillers_are_not(named: bool) -> None:
 def test_a_batch_norm_of_training_is_refused() -> None:
     b = fused({})
     next(node for node in b.definition.node if node.name == "op").attr["is_training"].b = True
-    with pytest.raises(ModelError, match="statistics of the batch"):
+    with pytest.raises(ModelError, match="statistics of each batch"):
         step_of(b)
 
 
@@ -111,7 +111,7 @@ def test_a_chain_is_one_scale_and_one_offset() -> None:
     constants = Constants.of(b.graph())
     norm = BatchNormParts(VALUES + 1, VALUES**2, VALUES - 2, VALUES + 3, 0.25)
     steps: list[Step] = [
-        Factor(ref("c"), divides=True), Term(ref("c"), minus=True), Term(ref("two"), turned=True), Factor(ref("c")),
+        Factor(ref("c"), divides=True), Term(ref("c"), minus=True), Term(ref("two"), reversed=True), Factor(ref("c")),
         Term(ref("c")), norm,
     ]  # fmt: skip
     scale, offset = scale_and_offset(constants, steps, CHANNELS)
@@ -127,5 +127,5 @@ def test_a_lone_bias() -> None:
     constants = Constants.of(builder().graph())
     np.testing.assert_array_equal(lone_bias(constants, [Term(ref("c"))], CHANNELS), VALUES)
     np.testing.assert_array_equal(lone_bias(constants, [Term(ref("c"), minus=True)], CHANNELS), -VALUES)
-    for steps in ([], [Factor(ref("c"))], [Term(ref("c"), turned=True)], [Term(ref("c"))] * 2):
+    for steps in ([], [Factor(ref("c"))], [Term(ref("c"), reversed=True)], [Term(ref("c"))] * 2):
         assert lone_bias(constants, steps, CHANNELS) is None

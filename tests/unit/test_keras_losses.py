@@ -98,7 +98,7 @@ def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
     assert (kind("sigmoid"), kind("softmax")) == ("focal", "hard-negatives")
     assert kind("sigmoid", "hard-negatives") == kind("softmax", "hard-negatives") == "hard-negatives"
     assert kind("sigmoid", "focal") == "focal"
-    with pytest.raises(TrainingError, match="focal loss is one of sigmoid scores"):
+    with pytest.raises(TrainingError, match="the focal loss needs sigmoid scores"):
         kind("softmax", "focal")
 
 

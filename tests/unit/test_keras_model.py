@@ -370,7 +370,7 @@ def test_what_does_not_fit_is_named() -> None:
 def test_what_cannot_be_built_is_said() -> None:
     with pytest.raises(ArchError, match="classifier"):
         build_model(default_arch("v2", 10, classifier=True))
-    with pytest.raises(LabelMapError, match="2 classes and the model 4"):
+    with pytest.raises(LabelMapError, match="2 classes but the model has 4"):
         build_model(SMALL, LabelMap.of_names(["one"]))
-    with pytest.raises(LabelMapError, match="21 classes and the model 4"):
+    with pytest.raises(LabelMapError, match="21 classes but the model has 4"):
         import_detector(model_of(SMALL), labels=builtin("voc"))

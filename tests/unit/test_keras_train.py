@@ -180,9 +180,9 @@ def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> N
     assert [line for line in lines if "loss" in line] == curve(finished)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
     from ssdlite_caffe.data.labelled_images import open_images
-    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model
+    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
 
-    opened = open_model(folder / "model.keras")
+    opened = open_model_forms(folder / "model.keras")
     images = open_images(tmp_path / "other", opened.labels, split="val")
     (score,) = evaluate(opened, images, ["keras"]).scores
     assert measured[-1]["ap50"] == pytest.approx(score.ap50, abs=1e-9)

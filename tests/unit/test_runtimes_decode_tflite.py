@@ -7,7 +7,7 @@ import pytest
 
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.errors import TensorError
-from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clipped, decode_centres, postprocess
+from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 
 NMS = TfliteNms(iou_threshold=0.5, score_threshold=0.1, max_detections=3)
@@ -29,7 +29,7 @@ def test_codes_of_nothing_give_the_anchors_back() -> None:
 def test_boxes_without_area_in_the_image_stay() -> None:
     found = Detections(np.array([1, 2]), np.array([0.9, 0.8], np.float32),
                        np.array([[1.5, 0.25, 2, 0.5], [-1, 0.25, 0.5, 3]], np.float32))  # fmt: skip
-    np.testing.assert_array_equal(clipped(found).boxes, [[1, 0.25, 1, 0.5], [0, 0.25, 0.5, 1]])
+    np.testing.assert_array_equal(clip_keeping_all(found).boxes, [[1, 0.25, 1, 0.5], [0, 0.25, 0.5, 1]])
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -50,7 +50,7 @@ def test_what_gives_no_image_is_an_error_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     first, second, third = find_sources([tmp_path / "none.png", tmp_path / "a.png", tmp_path / "empty"])
     assert isinstance(first, ImageError)
-    assert "none.png is not an image" in str(first)
+    assert "none.png does not exist" in str(first)
     assert second == Source(tmp_path / "a.png", False)
     assert isinstance(third, ImageError)
     assert "empty has no images" in str(third)
