@@ -195,7 +195,7 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
             ExportedTfliteDetector(path)
     fewer = {**known, "arch": {**known["arch"], "num_classes": 2}, "labels": known["labels"][:2]}
     path.write_bytes(described(data, json.dumps(fewer).encode()))
-    with pytest.raises(ModelError, match="classes that it has no names for"):
+    with pytest.raises(ModelError, match="class ids must be 1 to 1, it gives 2, 3"):
         ExportedTfliteDetector(path)(shown(made("v2").arch, 1)[0])
     for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         whole = described(data, json.dumps(known).encode(), compression)
