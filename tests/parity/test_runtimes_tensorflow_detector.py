@@ -151,7 +151,7 @@ def test_a_graph_without_convolution_or_detections(tmp_path: Path) -> None:
         assert values[0, 4, 4].tolist() == [27.0] * 4
         with pytest.raises(ModelError, match="no operation Postprocessor/convert_scores"):
             detector.raw(np.ones((1, 8, 8, 3), np.float32))
-        with pytest.raises(ModelError, match="does not take images"):
+        with pytest.raises(ModelError, match="has no input for uint8 images"):
             detector.detect_image(drawn(0))
 
 

@@ -147,7 +147,7 @@ def test_files_that_are_not_run_are_looked_at(example_model: Path, copy: Path, n
     failure = compared(example_model, copy).first_failure
     assert failure is not None
     assert failure.stage == ("headless" if name == "headless.prototxt" else "other files")
-    assert failure.stage == "headless" or failure.note == f"changed since conversion: {name}"
+    assert failure.stage == "headless" or failure.note == f"changed since the conversion: {name}"
 
 
 def test_bounds_can_be_set(example_model: Path, example_folder: Path) -> None:
@@ -161,13 +161,13 @@ class TestRefused:
         report = json.loads((copy / REPORT).read_text())
         for tensors in ({**report["tensors"], "sha256": "0" * 64}, {}, None, 3):
             (copy / REPORT).write_text(json.dumps({**report, "tensors": tensors}))
-            with pytest.raises(ModelError, match="was converted from another model: its weights are not those of"):
+            with pytest.raises(ModelError, match="was converted from another model: its weights differ from those of"):
                 compared(example_model, copy)
 
     def test_remapped_classes(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "map.yaml").write_text("round: [class_1]\n")
         remap_folder(example_folder, tmp_path / "map.yaml", tmp_path / "out")
-        with pytest.raises(ModelError, match="has remapped classes; verify the folder that it was remapped from"):
+        with pytest.raises(ModelError, match="has remapped classes; give the folder that it was remapped from"):
             compared(example_model, tmp_path / "out")
 
     def test_no_image(self, example_model: Path, example_folder: Path) -> None:
@@ -175,7 +175,7 @@ class TestRefused:
             verify(example_model, ModelFolder.open(example_folder), [])
 
     def test_an_image_that_is_not_there(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(ImageError, match="there is no such file"):
+        with pytest.raises(ImageError, match="it does not exist"):
             verify_images(example_model, example_folder, [tmp_path / "none.png"])
 
 
@@ -202,7 +202,7 @@ def test_a_checkpoint_s_graph_is_in_its_meta_file(shapes: Path, from_checkpoint:
     assert len([row for row in report.rows if row.relative_bound]) == 82, "all 88 layers but the 6 box predictors"
     for path in (*shapes.glob("model.ckpt.[di]*"), shapes / "pipeline.config"):
         shutil.copy(path, tmp_path)
-    with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it holds no graph to run"):
+    with pytest.raises(ModelError, match=r"without model\.ckpt\.meta, so it has no graph to run"):
         compared(tmp_path / "model.ckpt", from_checkpoint)
 
 
@@ -215,7 +215,7 @@ def test_a_training_s_graph_is_none_to_compare_with(shapes: Path, from_checkpoin
         if node.op.startswith("FusedBatchNorm"):
             node.attr["is_training"].b = True
     (tmp_path / "model.ckpt.meta").write_bytes(definition.SerializeToString())
-    with pytest.raises(ModelError, match=r"holds no graph to run \(checkpoint\); verify against a frozen graph"):
+    with pytest.raises(ModelError, match=r"\(checkpoint\) has no graph to run; give verify the frozen graph"):
         compared(tmp_path / "model.ckpt", from_checkpoint)
 
 
