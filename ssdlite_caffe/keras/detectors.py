@@ -76,8 +76,8 @@ class ExportedTfliteDetector:
         inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())
         if len(inputs) != 1 or len(self._outputs) != len(wanted):
             raise ModelError(
-                f"{path} is damaged: it has {len(inputs)} inputs and {len(self._outputs)} outputs, and should have 1 "
-                f"and {len(wanted)}"
+                f"{path} does not fit its description: it has {len(inputs)} inputs and {len(self._outputs)} outputs, "
+                f"the description says 1 and {len(wanted)}"
             )
         (self._input,) = inputs
 
@@ -97,8 +97,8 @@ class ExportedTfliteDetector:
         if not ((found.classes > 0) & (found.classes < self.arch.num_classes)).all():
             wrong = sorted({int(c) for c in found.classes if not 0 < c < self.arch.num_classes})[:5]
             raise ModelError(
-                f"{self._path} is damaged: class ids must be 1 to {self.arch.num_classes - 1}, it gives "
-                f"{', '.join(map(str, wrong))}"
+                f"{self._path} gives class ids without a name: {', '.join(map(str, wrong))}; it has names for 1 to "
+                f"{self.arch.num_classes - 1}"
             )
         return found
 

@@ -71,7 +71,9 @@ class ReferenceSide:
         outputs = {name: unit.output or self._graph_outputs.get(unit.scope) for name, unit in units.items()}
         missing = [name for name, output in outputs.items() if output is None]
         if missing:
-            raise ModelError(f"{self.model.source} has no graph to run; give verify the frozen graph")
+            raise ModelError(
+                f"{self.model.source} ({self.model.form}) has no graph to run; give verify the frozen graph"
+            )
         fetched = self.source.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
         scales = {name: np.float32(unit.output_scale) for name, unit in units.items()}
         return {

@@ -245,12 +245,14 @@ def test_a_gpu_that_this_caffe_has_no_code_for(caffe_prefix: Path, example_folde
 
 def test_wrong_names_and_shapes(caffe_prefix: Path, example_folder: Path, tmp_path: Path) -> None:
     weights = example_folder / "deploy.caffemodel"
-    with pytest.raises(PrototxtError, match="there is no caffemodel"):
+    with pytest.raises(PrototxtError, match=r"caffemodel .* does not exist"):
         CaffeNet(example_folder / "deploy.prototxt", tmp_path / "none")
     with CaffeNet(example_folder / "deploy.prototxt", weights) as net:
         with pytest.raises(PrototxtError, match="has no blob named none"):
             net.forward(np.zeros((1, 3, 320, 320), np.float32), ["none"])
-        with pytest.raises(PrototxtError, match=r"reads data of the shape \(1, 3, 320, 320\), not \(1, 3, 300, 320\)"):
+        with pytest.raises(
+            PrototxtError, match=r"input data must have the shape \(1, 3, 320, 320\), got \(1, 3, 300, 320\)"
+        ):
             net.forward(np.zeros((1, 3, 300, 320), np.float32), ["Conv"])
         with pytest.raises(PrototxtError, match="has no input label"):
             net.forward({"label": np.zeros((1, 3, 320, 320), np.float32)}, ["Conv"])
