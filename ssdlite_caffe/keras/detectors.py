@@ -76,8 +76,8 @@ class ExportedTfliteDetector:
         inputs, wanted = self._interpreter.get_input_details(), ENDS.get(self.description.outputs, ())
         if len(inputs) != 1 or len(self._outputs) != len(wanted):
             raise ModelError(
-                f"{path} does not fit its description: it has {len(inputs)} inputs and {len(self._outputs)} outputs, the "
-                f"description says 1 and {len(wanted)}"
+                f"{path} does not fit its description: its outputs are {self.description.outputs!r}, but it has "
+                f"{len(inputs)} inputs and {len(self._outputs)} outputs"
             )
         (self._input,) = inputs
 
