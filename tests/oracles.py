@@ -190,7 +190,7 @@ def oracle_folder(oracle: Oracle) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             path = os.pathsep.join(map(str, (tools, sources, sources / "slim")))
             command: list[str | Path] = [python, RUNNER, oracle.merge, oracle.kind, partial, *oracle.options]
-            _run([*command, "--images", image_folder()], cache / f"{oracle.name}.log", PYTHONPATH=path)
+            _run([*command, "--pictures", image_folder()], cache / f"{oracle.name}.log", PYTHONPATH=path)
             partial.rename(folder)
     return folder
 
