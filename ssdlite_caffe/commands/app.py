@@ -20,7 +20,7 @@ _METAVARS = {
     "float": "X", "float range": "X", "choice": "NAME",
 }  # fmt: skip
 _Function = TypeVar("_Function", bound=Callable[..., None])
-_OUTPUT_OPTIONS = ("as_json", "as_csv")
+_OUTPUT_OPTIONS = ("as_json", "as_csv", "list_")
 
 
 class Command(TyperCommand):
@@ -44,7 +44,10 @@ class Command(TyperCommand):
         asked = self.prints_result or any(ctx.params.get(name) for name in _OUTPUT_OPTIONS)
         if asked or not terminal.is_quiet():
             return super().invoke(ctx)
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with (
+            Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+        ):
             return super().invoke(ctx)
 
 

@@ -79,6 +79,8 @@ def export_tflite(
         raise typer.BadParameter("give --float16 or --int8, not both")
     if int8 != bool(calibrate):
         raise typer.BadParameter("give both --int8 and --calibrate, or neither")
+    if data is None and (images is not None or limit is not None):
+        raise typer.BadParameter("--images and --limit are for --data: give that too")
     options = TfliteOptions(
         inputs, outputs, "float16" if float16 else "int8" if int8 else "float32", tuple(calibrate or ()),
         calibration_count, score_threshold,

@@ -174,10 +174,10 @@ def annotated_datum(data: bytes, boxes: Iterable[Box], height: int, width: int) 
     return message
 
 
-def describe(problems: Sequence[Problem]) -> str:
+def describe(problems: Sequence[Problem], most: int = _MAX_NAMED) -> str:
     """Problems, one per line, indented; at most 50 are listed."""
-    more = f"\n  ... and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
-    return "\n".join(f"  {problem}" for problem in problems[:_MAX_NAMED]) + more
+    more = f"\n  ... and {len(problems) - most} more" if len(problems) > most else ""
+    return "\n".join(f"  {problem}" for problem in problems[:most]) + more
 
 
 def _records(
@@ -228,7 +228,8 @@ def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
 
 def _refuse(problems: Sequence[Problem], counts: Counts, *, strict: bool) -> None:
     if strict and problems:
-        raise DatasetError(f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:\n{describe(problems)}")
+        listed = describe(problems, len(problems))
+        raise DatasetError(f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:\n{listed}")
     if not counts.images:
         raise DatasetError(f"no image can be used:\n{describe(problems)}")
 

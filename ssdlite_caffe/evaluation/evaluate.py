@@ -102,7 +102,7 @@ class Evaluation:
                     "detections": score.detections,
                     "milliseconds": _or_none(score.milliseconds),
                     "classes": {
-                        self.names[class_id]: {"objects": one.objects, **plain(one)}
+                        self._key(class_id): {"objects": one.objects, **plain(one)}
                         for class_id, one in score.classes.items()
                     },
                 }
@@ -110,6 +110,11 @@ class Evaluation:
             },
             "problems": list(self.problems),
         }
+
+    def _key(self, class_id: int) -> str:
+        """What JSON calls a class: its name, with the class id where another class has the same name."""
+        name = self.names[class_id]
+        return name if self.names.count(name) == 1 else f"{name} ({class_id})"
 
 
 def _or_none(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -101,6 +102,15 @@ def test_quiet_leaves_errors_and_what_was_asked_for(command: Command, example_mo
     assert command("gen", "-c", 4, "-q").out.startswith("# MobileNetv2-SSDLite")
     assert command("lint", out / "deploy.prototxt").out
     assert not is_quiet()
+
+
+def test_quiet_takes_any_file_name_and_leaves_a_list(example_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"o\xff")
+    run = [sys.executable, "-m", "ssdlite_caffe"]
+    done = subprocess.run([*run, "convert", example_model, "-o", folder, "-q"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = subprocess.run([*run, "dump", example_model, "--list", "-q"], capture_output=True, check=False)
+    assert b"FeatureExtractor" in done.stdout
 
 
 def test_completion_names_the_commands(command: Command) -> None:

@@ -20,7 +20,7 @@ from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.evaluation import detectors as evaluation_runtimes
 from ssdlite_caffe.evaluation.detectors import Detect, ModelForms
-from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
+from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, evaluate, open_model_forms
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.runtimes.detections import Detections
 from tests.commands import Command
@@ -189,3 +189,10 @@ def test_a_plot_of_an_unknown_kind(answers: dict[int, Detections], tmp_path: Pat
     result = evaluate(ModelForms(LABELS, tensorflow=Path("none")), Images(*TRUTH), ["fake"])
     with pytest.raises(Exception, match=r"cannot draw .*plot\.xyz"):
         write_plot(result, tmp_path / "plot.xyz")
+
+
+def test_classes_of_one_name_are_told_apart_in_json() -> None:
+    one = ClassScore(1, 0.5, 0.5, 0.5, 0.5, 0.5)
+    score = Score("opencv", 1, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, {1: one, 2: one, 3: one}, {})
+    result = Evaluation("m", "d", 1, ("background", "cup", "cup", "jar"), (score,), ())
+    assert list(result.to_dict()["runtimes"]["opencv"]["classes"]) == ["cup (1)", "cup (2)", "jar"]
