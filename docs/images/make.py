@@ -71,7 +71,7 @@ def train(work: Path) -> None:
     run(
         work,
         "kit labels.txt --train trainval_lmdb --test test_lmdb --from example --finetune --freeze-bn --zoom 1 "
-        "--batch-size 8 --iterations 300 --test-interval 50 --mode CPU --seed 1 -o kit",
+        "--batch-size 8 --iterations 300 --seed 1 -o kit",
     )
     run(work, "train kit")
     run(work, "test kit")
