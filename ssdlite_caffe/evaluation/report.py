@@ -83,7 +83,7 @@ def write_plot(evaluation: Evaluation, path: Path, *, force: bool = False) -> No
         axes.grid(alpha=0.3)
         figure.suptitle(_title(evaluation), fontsize="medium")
         handles = _legend(axes, evaluation, colours)
-        # Room for the legend beside the axes: a line of it is 0.2 inches high, a runtime's numbers are 0.4 inches wide.
+        # Space for the legend beside the axes: one line is 0.2 inches high, a runtime's numbers are 0.4 inches wide.
         figure.set_size_inches(8.2 + 0.4 * len(evaluation.scores), max(5, 0.2 * len(handles) + 0.2))
         figure.legend(handles=handles, fontsize="small", loc="outside right upper", frameon=False)
         data = io.BytesIO()

@@ -74,7 +74,7 @@ def draw_labelled(
 ) -> Pixels:
     """Draw boxes with a label at each; lines and letters grow with the image.
 
-    Labels are inside the image and do not cover each other. One that there is no room for is not drawn: the colour of
+    Labels are inside the image and do not cover each other. One that there is no space for is not drawn: the colour of
     its box still tells the class.
 
     Args:

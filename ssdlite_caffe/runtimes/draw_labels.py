@@ -69,7 +69,7 @@ def _nearest_free(wanted: Rectangle, taken: Sequence[Rectangle], height: int, wi
     """The free place nearest to the one wanted, of those that touch the border or a label taken; None without one.
 
     Any free place can be pushed to the left and then up until it touches something, and is free still: where all of
-    these places are taken, there is no room at all.
+    these places are taken, there is no space at all.
     """
     wide, high = wanted.right - wanted.left, wanted.bottom - wanted.top
     edges = np.array(taken, np.int64).reshape(-1, 4)

@@ -49,7 +49,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _used(row: Row) -> str:
-    """A bound of 0 is used up by no number."""
+    """The share of the bound; empty where the bound is 0, or the share is NaN or Inf."""
     if not row.bound or not math.isfinite(row.share):
         return ""
     return f"{row.share:.1%}" if row.share < 10 else ">999%"

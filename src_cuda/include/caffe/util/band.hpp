@@ -29,7 +29,7 @@ inline SimdT<T, Lanes> EverySecond(const T* from, std::integer_sequence<int, I..
 /// A plane, and the rows of it that a band holds.
 struct Band {
   int height, width;  // plane
-  int pad;            // columns of padding before the plane; negative: so many columns of the plane are left out
+  int pad;            // columns of padding before the plane; negative: so many columns of the plane are skipped
   int stride;         // number of phases
   int length;         // values in one phase of a row
 

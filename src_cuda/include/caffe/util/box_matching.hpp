@@ -37,7 +37,7 @@ inline float Overlap(const PlainBox& a, const PlainBox& b) {
 /// Whether an edge is inside the image.
 inline bool InsideImage(const float x) { return x >= 0 && x <= 1; }
 
-/// For each prior box: the index of the object that it is matched with (-1: none, -2: the box is left out), and its
+/// For each prior box: the index of the object that it is matched with (-1: none, -2: the box is skipped), and its
 /// largest overlap with an object.
 struct Matching {
   std::vector<int> indices;
@@ -46,7 +46,7 @@ struct Matching {
 
 /// Matches each object with the box that it overlaps most; a box is matched once. per_prediction: each remaining box is
 /// matched with the object that it overlaps most, if the overlap is `threshold` or more. ignore_crossing: boxes that
-/// reach past the image are left out.
+/// reach past the image are skipped.
 Matching MatchBoxes(const std::vector<PlainBox>& priors, const std::vector<PlainBox>& objects, bool per_prediction,
                     float threshold, bool ignore_crossing);
 

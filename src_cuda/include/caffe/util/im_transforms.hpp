@@ -56,7 +56,7 @@ void CropCanvas(const cv::Rect& frame, Canvas* canvas);
  */
 Box ExpandCanvas(const ExpansionParameter& param, const cv::Scalar& fill, TransformRng* rng, Canvas* canvas);
 
-// What a distortion does to one image; a step without a value is left out.
+// What a distortion does to one image; a step without a value is skipped.
 struct Distortion {
   bool contrast_first = false;              // contrast before saturation and hue, or after them
   std::optional<double> brightness;         // added to every channel
