@@ -12,7 +12,7 @@ from ssdlite_caffe.terminal import silenced
 
 _TENSORFLOW = "pip install 'ssdlite-caffe[tensorflow]'"
 _KERAS = "pip install 'ssdlite-caffe[keras]'"
-_OPENCV = "pip install 'opencv-python-headless>=4.8,<5'"
+_OPENCV = "pip install 'ssdlite-caffe[opencv]'"
 _OPENCV_ENVIRONMENT = {
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network

@@ -1,4 +1,4 @@
-"""Fixtures and flags that several rooms' tests share."""
+"""Fixtures and flags that tests of several packages share."""
 
 from __future__ import annotations
 

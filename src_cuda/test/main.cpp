@@ -10,7 +10,7 @@ int main(int argc, char** argv) {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0) {
-    std::cout << "No GPU: its tests are left out (" << cudaGetErrorString(error) << ")." << std::endl;
+    std::cout << "No GPU: its tests are skipped (" << cudaGetErrorString(error) << ")." << std::endl;
     // The third and fourth of TestDtypesAndDevices, and those that run the fork's mining, which a GPU build does on the
     // GPU whatever the mode; a filter on the command line takes this one's place.
     ::testing::GTEST_FLAG(filter) = "-*/2.*:*/3.*:*MultiBoxLossEqualsTheForks:*LossForgetsThePassBefore";

@@ -111,7 +111,7 @@ def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(MissingRuntimeError, match=r"needs OpenCV .*pip install 'opencv-python-headless>=4\.8,<5'"):
+    with pytest.raises(MissingRuntimeError, match=r"needs OpenCV .*pip install 'ssdlite-caffe\[opencv\]'"):
         import_opencv()
 
 
