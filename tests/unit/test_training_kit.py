@@ -204,8 +204,8 @@ class TestWeights:
         arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
         kept = command(*arguments, "-o", tmp_path / "kept")
         assert kept.err == (
-            f"ssdlite-caffe: class names differ from those of {named}: 2 is {NAMES[1]!r}, was 'star'; 3 is {NAMES[2]!r}, "
-            "was 'moon'. Their class predictors are kept; give --finetune to start them anew\n"
+            f"ssdlite-caffe: class names differ from those of {named}: 2 is {NAMES[1]!r}, was 'star'; 3 is "
+            f"{NAMES[2]!r}, was 'moon'. Their class predictors are kept; give --finetune to start them anew\n"
         )
         assert command(*arguments, "-o", tmp_path / "quiet", "--quiet").err == ""
         assert command(*arguments, "-o", tmp_path / "anew", "--finetune").err == ""
