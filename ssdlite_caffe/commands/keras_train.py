@@ -343,7 +343,7 @@ def _tests(
         if values["test_data"]
         else _held_out(data, values["split"], values["test_split"])
     )
-    if split is None and named:
+    if split is None and named and data.exists():  # else the training says what is wrong
         raise typer.BadParameter(
             f"{', '.join(named)} needs --test-data: {data} has no list of other images; --test-every 0: no tests"
         )

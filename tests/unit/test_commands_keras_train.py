@@ -94,6 +94,12 @@ def test_drops_need_their_schedule(command: Command, voc: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_are_not_there(command: Command, tmp_path: Path) -> None:
+    done = command("keras", "train", "--data", tmp_path / "none", "-o", tmp_path / "run", "--test-every", "5")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "none does not exist" in done.err
+
+
 def test_quiet(command: Command, tmp_path: Path) -> None:
     arguments = ("keras", "train", "--data", tmp_path / "none", "-o", tmp_path / "run", "--freeze-bn")
     loud, quiet = command(*arguments), command(*arguments, "--quiet")
