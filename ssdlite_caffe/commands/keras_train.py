@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +14,7 @@ import typer
 from ssdlite_caffe.commands import keras_train_values
 from ssdlite_caffe.commands.numbers import finite
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
-from ssdlite_caffe.terminal import status
+from ssdlite_caffe.terminal import note, status
 
 if TYPE_CHECKING:
     from ssdlite_caffe.coco.label_map import LabelMap
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 _RUN, _DATA, _TEST, _NET = "Run", "Data", "Tests during the training", "Net"
 _ITERATIONS, _LOSS, _IMAGES = "Iterations", "Loss", "Augmentation"
+_TEST_OPTIONS = ("test_data", "test_split", "test_images", "test_every")
+"""Each asks for tests, so that one without images to test on is an error."""
 _SHOWN = 20
 """Problems of the data that are printed."""
 
@@ -78,13 +79,14 @@ def train(
     ] = None,
     test_data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Data to test on, in any of the forms of --data.", show_default="--data",
+        typer.Option(metavar="PATH", help="Data to test on, in any of the forms of --data.",
+                     show_default="another list of VOC data; else no tests",
                      rich_help_panel=_TEST),
     ] = None,
     test_split: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="List in ImageSets/Main of VOC data to test on.",
-                     show_default="test; with --split train also val", rich_help_panel=_TEST),
+                     show_default="test; with --split train val, else test", rich_help_panel=_TEST),
     ] = None,
     test_images: Annotated[
         Path | None,
@@ -150,7 +152,7 @@ def train(
     ] = None,
     drops: Annotated[
         str,
-        typer.Option(metavar="N,N", help="Iterations at which --schedule step drops the learning rate to a tenth.",
+        typer.Option(metavar="N,N", help="With --schedule step: iterations at which the rate drops to a tenth.",
                      rich_help_panel=_ITERATIONS),
     ] = "",
     ema: Annotated[
@@ -240,16 +242,16 @@ def train(
     def problem(line: str) -> None:
         problems.append(line)
         if len(problems) <= _SHOWN:
-            _say(line)
+            note(line)
         elif len(problems) == _SHOWN + 1:
-            _say("... and more")
+            note("... and more")
 
     if values["start"] is None and values["freeze_bn"]:
-        _say("--freeze-bn without --from keeps the BatchNorm of a new net, which has learned nothing")
+        note("--freeze-bn without --from keeps the BatchNorm of a new net, which has learned nothing")
     with status() as progress:
         report = run(
             out, _options(values), resume=resume, force=force, kept=keras_train_values.kept(values),
-            tests=_tests(values, progress), progress=progress, problem=problem, say=_say,
+            tests=_tests(values, progress), progress=progress, problem=problem, say=note,
         )  # fmt: skip
     if as_json:
         print(json.dumps({**report, "problems": problems}, indent=2))
@@ -269,7 +271,7 @@ def _is_finished(out: Path, values: dict[str, Any], *, as_json: bool) -> bool:
         if not folder.is_finished(iterations):
             return False
         last = folder.last()
-    _say(f"already at {iterations} of {iterations} iterations")
+    note(f"already at {iterations} of {iterations} iterations")
     report = {"model": str(out / MODEL), **last, "iterations": iterations, "resumed_at": iterations, "seconds": 0.0}
     if as_json:
         print(json.dumps({**report, "problems": []}, indent=2))
@@ -334,35 +336,50 @@ def _tests(
 
     if not _test_every(values):
         return None
-    named = any(values[name] is not None for name in ("test_data", "test_split", "test_every"))
+    named = [f"--{name.replace('_', '-')}" for name in _TEST_OPTIONS if values[name] is not None]
     data = Path(values["test_data"] or values["data"])
-    split = values["test_split"] or ("test" if values["test_data"] else _held_out_split(data, values["split"]))
+    split = (
+        values["test_split"] or "test"
+        if values["test_data"]
+        else _held_out(data, values["split"], values["test_split"])
+    )
+    if split is None and named and data.exists():  # else the training says what is wrong
+        raise typer.BadParameter(
+            f"{', '.join(named)} needs --test-data: {data} has no list of other images; --test-every 0: no tests"
+        )
 
     def opened(labels: LabelMap) -> Measure | None:
-        if split is None and not named:
-            _say(f"no tests during the training: {data} has no list of other images; name some with --test-data")
+        if split is None:
+            note(f"no tests during the training: {data} has no list of other images; name some with --test-data")
             return None
         try:
             return open_held_out(
-                data, labels, split=split or "test", images=_path(values["test_images"] or values["images"]),
+                data, labels, split=split, images=_path(values["test_images"] or values["images"]),
                 limit=values["test_limit"], progress=lambda done, total: progress(f"testing, {done} of {total} images"),
             )  # fmt: skip
         except SsdliteError as error:
             if named:
                 raise
-            _say(f"no tests during the training: {error}")
+            note(f"no tests during the training: {error}")
             return None
 
     return opened
 
 
-def _held_out_split(data: Path, split: str) -> str | None:
-    """A list of VOC data whose images are not in `split`; None where there is none."""
+def _held_out(data: Path, split: str, named: str | None) -> str | None:
+    """The list of VOC data to test on.
+
+    Args:
+        data: what is trained on.
+        split: the list of it that is trained on.
+        named: the list to test on; None: one whose images are not in `split`.
+
+    Returns:
+        None where there is no such list, or data of another kind, which hold no images but those that are trained on.
+    """
     from ssdlite_caffe.data.voc import SPLITS
 
+    if named is not None and (data / SPLITS).is_dir():
+        return named
     others = ("val", "test") if split == "train" else ("test",)
     return next((name for name in others if name != split and (data / SPLITS / f"{name}.txt").is_file()), None)
-
-
-def _say(line: str) -> None:
-    print(f"ssdlite-caffe: {line}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from ssdlite_caffe.coco.label_map import BUILTIN
 from ssdlite_caffe.errors import TrainingError
 
 _OF_THIS_RUN = {"out", "resume", "force", "as_json"}
@@ -49,7 +50,7 @@ def settled(context: typer.Context, out: Path, *, resume: bool) -> dict[str, Any
 
 def kept(values: dict[str, Any]) -> dict[str, Any]:
     """The options for run.json; paths are absolute, so that a training can be resumed from anywhere."""
-    return {name: _absolute(value) if name in _PATHS else value for name, value in values.items()}
+    return {name: _absolute(value) if _is_path(name, value) else value for name, value in values.items()}
 
 
 def _check(context: typer.Context, values: dict[str, Any], given: set[str]) -> None:
@@ -58,6 +59,8 @@ def _check(context: typer.Context, values: dict[str, Any], given: set[str]) -> N
     chosen = [_option(context, name) for name in _OF_NEW_NETS if name in given]
     if values["start"] is not None and chosen:
         raise typer.BadParameter(f"--from gives the net; leave out {', '.join(chosen)}")
+    if values["drops"] and values["schedule"] != "step":
+        raise typer.BadParameter(f"--drops needs --schedule step, got {values['schedule']}")
 
 
 def _resumed(context: typer.Context, out: Path, values: dict[str, Any], given: set[str]) -> dict[str, Any]:
@@ -89,9 +92,14 @@ def _checked(context: typer.Context, name: str, value: Any, file: Path) -> Any:
         raise TrainingError(f"{file} has {_option(context, name)} {value!r}, which is not allowed: {error}") from error
 
 
+def _is_path(name: str, value: Any) -> bool:
+    """Whether the value of an option is a path; coco and voc are label maps even where a folder has that name."""
+    return name in _PATHS and value is not None and not (name == "label_map" and value in BUILTIN)
+
+
 def _absolute(value: Any) -> Any:
-    """A path from the root of the disk; None, and names of built-in label maps, as they are."""
-    return str(Path(value).absolute()) if value is not None and Path(value).exists() else value
+    """A path from the root of the disk; one that is not there, as it is."""
+    return str(Path(value).absolute()) if Path(value).exists() else value
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

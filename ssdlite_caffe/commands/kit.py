@@ -12,6 +12,7 @@ import typer
 from ssdlite_caffe.commands.numbers import finite, int32, learning_rate_drops
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.gen_model.dialect import ActivationDialect, DepthwiseDialect, Dialect, Engine, PaddingDialect
+from ssdlite_caffe.terminal import note
 
 if TYPE_CHECKING:
     from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _DATA, _NET, _SOLVER = "Data and first weights", "Net, without --from", "Solver"
 _DIALECT, _OUTPUT = "How the nets are written", "Output"
+_SHOWN = 3
+"""Classes with other names that are printed."""
 
 
 def kit(
@@ -46,7 +49,7 @@ def kit(
     ] = False,
     freeze_bn: Annotated[
         bool,
-        typer.Option("--freeze-bn", help="Keep BatchNorm's statistics: better for small batches.",
+        typer.Option("--freeze-bn", help="With --from: keep BatchNorm's statistics, better for small batches.",
                      rich_help_panel=_DATA),
     ] = False,
     small_boxes: Annotated[
@@ -176,6 +179,8 @@ def kit(
         )
     if finetune and source is None:
         raise typer.BadParameter("--finetune needs --from")
+    if freeze_bn and source is None:
+        raise typer.BadParameter("--freeze-bn keeps the BatchNorm statistics of the first weights: it needs --from")
     arch = _arch(*net) if source is None else _source_arch(source)
     arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     settings = Solver(
@@ -190,6 +195,8 @@ def kit(
         dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force)
+    if report.get("initial", {}).get("renamed"):
+        note(_renamed(report["initial"]))
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 
@@ -225,6 +232,16 @@ def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:
         lines.append(f"put the LMDBs trainval_lmdb and test_lmdb into {out}")
     lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} iterations)")
     return "\n".join(lines)
+
+
+def _renamed(initial: dict[str, Any]) -> str:
+    """A line on class predictors that are kept though their classes have other names."""
+    named = [f"{one['id']} is {one['name']!r}, was {one['was']!r}" for one in initial["renamed"]]
+    more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return (
+        f"class names differ from those of {initial['source']}: {'; '.join(named[:_SHOWN])}{more}. Their class "
+        "predictors are kept; give --finetune to start them anew"
+    )
 
 
 def _unfitting(report: dict[str, Any]) -> list[str]:

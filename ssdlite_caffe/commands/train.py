@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ssdlite_caffe.terminal import duration_text, note, shows_progress, status
 
 if TYPE_CHECKING:
     from ssdlite_caffe.training.watch import Progress, Trained
@@ -60,8 +59,10 @@ def train(
     if cpu and gpu is not None:
         raise typer.BadParameter("give --cpu or --gpu, not both")
     options = RunOptions(resume, weights, iterations, seed, gpu, cpu, force, strict)
-    with _live() as (progress, say):
-        ended = run(folder, options, progress=progress, say=say)
+    with status() as line:  # on a terminal; elsewhere each state is a line of its own
+        line("starting Caffe")
+        show = line if shows_progress() else note
+        ended = run(folder, options, progress=lambda state: show(_line(state)), say=note)
     print(json.dumps(_report(ended), indent=2) if as_json else _text(ended, folder))
 
 
@@ -82,31 +83,12 @@ def _text(ended: Trained, folder: Path) -> str:
     loss = f", loss {ended.loss:.4g}" if math.isfinite(ended.loss) else ""
     if not ended.finished:
         again = f"resume with: ssdlite-caffe train {folder} --resume"
-        return f"{skipped}stopped at iteration {ended.iteration} after {_duration(ended.seconds)}; {where}; {again}"
+        return f"{skipped}stopped at iteration {ended.iteration} after {duration_text(ended.seconds)}; {where}; {again}"
     if not ended.seconds:
         return f"{ended.iteration} iterations are done{loss}; {where}"
-    return f"{skipped}trained {ended.iteration} iterations in {_duration(ended.seconds)}{loss}; {where}"
-
-
-@contextmanager
-def _live() -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
-    """On a terminal a line on stderr that shows how far the training is; elsewhere a new line each time."""
-    if not sys.stderr.isatty():
-        yield lambda state: print(_line(state), file=sys.stderr), lambda text: print(text, file=sys.stderr)
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, markup=False)
-    with console.status("starting Caffe") as status:
-        yield lambda state: status.update(_line(state)), lambda text: console.print(text, soft_wrap=True)
+    return f"{skipped}trained {ended.iteration} iterations in {duration_text(ended.seconds)}{loss}; {where}"
 
 
 def _line(state: Progress) -> str:
-    left = "" if math.isnan(state.seconds_left) else f", {_duration(state.seconds_left)} left"
+    left = "" if math.isnan(state.seconds_left) else f", {duration_text(state.seconds_left)} left"
     return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:.3g}{left}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -128,7 +128,7 @@ class Loop:
             if hosts(trainer.strategy) < 2:  # a host that ends early would leave the others waiting
                 opened.enter_context(on_interrupt(stop.set))
             if first and not folder.tested(first):  # it was killed before its test
-                self._test_if_due(first, board)
+                testing += self._test_if_due(first, board)
             for iteration in range(first, schedule.iterations):
                 rate = schedule.at(iteration)
                 self._window += 1.0, *trainer.step(batches, iteration, rate)

@@ -17,7 +17,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from ssdlite_caffe.files import held_folder, remove_leftovers, write_bytes, writ
 
 RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
 LABEL_MAP, PLOT = "labelmap.prototxt", "loss.png"
+_FILES, _FOLDERS = (METRICS, MODEL, LABEL_MAP, PLOT), (CHECKPOINTS, TENSORBOARD)
+"""What a new training removes of an earlier one; it writes run.json over."""
 _OPTIONS, _MODEL_ITERATIONS = "options", "model_iterations"
 _KEPT = 2
 OPTIONS = {
@@ -73,11 +75,16 @@ class RunFolder:
         with held_folder(self.path) if self.writes else contextlib.nullcontext():
             yield
 
-    def check_free(self, *, force: bool) -> None:
+    def check_free(self, *, force: bool, needed: Sequence[Path] = ()) -> None:
         """Refuse a folder in which no new training may start.
 
+        Args:
+            force: replace an earlier training.
+            needed: files that the new training reads, now and when it is resumed.
+
         Raises:
-            OutputError: it holds something else, or a training and `force` is false.
+            OutputError: the folder holds something else, or a training and `force` is false, or one of `needed` is of
+                the training that would be removed.
         """
         if not self.writes or not any(self.path.iterdir()):
             return
@@ -85,6 +92,22 @@ class RunFolder:
             raise OutputError(f"{self.path} holds files but no {RUN}, so it is not a training; give another name")
         if not force:
             raise OutputError(f"{self.path} holds a training; --resume continues it, --force replaces it")
+        for path in needed:
+            if self._is_removed(path):
+                raise OutputError(
+                    f"{path} is of the training in {self.path} that --force removes; copy it to another folder and "
+                    "give the copy"
+                )
+
+    def _is_removed(self, path: Path) -> bool:
+        """Whether `begin` removes a file, or the link by which it is named."""
+        folder = self.path.resolve()
+        places = [
+            place.relative_to(folder)
+            for place in (path.resolve(), path.parent.resolve() / path.name)
+            if place.is_relative_to(folder)
+        ]
+        return any(place.parts and place.parts[0] in (*_FILES, *_FOLDERS) for place in places)
 
     def begin(self, identity: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Start a new training; an earlier one is removed.
@@ -100,9 +123,9 @@ class RunFolder:
             return
         remove_leftovers(self.path)
         try:
-            for name in (METRICS, MODEL, LABEL_MAP, PLOT):
+            for name in _FILES:
                 (self.path / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, TENSORBOARD):
+            for name in _FOLDERS:
                 if (self.path / name).exists():
                     shutil.rmtree(self.path / name)
         except OSError as error:

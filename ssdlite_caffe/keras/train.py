@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
+from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
 from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
@@ -131,7 +131,7 @@ def train(
     folder = RunFolder(out, writes=is_chief(strategy))
     with folder.held():
         if not resume:
-            folder.check_free(force=force)
+            folder.check_free(force=force, needed=_files(options))
         labels = load_label_map(options.data.label_map) if options.data.label_map else None
         data = open_training_data(
             options.data.data, split=options.data.split, images=options.data.images, labels=labels,
@@ -153,7 +153,7 @@ def train(
         progress("building the model")
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
         if start is not None:
-            _begin_with(trainer, start)
+            _begin_with(trainer, start, say)
         if resume and not folder.iterations():
             say(f"there is no checkpoint in {out} yet: training from the beginning")
         say(f"training on {describe(tf, strategy)}")
@@ -163,6 +163,13 @@ def train(
             folder.finish(options.schedule.iterations)
     leave(strategy)
     return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
+
+
+def _files(options: TrainOptions) -> list[Path]:
+    """Files that the training is made from, but for its data."""
+    label_map = options.data.label_map
+    named = (options.net.start, None if label_map in BUILTIN else label_map)
+    return [Path(path) for path in named if path is not None]
 
 
 def _check_length(folder: RunFolder, schedule: Schedule, was: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -200,11 +207,13 @@ def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSp
     )  # fmt: skip
 
 
-def _begin_with(trainer: Trainer, start: KerasModel) -> None:
+def _begin_with(trainer: Trainer, start: KerasModel, say: Callable[[str], None]) -> None:
     """Start from a detector's weights; with other classes than the data's, from all but its class predictors."""
     from ssdlite_caffe.keras.weights import get_values, set_values
 
-    same = start.labels.entries == trainer.labels.entries
+    same = start.labels.display_names[1:] == trainer.labels.display_names[1:]  # whatever background is called
+    if not same:
+        say("the class predictors start anew: the classes of the model to start from are other ones")
     reset = tuple(
         f"{layer_name(conv.tf_scope)}/"
         for feature_map in build(trainer.arch).feature_maps

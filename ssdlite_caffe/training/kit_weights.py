@@ -41,7 +41,8 @@ def write_initial_weights(
         finetune: skip the class predictors where the classes differ; they start from the net's fillers.
 
     Returns:
-        For kit.json: source, number of layers, and names of layers that start from fillers.
+        For kit.json: source, number of layers, names of layers that start from fillers, and classes with another name
+        than in the model whose predictors are kept.
 
     Raises:
         PrototxtError: the weights are missing, or do not fit the net.
@@ -51,15 +52,22 @@ def write_initial_weights(
     if not path.is_file():
         raise PrototxtError(f"{source} has no {TRAINED}, the weights with BatchNorm; convert the model again")
     weights = read_caffemodel(path)
-    other = model.labels.display_names != labels.display_names
-    left = [layer.name for layer in weights.layer if finetune and other and layer.name.endswith(PREDICTOR)]
+    renamed = [
+        {"id": class_id, "name": name, "was": was}
+        for class_id, (name, was) in enumerate(zip(labels.display_names, model.labels.display_names, strict=False))
+        if class_id and name != was
+    ]
+    anew = finetune and (renamed or len(labels) != len(model.labels))
+    left = [layer.name for layer in weights.layer if anew and layer.name.endswith(PREDICTOR)]
     kept = [layer for layer in weights.layer if layer.name not in left]
     problems = misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
     _change_boxes(kept, build(model.arch), desc)
     write_caffemodel(out, caffe_pb2.NetParameter(name=weights.name, layer=kept))
-    return {"source": str(source), "layers": len(kept), "left_to_fillers": left}
+    return {
+        "source": str(source), "layers": len(kept), "left_to_fillers": left, "renamed": [] if anew else renamed,
+    }  # fmt: skip
 
 
 def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssdlite_caffe.caffe.prefix import caffe_prefix
 from ssdlite_caffe.errors import CaffeError, OutputError, TrainingError
-from ssdlite_caffe.files import write_text
+from ssdlite_caffe.files import _NO_LOCKS, write_text
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message, read
 from ssdlite_caffe.training.intervals import default_test_interval, largest_divisor
@@ -52,18 +52,17 @@ def train(
     kit = check_kit(folder, weights=options.weights)
     solver = _solver(kit, options)
     with _only_one(folder) as lock:
-        start: Snapshot | None = None
-        if options.resume:
-            start = _resumed(kit, solver, say)
-        else:
-            _clear(kit, solver, options)
+        start = _resumed(kit, solver, say) if options.resume else None
+        replaced = [] if options.resume else _replaced(kit, solver, options)
         if start is not None and start.iteration == solver.max_iter:
             say(f"already at {start.iteration} of {solver.max_iter} iterations")
             return Trained(start.iteration, last_loss(folder), True, start, 0, 0.0)
         gpu = choose_gpu(solver, prefix, options, say)
         modes = caffe_pb2.SolverParameter
         solver.solver_mode = modes.CPU if gpu is None else modes.GPU
-        _check_disk(kit, solver)
+        _check_disk(kit, solver, replaced)
+        for path in replaced:  # only now that nothing is left to refuse
+            path.unlink()
         if start is not None:
             say(f"resuming from iteration {start.iteration}{_extended(folder, solver, start.iteration)}")
             drop_after(folder / METRICS, start.iteration)
@@ -102,7 +101,7 @@ def _only_one(folder: Path) -> Iterator[int | None]:
     """Hold a lock on the training folder; Caffe inherits it, so that it lasts while either process lives.
 
     Raises:
-        OutputError: another training holds it.
+        OutputError: another training holds it, or the disk fails.
     """
     try:
         import fcntl
@@ -115,6 +114,9 @@ def _only_one(folder: Path) -> Iterator[int | None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(f"another training runs in {folder}; wait for its end, or stop it") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
         os.set_inheritable(handle, True)
         yield handle
     finally:
@@ -141,11 +143,11 @@ def _resumed(kit: Kit, solver: caffe_pb2.SolverParameter, say: Callable[[str], N
     return found
 
 
-def _clear(kit: Kit, solver: caffe_pb2.SolverParameter, options: RunOptions) -> None:
-    """Make way for a new training.
+def _replaced(kit: Kit, solver: caffe_pb2.SolverParameter, options: RunOptions) -> list[Path]:
+    """Files of an earlier training, which a new one replaces.
 
     Raises:
-        OutputError: the folder holds one, and `force` is not given.
+        OutputError: there are some, and `force` is not given, or the new training starts from one of them.
     """
     left = [path for path in (kit.folder / name for name in _WRITTEN) if path.exists()]
     for snapshot in find_snapshots(kit.folder, solver):
@@ -155,8 +157,12 @@ def _clear(kit: Kit, solver: caffe_pb2.SolverParameter, options: RunOptions) -> 
             f"{kit.folder} holds {left[-1].name} of an earlier training; --resume continues it, --force removes it and "
             "starts over"
         )
-    for path in left:
-        path.unlink()
+    if kit.weights is not None and kit.weights.resolve() in [path.resolve() for path in left]:
+        raise OutputError(
+            f"{kit.weights}, the weights to start from, is of the training that --force removes; copy it to another "
+            "folder and give the copy with --weights"
+        )
+    return left
 
 
 def _extended(folder: Path, solver: caffe_pb2.SolverParameter, iteration: int) -> str:
@@ -180,14 +186,14 @@ def _poly(solver: caffe_pb2.SolverParameter, iteration: int) -> float:
     return float(solver.base_lr * left**solver.power)
 
 
-def _check_disk(kit: Kit, solver: caffe_pb2.SolverParameter) -> None:
-    """Refuse to start where there is no room for two snapshots.
+def _check_disk(kit: Kit, solver: caffe_pb2.SolverParameter, replaced: Sequence[Path]) -> None:
+    """Refuse to start where the disk has no space for two snapshots; `replaced` are files that will be removed.
 
     Raises:
-        OutputError: there is none.
+        OutputError: it has none.
     """
     needed = bytes_of_snapshot(kit.train.net, solver)
-    free = shutil.disk_usage(kit.folder).free
+    free = shutil.disk_usage(kit.folder).free + sum(path.lstat().st_size for path in replaced)
     if free < 2 * needed:
         raise OutputError(
             f"the disk of {kit.folder} must have {2 * needed >> 20} MiB free, for two snapshots, and has "

@@ -46,8 +46,15 @@ class RunOptions:
 
 
 def remember(folder: Path, options: RunOptions) -> None:
-    """Write the options that a resumed training needs into run.json; paths are written as seen from the folder."""
-    weights = None if options.weights is None else os.path.relpath(options.weights.resolve(), folder.resolve())
+    """Write the options that a resumed training needs into run.json; paths are written as seen from the folder.
+
+    The weights stay those of its start.
+    """
+    path, weights = folder / RUN, None
+    if options.resume and path.is_file():
+        weights = _read(path)["weights"]
+    elif options.weights is not None:
+        weights = os.path.relpath(options.weights.resolve(), folder.resolve())
     kept = {
         "weights": weights,
         "iterations": options.iterations,
@@ -56,7 +63,7 @@ def remember(folder: Path, options: RunOptions) -> None:
         "cpu": options.cpu,
         "strict": options.strict,
     }
-    write_text(folder / RUN, json.dumps(kept, indent=2) + "\n", force=True)
+    write_text(path, json.dumps(kept, indent=2) + "\n", force=True)
 
 
 def recall(folder: Path, options: RunOptions) -> RunOptions:

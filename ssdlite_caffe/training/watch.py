@@ -135,8 +135,8 @@ class Watch:
             self._check_snapshot()
             self._metrics.draw()
         done = self._solver.max_iter if not self._interrupted else self._good.iteration if self._good else 0
-        seconds = time.monotonic() - began
-        return Trained(done, self._step.loss, not self._interrupted, self._good, self._skipped, seconds)
+        finished = done == self._solver.max_iter  # also where Ctrl-C came in the last iteration
+        return Trained(done, self._step.loss, finished, self._good, self._skipped, time.monotonic() - began)
 
     @contextlib.contextmanager
     def _without_spoilt_snapshots(self) -> Iterator[None]:

@@ -273,7 +273,7 @@ def test_resume_remembers_and_extends(kit: Path) -> None:
     ended = train(kit, RunOptions(iterations=8, seed=3))
     shutil.copy(ended.snapshot.model if ended.snapshot else "", kit / "other.caffemodel")
     done = subprocess.run(command("train", kit, "--resume"), capture_output=True, text=True, check=True)
-    assert done.stderr == "already at 8 of 8 iterations\n"
+    assert done.stderr == "ssdlite-caffe: already at 8 of 8 iterations\n"
     assert f"8 iterations are done, loss {losses(kit)[8]:.4g}; weights: " in done.stdout
     with pytest.raises(TrainingError, match="--seed was 3 when the training was started, got 4"):
         train(kit, RunOptions(resume=True, seed=4))

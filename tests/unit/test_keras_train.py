@@ -190,15 +190,15 @@ def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> N
 
 def test_held_out_lists(tmp_path: Path) -> None:
     """A list whose images are trained on is no test."""
-    from ssdlite_caffe.commands.keras_train import _held_out_split
+    from ssdlite_caffe.commands.keras_train import _held_out
 
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     for name in ("train", "val", "trainval"):
         (lists / f"{name}.txt").write_text("")
-    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "val")] == ["val", None, None]
+    assert [_held_out(tmp_path, split, None) for split in ("train", "trainval", "val")] == ["val", None, None]
     (lists / "test.txt").write_text("")
-    assert [_held_out_split(tmp_path, split) for split in ("train", "trainval", "test")] == ["val", "test", None]
+    assert [_held_out(tmp_path, split, None) for split in ("train", "trainval", "test")] == ["val", "test", None]
 
 
 def test_a_finished_training_is_extended(scenes: Path, finished: Path, tmp_path: Path) -> None:

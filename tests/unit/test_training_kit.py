@@ -199,6 +199,26 @@ class TestWeights:
         )
         assert check_kit(tmp_path / "kit").weights == tmp_path / "kit" / "initial.caffemodel"
 
+    def test_other_names_are_told(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names((NAMES[0], "star", "moon")).to_prototxt())
+        arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
+        kept = command(*arguments, "-o", tmp_path / "kept")
+        assert kept.err == (
+            f"ssdlite-caffe: class names differ from those of {named}: 2 is {NAMES[1]!r}, was 'star'; 3 is "
+            f"{NAMES[2]!r}, was 'moon'. Their class predictors are kept; give --finetune to start them anew\n"
+        )
+        assert command(*arguments, "-o", tmp_path / "quiet", "--quiet").err == ""
+        assert command(*arguments, "-o", tmp_path / "anew", "--finetune").err == ""
+
+    def test_another_name_of_the_background(self, named: Path, data: Path, tmp_path: Path) -> None:
+        text = LabelMap.of_names(NAMES).to_prototxt()
+        assert 'display_name: "background"' in text
+        other = text.replace('display_name: "background"', 'display_name: "none_of_the_above"')
+        (named / "labelmap.prototxt").write_text(other)
+        arch = ModelFolder.open(named).arch
+        report = write_kit(str(data / "names.txt"), arch, tmp_path / "kit", self.options(data, named, finetune=True))
+        assert report["initial"]["left_to_fillers"] == []
+
     def test_other_counts_are_shown(self, example_folder: Path, data: Path, tmp_path: Path) -> None:
         more = tmp_path / "more.txt"
         more.write_text("\n".join([*NAMES, "star"]))
@@ -504,7 +524,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         "options",
         [
-            ["--train", "x"], ["--finetune"], ["--from", "x", "--version", "2"], ["--drops", "1,x"],
+            ["--train", "x"], ["--finetune"], ["--freeze-bn"], ["--from", "x", "--version", "2"], ["--drops", "1,x"],
             ["--input-size", "0"], ["--batch-size", "0"], ["--mode", "TPU"], ["--learning-rate", "nan"],
             ["--learning-rate", "inf"], ["--zoom", "nan"], ["--weight-decay", "inf"], ["--drops", "5,3"],
             ["--drops", "5,5"], ["--drops", "5,120000"], ["--iterations", "2147483648"],
