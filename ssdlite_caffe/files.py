@@ -20,7 +20,7 @@ from ssdlite_caffe.errors import OutputError
 
 _PREFIX = ".ssdlite-caffe."
 """Beginning of the names of temporary files and folders."""
-_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS}
 """Errors of file systems that cannot lock a folder; NFS answers EBADF, since it locks only what is open for writing."""
 
 
@@ -223,7 +223,7 @@ def _only_one(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise OutputError(f"another run is writing {folder}; wait for it, or give another name") from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         yield
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssdlite_caffe.caffe.prefix import caffe_prefix
 from ssdlite_caffe.errors import CaffeError, OutputError, TrainingError
-from ssdlite_caffe.files import _NO_LOCKS, write_text
+from ssdlite_caffe.files import NO_LOCKS, write_text
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message, read
 from ssdlite_caffe.training.intervals import default_test_interval, largest_divisor
@@ -115,7 +115,7 @@ def _only_one(folder: Path) -> Iterator[int | None]:
         except BlockingIOError as error:
             raise OutputError(f"another training runs in {folder}; wait for its end, or stop it") from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
         os.set_inheritable(handle, True)
         yield handle
