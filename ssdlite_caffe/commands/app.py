@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -42,13 +42,13 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with --quiet, its messages on standard output are discarded."""
         asked = self.prints_result or any(ctx.params.get(name) for name in _OUTPUT_OPTIONS)
-        if asked or not terminal.is_quiet():
-            return super().invoke(ctx)
-        with (
-            Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-        ):
-            return super().invoke(ctx)
+        try:
+            if asked or not terminal.is_quiet():
+                return super().invoke(ctx)
+            with _nowhere() as stream, contextlib.redirect_stdout(stream):
+                return super().invoke(ctx)
+        finally:
+            terminal.set_quiet(False)  # for a caller that runs several commands in one process
 
 
 class PrintingCommand(Command):
@@ -83,6 +83,11 @@ def prints_result(function: _Function) -> _Function:
 def print_result(data: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result as JSON or as text."""
     print(json.dumps(data, indent=2) if as_json else text)
+
+
+def _nowhere() -> TextIO:
+    """A stream that drops what is printed, any file name included."""
+    return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
 
 
 def _quiet_option() -> TyperOption:

@@ -16,7 +16,7 @@ import typer.main
 
 from ssdlite_caffe import __version__
 from ssdlite_caffe.cli import app
-from ssdlite_caffe.terminal import is_quiet, set_quiet
+from ssdlite_caffe.terminal import is_quiet
 from tests.unit.conftest import Command
 
 
@@ -31,13 +31,6 @@ def commands(group: Any = None, names: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 COMMANDS = dict(commands())
-
-
-@pytest.fixture(autouse=True)
-def loud() -> Iterator[None]:
-    """What one test silences is heard by the next."""
-    yield
-    set_quiet(False)
 
 
 def test_there_are_all_commands() -> None:
@@ -93,7 +86,7 @@ def test_quiet_leaves_errors_and_what_was_asked_for(command: Command, example_mo
     done = command("convert", example_model, "-o", out, "-q")
     assert (done.status, done.out, done.err) == (0, "", "")
     assert (out / "report.json").is_file()
-    assert is_quiet()
+    assert not is_quiet(), "the next command in this process is not"
     done = command("convert", example_model, "-o", out, "--quiet")
     assert done.status == 1
     assert done.err.startswith(f"ssdlite-caffe: {out} exists already")
@@ -101,7 +94,6 @@ def test_quiet_leaves_errors_and_what_was_asked_for(command: Command, example_mo
     assert json.loads(done.out)["arch"]["num_classes"] == 4
     assert command("gen", "-c", 4, "-q").out.startswith("# MobileNetv2-SSDLite")
     assert command("lint", out / "deploy.prototxt").out
-    assert not is_quiet()
 
 
 def test_quiet_takes_any_file_name_and_leaves_a_list(example_model: Path, tmp_path: Path) -> None:
