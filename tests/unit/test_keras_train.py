@@ -164,6 +164,7 @@ def test_a_training_that_was_killed_and_stopped_goes_on_exactly(scenes: Path, fi
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
 
 
+@pytest.mark.story
 def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> None:
     """Their measures are in the metrics and in the plot; model and losses are the same bytes without them."""
     folder = tmp_path / "tested"
@@ -201,6 +202,7 @@ def test_held_out_lists(tmp_path: Path) -> None:
     assert [_held_out(tmp_path, split, None) for split in ("train", "trainval", "test")] == ["val", "test", None]
 
 
+@pytest.mark.story
 def test_a_finished_training_is_extended(scenes: Path, finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     before = tree(folder)
