@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.api import Detector, convert, evaluate, remap, verify
+    from ssdlite_caffe.api import convert, evaluate, remap, verify
+    from ssdlite_caffe.runtimes.detector import Detector
 
 __version__ = "0.2.0"
 __all__ = ["Detector", "convert", "evaluate", "remap", "verify"]
@@ -18,4 +19,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("ssdlite_caffe.api"), name)
+    place = "ssdlite_caffe.runtimes.detector" if name == "Detector" else "ssdlite_caffe.api"
+    return getattr(import_module(place), name)

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
-from ssdlite_caffe.runtimes.detector import Detector as Detector
-from ssdlite_caffe.runtimes.net import NetRuntime
 
 if TYPE_CHECKING:
     from ssdlite_caffe.evaluation.evaluate import Evaluation
+    from ssdlite_caffe.runtimes.net import NetRuntime
     from ssdlite_caffe.tools.verify import VerifyReport
 
 AnyPath = str | os.PathLike[str]
