@@ -58,7 +58,7 @@ test: $(VENV)/.dev  ## check, then the tests (some 5 minutes on 2 cores)
 	@echo "==> running the tests on $(JOBS) processes"
 	@$(PYTEST) -m "not (story or caffe or oracle or browser)"
 
-test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe, the OD API, a browser (some 40 minutes)
+test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe, the OD API, a browser (some 25 minutes)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running Caffe's layer tests"
 	@$(LAYER_TESTS)
