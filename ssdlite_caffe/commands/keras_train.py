@@ -33,7 +33,7 @@ def train(
     context: typer.Context,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="PATH", help="Folder of the training; gets model.keras at the end.",
+        typer.Option("-o", "--out", help="Folder of the training; gets model.keras at the end.",
                      rich_help_panel=_RUN),
     ],
     resume: Annotated[
@@ -46,26 +46,26 @@ def train(
     ] = False,
     seed: Annotated[
         int,
-        typer.Option(min=0, metavar="N", help="Seed of weights, order and augmentation.", rich_help_panel=_RUN),
+        typer.Option(min=0, help="Seed of weights, order and augmentation.", rich_help_panel=_RUN),
     ] = 0,
     log_every: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Iterations between lines of metrics.jsonl.", rich_help_panel=_RUN),
+        typer.Option(min=1, help="Iterations between lines of metrics.jsonl.", rich_help_panel=_RUN),
     ] = 20,
     checkpoint_every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Iterations between checkpoints.", rich_help_panel=_RUN)
+        int, typer.Option(min=1, help="Iterations between checkpoints.", rich_help_panel=_RUN)
     ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_RUN)] = False,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Folder in VOC's layout, COCO's instances_*.json, or an LMDB; needed without "
+        typer.Option(help="Folder in VOC's layout, COCO's instances_*.json, or an LMDB; needed without "
                      "--resume.", show_default=False, rich_help_panel=_DATA),
     ] = None,
     split: Annotated[
         str, typer.Option(metavar="NAME", help="List in ImageSets/Main of VOC data.", rich_help_panel=_DATA)
     ] = "trainval",
     images: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Folder of COCO's images.", rich_help_panel=_DATA)
+        Path | None, typer.Option(help="Folder of COCO's images.", rich_help_panel=_DATA)
     ] = None,
     label_map: Annotated[
         str | None,
@@ -74,12 +74,12 @@ def train(
     ] = None,
     test_every: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Iterations between tests; 0: no tests.",
+        typer.Option(min=0, help="Iterations between tests; 0: no tests.",
                      show_default="a tenth of all", rich_help_panel=_TEST),
     ] = None,
     test_data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Data to test on, in any of the forms of --data.",
+        typer.Option(help="Data to test on, in any of the forms of --data.",
                      show_default="another list of VOC data; else no tests",
                      rich_help_panel=_TEST),
     ] = None,
@@ -90,15 +90,15 @@ def train(
     ] = None,
     test_images: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Folder of COCO's images to test on.", show_default="--images",
+        typer.Option(help="Folder of COCO's images to test on.", show_default="--images",
                      rich_help_panel=_TEST),
     ] = None,
     test_limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="The first N images are tested.", rich_help_panel=_TEST)
+        int, typer.Option(min=1, help="The first N images are tested.", rich_help_panel=_TEST)
     ] = 500,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="PATH", help="Keras model to fine-tune; with other classes than the data's its "
+        typer.Option("--from", help="Keras model to fine-tune; with other classes than the data's its "
                      "class predictors start anew.", rich_help_panel=_NET),
     ] = None,
     version: Annotated[
@@ -112,7 +112,7 @@ def train(
                      rich_help_panel=_NET),
     ] = None,
     width_multiplier: Annotated[
-        float, typer.Option(metavar="X", help="Multiplier of all channel counts.", rich_help_panel=_NET)
+        float, typer.Option(help="Multiplier of all channel counts.", rich_help_panel=_NET)
     ] = 1.0,
     input_size: Annotated[
         str | None,
@@ -125,11 +125,11 @@ def train(
     ] = "sigmoid",
     iterations: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Iterations in all; more with --resume extend a finished training.",
+        typer.Option(min=1, help="Iterations in all; more with --resume extend a finished training.",
                      rich_help_panel=_ITERATIONS),
     ] = 10000,
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images of an iteration, over all devices.",
+        int, typer.Option(min=1, help="Images of an iteration, over all devices.",
                           rich_help_panel=_ITERATIONS)
     ] = 32,
     optimizer: Annotated[
@@ -138,7 +138,7 @@ def train(
     ] = "sgd",
     learning_rate: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Highest learning rate.", show_default="sgd 0.02, rmsprop 0.004, adam 0.001",
+        typer.Option(help="Highest learning rate.", show_default="sgd 0.02, rmsprop 0.004, adam 0.001",
                      rich_help_panel=_ITERATIONS),
     ] = None,
     schedule: Annotated[
@@ -147,7 +147,7 @@ def train(
     ] = "cosine",
     warmup: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Iterations over which the learning rate rises.",
+        typer.Option(min=0, help="Iterations over which the learning rate rises.",
                      show_default="100, at most a tenth of all", rich_help_panel=_ITERATIONS),
     ] = None,
     drops: Annotated[
@@ -157,12 +157,12 @@ def train(
     ] = "",
     ema: Annotated[
         float,
-        typer.Option(min=0, max=0.999999, callback=finite, metavar="X", rich_help_panel=_ITERATIONS,
+        typer.Option(min=0, max=0.999999, callback=finite, rich_help_panel=_ITERATIONS,
                      help="Decay of the moving average of the weights; 0: no average."),
     ] = 0.999,
     bn_momentum: Annotated[
         float,
-        typer.Option(min=0, max=0.999999, callback=finite, metavar="X", rich_help_panel=_ITERATIONS,
+        typer.Option(min=0, max=0.999999, callback=finite, rich_help_panel=_ITERATIONS,
                      help="Decay of BatchNorm's statistics."),
     ] = 0.97,
     freeze_bn: Annotated[
@@ -182,41 +182,41 @@ def train(
     ] = None,
     alpha: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Alpha of the focal loss.",
+        typer.Option(min=0, max=1, callback=finite, help="Alpha of the focal loss.",
                      rich_help_panel=_LOSS),
     ] = 0.75,
     gamma: Annotated[
         float,
-        typer.Option(min=0, callback=finite, metavar="X", help="Gamma of the focal loss.", rich_help_panel=_LOSS),
+        typer.Option(min=0, callback=finite, help="Gamma of the focal loss.", rich_help_panel=_LOSS),
     ] = 2.0,
     negatives: Annotated[
         float,
-        typer.Option(min=0, callback=finite, metavar="X", rich_help_panel=_LOSS,
+        typer.Option(min=0, callback=finite, rich_help_panel=_LOSS,
                      help="Background boxes for each matched box, with hard-negatives."),
     ] = 3.0,
     weight_decay: Annotated[
         float,
-        typer.Option(min=0, callback=finite, metavar="X", help="L2 regularisation of the kernels.",
+        typer.Option(min=0, callback=finite, help="L2 regularisation of the kernels.",
                      rich_help_panel=_LOSS),
     ] = 4e-5,
     zoom: Annotated[
         float,
-        typer.Option(min=1, max=16, callback=finite, metavar="X", help="Images are shrunk up to X times; 1: never.",
+        typer.Option(min=1, max=16, callback=finite, help="Images are shrunk up to X times; 1: never.",
                      rich_help_panel=_IMAGES),
     ] = 4.0,
     crop: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Probability of a crop.",
+        typer.Option(min=0, max=1, callback=finite, help="Probability of a crop.",
                      rich_help_panel=_IMAGES),
     ] = 1.0,
     flip: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Probability of a horizontal flip.",
+        typer.Option(min=0, max=1, callback=finite, help="Probability of a horizontal flip.",
                      rich_help_panel=_IMAGES),
     ] = 0.5,
     colours: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Probability of each change of colour.",
+        typer.Option(min=0, max=1, callback=finite, help="Probability of each change of colour.",
                      rich_help_panel=_IMAGES),
     ] = 0.5,
 ) -> None:  # fmt: skip

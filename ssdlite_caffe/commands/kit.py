@@ -27,19 +27,19 @@ _SHOWN = 3
 def kit(
     label_map: Annotated[str, typer.Argument(metavar="LABELMAP", help="coco, voc, or a label map file.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="PATH", help="Training folder to write.", rich_help_panel=_OUTPUT)
+        Path, typer.Option("-o", "--out", help="Training folder to write.", rich_help_panel=_OUTPUT)
     ],
     train: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="LMDB to train on; needed for label maps other than coco and voc.",
+        typer.Option(help="LMDB to train on; needed for label maps other than coco and voc.",
                      rich_help_panel=_DATA),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="LMDB to test on.", rich_help_panel=_DATA)
+        Path | None, typer.Option(help="LMDB to test on.", rich_help_panel=_DATA)
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="PATH", help="Converted folder that gives the net and its first weights.",
+        typer.Option("--from", help="Converted folder that gives the net and its first weights.",
                      rich_help_panel=_DATA),
     ] = None,
     finetune: Annotated[
@@ -59,8 +59,8 @@ def kit(
     ] = False,
     zoom: Annotated[
         float,
-        typer.Option(min=1, max=16, callback=finite, metavar="X",
-                     help="Training shrinks images up to X times; 1: never.", rich_help_panel=_DATA),
+        typer.Option(min=1, max=16, callback=finite, help="Training shrinks images up to X times; 1: never.",
+                     rich_help_panel=_DATA),
     ] = 4.0,
     version: Annotated[
         Version | None,
@@ -74,7 +74,7 @@ def kit(
     ] = None,
     width_multiplier: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Multiplier of all channel counts.", show_default="1", rich_help_panel=_NET),
+        typer.Option(help="Multiplier of all channel counts.", show_default="1", rich_help_panel=_NET),
     ] = None,
     input_size: Annotated[
         str | None,
@@ -83,7 +83,7 @@ def kit(
     ] = None,
     score_threshold: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Detections with a lower score are skipped.",
+        typer.Option(min=0, max=1, callback=finite, help="Detections with a lower score are skipped.",
                      rich_help_panel=_DIALECT),
     ] = 0.01,
     activation: Annotated[
@@ -108,14 +108,14 @@ def kit(
                      rich_help_panel=_DIALECT),
     ] = "DEFAULT",
     batch_size: Annotated[
-        int, typer.Option(min=1, callback=int32, metavar="N", help="Images of an iteration.", rich_help_panel=_SOLVER)
+        int, typer.Option(min=1, callback=int32, help="Images of an iteration.", rich_help_panel=_SOLVER)
     ] = 24,
     iterations: Annotated[
-        int, typer.Option(min=1, callback=int32, metavar="N", help="Iterations in all.", rich_help_panel=_SOLVER)
+        int, typer.Option(min=1, callback=int32, help="Iterations in all.", rich_help_panel=_SOLVER)
     ] = 120_000,
     learning_rate: Annotated[
         float,
-        typer.Option(min=0, callback=finite, metavar="X", help="First learning rate.", rich_help_panel=_SOLVER),
+        typer.Option(min=0, callback=finite, help="First learning rate.", rich_help_panel=_SOLVER),
     ] = 0.0005,
     drops: Annotated[
         str,
@@ -124,7 +124,7 @@ def kit(
     ] = "",
     gamma: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, metavar="X", help="Factor of each of --drops.",
+        typer.Option(min=0, max=1, callback=finite, help="Factor of each of --drops.",
                      rich_help_panel=_SOLVER),
     ] = 0.1,
     solver: Annotated[
@@ -133,26 +133,26 @@ def kit(
     ] = "Adam",
     weight_decay: Annotated[
         float,
-        typer.Option(min=0, callback=finite, metavar="X", help="L2 regularisation of the weights.",
+        typer.Option(min=0, callback=finite, help="L2 regularisation of the weights.",
                      rich_help_panel=_SOLVER),
     ] = 0.00005,
     snapshot: Annotated[
         int,
-        typer.Option(min=1, callback=int32, metavar="N", help="Iterations between snapshots.", rich_help_panel=_SOLVER),
+        typer.Option(min=1, callback=int32, help="Iterations between snapshots.", rich_help_panel=_SOLVER),
     ] = 1000,
     test_interval: Annotated[
         int | None,
-        typer.Option(min=0, callback=int32, metavar="N", help="Iterations between tests; 0: no tests.",
+        typer.Option(min=0, callback=int32, help="Iterations between tests; 0: no tests.",
                      show_default="up to 10 tests, the last at the end", rich_help_panel=_SOLVER),
     ] = None,
     display: Annotated[
         int,
-        typer.Option(min=1, callback=int32, metavar="N", help="Iterations between lines in the log.",
+        typer.Option(min=1, callback=int32, help="Iterations between lines in the log.",
                      rich_help_panel=_SOLVER),
     ] = 10,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, callback=int32, metavar="N", help="Seed of all random numbers.",
+        typer.Option(min=0, callback=int32, help="Seed of all random numbers.",
                      show_default="another one each time", rich_help_panel=_SOLVER),
     ] = None,
     mode: Annotated[

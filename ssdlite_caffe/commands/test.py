@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ssdlite_caffe.commands.options import Json
+
 _RUNTIMES = ("caffe", "opencv")
 
 
@@ -15,13 +17,13 @@ def run_test(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Training folder that `ssdlite-caffe kit` wrote.")],
     weights: Annotated[
         Path | None,
-        typer.Option("-w", "--weights", metavar="PATH", help="Caffemodel.", show_default="the newest whole snapshot's"),
+        typer.Option("-w", "--weights", help="Caffemodel.", show_default="the newest whole snapshot's"),
     ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="caffe or opencv: what runs the net; may be repeated.", show_default="caffe"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Average precision of trained weights on the training folder's test LMDB."""
     from ssdlite_caffe.evaluation import report

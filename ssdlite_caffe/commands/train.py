@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssdlite_caffe.commands.options import Json
 from ssdlite_caffe.terminal import duration_text, note, shows_progress, status
 
 if TYPE_CHECKING:
@@ -23,22 +24,22 @@ def train(
     weights: Annotated[
         Path | None,
         typer.Option(
-            "-w", "--weights", metavar="PATH", help="Caffemodel to start from.",
+            "-w", "--weights", help="Caffemodel to start from.",
             show_default="the folder's initial.caffemodel",
         ),
     ] = None,
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Iterations in all; more with --resume extend a finished training.",
+        typer.Option(min=1, help="Iterations in all; more with --resume extend a finished training.",
                      show_default="the solver's max_iter"),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Seed of fillers, order and augmentation.", show_default="the solver's"),
+        typer.Option(min=0, help="Seed of fillers, order and augmentation.", show_default="the solver's"),
     ] = None,
     gpu: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Number of the GPU to train on.",
+        typer.Option(min=0, help="Number of the GPU to train on.",
                      show_default="0 where Caffe can use one, else the CPU"),
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.")] = False,
@@ -48,7 +49,7 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Train with Caffe's solver; log, losses and plot are written into the folder meanwhile."""
     from ssdlite_caffe.training.run import train as run

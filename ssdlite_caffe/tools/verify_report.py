@@ -48,7 +48,7 @@ def verify_images(
         limit: number of images to compare at most.
         html: page to write; None: none.
         force: replace that page where it exists.
-        progress: is told what is being done.
+        progress: called with what is being done.
 
     Raises:
         OutputError: the page exists and `force` is false, or it cannot be written.

@@ -1,4 +1,4 @@
-"""Reading COCO's instances: what is read, and that each fault is told with file and entry."""
+"""Reading COCO's instances: what is read, and that each fault is named with file and entry."""
 
 from __future__ import annotations
 

@@ -385,6 +385,13 @@ class TestCommand:
         assert json.loads(result.out) == json.loads((tmp_path / "out" / "lmdb.json").read_text())
         assert json.loads(result.out)["seed"] == 3
 
+    def test_strict_lists_every_problem(self, refused: Command, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        with (root / "ImageSets" / "Main" / "trainval.txt").open("a") as names:
+            names.write("".join(f"gone{number:02}\n" for number in range(60)))
+        said = refused("lmdb", "voc", root, "-o", tmp_path / "out", "--strict").err
+        assert all(f"gone{number:02}" in said for number in range(60))
+
     def test_refused(self, refused: Command, tmp_path: Path) -> None:
         root = some_voc(tmp_path / "voc")
         (root / "JPEGImages" / "p1.jpg").write_bytes(b"")

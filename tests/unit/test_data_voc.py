@@ -1,4 +1,4 @@
-"""Reading VOC data: what is read, and that each fault is told with file and line."""
+"""Reading VOC data: what is read, and that each fault is named with file and line."""
 
 from __future__ import annotations
 
