@@ -58,7 +58,7 @@ def test_a_gpu_that_is_not_there(prefix: Path, tmp_path: Path) -> None:
         assert why.startswith("GPU 0 is asked for, and this machine has 0: "), why
     usage = run(prefix / "bin" / "caffe")
     assert usage.returncode == 2
-    assert "tell about a GPU" in usage.stderr
+    assert "describe a GPU" in usage.stderr
 
 
 def test_the_cpu_half(prefix: Path, example_folder: Path) -> None:
