@@ -40,8 +40,10 @@ def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:
     return corners, variances
 
 
-def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt.NDArray[Any]) -> FloatArray:
-    """Decode box encodings, in float32 and with the formulas of Caffe's CENTER_SIZE code type.
+def decode_boxes(
+    loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt.NDArray[Any], dtype: Any = np.float32
+) -> npt.NDArray[Any]:
+    """Decode box encodings with the formulas of Caffe's CENTER_SIZE code type.
 
     centre = prior centre + variance * encoding * prior size; size = prior size * exp(variance * encoding).
 
@@ -49,19 +51,20 @@ def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt
         loc: box encodings x, y, width, height: any shape with N * 4 values.
         priors: (N, 4) default boxes: xmin, ymin, xmax, ymax.
         variances: (4,) or (N, 4).
+        dtype: in which it is computed, float32 or float64.
 
     Returns:
-        float32 (N, 4): xmin, ymin, xmax, ymax, not clipped.
+        (N, 4): xmin, ymin, xmax, ymax, not clipped.
 
     Raises:
         TensorError: the numbers of box encodings and default boxes differ.
 
     Source: SSD branch of Caffe, bbox_util.cpp, DecodeBBox.
     """
-    priors = np.asarray(priors, np.float32)
+    priors = np.asarray(priors, dtype)
     if priors.ndim != 2 or priors.shape[1] != 4 or loc.size != priors.size:
         raise TensorError(f"{loc.size} values of box encodings do not fit default boxes of the shape {priors.shape}")
-    encodings = np.asarray(loc, np.float32).reshape(-1, 4) * np.asarray(variances, np.float32)
+    encodings = np.asarray(loc, dtype).reshape(-1, 4) * np.asarray(variances, dtype)
     size = priors[:, 2:] - priors[:, :2]
     centre = (priors[:, :2] + priors[:, 2:]) * np.float32(0.5)
     centre += encodings[:, :2] * size
@@ -70,16 +73,16 @@ def decode_boxes(loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def convert_scores(logits: npt.NDArray[Any], converter: Scores) -> FloatArray:
-    """Convert class logits to scores along the last axis, in float32 and without overflow."""
-    values = np.asarray(logits, np.float32)
+def convert_scores(logits: npt.NDArray[Any], converter: Scores, dtype: Any = np.float32) -> npt.NDArray[Any]:
+    """Convert class logits to scores along the last axis, in float32 or float64 and without overflow."""
+    values = np.asarray(logits, dtype)
     if converter == "identity":
         return values
     if converter == "softmax":
         powers = np.exp(values - values.max(axis=-1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
     small = np.exp(-np.abs(values))
-    return np.asarray(np.where(values >= 0, np.float32(1), small) / (1 + small), np.float32)
+    return np.asarray(np.where(values >= 0, values.dtype.type(1), small) / (1 + small))
 
 
 def overlap(one: FloatArray, many: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.runtimes.detections import Detections
 
-NetRuntime = Literal["opencv", "caffe"]
+NetRuntime = Literal["opencv", "caffe", "reference"]
 NET_RUNTIMES: tuple[NetRuntime, ...] = get_args(NetRuntime)
 
 
@@ -27,7 +27,7 @@ def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNe
     """Load a deploy or headless net.
 
     Args:
-        runtime: `opencv` for OpenCV DNN, `caffe` for the Caffe that `caffe build` built.
+        runtime: `opencv` for OpenCV DNN, `caffe` for the Caffe that `caffe build` built, `reference` for numpy.
         prototxt: the net.
         caffemodel: its weights.
 
@@ -38,6 +38,10 @@ def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNe
         from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 
         return CaffeNet(prototxt, caffemodel)
+    if runtime == "reference":
+        from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+
+        return ReferenceNet(prototxt, caffemodel)
     from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 
     return OpenCvNet(prototxt, caffemodel)

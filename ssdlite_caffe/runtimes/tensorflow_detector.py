@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.tensorflow_double import DoubleGraph
 
 _BEFORE_STEM = ("Identity", "Pad", "PadV2")
 _AROUND_SCORES = ("Identity", "Reshape", "Sigmoid", "Softmax", "Mul", "RealDiv")
@@ -42,6 +43,31 @@ class DetectorOutputs:
     logits: FloatArray | None
     boxes: FloatArray | None
     scores: FloatArray
+
+
+@dataclass(frozen=True)
+class RawNames:
+    """The tensors from which DetectorOutputs is made; None where the model does not compute it."""
+
+    encodings: str
+    logits: str | None
+    boxes: str | None
+    scores: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Those that the model computes."""
+        return tuple(name for name in (self.encodings, self.logits, self.boxes, self.scores) if name is not None)
+
+    def outputs(self, values: Mapping[str, Any]) -> DetectorOutputs:
+        """The outputs of every default box, from the values of the tensors."""
+        columns = values[self.scores].shape[-1]
+        return DetectorOutputs(
+            encodings=values[self.encodings].reshape(-1, 4),
+            logits=None if self.logits is None else values[self.logits].reshape(-1, columns),
+            boxes=None if self.boxes is None else values[self.boxes].reshape(-1, 4),
+            scores=values[self.scores].reshape(-1, columns),
+        )
 
 
 class TensorFlowDetector:
@@ -128,23 +154,35 @@ class TensorFlowDetector:
         Raises:
             ModelError: the graph does not have them under the names of the OD API.
         """
+        names = self.raw_names()
+        return names.outputs(self.run(network_input, names.all))
+
+    def raw_names(self) -> RawNames:
+        """The tensors that `raw` computes.
+
+        Raises:
+            ModelError: the graph does not have them under the names of the OD API.
+        """
         if self._raw is not None:
             encodings, scores = self._raw
-            found = self.run(network_input, self._raw)
-            columns = found[scores].shape[-1]
-            return DetectorOutputs(found[encodings].reshape(-1, 4), None, None, found[scores].reshape(-1, columns))
+            return RawNames(encodings, None, None, scores)
         scores = self._operation("Postprocessor/convert_scores").outputs[0]
         encodings = self._operation("Postprocessor/Decode/transpose").inputs[0]
         boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
-        logits = self._root(scores, _AROUND_SCORES)
-        values = self.run(network_input, [tensor.name for tensor in (encodings, logits, boxes, scores)])
-        columns = values[scores.name].shape[-1]
-        return DetectorOutputs(
-            encodings=values[encodings.name].reshape(-1, 4),
-            logits=values[logits.name].reshape(-1, columns),
-            boxes=values[boxes.name].reshape(-1, 4),
-            scores=values[scores.name].reshape(-1, columns),
-        )
+        return RawNames(encodings.name, self._root(scores, _AROUND_SCORES).name, boxes.name, scores.name)
+
+    def in_double(self, names: Sequence[str]) -> DoubleGraph:
+        """The graph in float64, from the network input to these tensors or operations.
+
+        Raises:
+            ModelError: it has an operation that cannot be computed in float64.
+        """
+        operations = list(dict.fromkeys(name.partition(":")[0] for name in names))
+        with self._reading():
+            definition = self._tf.compat.v1.graph_util.convert_variables_to_constants(
+                self._session, self._graph.as_graph_def(), operations
+            )
+        return DoubleGraph(definition, self.network_input, names, source=str(self.path))
 
     def detect(self, network_input: FloatArray) -> Detections:
         """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the image, clipped.
