@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.runtimes.decode import decode_boxes
-from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
+from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs, RawNames, TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 
 SourceDetector = TensorFlowDetector | TfliteDetector
@@ -37,8 +41,56 @@ def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractConte
     return TensorFlowDetector(path)
 
 
-def decode_encodings(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) -> FloatArray:
-    """Decode box encodings (N, 4) ty, tx, th, tw into boxes (N, 4) xmin, ymin, xmax, ymax.
+class DoubleSource:
+    """A running source model in float64; a context manager that closes it. The interface is that of the detector."""
+
+    def __init__(self, source: SourceDetector, names: Sequence[str]) -> None:
+        """Rewrite the model's graph.
+
+        Args:
+            source: the running model.
+            names: tensors or operations that can be computed, besides those of `raw`.
+
+        Raises:
+            ModelError: it has an operation that cannot be computed in float64.
+        """
+        self._source = source
+        try:
+            self._raw: RawNames | None = source.raw_names()
+        except ModelError:  # the graph has no decoder
+            self._raw = None
+        self._names = list(dict.fromkeys([*names, *(self._raw.all if self._raw else ())]))
+        self._graph = source.in_double(self._names)
+        self._last: tuple[FloatArray, dict[str, npt.NDArray[np.float64]]] | None = None
+
+    def __enter__(self) -> DoubleSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._graph.close()
+
+    def run(self, fed: FloatArray, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Compute tensors from a network input (1, H, W, 3).
+
+        All are computed in one run, since TensorFlow's threads sum in another order in the next one.
+        """
+        if self._last is None or self._last[0] is not fed:
+            self._last = fed, self._graph.run(self._source.double_input(fed), self._names)
+        return {name: self._last[1][name] for name in names}
+
+    def raw(self, fed: FloatArray) -> DetectorOutputs:
+        """Box encodings, logits, boxes and scores of every default box, in float64, as the detector's `raw`.
+
+        Raises:
+            ModelError: the graph does not have them under the names of the OD API.
+        """
+        if self._raw is None:
+            self._raw = self._source.raw_names()  # raises
+        return self._raw.outputs(self.run(fed, self._raw.all))
+
+
+def decode_encodings(encodings: npt.NDArray[Any], model: DumpedModel, arch: ArchSpec) -> npt.NDArray[Any]:
+    """Decode box encodings (N, 4) ty, tx, th, tw into boxes (N, 4) xmin, ymin, xmax, ymax, in the same dtype.
 
     The model's own default boxes are used, or, where it has none or has them in a rounded form, the architecture's.
     """
@@ -48,5 +100,5 @@ def decode_encodings(encodings: FloatArray, model: DumpedModel, arch: ArchSpec) 
         default_boxes = tf_default_boxes(build(arch)).astype(np.float32)
     assert settings.box_coder_scales is not None, "identified without a box coder"
     sy, sx, sh, sw = settings.box_coder_scales
-    variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], np.float32)
-    return decode_boxes(encodings[:, [1, 0, 3, 2]], default_boxes[:, [1, 0, 3, 2]], variances)
+    variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], encodings.dtype)
+    return decode_boxes(encodings[:, [1, 0, 3, 2]], default_boxes[:, [1, 0, 3, 2]], variances, encodings.dtype)

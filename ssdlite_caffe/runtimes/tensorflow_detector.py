@@ -171,6 +171,10 @@ class TensorFlowDetector:
         boxes = self._operation("Postprocessor/Decode/transpose_1").outputs[0]
         return RawNames(encodings.name, self._root(scores, _AROUND_SCORES).name, boxes.name, scores.name)
 
+    def double_input(self, fed: FloatArray) -> npt.NDArray[np.float64]:
+        """What the graph of `in_double` reads for a network input: the same."""
+        return fed.astype(np.float64)
+
     def in_double(self, names: Sequence[str]) -> DoubleGraph:
         """The graph in float64, from the network input to these tensors or operations.
 

@@ -12,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.tflite.file import Operator, TfliteFile, read_tflite
-from ssdlite_caffe.dump.tflite.lower import real_values, tensor_index
+from ssdlite_caffe.dump.tflite.lower import lower, real_values, tensor_index, tensor_node
+from ssdlite_caffe.dump.tflite.typed import typed
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
-from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs
+from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs, RawNames
+from ssdlite_caffe.runtimes.tensorflow_double import DoubleGraph
 from ssdlite_caffe.terminal import silenced
 
 _READERS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -123,13 +126,36 @@ class TfliteDetector:
         Raises:
             ModelError: the file has no such outputs, or the interpreter fails.
         """
+        names = self.raw_names()
+        return names.outputs(self.run(fed, names.all))
+
+    def raw_names(self) -> RawNames:
+        """The tensors that `raw` computes.
+
+        Raises:
+            ModelError: the file has no such outputs.
+        """
         operation = self._operation()
         encodings, scores = operation.inputs[:2] if operation is not None else self._ends()
-        self._invoke(fed)
-        columns = self._value(scores)
-        return DetectorOutputs(
-            self._value(encodings).reshape(-1, 4), None, None, columns.reshape(-1, columns.shape[-1])
-        )
+        return RawNames(tensor_node(encodings), None, None, tensor_node(scores))
+
+    def in_double(self, names: Sequence[str]) -> DoubleGraph:
+        """The file as a TensorFlow graph in float64, from the network input to these tensors.
+
+        Raises:
+            ModelError: it has an operation that cannot be computed in float64.
+        """
+        definition = import_tensorflow().compat.v1.GraphDef()
+        definition.ParseFromString(pb.GraphDef(node=typed(lower(self.file))).SerializeToString())
+        return DoubleGraph(definition, tensor_node(self._input.index), names, source=str(self.path))
+
+    def double_input(self, fed: FloatArray) -> npt.NDArray[np.float64]:
+        """What the graph of `in_double` reads for a network input: the same, or pixels."""
+        if not self._normalises and not self._input.quantised:
+            return fed.astype(np.float64)
+        if not self._input.quantised and self._input.dtype != "u1":
+            return fed.astype(np.float64) / self._arch.pixel_scale + self._arch.pixel_mean
+        return self._as_input(fed).astype(np.float64)
 
     def own_detections(self, fed: FloatArray) -> Detections | None:
         """The detections that the file itself computes, boxes not clipped; None if it ends in raw outputs.

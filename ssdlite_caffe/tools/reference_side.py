@@ -67,19 +67,27 @@ class ReferenceSide:
         Raises:
             ModelError: the model has no graph to run.
         """
+        outputs = self.layer_outputs()
+        fetched = self.source.run(fed, list(dict.fromkeys(outputs.values())))
+        scales = {conv.name: np.float32(self._units[conv.tf_scope].output_scale) for conv in self.net.convolutions}
+        return {
+            name: np.divide(value := fetched[output].transpose(0, 3, 1, 2), scales[name], dtype=value.dtype)
+            for name, output in outputs.items()
+        }
+
+    def layer_outputs(self) -> dict[str, str]:
+        """The model's tensor for each convolution with BatchNorm and activation, by Caffe's names.
+
+        Raises:
+            ModelError: the model has no graph to run.
+        """
         units = {conv.name: self._units[conv.tf_scope] for conv in self.net.convolutions}
         outputs = {name: unit.output or self._graph_outputs.get(unit.scope) for name, unit in units.items()}
-        missing = [name for name, output in outputs.items() if output is None]
-        if missing:
+        if any(output is None for output in outputs.values()):
             raise ModelError(
                 f"{self.model.source} ({self.model.form}) has no graph to run; give verify the frozen graph"
             )
-        fetched = self.source.run(fed, list(dict.fromkeys(str(o) for o in outputs.values())))
-        scales = {name: np.float32(unit.output_scale) for name, unit in units.items()}
-        return {
-            name: np.divide(fetched[str(o)].transpose(0, 3, 1, 2), scales[name], dtype=np.float32)
-            for name, o in outputs.items()
-        }
+        return {name: str(output) for name, output in outputs.items()}
 
     def boxes(self, fed: FloatArray, layers: dict[str, FloatArray]) -> tuple[FloatArray, FloatArray, str]:
         """Decoded boxes and scores of all default boxes, in TensorFlow's order.
@@ -108,7 +116,8 @@ class ReferenceSide:
         settings = self.model.settings
         scale = np.float32(1.0 if settings.logit_scale is None else settings.logit_scale)
         boxes = decode_encodings(np.concatenate(encodings), self.model, self.arch)
-        return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
+        values = np.concatenate(logits) * scale
+        return boxes, convert_scores(values, self.arch.score_converter, values.dtype)
 
     def detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> tuple[Detections, str]:
         """The graph's own detections if its NMS options are the net's, else the reference decoder's; and a note.

@@ -250,11 +250,7 @@ class _Comparison:
     def _layer(self, conv: ConvDesc, got: FloatArray, reference: FloatArray) -> None:
         note = ""
         if conv.role == "class_predictor":
-            feature_map = next(m for m in self.net.feature_maps if conv in m.conf)
-            channels = np.arange(reference.shape[1]).reshape(len(feature_map.tf_boxes), -1)
-            reference = reference[:, channels[list(_match(feature_map, self.arch.input_size))].reshape(-1)]
-            scale = self.model.settings.logit_scale
-            reference = reference * np.float32(1.0 if scale is None else scale)
+            reference = ordered(self.net, conv, reference, self.model.settings.logit_scale)
             note = "logits"
         found = difference(got.reshape(got.shape[:2] + (got.shape[2:] or (1, 1))), reference)
         section = self.sections.get(conv.name, f"predictors on {conv.name.split('_mbox_')[0]}")
@@ -316,6 +312,16 @@ def _changed_files(folder: ModelFolder) -> list[str]:
 
 def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:
     return match_cell(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size)).source
+
+
+def ordered(net: NetDesc, conv: ConvDesc, values: FloatArray, logit_scale: float | None) -> FloatArray:
+    """A layer's values in TensorFlow as the converted net has them: a class predictor's boxes are in Caffe's order."""
+    if conv.role != "class_predictor":
+        return values
+    feature_map = next(m for m in net.feature_maps if conv in m.conf)
+    channels = np.arange(values.shape[1]).reshape(len(feature_map.tf_boxes), -1)
+    chosen = values[:, channels[list(_match(feature_map, net.arch.input_size))].reshape(-1)]
+    return chosen * np.float32(1.0 if logit_scale is None else logit_scale)
 
 
 def _caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:

@@ -376,6 +376,8 @@ class _Lowering:
             }
         elif operator.op == "STRIDED_SLICE":
             attributes = {theirs: int(operator.options[ours]) for ours, theirs in _MASKS.items()}
+        elif operator.op == "MEAN":
+            attributes = {"keep_dims": bool(operator.options.get("KeepDims", False))}
         elif operator.op == "PACK":
             attributes = {"axis": int(operator.options["Axis"])}
         elif operator.op == "SOFTMAX" and operator.options["Beta"] != 1.0:
