@@ -99,13 +99,14 @@ def compare_detections(
             box = max(box, distance)
             score = max(score, abs(float(got.scores[j]) - float(reference.scores[i])))
         elif not excused(reference.scores[i], got):
-            alone.append(f"only in the reference: {_describe(reference, i)}")
+            alone.append(f"only in the reference: {describe(reference, i)}")
     alone += [
-        f"not in the reference: {_describe(got, j)}" for j in sorted(free) if not excused(got.scores[j], reference)
+        f"not in the reference: {describe(got, j)}" for j in sorted(free) if not excused(got.scores[j], reference)
     ]
     return DetectionDifference(paired, box, score, tuple(alone))
 
 
-def _describe(detections: Detections, i: int) -> str:
+def describe(detections: Detections, i: int) -> str:
+    """A detection as text."""
     corners = ", ".join(f"{v:.4f}" for v in detections.boxes[i])
     return f"class {int(detections.classes[i])}, score {float(detections.scores[i]):.5f}, box ({corners})"
