@@ -62,8 +62,8 @@ def likely_cause(net: ReferenceNet, segment: Segment) -> str:
     found = _compute(net, segment, {})
     distance = _distance(found, segment.theirs)
     for phrase, values in (
-        *_activations(net, segment), *_paddings(net, segment), *_channels(net, segment, found),
-        *_factors(segment, found, net),
+        *_factors(net, segment, found), *_channels(net, segment, found), *_paddings(net, segment),
+        *_activations(net, segment),
     ):  # fmt: skip
         near = _distance(values, segment.theirs)
         if near <= _NEAR and near < distance / 4:
@@ -181,7 +181,7 @@ def _channels(net: ReferenceNet, segment: Segment, found: Array) -> Iterator[tup
         yield "the order of colours: RGB for BGR", _compute(net, changed, {})
 
 
-def _factors(segment: Segment, found: Array, net: ReferenceNet) -> Iterator[tuple[str, Array]]:
+def _factors(net: ReferenceNet, segment: Segment, found: Array) -> Iterator[tuple[str, Array]]:
     """Guesses of a constant factor, and of another epsilon in the BatchNorm."""
     theirs = segment.theirs
     if found.shape != theirs.shape:

@@ -1,0 +1,246 @@
+"""Whether a converted net is the model, decided in float64, and how exact a runtime is, measured against it.
+
+For each image:
+
+1. The model's graph runs in float64, and the net layer by layer in float64 on the model's own values (`local_check`). A
+   layer differs if a value is further off than one float32 rounding of every weight allows, which is computed for every
+   value. Layers, boxes and scores together are the whole net.
+2. The runtime in float32 is compared with the net in float64, and the model's own runtime in float32 with its graph in
+   float64. Their ratio says whether the runtime rounds as the original does, whatever the model makes of rounding.
+3. Detections are compared with those that boxes and scores allow, which are off by what was measured in step 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
+from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, split_priors
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.net import RunningNet
+from ssdlite_caffe.runtimes.reference_layers import Array
+from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.resize import caffe_blob
+from ssdlite_caffe.runtimes.source_detector import DoubleSource
+from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
+from ssdlite_caffe.tools.detection_check import choose, compare
+from ssdlite_caffe.tools.likely_cause import BatchNorm, Segment, likely_cause, segment_of
+from ssdlite_caffe.tools.local_check import LocalDifference, Walked, box_errors, local_difference, walk
+from ssdlite_caffe.tools.reference_side import ReferenceSide
+
+ENDS = ("boxes", "scores")
+UNIT_IN_THE_LAST_PLACE = 2.0**-23
+"""Of float32, relative."""
+HEADS = ("mbox_loc", "mbox_conf", "mbox_conf_flatten", "mbox_priorbox")
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Errors of float32: how far its values are from the same formulas in float64, at most.
+
+    Attributes:
+        runtime: of the runtime that runs the converted net.
+        model: of the model's own runtime.
+        largest: the largest value, in float64.
+    """
+
+    runtime: float
+    model: float
+    largest: float
+
+    def joined(self, other: Rounding) -> Rounding:
+        """The errors of both together; NaN is the largest."""
+        pairs = ((self.runtime, other.runtime), (self.model, other.model), (self.largest, other.largest))
+        return Rounding(*(max(pair, key=lambda v: math.inf if math.isnan(v) else v) for pair in pairs))
+
+
+def ratios(stages: Sequence[Stage]) -> dict[str, float]:
+    """Each stage's error of the runtime as a multiple of the model's.
+
+    Rounding grows from layer to layer, and one layer of few values may by chance have little of it. So the model's error,
+    as a share of the largest value, is that of all layers so far, and at least a unit in the last place. Boxes and
+    scores, which end in functions of their own, are compared with the model's boxes and scores.
+
+    Args:
+        stages: in the net's order, boxes and scores last.
+    """
+    found, so_far = {}, UNIT_IN_THE_LAST_PLACE
+    for stage in stages:
+        errors = stage.rounding
+        if stage.name in ENDS:
+            model = max(errors.model, UNIT_IN_THE_LAST_PLACE * errors.largest)
+        else:
+            so_far = max(so_far, errors.model / errors.largest if errors.largest else 0.0)
+            model = so_far * errors.largest
+        found[stage.name] = errors.runtime / model if model else (math.inf if errors.runtime else 0.0)
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What was found of a layer, of all boxes or of all scores.
+
+    Attributes:
+        name: Caffe's name of the layer; `boxes`, `scores`.
+        local: the difference in float64, of the image where it is worst.
+        rounding: of all images.
+        cause: why it differs, as a phrase; empty if it does not, or nothing is known.
+        part: the layer that the difference is in, where the stage is not one.
+    """
+
+    name: str
+    local: LocalDifference
+    rounding: Rounding
+    cause: str = ""
+    part: str = ""
+
+    def with_image(self, other: Stage) -> Stage:
+        """The same stage in one more image."""
+        worse = other if other.local.share > self.local.share else self
+        return replace(worse, rounding=self.rounding.joined(other.rounding))
+
+
+class Proof:
+    """Compares one image after the other."""
+
+    def __init__(self, reference: ReferenceSide, double: DoubleSource, folder: ModelFolder, runtime: RunningNet) -> None:
+        """Prepare both sides.
+
+        Args:
+            reference: the model in float32.
+            double: the model in float64.
+            folder: the converted net.
+            runtime: the net in the runtime that is judged.
+        """
+        self.reference, self.folder, self.runtime = reference, folder, runtime
+        self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
+        self.net: NetDesc = reference.net
+        self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        self.convolutions = [conv for conv in self.net.convolutions if conv.role != "box_predictor"]
+        self.order = caffe_order(self.net)
+
+    def image(self, fed: FloatArray) -> Image:
+        """Compare both sides on a network input (1, H, W, 3)."""
+        blob = caffe_blob(fed)
+        names = [conv.top for conv in self.convolutions]
+        single, double = self.reference.layers(fed), self.double.layers(fed)
+        tf_boxes, tf_scores, _ = self.reference.boxes(fed, single)
+        boxes64, scores64, _ = self.double.boxes(fed, double)
+        got = self.runtime.forward(blob, [*names, *HEADS])
+        whole = self.deploy.forward(blob, [*names, *HEADS])
+        targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
+        walked = walk(self.deploy, blob, targets)
+        stages = [
+            self._layer(conv, walked, got[conv.top], whole[conv.top], self._ordered(conv, single), targets, blob)
+            for conv in self.convolutions
+        ]
+        model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
+        return self._ends(stages, walked, got, whole, model)
+
+    def _ordered(self, conv: ConvDesc, values: dict[str, Any]) -> Any:
+        return in_caffe_order(self.net, conv, values[conv.name], self.reference.model.settings.logit_scale)
+
+    def _layer(
+        self, conv: ConvDesc, walked: Walked, got: Array, whole: Array, single: Array, targets: dict[str, Array],
+        blob: FloatArray,
+    ) -> Stage:  # fmt: skip
+        local, double = walked.differences[conv.top], targets[conv.top]
+        cause = "" if local.ok else self._cause(conv, walked, targets, blob)
+        return Stage(conv.name, local, _rounding(got, whole, single, double), cause)
+
+    def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
+        layers, used = segment_of(self.deploy, conv.top, targets)
+        known = {self.deploy.input: blob.astype(np.float64), **walked.blobs, **targets}
+        unit = next(unit for unit in self.reference.model.units if unit.scope == conv.tf_scope)
+        tensors = {part: self.reference.model.tensors[name] for part, name in unit.tensors.items()}
+        norm = None
+        if unit.epsilon is not None and "moving_variance" in tensors:
+            variance = tensors["moving_variance"].astype(np.float64)
+            norm = BatchNorm(variance, tensors.get("beta", np.zeros_like(variance)).astype(np.float64), unit.epsilon)
+        theirs = targets[conv.top].reshape(walked.blobs[conv.top].shape)
+        return likely_cause(self.deploy, Segment(layers, {name: known[name] for name in used}, conv.top, theirs, norm))
+
+    def _ends(
+        self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], whole: dict[str, Array],
+        model: tuple[Any, Any, Any, Any],
+    ) -> Image:  # fmt: skip
+        """Boxes, scores and detections."""
+        classes = self.net.arch.num_classes
+        loc, priors = walked.blobs["mbox_loc"], walked.blobs["mbox_priorbox"]
+        errors = box_errors(loc, walked.errors["mbox_loc"], priors)
+        boxes = local_difference(_boxes(walked.blobs), model[2], errors)
+        conf, conf_errors = (
+            side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors)
+        )
+        scores = local_difference(conf, model[3], conf_errors)
+        runtime_boxes, whole_boxes = _boxes(got), _boxes(whole)
+        runtime_scores, whole_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, whole))
+        part, cause = ("", "") if boxes.ok else self._box_cause(boxes, priors)
+        ends = (
+            Stage("boxes", boxes, _rounding(runtime_boxes, whole_boxes, model[0], model[2]), cause, part),
+            Stage("scores", scores, _rounding(runtime_scores, whole_scores, model[1], model[3])),
+        )
+        return Image((*stages, *ends), runtime_boxes, runtime_scores, model[0], model[1])
+
+    def _box_cause(self, found: LocalDifference, priors: Array) -> tuple[str, str]:
+        """The layer that makes a box wrong, and why."""
+        row, start = found.at[0] if found.at else 0, 0
+        for feature_map in self.net.feature_maps:
+            count = feature_map.size[0] * feature_map.size[1] * len(feature_map.tf_boxes)
+            if row < start + count:
+                return self._box_cause_on(feature_map, priors.reshape(2, -1, 4)[:, start : start + count])
+            start += count
+        return "", ""
+
+    def _box_cause_on(self, feature_map: FeatureMapDesc, priors: Array) -> tuple[str, str]:
+        layer = f"{feature_map.blob}_mbox_priorbox"
+        wanted = caffe_prior_boxes(feature_map.prior, feature_map.size, self.net.arch.input_size)
+        gap = float(np.abs(priors[0] - wanted).max()) if priors[0].shape == wanted.shape else math.inf
+        if gap > 1e-6:
+            return layer, f"the default boxes: they are off by up to {gap:.2g} of the image"
+        variances = np.asarray(self.net.arch.variances)
+        if np.abs(priors[1] - variances).max() > 1e-6:
+            shown = ", ".join(f"{value:.6g}" for value in priors[1][0])
+            return layer, f"the variances: {shown}, must be {', '.join(f'{value:.6g}' for value in variances)}"
+        return feature_map.loc[-1].name, "the weights of the box predictor, or the order of its channels"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: its stages, and the boxes and scores that suppression starts from.
+
+    Attributes:
+        runtime_boxes, runtime_scores: of the runtime, in Caffe's order.
+        model_boxes, model_scores: of the model in float32, in the same order.
+    """
+
+    stages: tuple[Stage, ...]
+    runtime_boxes: FloatArray
+    runtime_scores: FloatArray
+    model_boxes: FloatArray
+    model_scores: FloatArray
+
+
+def _boxes(blobs: Any) -> Any:
+    corners, variances = split_priors(blobs["mbox_priorbox"])
+    return decode_boxes(blobs["mbox_loc"], corners, variances, blobs["mbox_loc"].dtype)
+
+
+def _rounding(got: Array, whole: Array, single: Array, double: Array) -> Rounding:
+    """Errors of a runtime's float32 against the net's float64, and of the model's against its own."""
+    if got.size != whole.size or single.size != double.size:
+        return Rounding(math.inf, 0.0, 0.0)
+    runtime, model = (
+        float(np.abs(one.reshape(other.shape).astype(np.float64) - other).max(initial=0.0))
+        for one, other in ((got, whole), (single, double))
+    )
+    return Rounding(runtime, model, float(np.abs(double).max(initial=0.0)))
