@@ -1,7 +1,7 @@
 """Caffe's layers in numpy, as the SSD branch defines them, in float32 or float64: `LAYERS` has one function a type.
 
-A function takes the layer, its blobs and its bottoms, all of one dtype, and returns its tops in that dtype. Feature maps
-are (N, C, H, W). Shapes have been checked before (`prototxt.shapes.infer`).
+A function takes the layer, its blobs and its bottoms, all of one dtype, and returns its tops in that dtype. Feature
+maps are (N, C, H, W). Shapes have been checked before (`prototxt.shapes.infer`).
 
 Source: the layer's .cpp file in the SSD branch of Caffe; for Pad and tf_pad, in the forks that have them.
 """

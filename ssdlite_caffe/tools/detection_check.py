@@ -1,9 +1,9 @@
-"""Non-maximum suppression of boxes and scores that are only known to within rounding: which detections are certain?
+"""Which detections are certain, where boxes and scores are only known to within rounding.
 
-Two correct nets may detect different things where a score is at the threshold, two scores are equal, or an overlap is at
-the limit: rounding decides there. `choose` goes through suppression with every comparison answered yes, no or undecided,
-so that a candidate is certainly detected, possibly detected, or neither. Detections of another runtime are right if
-each is possible and none that is certain is missing (`compare`).
+Two correct nets may detect different things where a score is at the threshold, two scores are equal, or an overlap is
+at the limit: rounding decides there. `choose` does non-maximum suppression with every comparison answered yes, no or
+undecided, so that a candidate is certainly detected, possibly detected, or neither. Detections of another runtime are
+right if each is possible and none that is certain is missing (`compare`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def choose(
     order = np.argsort(-values, kind="stable")
     classes, chosen, certain, values = classes[order], chosen[order], certain[order], values[order]
     clipped = clip_boxes(boxes[chosen])
-    possible, certainly = _inside(clipped, box_noise)
+    possible, certainly = _inside(boxes[chosen], box_noise)
     certain &= certainly
     among, certainly = _among_the_best(nms.max_total, values[possible], certain[possible], values, score_noise)
     possible &= among
@@ -78,7 +78,7 @@ def _one_class(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """(class id, index, whether it is certain) of each box of a class that may be kept."""
     used = clip_boxes(boxes) if nms.clip_first else boxes
-    possible, certainly_one = _inside(used, noise.box) if nms.clip_first else (np.ones(len(boxes), bool),) * 2
+    possible, certainly_one = _inside(boxes, noise.box) if nms.clip_first else (np.ones(len(boxes), bool),) * 2
     candidates = np.flatnonzero(possible & (scores > noise.threshold - noise.score))
     candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
     values = scores[candidates]
@@ -103,9 +103,9 @@ def _one_class(
     return np.full(len(chosen), number, np.intp), chosen, sure_ones
 
 
-def _inside(clipped: _Array, noise: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Whether each clipped box possibly, and certainly, has an area in the image."""
-    least = np.minimum(clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1])
+def _inside(boxes: _Array, noise: float) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Whether each box possibly, and certainly, has an area in the image."""
+    least = (np.minimum(boxes[:, 2:], 1) - np.maximum(boxes[:, :2], 0)).min(axis=1)
     return least > (-2 * noise if noise else 0), least > 2 * noise
 
 

@@ -155,7 +155,11 @@ def _paddings(net: ReferenceNet, segment: Segment) -> Iterator[tuple[str, Array]
                 continue
             # Pixels that the move pushes out of the map are not there to compare.
             theirs, inner = segment.theirs, (slice(None), slice(None), slice(1, -1), slice(1, -1))
-            if values.shape == theirs.shape and min(theirs.shape[2:]) > 2 and _distance(values[inner], theirs[inner]) < _NEAR:
+            if (
+                values.shape == theirs.shape
+                and min(theirs.shape[2:]) > 2
+                and _distance(values[inner], theirs[inner]) < _NEAR
+            ):
                 yield f"the padding of {layer.name}: the model's zeros are on another side", theirs
 
 
@@ -189,7 +193,10 @@ def _factors(net: ReferenceNet, segment: Segment, found: Array) -> Iterator[tupl
     norm = float((found * found).sum())
     if norm:
         factor = float((found * theirs).sum()) / norm
-        yield f"a constant: the model's values are {factor:.6g} times these (0.16667 for 1/6 is 1.00002)", found * factor
+        yield (
+            f"a constant: the model's values are {factor:.6g} times these (0.16667 for 1/6 is 1.00002)",
+            found * factor,
+        )
     linear = _linear(net, segment)
     if segment.batch_norm is None or linear is None:
         return

@@ -109,7 +109,9 @@ def walk(net: ReferenceNet, blob: Array, targets: Mapping[str, Array]) -> Walked
         net.compute(layer, blobs)
         for top in layer.top:
             if top in targets and last[top] == index:
-                target = targets[top].reshape(blobs[top].shape) if targets[top].size == blobs[top].size else targets[top]
+                target = (
+                    targets[top].reshape(blobs[top].shape) if targets[top].size == blobs[top].size else targets[top]
+                )
                 differences[top] = local_difference(blobs[top], target, errors[top])
                 blobs[top] = target
                 errors[top] = np.zeros_like(target)
@@ -119,8 +121,8 @@ def walk(net: ReferenceNet, blob: Array, targets: Mapping[str, Array]) -> Walked
 def box_errors(loc: Array, loc_errors: Array, priors: Array) -> Array:
     """What rounded weights and default boxes allow the corners of decoded boxes to be off by.
 
-    With c = variance * encoding and e its error: the centre moves by e * size, half the size by half * expm1(e). Default
-    boxes are rounded DEFAULT_BOX_ROUNDINGS times, relative to their corners and sizes.
+    With c = variance * encoding and e its error: the centre moves by e * size, half the size by half * expm1(e).
+    Default boxes are rounded DEFAULT_BOX_ROUNDINGS times, relative to their corners and sizes.
 
     Args:
         loc: box encodings, any shape with N * 4 values.

@@ -18,13 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
-from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, split_priors
+from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet
 from ssdlite_caffe.runtimes.reference_layers import Array
@@ -32,7 +30,6 @@ from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.resize import caffe_blob
 from ssdlite_caffe.runtimes.source_detector import DoubleSource
 from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
-from ssdlite_caffe.tools.detection_check import choose, compare
 from ssdlite_caffe.tools.likely_cause import BatchNorm, Segment, likely_cause, segment_of
 from ssdlite_caffe.tools.local_check import LocalDifference, Walked, box_errors, local_difference, walk
 from ssdlite_caffe.tools.reference_side import ReferenceSide
@@ -66,9 +63,9 @@ class Rounding:
 def ratios(stages: Sequence[Stage]) -> dict[str, float]:
     """Each stage's error of the runtime as a multiple of the model's.
 
-    Rounding grows from layer to layer, and one layer of few values may by chance have little of it. So the model's error,
-    as a share of the largest value, is that of all layers so far, and at least a unit in the last place. Boxes and
-    scores, which end in functions of their own, are compared with the model's boxes and scores.
+    Rounding grows from layer to layer, and one layer of few values may by chance have little of it. So the model's
+    error, as a share of the largest value, is that of all layers so far, and at least a unit in the last place. Boxes
+    and scores, which end in functions of their own, are compared with the model's boxes and scores.
 
     Args:
         stages: in the net's order, boxes and scores last.
@@ -112,7 +109,9 @@ class Stage:
 class Proof:
     """Compares one image after the other."""
 
-    def __init__(self, reference: ReferenceSide, double: DoubleSource, folder: ModelFolder, runtime: RunningNet) -> None:
+    def __init__(
+        self, reference: ReferenceSide, double: DoubleSource, folder: ModelFolder, runtime: RunningNet
+    ) -> None:
         """Prepare both sides.
 
         Args:
@@ -178,9 +177,7 @@ class Proof:
         loc, priors = walked.blobs["mbox_loc"], walked.blobs["mbox_priorbox"]
         errors = box_errors(loc, walked.errors["mbox_loc"], priors)
         boxes = local_difference(_boxes(walked.blobs), model[2], errors)
-        conf, conf_errors = (
-            side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors)
-        )
+        conf, conf_errors = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors))
         scores = local_difference(conf, model[3], conf_errors)
         runtime_boxes, whole_boxes = _boxes(got), _boxes(whole)
         runtime_scores, whole_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, whole))

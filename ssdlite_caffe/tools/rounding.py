@@ -5,8 +5,8 @@ unit in its last place. `error_of` carries such errors through one layer, for ev
 
     |error of y| <= sum(|w| |error of x|) + UNIT (sum(|w| |x|) + |bias|)
 
-and for a function of one value its steepest slope times the error of x. Weights that are only moved are allowed the same
-error, which no real mistake is as small as.
+and for a function of one value its steepest slope times the error of x. Weights that are only moved are allowed the
+same error, which no real mistake is as small as.
 """
 
 from __future__ import annotations
