@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "ReLU6": lambda x: np.clip(x, 0, 6),
     "hard swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "hard sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-np.clip(x, -700, 700))),
 }
 _EPSILONS = (1e-5, 1e-3, 1e-2, 2e-5, 1e-4, 1e-6, 0.0)
 _NEAR = 1e-5
