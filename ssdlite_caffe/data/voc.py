@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name
+from ssdlite_caffe.coco.label_map import LabelMap, check_name
+from ssdlite_caffe.coco.no_class import is_background, is_placeholder
 from ssdlite_caffe.data.annotations import (
     Box,
     ClassIds,
@@ -207,7 +208,7 @@ def _find_names(entries: Sequence[Entry]) -> LabelMap:
             names |= {item.fields.get("name", "") for item in read_xml(entry.annotations)[1]}
         except DatasetError as error:
             first = first or f"; the first problem: {error}"
-    usable = [name for name in sorted(names - BACKGROUND_NAMES) if _is_name(name)]
+    usable = [name for name in sorted(names) if _is_name(name)]
     if not usable:
         raise DatasetError(
             f"no class name found in {len(entries)} annotations" + (first or f"; the first is {entries[0].annotations}")
@@ -216,6 +217,8 @@ def _find_names(entries: Sequence[Entry]) -> LabelMap:
 
 
 def _is_name(text: str) -> bool:
+    if is_background(text) or is_placeholder(text):
+        return False
     try:
         check_name(text)
     except LabelMapError:
