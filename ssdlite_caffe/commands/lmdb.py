@@ -184,6 +184,7 @@ def _shape(options: _Options) -> ImageEncoding:
 
 def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, options: _Options) -> None:
     from ssdlite_caffe.coco.label_map import load_label_map
+    from ssdlite_caffe.data.annotations import Problem, count_text, reasons
     from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
     from ssdlite_caffe.files import refuse_existing
 
@@ -195,13 +196,17 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
         summary = write_lmdb(
             dataset, out, shape, order, strict=options.strict, force=options.force, progress=progress
         )  # fmt: skip
+    problems = [Problem(**item) for item in summary["problems"]]
     if not options.as_json:
-        _note_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
+        _note_problems(list(map(str, problems)))
+        if len(problems) > _SHOWN:
+            _note_problems(reasons(problems))
+    counted = count_text(problems)
     print_result(
         summary,
         options.as_json,
         f"{summary['images']} of {summary['images_listed']} images with {summary['objects']} objects "
-        f"({_classes(summary)}) are in {out}",
+        f"({_classes(summary)}) are in {out}" + (f"; {counted}" if counted else ""),
     )
 
 
