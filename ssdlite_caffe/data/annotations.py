@@ -31,7 +31,7 @@ UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Characters that a name or path cannot have: control characters and lone surrogates."""
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 """A number as text."""
-_UNSET = frozenset({"", "0", "false", "no", "none", "null", "unspecified"})
+_UNSET = frozenset({"", "0", "0.0", "false", "no", "none", "null", "n/a", "unspecified", "undefined", "unknown"})
 _DIGITS = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _SHOWN = 80
 

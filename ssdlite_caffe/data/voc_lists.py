@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from ssdlite_caffe.data.annotations import Entry, Problem, read_bounded, relative_path, value_text
 from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES
 
 IMAGES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
 
 _MAX_LIST_BYTES = 1 << 28
-_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _CLASS_LINE = re.compile(r"(.*\S)\s+(-1|0|1)")
 """A line in the list of a class, which marks images without the class -1, and those with difficult ones only 0."""
 
@@ -93,7 +93,7 @@ def _name(text: str, images: dict[str, list[str]]) -> str | None:
     if path in images:
         return path
     stem, dot, suffix = path.rpartition(".")
-    return stem if stem in images and f"{dot}{suffix.lower()}" in (*_SUFFIXES, ".xml") else None
+    return stem if stem in images and f"{dot}{suffix.lower()}" in (*IMAGE_SUFFIXES, ".xml") else None
 
 
 def _hint(root: Path) -> str:
@@ -105,7 +105,7 @@ def _images(folder: Path) -> dict[str, list[str]]:
     """File names of images by name without suffix."""
     found: dict[str, list[str]] = {}
     for path in folder.iterdir():
-        if path.suffix.lower() in _SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             found.setdefault(path.stem, []).append(path.name)
     return found
 

@@ -102,7 +102,7 @@ def test_a_flag_that_is_set(value: object) -> None:
     assert is_set("difficult", value) == (True, "")
 
 
-@pytest.mark.parametrize("value", [None, 0, 0.0, False, "", "0", "False", "false", "Unspecified", "None", "no"])
+@pytest.mark.parametrize("value", [None, 0, 0.0, False, "", "0", "False", "false", "Unspecified", "None", "0.0", "N/A"])
 def test_a_flag_that_is_not_set(value: object) -> None:
     assert is_set("difficult", value) == (False, "")
 

@@ -169,6 +169,7 @@ def test_sizes_and_flags_that_are_not_stated(tmp_path: Path, value: object) -> N
             if value == "absent":
                 del item[key]
     data = open_coco(*write_coco(tmp_path, content))
+    assert (data.problems, data.entries[0].id) == ([], "100")
     boxes, problems = data.objects(data.entries[0], *SIZE)
     assert (len(boxes), [box.difficult for box in boxes], problems) == (2, [False, False], [])
 
