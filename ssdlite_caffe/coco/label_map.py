@@ -291,6 +291,8 @@ def _line_entries(text: str, name: str) -> list[Label]:
             raise LabelMapError(f"{name}:{number}: empty line; each line is the name of one class")
         if re.search(r"[{}<>]", line):
             raise LabelMapError(f"{name}:{number}: {line[:60]!r} is not a class name")
+        if is_background(re.sub(r"^\d+\s*[:,]?", "", line)) and line[0].isdecimal():
+            raise LabelMapError(f"{name}:{number}: {line!r} is background with a number; write names alone, one a line")
         class_id = len(entries)
         if class_id and is_background(line):
             raise LabelMapError(

@@ -132,6 +132,8 @@ def test_a_word_that_is_given_once_is_a_class() -> None:
         ("a.txt", "cat\nbackground\ndog", "a.txt:2: 'background' is background, which always has id 0"),
         ("a.txt", "cat\ndog\n__BACKGROUND__", "a.txt:3: '__BACKGROUND__' is background, which always has id 0"),
         ("a.txt", "background\nBackground\ncat", "a.txt:2: 'Background' is background"),
+        ("a.txt", "0 background\n1 cat", "a.txt:1: '0 background' is background with a number; write names alone"),
+        ("a.txt", "0: _background_\n1: cat", "a.txt:1: '0: _background_' is background with a number"),
         ("a.pbtxt", "item { id: 0 name: 'N/A' display_name: 'cat' }", "id 0 is 'N/A'; it must be background"),
         ("a.pbtxt", "item { id: 1 name: '7' display_name: 'Background' }", "id 1 is 'Background', but background"),
         ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" label: 0 }', "a.prototxt: id 0 is given twice"),
