@@ -201,6 +201,8 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
         _note_problems(list(map(str, problems)))
         if len(problems) > _SHOWN:
             _note_problems(reasons(problems))
+        if options.label_map is None:
+            _note_empty_classes(summary)
     counted = count_text(problems)
     print_result(
         summary,
@@ -214,6 +216,14 @@ def _classes(report: dict[str, Any]) -> str:
     named = [f"{item['name']} {item['objects']}" for item in report["classes"] if item["objects"]]
     more = f", and {len(named) - 8} more classes" if len(named) > 8 else ""
     return (", ".join(named[:8]) or "no class") + more
+
+
+def _note_empty_classes(summary: dict[str, Any]) -> None:
+    """Name the classes that only the annotations' own list of names makes classes."""
+    empty = [repr(item["name"]) for item in summary["classes"] if not item["objects"]]
+    if empty:
+        more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
+        note(f"classes without an object: {', '.join(empty[:8])}{more}")
 
 
 def _note_problems(lines: Sequence[str]) -> None:

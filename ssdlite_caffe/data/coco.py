@@ -163,8 +163,7 @@ class CocoDataset:
         """The categories in the order of their ids, without those that are no class; adds these to `problems`."""
         dead = dead_names(category.name for category in self._categories.values())
         names = []
-        for key in sorted(self._categories, key=lambda key: (isinstance(key, str), key)):
-            category = self._categories[key]
+        for key, category in self._categories.items():
             if is_background(category.name):
                 what = f"{value_text(category.name)} is background, which always has class id 0"
             elif category.name in dead:
@@ -242,7 +241,7 @@ def _read(path: Path, *lists: str) -> dict[str, Any]:
 
 
 def _categories(path: Path, items: list[Any]) -> dict[Id, _Category]:
-    """Categories by id."""
+    """Categories by id and in the order of their ids, numbers first."""
     found: dict[Id, _Category] = {}
     for index, item in enumerate(items):
         where = f"{path}: categories[{index}]"
@@ -259,7 +258,7 @@ def _categories(path: Path, items: list[Any]) -> dict[Id, _Category]:
         found[key] = _Category(index, own_id(item["id"]), name, item.get("supercategory"))
     if not found:
         raise DatasetError(f"{path} has no categories")
-    return found
+    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
 def _covers_others(category: _Category, categories: dict[Id, _Category]) -> bool:

@@ -227,6 +227,18 @@ def test_categories_that_are_no_class(tmp_path: Path, categories: list[dict[str,
     assert given.problems == []
 
 
+def test_roboflows_first_category_may_have_the_name_of_a_class(tmp_path: Path) -> None:
+    content = coco_content()
+    content["categories"] = _categories((9, "circle"), (2, "square"), supercategory="circle")
+    content["categories"].append({"id": 0, "name": "circle", "supercategory": "none"})
+    images, path = write_coco(tmp_path, content)
+    for label_map in (None, LabelMap.of_names(["square", "circle"])):
+        data = open_coco(images, path, label_map=label_map)
+        assert data.label_map == LabelMap.of_names(["square", "circle"])
+        assert data.category_ids == {1: 2, 2: 9}
+        assert len(data.objects(data.entries[0], *SIZE)[0]) == 2
+
+
 @pytest.mark.parametrize(
     "categories",
     [

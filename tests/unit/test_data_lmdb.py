@@ -421,6 +421,16 @@ class TestCommand:
         assert "1 problem in the data:" in failed.err
         assert not (tmp_path / "no").exists()
 
+    def test_classes_without_an_object_are_named(self, command: Command, tmp_path: Path) -> None:
+        content = coco_content()
+        content["categories"] += [{"id": 10 + i, "name": f"rare {i}"} for i in range(9)]
+        images, path = write_coco(tmp_path, content)
+        said = command("lmdb", "coco", images, path, "-o", tmp_path / "out").err
+        assert said.startswith("ssdlite-caffe: classes without an object: 'rare 0', 'rare 1', ")
+        assert said.endswith("'rare 7' and 1 more\n")
+        labels = tmp_path / "out" / "labelmap.prototxt"
+        assert command("lmdb", "coco", images, path, "-l", labels, "-o", tmp_path / "again").err == ""
+
     def test_many_problems_are_counted_by_reason(self, command: Command, tmp_path: Path) -> None:
         root = some_voc(tmp_path / "voc")
         with (root / "ImageSets" / "Main" / "trainval.txt").open("a") as names:
