@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ssdlite_caffe.coco.label_map import LabelMap, builtin
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.coco import open_coco, read_coco_ids
+from ssdlite_caffe.data.coco_values import id_key
 from ssdlite_caffe.errors import DatasetError
 from tests.datasets import SIZE, coco_content, write_coco
 
@@ -273,6 +277,51 @@ def test_objects_of_a_category_that_is_no_class(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r"has no category that is a class; the first problem: .*categories\[1\]"):
         open_coco(images, path)
+
+
+ODD = st.one_of(
+    st.sampled_from(
+        [None, True, "", "100", "101.0", " 102 ", "x", 100.0, 1e300, float("nan"), -1, 10**30, [], {}, "2", 9.0]
+    ),
+    st.sampled_from(["a\\p1.jpg", "./a/p2.jpg", "../a/p0.jpg", "C:\\p.jpg", "a/p0.jpg", "a/\ud800.jpg", [1, 2, 3, 4]]),
+    st.sampled_from([[1, 2, 3, None], ["1", "2", "3", "4"], [1, 2, -3, 4], [1e300, 1, 1e308, 1], [200, 1, 2, 2]]),
+)
+PLACES = st.tuples(
+    st.sampled_from(["images", "annotations", "categories"]),
+    st.integers(0, 5),
+    st.sampled_from(["id", "image_id", "category_id", "bbox", "iscrowd", "file_name", "height", "width", "name"]),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(PLACES, ODD), max_size=4))
+def test_each_object_is_returned_or_counted(tmp_path: Path, changes: list[tuple[tuple[str, int, str], object]]) -> None:
+    content = coco_content()
+    for (part, index, key), value in changes:
+        content[part][index % len(content[part])][key] = value
+    (tmp_path / "images").mkdir(exist_ok=True)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    try:
+        data = open_coco(tmp_path / "images", path)
+    except DatasetError:
+        return
+    boxes, problems = 0, list(data.problems)
+    for entry in data.entries:
+        try:
+            found, wrong = data.objects(entry, *SIZE)
+        except DatasetError:  # another size
+            objects = [item for item in content["annotations"] if id_key(item["image_id"]) == id_key(entry.id)]
+            boxes += len(objects)
+            continue
+        boxes += len(found)
+        problems += wrong
+        assert "\\" not in entry.name
+    lost = sum(problem.effect == "object skipped" for problem in problems)
+    with_images = sum(int(n) for problem in problems for n in re.findall(r"\(with (\d+) objects?\)", problem.what))
+    assert boxes + lost + with_images == len(content["annotations"])
+    images = sum(problem.effect == "image skipped" for problem in problems)
+    assert images + len(data.entries) == len(content["images"])
 
 
 def test_objects_of_no_image(tmp_path: Path) -> None:
