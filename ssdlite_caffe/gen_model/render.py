@@ -33,6 +33,7 @@ _BATCH_NORM = {
     "keep": "BatchNorm and Scale layers",
     "frozen": "BatchNorm and Scale layers, with the statistics they come with",
     "fold": "folded into the convolutions",
+    "fold-body": "folded into the convolutions, but those of the predictors are BatchNorm and Scale layers",
 }
 _INEXACT_PADDING = "TensorFlow pads one more after than before, this net the same on both sides"
 _INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
@@ -55,6 +56,7 @@ class Facts:
     classifier: bool
     score_converter: str
     per_box: int
+    project: str
 
 
 @dataclass(frozen=True)
@@ -164,4 +166,5 @@ def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
         classifier=arch.classifier,
         score_converter=arch.score_converter,
         per_box=arch.num_classes,
+        project=arch.compat or "",
     )
