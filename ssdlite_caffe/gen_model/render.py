@@ -40,6 +40,9 @@ _INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
 _INEXACT_CLIP = "TensorFlow clips boxes to the image before suppression, this net leaves that to its reader"
 
 
+_INEXACT_OPENCV = "OpenCV computes 3x3 depthwise layers on maps of one pixel wrong, as in the project's own prototxt"
+
+
 @dataclass(frozen=True)
 class Facts:
     """Values for the comment at the top of a net."""
@@ -152,6 +155,12 @@ def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
         inexact.append(_INEXACT_ACTIVATION)
     if "clip late" in dialect.inexact(clip_first=arch.nms.clip_first) or (arch.nms.clip_first and stage == "test"):
         inexact.append(_INEXACT_CLIP)
+    if (
+        arch.compat
+        and stage in ("deploy", "headless")
+        and any(conv.depthwise and 1 in conv.in_size for conv in net.convolutions)
+    ):
+        inexact.append(_INEXACT_OPENCV)
     plural = "" if arch.num_classes == 1 else "es"
     return Facts(
         classes=f"{arch.num_classes} class{plural}" + ("" if arch.classifier else " with background"),
