@@ -172,8 +172,11 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads."""
-        return dataclasses.asdict(self)
+        """Plain data for JSON, which `from_dict` reads; without `compat` where it is None, as all reports once were."""
+        data = dataclasses.asdict(self)
+        if self.compat is None:
+            del data["compat"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ArchSpec:

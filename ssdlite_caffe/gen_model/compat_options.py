@@ -20,6 +20,8 @@ from ssdlite_caffe.gen_model.options import VERSIONS, BoxOptions, Flags, Options
 
 _IOU_THRESHOLD = 0.45
 _TEST_SCORE = 0.01
+_OWN = ("--head-kernel", "--extra-layers", "--explicit-padding", "--clip-first")
+"""Options of layers that the projects do not have."""
 
 
 class NetOptions(NamedTuple):
@@ -48,8 +50,8 @@ def with_defaults(
         OptionsError: the project has no such nets.
     """
     project = COMPAT[compat]
-    own = [name for name in ("--head-kernel", "--extra-layers") if name in boxes.given()]
-    own += ["--explicit-padding"] if explicit_padding else []
+    given = [*boxes.given(), *(["--explicit-padding"] if explicit_padding else [])]
+    own = [name for name in given if name in _OWN]
     if own:
         raise OptionsError(f"--compat {compat} has layers of its own; leave out {', '.join(own)}")
     numbers = {name: number for number, name in VERSIONS.items()}
@@ -60,7 +62,7 @@ def with_defaults(
         raise OptionsError(f"--compat {compat} has --type {' and '.join(project.heads)}, got {head}")
     if not classifier:
         test = stage == "test"
-        given = {name: value for name, value in vars(boxes).items() if value is not None}
+        values = {name: value for name, value in vars(boxes).items() if value is not None}
         stock = BoxOptions(
             scores=project.score_converter,
             nms_threshold=_IOU_THRESHOLD,
@@ -68,7 +70,7 @@ def with_defaults(
             top_k=400 if test else 100,
             keep_top_k=200 if test else 100,
         )
-        boxes, head = replace(stock, **given), head or project.heads[0]
+        boxes, head = replace(stock, **values), head or project.heads[0]
     return NetOptions(
         version or numbers[project.families[0]], head, project.epsilon if epsilon is None else epsilon, boxes
     )

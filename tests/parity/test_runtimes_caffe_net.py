@@ -83,6 +83,7 @@ def test_the_model_of_drawn_scenes(
         Dialect(padding="pad-layer"),
         Dialect(padding="tf_pad"),
         Dialect(batch_norm="keep"),
+        Dialect(batch_norm="fold-body"),
         Dialect(activation="clip", padding="tf_pad", batch_norm="keep"),
         Dialect(activation="stock", padding="slice", batch_norm="keep"),
         Dialect(depthwise="DepthwiseConvolution"),
