@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.load.fill import kernel_size
 from ssdlite_caffe.load.names import named_as
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
+from ssdlite_caffe.prototxt.shapes import infer
 
 
 def inexact(net: caffe_pb2.NetParameter, desc: NetDesc) -> list[str]:
     """A line for each way in which the net computes something else; empty for an exact net.
 
     Args:
-        net: the parsed prototxt, which fits the weights.
+        net: the parsed prototxt, which fits the weights; its input may have another size than the model's.
         desc: the net that `build` makes of the model's own ArchSpec.
+
+    Raises:
+        ArchError: the model's net cannot have the input size of `net`.
     """
+    shape = infer(net).blobs.get("data")
+    if shape is not None and shape[2:] != desc.arch.input_size:
+        desc = build(replace(desc.arch, input_size=(shape[2], shape[3])))
     convs = {conv.name: conv for conv in named_as(desc, net).convolutions}
     tops = {conv.top for conv in convs.values() if conv.activation == "relu6"}
     unbounded = [

@@ -30,6 +30,7 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
     net = read_net(prototxt)
     desc = build(recognise(model))
     filled = fill(net, desc, model, finetune=finetune)
+    differences = inexact(net, desc)
     for layer in [layer for layer in net.layer if layer.name in filled.left]:
         net.layer.remove(layer)  # Caffe uses a layer's fillers only if the caffemodel does not have the layer
     write_filled(out, net, filled.blobs, force=force)
@@ -37,5 +38,5 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
         "layers_filled": len(filled.blobs),
         "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
         "left": filled.left,
-        "inexact": inexact(net, desc),
+        "inexact": differences,
     }

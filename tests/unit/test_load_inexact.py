@@ -46,7 +46,13 @@ def test_it_counts_and_names_the_layers() -> None:
         "35 ReLU layers ('conv0/relu', ...), which are ReLU6 in the model",
         "5 convolutions ('conv0', ...) with the same padding on both sides; the model pads one more after than before",
     ]
-    assert dataclasses.replace(arch, compat="mobilenetv2-ssdlite") != arch
+
+
+def test_it_counts_at_the_net_s_own_size() -> None:
+    """At 512 pixels all maps that a stride of 2 halves are even, at 300 only five of them."""
+    arch = default_arch("v1", 4, head="ssd")
+    net = render(build(dataclasses.replace(arch, input_size=(512, 512))), Dialect(padding="symmetric"), "deploy")
+    assert inexact(parse_net(net), build(arch))[0].startswith("9 convolutions ('conv0', ...)")
 
 
 def test_load_prints_it(command: Command, example_weights: Path, tmp_path: Path) -> None:
