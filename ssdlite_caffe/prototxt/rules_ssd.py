@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.rules import COMMON_RULES, MANY, Layer, Outcome, Rule, need_axes
+from ssdlite_caffe.prototxt.rule import MANY, Layer, Outcome, Rule, need_axes, unknown
+from ssdlite_caffe.prototxt.rules import COMMON_RULES
+from ssdlite_caffe.prototxt.rules_forks import FORK_RULES, UNSHAPED_RULES
 from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, check, prior_count, show
 
 DETECTION_COLUMNS = 7
@@ -165,15 +167,11 @@ def _video_data(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     return Outcome((image_shape(layer.transform_param, layer.data_param.batch_size),) + (None,) * (len(layer.top) - 1))
 
 
-def _unknown(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    return Outcome((None,) * len(layer.top))
-
-
 SSD_RULES: dict[str, Rule] = {
     "Permute": Rule(_permute),
     "Normalize": Rule(_normalize),
     "PriorBox": Rule(_prior_box, (2, 2)),
-    "DetectionOutput": Rule(_detection_output, (3, 3)),
+    "DetectionOutput": Rule(_detection_output, (3, 4)),
     "DetectionEvaluate": Rule(_detection_evaluate, (2, 2)),
     "MultiBoxLoss": Rule(_multibox_loss, (4, 4), (0, 2)),
 }
@@ -187,20 +185,9 @@ DATA_RULES: dict[str, Rule] = {
     "ImageData": Rule(_image_data, (0, 0), (1, 2)),
     "MemoryData": Rule(_memory_data, (0, 0), (2, 2)),
     "VideoData": Rule(_video_data, (0, 0), (1, 2)),
-    "HDF5Data": Rule(_unknown, (0, 0), (1, MANY)),
-    "WindowData": Rule(_unknown, (0, 0), (2, 2)),
+    "HDF5Data": Rule(unknown, (0, 0), (1, MANY)),
+    "WindowData": Rule(unknown, (0, 0), (2, 2)),
 }
 
-WITHOUT_RULE = (
-    "Python", "HDF5Output", "Im2col", "Embed", "BatchReindex", "SPP", "Filter", "LSTM", "LSTMUnit", "RNN",
-    "BilinearInterpolate", "Inception", "MaxUnPool", "PSROIPooling", "PixelShuffle", "Proposal", "Resize", "Unsqueeze",
-    "Upsample", "BN", "BatchNormKyle", "ROIPooling", "Interp", "ShuffleChannel",
-)  # fmt: skip
-"""Layer types of Caffe and its forks whose shapes are not computed here."""
-
-RULES: dict[str, Rule] = {
-    **COMMON_RULES,
-    **SSD_RULES,
-    **DATA_RULES,
-    **{name: Rule(_unknown, (0, MANY), (0, MANY), in_place=True) for name in WITHOUT_RULE},
-}
+RULES: dict[str, Rule] = {**COMMON_RULES, **SSD_RULES, **DATA_RULES, **FORK_RULES, **UNSHAPED_RULES}
+"""The rules of Caffe and its forks."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.rules import MANY, Outcome, Rule
+from ssdlite_caffe.prototxt.rule import MANY, Outcome, Rule
 from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, check
 
@@ -101,18 +101,19 @@ class NetShapes:
         return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
 
 
-def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None) -> NetShapes:
+def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None, rules: Mapping[str, Rule] = RULES) -> NetShapes:
     """Shapes of every blob of a net, and all problems with which Caffe cannot set up the net.
 
     Args:
         net: the net, with weights or without.
         phase: layers that `include` and `exclude` rules remove from it are skipped; None: that of `default_phase`.
+        rules: layer type -> its rule; a runtime may have others than Caffe.
 
     Returns:
         The shapes; problems are collected, never raised. The tops of a layer with a problem have unknown shapes, and
         layers that read them report no problem of their own.
     """
-    return _Inference(net, phase or default_phase(net)).run()
+    return _Inference(net, phase or default_phase(net), rules).run()
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> Phase:
@@ -145,6 +146,7 @@ def _meets(rule: caffe_pb2.NetStateRule, net: caffe_pb2.NetParameter, phase: Pha
 class _Inference:
     net: caffe_pb2.NetParameter
     phase: Phase
+    rules: Mapping[str, Rule]
     shapes: dict[str, Shape | None] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
@@ -202,7 +204,7 @@ class _Inference:
             )
         self.names.add(layer.name)
         bottoms = self._bottoms(index, layer)
-        rule = RULES.get(layer.type)
+        rule = self.rules.get(layer.type)
         outcome = self._outcome(index, layer, bottoms, rule)
         tops = self._tops(index, layer, outcome, rule)
         params = outcome.params
@@ -225,7 +227,8 @@ class _Inference:
     ) -> Outcome:
         unknown = Outcome((None,) * len(layer.top))
         if rule is None:
-            self._error("unknown-type", f"there is no layer type {layer.type!r}{_nearest(layer.type, RULES)}", index)
+            hint = _nearest(layer.type, self.rules)
+            self._error("unknown-type", f"there is no layer type {layer.type!r}{hint}", index)
             return unknown
         for what, (least, greatest), found in (
             ("bottom", rule.bottoms, len(bottoms)),

@@ -125,8 +125,11 @@ def test_ncnn_wants_an_input_layer():
 
 def test_tables_name_layers_and_fields_that_exist():
     for runtime in LIMITS.values():
-        assert runtime.layers <= RULES.keys()
-        assert runtime.instead.keys() <= RULES.keys() - runtime.layers
+        assert runtime.layers <= runtime.rules.keys()
+        assert RULES.keys() <= runtime.rules.keys()
+        assert runtime.instead.keys() <= runtime.rules.keys() - runtime.layers
+        assert runtime.warnings.keys() <= runtime.layers
+        assert all(hasattr(caffe_pb2, name) for name in runtime.skips)
         for rule in runtime.fields:
             message = caffe_pb2.LayerParameter.DESCRIPTOR
             for name in rule.path.split("."):
