@@ -29,11 +29,13 @@ _PARAM_OF = {
 }
 _FAILS = "its importer fails on this field"
 _UNKNOWN = (
-    "convolution_param.width_group", "convolution_param.height_group", "batch_norm_param.weight_filler",
-    "batch_norm_param.bias_filler", "batch_norm_param.use_alpha_beta", "batch_norm_param.do_all_reduce",
-    "prior_box_param.reduce_boxes",
+    "convolution_param.width_group", "convolution_param.height_group", "prior_box_param.reduce_boxes",
 )  # fmt: skip
-_OLD_AXIS = "it does not read this field; write axis"
+_STOCHASTIC = caffe_pb2.PoolingParameter.STOCHASTIC
+_NORMALIZES = (
+    "batch_norm_param.weight_filler", "batch_norm_param.bias_filler", "batch_norm_param.use_alpha_beta",
+    "batch_norm_param.do_all_reduce",
+)  # fmt: skip
 _CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
 
 OPENCV = Runtime(
@@ -56,9 +58,10 @@ OPENCV = Runtime(
     fields=(
         FieldRule("convolution_param.tf_pad", "error", f"{_FAILS}; {KERNEL}"),
         FieldRule("pooling_param.round_mode", "error", f"{_FAILS}; write ceil_mode"),
+        FieldRule("pooling_param.pool", "error", "it has no STOCHASTIC pooling", value=_STOCHASTIC),
+        FieldRule("reshape_param.num_axes", "error", "it cannot insert axes", value=0),
         *(FieldRule(path, "error", _FAILS) for path in _UNKNOWN),
-        FieldRule("slice_param.slice_dim", "error", _OLD_AXIS),
-        FieldRule("concat_param.concat_dim", "error", _OLD_AXIS),
+        *(FieldRule(path, "error", "with this field it takes each image's own statistics") for path in _NORMALIZES),
         FieldRule("detection_output_param.code_type", "error", "it does not know CORNER_SIZE", value=_CORNER_SIZE),
         FieldRule("prior_box_param.clip", "warning", "its default is true, Caffe's is false", True, "PriorBox"),
         *(
@@ -75,7 +78,9 @@ OPENCV = Runtime(
         "NetParameter LayerParameter NetStateRule ParamSpec FillerParameter ScaleParameter InnerProductParameter "
         "LRNParameter EltwiseParameter ConcatParameter SliceParameter PermuteParameter NormalizeParameter "
         "DropoutParameter ReLUParameter PReLUParameter FlattenParameter ReshapeParameter SoftmaxParameter MVNParameter "
-        "ELUParameter PowerParameter CropParameter ExpParameter DetectionOutputParameter"
+        "ELUParameter PowerParameter CropParameter ExpParameter LogParameter SigmoidParameter TanHParameter "
+        "SwishParameter ReLU6Parameter HardSigmoidParameter ShuffleChannelParameter InterpParameter ReorgParameter "
+        "DetectionOutputParameter"
     ),
     all_phases=True,
     whole_slices=True,

@@ -263,10 +263,11 @@ class _Walk(Generic[_M]):
             value = value_of(found, token)
         except UnusableError as error:
             kind = "unknown-value" if found.enum_type is not None else "value"
-            value = guess(found, token)
-            self._problem(line, column, kind, found, str(error), lost=value is None)
-        if value is None:
-            return
+            meant = guess(found, token)
+            self._problem(line, column, kind, found, str(error), lost=meant is None)
+            if meant is None:
+                return
+            value = meant
         if found.is_repeated:
             getattr(block.message, found.name).append(value)
         else:

@@ -108,6 +108,9 @@ def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """MAX, AVE or STOCHASTIC pooling of (N, C, H, W)."""
     param, bottom = layer.pooling_param, bottoms[0]
     need_axes(bottom, 4, 4)
+    both = param.HasField("kernel_size") and (param.HasField("kernel_h") or param.HasField("kernel_w"))
+    if both or (param.global_pooling and (param.HasField("kernel_size") or param.HasField("kernel_h"))):
+        raise ShapeError("the window is given twice: give kernel_size, kernel_h and kernel_w, or global_pooling")
     if param.global_pooling:
         kernels = bottom[2:]
     elif param.HasField("kernel_size"):

@@ -50,7 +50,9 @@ def _reorg(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """Blocks of stride x stride pixels become channels, or channels become blocks with `reverse`."""
     param = layer.reorg_param
     need_axes(bottoms[0], 4, 4)
-    stride = param.stride or param.reorg_stride or 2
+    stride = next((getattr(param, name) for name in ("stride", "reorg_stride") if param.HasField(name)), 2)
+    if stride < 1:
+        raise ShapeError(f"stride must be at least 1, got {stride}")
     batch, channels, height, width = bottoms[0]
     if param.reverse:
         if channels % stride**2:

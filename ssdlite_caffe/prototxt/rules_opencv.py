@@ -22,6 +22,56 @@ ACTIVATIONS = (
 UNSHAPED = {"Accum": (1, 2), "Correlation": (2, 2), "Resample": (1, 1), "MaxUnpool": (2, 2)}
 """Layers of OpenCV whose parameters Caffe's messages do not have -> least and greatest count of bottoms."""
 
+_ONE_SIDE = "OpenCV reads pad_h and pad_w only if both are given"
+
+
+def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    """Along axis 1 alone; a Deconvolution without dilation."""
+    param = layer.convolution_param
+    outcome = RULES[layer.type].shape(layer, bottoms)
+    if param.HasField("pad_h") != param.HasField("pad_w") and (param.pad_h or param.pad_w):
+        raise ShapeError(_ONE_SIDE)
+    if param.num_output < 1:
+        raise ShapeError("num_output is missing")
+    if param.axis != 1:
+        raise ShapeError(f"OpenCV takes axis 1 alone, got {param.axis}")
+    if layer.type == "Deconvolution" and any(one != 1 for one in param.dilation):
+        raise ShapeError("OpenCV does not read dilation in Deconvolution")
+    if param.HasField("group") and (param.group < 1 or param.num_output % param.group):
+        raise ShapeError(f"group must divide {param.num_output} output channels, got {param.group}")
+    return outcome
+
+
+def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    outcome = RULES["Pooling"].shape(layer, bottoms)
+    if layer.pooling_param.pad_h and not layer.pooling_param.HasField("pad_w"):
+        raise ShapeError(_ONE_SIDE)
+    return outcome
+
+
+def _concat(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    param = layer.concat_param
+    _same_axis(param.axis, "concat_dim", param.concat_dim if param.HasField("concat_dim") else param.axis)
+    return RULES["Concat"].shape(layer, bottoms)
+
+
+def _slice(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    param = layer.slice_param
+    _same_axis(param.axis, "slice_dim", param.slice_dim if param.HasField("slice_dim") else param.axis)
+    return RULES["Slice"].shape(layer, bottoms)
+
+
+def _same_axis(axis: int, old: str, given: int) -> None:
+    """Raise ShapeError if the older name of `axis`, which OpenCV does not read, has another value."""
+    if given != axis:
+        raise ShapeError(f"OpenCV does not read {old}, and takes axis {axis}; write axis: {given}")
+
+
+def _normalize(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    if layer.norm_param.across_spatial and not layer.norm_param.channel_shared:
+        raise ShapeError("OpenCV takes channel_shared: false only with across_spatial: false")
+    return RULES["Normalize"].shape(layer, bottoms)
+
 
 def _eltwise(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """As in Caffe, and a bottom may have one value for each channel: N x C x 1 x 1 with N x C x H x W."""
@@ -41,6 +91,8 @@ def _eltwise(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 def _fits(factor: Shape, bottom: Shape, axis: int) -> bool:
     """Whether OpenCV multiplies by `factor` from `axis` on: it compares counts of values, not sizes."""
+    if math.prod(factor) == 1:
+        return True
     start = axis_index(axis, len(bottom))
     return any(math.prod(bottom[start:end]) == math.prod(factor) for end in range(start + 1, len(bottom) + 1))
 
@@ -48,6 +100,8 @@ def _fits(factor: Shape, bottom: Shape, axis: int) -> bool:
 def _scale(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """As in Caffe, and a second bottom may have further axes, such as N x C x 1 x 1."""
     if len(bottoms) == 1:
+        if layer.scale_param.axis < 0:
+            raise ShapeError(f"OpenCV takes no negative axis for Scale, got {layer.scale_param.axis}")
         return POINT_RULES["Scale"].shape(layer, bottoms)
     if not _fits(bottoms[1], bottoms[0], layer.scale_param.axis):
         raise ShapeError(
@@ -80,22 +134,22 @@ def _permute(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 def _interp(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """OpenCV reads zoom_factor, or else height and width; it takes no second bottom."""
     param = layer.interp_param
-    if param.pad_beg or param.pad_end or param.shrink_factor != 1:
-        raise ShapeError("OpenCV does not read shrink_factor, pad_beg and pad_end; give height and width")
-    if not param.HasField("zoom_factor") and (param.height < 1 or param.width < 1):
+    zoom, size = param.HasField("zoom_factor"), param.height > 0 and param.width > 0
+    if not zoom and not size:
         raise ShapeError("OpenCV needs height and width, or zoom_factor")
-    if param.HasField("zoom_factor") and param.height and param.width:
-        raise ShapeError("OpenCV takes zoom_factor and no height and width when both are given; give one")
+    shrinks = param.HasField("shrink_factor") and (param.shrink_factor != 1 or size or not zoom)
+    if param.pad_beg or param.pad_end or shrinks:
+        raise ShapeError("OpenCV does not read shrink_factor, pad_beg and pad_end; give height and width")
     return RULES["Interp"].shape(layer, bottoms)
 
 
 def _reorg(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """OpenCV calls the stride reorg_stride, 2 by default."""
     param = layer.reorg_param
-    stride = param.reorg_stride or 2
+    stride = param.reorg_stride if param.HasField("reorg_stride") else 2
     if param.reverse:
         raise ShapeError("OpenCV does not read reverse")
-    if param.stride not in (0, stride):
+    if param.HasField("stride") and param.stride != stride:
         raise ShapeError(f"OpenCV reads reorg_stride, not stride; give reorg_stride: {param.stride} too")
     outcome = RULES["Reorg"].shape(layer, bottoms)
     if bottoms[0][1] * bottoms[0][2] % stride**2:
@@ -125,7 +179,7 @@ OPENCV_RULES: dict[str, Rule] = {
     **{name: Rule(same, in_place=True) for name in ACTIVATIONS},
     **{name: Rule(unknown, bottoms) for name, bottoms in UNSHAPED.items()},
     "FlowWarp": Rule(_flow_warp, (2, 2)),
-    "NormalizeBBox": RULES["Normalize"],
+    "NormalizeBBox": Rule(_normalize),
     "SoftMax": POINT_RULES["Softmax"],
 }
 """Rules of the layers that only OpenCV has."""
@@ -134,6 +188,14 @@ OPENCV_DIFFERS: dict[str, Rule] = {
     "Axpy": Rule(_axpy, (3, 3)),
     "BatchNorm": Rule(_batch_norm, in_place=True),
     "Eltwise": Rule(_eltwise, (2, MANY)),
+    **{
+        name: Rule(_convolution, (1, MANY), (1, MANY))
+        for name in ("Convolution", "ConvolutionDepthwise", "Deconvolution")
+    },
+    "Concat": Rule(_concat, (1, MANY)),
+    "Slice": Rule(_slice, (1, 1), (1, MANY)),
+    "Pooling": Rule(_pooling, (1, 1), (1, 2)),
+    "Normalize": Rule(_normalize),
     "Interp": Rule(_interp),
     "Permute": Rule(_permute),
     "Reorg": Rule(_reorg),

@@ -51,6 +51,13 @@ def _prior_box(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     if len(param.variance) not in (0, 1, 4) or any(value <= 0 for value in param.variance):
         numbers = ", ".join(f"{value:g}" for value in param.variance)
         raise ShapeError(f"variance must be 1 or 4 positive numbers, got {numbers}")
+    if param.HasField("step") and (param.HasField("step_h") or param.HasField("step_w")):
+        raise ShapeError("give step, or step_h and step_w, not both")
+    for name in ("step", "step_h", "step_w", "img_size", "img_h", "img_w"):
+        other = {"h": "w", "w": "h"}.get(name[-1]) if name[-2] == "_" else None
+        needed = param.HasField(name) or (other is not None and param.HasField(name[:-1] + other))
+        if needed and getattr(param, name) <= 0:
+            raise ShapeError(f"{name} must be positive, got {getattr(param, name):g}")
     boxes = prior_count(len(param.min_size), len(param.max_size), list(param.aspect_ratio), flip=param.flip)
     return Outcome(((1, 2, math.prod(bottoms[0][2:]) * boxes * 4),))
 

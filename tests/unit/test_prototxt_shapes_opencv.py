@@ -185,22 +185,3 @@ def test_fields_that_opencv_takes_no_default_for(left_out):
         opencv_shape(detection(prior, output), "t")
     path = left_out.partition(":")[0].replace(" { ", ".")
     assert any(rule.wanted and rule.path.endswith(path) for rule in LIMITS["opencv"].fields)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("Convolution", "convolution_param { num_output: 3 kernel_size: 3 tf_pad: SAME }"),
-        ("Pooling", "pooling_param { kernel_size: 2 round_mode: FLOOR }"),
-        *((kind, "") for kind in ("Threshold", "Bias", "Reduction", "ArgMax", "Unsqueeze", "Upsample")),
-        ("Clip", "clip_param { min: 0 max: 6 }"),
-        ("Pad", "pad_param { pad_u: 1 }"),
-        ("DepthwiseConvolution", "convolution_param { num_output: 3 group: 3 kernel_size: 3 }"),
-    ],
-)
-def test_what_the_table_says_opencv_rejects(kind, body):
-    text = given_input(1, 3, 6, 5) + one_layer(kind, body)
-    field = next(((rule.path) for rule in LIMITS["opencv"].fields if rule.path.rpartition(".")[2] in body), None)
-    assert kind not in LIMITS["opencv"].layers or field
-    with pytest.raises(cv2.error):
-        opencv_shape(text, "t")
