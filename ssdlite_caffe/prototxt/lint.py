@@ -17,6 +17,8 @@ from ssdlite_caffe.prototxt.upgrade import is_old, is_older, upgrade
 
 _MARK = "\N{BYTE ORDER MARK}"
 _MARK_TEXT = "the file begins with a byte order mark (UTF-8 with BOM), which Caffe and OpenCV do not read"
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+_REPLACED_TEXT = "bytes that are not UTF-8 begin here; in comments and names Caffe reads them, other programs may not"
 _OLD_TEXT = "the net has the format before 2014 (V1 layers); Caffe and OpenCV read it, other programs may not"
 
 
@@ -99,9 +101,13 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         net = upgrade(net)
     shapes = infer(net, phase=phase, rules=RULES if runtime is None else LIMITS[runtime].rules)
     indices = [layer.index for layer in shapes.layers]
-    problems = [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
+    other = _other_file(text, net, found)
+    problems = [other] if other else [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
     if text.startswith(_MARK):
         problems.append(LintProblem("error", "byte-order-mark", _MARK_TEXT, 1, None))
+    if _REPLACED in text:
+        line = text.count("\n", 0, text.index(_REPLACED)) + 1
+        problems.append(LintProblem("warning", "encoding", _REPLACED_TEXT, line, None))
     if old:
         problems.append(LintProblem("warning", "old-layers", _OLD_TEXT, None, None))
     return LintReport(
@@ -115,6 +121,22 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         param_count=shapes.param_count,
         multiply_adds=shapes.multiply_adds,
     )
+
+
+def _other_file(text: str, net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter]) -> LintProblem | None:
+    """The one problem of a solver or a label map; None for a net."""
+    names = {problem.field for problem in found.unknown if problem.layer is None}
+    if found.layer_lines or net.input or not names:
+        return None
+    for message, what in ((caffe_pb2.SolverParameter, "a solver"), (caffe_pb2.LabelMap, "a label map")):
+        if names.issubset(message.DESCRIPTOR.fields_by_name):
+            said = f"this is {what}, not a net"
+            if message is caffe_pb2.SolverParameter:
+                solver = outline(text.removeprefix(_MARK), "solver", caffe_pb2.SolverParameter).message
+                given = [solver.net, solver.train_net, *solver.test_net]
+                said += "; give the net that it names" + "".join(f", {path}" for path in given[:3] if path)
+            return LintProblem("error", "not-a-net", said, found.unknown[0].line, None)
+    return None
 
 
 def _of_text(

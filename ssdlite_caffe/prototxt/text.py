@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,8 @@ def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unkn
         allow_unknown: skip fields that the message does not have instead of raising an error.
 
     Raises:
-        PrototxtError: the text has a syntax error, an unknown field or value, or a field twice, or is too large.
+        PrototxtError: the text has a syntax error, an unknown field or value, or a field twice, lacks a field that
+            it needs, or is too large.
     """
     check_size(len(text), name)
     message = message_type()
@@ -38,6 +40,9 @@ def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unkn
         raise _explain(error, text, message_type, name) from None
     except ValueError as error:  # a number or string that its field cannot hold
         raise PrototxtError(f"{name}: {error}") from None
+    if not message.IsInitialized():
+        missing = ", ".join(message.FindInitializationErrors()[:5])
+        raise PrototxtError(f"{name}: {missing} missing, which Caffe needs")
     return message
 
 
@@ -56,8 +61,12 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
     return read(path, caffe_pb2.NetParameter)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, as_it_is: bool = False) -> str:
     """Read a text file of at most `MAX_BYTES`.
+
+    Args:
+        path: the file.
+        as_it_is: keep a byte order mark, and replace bytes that are not UTF-8 (by U+FFFD) instead of raising an error.
 
     Raises:
         PrototxtError: it cannot be read, is too large, or is not UTF-8 text.
@@ -69,9 +78,13 @@ def read_text(path: Path) -> str:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise PrototxtError(f"{path} is UTF-16 text, which Caffe does not read; save it as UTF-8")
     if b"\0" in data[:4096] or path.suffix == ".caffemodel":
         raise PrototxtError(f"{path} is a binary file such as a caffemodel; give the prototxt")
     check_size(len(data), str(path))
+    if as_it_is:
+        return data.decode("utf-8", "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
