@@ -21,7 +21,6 @@ from ssdlite_caffe.prototxt.sizes import (
     deconv_size,
     pool_size,
     same_size,
-    show,
 )
 
 DEPTHWISE = frozenset({"ConvolutionDepthwise", "DepthwiseConvolution"})
@@ -54,7 +53,7 @@ def _geometry(layer: Layer, axes: int) -> list[tuple[int, int, int, int]]:
     if len(dilation) not in (1, axes):
         raise ShapeError(f"dilation is given {len(dilation)} times for {axes} spatial axes")
     dilation = dilation * axes if len(dilation) == 1 else dilation
-    if min(*kernel, *stride, *dilation) < 1:
+    if any(size < 1 for size in (*kernel, *stride, *dilation)):
         raise ShapeError(f"kernel_size, stride and dilation must be at least 1, got {kernel}, {stride} and {dilation}")
     return list(zip(kernel, stride, pad, dilation, strict=True))
 
@@ -80,17 +79,18 @@ def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     bottom = bottoms[0]
     axis = axis_index(param.axis, len(bottom))
     channels, spatial = bottom[axis], bottom[axis + 1 :]
-    if not spatial:
-        raise ShapeError(f"the bottom must have spatial axes behind axis {axis}, got {show(bottom)}")
     kernel = tuple(k for k, *_ in _geometry(layer, len(spatial)))
+    if layer.type == "Deconvolution" and param.HasField("tf_pad"):
+        raise ShapeError("tf_pad is for Convolution alone")
     depthwise = layer.type in DEPTHWISE
-    outputs = channels if depthwise and not param.num_output else param.num_output
-    fixed = layer.type == "ConvolutionDepthwise"
-    group = channels if fixed or (depthwise and not param.HasField("group")) else param.group
+    outputs = channels if layer.type == "ConvolutionDepthwise" and not param.num_output else param.num_output
     if outputs < 1:
         raise ShapeError("num_output is missing")
-    if fixed and outputs != channels:
+    if depthwise and outputs != channels:
         raise ShapeError(f"num_output must be {channels}, the channels of the bottom, got {outputs}")
+    if layer.type == "DepthwiseConvolution" and param.HasField("group") and param.group != channels:
+        raise ShapeError(f"group must be {channels}, the channels of the bottom, or left out, got {param.group}")
+    group = channels if depthwise else param.group
     if group < 1 or channels % group or outputs % group:
         raise ShapeError(f"group must divide {channels} input and {outputs} output channels, got {group}")
     sizes = _conv_sizes(layer, spatial)
@@ -108,9 +108,15 @@ def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """MAX, AVE or STOCHASTIC pooling of (N, C, H, W)."""
     param, bottom = layer.pooling_param, bottoms[0]
     need_axes(bottom, 4, 4)
-    both = param.HasField("kernel_size") and (param.HasField("kernel_h") or param.HasField("kernel_w"))
-    if both or (param.global_pooling and (param.HasField("kernel_size") or param.HasField("kernel_h"))):
-        raise ShapeError("the window is given twice: give kernel_size, kernel_h and kernel_w, or global_pooling")
+    sides = [param.HasField(f"kernel_{side}") for side in "hw"]
+    if param.global_pooling and (param.HasField("kernel_size") or any(sides)):
+        raise ShapeError("global_pooling takes the whole map; remove kernel_size, kernel_h and kernel_w")
+    if param.HasField("kernel_size") and all(sides):
+        raise ShapeError("give kernel_size, or kernel_h and kernel_w, not both")
+    for name in ("stride", "pad"):
+        given = sum(param.HasField(f"{name}_{side}") for side in "hw")
+        if given and (given == 1 or param.HasField(name)):
+            raise ShapeError(f"give {name}, or both {name}_h and {name}_w")
     if param.global_pooling:
         kernels = bottom[2:]
     elif param.HasField("kernel_size"):
@@ -129,6 +135,15 @@ def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     return Outcome((top,) * len(layer.top))
 
 
+def _embed(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    """A row of `num_output` numbers for each value of the bottom, which is one of `input_dim` words."""
+    param = layer.embed_param
+    if param.num_output < 1 or param.input_dim < 1:
+        raise ShapeError(f"num_output and input_dim must be positive, got {param.num_output} and {param.input_dim}")
+    bias = ((param.num_output,),) if param.bias_term else ()
+    return Outcome(((*bottoms[0], param.num_output),), ((param.input_dim, param.num_output), *bias))
+
+
 def _inner_product(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """Axes from `axis` on become num_output; weights (out, in), or (in, out) when transposed."""
     param, bottom = layer.inner_product_param, bottoms[0]
@@ -145,6 +160,7 @@ COMMON_RULES: dict[str, Rule] = {
     **{name: Rule(_convolution, (1, MANY), (1, MANY)) for name in (*sorted(CONVOLUTIONS), "Deconvolution")},
     "Pooling": Rule(_pooling, (1, 1), (1, 2)),
     "InnerProduct": Rule(_inner_product),
+    "Embed": Rule(_embed),
     **POINT_RULES,
     **AXIS_RULES,
     **LOSS_RULES,

@@ -68,7 +68,7 @@ def _flatten(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     bottom = bottoms[0]
     start = axis_index(layer.flatten_param.axis, len(bottom))
     end = axis_index(layer.flatten_param.end_axis, len(bottom)) + 1
-    if start >= end:
+    if start > end:
         raise ShapeError(f"axis {start} must not be behind end_axis {end - 1}")
     return Outcome(((*bottom[:start], math.prod(bottom[start:end]), *bottom[end:]),))
 

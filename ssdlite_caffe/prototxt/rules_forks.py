@@ -74,14 +74,16 @@ def _axpy(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 def _upsample(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    """`scale` times the size; forks with other fields have sizes that are not computed here."""
-    if layer.upsample_param.scale < 1:
-        raise ShapeError(f"scale must be at least 1, got {layer.upsample_param.scale}")
-    if len(bottoms) != 1 or len(bottoms[0]) != 4 or not layer.upsample_param.HasField("scale"):
+    """`scale` times the height and width, or the last axis with dims_num 3; with other fields of forks not computed."""
+    param = layer.upsample_param
+    if param.scale < 1:
+        raise ShapeError(f"scale must be at least 1, got {param.scale}")
+    if param.dims_num not in (3, 4):
+        raise ShapeError(f"dims_num must be 3 or 4, got {param.dims_num}")
+    if len(bottoms) != 1 or len(bottoms[0]) != 4 or not param.HasField("scale"):
         return unknown(layer, bottoms)
     batch, channels, height, width = bottoms[0]
-    scale = layer.upsample_param.scale
-    return Outcome(((batch, channels, height * scale, width * scale),))
+    return Outcome(((batch, channels, height * (param.scale if param.dims_num == 4 else 1), width * param.scale),))
 
 
 def _roi_pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
@@ -117,7 +119,7 @@ FORK_RULES: dict[str, Rule] = {
 }
 
 WITHOUT_RULE = (
-    "Python", "HDF5Output", "Im2col", "Embed", "BatchReindex", "SPP", "Filter", "LSTM", "LSTMUnit", "RNN",
+    "Python", "HDF5Output", "Im2col", "BatchReindex", "SPP", "Filter", "LSTM", "LSTMUnit", "RNN",
     "BilinearInterpolate", "Inception", "MaxUnPool", "PixelShuffle", "Proposal", "Resize", "Unsqueeze", "BN",
     "BatchNormKyle",
 )  # fmt: skip

@@ -42,11 +42,12 @@ def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     return outcome
 
 
-def _pooling(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    outcome = RULES["Pooling"].shape(layer, bottoms)
-    if layer.pooling_param.pad_h and not layer.pooling_param.HasField("pad_w"):
-        raise ShapeError(_ONE_SIDE)
-    return outcome
+def _flatten(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    """At least one axis."""
+    axes = len(bottoms[0])
+    if axis_index(layer.flatten_param.axis, axes) > axis_index(layer.flatten_param.end_axis, axes):
+        raise ShapeError("OpenCV cannot flatten no axis at all")
+    return RULES["Flatten"].shape(layer, bottoms)
 
 
 def _concat(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
@@ -194,7 +195,7 @@ OPENCV_DIFFERS: dict[str, Rule] = {
     },
     "Concat": Rule(_concat, (1, MANY)),
     "Slice": Rule(_slice, (1, 1), (1, MANY)),
-    "Pooling": Rule(_pooling, (1, 1), (1, 2)),
+    "Flatten": Rule(_flatten),
     "Normalize": Rule(_normalize),
     "Interp": Rule(_interp),
     "Permute": Rule(_permute),

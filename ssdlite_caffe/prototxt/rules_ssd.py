@@ -40,6 +40,8 @@ def _prior_box(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     need_axes(bottoms[1], 4, 4)
     if not param.min_size:
         raise ShapeError("min_size is missing")
+    if min(param.min_size) <= 0:
+        raise ShapeError(f"min_size must be positive, got {min(param.min_size):g}")
     if len(param.max_size) not in (0, len(param.min_size)):
         raise ShapeError(f"{len(param.max_size)} max_size are given for {len(param.min_size)} min_size")
     if any(large <= small for small, large in zip(param.min_size, param.max_size, strict=False)):
