@@ -74,6 +74,7 @@ OPENCV = Runtime(
         "Axpy": "it computes bottom 1 + bottom 0 x bottom 2, and Caffe's forks bottom 0 x bottom 1 + bottom 2",
     },
     rules={**RULES, **OPENCV_RULES, **OPENCV_DIFFERS},
+    harmless=types("in-place"),
     skips=types(
         "NetParameter LayerParameter NetStateRule ParamSpec FillerParameter ScaleParameter InnerProductParameter "
         "LRNParameter EltwiseParameter ConcatParameter SliceParameter PermuteParameter NormalizeParameter "

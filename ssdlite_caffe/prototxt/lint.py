@@ -161,7 +161,10 @@ def _of_net(
     """Problems of layers and shapes, without those that only follow from a value that could not be read."""
     lost = {problem.layer for problem in found.problems if problem.lost and problem.kind != "unknown-field"}
     nameless = {problem.layer for problem in found.problems if problem.lost and problem.field == "type"}
+    harmless = LIMITS[runtime].harmless if runtime else ()
     for problem in (*shapes.problems, *(judge(net, runtime, indices) if runtime else ())):
+        if problem.kind in harmless:
+            continue
         if problem.layer in {"shape": lost, "unknown-type": nameless}.get(problem.kind, ()):
             continue
         line = found.layer_lines[problem.layer] if problem.layer is not None else None

@@ -75,6 +75,8 @@ def _conv_sizes(layer: Layer, spatial: Shape) -> list[int]:
 def _convolution(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     """Convolution and Deconvolution: weights (out, in / group, kernel...), or (in, out / group, ...) for the latter."""
     param = layer.convolution_param
+    if len(layer.top) != len(bottoms):
+        raise ShapeError(f"{layer.type} makes one top of each bottom, got {len(bottoms)} and {len(layer.top)}")
     need_equal(bottoms)
     bottom = bottoms[0]
     axis = axis_index(param.axis, len(bottom))

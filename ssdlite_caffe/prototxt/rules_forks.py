@@ -113,7 +113,7 @@ FORK_RULES: dict[str, Rule] = {
     "Reorg": Rule(_reorg),
     "Axpy": Rule(_axpy, (3, 3)),
     "Mish": Rule(same, in_place=True),
-    "Upsample": Rule(_upsample, (1, 2)),
+    "Upsample": Rule(_upsample, (1, MANY)),
     "ROIPooling": Rule(_roi_pooling, (2, 2)),
     "PSROIPooling": Rule(_psroi_pooling, (2, 2)),
 }

@@ -179,10 +179,10 @@ def _video_data(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 SSD_RULES: dict[str, Rule] = {
     "Permute": Rule(_permute),
     "Normalize": Rule(_normalize),
-    "PriorBox": Rule(_prior_box, (2, 2)),
+    "PriorBox": Rule(_prior_box, (2, MANY)),
     "DetectionOutput": Rule(_detection_output, (3, 4)),
     "DetectionEvaluate": Rule(_detection_evaluate, (2, 2)),
-    "MultiBoxLoss": Rule(_multibox_loss, (4, 4), (0, 2)),
+    "MultiBoxLoss": Rule(_multibox_loss, (4, 4), (0, 1)),
 }
 
 DATA_RULES: dict[str, Rule] = {

@@ -42,6 +42,7 @@ class Runtime:
         fields: see FieldRule.
         warnings: layer type that it runs -> what is different there.
         rules: layer type -> how its shapes are computed.
+        harmless: kinds of problems of a net that Caffe alone has.
         skips: messages whose unknown fields do no harm.
         all_phases: whether it reads layers of every phase, whatever `include` and `exclude` say.
         whole_slices: whether every top of a Slice without slice_point has to be read: it makes as many parts as are.
@@ -55,6 +56,7 @@ class Runtime:
     fields: tuple[FieldRule, ...] = ()
     warnings: dict[str, str] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=lambda: RULES)
+    harmless: frozenset[str] = frozenset()
     skips: frozenset[str] = frozenset()
     all_phases: bool = False
     whole_slices: bool = False

@@ -150,6 +150,7 @@ class _Inference:
     shapes: dict[str, Shape | None] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
+    readers: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
     problems: list[Finding] = field(default_factory=list)
@@ -219,6 +220,8 @@ class _Inference:
                 text = f"bottom {name!r} is not a top of an earlier layer{_nearest(name, self.shapes)}"
                 self._error("unknown-bottom", text, index)
             self.unread.pop(name, None)
+            if name not in layer.top:
+                self.readers.setdefault(name, layer.name)
             bottoms.append(Blob(name, self.shapes.get(name)))
         return tuple(bottoms)
 
@@ -258,11 +261,15 @@ class _Inference:
             in_place = place < len(layer.bottom) and layer.bottom[place] == top.name
             if in_place and rule is not None and not rule.in_place:
                 self._error("in-place", f"{layer.type} cannot write to its own bottom {top.name!r}", index)
+            elif in_place and top.name in self.readers:
+                first = self.readers[top.name]
+                self._error("in-place", f"{top.name!r} is read by layer {first!r} before; write another top", index)
             elif not in_place and top.name in self.makers:
                 self._error("duplicate-top", f"top {top.name!r} is written already, by {self.makers[top.name]}", index)
             self.shapes[top.name] = top.shape
             self.makers[top.name] = f"layer {layer.name!r}"
             self.unread[top.name] = None
+            self.readers.pop(top.name, None)
         return tops
 
     def _count(self, layer: caffe_pb2.LayerParameter, params: tuple[Shape, ...]) -> int:

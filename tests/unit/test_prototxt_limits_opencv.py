@@ -344,6 +344,16 @@ def test_layers_of_every_phase_are_read(rule: str, kind: str, runs: bool) -> Non
             opencv_shape(text)
 
 
+@pytest.mark.parametrize("kind", ["Pooling", "Flatten", "InnerProduct", "ReLU", "Softmax"])
+@pytest.mark.parametrize("read", [True, False])
+def test_any_layer_may_work_in_place(kind: str, read: bool) -> None:
+    param, body, *_ = NETS[kind]
+    text = DATA + layer("Power", "", ("d",), ("e",), "e") * read + layer(kind, f"{param} {{ {body} }}", ("d",), ("d",))
+    assert errors(text) == []
+    assert lint(text).ok is (kind in ("ReLU", "Softmax") and not read)
+    assert opencv_shape(text) == shaped(text)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -297,6 +297,9 @@ def test_net_inputs_in_the_old_form():
         (INPUT + layer("Eltwise"), "count", "Eltwise takes 2 or more bottoms, got 1"),
         (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU takes 1 top, got 2"),
         (INPUT + layer("Flatten", "", ("d",), ("d",)), "in-place", "Flatten cannot write to its own bottom 'd'"),
+        (INPUT + layer("Power") + layer("ReLU", "", ("d",), ("d",)), "in-place", "'d' is read by layer 'Power' before"),
+        (INPUT + layer("Convolution", "convolution_param { num_output: 2 kernel_size: 1 }", ("d", "d")), "shape",
+         "Convolution makes one top of each bottom, got 2 and 1"),
         (INPUT + layer("ReLU") + layer("TanH"), "duplicate-top", "top 't' is written already, by layer 'ReLU'"),
         (INPUT + layer("ReLU") + layer("ReLU", "", "t", "t"), "duplicate-name", "an earlier layer has the same name"),
         (
@@ -361,6 +364,13 @@ def test_problems(net, kind, text):
     assert problems[0].kind == kind
     assert problems[0].text.startswith(text)
     assert problems[0].severity == ("warning" if kind == "duplicate-name" else "error")
+
+
+def test_a_blob_may_be_written_in_place_again_and_read_after():
+    text = INPUT + layer("ReLU", "", ("d",), ("d",)) + layer("TanH", "", ("d",), ("d",)) + layer("Power")
+    assert reasons(text) == []
+    again = INPUT + layer("Power", "", ("d",), ("e",)) + layer("ReLU", "", ("e",), ("e",)) + layer("TanH", "", ("d",))
+    assert reasons(again) == []
 
 
 def test_all_problems_are_collected():
