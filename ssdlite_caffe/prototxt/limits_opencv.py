@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.rules_opencv import OPENCV_DIFFERS, OPENCV_RULES
-from ssdlite_caffe.prototxt.rules_ssd import RULES
+from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES, OPENCV_RULES
 from ssdlite_caffe.prototxt.runtime import (
     KERNEL,
     STOCK_ACTIVATION,
@@ -73,7 +72,7 @@ OPENCV = Runtime(
     warnings={
         "Axpy": "it computes bottom 1 + bottom 0 x bottom 2, and Caffe's forks bottom 0 x bottom 1 + bottom 2",
     },
-    rules={**RULES, **OPENCV_RULES, **OPENCV_DIFFERS},
+    rules=ALL_OPENCV_RULES,
     harmless=types("in-place"),
     skips=types(
         "NetParameter LayerParameter NetStateRule ParamSpec FillerParameter ScaleParameter InnerProductParameter "

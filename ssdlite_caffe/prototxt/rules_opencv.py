@@ -203,3 +203,6 @@ OPENCV_DIFFERS: dict[str, Rule] = {
     "Scale": Rule(_scale, (1, 2), (1, 1), in_place=True),
 }
 """Rules of layers of Caffe that OpenCV shapes in another way."""
+
+ALL_OPENCV_RULES: dict[str, Rule] = {**RULES, **OPENCV_RULES, **OPENCV_DIFFERS}
+"""The rules of OpenCV DNN, and Caffe's for the layers that OpenCV does not have."""
