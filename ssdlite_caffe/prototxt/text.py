@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -40,8 +40,9 @@ def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unkn
         raise _explain(error, text, message_type, name) from None
     except ValueError as error:  # a number or string that its field cannot hold
         raise PrototxtError(f"{name}: {error}") from None
+    broken: Any = message  # types-protobuf has no FindInitializationErrors
     if not message.IsInitialized():
-        missing = ", ".join(message.FindInitializationErrors()[:5])
+        missing = ", ".join(broken.FindInitializationErrors()[:5])
         raise PrototxtError(f"{name}: {missing} missing, which Caffe needs")
     return message
 
