@@ -84,6 +84,7 @@ _NCNN = Runtime(
             value=caffe_pb2.PriorBoxParameter.CORNER,
         ),
     ),
+    old_nets="error",
     net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size",
 )
 

@@ -17,6 +17,7 @@ from ssdlite_caffe.prototxt.upgrade import is_old, is_older, upgrade
 
 _MARK = "\N{BYTE ORDER MARK}"
 _MARK_TEXT = "the file begins with a byte order mark (UTF-8 with BOM), which Caffe and OpenCV do not read"
+_BOTH_TEXT = "the net has both layer { } and layers { } blocks; Caffe and OpenCV ignore the former"
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 _REPLACED_TEXT = "bytes that are not UTF-8 begin here; in comments and names Caffe reads them, other programs may not"
 _OLD_TEXT = "the net has the format before 2014 (V1 layers); Caffe and OpenCV read it, other programs may not"
@@ -96,7 +97,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(LIMITS)}")
     found = outline(text.removeprefix(_MARK), name, caffe_pb2.NetParameter)
     net = found.message
-    old = is_old(net) and not is_older(net)
+    old, both = is_old(net) and not is_older(net), bool(net.layer)
     if old:
         net = upgrade(net)
     shapes = infer(net, phase=phase, rules=RULES if runtime is None else LIMITS[runtime].rules)
@@ -109,7 +110,10 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         line = text.count("\n", 0, text.index(_REPLACED)) + 1
         problems.append(LintProblem("warning", "encoding", _REPLACED_TEXT, line, None))
     if old:
-        problems.append(LintProblem("warning", "old-layers", _OLD_TEXT, None, None))
+        severity = LIMITS[runtime].old_nets if runtime else "warning"
+        problems.append(LintProblem(severity, "old-layers", _OLD_TEXT, None, None))
+        if both:
+            problems.append(LintProblem("error", "mixed-layers", _BOTH_TEXT, None, None))
     return LintReport(
         name=name,
         net=net.name,

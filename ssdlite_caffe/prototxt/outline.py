@@ -27,7 +27,7 @@ _M = TypeVar("_M", bound=Message)
 _POSITION = re.compile(r"^\d+:\d+ : ")
 _ODD = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|([^\t\n\v\f\r -~])""")
 """Comments and strings, which may hold any character, or (group 1) a character that may only be in them."""
-_LAYERS = {"caffe.NetParameter.layer", "caffe.NetParameter.layers"}
+_LAYER, _OLD_LAYER = "caffe.NetParameter.layer", "caffe.NetParameter.layers"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Outline(Generic[_M]):
 
     Attributes:
         message: all that could be read; of a field given twice the last value.
-        layer_lines: line of each entry of `NetParameter.layer`, and of `layers` (the format before 2014), in order.
+        layer_lines: line of each entry of `NetParameter.layer`, or of `layers` (the format before 2014) if it has any.
         problems: in order; of an unknown field those inside are not listed.
     """
 
@@ -116,17 +116,17 @@ def syntax_error(error: text_format.ParseError, text: str, name: str) -> Prototx
 
 def _odd_characters(text: str) -> list[TextProblem]:
     """Spaces and control characters that Python's parser skips and protobuf's own refuses, the first of each line."""
-    found: dict[int, TextProblem] = {}
-    for match in _ODD.finditer(text):
-        if match.group(1) is None:
-            continue
-        line = text.count("\n", 0, match.start()) + 1
-        column = match.start() - text.rfind("\n", 0, match.start())
-        said = f"the character U+{ord(match.group(1)):04X} may only be in comments and strings"
-        found.setdefault(line, TextProblem(line, column, "character", said, None))
-        if len(found) == 100:
-            break
-    return list(found.values())
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        odd = None if line.isascii() and line.isprintable() else _first_odd(line)
+        if odd is not None:
+            said = f"the character U+{ord(line[odd]):04X} may only be in comments and strings"
+            found.append(TextProblem(number, odd + 1, "character", said, None))
+    return found
+
+
+def _first_odd(line: str) -> int | None:
+    return next((match.start() for match in _ODD.finditer(line) if match.group(1) is not None), None)
 
 
 @dataclass
@@ -154,8 +154,11 @@ class _Walk(Generic[_M]):
         self.message = message
         self.tokens = text_format.Tokenizer(text.split("\n"))
         self.stack = [_Block(message, "", 1, 1)]
-        self.layers: list[int] = []
+        self.lines: dict[str, list[int]] = {_LAYER: [], _OLD_LAYER: []}
+        self.kind = _LAYER
         self.problems: list[TextProblem] = []
+        self.kinds: list[str] = []
+        """For each problem, which kind of layers it counts."""
         self.skipped: int | None = None
         """Place in `problems` of the unknown field that is being skipped."""
 
@@ -167,11 +170,20 @@ class _Walk(Generic[_M]):
             elif self.tokens.AtEnd():
                 if block.end:
                     raise self._before(f'Expected "{block.end}"')
-                return Outline(self.message, tuple(self.layers), tuple(self.problems))
+                return self._outline()
             elif block.end == "]":
                 self._element(block)
             else:
                 self._field(block)
+
+    def _outline(self) -> Outline[_M]:
+        """Of a net with both kinds of layers the old ones count: Caffe ignores the others."""
+        counted = _OLD_LAYER if self.lines[_OLD_LAYER] else _LAYER
+        problems = tuple(
+            problem if kind == counted else replace(problem, layer=None)
+            for problem, kind in zip(self.problems, self.kinds, strict=True)
+        )
+        return Outline(self.message, tuple(self.lines[counted]), problems)
 
     def _close(self) -> None:
         block = self.stack.pop()
@@ -190,11 +202,10 @@ class _Walk(Generic[_M]):
                 message = block.message.DESCRIPTOR.name
                 text = f"{message} has no field {name!r}"
                 self.skipped = len(self.problems)
-                self.problems.append(
-                    TextProblem(line, column, "unknown-field", text, self._layer(), message, name, True, True)
-                )
-        elif found.full_name in _LAYERS:
-            self.layers.append(line)
+                self._add(TextProblem(line, column, "unknown-field", text, self._layer(), message, name, True, True))
+        elif found.full_name in self.lines:
+            self.kind = found.full_name
+            self.lines[self.kind].append(line)
         if found is not None and not found.is_repeated:
             first = block.lines.get(name)
             block.lines.setdefault(name, line)
@@ -264,7 +275,10 @@ class _Walk(Generic[_M]):
         except UnusableError as error:
             kind = "unknown-value" if found.enum_type is not None else "value"
             meant = guess(found, token)
-            self._problem(line, column, kind, found, str(error), lost=meant is None)
+            hint = ""
+            if found.full_name == "caffe.V1LayerParameter.type" and token[0] in "\"'":
+                hint = "; a type in quotes is for layer { }, not for layers { }"
+            self._problem(line, column, kind, found, f"{error}{hint}", lost=meant is None)
             if meant is None:
                 return
             value = meant
@@ -300,10 +314,15 @@ class _Walk(Generic[_M]):
         message: Descriptor | None = found.containing_type
         name = "" if message is None else message.name
         shown = "".join(c if c.isprintable() else "?" for c in text[:300])
-        self.problems.append(TextProblem(line, column, kind, f"{name} {shown}", self._layer(), name, found.name, lost))
+        self._add(TextProblem(line, column, kind, f"{name} {shown}", self._layer(), name, found.name, lost))
+
+    def _add(self, problem: TextProblem) -> None:
+        self.problems.append(problem)
+        self.kinds.append(self.kind)
 
     def _layer(self) -> int | None:
-        return len(self.layers) - 1 if len(self.stack) > 1 and self.layers else None
+        lines = self.lines[self.kind]
+        return len(lines) - 1 if len(self.stack) > 1 and lines else None
 
     def _place(self) -> tuple[int, int]:
         here = self._here("")

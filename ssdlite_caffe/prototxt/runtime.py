@@ -42,6 +42,7 @@ class Runtime:
         fields: see FieldRule.
         warnings: layer type that it runs -> what is different there.
         rules: layer type -> how its shapes are computed.
+        old_nets: severity of the format before 2014.
         harmless: kinds of problems of a net that Caffe alone has.
         skips: messages whose unknown fields do no harm.
         all_phases: whether it reads layers of every phase, whatever `include` and `exclude` say.
@@ -56,6 +57,7 @@ class Runtime:
     fields: tuple[FieldRule, ...] = ()
     warnings: dict[str, str] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=lambda: RULES)
+    old_nets: Severity = "warning"
     harmless: frozenset[str] = frozenset()
     skips: frozenset[str] = frozenset()
     all_phases: bool = False

@@ -20,8 +20,8 @@ _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
 def is_old(net: caffe_pb2.NetParameter) -> bool:
-    """Whether a net has `layers` alone, of the format before 2014."""
-    return bool(net.layers) and not net.layer
+    """Whether a net has `layers`, of the format before 2014."""
+    return bool(net.layers)
 
 
 def is_older(net: caffe_pb2.NetParameter) -> bool:
@@ -30,13 +30,14 @@ def is_older(net: caffe_pb2.NetParameter) -> bool:
 
 
 def upgrade(net: caffe_pb2.NetParameter) -> caffe_pb2.NetParameter:
-    """A net with `layers` in today's format, with one `layer` for each.
+    """A net with `layers` in today's format, with one `layer` for each; what it has as `layer` is left out.
 
     Source: UpgradeNetDataTransformation, UpgradeV1Net and UpgradeV1LayerParameter in upgrade_proto.cpp.
     """
     made = caffe_pb2.NetParameter()
     made.CopyFrom(net)
     made.ClearField("layers")
+    made.ClearField("layer")
     for old in net.layers:
         _upgrade_layer(old, made.layer.add())
     return made

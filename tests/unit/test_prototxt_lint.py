@@ -98,6 +98,11 @@ def test_nets_from_before_2014_are_shaped():
     assert [problem.severity for problem in report.problems] == ["warning", "error"]
     assert report.problems[0].text.startswith("the net has the format before 2014")
     assert (report.problems[1].line, report.problems[1].layer) == (4, "r")
+    mixed = text + LAYER % ("ReLU", "")
+    assert [layer.line for layer in lint(mixed).layers] == [2, 4]
+    assert [problem.kind for problem in lint(mixed).problems] == ["old-layers", "mixed-layers", "unknown-bottom"]
+    assert [lint(text, runtime=name).problems[-2].severity for name in ("opencv", "bvlc")] == ["warning", "warning"]
+    assert lint(text, runtime="ncnn").problems[1].severity == "error"
     older = 'input: "d" input_dim: [1, 3, 8, 6] layers { layer { name: "r" type: "relu" } bottom: "d" top: "r" }'
     assert [problem.kind for problem in lint(older).problems] == ["old-layers"]
 

@@ -185,3 +185,20 @@ def test_every_old_type_has_a_name_of_today():
     assert known.pop("NONE") == ""
     assert all(known.values())
     assert (known["SOFTMAX_LOSS"], known["HDF5_DATA"], known["RELU"]) == ("SoftmaxWithLoss", "HDF5Data", "ReLU")
+
+
+def test_of_both_kinds_of_layers_the_old_ones_count():
+    source = 'layer { name: 1 }\nlayers { name: 2 }\nlayer { name: 3 }\nlayers { type: "ReLU" }'
+    found = read(source)
+    assert found.layer_lines == (2, 4)
+    assert [one.layer for one in found.problems] == [None, 0, None, 1]
+    assert str(found.problems[3]).endswith('got "ReLU"; a type in quotes is for layer { }, not for layers { }')
+    assert [one.name for one in upgrade(found.message).layer] == ["2", ""]
+
+
+def test_odd_characters_take_no_longer_in_a_long_line():
+    source = "\N{NO-BREAK SPACE}" * 300_000 + "\n# \N{NO-BREAK SPACE}\nname: '\N{DEGREE SIGN}' \x1f"
+    assert [(one.line, one.column, one.kind) for one in read(source).problems] == [
+        (1, 1, "character"),
+        (3, 11, "character"),
+    ]
