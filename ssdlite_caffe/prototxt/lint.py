@@ -17,6 +17,10 @@ from ssdlite_caffe.prototxt.upgrade import is_old, is_older, upgrade
 
 _MARK = "\N{BYTE ORDER MARK}"
 _MARK_TEXT = "the file begins with a byte order mark (UTF-8 with BOM), which Caffe and OpenCV do not read"
+_NO_SHAPES = frozenset({"ParamSpec", "FillerParameter", "NetStateRule", "NetState", "LossParameter"})
+"""Messages in a layer that do not decide its shapes."""
+_SHAPE_ENUMS = frozenset({"round_mode", "tf_pad", "resize_mode"})
+"""Enums that do; other enums choose what is computed."""
 _BOTH_TEXT = "the net has both layer { } and layers { } blocks; Caffe and OpenCV ignore the former"
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
 _REPLACED_TEXT = "bytes that are not UTF-8 begin here; in comments and names Caffe reads them, other programs may not"
@@ -100,7 +104,8 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     old, both = is_old(net) and not is_older(net), bool(net.layer)
     if old:
         net = upgrade(net)
-    shapes = infer(net, phase=phase, rules=RULES if runtime is None else LIMITS[runtime].rules)
+    rules = RULES if runtime is None else LIMITS[runtime].rules
+    shapes = infer(net, phase=phase, rules=rules, unsure=_unsure(found))
     indices = [layer.index for layer in shapes.layers]
     other = _other_file(text, net, found)
     problems = [other] if other else [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
@@ -163,16 +168,29 @@ def _of_net(
     indices: list[int],
 ) -> Iterator[LintProblem]:
     """Problems of layers and shapes, without those that only follow from a value that could not be read."""
-    lost = {problem.layer for problem in found.problems if problem.lost and problem.kind != "unknown-field"}
     nameless = {problem.layer for problem in found.problems if problem.lost and problem.field == "type"}
     harmless = LIMITS[runtime].harmless if runtime else ()
     for problem in (*shapes.problems, *(judge(net, runtime, indices) if runtime else ())):
         if problem.kind in harmless:
             continue
-        if problem.layer in {"shape": lost, "unknown-type": nameless}.get(problem.kind, ()):
+        if problem.kind == "unknown-type" and problem.layer in nameless:
             continue
         line = found.layer_lines[problem.layer] if problem.layer is not None else None
         yield LintProblem(problem.severity, problem.kind, problem.text, line, _layer_name(net, problem.layer))
+
+
+def _unsure(found: Outline[caffe_pb2.NetParameter]) -> set[int]:
+    """Layers that lack a value which may decide their shapes."""
+    return {
+        problem.layer
+        for problem in found.problems
+        if problem.layer is not None
+        and problem.lost
+        and (
+            (problem.kind == "value" and problem.message not in _NO_SHAPES)
+            or (problem.kind == "unknown-value" and problem.field in _SHAPE_ENUMS)
+        )
+    }
 
 
 def _layer_name(net: caffe_pb2.NetParameter, layer: int | None) -> str | None:

@@ -101,19 +101,26 @@ class NetShapes:
         return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
 
 
-def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None, rules: Mapping[str, Rule] = RULES) -> NetShapes:
+def infer(
+    net: caffe_pb2.NetParameter,
+    *,
+    phase: Phase | None = None,
+    rules: Mapping[str, Rule] = RULES,
+    unsure: Collection[int] = (),
+) -> NetShapes:
     """Shapes of every blob of a net, and all problems with which Caffe cannot set up the net.
 
     Args:
         net: the net, with weights or without.
         phase: layers that `include` and `exclude` rules remove from it are skipped; None: that of `default_phase`.
         rules: layer type -> its rule; a runtime may have others than Caffe.
+        unsure: indices into `net.layer` of layers whose parameters are not all known, so that no shapes are computed.
 
     Returns:
         The shapes; problems are collected, never raised. The tops of a layer with a problem have unknown shapes, and
         layers that read them report no problem of their own.
     """
-    return _Inference(net, phase or default_phase(net), rules).run()
+    return _Inference(net, phase or default_phase(net), rules, unsure).run()
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> Phase:
@@ -147,6 +154,7 @@ class _Inference:
     net: caffe_pb2.NetParameter
     phase: Phase
     rules: Mapping[str, Rule]
+    unsure: Collection[int]
     shapes: dict[str, Shape | None] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
@@ -242,7 +250,7 @@ class _Inference:
                 self._error("count", f"{layer.type} takes {_range(least, greatest)} {what}{plural}, got {found}", index)
                 return unknown
         known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
-        if len(known) < len(bottoms):
+        if len(known) < len(bottoms) or index in self.unsure:
             return unknown
         try:
             outcome = rule.shape(layer, known)

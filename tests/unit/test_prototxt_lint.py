@@ -64,12 +64,12 @@ def test_syntax_errors_raise():
 
 
 def test_wrong_values_do_not_end_the_report():
-    text = NET.replace("kernel_size: 4", "kernel_size: 4.0 group: one").replace(
+    text = NET.replace("kernel_size: 4", "kernel_size: 4.0 weight_filler { std: one }").replace(
         'type: "ReLU6"', 'type: "Pooling" name: "s" pooling_param { pool: AVE_EXC_PAD kernel_size: 2 }'
     ).replace('bottom: "c" top: "c"', 'bottom: "c" top: "cc"')  # fmt: skip
     assert found(text) == [
         (4, "c", "error", "ConvolutionParameter takes a whole number from 0 to 4294967295 as kernel_size, got 4.0"),
-        (4, "c", "error", "ConvolutionParameter takes a whole number from 0 to 4294967295 as group, got one"),
+        (4, "c", "error", "FillerParameter takes a number as std, got one"),
         (5, "s", "error", "LayerParameter has name twice, first on the same line; it takes one"),
         (5, "s", "error", "PoolingParameter takes MAX, AVE or STOCHASTIC as pool, got AVE_EXC_PAD"),
     ]
@@ -81,6 +81,11 @@ def test_what_follows_from_a_value_that_is_lost_is_not_reported_again():
     assert [problem[3] for problem in found(text)] == [
         "ConvolutionParameter takes a whole number from 0 to 4294967295 as num_output, got -4"
     ]
+    text = NET.replace("pad: 1", "pad: 1.5") + LAYER % ("Eltwise", 'bottom: "c"')
+    assert [problem[3] for problem in found(text)] == [
+        "ConvolutionParameter takes a whole number from 0 to 4294967295 as pad, got 1.5"
+    ]
+    assert len(found(text.replace("pad: 1.5", "pad: 2"))) == 1
     old = 'input: "d" input_dim: [1, 3, 8, 6] layers { name: "p" type: PRELU bottom: "d" top: "p" }'
     assert [problem[2:3] for problem in found(old)] == [("warning",), ("error",)]
 
