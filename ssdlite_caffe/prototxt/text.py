@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +60,27 @@ def read(path: Path, message_type: type[_M]) -> _M:
 def read_net(path: Path) -> caffe_pb2.NetParameter:
     """Read the prototxt of a net; see `parse`."""
     return read(path, caffe_pb2.NetParameter)
+
+
+def read_net_for(path: Path, types: Collection[str]) -> caffe_pb2.NetParameter:
+    """Read the prototxt of a net of which only some layers matter.
+
+    Args:
+        path: the file.
+        types: the layer types that matter; unknown fields of other layers, such as those of a fork, are skipped.
+
+    Raises:
+        PrototxtError: as for `read_net`.
+    """
+    text = read_text(path)
+    found = outline(text, str(path), caffe_pb2.NetParameter)
+    layers = found.message.layer
+    for problem in found.problems:
+        inside = layers[problem.layer].type if problem.layer is not None and problem.layer < len(layers) else None
+        skipped = problem.kind == "unknown-field" and inside is not None and inside not in types
+        if problem.kind != "character" and not skipped:
+            raise PrototxtError(f"{path}:{problem.line}:{problem.column}: {problem}")
+    return found.message
 
 
 def read_text(path: Path, *, as_it_is: bool = False) -> str:

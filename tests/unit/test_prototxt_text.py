@@ -158,3 +158,21 @@ def test_folders_and_caffemodels_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\x0a\x00\x01")
         with pytest.raises(PrototxtError, match="is a binary file such as a caffemodel"):
             text.read_net(tmp_path / name)
+
+
+def test_unknown_fields_of_layers_that_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    source = 'layer { name: "a" type: "Convolution" }\nlayer { name: "b" type: "Zap" zap_param { x: 1 } }\n'
+    path.write_text(source)
+    assert [layer.name for layer in text.read_net_for(path, {"Convolution"}).layer] == ["a", "b"]
+    for types, more, message in (
+        ({"Convolution", "Zap"}, "", "2:31: LayerParameter has no field 'zap_param'"),
+        ({"Convolution"}, "zap: 1", "3:1: NetParameter has no field 'zap'"),
+        ({"Convolution"}, 'layer { type: "Convolution" zap: 1 }', "3:29: LayerParameter has no field 'zap'"),
+        ({"Convolution"}, "name: 3", "3:7: NetParameter takes UTF-8 text in quotes as name, got 3"),
+        ({"Convolution"}, "layer { phase: 7 }", "3:16: LayerParameter takes TRAIN or TEST as phase, got 7"),
+    ):
+        path.write_text(source + more)
+        with pytest.raises(PrototxtError) as error:
+            text.read_net_for(path, types)
+        assert str(error.value) == f"{path}:{message}"
