@@ -161,7 +161,7 @@ def _unread(net: caffe_pb2.NetParameter, runtime: Runtime, index: int) -> Iterat
     """A Slice without slice_point whose tops are not all read."""
     read = {bottom for layer in net.layer[index + 1 :] for bottom in layer.bottom}
     unread = [top for top in net.layer[index].top if top not in read]
-    if unread and len(net.layer[index].top) > 1:
+    if unread:
         text = f"no layer reads {', '.join(unread[:5])}: without slice_point it cuts into as many parts as are read"
         yield Finding("error", "runtime", f"{runtime.title}: {text}; give slice_point", index)
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt.literals import UnusableError, guess, value_of
+from ssdlite_caffe.prototxt.problems import TextProblem, odd_characters
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -25,36 +26,7 @@ MAX_DEPTH = 64
 
 _M = TypeVar("_M", bound=Message)
 _POSITION = re.compile(r"^\d+:\d+ : ")
-_ODD = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|([^\t\n\v\f\r -~])""")
-"""Comments and strings, which may hold any character, or (group 1) a character that may only be in them."""
 _LAYER, _OLD_LAYER = "caffe.NetParameter.layer", "caffe.NetParameter.layers"
-
-
-@dataclass(frozen=True)
-class TextProblem:
-    """A problem of the text itself. Lines and columns count from 1.
-
-    Attributes:
-        kind: `unknown-field`, `unknown-value` (of an enum), `field-twice`, `value`, `missing-field` or `character`.
-        text: what is wrong.
-        layer: index into `Outline.layer_lines` of the layer that it is in, None outside of layers.
-        message, field: where it is.
-        lost: whether the field has no value for it.
-        harmless: whether it is an unknown field without text in quotes, which OpenCV can skip.
-    """
-
-    line: int
-    column: int
-    kind: str
-    text: str
-    layer: int | None
-    message: str = ""
-    field: str = ""
-    lost: bool = False
-    harmless: bool = False
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True)
@@ -94,7 +66,7 @@ def outline(text: str, name: str, message_type: type[_M]) -> Outline[_M]:
         found = _Walk(text, message_type()).run()
     except text_format.ParseError as error:
         raise syntax_error(error, text, name) from None
-    problems = sorted((*found.problems, *_odd_characters(text)), key=lambda problem: (problem.line, problem.column))
+    problems = sorted((*found.problems, *odd_characters(text)), key=lambda problem: (problem.line, problem.column))
     return Outline(found.message, found.layer_lines, tuple(problems))
 
 
@@ -112,21 +84,6 @@ def syntax_error(error: text_format.ParseError, text: str, name: str) -> Prototx
         reason = reason.removeprefix(f"'{quoted}': ")
     reason = "".join(c if c.isprintable() else "?" for c in reason[:200]).rstrip(".")
     return PrototxtError(f"{name}:{line}:{column}: {reason}" if line else f"{name}: {reason}")
-
-
-def _odd_characters(text: str) -> list[TextProblem]:
-    """Spaces and control characters that Python's parser skips and protobuf's own refuses, the first of each line."""
-    found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        odd = None if line.isascii() and line.isprintable() else _first_odd(line)
-        if odd is not None:
-            said = f"the character U+{ord(line[odd]):04X} may only be in comments and strings"
-            found.append(TextProblem(number, odd + 1, "character", said, None))
-    return found
-
-
-def _first_odd(line: str) -> int | None:
-    return next((match.start() for match in _ODD.finditer(line) if match.group(1) is not None), None)
 
 
 @dataclass

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.outline import MAX_BYTES, TextProblem, check_size, outline, syntax_error
+from ssdlite_caffe.prototxt.outline import MAX_BYTES, check_size, outline, syntax_error
+from ssdlite_caffe.prototxt.problems import TextProblem
 
 _M = TypeVar("_M", bound=Message)
 

@@ -272,6 +272,17 @@ def test_slices_whose_parts_are_not_all_read(body: str, read: tuple[int, ...]) -
     assert (made == shapes) is (errors(text) == [])
 
 
+@pytest.mark.parametrize("read", [True, False])
+def test_a_slice_of_one_part(read: bool) -> None:
+    text = DATA + layer("Slice", "", ("d",), ("s",), "s") + layer("Power", "", ("s",), ("t",)) * read
+    assert (errors(text) == []) is read
+    if read:
+        assert opencv_shape(text) == shaped(text)
+    else:
+        with pytest.raises(cv2.error):
+            opencv_shape(text, "s")
+
+
 @pytest.mark.parametrize(
     "order", ["", "0", "0 1", "1", "0 2", "0 2 3", "0 2 3 1", "3 2 1 0", "0 0 1 2", "0 1 2 4", "1 0 2 3 3"]
 )
