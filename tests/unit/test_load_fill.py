@@ -333,9 +333,11 @@ class TestEditedNets:
     def test_prior_boxes_beside_the_centres(self, field: str, value: float | bool) -> None:
         def move(layer: caffe_pb2.LayerParameter) -> None:
             setattr(layer.prior_box_param, field, value)
+            if field == "step_h":  # neither goes without the other
+                layer.prior_box_param.step_w = 16.0
 
         (found,) = problems(edited("Conv_1_mbox_priorbox", move))
-        named = "an offset other than 0.5" if field == "offset" else field
+        named = {"offset": "an offset other than 0.5", "step_h": "step_h, step_w"}.get(field, field)
         assert found.startswith(f"layer 'Conv_1_mbox_priorbox' sets {named}: its boxes are not on")
 
     def test_another_number_of_prior_boxes(self) -> None:
