@@ -108,7 +108,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     shapes = infer(net, phase=phase, rules=rules, unsure=_unsure(found))
     indices = [layer.index for layer in shapes.layers]
     other = _other_file(text, net, found)
-    problems = [other] if other else [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
+    problems = other or [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
     if text.startswith(_MARK):
         problems.append(LintProblem("error", "byte-order-mark", _MARK_TEXT, 1, None))
     if _REPLACED in text:
@@ -132,20 +132,22 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     )
 
 
-def _other_file(text: str, net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter]) -> LintProblem | None:
-    """The one problem of a solver or a label map; None for a net."""
+def _other_file(text: str, net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter]) -> list[LintProblem]:
+    """The problems of a solver or a label map; none for a net."""
     names = {problem.field for problem in found.unknown if problem.layer is None}
     if found.layer_lines or net.input or not names:
-        return None
+        return []
     for message, what in ((caffe_pb2.SolverParameter, "a solver"), (caffe_pb2.LabelMap, "a label map")):
-        if names.issubset(message.DESCRIPTOR.fields_by_name):
-            said = f"this is {what}, not a net"
-            if message is caffe_pb2.SolverParameter:
-                solver = outline(text.removeprefix(_MARK), "solver", caffe_pb2.SolverParameter).message
-                given = [solver.net, solver.train_net, *solver.test_net]
-                said += "; give the net that it names" + "".join(f", {path}" for path in given[:3] if path)
-            return LintProblem("error", "not-a-net", said, found.unknown[0].line, None)
-    return None
+        if len(names.intersection(message.DESCRIPTOR.fields_by_name)) <= len(names) / 2:
+            continue
+        other = outline(text.removeprefix(_MARK), what, message)
+        said = f"this is {what}, not a net"
+        if isinstance(other.message, caffe_pb2.SolverParameter):
+            given = [other.message.net, other.message.train_net, *other.message.test_net]
+            said += "; give the net that it names" + "".join(f", {path}" for path in given[:3] if path)
+        more = [LintProblem("error", one.kind, one.text, one.line, None) for one in other.problems]
+        return [LintProblem("error", "not-a-net", said, found.unknown[0].line, None), *more]
+    return []
 
 
 def _of_text(

@@ -123,7 +123,11 @@ def test_nets_from_before_2014_are_shaped():
 )  # fmt: skip
 def test_other_files_are_told_apart(text, said):
     assert found(text) == [(1, None, "error", said)]
-    assert found(text + "\nzap: 1") != found(text)
+    more = found(text.replace("base_lr: 0.1", "base_lr: 0.1 zap: 1 max_iter: ten"))
+    assert [problem[3] for problem in more[1:]] == [
+        "SolverParameter has no field 'zap'",
+        "SolverParameter takes a whole number of 32 bits as max_iter, got ten",
+    ][: 2 * ("base_lr" in text)]
 
 
 def test_a_byte_order_mark_and_other_encodings(tmp_path):
