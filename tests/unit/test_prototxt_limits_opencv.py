@@ -137,6 +137,67 @@ def test_layers_that_the_table_has(kind: str) -> None:
         assert found == expected
 
 
+NAMES = [
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "Ceil",
+    "Celu",
+    "CELU",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "ELU",
+    "Erf",
+    "Floor",
+    "Gelu",
+    "GELU",
+    "GeluApproximation",
+    "HSwish",
+    "HardSwish",
+    "Identity",
+    "LeakyReLU",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "ReLU",
+    "Relu",
+    "ReLU6",
+    "Round",
+    "Selu",
+    "SELU",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Silu",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Square",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "TanH",
+    "ThresholdedRelu",
+]
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_activations(kind: str) -> None:
+    text = DATA + layer(kind)
+    if errors(text):
+        with pytest.raises(cv2.error):
+            opencv_shape(text)
+    else:
+        assert opencv_shape(text) == shaped(text)
+
+
 def test_silence_and_input() -> None:
     text = (
         'layer { name: "i" type: "Input" top: "d" input_param { shape { dim: 1 dim: 2 } } }\n'
