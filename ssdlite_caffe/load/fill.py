@@ -19,6 +19,7 @@ from ssdlite_caffe.load.names import named_as
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
+from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.sizes import Shape
 
@@ -82,6 +83,9 @@ class _Filler:
 
     def run(self) -> LayerBlobs:
         shapes = infer(self.net)
+        if shapes.errors:  # OpenCV has layers and shapes that Caffe has not
+            opencv = infer(self.net, rules=ALL_OPENCV_RULES)
+            shapes = shapes if opencv.errors else opencv
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))

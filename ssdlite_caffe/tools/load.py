@@ -8,11 +8,11 @@ from typing import Any
 from ssdlite_caffe.dump.store import read_folder
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.fill import FILLED, fill
 from ssdlite_caffe.load.inexact import inexact
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.prototxt.binary import write_filled
-from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.prototxt.text import read_net_for
 
 
 def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, force: bool = False) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def load(weights: Path, prototxt: Path, out: Path, *, finetune: bool = False, fo
     """
     refuse_existing(out, force=force)
     model = read_folder(weights)
-    net = read_net(prototxt)
+    net = read_net_for(prototxt, {*FILLED, "Input", "PriorBox"})
     desc = build(recognise(model))
     filled = fill(net, desc, model, finetune=finetune)
     differences = inexact(net, desc)
