@@ -15,40 +15,52 @@ from ssdlite_caffe.terminal import duration_text, note, shows_progress, status
 if TYPE_CHECKING:
     from ssdlite_caffe.training.watch import Progress, Trained
 
+_START, _TRAINING, _DEVICE = "Start", "Training", "Device"
+
 
 def train(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Training folder that `ssdlite-caffe kit` wrote.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest whole snapshot, with the same options.")
+        bool,
+        typer.Option("--resume", help="Continue from the newest whole snapshot, with the same options.",
+                     rich_help_panel=_START),
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            "-w", "--weights", help="Caffemodel to start from.",
-            show_default="the folder's initial.caffemodel",
-        ),
+        typer.Option("-w", "--weights", help="Caffemodel to start from.",
+                     show_default="the folder's initial.caffemodel", rich_help_panel=_START),
     ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option("--finetune", help="With --weights: start the class predictors anew for other classes.",
+                     rich_help_panel=_START),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Start over, and remove what an earlier training left in the folder.",
+                     rich_help_panel=_START),
+    ] = False,
     iterations: Annotated[
         int | None,
         typer.Option(min=1, help="Iterations in all; more with --resume extend a finished training.",
-                     show_default="the solver's max_iter"),
+                     show_default="the solver's max_iter", rich_help_panel=_TRAINING),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Seed of fillers, order and augmentation.", show_default="the solver's"),
+        typer.Option(min=0, help="Seed of fillers, order and augmentation.", show_default="the solver's",
+                     rich_help_panel=_TRAINING),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.",
+                     rich_help_panel=_TRAINING),
+    ] = False,
     gpu: Annotated[
         int | None,
         typer.Option(min=0, help="Number of the GPU to train on.",
-                     show_default="0 where Caffe can use one, else the CPU"),
+                     show_default="0 where Caffe can use one, else the CPU", rich_help_panel=_DEVICE),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Start over, and remove what an earlier training left in the folder.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.")
-    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.", rich_help_panel=_DEVICE)] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Train with Caffe's solver; log, losses and plot are written into the folder meanwhile."""
@@ -59,7 +71,9 @@ def train(
         raise typer.BadParameter("--resume continues a training and --force removes it: give one of them")
     if cpu and gpu is not None:
         raise typer.BadParameter("give --cpu or --gpu, not both")
-    options = RunOptions(resume, weights, iterations, seed, gpu, cpu, force, strict)
+    if finetune and weights is None:
+        raise typer.BadParameter("--finetune needs --weights")
+    options = RunOptions(resume, weights, finetune, iterations, seed, gpu, cpu, force, strict)
     with status() as line:  # on a terminal; elsewhere each state is a line of its own
         line("starting Caffe")
         show = line if shows_progress() else note

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.coco.same_classes import match_classes
 from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
@@ -112,7 +113,8 @@ def train(
         say: called with lines for the user.
 
     Returns:
-        A report for JSON: iterations, images, classes, seconds, the last losses and measures, path of the model.
+        A report for JSON: iterations, images, classes, class predictors that started anew, seconds, the last losses and
+        measures, path of the model.
 
     Raises:
         TrainingError: the loss is NaN or Inf, or the folder holds another training.
@@ -152,8 +154,7 @@ def train(
             folder.begin(identity, kept or {})
         progress("building the model")
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
-        if start is not None:
-            _begin_with(trainer, start, say)
+        anew = [] if start is None else _begin_with(trainer, start, (lambda _: None) if folder.iterations() else say)
         if resume and not folder.iterations():
             say(f"there is no checkpoint in {out} yet: training from the beginning")
         say(f"training on {describe(tf, strategy)}")
@@ -162,7 +163,7 @@ def train(
             write_model(trainer.detector(), out)
             folder.finish(options.schedule.iterations)
     leave(strategy)
-    return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
+    return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), "started_anew": anew, **report}
 
 
 def _files(options: TrainOptions) -> list[Path]:
@@ -207,22 +208,34 @@ def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSp
     )  # fmt: skip
 
 
-def _begin_with(trainer: Trainer, start: KerasModel, say: Callable[[str], None]) -> None:
-    """Start from a detector's weights; with other classes than the data's, from all but its class predictors."""
-    from ssdlite_caffe.keras.weights import get_values, set_values
+def _begin_with(trainer: Trainer, start: KerasModel, say: Callable[[str], None]) -> list[str]:
+    """Start from a detector's weights; with other classes than the data's, from all but its class predictors.
 
-    same = start.labels.display_names[1:] == trainer.labels.display_names[1:]  # whatever background is called
-    if not same:
-        say("the class predictors start anew: the classes of the model to start from are other ones")
-    reset = tuple(
-        f"{layer_name(conv.tf_scope)}/"
+    Returns:
+        The layers of the class predictors that start anew.
+    """
+    from ssdlite_caffe.keras.weights import get_values, set_values, with_moved_classes
+
+    match = match_classes(start.labels, trainer.labels)
+    predictors = [
+        layer_name(conv.tf_scope)
         for feature_map in build(trainer.arch).feature_maps
         for conv in feature_map.conf
         if conv.role == "class_predictor"
-    )
-    kept = {n: v for n, v in get_values(start.model).items() if same or not n.startswith(reset)}
+    ]
+    values = get_values(start.model)
+    for line in match.remarks("the model to start from"):
+        say(line)
+    anew = [] if match.same else predictors
+    if anew:
+        why = match.difference("the model to start from")
+        say(f"{len(anew)} class predictors start anew, since {why}: {', '.join(anew)}")
+    elif match.moved is not None:
+        values = with_moved_classes(values, predictors, match.moved)
+    kept = {n: v for n, v in values.items() if n.rpartition("/")[0] not in anew}
     set_values(trainer.model, {**get_values(trainer.model), **kept})
     trainer.restart_averages()
+    return anew
 
 
 def _kernels(tf: Any) -> dict[str, str]:
