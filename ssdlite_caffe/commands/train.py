@@ -85,7 +85,8 @@ def _report(ended: Trained) -> dict[str, Any]:
     return {
         "finished": ended.finished,
         "iteration": ended.iteration,
-        "loss": ended.loss if math.isfinite(ended.loss) else None,
+        "loss": ended.last.loss if ended.last else None,
+        "loss_iteration": ended.last.iteration if ended.last else None,
         "snapshot": str(ended.snapshot.model) if ended.snapshot else None,
         "skipped": ended.skipped,
         "seconds": round(ended.seconds, 1),
@@ -95,15 +96,25 @@ def _report(ended: Trained) -> dict[str, Any]:
 def _text(ended: Trained, folder: Path) -> str:
     skipped = f"{ended.skipped} records could not be read and were skipped\n" if ended.skipped else ""
     where = f"weights: {ended.snapshot.model}" if ended.snapshot else "there is no snapshot"
-    loss = f", loss {ended.loss:.4g}" if math.isfinite(ended.loss) else ""
+    loss = _loss(ended)
     if not ended.finished:
         again = f"resume with: ssdlite-caffe train {folder} --resume"
-        return f"{skipped}stopped at iteration {ended.iteration} after {duration_text(ended.seconds)}; {where}; {again}"
+        took = duration_text(ended.seconds)
+        return f"{skipped}stopped at iteration {ended.iteration} after {took}, {loss}; {where}; {again}"
     if not ended.seconds:
-        return f"{ended.iteration} iterations are done{loss}; {where}"
-    return f"{skipped}trained {ended.iteration} iterations in {duration_text(ended.seconds)}{loss}; {where}"
+        return f"{ended.iteration} iterations are done, {loss}; {where}"
+    return f"{skipped}trained {ended.iteration} iterations in {duration_text(ended.seconds)}, {loss}; {where}"
+
+
+def _loss(ended: Trained) -> str:
+    """The last loss, with its iteration where that is not the last one."""
+    if ended.last is None:
+        return "no loss was logged"
+    at = "" if ended.last.iteration == ended.iteration else f" at iteration {ended.last.iteration}"
+    return f"loss {ended.last.loss:.4g}{at}"
 
 
 def _line(state: Progress) -> str:
     left = "" if math.isnan(state.seconds_left) else f", {duration_text(state.seconds_left)} left"
-    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:.3g}{left}"
+    rate = "" if math.isnan(state.rate) else f", rate {state.rate:.3g}"
+    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}{rate}{left}"

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,3 +284,68 @@ def test_ctrl_c_in_the_last_iteration(kit: Path, prefix: Path, iterations: int) 
     )
     ended = train(kit, RunOptions(force=True, iterations=iterations, prefix=prefix))
     assert (ended.iteration, ended.finished) == (STEPS, iterations == STEPS)
+
+
+class TestLastLoss:
+    """What is printed at the end: the loss of the last iteration, or of which one it is."""
+
+    LINE = "I20240102 03:04:05.678901  4321 solver.cpp:240]"
+
+    def caffe(self, prefix: Path, *texts: str) -> None:
+        lines = "".join(f'echo "{self.LINE} {text}" >&2\n' for text in texts)
+        (prefix / "bin" / "caffe").write_text(f'#!/bin/sh\n[ "$1" = train ] || exit 1\n{lines}')
+
+    def ended(self, command: Command, kit: Path, *more: str) -> tuple[str, dict[str, Any]]:
+        """What is printed, and the loss and its iteration in JSON."""
+        text, as_json = (command("train", kit, "--cpu", *more, *end) for end in ((), ("--json",)))
+        assert (text.status, as_json.status) == (0, 0)
+        report = json.loads(as_json.out)
+        return text.out, {name: report[name] for name in ("iteration", "loss", "loss_iteration")}
+
+    @pytest.fixture(autouse=True)
+    def found(self, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSDLITE_CAFFE_PREFIX", str(prefix))
+
+    def test_of_the_last_iteration(self, kit: Path, prefix: Path, command: Command) -> None:
+        steps = ("Iteration 2 (1.5 iter/s, 1.3s/2 iters), loss = 2.5", "Iteration 2, lr = 0.001")
+        self.caffe(prefix, *steps, "Iteration 4, loss = 1.5", "Optimization Done.")
+        said, report = self.ended(command, kit, "--force")
+        assert ", loss 1.5; " in said
+        assert report == {"iteration": 4, "loss": 1.5, "loss_iteration": 4}
+
+    def test_of_an_earlier_one(self, kit: Path, prefix: Path, command: Command) -> None:
+        """Caffe shows no loss at the end of a training that Ctrl-C stopped, nor where it was killed."""
+        self.caffe(prefix, "Iteration 2, loss = 2.5", "Iteration 2, lr = 0.001")
+        said, report = self.ended(command, kit, "--force")
+        assert ", loss 2.5 at iteration 2; " in said
+        assert report == {"iteration": 4, "loss": 2.5, "loss_iteration": 2}
+
+    def test_of_none(self, kit: Path, prefix: Path, command: Command) -> None:
+        self.caffe(prefix)
+        said, report = self.ended(command, kit, "--force")
+        assert ", no loss was logged; " in said
+        assert report == {"iteration": 4, "loss": None, "loss_iteration": None}
+
+    def test_of_a_finished_training(self, kit: Path, command: Command) -> None:
+        """It is in the metrics, or without them in the log; one of an iteration that is not done does not count."""
+        (kit / "train.log").write_text(
+            "".join(f"{self.LINE} {text}\n" for text in (
+                "Iteration 2, loss = 3.5", "Iteration 2, lr = 0.1", "Iteration 4, loss = 1.5", "Optimization Done.",
+                "Iteration 6, loss = 0.5", "Iteration 6, lr = 0.1",
+            ))
+        )  # fmt: skip
+        said, report = self.ended(command, kit, "--resume")
+        assert f"{STEPS} iterations are done, loss 1.5; " in said
+        assert report == {"iteration": 4, "loss": 1.5, "loss_iteration": 4}
+        (kit / "metrics.jsonl").write_text('{"iteration": 3, "loss": 2.25}\n{"iteration": 9, "loss": 9.25}\n\xff')
+        assert f"{STEPS} iterations are done, loss 2.25 at iteration 3; " in self.ended(command, kit, "--resume")[0]
+        for name in ("metrics.jsonl", "train.log"):
+            (kit / name).unlink()
+        said, report = self.ended(command, kit, "--resume")
+        assert f"{STEPS} iterations are done, no loss was logged; " in said
+        assert report["loss"] is None
+
+    def test_a_rate_that_was_not_shown(self, kit: Path, prefix: Path, command: Command) -> None:
+        self.caffe(prefix, "Iteration 4, loss = 1.5", "Optimization Done.")
+        done = command("train", kit, "--cpu", "--force")
+        assert "iteration 4 of 4, loss 1.5\n" in done.err
