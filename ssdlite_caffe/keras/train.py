@@ -19,10 +19,10 @@ from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.devices import Precision, default_strategy, describe, dtype_of, is_chief, leave
-from ssdlite_caffe.keras.feed import TrainingData, open_training_data
+from ssdlite_caffe.keras.feed import DataSource, TrainingData
 from ssdlite_caffe.keras.loop import Intervals, Loop, Measure
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, RunFolder
+from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, SCAN, RunFolder
 from ssdlite_caffe.keras.schedule import Schedule, extension
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to train on; see `feed.open_training_data`."""
+    """What to train on; see `feed.DataSource`."""
 
     data: Path
     split: str = "trainval"
@@ -113,8 +113,8 @@ def train(
         say: called with lines for the user.
 
     Returns:
-        A report for JSON: iterations, images, classes, class predictors that started anew, seconds, the last losses and
-        measures, path of the model.
+        A report for JSON: iterations, images, how many of them were decoded before the first iteration, classes, the
+        class predictors that started anew, seconds, the last losses and measures, path of the model.
 
     Raises:
         TrainingError: the loss is NaN or Inf, or the folder holds another training.
@@ -135,17 +135,19 @@ def train(
         if not resume:
             folder.check_free(force=force, needed=_files(options))
         labels = load_label_map(options.data.label_map) if options.data.label_map else None
-        data = open_training_data(
+        source = DataSource(
             options.data.data, split=options.data.split, images=options.data.images, labels=labels,
-            progress=lambda done, total: progress(f"reading images, {done} of {total}"),
+            kept=out / SCAN, say=say, report=lambda what, done, total: progress(f"{what}, {done} of {total}"),
         )  # fmt: skip
-        for item in data.problems:
-            problem(str(item))
         start = load(options.net.start) if options.net.start else None
-        arch = _arch(options.net, start, data.labels)
+        arch = _arch(options.net, start, source.labels)
         step = options.step or StepOptions()
         step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
-        measure = tests(data.labels) if tests is not None and folder.writes else None
+        measure = tests(source.labels) if tests is not None and folder.writes else None
+        data = source.scan(keep=folder.writes)
+        del source  # the annotations of a large set take much memory
+        for item in data.problems:
+            problem(str(item))
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         if resume:
             _check_length(folder, options.schedule, folder.check(identity), say)
@@ -163,7 +165,10 @@ def train(
             write_model(trainer.detector(), out)
             folder.finish(options.schedule.iterations)
     leave(strategy)
-    return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), "started_anew": anew, **report}
+    return {
+        "model": str(out / MODEL), "images": len(data), "images_decoded": data.decoded, "classes": len(data.labels),
+        "started_anew": anew, **report,
+    }  # fmt: skip
 
 
 def _files(options: TrainOptions) -> list[Path]:

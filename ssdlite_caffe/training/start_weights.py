@@ -1,7 +1,7 @@
 """The weights that a training starts from: the classes that their class predictors are for, and what is kept of them.
 
-A caffemodel holds no class names. For the training folder's own first weights kit.json has them. For any other caffemodel
-they are taken from the label map beside it, or from the one beside the folder of snapshots that it lies in.
+A caffemodel holds no class names. For the training folder's own first weights kit.json has them. For other weights they
+are taken from the label map beside the caffemodel, or from the one beside the folder of snapshots that it lies in.
 """
 
 from __future__ import annotations
