@@ -60,10 +60,10 @@ def change(folder: Path) -> None:
 
 def start(data: Path) -> dict[str, float]:
     """Seconds until the data are ready, those of the processor, images that were decoded, and peak memory in MiB."""
-    from ssdlite_caffe.keras.feed import DataSource
+    from ssdlite_caffe.keras.feed import open_training_data
 
     began, used = time.perf_counter(), time.process_time()
-    ready = DataSource(data, kept=data / "scan.npz").scan(keep=True)
+    ready = open_training_data(data, kept=data / "scan.npz")
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     return {"seconds": seconds, "processor": processor, "decoded": ready.decoded, "mib": peak()}
 
@@ -73,7 +73,7 @@ def peak() -> float:
 
 
 def speed(side: str, data: Path, images: int, batch: int) -> dict[str, float]:
-    """Images/s over whole batches, after two untimed ones; milliseconds of the processor an image; peak memory in MiB."""
+    """Images/s over whole batches, milliseconds of the processor an image, and peak memory in MiB."""
     steps = max(1, images // batch)
     step = {READING: reading, PEER: peer}.get(side, training)(data, batch, side)
     for _ in range(2):

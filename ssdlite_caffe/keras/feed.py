@@ -108,6 +108,7 @@ class DataSource:
         self._key = key_of(data, split, images, labels)
         self._earlier = self._read_kept()
         same = self._earlier.scan if self._earlier and self._earlier.key == self._key else None
+        self._unkept: Scan | None = None
         self._known: Scan | None = None
         """An earlier scan of the same images."""
         self._source: LabelledImages | None = None
@@ -127,11 +128,8 @@ class DataSource:
             self._say(f"{error}; all images are read again")
             return None
 
-    def scan(self, *, keep: bool = False) -> TrainingData:
+    def scan(self) -> TrainingData:
         """Read each image once that is not known from an earlier start, so that unreadable ones are found now.
-
-        Args:
-            keep: write what was found for the next start.
 
         Raises:
             DatasetError: no image has an object that can be used.
@@ -149,18 +147,25 @@ class DataSource:
         if not len(found.objects.all.labels):
             first = f": {found.problems[0]}" if found.problems else ""
             raise DatasetError(f"{self._data} has no image with an object to train on{first}")
-        certain = bool(found.files) or is_lmdb(self._data)  # else nothing would tell whether a file has changed
-        if keep and certain and found is not self._known and self._kept_in is not None:
-            try:
-                write_scan(self._kept_in, KeptScan(self._key, found))
-            except OutputError as error:
-                self._say(f"what was found in the images is not kept: {error}")
+        self._unkept = None if found is self._known else found
         usable = found.usable
         objects = ObjectTable(found.objects.counts[usable], found.objects.all)
         names = tuple(found.names[number] for number in usable)
         return TrainingData(
             found.labels, names, objects, found.problems, decoded, self._pixels(found.files), usable, found.sizes
         )
+
+    def keep(self) -> None:
+        """Write what `scan` found, for the next start."""
+        found, self._unkept = self._unkept, None
+        if found is None or self._kept_in is None:
+            return
+        if not found.files and not is_lmdb(self._data):
+            return  # the files lie in several places, so nothing would tell whether one has changed
+        try:
+            write_scan(self._kept_in, KeptScan(self._key, found))
+        except OutputError as error:
+            self._say(f"what was found in the images is not kept: {error}")
 
     def _pixels(self, files: tuple[str, ...]) -> Callable[[int], Pixels]:
         """What reads an image, without its annotations where these are not beside it."""
@@ -189,7 +194,10 @@ def open_training_data(
     Raises:
         DatasetError: `data` is no data set, or has no image with an object that can be used.
     """
-    return DataSource(data, split=split, images=images, labels=labels, kept=kept).scan(keep=kept is not None)
+    source = DataSource(data, split=split, images=images, labels=labels, kept=kept)
+    found = source.scan()
+    source.keep()
+    return found
 
 
 def order(seed: int, count: int, start: int) -> Iterator[tuple[int, int]]:

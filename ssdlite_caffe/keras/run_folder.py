@@ -88,7 +88,7 @@ class RunFolder:
             OutputError: the folder holds something else, or a training and `force` is false, or one of `needed` is of
                 the training that would be removed.
         """
-        if not self.writes or not any(path.name != SCAN for path in self.path.iterdir()):
+        if not self.writes or not any(self.path.iterdir()):
             return
         if not (self.path / RUN).is_file():
             raise OutputError(f"{self.path} holds files but no {RUN}, so it is not a training; give another name")

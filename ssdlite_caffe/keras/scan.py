@@ -26,9 +26,9 @@ Stamps = npt.NDArray[np.int64]
 """(N, 2): size in bytes and time of the last change in nanoseconds of each file; -1, -1 where there is none."""
 Report = Callable[[str, int, int], None]
 """Called with what is being done to the images, how many are done, and how many there are."""
-READERS = max(4, os.cpu_count() or 1)
+READERS = max(4, min(16, os.cpu_count() or 1))
 """Threads that decode images."""
-AHEAD = max(32, 4 * READERS)
+AHEAD = 32
 """Images that are read ahead."""
 _AT_ONCE, _STAT_THREADS = 1000, 8
 

@@ -144,16 +144,20 @@ def train(
         step = options.step or StepOptions()
         step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
         measure = tests(source.labels) if tests is not None and folder.writes else None
-        data = source.scan(keep=folder.writes)
-        del source  # the annotations of a large set take much memory
+        data = source.scan()
         for item in data.problems:
             problem(str(item))
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         if resume:
+            if folder.writes:
+                source.keep()
             _check_length(folder, options.schedule, folder.check(identity), say)
             folder.resume(identity, kept or {})
         else:
             folder.begin(identity, kept or {})
+            if folder.writes:
+                source.keep()
+        del source  # the annotations of a large set take much memory
         progress("building the model")
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
         anew = [] if start is None else _begin_with(trainer, start, (lambda _: None) if folder.iterations() else say)

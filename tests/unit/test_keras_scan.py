@@ -58,7 +58,10 @@ def start(tmp_path: Path, said: list[str]) -> Start:
     def run(data: Path, images: Path | None = None, labels: LabelMap | None = None) -> TrainingData:
         said.clear()
         kept = tmp_path / "scan.npz"
-        return DataSource(data, images=images, labels=labels, kept=kept, say=said.append).scan(keep=True)
+        source = DataSource(data, images=images, labels=labels, kept=kept, say=said.append)
+        found = source.scan()
+        source.keep()
+        return found
 
     return run
 
@@ -303,8 +306,9 @@ def test_of_another_version(voc: Path, start: Start, said: list[str], monkeypatc
 def test_it_is_not_kept_on_a_full_disk(voc: Path, said: list[str], tmp_path: Path) -> None:
     """The training goes on."""
     (tmp_path / "scan.npz").mkdir()
-    data = DataSource(voc, kept=tmp_path / "scan.npz", say=said.append).scan(keep=True)
-    assert len(data) == IMAGES
+    source = DataSource(voc, kept=tmp_path / "scan.npz", say=said.append)
+    assert len(source.scan()) == IMAGES
+    source.keep()
     assert said == [f"what was found in the images is not kept: {tmp_path / 'scan.npz'} is a folder, not a file"]
 
 
@@ -337,5 +341,7 @@ def test_progress(voc: Path, tmp_path: Path) -> None:
     """What is done, how many images of how many."""
     lines: list[tuple[str, int, int]] = []
     for what in ("reading images", "comparing images"):
-        DataSource(voc, kept=tmp_path / "scan.npz", report=lambda *line: lines.append(line)).scan(keep=True)
+        source = DataSource(voc, kept=tmp_path / "scan.npz", report=lambda *line: lines.append(line))
+        source.scan()
+        source.keep()
         assert lines[-1] == (what, IMAGES, IMAGES)
