@@ -51,7 +51,8 @@ def last_loss(folder: Path, done: int) -> Step | None:
     """The last loss of the first `done` iterations: of a training folder's metrics, or without them of Caffe's log."""
     path = folder / METRICS
     entries = read_metrics(path) if path.is_file() else []
-    known = [entry for entry in entries if isinstance(entry.get("loss"), int | float) and entry["iteration"] <= done]
+    losses = [entry for entry in entries if isinstance(entry.get("loss"), int | float) and entry["iteration"] <= done]
+    known = [entry for entry in losses if math.isfinite(entry["loss"])]
     if known:
         return Step(known[-1]["iteration"], float(known[-1]["loss"]), math.nan)
     return _last_logged(folder / LOG, done)

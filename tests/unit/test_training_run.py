@@ -337,7 +337,9 @@ class TestLastLoss:
         said, report = self.ended(command, kit, "--resume")
         assert f"{STEPS} iterations are done, loss 1.5; " in said
         assert report == {"iteration": 4, "loss": 1.5, "loss_iteration": 4}
-        (kit / "metrics.jsonl").write_text('{"iteration": 3, "loss": 2.25}\n{"iteration": 9, "loss": 9.25}\n\xff')
+        (kit / "metrics.jsonl").write_text(
+            '{"iteration": 3, "loss": 2.25}\n{"iteration": 4, "loss": NaN}\n{"iteration": 9, "loss": 9.25}\n\xff'
+        )
         assert f"{STEPS} iterations are done, loss 2.25 at iteration 3; " in self.ended(command, kit, "--resume")[0]
         for name in ("metrics.jsonl", "train.log"):
             (kit / name).unlink()
