@@ -22,7 +22,7 @@ from ssdlite_caffe.keras.devices import Precision, default_strategy, describe, d
 from ssdlite_caffe.keras.feed import DataSource, TrainingData
 from ssdlite_caffe.keras.loop import Intervals, Loop, Measure
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, SCAN, RunFolder
+from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, SCAN, RunFolder, read_run
 from ssdlite_caffe.keras.schedule import Schedule, extension
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ def train(
 
     folder = RunFolder(out, writes=is_chief(strategy))
     with folder.held():
-        if not resume:
+        if resume:
+            read_run(out)  # before the images are looked at
+        else:
             folder.check_free(force=force, needed=_files(options))
         labels = load_label_map(options.data.label_map) if options.data.label_map else None
         source = DataSource(
