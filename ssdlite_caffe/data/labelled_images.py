@@ -78,6 +78,18 @@ class LabelledImages(ABC):
             ImageError: it cannot be read.
         """
 
+    def boxes(self, number: int, height: int, width: int) -> tuple[tuple[Box, ...], list[Problem]]:
+        """The objects of an image of a known size, which is not read; only where `files` has the images.
+
+        Raises:
+            DatasetError: its annotations cannot be used.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no files")
+
+    def files(self) -> tuple[list[Path], list[Path]] | None:
+        """The file of each image, and that of its annotations where each has its own; None for an LMDB."""
+        return None
+
     def __iter__(self) -> Iterator[LabelledImage]:
         """Read the images one by one; what is wrong is added to `problems`."""
         for number in range(len(self)):
@@ -114,6 +126,14 @@ class _AnnotatedFiles(LabelledImages):
         boxes, problems = self._dataset.objects(entry, *pixels.shape[:2])
         known = int(entry.id) if entry.numbered else entry.id
         return LabelledImage(entry.name, pixels, tuple(boxes), known), problems
+
+    def boxes(self, number: int, height: int, width: int) -> tuple[tuple[Box, ...], list[Problem]]:
+        boxes, problems = self._dataset.objects(self._entries[number], height, width)
+        return tuple(boxes), problems
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        annotations = [entry.annotations for entry in self._entries if isinstance(entry.annotations, Path)]
+        return [entry.path for entry in self._entries], annotations
 
 
 class _Records(LabelledImages):
