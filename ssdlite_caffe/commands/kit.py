@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _DATA, _NET, _SOLVER = "Data and first weights", "Net, without --from", "Solver"
 _DIALECT, _OUTPUT = "How the nets are written", "Output"
-_SHOWN = 3
-"""Classes with other names that are printed."""
 
 
 def kit(
@@ -194,9 +192,7 @@ def kit(
         small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
         dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
     )  # fmt: skip
-    report = write_kit(label_map, arch, out, options, force=force)
-    if report.get("initial", {}).get("renamed"):
-        note(_renamed(report["initial"]))
+    report = write_kit(label_map, arch, out, options, force=force, say=note)
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 
@@ -224,24 +220,17 @@ def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:
     arch, initial = report["arch"], report.get("initial")
     lines = [f"{out}: a {arch['family']} {arch['head']} for {arch['num_classes']} classes, background included"]
     if initial is not None:
-        fillers = len(initial["left_to_fillers"])
-        anew = f"; {fillers} class predictors start anew" if fillers else ""
-        lines.append(f"first weights: {initial['layers']} layers of {initial['source']}{anew}")
+        lines.append(f"first weights: {initial['layers']} layers of {initial['source']}")
+        if initial["left_to_fillers"]:
+            anew = initial["left_to_fillers"]
+            lines.append(
+                f"{len(anew)} class predictors start anew, since {initial['other_classes']}: {', '.join(anew)}"
+            )
     lines += _unfitting(report)
     if report["train"] is None:
         lines.append(f"put the LMDBs trainval_lmdb and test_lmdb into {out}")
     lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} iterations)")
     return "\n".join(lines)
-
-
-def _renamed(initial: dict[str, Any]) -> str:
-    """A line on class predictors that are kept though their classes have other names."""
-    named = [f"{one['id']} is {one['name']!r}, was {one['was']!r}" for one in initial["renamed"]]
-    more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    return (
-        f"class names differ from those of {initial['source']}: {'; '.join(named[:_SHOWN])}{more}. Their class "
-        "predictors are kept; give --finetune to start them anew"
-    )
 
 
 def _unfitting(report: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from ssdlite_caffe.runtimes.model_folder import TEST, ModelFolder
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.training.kit_check import INITIAL, LABEL_MAP, SOLVER_TEST, SOLVER_TRAIN, check_kit
 from ssdlite_caffe.training.snapshots import find_snapshots, newest_whole
+from ssdlite_caffe.training.start_weights import check_classes_of_weights
 
 RESULT, PLOT = "test.json", "precision_recall.png"
 
@@ -47,6 +48,7 @@ def evaluate_kit(
     import_pyplot()  # fails before the work is done, not after it
     weights = weights or newest_weights(folder)
     kit = check_kit(folder, SOLVER_TEST, weights=weights)
+    check_classes_of_weights(kit)
     if len(kit.test) != 1 or len(kit.test[0].lmdbs) != 1:
         raise DatasetError(f"{folder / SOLVER_TEST} must lead to one test net with one LMDB, got {len(kit.test)} nets")
     lmdb = kit.test[0].lmdbs[0]

@@ -404,6 +404,31 @@ def test_nan_and_inf_stop_it_and_are_not_kept(scenes: Path, tmp_path: Path) -> N
         assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.usefixtures("built_once")
+def test_images_are_decoded_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first start, not by one that resumes it, or starts over; one that begins wrongly decodes none."""
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import NetOptions, train
+
+    folder = tmp_path / "run"
+    options = some_options(scenes, schedule=Schedule(0.003, 1))
+    with pytest.raises(SsdliteError, match="does not exist"):
+        train(folder, some_options(scenes, net=NetOptions(start=tmp_path / "no.keras")))
+    assert not folder.exists()
+    first = train(folder, options)
+    assert (first["images"], first["images_decoded"]) == (10, 10)
+    assert (folder / "scan.npz").is_file()
+    with pytest.raises(OutputError, match="--resume continues it"):
+        train(folder, options)
+    assert train(folder, options, resume=True)["images_decoded"] == 0
+    again = train(folder, options, force=True)
+    assert (again["images"], again["images_decoded"], again["loss"]) == (10, 0, first["loss"])
+    (folder / "scan.npz").write_bytes(b"PK")
+    said: list[str] = []
+    assert train(folder, options, force=True, say=said.append)["images_decoded"] == 10
+    assert f"{folder / 'scan.npz'} is damaged: " in said[0]
+
+
 def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:
     """In a process that imports it anew, with the kernels of a training."""
     command = [sys.executable, "-m", "ssdlite_caffe.cli", "keras", "train", "-o", tmp_path / "run",

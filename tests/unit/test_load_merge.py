@@ -162,3 +162,32 @@ def test_old_blobs_of_four_axes_are_taken() -> None:
     for name in one:
         for a, b in zip(one[name], other[name], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+FORKS = """
+layer { name: "shuffle" type: "ShuffleChannel" bottom: "deep" top: "s" shuffle_channel_param { group: 2 } }
+layer { name: "interp" type: "Interp" bottom: "s" top: "i" interp_param { height: 6 width: 6 } }
+layer { name: "reorg" type: "Reorg" bottom: "i" top: "r" reorg_param { stride: 2 } }
+layer { name: "mish" type: "Mish" bottom: "r" top: "r" }
+layer { name: "mean" type: "Pooling" bottom: "r" top: "m" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "axpy" type: "Axpy" bottom: "m" bottom: "r" bottom: "r" top: "x" }
+layer { name: "behind" type: "Convolution" bottom: "x" top: "behind"
+  convolution_param { num_output: 3 kernel_size: 1 } }
+"""
+
+
+@pytest.mark.opencv
+def test_layers_of_forks_and_of_opencv_are_left_alone(tmp_path: Path) -> None:
+    """The layer before is folded, those behind keep their weights; all compute the same."""
+    net = parse_net(NET + FORKS)
+    weights = random_weights(net)
+    write_caffemodel(tmp_path / "before.caffemodel", weights)
+    merged = merge_batch_norm(net, weights)
+    assert [layer.type for layer in merged.net.layer].count("BatchNorm") == 0
+    assert format_message(merged.net).count("shuffle_channel_param") == 1
+    assert "behind" in merged.blobs
+    write_filled(tmp_path / "after.caffemodel", merged.net, merged.blobs)
+    expected = outputs(tmp_path, net, tmp_path / "before.caffemodel", ["behind", "plain"])
+    found = outputs(tmp_path, merged.net, tmp_path / "after.caffemodel", ["behind", "plain"])
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)

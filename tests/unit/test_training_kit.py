@@ -199,16 +199,51 @@ class TestWeights:
         )
         assert check_kit(tmp_path / "kit").weights == tmp_path / "kit" / "initial.caffemodel"
 
-    def test_other_names_are_told(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
-        (named / "labelmap.prototxt").write_text(LabelMap.of_names((NAMES[0], "star", "moon")).to_prototxt())
+    def test_other_names_are_refused(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
+        """With as many classes, too: the model's predictors would be taken for other classes'."""
         arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
-        kept = command(*arguments, "-o", tmp_path / "kept")
-        assert kept.err == (
-            f"ssdlite-caffe: class names differ from those of {named}: 2 is {NAMES[1]!r}, was 'star'; 3 is "
-            f"{NAMES[2]!r}, was 'moon'. Their class predictors are kept; give --finetune to start them anew\n"
-        )
-        assert command(*arguments, "-o", tmp_path / "quiet", "--quiet").err == ""
-        assert command(*arguments, "-o", tmp_path / "anew", "--finetune").err == ""
+        for names, said in (
+            ((NAMES[0], "star", "moon"), f"has no {NAMES[1]!r}, {NAMES[2]!r}, but 'star', 'moon'; give --finetune"),
+            (("class_1", "class_2", "class_3"), "has no class names (only class_1, class_2, ...); give --finetune"),
+        ):
+            (named / "labelmap.prototxt").write_text(LabelMap.of_names(names).to_prototxt())
+            before = tree(tmp_path)
+            for quiet in ((), ("--quiet",)):
+                done = command(*arguments, "-o", tmp_path / "kit", *quiet)
+                assert (done.status, done.err.count("\n")) == (1, 1)
+                assert said in done.err
+            assert tree(tmp_path) == before
+            anew = command(*arguments, "-o", tmp_path / "anew", "--finetune", "--force")
+            assert anew.err == ""
+            predictors = [m.conf[-1].name for m in build(ModelFolder.open(named).arch).feature_maps]
+            assert f"6 class predictors start anew, since the model has no {said[7:20]}" in anew.out
+            assert ", ".join(predictors) + "\n" in anew.out
+
+    def test_another_order_is_moved(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
+        """The row of a class stays that class's, bit for bit; with --finetune, too, since no class is another."""
+        turned = (NAMES[2].upper(), NAMES[0], NAMES[1])
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names(turned).to_prototxt())
+        arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
+        for more in ((), ("--finetune",)):
+            kit = tmp_path / f"kit{len(more)}"
+            done = command(*arguments, "-o", kit, *more)
+            assert (done.status, done.err.count("\n")) == (0, 2)
+            assert f"taken as the same classes as in {named}: 3 is {NAMES[2]!r}, was {turned[0]!r}\n" in done.err
+            assert "in another order: the rows of its class predictors are moved\n" in done.err
+            assert "anew" not in done.out
+            old, new = (
+                {x.name: [blob_to_array(b) for b in x.blobs] for x in read_caffemodel(path).layer}
+                for path in (named / "train.caffemodel", kit / "initial.caffemodel")
+            )
+            assert old.keys() == new.keys()
+            for name, blobs in new.items():
+                for blob, before in zip(blobs, old[name], strict=True):
+                    if name.endswith("_mbox_conf"):
+                        rows = before.reshape(-1, 4, *before.shape[1:])[:, [0, 2, 3, 1]]
+                        assert (blob == rows.reshape(before.shape)).all()
+                    else:
+                        assert (blob == before).all()
+            assert check_kit(kit).weights == kit / "initial.caffemodel"
 
     def test_another_name_of_the_background(self, named: Path, data: Path, tmp_path: Path) -> None:
         text = LabelMap.of_names(NAMES).to_prototxt()
