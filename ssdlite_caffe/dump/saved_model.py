@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.detector import take_apart
+from ssdlite_caffe.dump.foreign import refuse_tensorflow_2
 from ssdlite_caffe.dump.frozen import graph_of, read_bytes, sha256
 from ssdlite_caffe.dump.graph import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
@@ -35,11 +36,7 @@ def read_saved_model(folder: Path) -> DumpedModel:
         TensorError: a weight is NaN or Inf.
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
-    path = folder / "saved_model.pb"
-    if not path.is_file():
-        raise ModelError(f"{folder} is a SavedModel in text form (saved_model.pbtxt); export it in binary form")
-    data = read_bytes(path)
-    meta = _serving_graph(data, path)
+    path, data, meta = _opened(folder)
     prefix = folder / "variables" / "variables"
     digest = sha256(data)
     if _has_convolutions(meta.graph_def):
@@ -54,6 +51,26 @@ def read_saved_model(folder: Path) -> DumpedModel:
         graph = graph_of(_frozen(folder, meta), folder)
     units, settings, skipped = take_apart(graph)
     return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
+
+
+def refuse_unreadable_saved_model(folder: Path) -> None:
+    """Refuse a SavedModel that is damaged or a detector of TensorFlow 2, without TensorFlow.
+
+    Raises:
+        ModelError: it is one of these.
+    """
+    _opened(folder)
+
+
+def _opened(folder: Path) -> tuple[Path, bytes, pb.MetaGraphDef]:
+    """The file of a SavedModel, its bytes, and its graph for serving."""
+    path = folder / "saved_model.pb"
+    if not path.is_file():
+        raise ModelError(f"{folder} is a SavedModel in text form (saved_model.pbtxt); export it in binary form")
+    data = read_bytes(path)
+    meta = _serving_graph(data, path)
+    refuse_tensorflow_2(meta.graph_def, folder)
+    return path, data, meta
 
 
 def _has_convolutions(definition: Any) -> bool:
