@@ -37,17 +37,13 @@ def read_saved_model(folder: Path) -> DumpedModel:
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
     path, data, meta = _opened(folder)
-    prefix = folder / "variables" / "variables"
-    digest = sha256(data)
+    digest = _digest(path, data, meta)
     if _has_convolutions(meta.graph_def):
         values: dict[str, Array] = {}
         if any(node.op in VARIABLES for node in meta.graph_def.node):
-            digest = hash_files([path, *shards(prefix)])
-            values = _variables(meta.graph_def, prefix)
+            values = _variables(meta.graph_def, _prefix(folder))
         graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
     else:
-        if prefix.with_name("variables.index").is_file():
-            digest = hash_files([path, *shards(prefix)])
         graph = graph_of(_frozen(folder, meta), folder)
     units, settings, skipped = take_apart(graph)
     return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
@@ -60,6 +56,27 @@ def refuse_unreadable_saved_model(folder: Path) -> None:
         ModelError: it is one of these.
     """
     _opened(folder)
+
+
+def saved_model_sha256(folder: Path) -> str:
+    """`DumpedModel.sha256` of a SavedModel, without TensorFlow.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    return _digest(*_opened(folder))
+
+
+def _digest(path: Path, data: bytes, meta: pb.MetaGraphDef) -> str:
+    prefix = _prefix(path.parent)
+    needed = any(node.op in VARIABLES for node in meta.graph_def.node)
+    if needed if _has_convolutions(meta.graph_def) else prefix.with_name("variables.index").is_file():
+        return hash_files([path, *shards(prefix)])
+    return sha256(data)
+
+
+def _prefix(folder: Path) -> Path:
+    return folder / "variables" / "variables"
 
 
 def _opened(folder: Path) -> tuple[Path, bytes, pb.MetaGraphDef]:
