@@ -67,8 +67,8 @@ def _warn_of_onednn() -> None:
         on = False
     if on and not asked:
         warnings.warn(
-            "TensorFlow was imported before ssdlite_caffe needed it, so oneDNN is on, and TensorFlow's results differ by "
-            f"some 2e-5 from what it computes without; set {_ONEDNN}=0 before the program imports tensorflow",
+            "TensorFlow was imported before ssdlite_caffe needed it, so oneDNN is on, and its results differ by some "
+            f"2e-5 from those without oneDNN; set {_ONEDNN}=0 before the program imports tensorflow",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -33,6 +33,8 @@ _LIST = "checkpoint"
 """Name of the file in which TensorFlow names a folder's latest checkpoint."""
 _FILE_TAIL = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 _SLOT = re.compile(r"/(?:RMSProp(?:_1)?|Momentum|Adam(?:_1)?|Adagrad|.*_slot)$")
+_UPDATES = ("Apply", "ResourceApply", "FusedBatchNormGrad", "Conv2DBackprop")
+"""Operations of a graph that trains, or how their names begin."""
 _AVERAGE = "/ExponentialMovingAverage"
 
 
@@ -78,8 +80,8 @@ def checkpoint_prefix(path: Path) -> Path:
 def choose_checkpoint(path: Path) -> tuple[Path, str]:
     """The prefix of the checkpoint at `path`, and a sentence on the choice where a folder's steps decided.
 
-    Of several in a folder it is the one that the file `checkpoint` names, as for TensorFlow. Without that file it is the
-    one of the highest step, if their names differ only in the step.
+    Of several in a folder it is the one that the file `checkpoint` names, as for TensorFlow. Without that file it is
+    the one of the highest step, if their names differ only in the step.
 
     Raises:
         ModelError: a folder has no checkpoint, or not the one that is named, or several and nothing says which.
@@ -94,8 +96,8 @@ def choose_checkpoint(path: Path) -> tuple[Path, str]:
     if latest is not None:
         if latest not in names and prefixes:
             raise ModelError(
-                f"{path / _LIST} names the checkpoint {latest}, which is not in the folder; it holds {', '.join(names)}; "
-                f"give a prefix, as in {prefixes[-1]}"
+                f"{path / _LIST} names the checkpoint {latest}, which is not in the folder; it holds "
+                f"{', '.join(names)}; give a prefix, as in {prefixes[-1]}"
             )
         return path / latest, ""
     if len(prefixes) == 1:
@@ -153,6 +155,27 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
 def meta_graph_of(prefix: Path) -> Path:
     """Where the graph of a checkpoint is, if it has one."""
     return prefix.with_name(prefix.name + ".meta")
+
+
+def refuse_training_graph(meta: Path) -> None:
+    """Refuse a .meta file that clearly holds the graph of a training; one that cannot be read is left to its reader.
+
+    Raises:
+        ModelError: it updates variables, or its BatchNorms use the statistics of a batch.
+    """
+    try:
+        graph = pb.MetaGraphDef.FromString(read_bytes(meta)).graph_def
+    except (ModelError, DecodeError, RecursionError):
+        return
+    if any(node.op.startswith(_UPDATES) or _of_batch(node) for node in graph.node):
+        raise ModelError(
+            f"{meta} is the graph of a training, so this checkpoint has no graph to run; give the frozen graph or "
+            "SavedModel of the same weights"
+        )
+
+
+def _of_batch(node: pb.NodeDef) -> bool:
+    return node.op.startswith("FusedBatchNorm") and "is_training" in node.attr and node.attr["is_training"].b
 
 
 def graph_outputs(prefix: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from ssdlite_caffe.dump.locate import locate
 
 
 def model_sha256(path: Path) -> str | None:
-    """`DumpedModel.sha256` of the model at `path`; None for a folder of dumped weights, which has the hash of its source.
+    """`DumpedModel.sha256` of the model at `path`; None for dumped weights, which have the hash of their source.
 
     Raises:
         ModelError: there is no model, or a file of it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Recognising what is not a model that is read here, without loading it: by the first bytes, the names in it, its files."""
+"""Recognising what is not a model that is read here, without loading it: by first bytes, names and files."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _zip_kind(data: bytes) -> str:
 
 def _keras_advice(suffix: str) -> str:
     return (
-        f"if `keras import` or `keras train` wrote it, give it a name that ends in {suffix}, which convert takes; if not, "
-        "give the detector's frozen graph"
+        f"if `keras import` or `keras train` wrote it, give it a name that ends in {suffix}, which convert takes; if "
+        "not, give the detector's frozen graph"
     )
 
 

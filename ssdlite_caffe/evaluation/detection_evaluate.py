@@ -13,8 +13,8 @@ from ssdlite_caffe.data.labelled_images import is_lmdb
 from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.evaluation.average_precision import Curve, of_verdicts
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, mean
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, TEST, TRAIN_WEIGHTS

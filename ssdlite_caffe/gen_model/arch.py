@@ -33,6 +33,10 @@ FAMILIES: tuple[FamilyName, ...] = (
 
 MAX_CLASSES = 1_000_000
 """More than any data set has; the outputs of six boxes per cell still fit Caffe's int."""
+LEAST_SCORE = 1e-8
+"""The score threshold with which the Object Detection API evaluates; every detection counts."""
+_LOW_SCORE = 0.01
+"""The highest score threshold that hardly changes an average precision."""
 _MAX_COUNT = 2**31 - 1
 _MAX_PIXEL = 1e6
 
@@ -45,6 +49,11 @@ class CellBoxes:
     """
 
     sizes: tuple[tuple[float, float], ...]
+
+
+def matters(score_threshold: float) -> bool:
+    """Whether a score threshold makes an average precision noticeably lower."""
+    return score_threshold > _LOW_SCORE
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Nms:
     """
 
     iou_threshold: float = 0.6
-    score_threshold: float = 1e-8
+    score_threshold: float = LEAST_SCORE
     max_per_class: int = 100
     max_total: int = 100
     clip_first: bool = False

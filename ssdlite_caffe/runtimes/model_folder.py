@@ -42,12 +42,12 @@ class RecordedPath:
     @classmethod
     def at(cls, path: Path | str, folder: Path) -> RecordedPath:
         """The place to record of `path`, given as seen from the working directory, in the report of `folder`."""
-        place = os.path.abspath(path)
+        place = Path(os.path.normpath(Path(path).absolute()))
         try:
-            relative: str | None = os.path.relpath(place, os.path.abspath(folder)).replace(os.sep, "/")
+            relative: str | None = Path(os.path.relpath(place, folder.absolute())).as_posix()
         except ValueError:  # Windows: another drive
             relative = None
-        return cls(Path(place), relative)
+        return cls(place, relative)
 
     @classmethod
     def of(cls, path: object, relative: object) -> RecordedPath:

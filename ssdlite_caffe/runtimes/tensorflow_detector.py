@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.checkpoint import meta_graph_of
+from ssdlite_caffe.dump.checkpoint import meta_graph_of, refuse_training_graph
 from ssdlite_caffe.dump.foreign import refuse_object_based
 from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
 from ssdlite_caffe.dump.graph import CONVOLUTIONS
@@ -65,9 +65,10 @@ def check_runnable(found: Located) -> None:
         meta = meta_graph_of(found.path)
         if not meta.is_file():
             raise ModelError(
-                f"{found.path} is a checkpoint without {meta.name}, so it has no graph to run; give the frozen graph or "
-                "SavedModel of the same weights"
+                f"{found.path} is a checkpoint without {meta.name}, so it has no graph to run; give the frozen graph "
+                "or SavedModel of the same weights"
             )
+        refuse_training_graph(meta)
     elif found.kind == "SavedModel":
         refuse_unreadable_saved_model(found.path)
     else:

@@ -14,8 +14,8 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions
-from ssdlite_caffe.files import new_folder, write_text
-from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.files import new_folder, refuse_folder, write_text
+from ssdlite_caffe.gen_model.arch import LEAST_SCORE, ArchSpec, matters
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -76,6 +76,7 @@ def convert(
     Raises:
         SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
     """
+    refuse_folder(out, marker=REPORT, force=force)  # before the model is read
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
         arch = opened.arch
@@ -155,7 +156,7 @@ def _report(
     folder: Path,
 ) -> dict[str, Any]:
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
-    notes = list(model.notes)
+    notes = [*model.notes, *threshold_notes(arch, options.score_threshold)]
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
@@ -185,6 +186,17 @@ def _report(
         "notes": notes,
         "files": files,
     }
+
+
+def threshold_notes(arch: ArchSpec, given: float | None) -> list[str]:
+    """A sentence on a score threshold of the model's own that is too high for measuring; none if one was given."""
+    threshold = arch.nms.score_threshold
+    if given is not None or not matters(threshold):
+        return []
+    return [
+        f"the model drops detections with scores below {threshold:g}, and so does the converted one, which makes an "
+        f"average precision too low; to measure, give --score-threshold {LEAST_SCORE:g} here or to evaluate"
+    ]
 
 
 def source_place(source: str | Path, folder: Path) -> dict[str, Any]:

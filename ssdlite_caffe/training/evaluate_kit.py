@@ -12,8 +12,8 @@ from pathlib import Path
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
 from ssdlite_caffe.evaluation.detection_evaluate import detection_evaluate_score
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.imports import import_pyplot

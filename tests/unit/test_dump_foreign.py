@@ -72,7 +72,9 @@ def test_files(tmp_path: Path, opened: Callable[[Path], object], name: str, data
 
 @pytest.mark.parametrize("place", ["", "checkpoint", "ckpt-0", "ckpt-0.index", "ckpt-0.data-00000-of-00001"])
 def test_an_object_based_checkpoint(tmp_path: Path, opened: Callable[[Path], object], place: str) -> None:
-    (tmp_path / "ckpt-0.index").write_bytes(b"\0\0\0\0\0\x1c\x1f_CHECKPOINTABLE_OBJECT_GRAPH\x08\x07model/_box_predictor")
+    (tmp_path / "ckpt-0.index").write_bytes(
+        b"\0\0\0\0\0\x1c\x1f_CHECKPOINTABLE_OBJECT_GRAPH\x08\x07model/_box_predictor"
+    )
     (tmp_path / "ckpt-0.data-00000-of-00001").write_bytes(b"x")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-0"\n')
     with pytest.raises(ModelError, match=r"ckpt-0 is an object-based checkpoint of TensorFlow 2; .* not read"):

@@ -92,7 +92,9 @@ def test_without_a_name_the_highest_step_is_taken(tmp_path: Path, list_: str | N
     assert locate(tmp_path / "ckpt-900").note == ""
 
 
-@pytest.mark.parametrize("names", [("ckpt-900.index", "model.ckpt-1000.index"), ("model.ckpt.index", "model.ckpt-9.index")])
+@pytest.mark.parametrize(
+    "names", [("ckpt-900.index", "model.ckpt-1000.index"), ("model.ckpt.index", "model.ckpt-9.index")]
+)
 def test_checkpoints_that_steps_do_not_order(tmp_path: Path, names: tuple[str, ...]) -> None:
     touch(tmp_path, *names)
     with pytest.raises(ModelError, match=r"must hold one checkpoint, found .*; give its prefix"):
@@ -104,7 +106,9 @@ def test_checkpoints_that_steps_do_not_order(tmp_path: Path, names: tuple[str, .
 def test_a_name_of_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     touch(tmp_path, "ckpt-900.index")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1000"\n')
-    with pytest.raises(ModelError, match=r"names the checkpoint ckpt-1000, which is not in the folder; it holds ckpt-900"):
+    with pytest.raises(
+        ModelError, match=r"names the checkpoint ckpt-1000, which is not in the folder; it holds ckpt-900"
+    ):
         locate(tmp_path)
 
 
