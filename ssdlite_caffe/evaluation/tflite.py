@@ -138,7 +138,11 @@ def export_tflite(
     result = None
     if test is not None and images is not None:
         progress("measuring")
-        result = dataclasses.replace(_measured(detector, out, images, test, steps), model=str(model))
+        result = _measured(detector, out, images, test, steps)
+        keras, tflite = result.scores  # the Keras model ran from a copy that is gone
+        result = dataclasses.replace(
+            result, model=str(model), scores=(dataclasses.replace(keras, path=str(model)), tflite)
+        )
     return Exported(detector.arch, options, len(data), len(calibration), result)
 
 

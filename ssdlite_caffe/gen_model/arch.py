@@ -36,7 +36,11 @@ MAX_CLASSES = 1_000_000
 LEAST_SCORE = 1e-8
 """The score threshold with which the Object Detection API evaluates; every detection counts."""
 _LOW_SCORE = 0.01
-"""The highest score threshold that hardly changes an average precision."""
+"""The highest score threshold that hardly changes an average precision.
+
+Measured, a V2-SSDLite of 3 classes on 36 images: COCO's AP is the same with 0.01 as with 1e-8, and lower by 0.0001 with
+0.02, 0.0015 with 0.05, 0.025 with 0.3.
+"""
 _MAX_COUNT = 2**31 - 1
 _MAX_PIXEL = 1e6
 

@@ -102,16 +102,6 @@ def description_of(path: Path) -> tuple[ArchSpec, LabelMap]:
     return detector.arch, detector.labels
 
 
-def check_readable(path: Path) -> None:
-    """Refuse what `load` would refuse, as far as the file shows it without Keras.
-
-    Raises:
-        ModelError: see `load`.
-    """
-    _check_file(path)
-    _described(path)
-
-
 def _not_ours(path: Path) -> ModelError:
     return ModelError(
         f"{path} is a Keras model, but not a detector that `ssdlite-caffe keras import` or `keras train` wrote; other "
@@ -139,6 +129,8 @@ def _described(path: Path) -> tuple[ArchSpec, LabelMap] | None:
     """
     try:
         layers = _layers_in_zip(path) if path.suffix == ".keras" else _layers_in_hdf5(path)
+    except SsdliteError:
+        raise
     except Exception:  # h5py is missing, or the file is damaged, for which zipfile and HDF5 raise nearly any exception
         return None
     if layers is None:
@@ -171,6 +163,8 @@ def _layers_in_hdf5(path: Path) -> list[Any] | None:
 
     with h5py.File(path, "r") as file:
         text, own = file.attrs.get("model_config"), file.attrs.get(ATTRIBUTE)
+    if own is None and path.name.endswith(".weights.h5"):
+        raise ModelError(f"{path} has weights without the description of their net; give the .keras file")
     if own is not None:
         return [{"class_name": "Predictions", "config": json.loads(own)}]
     return None if text is None else list(json.loads(text).get("config", {}).get("layers", []))
@@ -190,14 +184,8 @@ def _load_whole(path: Path) -> KerasModel | None:
 
 
 def _load_weights(path: Path, described: tuple[ArchSpec, LabelMap] | None) -> KerasModel:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        known = ATTRIBUTE in file.attrs
-    if not known:
-        raise ModelError(f"{path} has weights without the description of their net; give the .keras file")
     if described is None:
-        raise ModelError(f"{path} has a description of its net that cannot be read; give the .keras file")
+        raise ModelError(f"{path} cannot be read as weights with a description of their net; give the .keras file")
     arch, labels = described
     model = build_model(arch, labels)
     model.load_weights(path)

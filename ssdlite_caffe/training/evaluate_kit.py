@@ -57,7 +57,9 @@ def evaluate_kit(
             ModelForms(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
         )
     own = detection_evaluate_score(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
-    result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
+    # What ran was folded from these weights, in a folder that is gone.
+    ran = (dataclasses.replace(score, path=str(weights) if score.path else "") for score in result.scores)
+    result = dataclasses.replace(result, model=str(weights), scores=(*ran, own))
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
     write_plot(result, folder / PLOT, force=True)
     return result
