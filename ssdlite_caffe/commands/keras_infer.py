@@ -35,6 +35,7 @@ def infer(
     from ssdlite_caffe.files import refuse_existing
     from ssdlite_caffe.keras.detectors import labels_of_any, open_detector
     from ssdlite_caffe.runtimes.detector import detect_with
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
     output = output_kind(as_json, as_csv)
     refuse_swapped("keras infer {first} {second}", model, inputs[-1], (frozenset({MODEL}), frozenset({IMAGES})))
@@ -42,6 +43,7 @@ def infer(
         raise typer.BadParameter("--annotations needs --coco")
     if coco is not None:
         refuse_existing(coco, force=force)
+    model = keras_file(model) or model
     labels = labels_of_any(model)  # without loading the model, which takes seconds
     names = labels.display_names
     results = None

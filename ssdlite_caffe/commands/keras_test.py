@@ -58,9 +58,11 @@ def run_test(
     from ssdlite_caffe.evaluation.forms import model_kind, open_model_forms
     from ssdlite_caffe.files import new_folder, refuse_existing, write_text
     from ssdlite_caffe.runtimes.detections import Detections
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
     refuse_swapped("keras test {first} --data {second}", model, data, MODELS_AND_DATA)
     refuse_swapped_images(data, images)
+    model = keras_file(model) or model
     kind = model_kind(model)
     if not kind:
         raise ModelError(

@@ -53,6 +53,12 @@ def refuse_swapped_images(data: Path, images: Path | None) -> None:
         refuse_swapped("... --data {first} --images {second}", data, images, (frozenset({DATA}), frozenset({IMAGES})))
 
 
+def named_for_each_other(train: Path, test: Path) -> bool:
+    """Whether the folder for training has the name of one for tests, and the other way round."""
+    first, second = train.resolve().name.lower(), test.resolve().name.lower()
+    return "train" not in first and any(word in first for word in ("test", "val")) and "train" in second
+
+
 def _kinds(path: Path) -> Iterator[str]:
     """What a path may be; nothing if it is not recognised."""
     from ssdlite_caffe.dump.checkpoint import is_checkpoint

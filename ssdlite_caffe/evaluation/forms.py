@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes
+from ssdlite_caffe.dump.checkpoint import is_checkpoint
 from ssdlite_caffe.dump.fingerprint import model_sha256
 from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.errors import DatasetError, ModelError
@@ -73,7 +75,12 @@ def open_model_forms(
     Raises:
         SsdliteError: `path` is none of these, or the label map does not fit.
     """
+    if not path.exists() and not is_checkpoint(path):
+        raise DatasetError(
+            f"{path} does not exist; give a folder that `convert` wrote, or a TensorFlow, Keras or TFLite model"
+        )
     labels, _ = label_map_of(path, label_map)
+    keras = None if keras is None else keras_file(keras) or keras
     if tflite is not None and tflite.is_dir():
         tflite = next((o.path for o in all_of(tflite) if o.kind == "TensorFlow Lite"), tflite)
     if path.is_dir() and not (path / REPORT).is_file():
@@ -94,7 +101,7 @@ def open_model_forms(
         if located.kind == "weights folder":
             raise ModelError(
                 f"{path} holds dumped weights, which have no graph to run; give the model that they were taken from, "
-                f"or convert them: ssdlite-caffe convert {path} -o FOLDER"
+                f"or convert them: ssdlite-caffe convert {shlex.quote(str(path))} -o FOLDER"
             )
         check_runnable(located)
         if labels is None:
@@ -145,7 +152,7 @@ def check_form(model: ModelForms, runtime: str) -> None:
     if runtime in NET_RUNTIMES and model.folder is None:
         raise ModelError(
             f"{runtime} runs converted models, and {model.path} is not one; convert it first: ssdlite-caffe convert "
-            f"{model.path} -o FOLDER"
+            f"{shlex.quote(str(model.path))} -o FOLDER"
         )
     forms = {
         "tensorflow": (model.tensorflow, "the path of the TensorFlow model is not known; give it with --tensorflow"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +124,7 @@ def import_file(
     if keras_file(source) is not None:
         raise ModelError(
             f"{source} is a Keras model already, and keras import takes TensorFlow models; to make a frozen graph of "
-            f"it, type: ssdlite-caffe keras export pb {source} -o frozen_inference_graph.pb"
+            f"it, type: ssdlite-caffe keras export pb {shlex.quote(str(source))} -o frozen_inference_graph.pb"
         )
     progress(f"reading {source}")
     model = read_model(source, reading)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, load_label_map
 from ssdlite_caffe.dump.checkpoint import is_checkpoint
+from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
-from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.errors import ModelError, PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.terminal import size_text
 
 DEPLOY, HEADLESS, TRAIN, TEST = "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt"
@@ -108,10 +111,15 @@ class ModelFolder:
             ArchError: the architecture in report.json is not valid.
             LabelMapError: the label map contradicts itself or the architecture.
         """
+        missing = [name for name in NEEDED if not (path / name).is_file()]
+        if len(missing) == len(NEEDED) and (kind := _model_kind(path)):
+            raise PrototxtError(
+                f"{path} is a {kind}, not a converted model; convert it first, type: ssdlite-caffe convert "
+                f"{shlex.quote(str(path))} -o FOLDER"
+            )
         if not path.is_dir():
             kind = "is a file" if path.exists() else "does not exist"
             raise PrototxtError(f"{path} {kind}; give a folder that `ssdlite-caffe convert` wrote")
-        missing = [name for name in NEEDED if not (path / name).is_file()]
         if missing:
             raise PrototxtError(
                 f"{path} is not a converted model: {', '.join(missing)} missing; convert the model again"
@@ -210,6 +218,18 @@ class ModelFolder:
     def headless_prototxt(self) -> Path:
         """The net that ends at mbox_loc, mbox_conf and mbox_priorbox."""
         return self.path / HEADLESS
+
+
+def _model_kind(path: Path) -> str:
+    """The kind of a model that convert takes; empty if it is none, by its name where it is a file."""
+    if keras_file(path) is not None:
+        return "Keras model"
+    if not path.is_dir() and path.suffix not in (".pb", ".tflite") and not is_checkpoint(path):
+        return ""
+    try:
+        return locate(path).kind
+    except ModelError:
+        return ""
 
 
 def _read_report(path: Path) -> dict[str, Any]:

@@ -75,3 +75,22 @@ def test_the_other_way_round_is_named(refused: Command, here: Path, given: str, 
 )
 def test_other_mistakes_keep_their_own_words(refused: Command, here: Path, given: str) -> None:
     assert "swapped" not in refused(*split(given, here)).err
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "swapped"),
+    [
+        ("test_lmdb", "trainval_lmdb", True),
+        ("VAL", "Train", True),
+        ("trainval_lmdb", "test_lmdb", False),
+        ("train", "test_of_train", False),
+        ("a", "b", False),
+    ],
+)
+def test_training_data_named_for_tests(command: Command, tmp_path: Path, train: str, test: str, swapped: bool) -> None:
+    """The names are all that shows it, so it is a note, and the error is that there are no LMDBs."""
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    data = ("--train", tmp_path / train, "--test", tmp_path / test)
+    done = command("kit", tmp_path / "names.txt", "-o", tmp_path / "kit", *data)
+    assert done.status == 1
+    assert (f"type: --train {tmp_path / test} --test {tmp_path / train}" in done.err) == swapped

@@ -118,3 +118,11 @@ def test_mistakes_are_told_before_keras_is_loaded(
     other.write_text("cat\ndog\nbird\n")
     filled = (word.format(model, tmp=tmp_path, data=scenes, other=other) for word in arguments.split())
     assert text.format(model) in refused(*filled).err
+
+
+@pytest.mark.parametrize("words", ["keras test {} --data", "keras export tflite {} -o {tmp}/a.tflite --data"])
+def test_the_folder_of_a_training(refused: Command, model: Path, tmp_path: Path, scenes: Path, words: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.keras").write_bytes(model.read_bytes())
+    filled = (word.format(tmp_path / "run", tmp=tmp_path) for word in words.split())
+    assert "has no split 'none'" in refused(*filled, scenes, "--split", "none").err

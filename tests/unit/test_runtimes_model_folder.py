@@ -37,6 +37,23 @@ def test_no_folder(tmp_path: Path) -> None:
         ModelFolder.open(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "kind"),
+    [
+        ("frozen_inference_graph.pb", "", "frozen graph"),
+        ("my graph.pb", "my graph.pb", "frozen graph"),
+        ("model.ckpt.index", "model.ckpt", "checkpoint"),
+        ("net.tflite", "", "TensorFlow Lite"),
+        ("net.keras", "net.keras", "Keras model"),
+        ("model.keras", "", "Keras model"),
+    ],
+)
+def test_a_model_that_was_not_converted(tmp_path: Path, name: str, given: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(PrototxtError, match=rf"is a {kind}, not a converted model; .* convert '?{tmp_path}"):
+        ModelFolder.open(tmp_path / given)
+
+
 def test_all_missing_files_are_named(copy: Path) -> None:
     (copy / "deploy.caffemodel").unlink()
     (copy / "labelmap.prototxt").unlink()
