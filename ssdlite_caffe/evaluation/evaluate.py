@@ -119,7 +119,7 @@ class Evaluation:
                     "detections": score.detections,
                     "milliseconds": _or_none(score.milliseconds),
                     "path": score.path or None,
-                    "score_threshold": score.score_threshold,
+                    "score_threshold": None if score.score_threshold is None else float(f"{score.score_threshold:.7g}"),
                     "classes": {
                         self._key(class_id): {"objects": one.objects, **plain(one)}
                         for class_id, one in score.classes.items()
