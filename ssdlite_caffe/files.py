@@ -37,6 +37,25 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists already; give another name, or --force to replace it")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raise OutputError when `folder` cannot be made or written, before slow work whose result goes there.
+
+    A file is written there and removed again, with the folders that had to be made for it: permissions alone do not
+    tell (read-only file systems, access lists, root).
+    """
+    try:
+        with _parents(folder / "file"), _temporary_file(folder):
+            raise _Writable
+    except _Writable:
+        pass
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+class _Writable(Exception):  # noqa: N818 - not an error: lets _parents remove the folders that it made
+    pass
+
+
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, force: bool = False) -> None:
     """Write `parts`, one after the other, to `path` in one step; if `path` is a link, to the file it points to.
 

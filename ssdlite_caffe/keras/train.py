@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.data.annotations import count_text
 from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
@@ -139,6 +140,8 @@ def train(
         )  # fmt: skip
         for item in data.problems:
             problem(str(item))
+        if counted := count_text(data.problems):
+            say(f"of the data to train on: {counted}")
         start = load(options.net.start) if options.net.start else None
         arch = _arch(options.net, start, data.labels)
         step = options.step or StepOptions()

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssdlite_caffe.caffe.prefix import caffe_prefix, extension_module
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
 from ssdlite_caffe.evaluation.detection_evaluate import detection_evaluate_score
@@ -41,7 +42,7 @@ def evaluate_kit(
         progress: called with images done and images in all.
 
     Raises:
-        SsdliteError: the folder or the weights cannot be used.
+        SsdliteError: the folder or the weights cannot be used, or no Caffe is built.
     """
     import_pyplot()  # fails before the work is done, not after it
     weights = weights or newest_weights(folder)
@@ -49,6 +50,7 @@ def evaluate_kit(
     if len(kit.test) != 1 or len(kit.test[0].lmdbs) != 1:
         raise DatasetError(f"{folder / SOLVER_TEST} must lead to one test net with one LMDB, got {len(kit.test)} nets")
     lmdb = kit.test[0].lmdbs[0]
+    extension_module(caffe_prefix())  # the score of DetectionEvaluate needs it, whatever the runtimes are
     with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
         merge_folder(folder, weights, Path(scratch) / "deploy")
         model = ModelFolder.open(Path(scratch) / "deploy")
@@ -77,5 +79,8 @@ def newest_weights(folder: Path) -> Path:
     if found is not None:
         return found.model
     if kit.weights is None:
-        raise CaffeError(f"{folder} has no whole snapshot and no {INITIAL}; train it first, or give --weights")
+        raise CaffeError(
+            f"{folder} has no whole snapshot and no {INITIAL}; train it first with `ssdlite-caffe train {folder}`, or "
+            "give --weights"
+        )
     return kit.weights

@@ -167,3 +167,21 @@ def test_ctrl_c_in_the_last_iteration(kit: Path, prefix: Path, iterations: int) 
     )
     ended = train(kit, RunOptions(force=True, iterations=iterations, prefix=prefix))
     assert (ended.iteration, ended.finished) == (STEPS, iterations == STEPS)
+
+
+class TestTest:
+    def test_before_training(self, kit: Path, command: Command) -> None:
+        shutil.rmtree(kit / "snapshot")
+        result = command("test", kit)
+        assert result.status == 1
+        assert f"train it first with `ssdlite-caffe train {kit}`" in result.err
+
+    def test_caffe_is_missed_before_the_weights_are_folded(
+        self, kit: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSDLITE_CAFFE_PREFIX", str(kit / "nowhere"))
+        monkeypatch.setattr("ssdlite_caffe.training.evaluate_kit.merge_folder", lambda *_: pytest.fail("folded"))
+        result = command("test", kit, "--runtime", "opencv")
+        assert result.status == 1
+        assert "no Caffe is built in" in result.err
+        assert "ssdlite-caffe caffe build" in result.err
