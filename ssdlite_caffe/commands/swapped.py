@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +37,11 @@ def refuse_swapped(command: str, first: Path, second: Path, kinds: tuple[frozens
     from ssdlite_caffe.errors import ModelError
 
     wanted_first, wanted_second = kinds
-    one, other = set(_kinds(first)), set(_kinds(second))
-    if one & wanted_second and other & wanted_first and not one & wanted_first and not other & wanted_second:
+    one = set(_kinds(first))
+    if one & wanted_first or not one & wanted_second:
+        return  # without a look at the second, which may be a large folder
+    other = set(_kinds(second))
+    if other & wanted_first and not other & wanted_second:
         typed = command.format(first=shlex.quote(str(second)), second=shlex.quote(str(first)))
         raise ModelError(
             f"{first} is {min(one & wanted_second)} and {second} is {min(other & wanted_first)}: they are swapped; "
@@ -82,7 +88,7 @@ def _kinds(path: Path) -> Iterator[str]:
         yield MODEL
     if (path / "data.mdb").is_file() or any((path / name).is_dir() for name in ("JPEGImages", "Annotations")):
         yield DATA
-    if any(file.suffix.lower() in suffixes for file in _some(path)):
+    if any(Path(name).suffix.lower() in suffixes for name in _some_names(path)):
         yield IMAGES
 
 
@@ -97,8 +103,13 @@ def _is_model(folder: Path) -> bool:
         return True
 
 
-def _some(folder: Path) -> Iterator[Path]:
-    for number, path in enumerate(folder.rglob("*")):
-        if number >= _MOST_FILES:
-            return
-        yield path
+def _some_names(folder: Path) -> Iterator[str]:
+    """Names of files in a folder and in the folders in it, not all of a large one."""
+    folders = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in itertools.islice(entries, _MOST_FILES):
+            yield entry.name
+            folders += [Path(entry.path)] if entry.is_dir() else []
+    for inner in folders:
+        with contextlib.suppress(OSError), os.scandir(inner) as entries:
+            yield from (entry.name for entry in itertools.islice(entries, _MOST_FILES))

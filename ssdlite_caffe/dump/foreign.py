@@ -119,7 +119,7 @@ def what_else_is_in(folder: Path) -> str:
     """What a folder without a model holds instead, with advice; empty if nothing is recognised."""
     for marker, what in (
         ("deploy.prototxt", "is a converted model; give the TensorFlow model that it was made from"),
-        ("kit.json", "is a training folder; for its net give `merge-bn` the folder, or `kit --weights` the caffemodel"),
+        ("kit.json", "is a training folder, which holds Caffe nets; give the TensorFlow model"),
     ):
         if (folder / marker).is_file():
             return what

@@ -36,6 +36,7 @@ CONFIG = "pipeline.config"
 SAVED_MODEL = "saved_model.pb"
 SAVED_MODEL_FOLDER = "saved_model"
 TFLITE_SUFFIX = ".tflite"
+_OF_CAFFE = (".caffemodel", ".prototxt", ".solverstate")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def _file(path: Path) -> Located:
     config = _config(path.parent)
     if path.suffix == TFLITE_SUFFIX or starts_with(path, b"TFL3", at=4):
         return Located("TensorFlow Lite", path, config)
+    if path.suffix.lower() in _OF_CAFFE:
+        raise ModelError(f"{path} is a file of Caffe already; give the TensorFlow model")
     if starts_with(path, SAVED_MODEL_START):
         if path.name != SAVED_MODEL:
             raise ModelError(f"{path} is the graph of a SavedModel; give the SavedModel's folder")

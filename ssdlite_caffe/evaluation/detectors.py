@@ -69,9 +69,10 @@ def _tensorflow(model: ModelForms) -> Iterator[Opened]:
 
     check_form(model, "tensorflow")
     assert model.tensorflow is not None, "checked"
-    reading = ReadOptions() if model.folder is None else model.folder.reading
     known, reason = None, None
     try:
+        # The graph's own settings: `convert` may have been told to take NMS from elsewhere.
+        reading = ReadOptions() if model.folder is None else dataclasses.replace(model.folder.reading, nms="auto")
         known = identify(read_model(model.tensorflow, reading))
     except SsdliteError as error:  # a detector of another kind may have detections all the same
         reason = error

@@ -127,6 +127,10 @@ def _described(path: Path) -> tuple[ArchSpec, LabelMap] | None:
     Raises:
         ModelError: the file says that it is a model of another kind.
     """
+    start, kind = (b"PK", "a zip archive") if path.suffix == ".keras" else (b"\x89HDF", "an HDF5 file")
+    with path.open("rb") as file:
+        if file.read(len(start)) != start:
+            raise ModelError(f"{path} cannot be read as a Keras model: it is not {kind}")
     try:
         layers = _layers_in_zip(path) if path.suffix == ".keras" else _layers_in_hdf5(path)
     except SsdliteError:

@@ -60,6 +60,8 @@ def arrays() -> bytes:
         ("detector.zip", zipped("metadata.json", "config.json", "model.weights.h5"), r"is a Keras model; .*\.keras"),
         ("detector.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(90), r"is a Keras or HDF5 file \(.h5\); .*\.h5"),
         ("arrays.npz", arrays(), "is a NumPy archive"),
+        ("deploy.caffemodel", b"\x0a\x03net", "is a file of Caffe already; give the TensorFlow model"),
+        ("deploy.prototxt", b"layer { }", "is a file of Caffe already; give the TensorFlow model"),
         ("archive.zip", zipped("frozen_inference_graph.pb"), "is a zip archive; unpack it"),
     ],
 )

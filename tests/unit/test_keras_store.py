@@ -126,3 +126,10 @@ def test_the_folder_of_a_training(refused: Command, model: Path, tmp_path: Path,
     (tmp_path / "run" / "model.keras").write_bytes(model.read_bytes())
     filled = (word.format(tmp_path / "run", tmp=tmp_path) for word in words.split())
     assert "has no split 'none'" in refused(*filled, scenes, "--split", "none").err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.keras", "a zip archive"), ("a.h5", "an HDF5 file")])
+def test_other_files_with_such_a_name(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_text("<html>not found</html>")
+    with pytest.raises(ModelError, match=f"cannot be read as a Keras model: it is not {kind}"):
+        load(tmp_path / name)
