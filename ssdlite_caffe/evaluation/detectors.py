@@ -153,7 +153,7 @@ def check_runtimes(names: Sequence[str]) -> None:
         raise ModelError(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
 
 
-RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Detect]]] = {
+RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Opened]]] = {
     "tensorflow": _tensorflow,
     "opencv": _net("opencv"),
     "caffe": _net("caffe"),
