@@ -139,9 +139,9 @@ def _described(path: Path) -> tuple[ArchSpec, LabelMap] | None:
         return None
     if layers is None:
         return None
-    found = [
-        layer["config"] for layer in layers if isinstance(layer, dict) and layer.get("class_name") == "Predictions"
-    ]
+    # A .h5 file has the package before the name.
+    named = [(layer, str(layer.get("class_name"))) for layer in layers if isinstance(layer, dict)]
+    found = [layer.get("config") for layer, name in named if name.rpartition(">")[2] == "Predictions"]
     if not found:
         raise _not_ours(path)
     try:

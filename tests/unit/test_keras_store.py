@@ -26,9 +26,9 @@ def no_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
 
 
-def layers(*, ours: bool = True) -> dict[str, Any]:
+def layers(*, ours: bool = True, name: str = "Predictions") -> dict[str, Any]:
     dense = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}}
-    own = {"module": "ssdlite_caffe.keras.layers", "class_name": "Predictions", "config": DESCRIPTION}
+    own = {"module": "ssdlite_caffe.keras.layers", "class_name": name, "config": DESCRIPTION}
     return {"class_name": "Functional", "config": {"layers": [dense, *([own] if ours else [])]}}
 
 
@@ -59,7 +59,11 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.keras", layers()), ("a.h5", {"model_config": layers()}), ("a.weights.h5", {"ssdlite_caffe": DESCRIPTION})],
+    [
+        ("a.keras", layers()),
+        ("a.h5", {"model_config": layers(name="ssdlite_caffe>Predictions")}),
+        ("a.weights.h5", {"ssdlite_caffe": DESCRIPTION}),
+    ],
 )
 def test_each_format_describes_itself(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
     arch, labels = description_of(keras_file(tmp_path / name, content))
