@@ -9,11 +9,14 @@ import typer
 
 from ssdlite_caffe.commands.app import print_result
 from ssdlite_caffe.commands.options import Force, Json
+from ssdlite_caffe.terminal import note
 
 
 def load(
     weights: Annotated[Path, typer.Argument(help="Folder that dump wrote.")],
-    net: Annotated[Path, typer.Argument(help="Prototxt that gen wrote for the same detector.")],
+    net: Annotated[
+        Path, typer.Argument(help="Prototxt that gen wrote for the same detector, or an earlier project's.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Caffemodel to write.")],
     finetune: Annotated[
         bool, typer.Option("--finetune", help="Skip class predictors if the numbers of classes differ.")
@@ -31,3 +34,5 @@ def load(
     print_result(
         summary, as_json, f"{summary['layers_filled']} layers with {summary['values']} values are in {out}{left}"
     )
+    for line in summary["inexact"]:
+        note(f"not exact: the net has {line}")

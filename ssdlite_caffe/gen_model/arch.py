@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ssdlite_caffe.errors import ArchError
 
@@ -26,6 +26,8 @@ Residuals = Literal["tf1", "tf2"]
 many output channels before `min_depth` is applied, as in Keras applications' MobileNetV2, so that the first block of a
 narrow net has no sum.
 """
+CompatName = Literal["mobilenetv2-ssdlite", "mobilenetv2-ssdlite-pinto0309", "mobilenet-ssd", "mobilenet-ssd-template"]
+"""An earlier public project whose layers are written; see `compat.py`."""
 FAMILIES: tuple[FamilyName, ...] = (
     "v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic",
 )  # fmt: skip
@@ -122,6 +124,8 @@ class ArchSpec:
         variances: box-coder variances (x, y, width, height): 1 / TensorFlow's scales.
         score_converter: how class logits become scores.
         nms: see Nms.
+        compat: the earlier project that the names and channel counts of layers are taken from; None: TensorFlow's
+            channel counts, and our names. See `compat.py`.
 
     Raises:
         ArchError: a value is out of range.
@@ -147,10 +151,13 @@ class ArchSpec:
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score_converter: ScoreConverter = "sigmoid"
     nms: Nms = field(default_factory=Nms)
+    compat: CompatName | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ArchError(f"unknown family {self.family!r}; known are {', '.join(FAMILIES)}")
+        if self.compat not in (None, *get_args(CompatName)):
+            raise ArchError(f"compat must be one of {', '.join(get_args(CompatName))}, got {self.compat!r}")
         least, counts = (1, "") if self.classifier else (2, " (it counts background)")
         if self.num_classes < least:
             raise ArchError(f"class count must be at least {least}{counts}, got {self.num_classes}")
@@ -178,8 +185,11 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads."""
-        return dataclasses.asdict(self)
+        """Plain data for JSON, which `from_dict` reads; without `compat` where it is None, as all reports once were."""
+        data = dataclasses.asdict(self)
+        if self.compat is None:
+            del data["compat"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ArchSpec:

@@ -26,6 +26,7 @@ DIALECTS = [
     *(Dialect(padding=p) for p in ("slice", "pad-layer", "tf_pad", "symmetric")),
     *(Dialect(depthwise=d, engine="CAFFE") for d in ("ConvolutionDepthwise", "DepthwiseConvolution")),
     Dialect(activation="stock", padding="slice", batch_norm="keep", clip="late"),
+    Dialect(batch_norm="fold-body"),
 ]  # type: ignore[list-item]
 STAGES: tuple[Stage, ...] = ("train", "test", "deploy", "headless")
 
