@@ -141,12 +141,13 @@ def _described(path: Path) -> tuple[ArchSpec, LabelMap] | None:
         return None
     # A .h5 file has the package before the name.
     named = [(layer, str(layer.get("class_name"))) for layer in layers if isinstance(layer, dict)]
-    found = [layer.get("config") for layer, name in named if name.rpartition(">")[2] == "Predictions"]
+    found = [layer for layer, name in named if name.rpartition(">")[2] == "Predictions"]
     if not found:
         raise _not_ours(path)
     try:
-        labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(found[0]["labels"])))
-        arch = ArchSpec.from_dict(found[0]["arch"])
+        known = found[0]["config"]
+        labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(known["labels"])))
+        arch = ArchSpec.from_dict(known["arch"])
         check_classes(labels, arch.num_classes, "the model's label map")
     except (SsdliteError, KeyError, TypeError, ValueError):
         return None
