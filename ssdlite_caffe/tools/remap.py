@@ -26,8 +26,8 @@ from ssdlite_caffe.prototxt.binary import (
     write_caffemodel,
 )
 from ssdlite_caffe.prototxt.text import parse_net
-from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
-from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
+from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder, RecordedPath
+from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, source_place
 
 _EARLIER_DIALECT = "spelling"
 """Name for `dialect` in report.json of version 0.1."""
@@ -61,7 +61,7 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
     nets = build(old.arch), build(dataclasses.replace(old.arch, num_classes=len(rows)))
     with new_folder(out, marker=REPORT, force=force) as folder:
         files, hashes = _write_files(folder, old, nets, rows, classes.target())
-        report = _report(old, nets[1], files)
+        report = {**_report(old, nets[1], files), **_places(old, out)}
         report["remapped_from"] = {
             "mapping": str(mapping),
             "rows": list(rows),
@@ -161,6 +161,21 @@ def _dialect(entry: dict[str, Any], report: Path) -> tuple[Dialect, DataPaths]:
             f"{report}: the dialect of a prototxt is not valid: {error}; convert the model again"
         ) from error
     return dialect, data
+
+
+def _places(old: ModelFolder, out: Path) -> dict[str, Any]:
+    """The parts of the report that name files by their place, as a report in `out` has to say it."""
+    places: dict[str, Any] = {}
+    source, reading = old.source, old.report.get("reading")
+    if source is not None:
+        places["source"] = {**old.report["source"], **source_place(source.path or source.recorded.path, out)}
+    if isinstance(reading, dict) and reading.get("pipeline_config") is not None:
+        config = RecordedPath.of(reading["pipeline_config"], reading.get("pipeline_config_relative"))
+        now = RecordedPath.at(config.found_from(old.path) or config.path, out)
+        places["reading"] = {
+            **reading, "pipeline_config": str(now.path), "pipeline_config_relative": now.relative,
+        }  # fmt: skip
+    return places
 
 
 def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:
