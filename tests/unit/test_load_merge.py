@@ -61,7 +61,7 @@ def test_the_folded_net_computes_the_same(tmp_path: Path) -> None:
     net = parse_net(NET)
     weights = random_weights(net)
     merged = merge_batch_norm(net, weights)
-    assert merged.folded == ("stem", "deep", "bare")
+    assert merged.folded == ("stem/bn", "deep/bn", "bare/bn")
     assert merged.unused == ()
     assert [layer.name for layer in merged.net.layer] == ["stem", "stem/relu", "deep", "bare", "plain"]
     assert all(not layer.param and not layer.blobs for layer in merged.net.layer)
@@ -107,14 +107,14 @@ def changed(old: str, new: str) -> caffe_pb2.NetParameter:
             'bottom: "deep/linear" top: "plain"',
             "'deep/bn' cannot be folded: it must follow a convolution",
         ),
-        ("eps: 0.001", "eps: 0.001 use_global_stats: false", "'stem/bn' has use_global_stats: false"),
+        ("eps: 0.001", "eps: 0.001 use_global_stats: false", "'stem/bn' cannot be folded: it has use_global_stats: false"),
     ],
 )
 def test_what_cannot_be_folded_is_named(old: str, new: str, message: str | None) -> None:
     net = changed(old, new)
     weights = random_weights(net)
     if message is None:
-        assert merge_batch_norm(net, weights).folded == ("stem", "deep", "bare")
+        assert merge_batch_norm(net, weights).folded == ("stem/bn", "deep/bn", "bare/bn")
         return
     with pytest.raises(PrototxtError, match=message):
         merge_batch_norm(net, weights)
