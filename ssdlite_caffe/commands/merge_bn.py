@@ -60,7 +60,9 @@ def _text(report: dict[str, Any], net: Path, out: Path) -> str:
     elif report.get("kept"):
         first = f"no BatchNorm could be folded; the net is in {out}"
     else:
-        first = f"nothing to fold: {net} has no BatchNorm that is not folded already; {out} has the same net and weights"
+        first = (
+            f"nothing to fold: {net} has no BatchNorm that is not folded already; {out} has the same net and weights"
+        )
     lines = [first, *report.get("kept", ())]
     for key, what in (("train_only", "for TRAIN alone"), ("unused", "not in the net")):
         if report.get(key):

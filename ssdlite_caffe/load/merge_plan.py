@@ -116,7 +116,7 @@ def _check_statistics(norm: Layer) -> None:
     param = norm.batch_norm_param
     if param.HasField("use_global_stats") and not param.use_global_stats:
         raise _Unfoldable(
-            "it has use_global_stats: false, so it uses each batch's own statistics; remove the field to fold its own"
+            "it has use_global_stats: false, so it uses each batch's own statistics; remove the field to fold those of the training"
         )
 
 
@@ -144,7 +144,7 @@ class _Graph:
             if layer.type in TARGETS:
                 _check_target(layer)
                 return layer, between
-            if _is_plain(layer):
+            if self._is_plain(layer):
                 between.insert(0, layer)
             else:
                 self._check_carrier(writer, blob)
@@ -157,7 +157,7 @@ class _Graph:
         while True:
             place = self._place(layer)
             readers = self._readers(place, layer.top[0]) if layer.top else []
-            if len(readers) != 1 or not _is_plain(self.layers[readers[0]]):
+            if len(readers) != 1 or not self._is_plain(self.layers[readers[0]]):
                 return found
             layer = self.layers[readers[0]]
             found.append(layer)
@@ -185,6 +185,14 @@ class _Graph:
                 break
         return found
 
+    def _is_plain(self, layer: Layer) -> bool:
+        """Whether it multiplies each channel by a learned number, or adds one, and reads no other blob."""
+        if layer.type not in ("Scale", "Bias") or len(layer.bottom) != 1 or len(layer.top) != 1:
+            return False
+        param = layer.scale_param if layer.type == "Scale" else layer.bias_param
+        axis = param.axis if param.axis >= 0 else param.axis + self.axes.get(layer.bottom[0], 0)
+        return axis == 1 and param.num_axes == 1
+
     def _check_only_reader(self, writer: int, blob: str, reader: int) -> None:
         other = next((i for i in self._readers(writer, blob) if i != reader), None)
         if other is not None:
@@ -198,9 +206,9 @@ class _Graph:
         layer = self.layers[place]
         whole = _CARRIERS.get(layer.type)
         if whole is None or not whole(layer, self.axes.get(layer.bottom[0]) if layer.bottom else None):
+            loses = ", which does not keep whole channels" if whole is not None else ""
             raise _Unfoldable(
-                f"it must follow a convolution, and between lies layer {layer.name!r}, a {layer.type} that changes "
-                "values, or does not keep channels apart"
+                f"it must follow a convolution, and it reads what layer {layer.name!r} of type {layer.type} makes{loses}"
             )
         for top in layer.top:
             if top != blob:
@@ -213,14 +221,6 @@ def _check_target(layer: Layer) -> None:
         raise _Unfoldable(f"layer {layer.name!r} before it has several bottoms or tops with the same weights")
     if axis != 1:
         raise _Unfoldable(f"layer {layer.name!r} before it has its outputs on axis {axis}, a BatchNorm's are on axis 1")
-
-
-def _is_plain(layer: Layer) -> bool:
-    """Whether it multiplies each channel by a learned number, or adds one, and reads no other blob."""
-    if layer.type not in ("Scale", "Bias") or len(layer.bottom) != 1 or len(layer.top) != 1:
-        return False
-    param = layer.scale_param if layer.type == "Scale" else layer.bias_param
-    return param.axis == 1 and param.num_axes == 1
 
 
 def _reads_values(layer: Layer, bottom: int) -> bool:

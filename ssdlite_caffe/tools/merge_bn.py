@@ -227,12 +227,14 @@ def _unchanged(source: _Folder) -> bool:
 def _is_merged_already(source: _Folder, merged: Merged) -> bool:
     """Whether the folder was merged before, and its deploy net has what folding gives now, bit for bit."""
     path = source.path / DEPLOY_WEIGHTS
-    if "merged_from" not in source.description or not path.is_file() or any(layer.type == "BatchNorm" for layer in read_net(source.path / DEPLOY).layer):
+    if (
+        "merged_from" not in source.description
+        or not path.is_file()
+        or any(layer.type == "BatchNorm" for layer in read_net(source.path / DEPLOY).layer)
+    ):
         return False
     own = {layer.name: layer.blobs for layer in read_caffemodel(path).layer if layer.blobs}
-    return own.keys() == merged.blobs.keys() and all(
-        _same(own[name], arrays) for name, arrays in merged.blobs.items()
-    )
+    return own.keys() == merged.blobs.keys() and all(_same(own[name], arrays) for name, arrays in merged.blobs.items())
 
 
 def _same(blobs: Any, arrays: tuple[np.ndarray[Any, Any], ...]) -> bool:

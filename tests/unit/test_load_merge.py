@@ -107,7 +107,11 @@ def changed(old: str, new: str) -> caffe_pb2.NetParameter:
             'bottom: "deep/linear" top: "plain"',
             "'deep/bn' cannot be folded: it must follow a convolution",
         ),
-        ("eps: 0.001", "eps: 0.001 use_global_stats: false", "'stem/bn' cannot be folded: it has use_global_stats: false"),
+        (
+            "eps: 0.001",
+            "eps: 0.001 use_global_stats: false",
+            "'stem/bn' cannot be folded: it has use_global_stats: false",
+        ),
     ],
 )
 def test_what_cannot_be_folded_is_named(old: str, new: str, message: str | None) -> None:
