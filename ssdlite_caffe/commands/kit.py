@@ -218,8 +218,8 @@ def _arch(
 
 def _dialect(source: Path | None, **given: str | None) -> Dialect:
     """What is given, the dialect of the converted folder, or the default, in this order."""
-    from ssdlite_caffe.runtimes.model_folder import ModelFolder
     from ssdlite_caffe.runtimes.model_folder import TRAIN as NAME
+    from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
     written = None if source is None else ModelFolder.open(source).written_as(NAME)
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -116,7 +116,8 @@ def _check_statistics(norm: Layer) -> None:
     param = norm.batch_norm_param
     if param.HasField("use_global_stats") and not param.use_global_stats:
         raise _Unfoldable(
-            "it has use_global_stats: false, so it uses each batch's own statistics; remove the field to fold those of the training"
+            "it has use_global_stats: false, so it uses each batch's own statistics; remove the field to fold those of "
+            "the training"
         )
 
 
@@ -208,7 +209,8 @@ class _Graph:
         if whole is None or not whole(layer, self.axes.get(layer.bottom[0]) if layer.bottom else None):
             loses = ", which does not keep whole channels" if whole is not None else ""
             raise _Unfoldable(
-                f"it must follow a convolution, and it reads what layer {layer.name!r} of type {layer.type} makes{loses}"
+                f"it must follow a convolution, and it reads what layer {layer.name!r} of type {layer.type} "
+                f"makes{loses}"
             )
         for top in layer.top:
             if top != blob:

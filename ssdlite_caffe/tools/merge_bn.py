@@ -17,7 +17,6 @@ from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.render import quoted
 from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, without_batch_norm
-from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_filled
 from ssdlite_caffe.prototxt.shapes import Phase
 from ssdlite_caffe.prototxt.text import format_message, read_net, read_text

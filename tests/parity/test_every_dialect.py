@@ -1,7 +1,7 @@
 """Every dialect through every command that takes a converted folder: what one command writes, the next ones take.
 
-The dialects are read from the fields of `Dialect`, and the commands from the command line, so that a new choice or a new
-command is tested here, or has to be named here as one that takes no folder.
+The dialects are read from the fields of `Dialect`, and the commands from the command line: a new choice is tested
+without a change here, and a new command has to be named here.
 """
 
 from __future__ import annotations
