@@ -56,7 +56,9 @@ def merge_bn(
 def _text(report: dict[str, Any], net: Path, out: Path) -> str:
     count = report["layers_folded"]
     if count:
-        first = f"{count} BatchNorms of {report['merged_from']['weights']} are folded; the net is in {out}"
+        norms = "1 BatchNorm" if count == 1 else f"{count} BatchNorms"
+        are = "is" if count == 1 else "are"
+        first = f"{norms} of {report['merged_from']['weights']} {are} folded; the net is in {out}"
     elif report.get("kept"):
         first = f"no BatchNorm could be folded; the net is in {out}"
     else:

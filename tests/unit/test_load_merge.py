@@ -427,3 +427,13 @@ def test_random_nets_compute_the_same(tmp_path: Path, text: str, seed: int) -> N
     net = parse_net(text)
     hypothesis.assume(not infer(net).errors)
     assert "BatchNorm" not in assert_same(tmp_path, net, seed=seed)
+
+
+def test_a_bias_layer_is_folded_too() -> None:
+    """OpenCV has no Bias layer."""
+    net = parse_net(INPUT + PLAIN + norm("x") + layer("Bias", "more", "x", "y"))
+    given = random_weights(net)
+    found, without = merge_batch_norm(net, given), merge_batch_norm(parse_net(INPUT + PLAIN + norm("x")), given)
+    assert [one.type for one in found.net.layer] == ["Convolution"]
+    expected = without.blobs["x"][1] + np.asarray(given.layer[2].blobs[0].data)
+    np.testing.assert_allclose(found.blobs["x"][1], expected, rtol=1e-5, atol=1e-6)
