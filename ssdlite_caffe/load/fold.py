@@ -102,7 +102,7 @@ def fold_into_inner_product(
     Raises:
         ValueError: the numbers of outputs differ.
     """
-    matrix = weights.reshape(weights.shape[-2:])  # files from before 2014 give every blob four axes
+    matrix: FloatArray = weights.reshape(weights.shape[-2:])  # files from before 2014 give every blob four axes
     if transposed:
         return (matrix * _expect(affine.scale, matrix.shape[1])).astype(np.float32), _bias(bias, affine)
     return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(np.float32), _bias(bias, affine)

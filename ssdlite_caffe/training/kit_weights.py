@@ -98,7 +98,7 @@ def _change_kernels(
                 f"not zero, the net {wanted[0][2]}x{wanted[0][3]} ones; give the --padding that the weights have"
             )
         elif core.shape[2:] == (high, wide):
-            layer.blobs[0].CopyFrom(blob_from_array(enlarge_kernel(core, wanted[0][2:])))
+            layer.blobs[0].CopyFrom(blob_from_array(enlarge_kernel(core, (wanted[0][2], wanted[0][3]))))
     return problems[:_MOST_LISTED]
 
 
