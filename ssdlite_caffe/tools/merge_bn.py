@@ -219,7 +219,8 @@ def _entry(source: _Folder, name: str) -> dict[str, Any]:
 def _unchanged(source: _Folder) -> bool:
     """Whether the weights are those that the folder was converted with, by the hashes in its report."""
     entries = source.description.get("files")
-    known = [entry.get("sha256") for entry in entries.values() if isinstance(entry, dict)] if entries else []
+    listed = entries.values() if isinstance(entries, dict) else ()
+    known = [entry.get("sha256") for entry in listed if isinstance(entry, dict)]
     return file_sha256(source.weights) in known
 
 

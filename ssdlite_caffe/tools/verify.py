@@ -172,8 +172,8 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
     tensors, merged = folder.report.get("tensors"), folder.report.get("merged_from")
     if tensors is None and isinstance(merged, dict):
         raise ModelError(
-            f"{folder.path} has the weights of {merged.get('weights')}, which were trained further than the TensorFlow "
-            "model; `ssdlite-caffe evaluate` says how good they are"
+            f"{folder.path} has the weights of {merged.get('weights')}, and its report does not say that they are a "
+            "TensorFlow model's; verify the folder that was converted, or compare with `ssdlite-caffe evaluate`"
         )
     if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
         origin = folder.report.get("source")
