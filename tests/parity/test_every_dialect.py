@@ -138,7 +138,7 @@ def refusal(result: Any) -> str:
 
 
 def runs_in_opencv(command: Command, prototxt: Path) -> bool:
-    return bool(command("lint", prototxt, "--runtime", "opencv").status == 0)
+    return bool(command("lint", prototxt, "--runtime", "opencv", "--json").status == 0)
 
 
 def detections(command: Command, folder: Path) -> dict[str, np.ndarray]:
@@ -177,9 +177,10 @@ def test_each_choice_is_here() -> None:
 
 @each_dialect
 def test_lint(make: Make, command: Command, dialect: Dialect) -> None:
-    for folder in make(dialect):
+    folders = make(dialect)
+    for folder in (folders.converted, folders.merged_remapped):
         for name in PROTOTXTS:
-            good(command("lint", folder / f"{name}.prototxt"))
+            good(command("lint", folder / f"{name}.prototxt", "--json"))
 
 
 @each_dialect
@@ -251,7 +252,7 @@ def test_detect(make: Make, command: Command, dialect: Dialect) -> None:
 def test_evaluate(make: Make, command: Command, data: Path, dialect: Dialect) -> None:
     folders = make(dialect)
     runs = runs_in_opencv(command, folders.converted / "deploy.prototxt")
-    for folder in folders:
+    for folder in (folders.converted, folders.merged_remapped):
         name = "some" if "remapped" in folder.name else "all"
         done = command("evaluate", folder, "--data", data / name, "--json")
         if not runs:
@@ -275,8 +276,7 @@ def test_verify(make: Make, command: Command, dialect: Dialect) -> None:
         else:
             assert done.status == 1
             assert "the folder says that it is not exact" in done.out
-    for folder in folders[2:]:
-        assert "has remapped classes" in refusal(command("verify", MODEL, folder, "--images", IMAGE))
+    assert "has remapped classes" in refusal(command("verify", MODEL, folders.merged_remapped, "--images", IMAGE))
 
 
 @each_dialect
@@ -287,12 +287,12 @@ def test_load(
     dumped = tmp_path_factory.getbasetemp() / "dumped"
     if not dumped.exists():
         good(command("dump", MODEL, "-o", dumped))
-    for folder in make(dialect)[:2]:
-        for name in PROTOTXTS:
-            out = tmp_path / f"{folder.name}-{name}.caffemodel"
-            good(command("load", dumped, folder / f"{name}.prototxt", "-o", out))
-            stored = folder / ("train.caffemodel" if name in ("train", "test") else "deploy.caffemodel")
-            assert difference(out, stored) <= FOLD
+    folders = make(dialect)
+    for folder, name in (*((folders.converted, name) for name in PROTOTXTS), (folders.merged, "deploy")):
+        out = tmp_path / f"{folder.name}-{name}.caffemodel"
+        good(command("load", dumped, folder / f"{name}.prototxt", "-o", out))
+        stored = folder / ("train.caffemodel" if name in ("train", "test") else "deploy.caffemodel")
+        assert difference(out, stored) <= FOLD
 
 
 def kit(command: Command, data: Path, source: Path, out: Path, *options: object) -> Path:
@@ -307,10 +307,11 @@ def kit(command: Command, data: Path, source: Path, out: Path, *options: object)
 @each_dialect
 def test_kit(make: Make, command: Command, data: Path, tmp_path: Path, dialect: Dialect) -> None:
     """The kit's nets are written as the folder's are, and its first weights are the folder's, bit for bit."""
-    for folder in make(dialect):
+    folders = make(dialect)
+    for folder in (folders.converted, folders.merged_remapped):
         written = kit(command, data, folder, tmp_path / folder.name)
         assert difference(written / "initial.caffemodel", folder / "train.caffemodel") == 0
-        ours, theirs = (read_net(path / "deploy.prototxt") for path in (written, make(dialect).merged))
+        ours, theirs = (read_net(path / "deploy.prototxt") for path in (written, folders.merged))
         assert len(ours.layer) == len(theirs.layer)
         assert [layer.type for layer in ours.layer] == [layer.type for layer in theirs.layer]
 
@@ -351,7 +352,9 @@ def test_a_step_of_training(
     good(command("remap", mine, "--map", tmp_path / "map.yaml", "-o", tmp_path / "remapped"))
     kit(command, data, mine, tmp_path / "further")
     good(command("detect", tmp_path / "remapped", IMAGE, "--runtime", "caffe"))
-    assert "does not say that they are a TensorFlow model's" in refusal(command("verify", MODEL, mine, "--images", IMAGE))
+    assert "does not say that they are a TensorFlow model's" in refusal(
+        command("verify", MODEL, mine, "--images", IMAGE)
+    )
 
 
 @pytest.mark.parametrize("words", [("convert",), ("dump",), ("keras", "import")])
