@@ -65,7 +65,7 @@ def _text(report: dict[str, Any], net: Path, out: Path) -> str:
         first = (
             f"nothing to fold: {net} has no BatchNorm that is not folded already; {out} has the same net and weights"
         )
-    lines = [first, *report.get("kept", ())]
+    lines = [first, *report.get("kept", ()), *(f"note: {note}" for note in report.get("notes", ()))]
     for key, what in (("train_only", "for TRAIN alone"), ("unused", "not in the net")):
         if report.get(key):
             lines.append(f"skipped, {what}: {', '.join(report[key])}")

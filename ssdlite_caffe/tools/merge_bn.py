@@ -17,8 +17,8 @@ from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.render import quoted
 from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, without_batch_norm
+from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_filled
-from ssdlite_caffe.prototxt.shapes import Phase
 from ssdlite_caffe.prototxt.text import format_message, read_net, read_text
 from ssdlite_caffe.runtimes.model_folder import (
     DEPLOY,
@@ -78,13 +78,14 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
         for name in (DEPLOY, HEADLESS):
             if (folder / name).is_file():
                 _write_net(folder / name, written / name)
-        files = {
-            DEPLOY_WEIGHTS: _write_weights(written, DEPLOY_WEIGHTS, DEPLOY, merged.blobs, source, "TEST"),
-        }
-        if source.net.name == TEST and (folder / TRAIN).is_file():
-            for name in (TRAIN, TEST):
-                write_text(written / name, _moved(folder / name, out))
-            files[TRAIN_WEIGHTS] = _write_weights(written, TRAIN_WEIGHTS, TRAIN, merged.unfolded, source, "TRAIN")
+        deploy = read_net(written / DEPLOY)
+        fit(merged.blobs, deploy, f"{source.weights} does not fit {folder / DEPLOY}")
+        files = {DEPLOY_WEIGHTS: _write_weights(written / DEPLOY_WEIGHTS, deploy, DEPLOY, merged.blobs)}
+        if source.net.name == TEST:
+            try:
+                files |= _write_train(written, out, source, merged)
+            except PrototxtError as error:  # as after changes by hand; the deploy net does not depend on it
+                report["notes"] = [*report.get("notes", ()), f"{TRAIN} and its weights are skipped: {error}"]
         write_text(written / LABEL_MAP, labels.to_prototxt())
         report["files"] = {
             path.name: {**_entry(source, path.name), **files.get(path.name, {"sha256": file_sha256(path)})}
@@ -158,17 +159,27 @@ def _write_net(source: Path, target: Path) -> None:
         write_text(target, read_text(source))
 
 
-def _write_weights(
-    written: Path, name: str, prototxt: str, blobs: Blobs, source: _Folder, phase: Phase
-) -> dict[str, Any]:
+def _write_train(written: Path, out: Path, source: _Folder, merged: Merged) -> dict[str, Any]:
+    """Write the train and test nets and their weights, which keep their BatchNorms; the weights' entry in the report.
+
+    Raises:
+        PrototxtError: there is no train net, or it learns other layers than the test net.
+    """
+    train = read_net(source.path / TRAIN)
+    fit(merged.unfolded, train, f"{source.weights} does not fit {source.path / TRAIN}", phase="TRAIN")
+    for name in (TRAIN, TEST):
+        write_text(written / name, _moved(source.path / name, out))
+    net = read_net(written / TRAIN)
+    return {TRAIN_WEIGHTS: _write_weights(written / TRAIN_WEIGHTS, net, TRAIN, merged.unfolded)}
+
+
+def _write_weights(path: Path, net: caffe_pb2.NetParameter, prototxt: str, blobs: Blobs) -> dict[str, Any]:
     """Write a caffemodel, and return its entry in the report."""
-    net = read_net(written / prototxt)
-    fit(blobs, net, f"{source.weights} does not fit {source.path / prototxt}", phase=phase)
     return {
         "net": prototxt,
         "layers_filled": len(blobs),
         "values": sum(blob.size for each in blobs.values() for blob in each),
-        "sha256": write_filled(written / name, net, blobs),
+        "sha256": write_filled(path, net, blobs),
     }
 
 

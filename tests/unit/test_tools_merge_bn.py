@@ -249,3 +249,24 @@ def test_a_train_prototxt_is_refused_in_one_line(command: Command, example_folde
     assert "this is a train net: without the layers that are for TRAIN alone (data (AnnotatedData), " in done.err
     assert done.err.endswith("has nothing to read; give the test or deploy net\n")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["another layer", "gone"])
+def test_a_train_net_that_does_not_fit_is_skipped(command: Command, sliced: Path, tmp_path: Path, change: str) -> None:
+    """What is deployed does not depend on it, so it is named and the rest is written."""
+    copy = Path(shutil.copytree(sliced, tmp_path / "copy"))
+    if change == "gone":
+        (copy / "train.prototxt").unlink()
+    else:
+        param = "convolution_param { num_output: 2 kernel_size: 1 }"
+        more = f'layer {{ name: "more" type: "Convolution" bottom: "Conv" top: "more" {param} }}'
+        (copy / "train.prototxt").write_text((copy / "train.prototxt").read_text() + more)
+    done = command("merge-bn", copy, "-o", tmp_path / "out")
+    assert done.status == 0
+    why = "more has no weights" if change == "another layer" else "No such file or directory"
+    (line,) = done.out.splitlines()[1:]
+    assert line.startswith("  note: train.prototxt and its weights are skipped: ")
+    assert line.endswith(why)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"deploy.prototxt", "deploy.caffemodel", "headless.prototxt", "labelmap.prototxt", "report.json"}
+    assert ModelFolder.open(tmp_path / "out").report["files"].keys() == names - {"report.json"}
