@@ -142,7 +142,7 @@ def _opened(folder: Path, weights: Path | None) -> _Folder:
 
 def _merged(prototxt: Path, weights: Path, *, keep_rest: bool = False) -> Merged:
     if not weights.is_file():
-        raise PrototxtError(f"caffemodel {weights} does not exist")
+        raise PrototxtError(f"caffemodel {weights} {'is a folder' if weights.is_dir() else 'does not exist'}")
     net = read_net(prototxt)
     try:
         return merge_batch_norm(net, read_caffemodel(weights), keep_rest=keep_rest)
