@@ -169,7 +169,12 @@ def verify(
 def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
     if "remapped_from" in folder.report:
         raise ModelError(f"{folder.path} has remapped classes; give the folder that it was remapped from")
-    tensors = folder.report.get("tensors")
+    tensors, merged = folder.report.get("tensors"), folder.report.get("merged_from")
+    if tensors is None and isinstance(merged, dict):
+        raise ModelError(
+            f"{folder.path} has the weights of {merged.get('weights')}, and its report does not say that they are a "
+            "TensorFlow model's; verify the folder that was converted, or compare with `ssdlite-caffe evaluate`"
+        )
     if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
         origin = folder.report.get("source")
         form = origin.get("form") if isinstance(origin, dict) else None

@@ -123,8 +123,15 @@ def test_maps_of_one_pixel_are_kept_off_opencv_s_kernel(nets: dict[str, NetDesc]
         names = [f"layer_19_2_5_mbox_{part}/depthwise" for part in ("loc", "conf")]
         assert [c.name for c in layers] == (names if stage in ("deploy", "headless") else [])
         assert all((c.kernel, c.pad, c.dilation) == ((3, 3), (2, 2), (2, 2)) for c in layers)
-    for dialect in (Dialect(depthwise="DepthwiseConvolution"), Dialect(engine="CUDNN")):
-        assert not [c for c in layers_of(nets["v2"], dialect) if isinstance(c, Convolution) and c.spread]
+    layers = layers_of(nets["v2"], Dialect(depthwise="DepthwiseConvolution"))
+    assert not [c for c in layers if isinstance(c, Convolution) and c.spread]
+
+
+def test_cudnn_gets_no_dilation(nets: dict[str, NetDesc]) -> None:
+    """It has none, so layers of one-pixel maps are left to Caffe's own engine; OpenCV looks at no engine."""
+    layers = [c for c in layers_of(nets["v2"], Dialect(engine="CUDNN")) if isinstance(c, Convolution) and c.group > 1]
+    assert {(c.engine, c.spread) for c in layers} == {("CUDNN", False), ("DEFAULT", True)}
+    assert {c.spread for c in layers if c.dilation != (1, 1)} == {True}
 
 
 def test_five_by_five() -> None:
