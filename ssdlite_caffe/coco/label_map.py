@@ -239,7 +239,8 @@ def _parse_items(text: str, name: str, message_type: type[Message], key: str, *,
     from ssdlite_caffe.prototxt.text import parse
 
     try:
-        message: Any = parse(text, message_type, name, allow_unknown=allow_unknown)
+        # The OD API's files are read as the OD API does, Caffe's as Caffe does.
+        message: Any = parse(text, message_type, name, allow_unknown=allow_unknown, merge=allow_unknown)
     except PrototxtError as error:
         raise LabelMapError(str(error)) from error
     entries = []

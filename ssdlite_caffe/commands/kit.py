@@ -165,12 +165,18 @@ def kit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:  # fmt: skip
     """Write a training folder: nets, solvers, scripts, label map, first weights."""
+    from ssdlite_caffe.commands.swapped import named_for_each_other
     from ssdlite_caffe.gen_model.render import Solver
     from ssdlite_caffe.training.intervals import default_test_interval
     from ssdlite_caffe.training.kit import TRAIN, KitOptions, write_kit
 
     if (train is None) != (test is None):
         raise typer.BadParameter("give both --train and --test, or neither")
+    if train is not None and test is not None and named_for_each_other(train, test):
+        note(
+            f"--train {train} and --test {test} are swapped, by their names; if they are, type: --train {test} "
+            f"--test {train}"
+        )
     net = (version, head, width_multiplier, input_size)
     if source is not None and net != (None, None, None, None):
         raise typer.BadParameter(

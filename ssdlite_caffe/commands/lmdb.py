@@ -137,8 +137,12 @@ def coco(
     options: _Options,
 ) -> None:
     """Write data in COCO's format (instances)."""
+    from ssdlite_caffe.commands.swapped import DATA, IMAGES, refuse_swapped
     from ssdlite_caffe.data.coco import open_coco
 
+    refuse_swapped(
+        "lmdb coco {first} {second}" + f" -o {out}", images, annotations, (frozenset({IMAGES}), frozenset({DATA}))
+    )
     _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
 
 

@@ -25,8 +25,10 @@ def load(
     as_json: Json = False,
 ) -> None:
     """Fill a net with dumped weights."""
+    from ssdlite_caffe.commands.swapped import PROTOTXT, WEIGHTS, refuse_swapped
     from ssdlite_caffe.tools.load import load as run
 
+    refuse_swapped("load {first} {second}" + f" -o {out}", weights, net, (frozenset({WEIGHTS}), frozenset({PROTOTXT})))
     summary = run(weights, net, out, finetune=finetune, force=force)
     left = "".join(f"\n  keeps its filler: {name} ({why})" for name, why in summary["left"].items())
     print_result(

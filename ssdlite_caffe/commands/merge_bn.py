@@ -33,9 +33,15 @@ def merge_bn(
     as_json: Json = False,
 ) -> None:
     """Fold a trained net's BatchNorms into its convolutions, for deployment."""
+    from ssdlite_caffe.commands.swapped import CAFFEMODEL, PROTOTXT, refuse_swapped
     from ssdlite_caffe.errors import PrototxtError
     from ssdlite_caffe.tools import merge_bn as tool
 
+    if weights is not None:
+        refuse_swapped(
+            "merge-bn {first} --weights {second}" + f" -o {out}", net, weights,
+            (frozenset({PROTOTXT}), frozenset({CAFFEMODEL})),
+        )  # fmt: skip
     if net.is_dir():
         if keep_rest:
             raise typer.BadParameter("--keep-rest is for prototxts; the nets of a folder can be folded whole")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ssdlite_caffe.dump import pipeline_subset_pb2 as pb
 
 MAX_BYTES = 1 << 22
+_TWICE = re.compile(r'(?:should not have multiple|is specified along with field) "(?:[\w.]*\.)?(\w+)"')
+"""protobuf's words for a second field of one name, or of one oneof."""
 SLIM_EPSILON = float(np.float32(1e-3))
 """BatchNorm epsilon of a backbone without override_base_feature_extractor_hyperparams: slim's default."""
 
@@ -29,6 +33,7 @@ class Pipeline:
         backbone_epsilon, extra_epsilon, head_epsilon: BatchNorm epsilons, float32 as Python floats.
         moving_averages: whether detectors are exported with the moving averages of their variables.
         nms_unsupported: the phrases of `settings.unsupported` that are about NMS.
+        twice: a sentence on the first field that is given twice; empty if none is.
     """
 
     settings: Settings
@@ -37,6 +42,7 @@ class Pipeline:
     head_epsilon: float
     moving_averages: bool
     nms_unsupported: tuple[str, ...] = ()
+    twice: str = ""
 
 
 def settings_from_pipeline(path: Path) -> Settings:
@@ -50,29 +56,53 @@ def read_pipeline(path: Path) -> Pipeline:
     Raises:
         ModelError: the file cannot be read, is not a pipeline.config, or is of another kind of detector.
     """
-    from google.protobuf import text_format
-
-    from ssdlite_caffe.dump import pipeline_subset_pb2 as messages
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that is read as a pipeline.config")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not a pipeline.config: it is not UTF-8 text") from error
-    config = messages.TrainEvalPipelineConfig()
-    try:
-        text_format.Parse(text, config, allow_unknown_field=True)
-    except (text_format.ParseError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} is not a pipeline.config: {reason}") from error
+    config, twice = _parsed(_text_of(path), path)
     if config.model.WhichOneof("model") != "ssd":
         kind = config.model.WhichOneof("model")
         found = f"describes a {kind} model" if kind else "has no model { ssd { ... } }"
         raise ModelError(f"{path} {found}; only SSD detectors are read")
-    return _pipeline(config, config.model.ssd, path)
+    return dataclasses.replace(_pipeline(config, config.model.ssd, path), twice=twice)
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file, with or without a byte-order mark."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that is read as a pipeline.config")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(data) % 2 == 0
+        found = "it is UTF-16 text; save it as UTF-8" if wide else "it is not UTF-8 text"
+        raise ModelError(f"{path} is not a pipeline.config: {found}") from error
+
+
+def _parsed(text: str, path: Path) -> tuple[pb.TrainEvalPipelineConfig, str]:
+    """The message, and a sentence if a field is given twice, which the OD API's reader (text_format.Merge) allows."""
+    from google.protobuf import text_format
+
+    from ssdlite_caffe.dump import pipeline_subset_pb2 as messages
+
+    twice = ""
+    for parse in (text_format.Parse, text_format.Merge):
+        config = messages.TrainEvalPipelineConfig()
+        try:
+            parse(text, config, allow_unknown_extension=True, allow_unknown_field=True)
+            break
+        except (text_format.ParseError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            again = _TWICE.search(reason)
+            if again is None or parse is text_format.Merge:
+                raise ModelError(f"{path} is not a pipeline.config: {reason}") from error
+            line = reason.partition(":")[0]
+            twice = (
+                f"{path}:{line}: {again.group(1)} is given again; as for TensorFlow, blocks are joined and the last "
+                "value counts"
+            )
+    return config, twice
 
 
 def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pipeline:

@@ -151,7 +151,8 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
     source = model.source if lender is None else lender.source
     chosen = choose_suppression(settings, pipeline, config, options.nms, source=source)
     settings = chosen.settings
-    notes = [*model.notes, *([chosen.note] if chosen.note else []), *([unread] if unread else [])]
+    twice = "" if pipeline is None else pipeline.twice
+    notes = [*(note for note in (found.note, *model.notes, chosen.note, unread, twice) if note)]
     if chosen.origin is not None:
         origins["suppression"] = chosen.origin
     if pipeline is not None and model.form != "checkpoint":

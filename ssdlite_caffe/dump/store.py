@@ -178,7 +178,7 @@ def _manifest(path: Path) -> dict[str, Any]:
                 f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, the most that is read as a manifest"
             )
         manifest = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{path.parent} holds no {path.name}, so it is not a folder that `dump` wrote") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error

@@ -35,6 +35,14 @@ FAMILIES: tuple[FamilyName, ...] = (
 
 MAX_CLASSES = 1_000_000
 """More than any data set has; the outputs of six boxes per cell still fit Caffe's int."""
+LEAST_SCORE = 1e-8
+"""The score threshold with which the Object Detection API evaluates; every detection counts."""
+_LOW_SCORE = 0.01
+"""The highest score threshold that hardly changes an average precision.
+
+Measured, a V2-SSDLite of 3 classes on 36 images: COCO's AP is the same with 0.01 as with 1e-8, and lower by 0.0001 with
+0.02, 0.0015 with 0.05, 0.025 with 0.3.
+"""
 _MAX_COUNT = 2**31 - 1
 _MAX_PIXEL = 1e6
 
@@ -47,6 +55,11 @@ class CellBoxes:
     """
 
     sizes: tuple[tuple[float, float], ...]
+
+
+def matters(score_threshold: float) -> bool:
+    """Whether a score threshold makes an average precision noticeably lower."""
+    return score_threshold > _LOW_SCORE
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Nms:
     """
 
     iou_threshold: float = 0.6
-    score_threshold: float = 1e-8
+    score_threshold: float = LEAST_SCORE
     max_per_class: int = 100
     max_total: int = 100
     clip_first: bool = False

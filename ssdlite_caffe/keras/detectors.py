@@ -15,7 +15,7 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
 from ssdlite_caffe.keras.model import KerasModel
-from ssdlite_caffe.keras.store import load
+from ssdlite_caffe.keras.store import description_of, load
 from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source_detector as source_runtime
@@ -102,6 +102,11 @@ class ExportedTfliteDetector:
             )
         return found
 
+    @property
+    def score_threshold(self) -> float:
+        """Least score that it gives."""
+        return self.arch.nms.score_threshold
+
     def prepared(self, image: Pixels) -> npt.NDArray[Any]:
         """The model's input for an image, uint8 (H, W, 3) BGR."""
         arch, kind = self.arch, self.description.inputs
@@ -160,6 +165,12 @@ class ThirdPartyTfliteDetector:
         normalises = self._model.settings.pixel_scale is not None
         self._detector = TfliteDetector(path, self.arch, normalises=normalises, unmodified=True)
 
+    @property
+    def score_threshold(self) -> float:
+        """Least score that it gives: that of TensorFlow Lite's own post-processing, where the file has it."""
+        own = self._model.settings.tflite_nms
+        return self.arch.nms.score_threshold if own is None else own.score_threshold
+
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
@@ -198,6 +209,18 @@ def open_detector(path: Path) -> KerasDetector | ExportedTfliteDetector | ThirdP
     return open_tflite(path) if path.suffix == ".tflite" else KerasDetector(load(path))
 
 
+def labels_of_any(path: Path) -> LabelMap:
+    """The classes that `open_detector` gives a file, without loading the model.
+
+    Raises:
+        SsdliteError: it cannot be read.
+    """
+    if path.suffix != ".tflite" or not path.is_file() or has_description(path):
+        return labels_of(path)
+    _, arch = identify(read_model(path, ReadOptions(dequantize=True)))
+    return numbered(arch.num_classes)
+
+
 def labels_of(path: Path) -> LabelMap:
     """The classes of a Keras or TensorFlow Lite file.
 
@@ -205,7 +228,7 @@ def labels_of(path: Path) -> LabelMap:
         ModelError: it cannot be read.
     """
     if path.suffix != ".tflite":
-        return load(path).labels
+        return description_of(path)[1]
     if path.is_file() and not has_description(path):
         raise ModelError(f"{path} has no class names; give them with --label-map")
     return read_description(path)[1].labels

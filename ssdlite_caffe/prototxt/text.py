@@ -18,7 +18,9 @@ from ssdlite_caffe.prototxt.problems import TextProblem
 _M = TypeVar("_M", bound=Message)
 
 
-def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unknown: bool = False) -> _M:
+def parse(
+    text: str, message_type: type[_M], name: str = "<text>", *, allow_unknown: bool = False, merge: bool = False
+) -> _M:
     """Parse prototxt.
 
     Args:
@@ -26,17 +28,19 @@ def parse(text: str, message_type: type[_M], name: str = "<text>", *, allow_unkn
         message_type: the message that it holds, `caffe_pb2.NetParameter` for a net.
         name: the file's name in errors.
         allow_unknown: skip fields that the message does not have instead of raising an error.
+        merge: a field may be given twice, and the last one counts, as for TensorFlow; Caffe refuses that.
 
     Raises:
-        PrototxtError: the text has a syntax error, an unknown field or value, or a field twice, lacks a field that
-            it needs, or is too large.
+        PrototxtError: the text has a syntax error or an unknown field or value, lacks a field that it needs, or is too
+            large; or a field is given twice, without `merge`.
     """
     check_size(len(text), name)
     message = message_type()
     try:
         if allow_unknown:
             outline(text, name, message_type)  # limits the nesting: the parser skips unknown fields recursively
-        text_format.Parse(text, message, allow_unknown_field=allow_unknown)
+        read = text_format.Merge if merge else text_format.Parse
+        read(text, message, allow_unknown_extension=allow_unknown, allow_unknown_field=allow_unknown)
     except text_format.ParseError as error:
         raise _explain(error, text, message_type, name) from None
     except ValueError as error:  # a number or string that its field cannot hold

@@ -30,7 +30,9 @@ from ssdlite_caffe.runtimes.model_folder import (
     TEST,
     TRAIN,
     TRAIN_WEIGHTS,
+    ModelFolder,
 )
+from ssdlite_caffe.tools.convert import moved_places
 
 MERGED = "merged.json"
 """Report of `merge_files`; it is not named report.json, since it does not describe a detector."""
@@ -73,7 +75,7 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
     arch = ArchSpec.from_dict(source.description["arch"])
     check_classes(labels, arch.num_classes, str(folder / LABEL_MAP))
     merged = _merged(source.net, source.weights)
-    report = _folder_report(source, merged, arch)
+    report = _folder_report(source, merged, arch, out)
     with new_folder(out, marker=REPORT, force=force) as written:
         for name in (DEPLOY, HEADLESS):
             if (folder / name).is_file():
@@ -195,10 +197,12 @@ def _moved(source: Path, out: Path) -> str:
     return text
 
 
-def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec) -> dict[str, Any]:
+def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec, out: Path) -> dict[str, Any]:
     """The report without its list of files."""
     described = source.description if "files" in source.description else {}
     report = {**copy.deepcopy(described), "ssdlite_caffe": __version__, "arch": arch.to_dict()}
+    if described:
+        report |= moved_places(ModelFolder.open(source.path), out)
     if not _unchanged(source):
         report = {key: value for key, value in report.items() if key not in _OF_THE_SOURCE}
     folded = 0 if _is_merged_already(source, merged) else len(merged.folded)

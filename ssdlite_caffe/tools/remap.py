@@ -27,7 +27,7 @@ from ssdlite_caffe.prototxt.binary import (
 )
 from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
 from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
-from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
+from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, moved_places
 
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
     nets = build(old.arch), build(dataclasses.replace(old.arch, num_classes=len(rows)))
     with new_folder(out, marker=REPORT, force=force) as folder:
         files, hashes = _write_files(folder, old, nets, rows, classes.target())
-        report = _report(old, nets[1], files)
+        report = {**_report(old, nets[1], files), **moved_places(old, out)}
         report["remapped_from"] = {
             "mapping": str(mapping),
             "rows": list(rows),

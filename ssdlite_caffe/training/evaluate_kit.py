@@ -13,8 +13,8 @@ from ssdlite_caffe.caffe.prefix import caffe_prefix, extension_module
 from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.errors import CaffeError, DatasetError
 from ssdlite_caffe.evaluation.detection_evaluate import detection_evaluate_score
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.imports import import_pyplot
@@ -61,7 +61,9 @@ def evaluate_kit(
             ModelForms(model.labels, model), images, runtimes, data=os.path.normpath(lmdb), progress=progress
         )
     own = detection_evaluate_score(result, folder / TEST, weights, lmdb, folder / LABEL_MAP)
-    result = dataclasses.replace(result, model=str(weights), scores=(*result.scores, own))
+    # What ran was folded from these weights, in a folder that is gone.
+    ran = (dataclasses.replace(score, path=str(weights) if score.path else "") for score in result.scores)
+    result = dataclasses.replace(result, model=str(weights), scores=(*ran, own))
     write_text(folder / RESULT, json.dumps(result.to_dict(), indent=2) + "\n", force=True)
     write_plot(result, folder / PLOT, force=True)
     return result

@@ -210,3 +210,12 @@ def test_find_by_name_then_by_display_name() -> None:
         label_map.find("c")
     assert builtin("coco").nearest("Persn") == "person"
     assert builtin("coco").nearest("zzzz") is None
+
+
+def test_a_field_given_twice_is_read_as_by_the_program_that_the_file_is_for() -> None:
+    """The OD API takes the last one (text_format.Merge); Caffe refuses the file."""
+    api = parse_label_map("item { id: 2 id: 1 name: 'first' name: 'cat' }", "map.pbtxt")
+    assert api.display_names == ("background", "cat")
+    caffe = 'item { name: "none_of_the_above" label: 0 } item { name: "a" label: 1 label: 2 }'
+    with pytest.raises(LabelMapError, match='should not have multiple "label" fields'):
+        parse_label_map(caffe, "map.prototxt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,59 @@ def test_bad_configs_raise_one_line(tmp_path: Path, text: str, phrase: str) -> N
     with pytest.raises(ModelError, match=phrase) as raised:
         read_pipeline(write(tmp_path / "p", text))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "named"),
+    [
+        ("num_classes: 90", "num_classes: 3", "num_classes"),
+        ("post_processing { score_converter: SIGMOID score_converter: SOFTMAX }", "num_classes: 3", "score_converter"),
+        ("num_classes: 3 image_resizer { keep_aspect_ratio_resizer { } fixed_shape_resizer { } }", "", "\\w+_resizer"),
+    ],
+)
+def test_of_a_field_given_twice_the_last_counts(tmp_path: Path, first: str, again: str, named: str) -> None:
+    path = write(tmp_path / "p", f"model {{\n  ssd {{ {first}\n{again} }} }}")
+    pipeline = read_pipeline(path)
+    assert pipeline.settings.num_classes == 4
+    assert re.fullmatch(rf".*p:\d: {named} is given again; as for TensorFlow, .* the last value counts", pipeline.twice)
+
+
+def test_blocks_given_twice_are_merged(tmp_path: Path) -> None:
+    text = """model { ssd { num_classes: 3 box_coder { faster_rcnn_box_coder { y_scale: 9 } } } }
+    model { ssd { box_coder { faster_rcnn_box_coder { x_scale: 8 } } image_resizer { fixed_shape_resizer { } } } }"""
+    pipeline = read_pipeline(write(tmp_path / "p", text))
+    assert pipeline.settings.num_classes == 4
+    assert pipeline.settings.box_coder_scales == (9, 8, 5, 5)
+    assert pipeline.settings.input_size == (300, 300)
+    assert pipeline.twice.startswith(f"{tmp_path / 'p'}:2: model is given again; as for TensorFlow, blocks are joined")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text.replace("{", "<").replace("}", ">"),
+        lambda text: text.replace(" {", ": {"),
+        lambda text: re.sub(r"(: [^\s{]+)", r"\1,", text),
+        lambda text: re.sub(r"(: [^\s{]+)", r"\1;", text),
+        lambda text: "# a comment { \n" + text.replace("\n", " # another }\n"),
+        lambda text: text.replace("aspect_ratios: 1.0 aspect_ratios: 2.0", "aspect_ratios: [1.0, 2.0]"),
+        lambda text: text + "train_config { [a.protos.external] { a: 1 b: [ { c: -inf }, { } ] d: 'x' \"y\" } }",
+        lambda text: text + "eval_input_reader: { tf_record_input_reader { input_path: ['a', 'b'] } n: 1 }",
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_the_same(tmp_path: Path, change: Callable[[str], str]) -> None:
+    (tmp_path / "plain").write_bytes(CONFIG.encode())
+    (tmp_path / "changed").write_bytes(change(CONFIG).encode())
+    assert read_pipeline(tmp_path / "changed") == read_pipeline(tmp_path / "plain")
+
+
+def test_a_config_of_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(CONFIG.encode("utf-16"))
+    with pytest.raises(ModelError, match="it is UTF-16 text; save it as UTF-8"):
+        read_pipeline(tmp_path / "p")
 
 
 def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:

@@ -181,7 +181,8 @@ def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> N
     assert [line for line in lines if "loss" in line] == curve(finished)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
     from ssdlite_caffe.data.labelled_images import open_images
-    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
+    from ssdlite_caffe.evaluation.evaluate import evaluate
+    from ssdlite_caffe.evaluation.forms import open_model_forms
 
     opened = open_model_forms(folder / "model.keras")
     images = open_images(tmp_path / "other", opened.labels, split="val")
