@@ -16,6 +16,7 @@ from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
+from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
 from ssdlite_caffe.dump.settings import class_count
 from ssdlite_caffe.dump.units import find_units, strip_prefix
 from ssdlite_caffe.dump.variables import Variables, hash_files, shards
@@ -93,6 +94,7 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
     data = shards(prefix)
     config = find_pipeline(prefix, pipeline_config)
     pipeline = read_pipeline(config)
+    refuse_resizer(pipeline.refused_resizer, config)
     variables = Variables(prefix, "a checkpoint")
     chosen, skipped = choose_variables(variables, moving_averages=pipeline.moving_averages)
     require_detector(str(path), (match.group("scope") for name in chosen if (match := _PART.match(name))))

@@ -133,10 +133,14 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
         )
     if options.pipeline_config is None:
         return model
-    from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
+    from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline
+    from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
 
     config = options.pipeline_config
-    settings = fill_gaps(model.settings, settings_from_pipeline(config), source=model.source, config=str(config))
+    pipeline = read_pipeline(config)
+    if model.settings.resizer is None:
+        refuse_resizer(pipeline.refused_resizer, config)
+    settings = fill_gaps(model.settings, pipeline.settings, source=model.source, config=str(config))
     return dataclasses.replace(model, settings=settings)
 
 
@@ -162,6 +166,7 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             origins.update({what: str(config) for what in gaps})
         if differences:
             notes.append(f"{model.source} and {config} differ, the former is used: {'; '.join(differences)}")
+    settings = _with_resizer(settings, model, found, options, pipeline, config, origins, notes)
     if settings.iou_threshold is None and model.form != "checkpoint":
         notes.append("no file has settings of NMS; the Object Detection API's usual ones are used")
     for other in found.others:
@@ -174,6 +179,49 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
     if settings.pixel_scale is None:
         origins["preprocessing"] = "2/255 x - 1, the family's: the model has a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
+
+
+def _with_resizer(
+    settings: Settings,
+    model: DumpedModel,
+    found: Located,
+    options: ReadOptions,
+    pipeline: Pipeline | None,
+    config: Path | None,
+    origins: dict[str, str],
+    notes: list[str],
+) -> Settings:
+    """Settings with the resizer: of the model's own graph, else of another graph in the folder, else of the config.
+
+    Raises:
+        ModelError: only the pipeline.config says how images are resized, and they cannot be resized so here.
+    """
+    if model.form == "checkpoint":
+        origins["resizer"] = str(config)
+    if model.settings.resizer is None:
+        for other in found.others:
+            lender = _lender(settings, other, options)
+            if lender is not None and lender.settings.resizer is not None:
+                origins["resizer"] = str(other.path)
+                return dataclasses.replace(settings, resizer=lender.settings.resizer)
+        if pipeline is not None and config is not None:
+            from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
+
+            refuse_resizer(pipeline.refused_resizer, config)
+            if pipeline.settings.input_size == settings.input_size:
+                origins["resizer"] = str(config)
+                settings = dataclasses.replace(settings, resizer=pipeline.settings.resizer)
+    elif pipeline is not None and pipeline.refused_resizer and model.form != "checkpoint":
+        notes.append(
+            f"{model.source} and {config} differ, the former is used: resizer {model.settings.resizer.text()}, not "
+            f"{pipeline.refused_resizer}"
+        )
+    if settings.resizer is not None and settings.resizer.letterboxes and origins.get("resizer") == str(config):
+        notes.append(
+            f"{config} does not say whether pixels are normalised before or after images are padded; before, as the "
+            "Object Detection API's last versions do; a frozen graph would say it"
+        )
+    return settings
 
 
 def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:

@@ -80,7 +80,7 @@ def _decoding(detector: TensorFlowDetector, model: ModelForms) -> Detect:
     from ssdlite_caffe.dump.read import ReadOptions, read_model
     from ssdlite_caffe.load.identify import identify
     from ssdlite_caffe.runtimes.decode import choose_detections
-    from ssdlite_caffe.runtimes.resize import network_input
+    from ssdlite_caffe.runtimes.resize import input_of, window_of
     from ssdlite_caffe.runtimes.source_detector import decode_encodings
 
     reading = ReadOptions() if model.folder is None else model.folder.reading
@@ -89,9 +89,9 @@ def _decoding(detector: TensorFlowDetector, model: ModelForms) -> Detect:
     nms = arch.nms if model.folder is None else model.folder.arch.nms
 
     def detected(image: Pixels) -> Detections:
-        fed = network_input(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-        raw = detector.raw(fed)
-        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms)
+        window = window_of((image.shape[0], image.shape[1]), arch.resizer)
+        raw = detector.raw(input_of(arch, image[..., ::-1]))
+        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms, window=window)
 
     return detected
 

@@ -21,7 +21,7 @@ from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, r
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.opencv_net import path_for_opencv
-from ssdlite_caffe.runtimes.resize import preprocess
+from ssdlite_caffe.runtimes.resize import caffe_blob, input_of, window_of
 
 Decoder = Literal["caffe", "numpy", "tflite"]
 
@@ -88,9 +88,10 @@ class Detector:
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to the image."""
         arch = self._arch
-        blob = preprocess(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        window = window_of((image.shape[0], image.shape[1]), arch.resizer)
+        blob = caffe_blob(input_of(arch, image[..., ::-1]))
         if self._decoder == "caffe":
-            return clip_detections(self._net.detect(blob))
+            return clip_detections(self._net.detect(blob), window)
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
         if self._decoder == "tflite" and self._tflite_nms is not None:
             corners, variances = split_priors(priors)
@@ -98,8 +99,8 @@ class Detector:
             x, y, width, height = variances[0]
             encodings, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
             boxes = decode_centres(encodings, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
-            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms))
-        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
+            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms), window)
+        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, window=window)
 
 
 def detect(

@@ -24,7 +24,7 @@ from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
-from ssdlite_caffe.runtimes.resize import caffe_blob
+from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.reference_side import ReferenceSide
@@ -233,8 +233,9 @@ class _Comparison:
         order = _caffe_order(self.net)
         self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
         self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
-        tf_detections, note = reference.detections(fed, tf_boxes, tf_scores)
-        caffe_detections = clip_detections(self.deploy.detect(blob))
+        size = (image.shape[0], image.shape[1])
+        tf_detections, note = reference.detections(fed, tf_boxes, tf_scores, size)
+        caffe_detections = clip_detections(self.deploy.detect(blob), window_of(size, self.arch.resizer))
         self._detections(name, caffe_detections, tf_detections, note)
         self._tflite_detections(name, fed, caffe_boxes, caffe_scores)
         return ImageComparison(name, image, tf_detections, caffe_detections)
