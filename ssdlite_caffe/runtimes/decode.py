@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import TensorError
-from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.runtimes.detections import Detections, IndexArray
 from ssdlite_caffe.runtimes.resize import WHOLE, Window
 
@@ -170,7 +170,7 @@ def choose_detections(
     return Detections(classes.astype(np.int64), scores[indices, classes], found)
 
 
-def _rank(classes: IndexArray) -> IndexArray:
+def _rank(classes: npt.NDArray[np.integer[Any]]) -> IndexArray:
     """Rank of each candidate among those of its class, in the given order."""
     by_class = np.argsort(classes, kind="stable")
     _, first, lengths = np.unique(classes[by_class], return_index=True, return_counts=True)
@@ -218,19 +218,28 @@ def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_
     return np.asarray(found, np.intp)
 
 
-def clip_detections(detections: Detections, window: Window = WHOLE) -> Detections:
+def clip_detections(detections: Detections, window: Window = WHOLE, limits: Nms | None = None) -> Detections:
     """Detections with boxes clipped to the image, without those that have no area in it.
 
     Args:
         detections: with boxes as fractions of the network's input.
         window: where the image is in it.
+        limits: whose `max_per_class` and `max_total` hold, of detections best first; None: those of the net alone.
 
     Returns:
         Boxes as fractions of the image.
     """
     clipped = clip_boxes(detections.boxes, window)
     found = Detections(detections.classes, detections.scores, in_image(clipped, window))
-    return found.select(np.flatnonzero(_area(clipped) > 0))
+    kept = _area(clipped) > 0
+    if limits is not None:
+        kept &= _rank(detections.classes) < limits.max_per_class
+    return found.select(np.flatnonzero(kept)[: None if limits is None else limits.max_total])
+
+
+def detections_of(arch: ArchSpec, found: Detections, window: Window) -> Detections:
+    """The detections of a deploy net in an image; see `clip_detections`. A letterbox's net leaves the limits to us."""
+    return clip_detections(found, window, arch.nms if arch.resizer.letterboxes else None)
 
 
 def decode(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
+from ssdlite_caffe.runtimes.decode import convert_scores, decode, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
@@ -91,7 +91,7 @@ class Detector:
         window = window_of((image.shape[0], image.shape[1]), arch.resizer)
         blob = caffe_blob(input_of(arch, image[..., ::-1]))
         if self._decoder == "caffe":
-            return clip_detections(self._net.detect(blob), window)
+            return detections_of(arch, self._net.detect(blob), window)
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
         if self._decoder == "tflite" and self._tflite_nms is not None:
             corners, variances = split_priors(priors)

@@ -133,7 +133,14 @@ def _report(
     model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
+    if arch.resizer.letterboxes and arch.nms.clip_first:
+        inexact.append("boxes clipped to the padded input, not to the image, before suppression")
     notes = list(model.notes)
+    if not arch.resizer.plain:
+        notes.append(
+            f"{TRAIN} and {TEST} resize as OpenCV does"
+            + (" and squash images to the input size, without a letterbox" if arch.resizer.letterboxes else "")
+        )
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
@@ -146,6 +153,7 @@ def _report(
         "source": {"path": model.source, "form": model.form, "sha256": model.sha256, "origins": model.origins},
         "reading": reading_to_dict(options.reading),
         "arch": arch.to_dict(),
+        "resizer": dataclasses.asdict(arch.resizer),
         "tflite_nms": None if model.settings.tflite_nms is None else dataclasses.asdict(model.settings.tflite_nms),
         "default_boxes": net.num_default_boxes,
         "feature_maps": [
@@ -188,6 +196,7 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
         f"{source['form']} {source['path']}",
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
+        *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
         f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",

@@ -19,7 +19,7 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
-from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, split_priors
+from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -235,7 +235,8 @@ class _Comparison:
         self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
         size = (image.shape[0], image.shape[1])
         tf_detections, note = reference.detections(fed, tf_boxes, tf_scores, size)
-        caffe_detections = clip_detections(self.deploy.detect(blob), window_of(size, self.arch.resizer))
+        window = window_of(size, self.arch.resizer)
+        caffe_detections = detections_of(self.arch, self.deploy.detect(blob), window)
         self._detections(name, caffe_detections, tf_detections, note)
         self._tflite_detections(name, fed, caffe_boxes, caffe_scores)
         return ImageComparison(name, image, tf_detections, caffe_detections)
