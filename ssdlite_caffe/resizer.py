@@ -92,19 +92,24 @@ class Resizer:
             values["pad_value"] = (red, green, blue)
         return cls(**values)
 
-    def text(self) -> str:
-        """In words, for a line of a summary: "keep_aspect_ratio 300..600, bicubic, padded with 0, 0, 0 ..."."""
-        words = [self.method]
+    def text(self, *, order: bool = True) -> str:
+        """In words, for a line of a summary: "keep_aspect_ratio 300..600, bicubic, padded below and on the right ...".
+
+        Args:
+            order: say whether `pad_value` is a network input or a pixel, which a pipeline.config does not say.
+        """
+        words: list[str] = [self.kind, self.method]
+        if self.letterboxes:
+            words[0] += f" {self.min_dimension}..{self.max_dimension}"
         if self.align_corners:
             words.append("align_corners")
         if self.half_pixel_centers:
             words.append("half_pixel_centers")
-        if not self.letterboxes:
-            return ", ".join([self.kind, *words])
-        pad = ", ".join(f"{value:g}" for value in self.pad_value)
-        when = "network inputs, after normalising" if self.normalise_first else "pixels, before normalising"
-        words.append(f"padded below and on the right with {pad} ({when})")
-        return ", ".join([f"{self.kind} {self.min_dimension}..{self.max_dimension}", *words])
+        if self.letterboxes:
+            pad = ", ".join(f"{value:g}" for value in self.pad_value)
+            when = "network inputs, after normalising" if self.normalise_first else "pixels, before normalising"
+            words.append(f"padded below and on the right with {pad}" + (f" ({when})" if order else ""))
+        return ", ".join(words)
 
 
 def shape_kept(image: tuple[int, int], min_dimension: int, max_dimension: int) -> tuple[int, int]:

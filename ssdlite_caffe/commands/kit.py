@@ -195,6 +195,11 @@ def kit(
         dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force)
+    if "resizer_before" in report:
+        note(
+            f"images of {source} are resized by {report['resizer_before']}; this training squashes them to the input "
+            "size, and so will the trained detector"
+        )
     if report.get("initial", {}).get("renamed"):
         note(_renamed(report["initial"]))
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))

@@ -8,13 +8,23 @@ from typing import NamedTuple
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Node, Ref
-from ssdlite_caffe.dump.image_steps import METHODS, PADS, Image, ImageSteps, Normalise, Padding, Resize, UnknownStepError
+from ssdlite_caffe.dump.image_steps import (
+    METHODS,
+    PADS,
+    Image,
+    ImageSteps,
+    Normalise,
+    Padding,
+    Resize,
+    UnknownStepError,
+)
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer, shape_kept
 
 _SQUARE = (1000, 1000)
 _SIZES = (
-    _SQUARE, (480, 640), (640, 480), (1080, 1920), (1920, 1080), (333, 500), (375, 300), (97, 53), (64, 301), (3000, 2000),
+    _SQUARE, (480, 640), (640, 480), (1080, 1920), (1920, 1080), (333, 500), (375, 300), (97, 53), (64, 301),
+    (3000, 2000),
 )  # fmt: skip
 """Sizes of images that are followed through the graph, the square one first."""
 

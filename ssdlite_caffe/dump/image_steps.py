@@ -144,11 +144,9 @@ class ImageSteps:
                 image = self._image(node.inputs[at])
                 # A loop goes over the images of a batch.
                 return replace(image, rank={"Read": 3, "Gather": 4}.get(node.op[11:].rstrip("V23"), image.rank))
-        if not node.inputs:
+        if not node.inputs or node.op not in _PASSED | {"ExpandDims", "Squeeze", "Unpack"}:
             raise _unknown(node)
-        image = self._image(node.inputs[0]) if node.op in _PASSED | {"ExpandDims", "Squeeze", "Unpack"} else None
-        if image is None:
-            raise _unknown(node)
+        image = self._image(node.inputs[0])
         if node.op == "ExpandDims":
             return replace(image, rank=image.rank + 1)
         if node.op == "Squeeze":

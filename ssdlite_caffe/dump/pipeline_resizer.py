@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +41,8 @@ def read_resizer(config: pb.ImageResizer) -> ConfigResizer:
     if kind == "fixed_shape_resizer":
         fixed = config.fixed_shape_resizer
         size = fixed.height, fixed.width
+        if min(size) < 1:
+            return ConfigResizer(refused=f"{kind} with height {fixed.height} and width {fixed.width}, must be positive")
         if fixed.convert_to_grayscale:
             return ConfigResizer(size, refused=_grey(kind))
         method = _METHODS[fixed.resize_method]
@@ -54,7 +55,7 @@ def read_resizer(config: pb.ImageResizer) -> ConfigResizer:
         "pad_to_multiple_resizer": f" with multiple {config.pad_to_multiple_resizer.multiple}",
     }
     if kind not in sizes:
-        return ConfigResizer(refused="none that is known")
+        return ConfigResizer(refused="missing, or of a kind that is not known")
     return ConfigResizer(refused=f"{kind}{sizes[kind]}, which gives images of different sizes")
 
 
@@ -105,4 +106,4 @@ def refuse_resizer(refused: str, config: Path | str) -> None:
 
 def resizer_text(resizer: Resizer | None) -> str | None:
     """In words, without when pixels are normalised, which a pipeline.config does not say."""
-    return None if resizer is None else dataclasses.replace(resizer, normalise_first=False).text()
+    return None if resizer is None else resizer.text(order=False)

@@ -197,7 +197,7 @@ def _with_resizer(
         ModelError: only the pipeline.config says how images are resized, and they cannot be resized so here.
     """
     if model.form == "checkpoint":
-        origins["resizer"] = str(config)
+        return _with_checkpoint_resizer(settings, found.path, config, origins, notes)
     if model.settings.resizer is None:
         for other in found.others:
             lender = _lender(settings, other, options)
@@ -211,17 +211,39 @@ def _with_resizer(
             if pipeline.settings.input_size == settings.input_size:
                 origins["resizer"] = str(config)
                 settings = dataclasses.replace(settings, resizer=pipeline.settings.resizer)
-    elif pipeline is not None and pipeline.refused_resizer and model.form != "checkpoint":
+    elif pipeline is not None and pipeline.refused_resizer:
         notes.append(
             f"{model.source} and {config} differ, the former is used: resizer {model.settings.resizer.text()}, not "
             f"{pipeline.refused_resizer}"
         )
     if settings.resizer is not None and settings.resizer.letterboxes and origins.get("resizer") == str(config):
-        notes.append(
-            f"{config} does not say whether pixels are normalised before or after images are padded; before, as the "
-            "Object Detection API's last versions do; a frozen graph would say it"
-        )
+        notes.append(_order_note(config))
     return settings
+
+
+def _with_checkpoint_resizer(
+    settings: Settings, prefix: Path, config: Path | None, origins: dict[str, str], notes: list[str]
+) -> Settings:
+    """A checkpoint's settings, whose resizer is the pipeline.config's, with what the graph beside it says of it."""
+    from ssdlite_caffe.dump.checkpoint import meta_resizer
+    from ssdlite_caffe.dump.pipeline_resizer import resizer_text
+
+    graph = meta_resizer(prefix)
+    ours, theirs = resizer_text(settings.resizer), resizer_text(graph)
+    if graph is not None and ours == theirs:
+        return dataclasses.replace(settings, resizer=graph)
+    if graph is not None:
+        notes.append(f"{config} and {prefix}.meta differ, the former is used: resizer {ours}, not {theirs}")
+    if settings.resizer is not None and settings.resizer.letterboxes:
+        notes.append(_order_note(config))
+    return settings
+
+
+def _order_note(config: Path | None) -> str:
+    return (
+        f"{config} does not say whether pixels are normalised before or after images are padded; before, as the "
+        "Object Detection API's last versions do; a frozen graph would say it"
+    )
 
 
 def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:

@@ -136,7 +136,7 @@ class ArchSpec:
     variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     score_converter: ScoreConverter = "sigmoid"
     nms: Nms = field(default_factory=Nms)
-    resizer: Resizer = Resizer()
+    resizer: Resizer = field(default_factory=Resizer)
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -174,8 +174,11 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads."""
-        return dataclasses.asdict(self)
+        """Plain data for JSON, which `from_dict` reads; without a plain resizer, as in files of earlier versions."""
+        data = dataclasses.asdict(self)
+        if self.resizer.plain:
+            del data["resizer"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ArchSpec:

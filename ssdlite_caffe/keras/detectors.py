@@ -12,11 +12,12 @@ import numpy.typing as npt
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
 from ssdlite_caffe.keras.model import KerasModel
 from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
+from ssdlite_caffe.keras.tflite_file import has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source_detector as source_runtime
 from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes
@@ -38,15 +39,22 @@ class KerasDetector:
         """
         _, tf = import_keras()
         self.arch, self.labels = detector.arch, detector.labels
-        model = detector.rebuilt(inputs="image", outputs="detections").model
-        spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
+        self._whole = self.arch.resizer.plain
+        # Keras resizes and suppresses only where images are squashed; else numpy does both.
+        inputs, outputs, dtype = ("image", "detections", tf.uint8) if self._whole else ("network", "raw", tf.float32)
+        model = detector.rebuilt(inputs=inputs, outputs=outputs).model
+        spec = tf.TensorSpec((1, None, None, 3) if self._whole else (1, *self.arch.input_size, 3), dtype)
         self._run = tf.function(lambda image: model(image, training=False), input_signature=[spec])
-        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, so that no image's time includes it
+        first = np.zeros((1, *self.arch.input_size, 3), spec.dtype.as_numpy_dtype)
+        self._run(first)  # traced now, so that no image's time includes it
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
-        found = self._run(np.ascontiguousarray(image[None, ..., ::-1]))
-        return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
+        window = window_of((image.shape[0], image.shape[1]), self.arch.resizer)
+        shown = np.ascontiguousarray(image[..., ::-1])
+        found = self._run(shown[None] if self._whole else input_of(self.arch, shown))
+        values = {name: np.asarray(value) for name, value in found.items()}
+        return _detections(values, first_class=1) if self._whole else decode_raw(values, self.arch, window)
 
 
 class ExportedTfliteDetector:
@@ -91,7 +99,7 @@ class ExportedTfliteDetector:
         try:
             window = window_of((image.shape[0], image.shape[1]), self.arch.resizer)
             if self.description.outputs == "raw":
-                return decode_raw(values, self.description, window)
+                return decode_raw(values, self.arch, window)
             found = clip_detections(_detections(values, first_class=0), window)
         except (ValueError, IndexError, OverflowError) as error:
             raise ModelError(f"the outputs of {self._path} are not detections: {error}") from error
@@ -212,7 +220,7 @@ def labels_of(path: Path) -> LabelMap:
     return read_description(path)[1].labels
 
 
-def decode_raw(raw: dict[str, npt.NDArray[Any]], description: Description, window: Window = WHOLE) -> Detections:
+def decode_raw(raw: dict[str, npt.NDArray[Any]], arch: ArchSpec, window: Window = WHOLE) -> Detections:
     """Detections of the reference decoder, from box encodings (1, N, 4) and class logits (1, N, C) by name.
 
     `window` is where the image is in the network's input.
@@ -220,7 +228,6 @@ def decode_raw(raw: dict[str, npt.NDArray[Any]], description: Description, windo
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 
-    arch = description.arch
     corners = tf_default_boxes(build(arch)).astype(np.float32)[:, [1, 0, 3, 2]]
     encodings = raw["box_encodings"][0][:, [1, 0, 3, 2]]
     boxes = decode_boxes(encodings, corners, np.asarray(arch.variances, np.float32))

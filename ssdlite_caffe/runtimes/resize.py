@@ -52,12 +52,13 @@ def content_size(image: tuple[int, int], resizer: Resizer) -> tuple[int, int]:
         ImageError: the shorter side would have no pixel.
     """
     least, most = resizer.min_dimension, resizer.max_dimension
-    assert least is not None and most is not None, "not a letterbox"
+    assert least is not None, "not a letterbox"
+    assert most is not None, "not a letterbox"
     rows, columns = shape_kept(image, least, most)
     if not (rows and columns):
         raise ImageError(
-            f"an image of {image[1]}x{image[0]} (width x height) is too narrow: resized to {most} pixels with its shape "
-            "kept, its shorter side has none"
+            f"an image of {image[1]}x{image[0]} (width x height) is too narrow: resized to {most} pixels with its "
+            "shape kept, its shorter side has none"
         )
     return rows, columns
 
@@ -141,9 +142,7 @@ def _normalised(pixels: FloatArray, mean: float, scale: float) -> FloatArray:
 
 def input_of(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> FloatArray:
     """The network input (1, height, width, 3) of a detector for an image, uint8 (H, W, 3), RGB: see `network_input`."""
-    return network_input(
-        image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale, resizer=arch.resizer
-    )
+    return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale, resizer=arch.resizer)
 
 
 def pixels_of(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> FloatArray:

@@ -99,7 +99,8 @@ def _nearest(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) -
         if resizer.align_corners:
             floor = np.floor(position)
             position = floor + (position - floor >= _HALF)
-        return np.minimum(np.floor(position).astype(np.intp), length - 1)
+        found: _Indices = np.minimum(np.floor(position).astype(np.intp), length - 1)
+        return found
 
     height, width = image.shape[:2]
     rows = image[indices(height, size[0])]
@@ -131,7 +132,8 @@ def _bicubic(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) -
 
     def mixed(values: list[FloatArray], weights: FloatArray) -> FloatArray:
         first, second, third, fourth = (value * weight for value, weight in zip(values, weights, strict=True))
-        return first + second + third + fourth
+        total: FloatArray = first + second + third + fourth
+        return total
 
     height, width = image.shape[:2]
     rows, down = taps(height, size[0])
@@ -165,7 +167,7 @@ def _area(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) -> F
         return np.clip(pixel, 0, length - 1), weights.astype(np.float32)
 
     def summed(values: list[FloatArray], weights: FloatArray) -> FloatArray:
-        total = values[0] * weights[0]
+        total: FloatArray = values[0] * weights[0]
         for value, weight in zip(values[1:], weights[1:], strict=True):
             total += value * weight
         return total

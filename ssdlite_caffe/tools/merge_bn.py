@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
     check_classes(labels, arch.num_classes, str(folder / LABEL_MAP))
     source = weights or folder / TRAIN_WEIGHTS
     merged = _merged(folder / TEST, source)
-    report = {**_report(merged, folder / TEST, source), "arch": arch.to_dict(), "files": {}}
+    described = {"arch": arch.to_dict(), "resizer": dataclasses.asdict(arch.resizer)}
+    report = {**_report(merged, folder / TEST, source), **described, "files": {}}
     with new_folder(out, marker=REPORT, force=force) as written:
         for name in (DEPLOY, HEADLESS):
             if (folder / name).is_file():

@@ -127,7 +127,8 @@ class ReferenceSide:
         if not isinstance(self.source, TfliteDetector) and self.source.has_detections and alike:
             return self.source.detect(fed, image_size), ""
         window = window_of(image_size, self.arch.resizer)
-        return choose_detections(boxes, scores, self.arch.nms, window=window), "the model's boxes with the reference decoder's NMS: "
+        found = choose_detections(boxes, scores, self.arch.nms, window=window)
+        return found, "the model's boxes with the reference decoder's NMS: "
 
     def tflite_detections(self, fed: FloatArray) -> Detections | None:
         """The detections of TensorFlow Lite's own post-processing; None if the model does not end in it."""
