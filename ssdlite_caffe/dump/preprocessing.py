@@ -96,8 +96,8 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
             another op.
     """
     path = image_path(constants.graph, stem.inputs[0])
-    _refuse_others(constants.graph, path)
     scaled = {node.name for node in path if _affine(constants, node) is not None}
+    _refuse_others(constants.graph, path)
 
     def before(ref: Ref) -> bool | None:
         earlier = scaled & {node.name for node in image_path(constants.graph, ref)}
@@ -161,7 +161,8 @@ def _affine(constants: Constants, node: Node) -> tuple[float, float] | None:
     number = float(value.reshape(-1)[0])
     if value.shape[-1:] == (3,) and np.allclose(value.reshape(-1)[:3], _GREY, rtol=0, atol=2e-3):
         raise ModelError(
-            f"{node.name} converts images to grayscale (convert_to_grayscale); the nets here read three channels"
+            f"{constants.graph.source}: {node.name} converts images to grayscale (convert_to_grayscale); the nets here "
+            "read three channels"
         )
     if (value != value.reshape(-1)[0]).any():
         raise ModelError(
