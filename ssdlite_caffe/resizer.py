@@ -28,7 +28,7 @@ class Resizer:
         pad_value: of keep_aspect_ratio: red, green, blue.
         normalise_first: whether pixels are normalised before they are resized and padded, so that `pad_value` is a
             network input (0 is grey). False: it is a pixel, 0..255 (0 is black). Without padding the order changes
-            the last bits; with area up to 1e-4, since the shares that TensorFlow adds up make not quite 1.
+            the last bits; with area up to 3e-5, since the shares that TensorFlow adds up make not quite 1.
 
     Raises:
         ValueError: a value is unknown or out of range.

@@ -1,7 +1,8 @@
 """TensorFlow's four ways to resize an image, in numpy: bilinear, nearest, bicubic, area.
 
 Each equals TensorFlow's op on the CPU bit for bit, with each choice of corners that the op has. All computation is in
-float32, in the op's order. No other library does the same: OpenCV and Pillow place pixel centres by half a pixel.
+float32, in the op's order. OpenCV does the same, up to rounding, for area where both sides are made smaller and for
+bilinear with half-pixel centres, but not for the others.
 
 Sources: TensorFlow core/util/image_resizer_state.h (CalculateResizeScale and the scalers) and, in core/kernels/image/,
 resize_bilinear_op.cc, resize_nearest_neighbor_op.cc, resize_bicubic_op.cc, resize_area_op.cc.
@@ -48,7 +49,7 @@ def resized(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) ->
 
 def _scale(length: int, out_length: int, resizer: Resizer) -> np.float32:
     """Source pixels for each output pixel."""
-    if resizer.align_corners and out_length > 1:
+    if resizer.align_corners and min(length, out_length) > 1:
         return np.float32(length - 1) / np.float32(out_length - 1)
     return np.float32(length) / np.float32(out_length)
 
@@ -159,7 +160,7 @@ def _area(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) -> F
         index = np.arange(out_length + 1).astype(np.float32)
         start, end = index[:-1] * scale, index[1:] * scale
         first, last = np.floor(start).astype(np.intp), np.ceil(end).astype(np.intp)
-        pixel = first + np.arange(max(1, int((last - first).max())))[:, None]
+        pixel = first + np.arange(int((last - first).max()))[:, None]
         lower, upper = pixel.astype(np.float32), (pixel + 1).astype(np.float32)
         past = upper > end
         weights = np.where(lower < start, np.where(past, scale, upper - start), np.where(past, end - lower, _ONE))
@@ -178,6 +179,5 @@ def _area(image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer) -> F
     pixels = image.astype(np.float32)
     lines = summed([pixels[:, column] for column in columns], across[..., None])
     total = summed([lines[row] for row in rows], down[..., None, None])
-    with np.errstate(divide="ignore", invalid="ignore"):  # aligned corners of one row or column: NaN, as in TensorFlow
-        total *= _ONE / (_scale(height, size[0], resizer) * _scale(width, size[1], resizer))
+    total *= _ONE / (_scale(height, size[0], resizer) * _scale(width, size[1], resizer))
     return total
