@@ -176,6 +176,8 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
         raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
     if options.dequantize and not model.inexact:
         notes.append("--dequantize has no effect: this is not a quantised TensorFlow Lite file")
+    if settings.resizer is None:
+        origins["resizer"] = "bilinear to the input size, as usual: no file says how images are resized"
     if settings.pixel_scale is None:
         origins["preprocessing"] = "2/255 x - 1, the family's: the model has a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))

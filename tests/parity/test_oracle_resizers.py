@@ -28,10 +28,10 @@ pytestmark = [
 BOUNDS = Bounds(layer=1e-2, box=1e-3, score=1e-3)
 """As of the other random models; see test_oracles.py."""
 
-ALONE = 0.03
+ALONE = 0.0025
 """Share of detections without their like: random nets amplify rounding; an overlap near the limit may decide on one.
 
-Measured: 0.01."""
+Measured: 0."""
 
 SIZES = [(480, 640), (301, 97), (50, 333), (1, 9), (700, 224)]
 
