@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,6 +15,7 @@ from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
 from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.resizer import Resizer
 
 if TYPE_CHECKING:
     from ssdlite_caffe.dump.pipeline import Pipeline
@@ -146,6 +147,7 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
 
 def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> DumpedModel:
     from ssdlite_caffe.dump.pipeline import contradictions, fill_gaps
+    from ssdlite_caffe.dump.resizer_choice import choose_resizer
 
     config, pipeline, unread = _config(found, options)
     settings, origins = model.settings, {"weights": model.source, **model.origins}
@@ -166,7 +168,13 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             origins.update({what: str(config) for what in gaps})
         if differences:
             notes.append(f"{model.source} and {config} differ, the former is used: {'; '.join(differences)}")
-    settings = _with_resizer(settings, model, found, options, pipeline, config, origins, notes)
+    resized = choose_resizer(
+        model, pipeline, config, checkpoint=found.path, lent=_lent_resizers(settings, found, options)
+    )
+    settings = dataclasses.replace(settings, resizer=resized.resizer)
+    notes += resized.notes
+    if resized.origin is not None:
+        origins["resizer"] = resized.origin
     if settings.iou_threshold is None and model.form != "checkpoint":
         notes.append("no file has settings of NMS; the Object Detection API's usual ones are used")
     for other in found.others:
@@ -176,76 +184,17 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
         raise ModelError(f"{model.source} does not say its {', '.join(gaps)}, and {unread}")
     if options.dequantize and not model.inexact:
         notes.append("--dequantize has no effect: this is not a quantised TensorFlow Lite file")
-    if settings.resizer is None:
-        origins["resizer"] = "bilinear to the input size, as usual: no file says how images are resized"
     if settings.pixel_scale is None:
         origins["preprocessing"] = "2/255 x - 1, the family's: the model has a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
 
 
-def _with_resizer(
-    settings: Settings,
-    model: DumpedModel,
-    found: Located,
-    options: ReadOptions,
-    pipeline: Pipeline | None,
-    config: Path | None,
-    origins: dict[str, str],
-    notes: list[str],
-) -> Settings:
-    """Settings with the resizer: of the model's own graph, else of another graph in the folder, else of the config.
-
-    Raises:
-        ModelError: only the pipeline.config says how images are resized, and they cannot be resized so here.
-    """
-    if model.form == "checkpoint":
-        return _with_checkpoint_resizer(settings, found.path, config, origins, notes)
-    if model.settings.resizer is None:
-        for other in found.others:
-            lender = _lender(settings, other, options)
-            if lender is not None and lender.settings.resizer is not None:
-                origins["resizer"] = str(other.path)
-                return dataclasses.replace(settings, resizer=lender.settings.resizer)
-        if pipeline is not None and config is not None:
-            from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
-
-            refuse_resizer(pipeline.refused_resizer, config)
-            if pipeline.settings.input_size == settings.input_size:
-                origins["resizer"] = str(config)
-                settings = dataclasses.replace(settings, resizer=pipeline.settings.resizer)
-    elif pipeline is not None and pipeline.refused_resizer:
-        notes.append(
-            f"{model.source} and {config} differ, the former is used: resizer {model.settings.resizer.text()}, not "
-            f"{pipeline.refused_resizer}"
-        )
-    if settings.resizer is not None and settings.resizer.letterboxes and origins.get("resizer") == str(config):
-        notes.append(_order_note(config))
-    return settings
-
-
-def _with_checkpoint_resizer(
-    settings: Settings, prefix: Path, config: Path | None, origins: dict[str, str], notes: list[str]
-) -> Settings:
-    """A checkpoint's settings, whose resizer is the pipeline.config's, with what the graph beside it says of it."""
-    from ssdlite_caffe.dump.checkpoint import meta_resizer
-    from ssdlite_caffe.dump.pipeline_resizer import resizer_text
-
-    graph = meta_resizer(prefix)
-    ours, theirs = resizer_text(settings.resizer), resizer_text(graph)
-    if graph is not None and ours == theirs:
-        return dataclasses.replace(settings, resizer=graph)
-    if graph is not None:
-        notes.append(f"{config} and {prefix}.meta differ, the former is used: resizer {ours}, not {theirs}")
-    if settings.resizer is not None and settings.resizer.letterboxes:
-        notes.append(_order_note(config))
-    return settings
-
-
-def _order_note(config: Path | None) -> str:
-    return (
-        f"{config} does not say whether pixels are normalised before or after images are padded; before, as the "
-        "Object Detection API's last versions do; a frozen graph would say it"
-    )
+def _lent_resizers(settings: Settings, found: Located, options: ReadOptions) -> Iterator[tuple[Path, Resizer]]:
+    """The resizers of the folder's other files, read only when they are asked for."""
+    for other in found.others:
+        lender = _lender(settings, other, options)
+        if lender is not None and lender.settings.resizer is not None:
+            yield other.path, lender.settings.resizer
 
 
 def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:
