@@ -19,6 +19,7 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
@@ -152,6 +153,7 @@ def verify(
     with open_model(source, reading) as opened:
         model = opened.model
         _check_same(model, folder)
+        resizers = _resizer_rows(opened.arch.resizer, folder.arch.resizer)
         with opened.run() as running:
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
@@ -163,7 +165,20 @@ def verify(
         raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
     exact = bool(folder.report.get("exact", True))
-    return VerifyReport(model.source, str(folder.path), runtime, comparison.rows(), tuple(names), exact, side)
+    return VerifyReport(
+        model.source, str(folder.path), runtime, (*resizers, *comparison.rows()), tuple(names), exact, side
+    )
+
+
+def _resizer_rows(model: Resizer, folder: Resizer) -> tuple[Row, ...]:
+    """A failing row if the folder's detector would resize images in another way than the model, as of old folders.
+
+    The row `input` shows it only of images that are not of the input's size.
+    """
+    if model == folder:
+        return ()
+    note = f"the model's is {model.text()}, the folder's {folder.text()}; convert the model again"
+    return (Row("resizer", "files", (), 1.0, 1.0, 0.5, False, False, note),)
 
 
 def _check_same(model: DumpedModel, folder: ModelFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.detector import Detector
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary
 from ssdlite_caffe.tools.verify import verify
+from ssdlite_caffe.tools.verify_text import verdict
 from tests.oracles import shared_folder
 from tests.scenes import draw_scene
 
@@ -181,6 +183,22 @@ def test_carried(source: bytes, tmp_path: Path, name: str) -> None:
                 assert not found.unpaired, (decoder, label, found.unpaired[:2])
                 assert found.paired > 0
                 assert ours.boxes.max() <= 1
+
+
+@pytest.mark.slow
+def test_a_folder_without_its_resizer_is_named(source: bytes, tmp_path: Path) -> None:
+    """As of a conversion by an earlier version: on images of the input's size no pixel differs."""
+    graph = graph_with(source, tmp_path / "frozen_inference_graph.pb", letterbox(SIDE, SIDE, "BILINEAR"))
+    convert(graph, tmp_path / "out", ConvertOptions())
+    report = json.loads((tmp_path / "out" / REPORT).read_text())
+    del report["resizer"], report["arch"]["resizer"]
+    (tmp_path / "out" / REPORT).write_text(json.dumps(report))
+    compared = verify(graph, ModelFolder.open(tmp_path / "out"), [scenes()[2]])
+    failure = compared.first_failure
+    assert failure is not None
+    assert failure.stage == "resizer"
+    assert verdict(compared).endswith("convert the model again")
+    assert all(row.ok for row in compared.rows if row.stage == "input")
 
 
 def varying(tf: Any, image: Any) -> tuple[Any, Any]:
