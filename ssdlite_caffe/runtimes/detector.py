@@ -177,7 +177,10 @@ def detect_with(
                 total += frames - 1
                 for number, image in enumerate(images):
                     progress(done, total)
-                    found = detector(image).above(score_threshold)
+                    try:
+                        found = detector(image).above(score_threshold)
+                    except ImageError as error:  # the detector does not know the file
+                        raise ImageError(f"{source.path}: {error}") from error
                     if write is not None:
                         write(draw_detections(image, found, names))
                     done += 1

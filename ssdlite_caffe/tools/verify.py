@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.errors import ImageError, ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
@@ -159,7 +159,10 @@ def verify(
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
             comparison = _Comparison(reference, folder, bounds or Bounds(), runtime)
             for name, image in images:
-                keep(comparison.image(name, image))
+                try:
+                    keep(comparison.image(name, image))
+                except ImageError as error:  # which does not know the image's name
+                    raise ImageError(f"{name}: {error}") from error
                 names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
