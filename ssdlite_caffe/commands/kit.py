@@ -201,6 +201,11 @@ def kit(
         solver=settings,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force, say=note)
+    if "resizer_before" in report:
+        note(
+            f"images of {source} are resized by {report['resizer_before']}; this training squashes them to the input "
+            "size, and so will the trained detector"
+        )
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 

@@ -157,7 +157,14 @@ def _report(
     folder: Path,
 ) -> dict[str, Any]:
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
+    if arch.resizer.letterboxes and arch.nms.clip_first:
+        inexact.append("boxes clipped to the padded input, not to the image, before suppression")
     notes = [*model.notes, *threshold_notes(arch, options.score_threshold)]
+    if not arch.resizer.plain:
+        notes.append(
+            f"{TRAIN} and {TEST} resize as OpenCV does"
+            + (" and squash images to the input size, without a letterbox" if arch.resizer.letterboxes else "")
+        )
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
@@ -176,6 +183,7 @@ def _report(
         },
         "reading": reading_to_dict(options.reading, folder),
         "arch": arch.to_dict(),
+        "resizer": dataclasses.asdict(arch.resizer),
         "tflite_nms": None if model.settings.tflite_nms is None else dataclasses.asdict(model.settings.tflite_nms),
         "default_boxes": net.num_default_boxes,
         "feature_maps": [
@@ -253,6 +261,7 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
         f"{source['form']} {source['given']}",
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
+        *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
         f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",

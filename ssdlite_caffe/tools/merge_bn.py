@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -200,7 +201,12 @@ def _moved(source: Path, out: Path) -> str:
 def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec, out: Path) -> dict[str, Any]:
     """The report without its list of files."""
     described = source.description if "files" in source.description else {}
-    report = {**copy.deepcopy(described), "ssdlite_caffe": __version__, "arch": arch.to_dict()}
+    report = {
+        **copy.deepcopy(described),
+        "ssdlite_caffe": __version__,
+        "arch": arch.to_dict(),
+        "resizer": dataclasses.asdict(arch.resizer),
+    }
     if described:
         report |= moved_places(ModelFolder.open(source.path), out)
     if not _unchanged(source):

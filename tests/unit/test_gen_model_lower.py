@@ -34,6 +34,7 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.lower import lower
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.resizer import Resizer
 
 STAGES = get_args(Stage)
 DIALECTS = [
@@ -205,6 +206,17 @@ def test_every_default_box_reaches_nms(nets: dict[str, NetDesc]) -> None:
     net = build(default_arch("v2", 4, nms=Nms(top_k=7, max_total=5, iou_threshold=0.3, score_threshold=0.2)))
     (output,) = [layer for layer in layers_of(net, Dialect()) if isinstance(layer, DetectionOutput)]
     assert (output.top_k, output.keep_top_k, output.nms_threshold, output.confidence_threshold) == (7, 5, 0.3, 0.2)
+
+
+def test_a_letterbox_s_deploy_net_gives_all_detections() -> None:
+    """Those in the padding are dropped afterwards; -1 for all would make OpenCV write beyond its memory."""
+    resizer = Resizer("keep_aspect_ratio", min_dimension=300, max_dimension=300)
+    net = build(dataclasses.replace(default_arch("v2", 4), resizer=resizer))
+    kept = {}
+    for stage in ("deploy", "test"):
+        (output,) = [layer for layer in layers_of(net, Dialect(), stage) if isinstance(layer, DetectionOutput)]
+        kept[stage] = output.keep_top_k
+    assert kept == {"deploy": 1917 * 3, "test": 100}
 
 
 def test_prior_boxes_look_at_map_and_image(nets: dict[str, NetDesc]) -> None:

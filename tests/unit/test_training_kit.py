@@ -26,6 +26,7 @@ from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.text import format_message, read, read_net
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
@@ -246,6 +247,24 @@ class TestWeights:
                     else:
                         assert (blob == before).all()
             assert check_kit(kit).weights == kit / "initial.caffemodel"
+
+    def test_a_letterbox_is_squashed_and_that_is_said(
+        self, command: Command, named: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
+        report = json.loads((named / "report.json").read_text())
+        resizer = Resizer("keep_aspect_ratio", min_dimension=320, max_dimension=320)
+        report["arch"]["resizer"] = dataclasses.asdict(resizer)
+        (named / "report.json").write_text(json.dumps(report))
+        arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
+        made = command(*arguments, "-o", tmp_path / "kit")
+        assert made.err == (
+            f"ssdlite-caffe: images of {named} are resized by {resizer.text()}; this training squashes them to the "
+            "input size, and so will the trained detector\n"
+        )
+        merge_folder(tmp_path / "kit", tmp_path / "kit" / "initial.caffemodel", tmp_path / "merged")
+        assert ModelFolder.open(named).arch.resizer == resizer
+        assert ModelFolder.open(tmp_path / "merged").arch.resizer == Resizer()
 
     def test_another_name_of_the_background(self, named: Path, data: Path, tmp_path: Path) -> None:
         text = LabelMap.of_names(NAMES).to_prototxt()
