@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DATA, _NET, _SOLVER = "Data and first weights", "Net, without --from", "Solver"
 _DIALECT, _OUTPUT = "How the nets are written", "Output"
+_OF_FROM = "with --from: the folder's"
 
 
 def kit(
@@ -85,26 +86,26 @@ def kit(
                      rich_help_panel=_DIALECT),
     ] = 0.01,
     activation: Annotated[
-        ActivationDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        ActivationDialect | None,
+        typer.Option(metavar="KIND", show_default=f"relu6; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Layers for ReLU6: relu6, clip, stock, relu (relu is not exact)."),
-    ] = "relu6",
+    ] = None,
     padding: Annotated[
-        PaddingDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        PaddingDialect | None,
+        typer.Option(metavar="KIND", show_default=f"exact; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Padding as TensorFlow's SAME: exact, slice, pad-layer, tf_pad, symmetric (not exact)."),
-    ] = "exact",
+    ] = None,
     depthwise: Annotated[
-        DepthwiseDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        DepthwiseDialect | None,
+        typer.Option(metavar="KIND", show_default=f"Convolution; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Layers of depthwise convolutions: Convolution, ConvolutionDepthwise or "
                      "DepthwiseConvolution."),
-    ] = "Convolution",
+    ] = None,
     engine: Annotated[
-        Engine,
-        typer.Option(metavar="KIND", help="Engine of depthwise convolutions: DEFAULT, CAFFE or CUDNN.",
-                     rich_help_panel=_DIALECT),
-    ] = "DEFAULT",
+        Engine | None,
+        typer.Option(metavar="KIND", show_default=f"DEFAULT; {_OF_FROM}", rich_help_panel=_DIALECT,
+                     help="Engine of depthwise convolutions: DEFAULT, CAFFE or CUDNN."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, callback=int32, help="Images of an iteration.", rich_help_panel=_SOLVER)
     ] = 24,
@@ -196,9 +197,15 @@ def kit(
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
         small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
-        dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
+        dialect=_dialect(source, activation=activation, padding=padding, depthwise=depthwise, engine=engine),
+        solver=settings,
     )  # fmt: skip
     report = write_kit(label_map, arch, out, options, force=force, say=note)
+    if "resizer_before" in report:
+        note(
+            f"images of {source} are resized by {report['resizer_before']}; this training squashes them to the input "
+            "size, and so will the trained detector"
+        )
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 
@@ -214,6 +221,16 @@ def _arch(
         )  # fmt: skip
     except OptionsError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _dialect(source: Path | None, **given: str | None) -> Dialect:
+    """What is given, the dialect of the converted folder, or the default, in this order."""
+    from ssdlite_caffe.runtimes.model_folder import TRAIN as NAME
+    from ssdlite_caffe.runtimes.model_folder import ModelFolder
+
+    written = None if source is None else ModelFolder.open(source).written_as(NAME)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(written[0] if written else Dialect(), batch_norm="fold", **chosen)  # type: ignore[arg-type]
 
 
 def _source_arch(source: Path) -> ArchSpec:

@@ -18,10 +18,13 @@ from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
+from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
+from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.settings import class_count
 from ssdlite_caffe.dump.units import find_units, strip_prefix
 from ssdlite_caffe.dump.variables import Variables, hash_files, shards
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.resizer import Resizer
 
 _PART = re.compile(
     r"^(?P<scope>.+?)/(?:(?P<kernel>weights|depthwise_weights)|(?P<biases>biases)|"
@@ -140,6 +143,7 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
     data = shards(prefix)
     config = find_pipeline(prefix, pipeline_config)
     pipeline = read_pipeline(config)
+    refuse_resizer(pipeline.refused_resizer, config)
     variables = Variables(prefix, "a checkpoint")
     chosen, skipped = choose_variables(variables, moving_averages=pipeline.moving_averages)
     require_detector(str(path), (match.group("scope") for name in chosen if (match := _PART.match(name))))
@@ -192,6 +196,25 @@ def graph_outputs(prefix: Path) -> dict[str, str]:
         return {unit.scope: str(unit.output) for unit in find_units(Constants.of(graph)).units}
     except (ModelError, DecodeError, RecursionError):
         return {}
+
+
+def meta_resizer(prefix: Path) -> Resizer | None:
+    """The resizer of the graph in a checkpoint's .meta file.
+
+    None if there is no such file, or if its graph does not read images of any size, as a graph for training.
+    """
+    path = _meta_file(prefix)
+    try:
+        meta = pb.MetaGraphDef.FromString(read_bytes(path))
+        constants = Constants.of(Graph(meta.graph_def.node, source=str(path)))
+        stem = first_convolution(constants.graph)
+        return None if stem is None else network_input(constants, stem).resizer
+    except (ModelError, DecodeError, RecursionError):
+        return None
+
+
+def _meta_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".meta")
 
 
 def choose_variables(variables: Variables, *, moving_averages: bool) -> tuple[dict[str, str], dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ssdlite_caffe.dump.model import AnchorGenerator, Settings
+from ssdlite_caffe.dump.pipeline_resizer import read_resizer, resizer_text
 from ssdlite_caffe.errors import ModelError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Pipeline:
         moving_averages: whether detectors are exported with the moving averages of their variables.
         nms_unsupported: the phrases of `settings.unsupported` that are about NMS.
         twice: a sentence on the first field that is given twice; empty if none is.
+        refused_resizer: the image_resizer, if images cannot be resized so here; empty if they can.
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Pipeline:
     moving_averages: bool
     nms_unsupported: tuple[str, ...] = ()
     twice: str = ""
+    refused_resizer: str = ""
 
 
 def settings_from_pipeline(path: Path) -> Settings:
@@ -109,8 +112,10 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
     extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
     overridden = extractor.override_base_feature_extractor_hyperparams
     extra = extractor.conv_hyperparams.batch_norm.epsilon
+    resizer = read_resizer(ssd.image_resizer)
     settings = Settings(
-        input_size=_input_size(ssd.image_resizer),
+        input_size=resizer.input_size,
+        resizer=resizer.resizer,
         num_classes=_num_classes(ssd, path),
         score_converter=_converter(ssd.post_processing.score_converter),
         logit_scale=ssd.post_processing.logit_scale,
@@ -129,6 +134,7 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
         head_epsilon=predictor.conv_hyperparams.batch_norm.epsilon,
         moving_averages=config.eval_config.use_moving_averages,
         nms_unsupported=_nms_unsupported(ssd),
+        refused_resizer=resizer.refused,
     )
 
 
@@ -150,16 +156,6 @@ def _num_classes(ssd: pb.Ssd, path: Path) -> int:
     if ssd.num_classes < 1:
         raise ModelError(f"{path}: num_classes must be at least 1, got {ssd.num_classes}")
     return ssd.num_classes + 1
-
-
-def _input_size(resizer: pb.ImageResizer) -> tuple[int, int] | None:
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    if kind == "fixed_shape_resizer":
-        return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
-    if kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension:
-        side = resizer.keep_aspect_ratio_resizer.max_dimension
-        return side, side
-    return None
 
 
 def _converter(value: int) -> Literal["sigmoid", "softmax", "identity"]:
@@ -250,6 +246,7 @@ def contradictions(settings: Settings, pipeline: Settings) -> list[str]:
     pairs: list[tuple[str, object, object]] = [
         ("classes with background", settings.num_classes, pipeline.num_classes),
         ("input size", _text(settings.input_size), _text(pipeline.input_size)),
+        ("resizer", resizer_text(settings.resizer), resizer_text(pipeline.resizer)),
         ("score converter", settings.score_converter, pipeline.score_converter),
         ("IoU threshold", settings.iou_threshold, pipeline.iou_threshold),
         ("score threshold", settings.score_threshold, pipeline.score_threshold),

@@ -99,13 +99,13 @@ def _rgb(image: Pixels) -> Pixels:
 
 def _decoding(detector: TensorFlowDetector, source: DumpedModel, arch: ArchSpec, nms: Nms) -> Detect:
     from ssdlite_caffe.runtimes.decode import choose_detections
-    from ssdlite_caffe.runtimes.resize import network_input
+    from ssdlite_caffe.runtimes.resize import input_of, window_of
     from ssdlite_caffe.runtimes.source_detector import decode_encodings
 
     def detected(image: Pixels) -> Detections:
-        fed = network_input(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-        raw = detector.raw(fed)
-        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms)
+        window = window_of((image.shape[0], image.shape[1]), arch.resizer)
+        raw = detector.raw(input_of(arch, image[..., ::-1]))
+        return choose_detections(decode_encodings(raw.encodings, source, arch), raw.scores, nms, window=window)
 
     return detected
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.labelled_images import LabelledImage, LabelledImages
-from ssdlite_caffe.errors import DatasetError
+from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, ScoredBoxes, curve
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
 from ssdlite_caffe.evaluation.detectors import RUNTIMES, Detect, Opened
@@ -187,7 +187,10 @@ def evaluate(
             sizes.append((image.pixels.shape[0], image.pixels.shape[1]))
             for name, detect in detectors.items():
                 started = time.perf_counter()
-                found[name].append(detect(image.pixels))
+                try:
+                    found[name].append(detect(image.pixels))
+                except ImageError as error:  # the detector does not know the image's name
+                    raise ImageError(f"{image.name}: {error}") from error
                 seconds[name] += time.perf_counter() - started
                 seen(image, name, found[name][-1])
     progress(total, total)

@@ -21,7 +21,7 @@ from ssdlite_caffe.keras.export_tflite import Dtype, Inputs, NetworkInput, Outpu
 from ssdlite_caffe.keras.model import KerasModel, with_threshold
 from ssdlite_caffe.keras.store import description_of, load, save
 from ssdlite_caffe.runtimes.images import Source, find_sources, read_image
-from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.runtimes.resize import input_of, pixels_of
 from ssdlite_caffe.terminal import size_text
 
 Steps = Callable[[int, int], None]
@@ -172,9 +172,9 @@ def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Ite
     for path in paths:
         shown = read_image(path)[..., ::-1]
         if inputs == "network":
-            yield network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+            yield input_of(arch, shown)
         else:
-            yield np.rint(resize_bilinear_legacy(shown, arch.input_size)[None])
+            yield np.rint(pixels_of(arch, shown)[None])
 
 
 def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: TestData, steps: Steps) -> Evaluation:

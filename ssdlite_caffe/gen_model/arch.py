@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.resizer import Resizer
 
 FamilyName = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
 Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
@@ -120,6 +121,7 @@ class ArchSpec:
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
         residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
+        resizer: how images are resized to the input size; a letterbox's input is a square of its max_dimension.
         boxes: default boxes of each feature map; empty for a classifier.
         variances: box-coder variances (x, y, width, height): 1 / TensorFlow's scales.
         score_converter: how class logits become scores.
@@ -152,6 +154,7 @@ class ArchSpec:
     score_converter: ScoreConverter = "sigmoid"
     nms: Nms = field(default_factory=Nms)
     compat: CompatName | None = None
+    resizer: Resizer = field(default_factory=Resizer)
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -173,6 +176,12 @@ class ArchSpec:
             raise ArchError(f"pixel mean must be within -{_MAX_PIXEL:g}..{_MAX_PIXEL:g}, got {self.pixel_mean}")
         if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
             raise ArchError(f"constant of squeeze-excite gates must be positive, got {self.gate_scale}")
+        side = self.resizer.max_dimension
+        if self.resizer.letterboxes and self.input_size != (side, side):
+            raise ArchError(
+                f"input size of a letterbox must be a square of its max_dimension, {side}x{side}, got "
+                f"{self.input_size[0]}x{self.input_size[1]}"
+            )
 
     @property
     def separable_extras(self) -> bool:
@@ -185,10 +194,15 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads; without `compat` where it is None, as all reports once were."""
+        """Plain data for JSON, which `from_dict` reads; without `compat` and `resizer` where they are the usual ones.
+
+        So files that were written before there were these fields have the same content.
+        """
         data = dataclasses.asdict(self)
         if self.compat is None:
             del data["compat"]
+        if self.resizer.plain:
+            del data["resizer"]
         return data
 
     @classmethod
@@ -213,6 +227,8 @@ class ArchSpec:
                 values["variances"] = (x, y, w, h)
             if "nms" in values:
                 values["nms"] = Nms(**dict(values["nms"]))
+            if "resizer" in values:
+                values["resizer"] = Resizer.from_dict(values["resizer"])
             return cls(**values)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArchError(f"not an architecture: {type(error).__name__}: {error}") from error

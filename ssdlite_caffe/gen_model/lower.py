@@ -31,6 +31,7 @@ from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
 
+_LARGEST_INT = 2**31 - 1
 _DEFAULT_LMDB = {"train": "trainval_lmdb", "test": "test_lmdb"}
 _DEFAULT_BATCH = {"train": 24, "test": 8}
 
@@ -197,7 +198,7 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> lis
             nms_threshold=nms.iou_threshold,
             # TensorFlow has no limit of boxes before NMS, so top_k is the number of all boxes.
             top_k=net.num_default_boxes if nms.top_k is None else nms.top_k,
-            keep_top_k=nms.max_total,
+            keep_top_k=_kept(net) if stage == "deploy" else nms.max_total,
             confidence_threshold=nms.score_threshold,
         ),
     ]
@@ -213,6 +214,17 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> lis
             )
         )
     return layers
+
+
+def _kept(net: NetDesc) -> int:
+    """How many detections a deploy net gives: of a letterbox all, since those in its padding are dropped afterwards.
+
+    Not -1, with which OpenCV writes beyond its memory.
+    """
+    arch = net.arch
+    if not arch.resizer.letterboxes:
+        return arch.nms.max_total
+    return min(net.num_default_boxes * (arch.num_classes - 1), _LARGEST_INT)
 
 
 def _classifier_end(net: NetDesc, stage: Stage) -> list[LayerSection]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ssdlite_caffe.gen_model.compat import Compat
-from ssdlite_caffe.gen_model.dialect import Dialect
+from ssdlite_caffe.gen_model.dialect import Dialect, Engine
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
@@ -183,7 +183,7 @@ class BodyLowerer:
             dilation=dilation,
             spread=dilation != conv.dilation,
             group=conv.group,
-            engine=self.dialect.engine if conv.depthwise else "DEFAULT",
+            engine=self._engine(dilation) if conv.depthwise else "DEFAULT",
             tf_pad=tf_pad,
             fillers=self.train,
             filler_std=_PREDICTOR_STD if gaussian else 0.0,
@@ -200,8 +200,13 @@ class BodyLowerer:
 
     def _spread(self, conv: ConvDesc) -> bool:
         """Whether OpenCV may run the layer with its depthwise kernel, and the layer can have a dilation."""
-        run = self.dialect.depthwise != "DepthwiseConvolution" and self.dialect.engine != "CUDNN"
+        run = self.dialect.depthwise != "DepthwiseConvolution"
         return self.opencv and not self.compat and conv.depthwise and run
+
+    def _engine(self, dilation: tuple[int, int]) -> Engine:
+        """The dialect's engine; cuDNN's has no dilation, and Caffe's default is its own engine where there is one."""
+        undone = self.dialect.engine == "CUDNN" and dilation != (1, 1)
+        return "DEFAULT" if undone else self.dialect.engine
 
     def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
         if not conv.batch_norm or self._folded(conv):

@@ -163,7 +163,8 @@ def import_summary(report: dict[str, Any], out: Path) -> str:
         f"{source['form']} {source['path']}\n"
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores\n"
-        f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
+        + ("" if arch.resizer.plain else f"images resized by {arch.resizer.text()}\n")
+        + f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
         + "".join(f"note: {note}\n" for note in report["notes"])
         + f"{report['parameters']} parameters are in {out}"
     )

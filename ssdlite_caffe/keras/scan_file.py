@@ -21,7 +21,7 @@ from ssdlite_caffe.coco.label_map import Label, LabelMap
 from ssdlite_caffe.data.annotations import Effect, Problem
 from ssdlite_caffe.data.labelled_images import is_lmdb
 from ssdlite_caffe.data.lmdb_store import DATA, LABEL_MAP
-from ssdlite_caffe.data.voc import ANNOTATIONS, IMAGES, SPLITS
+from ssdlite_caffe.data.voc_lists import ANNOTATIONS, IMAGES, SPLITS
 from ssdlite_caffe.errors import SsdliteError, TrainingError
 from ssdlite_caffe.files import write_bytes
 from ssdlite_caffe.imports import import_opencv

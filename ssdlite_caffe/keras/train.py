@@ -25,6 +25,7 @@ from ssdlite_caffe.keras.loop import Intervals, Loop, Measure
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, SCAN, RunFolder, read_run
 from ssdlite_caffe.keras.schedule import Schedule, extension
+from ssdlite_caffe.resizer import Resizer
 
 if TYPE_CHECKING:
     from ssdlite_caffe.keras.model import KerasModel
@@ -143,7 +144,7 @@ def train(
             kept=out / SCAN, say=say, report=lambda what, done, total: progress(f"{what}, {done} of {total}"),
         )  # fmt: skip
         start = load(options.net.start) if options.net.start else None
-        arch = _arch(options.net, start, source.labels)
+        arch = _arch(options.net, start, source.labels, say)
         step = options.step or StepOptions()
         step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
         measure = tests(source.labels) if tests is not None and folder.writes else None
@@ -211,9 +212,15 @@ def write_model(detector: KerasModel, folder: Path) -> None:
     save(detector, folder / MODEL, force=True)
 
 
-def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSpec:
+def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap, say: Callable[[str], None]) -> ArchSpec:
     if start is not None:
-        return replace(start.arch, num_classes=len(labels))
+        resizer = start.arch.resizer
+        if not resizer.plain:
+            say(
+                f"images of {net.start} are resized by {resizer.text()}; this training squashes them to the input "
+                "size, bilinearly, and so will detectors of the trained model"
+            )
+        return replace(start.arch, num_classes=len(labels), resizer=Resizer())
     from ssdlite_caffe.gen_model.options import BoxOptions, arch_from_options
 
     return arch_from_options(

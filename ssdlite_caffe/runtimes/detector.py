@@ -14,7 +14,7 @@ from ssdlite_caffe.errors import ImageError, ModelError, OutputError, SsdliteErr
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt.text import format_message, read_net
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
+from ssdlite_caffe.runtimes.decode import convert_scores, decode, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
@@ -22,7 +22,7 @@ from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, r
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.runtimes.opencv_net import path_for_opencv
-from ssdlite_caffe.runtimes.resize import preprocess
+from ssdlite_caffe.runtimes.resize import caffe_blob, input_of, window_of
 
 Decoder = Literal["caffe", "numpy", "tflite"]
 
@@ -96,9 +96,10 @@ class Detector:
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to the image."""
         arch = self._arch
-        blob = preprocess(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        window = window_of((image.shape[0], image.shape[1]), arch.resizer)
+        blob = caffe_blob(input_of(arch, image[..., ::-1]))
         if self._decoder == "caffe":
-            return clip_detections(self._net.detect(blob))
+            return detections_of(arch, self._net.detect(blob), window)
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
         if self._decoder == "tflite" and self._tflite_nms is not None:
             corners, variances = split_priors(priors)
@@ -106,8 +107,8 @@ class Detector:
             x, y, width, height = variances[0]
             encodings, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
             boxes = decode_centres(encodings, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
-            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms))
-        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
+            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms), window)
+        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, window=window)
 
 
 def _open_deploy(folder: ModelFolder, runtime: NetRuntime, score_threshold: float | None) -> tuple[RunningNet, float]:
@@ -207,7 +208,10 @@ def detect_with(
                 total += frames - 1
                 for number, image in enumerate(images):
                     progress(done, total)
-                    found = detector(image).above(score_threshold)
+                    try:
+                        found = detector(image).above(score_threshold)
+                    except ImageError as error:  # the detector does not know the file
+                        raise ImageError(f"{source.path}: {error}") from error
                     if write is not None:
                         write(draw_detections(image, found, names))
                     done += 1

@@ -1,4 +1,4 @@
-"""A converted model: the folder that `convert` and `remap` write and the other commands read."""
+"""A converted model: the folder that `convert`, `remap` and `merge-bn` write and the other commands read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
-from ssdlite_caffe.errors import ModelError, PrototxtError
+from ssdlite_caffe.errors import ArchError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.terminal import size_text
 
@@ -26,6 +27,9 @@ DEPLOY_WEIGHTS, TRAIN_WEIGHTS = "deploy.caffemodel", "train.caffemodel"
 LABEL_MAP, REPORT = "labelmap.prototxt", "report.json"
 NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
 """Files of every converted folder; those of the train and test nets may be missing."""
+
+DIALECT_KEYS = ("dialect", "spelling")
+"""Keys of a prototxt's dialect in its entry in report.json: today's, and that of version 0.1."""
 
 _MAX_REPORT_BYTES = 64 << 20
 
@@ -202,6 +206,24 @@ class ModelFolder:
         except TypeError as error:
             raise PrototxtError(
                 f"{self.path / REPORT}: the options under 'tflite_nms' are not valid: {error}; convert the model again"
+            ) from error
+
+    def written_as(self, name: str) -> tuple[Dialect, DataPaths] | None:
+        """Dialect and data paths of a prototxt of the folder; None if the report does not have them.
+
+        Raises:
+            PrototxtError: they are not valid.
+        """
+        files = self.report.get("files")
+        entry = files.get(name) if isinstance(files, dict) else None
+        key = next((key for key in DIALECT_KEYS if isinstance(entry, dict) and key in entry), None)
+        if entry is None or key is None:
+            return None
+        try:
+            return Dialect(**entry[key]), DataPaths(**entry.get("data", {}))
+        except (TypeError, ArchError) as error:
+            raise PrototxtError(
+                f"{self.path / REPORT}: the dialect of {name} is not valid: {error}; convert the model again"
             ) from error
 
     @property

@@ -152,12 +152,16 @@ class TensorFlowDetector:
         """Whether the graph reads images and ends in detections."""
         return self._image is not None and all(self._has(name) for name in _DETECTIONS)
 
-    def run(self, network_input: FloatArray, names: Sequence[str]) -> dict[str, Any]:
+    def run(
+        self, network_input: FloatArray, names: Sequence[str], image_size: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
         """Compute tensors of the graph from the input of its first convolution.
 
         Args:
             network_input: float32 (1, H, W, 3), RGB, normalised.
             names: tensors (`a/b:0`), or operations for their first output.
+            image_size: (height, width) of the image, on which the window depends that a letterbox clips boxes to; None:
+                the network input's.
 
         Returns:
             The value of each tensor, by name.
@@ -168,7 +172,7 @@ class TensorFlowDetector:
         feed: dict[str, Any] = {self.network_input: network_input}
         if self._image is not None:
             # The graph takes the window that boxes are clipped to from the image; the pixels do not matter.
-            feed[self._image] = np.zeros(network_input.shape, np.uint8)
+            feed[self._image] = np.zeros((1, *(image_size or network_input.shape[1:3]), 3), np.uint8)
         return self._run(feed, names)
 
     def run_image(self, image: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, Any]:
@@ -223,13 +227,17 @@ class TensorFlowDetector:
             )
         return DoubleGraph(definition, self.network_input, names, source=str(self.path))
 
-    def detect(self, network_input: FloatArray) -> Detections:
+    def detect(self, network_input: FloatArray, image_size: tuple[int, int] | None = None) -> Detections:
         """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the image, clipped.
+
+        Args:
+            network_input: see `run`.
+            image_size: see `run`.
 
         Raises:
             ModelError: the graph has no detections.
         """
-        return _detections(self.run(network_input, _DETECTIONS))
+        return _detections(self.run(network_input, _DETECTIONS, image_size))
 
     def detect_image(self, image: npt.NDArray[np.uint8]) -> Detections:
         """The graph's detections for an image (H, W, 3), RGB, which it resizes and normalises itself.

@@ -33,6 +33,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     TEST,
     TRAIN,
     TRAIN_WEIGHTS,
+    ModelFolder,
     RecordedPath,
 )
 from ssdlite_caffe.tools.source import open_model
@@ -156,7 +157,14 @@ def _report(
     folder: Path,
 ) -> dict[str, Any]:
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
+    if arch.resizer.letterboxes and arch.nms.clip_first:
+        inexact.append("boxes clipped to the padded input, not to the image, before suppression")
     notes = [*model.notes, *threshold_notes(arch, options.score_threshold)]
+    if not arch.resizer.plain:
+        notes.append(
+            f"{TRAIN} and {TEST} resize as OpenCV does"
+            + (" and squash images to the input size, without a letterbox" if arch.resizer.letterboxes else "")
+        )
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
@@ -175,6 +183,7 @@ def _report(
         },
         "reading": reading_to_dict(options.reading, folder),
         "arch": arch.to_dict(),
+        "resizer": dataclasses.asdict(arch.resizer),
         "tflite_nms": None if model.settings.tflite_nms is None else dataclasses.asdict(model.settings.tflite_nms),
         "default_boxes": net.num_default_boxes,
         "feature_maps": [
@@ -203,6 +212,21 @@ def source_place(source: str | Path, folder: Path) -> dict[str, Any]:
     """Where the source is, as a report in `folder` says it."""
     recorded = RecordedPath.at(source, folder)
     return {"path": str(recorded.path), "relative": recorded.relative}
+
+
+def moved_places(old: ModelFolder, out: Path) -> dict[str, Any]:
+    """The parts of a folder's report that name files by their place, as the report of a folder made from it says it."""
+    places: dict[str, Any] = {}
+    source, reading = old.source, old.report.get("reading")
+    if source is not None:
+        places["source"] = {**old.report["source"], **source_place(source.path or source.recorded.path, out)}
+    if isinstance(reading, dict) and reading.get("pipeline_config") is not None:
+        config = RecordedPath.of(reading["pipeline_config"], reading.get("pipeline_config_relative"))
+        now = RecordedPath.at(config.found_from(old.path) or config.path, out)
+        places["reading"] = {
+            **reading, "pipeline_config": str(now.path), "pipeline_config_relative": now.relative,
+        }  # fmt: skip
+    return places
 
 
 def reading_to_dict(reading: ReadOptions, folder: Path) -> dict[str, Any]:
@@ -237,6 +261,7 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
         f"{source['form']} {source['given']}",
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
+        *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
         f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",

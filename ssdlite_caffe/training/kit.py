@@ -23,6 +23,7 @@ from ssdlite_caffe.gen_model.dialect import BatchNormDialect, DataPaths, Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
 from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.training.intervals import largest_divisor
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
@@ -102,7 +103,8 @@ def write_kit(
 
     Args:
         label_map: coco, voc, or a file; its classes are the net's.
-        arch: the detector; its class count is replaced by the label map's.
+        arch: the detector; its class count is replaced by the label map's, and its resizer by the plain one: the data
+            layers squash images to the input size, and so will the trained detector.
         out: folder to make.
         options: all else.
         force: replace an earlier one, where nothing was added to it.
@@ -115,7 +117,7 @@ def write_kit(
         SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; `out` exists.
     """
     labels = load_label_map(label_map)
-    arch = dataclasses.replace(arch, num_classes=len(labels))
+    resizer, arch = arch.resizer, dataclasses.replace(arch, num_classes=len(labels), resizer=Resizer())
     small = _with_small_boxes(arch)
     if options.small_boxes and small == arch:
         raise ArchError("the net's default boxes are as small as TensorFlow's already; leave out --small-boxes")
@@ -128,6 +130,8 @@ def write_kit(
         "train": train._asdict() if options.lmdbs else None,
         "test": test._asdict() if options.lmdbs else None,
     }
+    if not resizer.plain:
+        kit["resizer_before"] = resizer.text()
     if options.lmdbs:
         kit["default_boxes"] = _shares(net, build(small), options.lmdbs[0], labels)
     with new_folder(out, marker=KIT, force=force) as folder:

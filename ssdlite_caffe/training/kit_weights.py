@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.coco.remap import remap_rows
@@ -15,6 +17,7 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.load.boxes import class_predictor_rows, refold_box_predictor, rematch_cell
+from ssdlite_caffe.load.layouts import enlarge_kernel
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.shapes import infer
@@ -68,7 +71,7 @@ def write_initial_weights(
     if not finetune:
         refuse_other_classes(match, source)
     kept, left = for_classes(list(weights.layer), match)
-    problems = misfits(net, caffe_pb2.NetParameter(layer=kept))
+    problems = _change_kernels(kept, net, desc) or misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
     _change_boxes(kept, build(model.arch), desc)
@@ -130,6 +133,35 @@ def _moved(array: FloatArray, name: str, rows: Sequence[int]) -> FloatArray:
     if outputs % classes:
         raise PrototxtError(f"layer {name!r} has {outputs} outputs, which is no multiple of the {classes} classes")
     return remap_rows(array, outputs // classes, classes, rows)
+
+
+def _change_kernels(
+    layers: Sequence[caffe_pb2.LayerParameter], net: caffe_pb2.NetParameter, desc: NetDesc
+) -> list[str]:
+    """Write kernels in the sizes of the net's padding dialect, which may be one larger, with zeros first.
+
+    Returns:
+        What cannot be written so: kernels whose first row or column is not zero any more, after a training.
+    """
+    shapes = infer(net).param_shapes
+    sizes = {conv.name: conv.kernel for conv in desc.convolutions}
+    problems = []
+    for layer in layers:
+        wanted = shapes.get(layer.name)
+        if layer.name not in sizes or not layer.blobs or not wanted:
+            continue
+        kernel, (high, wide) = blob_to_array(layer.blobs[0], layer.name), sizes[layer.name]
+        if kernel.shape[:2] != wanted[0][:2] or kernel.ndim != 4 or kernel.shape == wanted[0]:
+            continue
+        core = kernel[:, :, max(kernel.shape[2] - high, 0) :, max(kernel.shape[3] - wide, 0) :]
+        if np.count_nonzero(core) != np.count_nonzero(kernel):
+            problems.append(
+                f"layer {layer.name!r} has {kernel.shape[2]}x{kernel.shape[3]} kernels whose first row and column are "
+                f"not zero, the net {wanted[0][2]}x{wanted[0][3]} ones; give the --padding that the weights have"
+            )
+        elif core.shape[2:] == (high, wide):
+            layer.blobs[0].CopyFrom(blob_from_array(enlarge_kernel(core, (wanted[0][2], wanted[0][3]))))
+    return problems[:_MOST_LISTED]
 
 
 def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:
