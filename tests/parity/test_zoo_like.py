@@ -21,7 +21,6 @@ from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import verify
 from tests.commands import Command
-from tests.unit.conftest import command  # noqa: F401
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv]
 
@@ -116,7 +115,7 @@ def test_a_phone_s_detections(shared_models: Path, tmp_path: Path, scene_images:
             same(ours(image[..., ::-1]), phone(image[..., ::-1]), 10)
 
 
-def test_dump_and_load(moved: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+def test_dump_and_load(moved: Path, tmp_path: Path, command: Command) -> None:
     """What dump writes of any form, convert and load take: the same caffemodel as of the form itself."""
     assert command("dump", moved, "-o", tmp_path / "weights").status == 0
     assert command("convert", tmp_path / "weights", "-o", tmp_path / "a").status == 0

@@ -14,8 +14,8 @@ import ssdlite_caffe
 from ssdlite_caffe import Detector, convert, evaluate, remap
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.errors import ModelError, OutputError
+from tests.commands import Command
 from tests.scenes import draw_scene
-from tests.unit.conftest import Command
 
 
 def test_names() -> None:

@@ -17,7 +17,7 @@ import typer.main
 from ssdlite_caffe import __version__
 from ssdlite_caffe.cli import app
 from ssdlite_caffe.terminal import is_quiet
-from tests.unit.conftest import Command
+from tests.commands import Command
 
 
 def commands(group: Any = None, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -64,6 +64,7 @@ def arrays() -> bytes:
         ("deploy.prototxt", b"layer { }", "is a file of Caffe already; give the TensorFlow model"),
         ("archive.zip", zipped("frozen_inference_graph.pb"), "is a zip archive; unpack it"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_files(tmp_path: Path, opened: Callable[[Path], object], name: str, data: bytes, text: str) -> None:
     (tmp_path / name).write_bytes(data)
