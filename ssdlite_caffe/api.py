@@ -88,6 +88,7 @@ def verify(
     runtime: NetRuntime = "opencv",
     pipeline_config: AnyPath | None = None,
     tolerance: float | None = None,
+    quick: bool = False,
     html: AnyPath | None = None,
     force: bool = False,
     progress: Callable[[str], None] = _silent,
@@ -101,7 +102,8 @@ def verify(
         limit: largest number of images to compare.
         runtime: `opencv` or `caffe`.
         pipeline_config: of the model; None: the one used in the conversion.
-        tolerance: bound of boxes (as fractions of the image) and scores; None: the bounds in tools/tolerances.py.
+        tolerance: compare in float32 alone, with this bound of boxes (as fractions of the image) and scores.
+        quick: compare in float32 alone, with the bounds in tools/tolerances.py.
         html: HTML page to write.
         force: replace that page.
         progress: called with a text when the next step begins.
@@ -116,7 +118,8 @@ def verify(
 
     return verify_images(
         Path(model), Path(folder), [Path(image) for image in images], runtime=runtime,
-        pipeline_config=None if pipeline_config is None else Path(pipeline_config), tolerance=tolerance, limit=limit,
+        pipeline_config=None if pipeline_config is None else Path(pipeline_config), tolerance=tolerance, quick=quick,
+        limit=limit,
         html=None if html is None else Path(html), force=force, progress=progress,
     )  # fmt: skip
 

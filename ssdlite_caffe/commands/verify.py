@@ -29,8 +29,14 @@ def verify(
     pipeline_config: PipelineConfig = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="Largest difference of boxes and scores that passes.", show_default=f"{BOX:g}"),
+        typer.Option(
+            min=0, help="In float32 alone: largest difference of boxes and scores that passes.",
+            show_default=f"with --quick, {BOX:g}",
+        ),
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare in float32 alone, with fixed bounds, and not in float64.")
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(help="Write an HTML page with verdict, table and images.", rich_help_panel=_RESULT),
@@ -51,6 +57,7 @@ def verify(
     with status() as progress:
         report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
+            quick=quick,
             limit=limit, html=html, force=force, progress=progress,
         )  # fmt: skip
     if as_json:

@@ -1,92 +1,36 @@
-"""Comparing TensorFlow and Caffe on the same network inputs: every layer, every default box, every detection."""
+"""Whether a converted net is TensorFlow's: both sides on the same network inputs, in float32 and in float64."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.errors import ImageError, ModelError
-from ssdlite_caffe.files import file_sha256
+from ssdlite_caffe.errors import ImageError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
-from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
-from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.resizer import Resizer
-from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
-from ssdlite_caffe.runtimes.decode_tflite import postprocess
-from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
-from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
+from ssdlite_caffe.runtimes.net import NetRuntime
+from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector
 from ssdlite_caffe.runtimes.tensorflow_detector import check_runnable
-from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
+from ssdlite_caffe.tools.comparison import Bounds, Comparison, ImageComparison, Nets, Row
 from ssdlite_caffe.tools.convert import tensors_sha256
+from ssdlite_caffe.tools.judge import judged
+from ssdlite_caffe.tools.proof import Proof, Stage
 from ssdlite_caffe.tools.reference_side import ReferenceSide
 from ssdlite_caffe.tools.source import open_model
-from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
 """Name, and uint8 RGB (H, W, 3)."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Largest differences that pass; see `tolerances`."""
-
-    layer: float = LAYER_RELATIVE
-    box: float = BOX
-    score: float = SCORE
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: the worst difference over all images.
-
-    Attributes:
-        stage: layer (`conv_1/expand`), `input`, `headless`, `boxes`, `scores`, `detections` and the like.
-        section: part of the net that the layer belongs to.
-        shape: without the batch.
-        absolute, relative: largest difference; the same divided by the largest absolute value of the reference.
-        bound: largest `relative` for layers, largest `absolute` for other stages.
-        relative_bound: whether `bound` is for `relative`.
-        ok: whether the difference is within the bound on every image.
-        note: further information.
-    """
-
-    stage: str
-    section: str
-    shape: tuple[int, ...]
-    absolute: float
-    relative: float
-    bound: float
-    relative_bound: bool
-    ok: bool
-    note: str = ""
-
-    @property
-    def share(self) -> float:
-        """The difference divided by its bound; at most 1 if it passes."""
-        return (self.relative if self.relative_bound else self.absolute) / self.bound
-
-
-@dataclass(frozen=True)
-class ImageComparison:
-    """The detections of both sides in one image, uint8 RGB (H, W, 3)."""
-
-    name: str
-    image: npt.NDArray[np.uint8]
-    tensorflow: Detections
-    caffe: Detections
 
 
 @dataclass(frozen=True)
@@ -99,6 +43,7 @@ class VerifyReport:
         exact: whether the conversion is exact, according to the folder's report.
         reference: runtime of the source model.
         form: kind of file of the source model.
+        unproved: why the nets were not compared in float64; empty if they were.
     """
 
     source: str
@@ -109,6 +54,7 @@ class VerifyReport:
     exact: bool
     reference: str = "TensorFlow"
     form: str = "model"
+    unproved: str = ""
 
     @property
     def first_failure(self) -> Row | None:
@@ -119,11 +65,17 @@ class VerifyReport:
         """Plain data for JSON."""
         failure = self.first_failure
         data = asdict(self)
-        for row in data["rows"]:  # JSON has no Inf and NaN
-            row.update({key: None for key in ("absolute", "relative") if not math.isfinite(row[key])})
+        for row in data["rows"]:
+            _without_inf(row)
+            _without_inf(row["double"] or {})
         data["ok"] = failure is None
         data["first_failure"] = None if failure is None else failure.stage
         return data
+
+
+def _without_inf(values: dict[str, Any]) -> None:
+    """Replace Inf and NaN, which JSON does not have, by None."""
+    values.update({key: None for key, value in values.items() if isinstance(value, float) and not math.isfinite(value)})
 
 
 def verify(
@@ -147,7 +99,7 @@ def verify(
         images: at least one.
         runtime: runtime of the converted nets.
         pipeline_config: of the model; None: the one used in the conversion.
-        bounds: largest differences that pass; None: those of `tolerances`.
+        bounds: largest differences that pass, in float32 alone; None: float64 decides, see `proof`, on the first image.
         keep: called with each image's detections, for drawing.
 
     Raises:
@@ -155,7 +107,7 @@ def verify(
     """
     _check_before(source, folder)
     reading = folder.reading_with(pipeline_config)
-    nets = _Nets.of(folder, runtime)  # loaded before TensorFlow, which takes seconds
+    nets = Nets.of(folder, runtime)  # loaded before TensorFlow, which takes seconds
     names = []
     with open_model(source, reading) as opened:
         model = opened.model
@@ -164,20 +116,38 @@ def verify(
         with opened.run() as running:
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
-            comparison = _Comparison(reference, folder, bounds or Bounds(), nets)
+            comparison = Comparison(reference, folder, bounds or Bounds(), nets)
+            stages: tuple[Stage, ...] = ()
+            unproved = "float32 alone was asked for" if bounds is not None else ""
             for name, image in images:
                 try:
                     keep(comparison.image(name, image))
                 except ImageError as error:  # which does not know the image's name
                     raise ImageError(f"{name}: {error}") from error
+                if not names and not unproved:
+                    stages, unproved = _proof(reference, running, folder, nets, image)
                 names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
     exact = bool(folder.report.get("exact", True))
+    rows = judged(comparison.rows(), stages)
     return VerifyReport(
-        model.source, str(folder.path), runtime, (*resizers, *comparison.rows()), tuple(names), exact, side, model.form
+        model.source, str(folder.path), runtime, (*resizers, *rows), tuple(names), exact, side, model.form, unproved
     )  # fmt: skip
+
+
+def _proof(
+    reference: ReferenceSide, running: SourceDetector, folder: ModelFolder, nets: Nets, image: npt.NDArray[np.uint8]
+) -> tuple[tuple[Stage, ...], str]:
+    """The stages of the net in float64, on one image; or why they cannot be computed."""
+    with ExitStack() as stack:
+        try:
+            double = stack.enter_context(DoubleSource(running, list(reference.layer_outputs().values())))
+            proof = Proof(reference, double, folder, nets.deploy)
+        except (ModelError, PrototxtError) as error:
+            return (), str(error)
+        return proof.image(reference.network_input(image)).stages, ""
 
 
 def _check_before(source: Path, folder: ModelFolder) -> None:
@@ -220,174 +190,3 @@ def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
         raise ModelError(
             f"{folder.path} was converted from another model: its weights differ from those of {model.source}{hint}"
         )
-
-
-def worse(one: Row, other: Row) -> Row:
-    """The worse of two rows of the same stage: the one that fails, or has the larger difference; NaN is the largest."""
-
-    def badness(row: Row) -> tuple[bool, float]:
-        return not row.ok, math.inf if math.isnan(row.absolute) else row.absolute
-
-    return max(one, other, key=badness)
-
-
-class _Nets(NamedTuple):
-    deploy: RunningNet
-    headless: RunningNet
-
-    @classmethod
-    def of(cls, folder: ModelFolder, runtime: NetRuntime) -> _Nets:
-        prototxts = folder.deploy_prototxt, folder.headless_prototxt
-        return cls(*(open_net(runtime, prototxt, folder.deploy_caffemodel) for prototxt in prototxts))
-
-
-class _Comparison:
-    """Collects the worst difference of each stage over all images."""
-
-    def __init__(self, reference: ReferenceSide, folder: ModelFolder, bounds: Bounds, nets: _Nets) -> None:
-        self.bounds = bounds
-        self.folder = folder
-        self.reference = reference
-        self.model, self.net, self.arch = reference.model, reference.net, reference.arch
-        self.deploy, self.headless = nets
-        self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
-        self.worst: dict[str, Row] = {}
-
-    def rows(self) -> tuple[Row, ...]:
-        """The rows of all images, and one for the files that verify does not run."""
-        changed = _changed_files(self.folder)
-        note = f"changed since the conversion: {', '.join(changed)}" if changed else "unchanged since the conversion"
-        files = Row("other files", "files", (), float(len(changed)), float(len(changed)), 0.5, False, not changed, note)
-        return (*self.worst.values(), files)
-
-    def image(self, name: str, image: npt.NDArray[np.uint8]) -> ImageComparison:
-        """Compare every stage on one image."""
-        reference = self.reference
-        fed = reference.network_input(image)
-        own = reference.own_network_input(image)
-        if own is not None:
-            self._absolute("input", difference(fed, own), INPUT, "resized and normalised", section="input")
-        blob = caffe_blob(fed)
-        layers = reference.layers(fed)
-        names = [c.top for c in self.net.convolutions]
-        extra = ["mbox_loc", "mbox_conf", "mbox_conf_flatten", "mbox_priorbox"]
-        got = self.deploy.forward(blob, [*names, *extra])
-        for conv in self.net.convolutions:
-            if conv.role != "box_predictor":
-                self._layer(conv, got[conv.top], layers[conv.name])
-        self._headless(blob, got)
-        caffe_boxes, caffe_scores = _caffe_boxes(got, self.arch.num_classes)
-        tf_boxes, tf_scores, note = reference.boxes(fed, layers)
-        order = _caffe_order(self.net)
-        self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
-        self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
-        size = (image.shape[0], image.shape[1])
-        tf_detections, note = reference.detections(fed, tf_boxes, tf_scores, size)
-        window = window_of(size, self.arch.resizer)
-        caffe_detections = detections_of(self.arch, self.deploy.detect(blob), window)
-        self._detections(name, caffe_detections, tf_detections, note)
-        self._tflite_detections(name, fed, caffe_boxes, caffe_scores)
-        return ImageComparison(name, image, tf_detections, caffe_detections)
-
-    def _headless(self, blob: FloatArray, got: dict[str, FloatArray]) -> None:
-        """Outputs of the headless net compared with the deploy net's, which has the same layers."""
-        heads = ["mbox_loc", "mbox_conf", "mbox_priorbox"]
-        found = self.headless.forward(blob, heads)
-        values, deployed = (np.concatenate([side[head].reshape(-1) for head in heads]) for side in (found, got))
-        found_difference = difference(values, deployed)
-        self._absolute("headless", found_difference, HEADLESS, "compared with the deploy net")
-
-    def _layer(self, conv: ConvDesc, got: FloatArray, reference: FloatArray) -> None:
-        note = ""
-        if conv.role == "class_predictor":
-            reference = ordered(self.net, conv, reference, self.model.settings.logit_scale)
-            note = "logits"
-        found = difference(got.reshape(got.shape[:2] + (got.shape[2:] or (1, 1))), reference)
-        section = self.sections.get(conv.name, f"predictors on {conv.name.split('_mbox_')[0]}")
-        ok = found.relative <= self.bounds.layer or found.absolute <= LAYER_ABSOLUTE
-        self._keep(
-            Row(conv.name, section, found.shape[1:], found.absolute, found.relative, self.bounds.layer, True, ok, note)
-        )
-
-    def _absolute(self, stage: str, found: Difference, bound: float, note: str, *, section: str = "detections") -> None:
-        self._keep(Row(stage, section, found.shape, found.absolute, found.relative, bound, False,
-                       found.absolute <= bound, note))  # fmt: skip
-
-    def _keep(self, row: Row) -> None:
-        self.worst[row.stage] = worse(self.worst.get(row.stage, row), row)
-
-    def _tflite_detections(self, name: str, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> None:
-        """Detections of TensorFlow Lite's own NMS, compared with the same NMS in numpy on the net's boxes and scores.
-
-        The bound of the boxes includes what the file's number format changes in its default boxes.
-        """
-        nms, reference = self.model.settings.tflite_nms, self.reference.tflite_detections(fed)
-        if nms is None or reference is None:
-            return
-        bound = self.bounds.box + self.model.settings.box_rounding
-        found = compare_detections(
-            postprocess(boxes, scores, nms), reference, box_tolerance=bound, score_tolerance=self.bounds.score,
-            max_total=len(reference), score_threshold=nms.score_threshold,
-        )  # fmt: skip
-        kind = "regular" if nms.regular else "fast"
-        note = found.unpaired[0] if found.unpaired else f"{found.paired} in {name}"
-        worst = float("inf") if found.unpaired else max(found.box, found.score)
-        self._keep(Row("TensorFlow Lite", "detections", (len(reference), 6), worst, max(found.box, found.score), bound,
-                       False, not found.unpaired, f"its own {kind} NMS: {note}"))  # fmt: skip
-
-    def _detections(self, name: str, got: Detections, reference: Detections, origin: str) -> None:
-        threshold = max(self.reference.graph_nms.score_threshold, self.arch.nms.score_threshold)
-        found = compare_detections(
-            got.above(threshold), reference.above(threshold), box_tolerance=self.bounds.box,
-            score_tolerance=self.bounds.score, max_total=self.arch.nms.max_total, score_threshold=threshold,
-        )  # fmt: skip
-        shown = "; ".join(found.unpaired[:3])
-        more = f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else ""
-        note = f"{origin}{name}: {shown}{more}" if found.unpaired else f"{origin}{found.paired} in {name}"
-        worst = float("inf") if found.unpaired else max(found.box, found.score)
-        self._keep(Row("detections", "detections", (len(got), 6), worst, max(found.box, found.score),
-                       max(self.bounds.box, self.bounds.score), False, not found.unpaired, note))  # fmt: skip
-
-
-def _changed_files(folder: ModelFolder) -> list[str]:
-    """Files that verify does not run and that have changed since convert wrote them."""
-    files = folder.report.get("files", {})
-    run = {path.name for path in (folder.deploy_prototxt, folder.deploy_caffemodel, folder.headless_prototxt)}
-    return [
-        name
-        for name, entry in files.items()
-        if name not in run and entry.get("sha256") != file_sha256(folder.path / name)
-    ]
-
-
-def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:
-    return match_cell(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size)).source
-
-
-def ordered(net: NetDesc, conv: ConvDesc, values: FloatArray, logit_scale: float | None) -> FloatArray:
-    """A layer's values in TensorFlow as the converted net has them: a class predictor's boxes are in Caffe's order."""
-    if conv.role != "class_predictor":
-        return values
-    feature_map = next(m for m in net.feature_maps if conv in m.conf)
-    channels = np.arange(values.shape[1]).reshape(len(feature_map.tf_boxes), -1)
-    chosen = values[:, channels[list(_match(feature_map, net.arch.input_size))].reshape(-1)]
-    return chosen * np.float32(1.0 if logit_scale is None else logit_scale)
-
-
-def _caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:
-    """Index of each of Caffe's default boxes in TensorFlow's order."""
-    parts, start = [], 0
-    for feature_map in net.feature_maps:
-        cells, count = feature_map.size[0] * feature_map.size[1], len(feature_map.tf_boxes)
-        within = np.asarray(_match(feature_map, net.arch.input_size))
-        parts.append((start + np.arange(cells)[:, None] * count + within).reshape(-1))
-        start += cells * count
-    return np.concatenate(parts)
-
-
-def _caffe_boxes(got: dict[str, FloatArray], num_classes: int) -> tuple[FloatArray, FloatArray]:
-    """Decoded boxes (N, 4) and scores (N, C) of the Caffe net, in Caffe's order."""
-    corners, variances = split_priors(got["mbox_priorbox"])
-    return decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances), got["mbox_conf_flatten"].reshape(
-        -1, num_classes
-    )

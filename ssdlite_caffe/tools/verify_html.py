@@ -12,7 +12,8 @@ from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import draw_detections
 from ssdlite_caffe.runtimes.images import Pixels
-from ssdlite_caffe.tools.verify import ImageComparison, Row, VerifyReport
+from ssdlite_caffe.tools.comparison import ImageComparison, Row
+from ssdlite_caffe.tools.verify import VerifyReport
 from ssdlite_caffe.tools.verify_text import Cells, cells, count_of_images, verdict, worst_of_sections
 
 SHOWN_SCORE = 0.3

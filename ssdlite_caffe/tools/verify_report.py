@@ -16,9 +16,10 @@ from ssdlite_caffe.runtimes.images import find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
 from ssdlite_caffe.terminal import table_console
+from ssdlite_caffe.tools.comparison import Bounds, ImageComparison
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, ImageComparison, NamedImage, VerifyReport, verify
+from ssdlite_caffe.tools.verify import NamedImage, VerifyReport, verify
 from ssdlite_caffe.tools.verify_html import page
 from ssdlite_caffe.tools.verify_text import cells, count_of_images, sides, verdict, worst_of_sections
 
@@ -31,6 +32,7 @@ def verify_images(
     runtime: NetRuntime = "opencv",
     pipeline_config: Path | None = None,
     tolerance: float | None = None,
+    quick: bool = False,
     limit: int = 8,
     html: Path | None = None,
     force: bool = False,
@@ -44,7 +46,8 @@ def verify_images(
         images: image files and folders of such; empty: drawn images.
         runtime: what runs the converted nets.
         pipeline_config: of the model; None: as on converting.
-        tolerance: bound of boxes, scores and detections, absolute; None: those in `tolerances`.
+        tolerance: with `quick`, bound of boxes, scores and detections, absolute; None: those in `tolerances`.
+        quick: compare in float32 alone, with fixed bounds.
         limit: number of images to compare at most.
         html: page to write; None: none.
         force: replace that page where it exists.
@@ -65,7 +68,7 @@ def verify_images(
             kept.append(result)
 
     compared = _read(images, limit) if images else drawn_images(model.arch.input_size, limit)
-    bounds = None
+    bounds = Bounds() if quick else None
     if tolerance is not None:
         # Layers come before the sigmoid and the small variances of the boxes, which make differences smaller.
         bounds = Bounds(layer=max(LAYER_RELATIVE, 10 * tolerance), box=tolerance, score=tolerance)

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ssdlite_caffe.tools.verify import Row, VerifyReport
+from ssdlite_caffe.tools.comparison import Row
+from ssdlite_caffe.tools.judge import less_exact
+from ssdlite_caffe.tools.verify import VerifyReport
 
 
 class Cells(NamedTuple):
@@ -78,10 +80,14 @@ def sides(report: VerifyReport) -> str:
 
 
 def verdict(report: VerifyReport) -> str:
-    """One sentence: equal, or the first stage that is not, its difference and its bound."""
+    """One sentence: equal, equal but less exact, or not the same net, with the first stage that differs."""
     failure = report.first_failure
     if failure is None:
-        return f"equal within the bounds on {count_of_images(report)}"
+        return f"{_equal(report)} on {count_of_images(report)}{_unproved(report)}"
+    reason = "" if report.exact else " (the folder says that it is not exact)"
+    note = f": {failure.note}" if failure.note else ""
+    if failure.double is not None and not failure.double.ok:
+        return f"not the same net: the first stage that differs is {failure.stage}{note}{reason}"
     text = cells(failure)
     if failure.section == "files":
         found = ""
@@ -91,6 +97,22 @@ def verdict(report: VerifyReport) -> str:
         found = f", {text.absolute}, relative {text.relative} (bound {failure.bound:.0e})"
     else:
         found = f", {text.absolute} (bound {text.bound})"
-    note = f": {failure.note}" if failure.note else ""
-    reason = "" if report.exact else " (the folder says that it is not exact)"
-    return f"the first stage beyond its bound is {failure.stage}{found}{note}{reason}"
+    if failure.double is not None:
+        return f"{report.runtime} computes something else: the first stage is {failure.stage}{found}{note}{reason}"
+    return f"the first stage beyond its bound is {failure.stage}{found}{note}{reason}{_unproved(report)}"
+
+
+def _equal(report: VerifyReport) -> str:
+    if report.unproved:
+        return "equal within the bounds"
+    worst = less_exact(report.rows)
+    if worst is None:
+        return "equal"
+    return (
+        f"equal, but {report.runtime} is less exact than {report.reference} (its rounding errors are {worst.ratio:.1f} "
+        f"times as large at {worst.stage})"
+    )
+
+
+def _unproved(report: VerifyReport) -> str:
+    return f"; not compared in float64: {report.unproved}" if report.unproved else ""
