@@ -142,7 +142,7 @@ def train(
         start = load(options.net.start) if options.net.start else None
         arch = _arch(options.net, start, data.labels)
         step = options.step or StepOptions()
-        step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
+        step = replace(step, loss=suited(step.loss, arch), dtype=dtype_of(tf, options.precision))
         measure = tests(data.labels) if tests is not None and folder.writes else None
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         if resume:
