@@ -76,6 +76,22 @@ def suited(options: LossOptions, arch: ArchSpec) -> LossOptions:
     return replace(options, kind=kind, least_negatives=least, by_codesize=by_codesize)
 
 
+def described(options: LossOptions) -> str:
+    """A line on the loss of a training; `options` as `suited` gives them."""
+    if options.kind == "focal":
+        kind = f"the focal loss of the classes (alpha {options.alpha:g}, gamma {options.gamma:g})"
+    else:
+        kind = (
+            f"the cross entropy of the classes ({options.negatives:g} background boxes for each matched one, at least "
+            f"{options.least_negatives} in an image)"
+        )
+    by = "the number of matched boxes" if options.by_matches else ""
+    if not options.by_codesize:
+        return f"{kind} and smooth L1 of the boxes, {f'both divided by {by}' if by else 'not divided by anything'}"
+    both = f"both divided by {by}, that of the boxes also by {CODE_SIZE}"
+    return f"{kind} and smooth L1 of the boxes, {both if by else f'that of the boxes divided by {CODE_SIZE}'}"
+
+
 def divisors(matches: Any, options: LossOptions) -> tuple[Any, Any]:
     """What the sums of localisation and of classification over a batch are divided by.
 

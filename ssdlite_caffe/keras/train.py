@@ -124,7 +124,7 @@ def train(
     _, tf = import_keras()
     tf.config.experimental.enable_op_determinism()
     strategy = strategy or default_strategy(tf)
-    from ssdlite_caffe.keras.losses import suited
+    from ssdlite_caffe.keras.losses import described, suited
     from ssdlite_caffe.keras.store import load
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
@@ -157,6 +157,7 @@ def train(
         if resume and not folder.iterations():
             say(f"there is no checkpoint in {out} yet: training from the beginning")
         say(f"training on {describe(tf, strategy)}")
+        say(f"the loss is {described(step.loss)}")
         report = Loop(folder, trainer, options.schedule, options.intervals, measure, progress, say).run()
         if folder.writes:
             write_model(trainer.detector(), out)

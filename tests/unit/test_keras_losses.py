@@ -17,6 +17,7 @@ from ssdlite_caffe.gen_model.arch import FAMILIES, ScoreConverter
 from ssdlite_caffe.gen_model.build import default_arch
 
 pytestmark = pytest.mark.tensorflow
+SWITCHES = "by_matches", "by_codesize"
 QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -130,6 +131,22 @@ def test_what_the_sums_are_divided_by(losses: ModuleType, matches: float, by: fl
 
     assert (found(True, True), found(True, False)) == ((4 * by, by), (by, by))
     assert (found(False, True), found(False, False)) == ((4, 1), (1, 1))
+
+
+def test_a_loss_in_words(losses: ModuleType) -> None:
+    v3, v1 = default_arch("v3-small", 4), replace(default_arch("v1", 4), score_converter="softmax")
+
+    def line(arch: Any, *more: bool) -> str:
+        return losses.described(losses.suited(losses.LossOptions(**dict(zip(SWITCHES, more, strict=False))), arch))
+
+    focal = "the focal loss of the classes (alpha 0.75, gamma 2) and smooth L1 of the boxes, "
+    by = "both divided by the number of matched boxes"
+    assert line(v3) == f"{focal}{by}, that of the boxes also by 4"
+    assert line(v3, True, False) == f"{focal}{by}"
+    assert line(v3, False) == f"{focal}that of the boxes divided by 4"
+    assert line(v3, False, False) == f"{focal}not divided by anything"
+    mined = "the cross entropy of the classes (3 background boxes for each matched one, at least 0 in an image)"
+    assert line(v1) == f"{mined} and smooth L1 of the boxes, {by}"
 
 
 def test_weights_of_the_two_losses(losses: ModuleType) -> None:
