@@ -1,6 +1,7 @@
 """SSD's loss. Imports TensorFlow: import it after `import_keras`.
 
-    loss = localisation weight * sum of localisation / (n * codesize) + classification weight * sum of classification / n
+    loss = localisation weight * sum of localisation / (n * codesize)
+         + classification weight * sum of classification / n
 
 over all default boxes of all images. n is the number of default boxes matched to an object, at least 1, and codesize is
 4, the numbers of a box encoding; each is 1 where its option is off.
@@ -40,8 +41,8 @@ class LossOptions:
         localisation: weight of the localisation loss.
         classification: weight of the classification loss.
         by_matches: its normalize_loss_by_num_matches: divide both losses by the number of matched boxes.
-        by_codesize: its normalize_loc_loss_by_codesize: divide the localisation loss by 4, so that it is the mean over a
-            box encoding and not the sum; None: the zoo's of the family, see `suited`.
+        by_codesize: its normalize_loc_loss_by_codesize: divide the localisation loss by 4, so that it is the mean over
+            a box encoding and not the sum; None: the zoo's of the family, see `suited`.
     """
 
     kind: Kind | None = None

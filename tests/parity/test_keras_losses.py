@@ -1,7 +1,7 @@
 """The loss of a training against the Object Detection API's, written again in numpy from its sources.
 
-SSDMetaArch.loss, HardExampleMiner with loss_type CLASSIFICATION, and the losses of core/losses.py, with the mined boxes'
-suppression at an IoU of 0.99, which ours leaves out.
+SSDMetaArch.loss, HardExampleMiner with loss_type CLASSIFICATION, and the losses of core/losses.py; the miner's
+suppression at an IoU of 0.99, which ours leaves out, is in it.
 """
 
 from __future__ import annotations

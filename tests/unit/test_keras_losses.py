@@ -115,10 +115,9 @@ def test_a_loss_suits_the_family(losses: ModuleType) -> None:
         own = losses.suited(losses.LossOptions(), arch)
         assert own.by_matches
         found[arch.family + ("-tf2" if arch is tf2 else "")] = own.by_codesize, own.least_negatives
-        for given in (True, False):
-            options = losses.LossOptions(by_codesize=given, by_matches=given, least_negatives=int(given))
-            kept = losses.suited(options, arch)
-            assert (kept.by_codesize, kept.by_matches, kept.least_negatives) == (given, given, int(given))
+        for on in (True, False):
+            kept = losses.suited(losses.LossOptions(by_codesize=on, by_matches=on, least_negatives=int(on)), arch)
+            assert (kept.by_codesize, kept.by_matches, kept.least_negatives) == (on, on, int(on))
     v3 = {family: (True, 3) for family in FAMILIES if family.startswith("v3")}
     assert found == {**v3, "v1": (False, 0), "v2": (False, 3), "v2-tf2": (True, 3)}
 
@@ -154,7 +153,9 @@ def test_weights_of_the_two_losses(losses: ModuleType) -> None:
     data = random.normal(size=(1, 6, 4)).astype(np.float32), random.normal(size=(1, 6, 3)).astype(np.float32)
     wanted = np.zeros((1, 6, 4), np.float32), np.array([[0, 1, 2, 0, 0, 0]]), np.ones((1, 6), np.float32)
     plain = losses.ssd_sums(*data, wanted, losses.LossOptions("focal"), "sigmoid")
-    weighted = losses.ssd_sums(*data, wanted, losses.LossOptions("focal", localisation=2.0, classification=3.0), "sigmoid")
+    weighted = losses.ssd_sums(
+        *data, wanted, losses.LossOptions("focal", localisation=2.0, classification=3.0), "sigmoid"
+    )
     assert weighted.localisation.numpy() == pytest.approx(2 * plain.localisation.numpy())
     assert weighted.classification.numpy() == pytest.approx(3 * plain.classification.numpy())
 
