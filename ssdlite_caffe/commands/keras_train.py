@@ -201,14 +201,13 @@ def train(
     ] = None,
     by_matches: Annotated[
         bool,
-        typer.Option("--normalize-by-matches/--no-normalize-by-matches", rich_help_panel=_LOSS,
-                     help="Divide both losses by the number of matched boxes: normalize_loss_by_num_matches."),
+        typer.Option("--by-matches/--no-by-matches", rich_help_panel=_LOSS,
+                     help="Divide both losses by the number of matched boxes."),
     ] = True,
     by_codesize: Annotated[
         bool | None,
-        typer.Option("--normalize-by-codesize/--no-normalize-by-codesize", rich_help_panel=_LOSS,
-                     help="Divide the localisation loss by 4, the numbers of a box encoding: "
-                     "normalize_loc_loss_by_codesize.",
+        typer.Option("--by-codesize/--no-by-codesize", rich_help_panel=_LOSS,
+                     help="Divide the loss of the boxes by 4, the numbers of an encoding.",
                      show_default="as in the zoo: V3 yes; V1, V2 no"),
     ] = None,
     weight_decay: Annotated[

@@ -488,7 +488,7 @@ def test_what_the_losses_are_divided_by(scenes: Path, tmp_path: Path) -> None:
     once = ("--iterations", "1", "--warmup", "0", "--test-every", "0")
     found, said = {}, {}
     for name, options in {
-        "zoo": (), "sum": ("--no-normalize-by-codesize",), "whole": ("--no-normalize-by-matches",),
+        "zoo": (), "sum": ("--no-by-codesize",), "whole": ("--no-by-matches",),
     }.items():  # fmt: skip
         process = start(scenes, tmp_path / name, *once, *options, errors=subprocess.PIPE)
         said[name] = process.communicate(timeout=600)[1]
