@@ -60,8 +60,8 @@ def suited(options: LossOptions, arch: ArchSpec) -> LossOptions:
     """The options for a net, with a value for each that is None.
 
     The kind is focal for sigmoid scores and hard-negatives for softmax scores. The others are those of the family's
-    configuration in the zoo: the localisation loss is divided by the code size for V3 and for TensorFlow 2's V2, and
-    not for V1 and TensorFlow 1's V2; an image has at least no background box for V1, and three for the others.
+    configuration in the zoo (for V1 and V2 the first one, with hard negatives): V3's divide the localisation loss by
+    the code size, V1's have no least number of background boxes in an image, V2's three.
 
     Raises:
         TrainingError: the focal loss of softmax scores is asked for.
@@ -70,7 +70,7 @@ def suited(options: LossOptions, arch: ArchSpec) -> LossOptions:
         raise TrainingError("the focal loss needs sigmoid scores, and this net has softmax scores; take hard-negatives")
     by_codesize, least = options.by_codesize, options.least_negatives
     if by_codesize is None:
-        by_codesize = arch.family.startswith("v3") or (arch.family == "v2" and arch.residuals == "tf2")
+        by_codesize = arch.family.startswith("v3")
     if least is None:
         least = 0 if arch.family == "v1" else 3
     kind = options.kind or ("focal" if arch.score_converter == "sigmoid" else "hard-negatives")

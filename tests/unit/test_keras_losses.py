@@ -109,17 +109,16 @@ def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
 
 def test_a_loss_suits_the_family(losses: ModuleType) -> None:
     """Of each family what its configuration in the zoo says, unless it is given."""
-    tf2 = replace(default_arch("v2", 4), residuals="tf2")
     found = {}
-    for arch in (*(default_arch(family, 4) for family in FAMILIES), tf2):
+    for arch in (default_arch(family, 4) for family in FAMILIES):
         own = losses.suited(losses.LossOptions(), arch)
         assert own.by_matches
-        found[arch.family + ("-tf2" if arch is tf2 else "")] = own.by_codesize, own.least_negatives
+        found[arch.family] = own.by_codesize, own.least_negatives
         for on in (True, False):
             kept = losses.suited(losses.LossOptions(by_codesize=on, by_matches=on, least_negatives=int(on)), arch)
             assert (kept.by_codesize, kept.by_matches, kept.least_negatives) == (on, on, int(on))
     v3 = {family: (True, 3) for family in FAMILIES if family.startswith("v3")}
-    assert found == {**v3, "v1": (False, 0), "v2": (False, 3), "v2-tf2": (True, 3)}
+    assert found == {**v3, "v1": (False, 0), "v2": (False, 3)}
 
 
 @pytest.mark.parametrize(("matches", "by"), [(6.0, 6.0), (0.0, 1.0)])
