@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssdlite_caffe.commands import keras_train_values
-from ssdlite_caffe.commands.numbers import finite
+from ssdlite_caffe.commands.numbers import finite, int32
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.terminal import note, status
 
@@ -196,7 +196,7 @@ def train(
     ] = 3.0,
     min_negatives: Annotated[
         int | None,
-        typer.Option(min=0, help="Lowest number of background boxes of an image, with hard-negatives.",
+        typer.Option(min=0, callback=int32, help="Lowest number of background boxes of an image, with hard-negatives.",
                      show_default="3; V1: 0", rich_help_panel=_LOSS),
     ] = None,
     by_matches: Annotated[

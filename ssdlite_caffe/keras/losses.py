@@ -189,7 +189,8 @@ def ssd_sums(
             entropy = tf.nn.softmax_cross_entropy_with_logits(labels=one_hot, logits=logits)
         else:
             entropy = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels=one_hot, logits=logits), -1)
-        counts = tf.cast(tf.reduce_sum(mask, 1) * options.negatives, tf.int32)
+        most = tf.minimum(tf.reduce_sum(mask, 1) * options.negatives, tf.cast(tf.shape(labels)[1], tf.float32))
+        counts = tf.cast(most, tf.int32)  # more boxes than there are may be more than an int32 holds
         counts = tf.maximum(counts, options.least_negatives)
         negatives = hardest(entropy, ~objects & (weights > 0.0), counts)
         classification = tf.where(objects | negatives, entropy, 0.0)

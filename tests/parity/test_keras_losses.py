@@ -7,17 +7,23 @@ suppression at an IoU of 0.99, which ours leaves out, is in it.
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.oracles import api_losses
+
 pytestmark = pytest.mark.tensorflow
 
 Array = npt.NDArray[Any]
 KINDS = {"focal": "sigmoid", "sigmoid": "sigmoid", "softmax": "softmax"}
 MINED_IOU = 0.99
+API_LOSS = 1e-6
+"""Relative; measured: 1.2e-7."""
 
 
 class Batch(NamedTuple):
@@ -129,6 +135,45 @@ def our_loss(data: Batch, kind: str, *, by_matches: bool, by_codesize: bool, lea
     sums = ssd_sums(data.encodings, data.logits, targets, options, KINDS[kind])  # type: ignore[arg-type]
     place, classes = divisors(sums.matches, options)
     return float(sum(sums.localisation) / place), float(sum(sums.classification) / classes)
+
+
+@pytest.mark.oracle
+@pytest.mark.slow
+def test_the_api_itself(tmp_path: Path) -> None:
+    """Matching and encoding, too; of these boxes the suppression drops none."""
+    from ssdlite_caffe.imports import import_keras
+
+    _, tf = import_keras()
+    from ssdlite_caffe.keras.targets import assign
+
+    random = np.random.default_rng(5)
+    data = batch(5, count=400, share=0.0)
+    defaults = data.defaults.astype(np.float32)
+    objects = [defaults[i::90] + random.uniform(-0.03, 0.03, defaults[i::90].shape).astype(np.float32) for i in (0, 1)]
+    objects.append(np.zeros((0, 4), np.float32))
+    ids = [random.integers(1, 5, len(boxes)).astype(np.int32) for boxes in objects]
+    given = {f"boxes{i}": boxes for i, boxes in enumerate(objects)} | {f"labels{i}": one for i, one in enumerate(ids)}
+    encodings, logits = data.encodings.astype(np.float32), data.logits.astype(np.float32)
+    np.savez(tmp_path / "batch.npz", defaults=defaults, encodings=encodings, logits=logits, **given)
+    api_losses(tmp_path / "batch.npz", tmp_path / "losses.json")
+
+    variances = 0.1, 0.1, 0.2, 0.2
+    assigned = [
+        assign(tf.constant(boxes), tf.constant(one), tf.zeros(len(one), tf.bool), defaults, variances)
+        for boxes, one in zip(objects, ids, strict=True)
+    ]
+    wanted, labels, _ = (np.stack([np.asarray(part) for part in parts]) for parts in zip(*assigned, strict=True))
+    compared = Batch(defaults, encodings, logits, wanted, labels)
+    assert (labels > 0).sum() > 20
+    worst = 0.0
+    cases = json.loads((tmp_path / "losses.json").read_text())
+    assert len(cases) == 36
+    for kind, mined, (by_matches, by_codesize), expected in cases:
+        least = mined[1] if mined else 3
+        found = our_loss(compared, kind, by_matches=by_matches, by_codesize=by_codesize, least=least)
+        worst = max(worst, *(abs(one / other - 1) for one, other in zip(found, expected, strict=True)))
+    print(worst)
+    assert worst < API_LOSS
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -159,6 +159,17 @@ def test_weights_of_the_two_losses(losses: ModuleType) -> None:
     assert weighted.classification.numpy() == pytest.approx(3 * plain.classification.numpy())
 
 
+def test_more_background_boxes_than_there_are(losses: ModuleType) -> None:
+    """All are taken, however many are asked for."""
+    logits = np.random.default_rng(0).normal(size=(1, 6, 3)).astype(np.float32)
+    targets = np.zeros((1, 6, 4), np.float32), np.array([[0, 1, 2, 0, 0, 0]]), np.ones((1, 6), np.float32)
+    found = [
+        float(losses.ssd_sums(targets[0], logits, targets, options, "softmax").classification[0])
+        for options in (losses.LossOptions("hard-negatives", negatives=n, least_negatives=0) for n in (2.0, 1e12, 0.5))
+    ]
+    assert found[0] == found[1] > found[2]
+
+
 def test_hardest_takes_the_first_of_equal_ones(losses: ModuleType) -> None:
     found = losses.hardest(
         np.array([[1.0, 2.0, 2.0, 2.0]], np.float32), np.array([[True] * 4]), np.array([2], np.int32)
