@@ -150,6 +150,7 @@ def evaluate(
     split: str = "test",
     images: AnyPath | None = None,
     limit: int | None = None,
+    score_threshold: float | None = None,
     tensorflow: AnyPath | None = None,
     keras: AnyPath | None = None,
     tflite: AnyPath | None = None,
@@ -165,6 +166,7 @@ def evaluate(
         split: list in ImageSets/Main of VOC data.
         images: folder of COCO's images.
         limit: largest number of images to use; None: all.
+        score_threshold: least score of a detection in every runtime, 0 to 1; None: each form's own.
         tensorflow: the TensorFlow model; None: the one that the folder was converted from.
         keras: the same detector as a Keras model.
         tflite: the same detector as a TensorFlow Lite model.
@@ -180,6 +182,7 @@ def evaluate(
     from ssdlite_caffe.evaluation import evaluate as tool
     from ssdlite_caffe.evaluation.detection_evaluate import with_detection_evaluate
     from ssdlite_caffe.evaluation.detectors import check_runtimes
+    from ssdlite_caffe.evaluation.forms import model_kind, open_model_forms
 
     forms = {
         name: Path(path)
@@ -187,9 +190,12 @@ def evaluate(
         if path is not None
     }
     check_runtimes(runtimes)
-    opened = tool.open_model_forms(Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map))
+    opened = open_model_forms(
+        Path(model), **forms, label_map=None if label_map is None else os.fspath(label_map),
+        score_threshold=score_threshold,
+    )  # fmt: skip
     labelled = open_images(Path(data), opened.labels, split=split, images=None if images is None else Path(images))
-    own = tool.model_kind(opened.path or Path(model)) or ("opencv" if opened.folder else "tensorflow")
+    own = model_kind(opened.path or Path(model)) or ("opencv" if opened.folder else "tensorflow")
     names = list(dict.fromkeys(runtimes or [own, *forms]))
     result = tool.evaluate(opened, labelled, names, data=os.fspath(data), limit=limit, progress=progress)
     return with_detection_evaluate(result, opened, Path(data)) if "caffe" in names and limit is None else result

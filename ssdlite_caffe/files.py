@@ -37,6 +37,25 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists already; give another name, or --force to replace it")
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raise OutputError when `folder` cannot be made or written, before slow work whose result goes there.
+
+    A file is written there and removed again, with the folders that had to be made for it: permissions alone do not
+    tell (read-only file systems, access lists, root).
+    """
+    try:
+        with _parents(folder / "file"), _temporary_file(folder):
+            raise _Writable
+    except _Writable:
+        pass
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+class _Writable(Exception):  # noqa: N818 - not an error: lets _parents remove the folders that it made
+    pass
+
+
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], *, force: bool = False) -> None:
     """Write `parts`, one after the other, to `path` in one step; if `path` is a link, to the file it points to.
 
@@ -108,6 +127,17 @@ def write_text(path: Path, text: str, *, force: bool = False) -> None:
     write_bytes(path, data, force=force)
 
 
+def refuse_folder(path: Path, *, marker: str, force: bool) -> None:
+    """Raise the OutputError that `new_folder` would raise for `path`; for commands that work long before they write."""
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, not a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise OutputError(
+            f"{path} holds files but no {marker}, so it is not replaced, even with --force; give another name"
+        )
+    refuse_existing(path, force=force)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill, and move it to `path` when the block ends without an exception.
@@ -125,15 +155,9 @@ def new_folder(path: Path, *, marker: str, force: bool = False) -> Iterator[Path
     Raises:
         OutputError: `path` is a file, or a folder that is not empty and may not be replaced, or writing fails.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file, not a folder")
+    refuse_folder(path, marker=marker, force=force)
     target = path.absolute()
     standing = target.is_dir()
-    if standing and any(target.iterdir()) and not (target / marker).is_file():
-        raise OutputError(
-            f"{path} holds files but no {marker}, so it is not replaced, even with --force; give another name"
-        )
-    refuse_existing(path, force=force)
     staging = target
     try:
         with _parents(target), _only_one(target), _temporary_folder(target if standing else target.parent) as temporary:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
+import warnings
 from typing import Any
 
 from ssdlite_caffe.errors import MissingRuntimeError
 from ssdlite_caffe.terminal import silenced
 
+_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _TENSORFLOW = "pip install 'ssdlite-caffe[tensorflow]'"
 _KERAS = "pip install 'ssdlite-caffe[keras]'"
 _OPENCV = "pip install 'ssdlite-caffe[opencv]'"
@@ -23,7 +26,9 @@ _OPENCV_ENVIRONMENT = {
 def import_tensorflow(purpose: str = "this", hint: str = "") -> Any:
     """TensorFlow, without its messages on stderr and without oneDNN.
 
-    oneDNN sums convolutions in another order. It is switched off unless TF_ENABLE_ONEDNN_OPTS is set.
+    oneDNN sums convolutions in another order, which moves logits by some 2e-5. It is switched off unless
+    TF_ENABLE_ONEDNN_OPTS is set. TensorFlow reads that once, when it is imported: if the program has imported it
+    already, with oneDNN on and not by that variable, a RuntimeWarning says so, once.
 
     Args:
         purpose: subject of the error message, such as "a checkpoint".
@@ -33,10 +38,11 @@ def import_tensorflow(purpose: str = "this", hint: str = "") -> Any:
         MissingRuntimeError: it is not installed, or cannot be loaded.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ.setdefault(_ONEDNN, "0")
+    imported = "tensorflow" in sys.modules
     try:
         # TensorFlow prints its kernels to stderr, whatever the log level.
-        with contextlib.nullcontext() if "tensorflow" in sys.modules else silenced():
+        with contextlib.nullcontext() if imported else silenced():
             import tensorflow
     except ImportError as error:
         also = f". {hint}" if hint else ""
@@ -44,7 +50,28 @@ def import_tensorflow(purpose: str = "this", hint: str = "") -> Any:
             f"{purpose} needs TensorFlow ({error}); install it with: {_TENSORFLOW}{also}"
         ) from error
     tensorflow.get_logger().setLevel("ERROR")
+    if imported:
+        _warn_of_onednn()
     return tensorflow
+
+
+@functools.cache
+def _warn_of_onednn() -> None:
+    """Warn, once, if oneDNN is on and TF_ENABLE_ONEDNN_OPTS does not ask for it."""
+    asked = os.environ.get(_ONEDNN, "0").lower() in ("1", "true")
+    try:
+        from tensorflow.python.util import _pywrap_util_port
+
+        on = bool(_pywrap_util_port.IsMklEnabled())
+    except (ImportError, AttributeError):  # another TensorFlow has it elsewhere, or has no oneDNN
+        on = False
+    if on and not asked:
+        warnings.warn(
+            "TensorFlow was imported before ssdlite_caffe needed it, so oneDNN is on, and its results differ by some "
+            f"2e-5 from those without oneDNN; set {_ONEDNN}=0 before the program imports tensorflow",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def import_keras() -> tuple[Any, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 
+from tests.commands import Command, Result
 from tests.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +28,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process."""
+
+    from ssdlite_caffe import cli
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ssdlite-caffe", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert isinstance(end.value.code, int)
+        return Result(end.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

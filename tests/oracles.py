@@ -25,6 +25,7 @@ import pytest
 from ssdlite_caffe.gen_model.arch import Activation, CellBoxes, FamilyName, HeadKind, ScoreConverter
 from ssdlite_caffe.gen_model.default_boxes import ssd_boxes
 from ssdlite_caffe.imports import import_opencv
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.tools.verify_report import drawn_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +127,36 @@ ORACLES = (
     Oracle("v3_small_c1_075", "ssd_mobilenet_v3_small", "v3-small", 1, (320, 320), 0.75),
     Oracle("v3_large_c7_h320w256", "ssd_mobilenet_v3_large", "v3-large", 7, (320, 256)),
 )  # fmt: skip
+
+
+def _resizing(name: str, resizer: str) -> Oracle:
+    merge = f"model {{ ssd {{ image_resizer {{ {resizer} }} }} }}"
+    return Oracle(f"resize_{name}", "ssd_mobilenet_v2", "v2", 4, (224, 224), 0.35, merge=merge)
+
+
+RESIZERS = (
+    (
+        _resizing("letterbox", "keep_aspect_ratio_resizer { min_dimension: 224 max_dimension: 224 "
+                  "pad_to_max_dimension: true }"),
+        Resizer("keep_aspect_ratio", min_dimension=224, max_dimension=224, normalise_first=True),
+    ),
+    (
+        _resizing("letterbox_bicubic", "keep_aspect_ratio_resizer { min_dimension: 160 max_dimension: 224 "
+                  "pad_to_max_dimension: true resize_method: BICUBIC per_channel_pad_value: 123 "
+                  "per_channel_pad_value: 117 per_channel_pad_value: 104 }"),
+        Resizer("keep_aspect_ratio", "bicubic", False, False, 160, 224, (123.0, 117.0, 104.0), True),
+    ),
+    (
+        _resizing("nearest", "fixed_shape_resizer { height: 224 width: 224 resize_method: NEAREST_NEIGHBOR }"),
+        Resizer(method="nearest", normalise_first=True),
+    ),
+    (
+        _resizing("area", "fixed_shape_resizer { height: 224 width: 224 resize_method: AREA }"),
+        Resizer(method="area", normalise_first=True),
+    ),
+)  # fmt: skip
+"""Models whose images are resized in another way than most detectors', and what the converter must recognise."""
+GREY = _resizing("grey", "fixed_shape_resizer { height: 224 width: 224 convert_to_grayscale: true }")
 
 
 def tflite_export(oracle: Oracle) -> tuple[Path, Path]:

@@ -63,6 +63,7 @@ def verify(work: Path) -> None:
 
 def train(work: Path) -> None:
     """train-loss.png and train-precision-recall.png: a short training on drawn scenes in the built Caffe."""
+    run(work, "convert examples/frozen_inference_graph.pb -o nameless")  # else its class predictors would be kept
     (work / "labels.txt").write_text("triangle\ncircle\nsquare\n")
     run(work, "shapes -o scenes --count 240 --seed 1")
     run(work, "shapes -o fresh --count 60 --seed 1000 --split test")
@@ -70,7 +71,7 @@ def train(work: Path) -> None:
     run(work, "lmdb voc fresh --split test -l labels.txt -o test_lmdb")
     run(
         work,
-        "kit labels.txt --train trainval_lmdb --test test_lmdb --from example --finetune --freeze-bn --zoom 1 "
+        "kit labels.txt --train trainval_lmdb --test test_lmdb --from nameless --finetune --freeze-bn --zoom 1 "
         "--batch-size 8 --iterations 300 --seed 1 -o kit",
     )
     run(work, "train kit")

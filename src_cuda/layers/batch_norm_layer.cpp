@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "caffe/util/math_functions.hpp"
+#include "caffe/util/ones.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -114,14 +115,10 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
   // Blobs that only the GPU code writes; a blob takes memory when it is first written.
   temp_.ReshapeLike(*bottom[0]);
   const int num = bottom[0]->shape(0);
-  const int ones[] = {num, bottom[0]->count(1) / channels_};
-  Blob<Dtype>* const blobs[] = {&batch_sum_multiplier_, &spatial_sum_multiplier_};
   num_by_chans_.Reshape(vector<int>(1, channels_ * num));
   if (Caffe::mode() == Caffe::CPU) { return; }
-  for (int i = 0; i < 2; ++i) {
-    blobs[i]->Reshape(vector<int>(1, ones[i]));
-    caffe_set(ones[i], Dtype(1), blobs[i]->mutable_cpu_data());
-  }
+  FillOnes(num, &batch_sum_multiplier_);
+  FillOnes(bottom[0]->count(1) / channels_, &spatial_sum_multiplier_);
 }
 
 template <typename Dtype>

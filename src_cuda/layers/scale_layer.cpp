@@ -6,6 +6,7 @@
 #include "caffe/filler.hpp"
 #include "caffe/layer_factory.hpp"
 #include "caffe/util/math_functions.hpp"
+#include "caffe/util/ones.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -97,9 +98,7 @@ void ScaleLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
     top[0]->ReshapeLike(*bottom[0]);
   }
   sum_result_.Reshape(vector<int>(1, outer_dim_ * scale_dim_));
-  const int ones = std::max(outer_dim_, inner_dim_);
-  sum_multiplier_.Reshape(vector<int>(1, ones));
-  if (Caffe::mode() == Caffe::GPU) { caffe_set(ones, Dtype(1), sum_multiplier_.mutable_cpu_data()); }
+  if (Caffe::mode() == Caffe::GPU) { FillOnes(std::max(outer_dim_, inner_dim_), &sum_multiplier_); }
   if (bias_layer_) {
     bias_bottom_vec_[0] = top[0];
     bias_layer_->Reshape(bias_bottom_vec_, top);

@@ -1,14 +1,54 @@
-// BatchNorm and Scale on the CPU against plain loops.
+// BatchNorm and Scale on the CPU against plain loops, and the ones that their GPU code reads.
 #include <algorithm>
 #include <cmath>
 #include <functional>
 #include <sstream>
 #include <vector>
 
+#include "caffe/layers/batch_norm_layer.hpp"
+#include "caffe/layers/scale_layer.hpp"
 #include "caffe/test/test_gradient_check_util.hpp"
 #include "cpu_layers_test.hpp"
 
 namespace caffe {
+
+/// The vectors of ones that the layers' GPU code sums with.
+template <typename Dtype>
+struct BatchNormOnes : BatchNormLayer<Dtype> {
+  using BatchNormLayer<Dtype>::BatchNormLayer;
+  vector<Blob<Dtype>*> ones() { return {&this->batch_sum_multiplier_, &this->spatial_sum_multiplier_}; }
+};
+
+template <typename Dtype>
+struct ScaleOnes : ScaleLayer<Dtype> {
+  using ScaleLayer<Dtype>::ScaleLayer;
+  vector<Blob<Dtype>*> ones() { return {&this->sum_multiplier_}; }
+};
+
+/// Check that the ones of a layer are written when its bottom grows, and only then: a write on the CPU is a copy to the
+/// GPU later. A value changed on purpose shows that nothing was written.
+template <typename Dtype, typename LayerType>
+void CheckOnes(const std::string& type) {
+  Caffe::set_mode(Caffe::GPU);
+  LayerParameter param;
+  param.set_type(type);
+  LayerType layer(param);
+  Blob<Dtype> bottom(2, 3, 4, 5), top;
+  const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+  layer.SetUp(bottoms, tops);
+  for (Blob<Dtype>* const blob : layer.ones()) { blob->mutable_cpu_data()[0] = 7; }
+  layer.Reshape(bottoms, tops);
+  bottom.Reshape(1, 3, 2, 2);
+  layer.Reshape(bottoms, tops);
+  for (const Blob<Dtype>* const blob : layer.ones()) { EXPECT_EQ(Dtype(7), blob->cpu_data()[0]) << type; }
+  bottom.Reshape(30, 3, 8, 9);
+  layer.Reshape(bottoms, tops);
+  for (const Blob<Dtype>* const blob : layer.ones()) {
+    ASSERT_GE(blob->count(), 30) << type;
+    for (int i = 0; i < blob->count(); ++i) { EXPECT_EQ(Dtype(1), blob->cpu_data()[i]) << type << " " << i; }
+  }
+  Caffe::set_mode(Caffe::CPU);
+}
 
 template <typename Dtype>
 class NormLayersTest : public CpuLayersTest<Dtype> {};
@@ -151,6 +191,11 @@ TYPED_TEST(NormLayersTest, ScaleAgainstLoops) {
       }
     }
   }
+}
+
+TYPED_TEST(NormLayersTest, OnesAreWrittenOnce) {
+  CheckOnes<TypeParam, BatchNormOnes<TypeParam>>("BatchNorm");
+  CheckOnes<TypeParam, ScaleOnes<TypeParam>>("Scale");
 }
 
 }  // namespace caffe

@@ -27,7 +27,7 @@ from ssdlite_caffe.caffe.compile import Log, Report, Step, run
 from ssdlite_caffe.caffe.doctor import cuda_compiler, cuda_packages, diagnose
 from ssdlite_caffe.caffe.prefix import STAMP, cache_folder, default_prefix
 from ssdlite_caffe.errors import BuildError
-from ssdlite_caffe.files import file_sha256, new_folder
+from ssdlite_caffe.files import file_sha256, new_folder, refuse_unwritable
 
 _PACKAGE = Path(ssdlite_caffe.__file__).resolve().parent
 _PROTO = _PACKAGE / "prototxt" / "caffe.proto"
@@ -86,12 +86,14 @@ def build(options: BuildOptions, report: Report) -> dict[str, Any]:
     Raises:
         BuildError: something is missing, the sources are not Caffe's, the code does not compile, or the prefix is a
             folder with other files.
-        OutputError: the prefix cannot be written.
+        OutputError: the prefix or the cache cannot be written.
     """
     prefix = (default_prefix() if options.prefix is None else options.prefix).absolute()
     _refuse_foreign(prefix)
     diagnose(cuda=options.cuda, cudnn=options.cudnn, pycaffe=options.pycaffe).require()
+    refuse_unwritable(prefix)
     cache = cache_folder()
+    refuse_unwritable(cache)
     with _only_one(prefix, cache, report) as lock:
         fork = _fork(options.source, cache, lambda what: report(Step(what)))
         stamp = _stamp(options, fork)

@@ -1,27 +1,28 @@
 """Label maps: the class ids of a model and their names.
 
 Three kinds of file are read: Caffe's LabelMap prototxt, the TensorFlow OD API's `.pbtxt`, and plain text with one name
-per line. In all of them id 0 is background and the ids are 0, 1, 2, ... without a gap.
+per line. In all of them id 0 is background and the ids are 0, 1, 2, ... without a gap. Rows with a placeholder as name
+(`no_class.dead_names`) become `unused_3` and so on.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssdlite_caffe.coco.no_class import dead_names, is_background, is_placeholder, unused_name
 from ssdlite_caffe.errors import LabelMapError, PrototxtError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 BUILTIN = ("coco", "voc")
-BACKGROUND_NAMES = frozenset({"none_of_the_above", "background", "__background__", "???"})
 _MAX_FILE_BYTES = 1 << 20
 _MAX_ID = 1 << 16
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -49,8 +50,11 @@ BACKGROUND = Label(0, "none_of_the_above", "background")
 class LabelMap:
     """All classes in the order of their ids, 0 (background) first.
 
+    Placeholders among the names are replaced by `unused_3` and so on, after the ids.
+
     Raises:
-        LabelMapError: an id is missing or given twice, a name is empty or given twice, or id 0 is not background.
+        LabelMapError: an id is missing or given twice, a name is empty or given twice, id 0 is not background, or
+            another id is.
     """
 
     entries: tuple[Label, ...]
@@ -58,7 +62,7 @@ class LabelMap:
     def __post_init__(self) -> None:
         by_id: dict[int, Label] = {}
         by_name: dict[str, Label] = {}
-        for entry in self.entries:
+        for entry in _without_dead_names(self.entries):
             check_name(entry.name)
             check_name(entry.display_name)
             if entry.id in by_id:
@@ -71,9 +75,16 @@ class LabelMap:
             raise LabelMapError('id 0 (background) is missing; add it, named "none_of_the_above" or "background"')
         if missing is not None:
             raise LabelMapError(f"id {missing} is missing; ids must be 0, 1, 2, ... without a gap")
-        if not {by_id[0].name, by_id[0].display_name} & BACKGROUND_NAMES:
+        if not _is_background(by_id[0]):
             raise LabelMapError(
                 f'id 0 is {by_id[0].name!r}; it must be background, named "none_of_the_above" or "background"'
+            )
+        other = next((entry for entry in by_id.values() if entry.id and _is_background(entry)), None)
+        if other is not None:
+            name = other.name if is_background(other.name) else other.display_name
+            raise LabelMapError(
+                f"id {other.id} is {name!r}, but background always has id 0; remove it, or give it another name if the "
+                "model has such a class"
             )
         object.__setattr__(self, "entries", tuple(by_id[i] for i in range(len(by_id))))
 
@@ -93,6 +104,8 @@ class LabelMap:
     def find(self, name: str) -> int | None:
         """The id of the class with this name or, if there is none, with this display name; None if there is neither.
 
+        Each of background's names (`no_class.is_background`) is that of id 0.
+
         Raises:
             LabelMapError: several classes have this display name.
         """
@@ -100,7 +113,7 @@ class LabelMap:
         if len(ids) > 1:
             names = ", ".join(repr(self.entries[i].name) for i in ids)
             raise LabelMapError(f"{name!r} is the display name of {len(ids)} classes; give one of their names: {names}")
-        return ids[0] if ids else None
+        return ids[0] if ids else 0 if is_background(name) else None
 
     def nearest(self, name: str) -> str | None:
         """The class name most like `name`, for error messages; None if none is similar."""
@@ -226,7 +239,8 @@ def _parse_items(text: str, name: str, message_type: type[Message], key: str, *,
     from ssdlite_caffe.prototxt.text import parse
 
     try:
-        message: Any = parse(text, message_type, name, allow_unknown=allow_unknown)
+        # The OD API's files are read as the OD API does, Caffe's as Caffe does.
+        message: Any = parse(text, message_type, name, allow_unknown=allow_unknown, merge=allow_unknown)
     except PrototxtError as error:
         raise LabelMapError(str(error)) from error
     entries = []
@@ -254,45 +268,54 @@ def _od_api_entries(text: str, name: str) -> list[Label]:
 
     Source: object_detection/protos/string_int_label_map.proto.
     """
-    entries = _parse_items(text, name, _od_api_message(), "id", allow_unknown=True)
+    from ssdlite_caffe.coco.od_api import label_map_message
+
+    entries = _parse_items(text, name, label_map_message(), "id", allow_unknown=True)
     used = {entry.id for entry in entries}
     background = [] if 0 in used else [BACKGROUND]
-    return [*background, *entries, *(_unused(i) for i in range(1, max(used, default=0)) if i not in used)]
-
-
-@cache
-def _od_api_message() -> type[Message]:
-    """The OD API's label map message with the fields read here, under the numbers that they have in its .proto."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="od_api_label_map.proto")
-    item = file.message_type.add(name="StringIntLabelMapItem")
-    item.field.add(name="name", number=1, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    item.field.add(name="id", number=2, type=kinds.TYPE_INT32, label=kinds.LABEL_OPTIONAL)
-    item.field.add(name="display_name", number=3, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
-    file.message_type.add(name="StringIntLabelMap").field.add(
-        name="item", number=1, type=kinds.TYPE_MESSAGE, type_name=item.name, label=kinds.LABEL_REPEATED
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("StringIntLabelMap"))
+    gaps = (i for i in range(1, max(used, default=0)) if i not in used)
+    return [*background, *entries, *(Label(i, unused_name(i), unused_name(i)) for i in gaps)]
 
 
 def _line_entries(text: str, name: str) -> list[Label]:
-    """One name per line. Background is the first line or missing; `???` is an unused id, as in TFLite's label files."""
-    lines = [line.strip() for line in text.rstrip().split("\n")]
-    entries = [] if lines[0] in BACKGROUND_NAMES else [BACKGROUND]
-    for number, line in enumerate(lines, 1):
+    """One name per line. Background is the first line or missing; placeholders are unused ids.
+
+    The `__ignore__` that labelme's lists begin with is skipped: it has the id -1 there.
+    """
+    lines = list(enumerate((line.strip() for line in text.rstrip().split("\n")), 1))
+    if len(lines) > 1 and lines[0][1] == "__ignore__":
+        lines.pop(0)
+    first = lines[0][1]
+    entries = [] if is_background(first) or is_placeholder(first) else [BACKGROUND]
+    for number, line in lines:
         if not line:
             raise LabelMapError(f"{name}:{number}: empty line; each line is the name of one class")
         if re.search(r"[{}<>]", line):
             raise LabelMapError(f"{name}:{number}: {line[:60]!r} is not a class name")
+        if is_background(re.sub(r"^\d+\s*[:,]?", "", line)) and line[0].isdecimal():
+            raise LabelMapError(f"{name}:{number}: {line!r} is background with a number; write names alone, one a line")
         class_id = len(entries)
-        unused = line == "???"
-        entries.append(BACKGROUND if class_id == 0 else _unused(class_id) if unused else Label(class_id, line, line))
+        if class_id and is_background(line):
+            raise LabelMapError(
+                f"{name}:{number}: {line!r} is background, which always has id 0: it can only be the first line; "
+                "remove it, or give it another name if the model has such a class"
+            )
+        entries.append(Label(class_id, line, line) if class_id else BACKGROUND)
     return entries
 
 
-def _unused(class_id: int) -> Label:
-    return Label(class_id, f"unused_{class_id}", f"unused_{class_id}")
+def _is_background(entry: Label) -> bool:
+    return is_background(entry.name) or is_background(entry.display_name)
+
+
+def _without_dead_names(entries: Iterable[Label]) -> Iterator[Label]:
+    """The entries with other names in place of placeholders; id 0 with one is background, as in TFLite's lists."""
+    rows = list(entries)
+    names, shown = dead_names(row.name for row in rows), dead_names(row.display_name for row in rows)
+    for row in rows:
+        dead, unseen = row.name in names, row.display_name in shown
+        if row.id == 0:
+            yield BACKGROUND if dead and unseen else row
+        else:
+            unused = unused_name(row.id)
+            yield Label(row.id, unused if dead else row.name, unused if unseen else row.display_name)

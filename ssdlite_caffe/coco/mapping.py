@@ -22,7 +22,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name, numbered, read_text
+from ssdlite_caffe.coco.label_map import LabelMap, check_name, numbered, read_text
+from ssdlite_caffe.coco.no_class import is_background, is_placeholder
 from ssdlite_caffe.errors import LabelMapError
 
 BUILTIN_MAPPINGS = ("coco2voc",)
@@ -184,8 +185,10 @@ def _json_rules(text: str, name: str) -> list[Rule]:
 
 
 def _check_rule(rule: Rule, earlier: Iterable[str]) -> None:
-    if rule.target in BACKGROUND_NAMES:
+    if is_background(rule.target):
         raise LabelMapError(f"{rule.target!r} is background, which always has id 0; remove the line")
+    if is_placeholder(rule.target):
+        raise LabelMapError(f"{rule.target!r} is the name of no class; remove the line, or give the class a name")
     if rule.target in earlier:
         raise LabelMapError(f"class {rule.target!r} is given twice")
     for name in (rule.target, *rule.sources):

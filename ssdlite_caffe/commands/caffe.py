@@ -1,4 +1,4 @@
-"""The commands `caffe build`, `caffe doctor` and `caffe which`."""
+"""The commands `caffe build`, `caffe clean`, `caffe doctor`, `caffe sources` and `caffe which`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from ssdlite_caffe.commands.app import add, group, prints_result
 from ssdlite_caffe.commands.options import Json
-from ssdlite_caffe.terminal import duration_text, is_quiet, shows_progress, steps_bar
+from ssdlite_caffe.terminal import duration_text, is_quiet, note, shows_progress, size_text, steps_bar
 
 if TYPE_CHECKING:
     from ssdlite_caffe.caffe.compile import Step
@@ -82,6 +82,34 @@ def which(prefix: Prefix = None) -> None:
     print(caffe_prefix(prefix))
 
 
+@prints_result
+def sources() -> None:
+    """Print the folder of the Caffe fork's sources, which are downloaded if they are not there."""
+    from ssdlite_caffe.caffe.prefix import cache_folder
+    from ssdlite_caffe.caffe.sources import downloaded_sources
+
+    print(downloaded_sources(cache_folder(), note))
+
+
+def clean(
+    installed: Annotated[bool, typer.Option("--installed", help="Delete the built Caffe too.")] = False,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Delete what builds left in the user's cache: object files, logs and downloaded sources."""
+    from ssdlite_caffe.caffe.clean import clean as run
+
+    if prefix is not None and not installed:
+        raise typer.BadParameter("--prefix names a built Caffe; add --installed to delete it")
+    cleaned = run(installed=installed, prefix=prefix)
+    if as_json:
+        print(json.dumps({"deleted": [str(path) for path in cleaned.paths], "bytes": cleaned.size}, indent=2))
+        return
+    for path in cleaned.paths:
+        print(f"deleted {path}")
+    print(f"{size_text(cleaned.size)} freed" if cleaned.paths else "there is nothing to delete")
+
+
 def _print_diagnosis(diagnosis: Diagnosis) -> None:
     for finding in diagnosis.findings:
         print(f"{'ok     ' if finding.ok else 'MISSING'}  {finding.name}: {finding.found or finding.missing}")
@@ -117,5 +145,7 @@ def _lines() -> Callable[[Step], None]:
 
 
 add(app, "build", build)
+add(app, "clean", clean)
 add(app, "doctor", doctor)
+add(app, "sources", sources)
 add(app, "which", which)

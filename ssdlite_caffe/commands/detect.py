@@ -29,10 +29,12 @@ def detect(
 ) -> None:
     """Detect objects in images, folders and videos with a converted model."""
     from ssdlite_caffe.commands.detection_output import show
+    from ssdlite_caffe.commands.swapped import CONVERTED, IMAGES, refuse_swapped
     from ssdlite_caffe.runtimes.detector import detect as run
     from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
     output = output_kind(as_json, as_csv)
+    refuse_swapped("detect {first} {second}", folder, inputs[-1], (frozenset({CONVERTED}), frozenset({IMAGES})))
     model = ModelFolder.open(folder)
     failed = show(
         lambda progress: run(

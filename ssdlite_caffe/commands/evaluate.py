@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from ssdlite_caffe.commands.options import DATA, DATA_HELP, RESULT, Force, ImageFolder, Json, Limit, Split
+from ssdlite_caffe.commands.options import (
+    DATA,
+    DATA_HELP,
+    RESULT,
+    Force,
+    ImageFolder,
+    Json,
+    Limit,
+    MeasuredScore,
+    Split,
+)
 from ssdlite_caffe.terminal import bar, note
 
 _FORMS = "Other forms of the model"
@@ -34,6 +44,7 @@ def evaluate(
     split: Split = "test",
     images: ImageFolder = None,
     limit: Limit = None,
+    score_threshold: MeasuredScore = None,
     tensorflow: Annotated[
         Path | None,
         typer.Option(help="The TensorFlow model.", show_default="the model's source", rich_help_panel=_FORMS),
@@ -48,6 +59,7 @@ def evaluate(
 ) -> None:
     """Average precision of a detector on annotated images, as defined by Pascal VOC and by COCO."""
     from ssdlite_caffe import api
+    from ssdlite_caffe.commands.swapped import MODELS_AND_DATA, refuse_swapped, refuse_swapped_images
     from ssdlite_caffe.evaluation import report
     from ssdlite_caffe.evaluation.detectors import RUNTIMES
     from ssdlite_caffe.evaluation.evaluate import problem_lines
@@ -57,13 +69,15 @@ def evaluate(
     unknown = [name for name in runtime or () if name not in RUNTIMES]
     if unknown:
         raise typer.BadParameter(f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}")
+    refuse_swapped("evaluate {first} --data {second}", model, data, MODELS_AND_DATA)
+    refuse_swapped_images(data, images)
     if plot is not None:
         refuse_existing(plot, force=force)
         import_pyplot()  # if it is missing, the error comes before the work
     with bar("evaluating") as progress:
         result = api.evaluate(
             model, data, runtimes=runtime or (), label_map=label_map, split=split, images=images, limit=limit,
-            tensorflow=tensorflow, keras=keras, tflite=tflite, progress=progress,
+            score_threshold=score_threshold, tensorflow=tensorflow, keras=keras, tflite=tflite, progress=progress,
         )  # fmt: skip
     if plot is not None:
         report.write_plot(result, plot, force=force)
@@ -71,5 +85,5 @@ def evaluate(
         print(json.dumps(result.to_dict(), indent=2))
     else:
         report.print_report(result)
-        for line in problem_lines(result):
+        for line in (*problem_lines(result), *result.notes):
             note(line)

@@ -11,7 +11,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from ssdlite_caffe.commands.app import prints_result
-from ssdlite_caffe.gen_model.arch import HeadKind, ScoreConverter, Version
+from ssdlite_caffe.gen_model.arch import CompatName, HeadKind, ScoreConverter, Version
+from ssdlite_caffe.gen_model.compat import compat_arch
+from ssdlite_caffe.gen_model.compat_options import compat_dialect, with_defaults
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
     BatchNormDialect,
@@ -24,6 +26,7 @@ from ssdlite_caffe.gen_model.dialect import (
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
     ExtraLayers,
+    Flags,
     OptionsError,
     arch_from_options,
     dialect_from_options,
@@ -33,6 +36,7 @@ from ssdlite_caffe.gen_model.options import (
 
 _T = TypeVar("_T")
 _NET, _DIALECT, _BOXES, _FILES = "Net", "Dialect", "Boxes and scores", "Files"
+_EARLIER = "Earlier scripts"
 
 
 def _as_usage_error(function: Callable[..., _T]) -> Callable[..., _T]:
@@ -72,7 +76,10 @@ def gen(
             "-s", "--stage", help="headless: ends at mbox_loc, mbox_conf and mbox_priorbox.", rich_help_panel=_NET
         ),
     ] = "deploy",
-    version: Annotated[Version, typer.Option("-v", "--version", help="MobileNet version.", rich_help_panel=_NET)] = "2",
+    version: Annotated[
+        Version | None,
+        typer.Option("-v", "--version", help="MobileNet version.", show_default="2", rich_help_panel=_NET),
+    ] = None,
     head: Annotated[
         HeadKind | None,
         typer.Option("-t", "--type", help="Extra layers and predictors.", show_default="ssdlite", rich_help_panel=_NET),
@@ -150,13 +157,6 @@ def gen(
     engine: Annotated[
         Engine, typer.Option("--engine", help="Engine of depthwise convolutions.", rich_help_panel=_DIALECT)
     ] = "DEFAULT",
-    relu6: Annotated[
-        bool, typer.Option("--relu6", help="Same as --activation relu6.", rich_help_panel=_DIALECT)
-    ] = False,
-    tfpad: Annotated[
-        bool, typer.Option("--tfpad", help="Same as --padding exact, the default.", rich_help_panel=_DIALECT)
-    ] = False,
-    nobn: Annotated[bool, typer.Option("--nobn", help="Same as --bn fold.", rich_help_panel=_DIALECT)] = False,
     scores: Annotated[
         ScoreConverter | None,
         typer.Option("--scores", help="Scores from logits.", show_default="sigmoid", rich_help_panel=_BOXES),
@@ -283,6 +283,47 @@ def gen(
             rich_help_panel=_FILES,
         ),
     ] = 0,
+    compat: Annotated[
+        CompatName | None,
+        typer.Option(
+            "--compat",
+            help="Write the layers of this earlier project, for its caffemodels.",
+            show_default="layers of our own",
+            rich_help_panel=_EARLIER,
+        ),
+    ] = None,
+    relu6: Annotated[
+        bool,
+        typer.Option("--relu6", help="--activation relu6. With --compat: ReLU6, not ReLU.", rich_help_panel=_EARLIER),
+    ] = False,
+    tfpad: Annotated[
+        bool,
+        typer.Option(
+            "--tfpad",
+            help="Any exact --padding. With --compat: Slice layers, not symmetric padding.",
+            rich_help_panel=_EARLIER,
+        ),
+    ] = False,
+    nobn: Annotated[
+        bool,
+        typer.Option(
+            "--nobn",
+            help="--bn fold. With --compat: as that script, which folds V2's body alone.",
+            rich_help_panel=_EARLIER,
+        ),
+    ] = False,
+    batchnorm: Annotated[
+        bool,
+        typer.Option(
+            "--batchnorm", help="--bn keep. For --compat mobilenetv2-ssdlite-pinto0309.", rich_help_panel=_EARLIER
+        ),
+    ] = False,
+    no_batchnorm: Annotated[
+        bool,
+        typer.Option(
+            "--no_batchnorm", "--no-batchnorm", help="--nobn, for deploy nets only.", rich_help_panel=_EARLIER
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help="File to write, in place of standard output.", rich_help_panel=_FILES),
@@ -307,8 +348,19 @@ def gen(
         head_kernel=head_kernel,
         extra_layers=extra_layers,
     )
+    if compat is not None:
+        version, head, eps, boxes = _as_usage_error(with_defaults)(
+            compat,
+            stage,
+            version=version,
+            head=head,
+            classifier=classifier,
+            epsilon=eps,
+            explicit_padding=explicit_padding,
+            boxes=boxes,
+        )
     arch = _as_usage_error(arch_from_options)(
-        version,
+        version or "2",
         class_num,
         head=head,
         classifier=classifier,
@@ -318,16 +370,30 @@ def gen(
         explicit_padding=explicit_padding,
         boxes=boxes,
     )
-    dialect = _as_usage_error(dialect_from_options)(
-        activation=activation,
-        padding=padding,
-        batch_norm=batch_norm,
-        depthwise=depthwise,
-        engine=engine,
-        relu6=relu6,
-        tfpad=tfpad,
-        nobn=nobn,
-    )
+    flags = Flags(relu6, tfpad, nobn, batchnorm, no_batchnorm)
+    if compat is None:
+        dialect = _as_usage_error(dialect_from_options)(
+            activation=activation,
+            padding=padding,
+            batch_norm=batch_norm,
+            depthwise=depthwise,
+            engine=engine,
+            flags=flags,
+            stage=stage,
+        )
+    else:
+        arch = compat_arch(arch, compat)
+        dialect = _as_usage_error(compat_dialect)(
+            compat,
+            stage,
+            arch.family,
+            flags,
+            activation=activation,
+            padding=padding,
+            batch_norm=batch_norm,
+            depthwise=depthwise,
+            engine=engine,
+        )
     # imported here so that --help does not load jinja2
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.render import render

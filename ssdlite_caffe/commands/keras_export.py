@@ -28,7 +28,9 @@ def export_pb(
 ) -> None:
     """Write a frozen graph with the interface of TensorFlow's OD API, which convert takes."""
     from ssdlite_caffe.keras.export_pb import export_pb as run
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
+    model = keras_file(model) or model
     with status() as progress:
         report = run(model, out, score_threshold=score_threshold, force=force, progress=progress)
     print_result(
@@ -74,6 +76,7 @@ def export_tflite(
     from ssdlite_caffe.evaluation.report import print_report
     from ssdlite_caffe.evaluation.tflite import TestData, TfliteOptions, export_summary
     from ssdlite_caffe.evaluation.tflite import export_tflite as run
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
     if float16 and int8:
         raise typer.BadParameter("give --float16 or --int8, not both")
@@ -81,6 +84,7 @@ def export_tflite(
         raise typer.BadParameter("give both --int8 and --calibrate, or neither")
     if data is None and (images is not None or limit is not None):
         raise typer.BadParameter("--images and --limit are for --data: give that too")
+    model = keras_file(model) or model
     options = TfliteOptions(
         inputs, outputs, "float16" if float16 else "int8" if int8 else "float32", tuple(calibrate or ()),
         calibration_count, score_threshold,

@@ -30,24 +30,29 @@ def infer(
 ) -> None:
     """Detect objects in images, folders and videos with a Keras or TensorFlow Lite model."""
     from ssdlite_caffe.commands.detection_output import show
+    from ssdlite_caffe.commands.swapped import IMAGES, MODEL, refuse_swapped
     from ssdlite_caffe.evaluation.coco_results import ResultsFile
     from ssdlite_caffe.files import refuse_existing
-    from ssdlite_caffe.keras.detectors import open_detector
+    from ssdlite_caffe.keras.detectors import labels_of_any, open_detector
     from ssdlite_caffe.runtimes.detector import detect_with
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
     output = output_kind(as_json, as_csv)
+    refuse_swapped("keras infer {first} {second}", model, inputs[-1], (frozenset({MODEL}), frozenset({IMAGES})))
     if annotations is not None and coco is None:
         raise typer.BadParameter("--annotations needs --coco")
     if coco is not None:
         refuse_existing(coco, force=force)
-    detector = open_detector(model)
-    names = detector.labels.display_names
+    model = keras_file(model) or model
+    labels = labels_of_any(model)  # without loading the model, which takes seconds
+    names = labels.display_names
     results = None
     if coco is not None:
-        results = ResultsFile(coco, model, detector.labels, inputs, annotations)
+        results = ResultsFile(coco, model, labels, inputs, annotations)
     failed = show(
         lambda progress: detect_with(
-            lambda: detector, names, inputs, score_threshold=score_threshold, out=out, force=force, progress=progress
+            lambda: open_detector(model), names, inputs, score_threshold=score_threshold, out=out, force=force,
+            progress=progress,
         ),
         names, out=out, output=output, keep=(lambda _: None) if results is None else results.add,
     )  # fmt: skip

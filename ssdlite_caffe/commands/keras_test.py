@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from ssdlite_caffe.commands.options import DATA, DATA_HELP, RESULT, Force, ImageFolder, Json, Limit, Split
+from ssdlite_caffe.commands.options import (
+    DATA,
+    DATA_HELP,
+    RESULT,
+    Force,
+    ImageFolder,
+    Json,
+    Limit,
+    MeasuredScore,
+    Split,
+)
 from ssdlite_caffe.imports import import_pyplot
 from ssdlite_caffe.terminal import bar, note
 
@@ -29,6 +39,7 @@ def run_test(
                                   rich_help_panel=DATA)
     ] = None,
     limit: Limit = None,
+    score_threshold: MeasuredScore = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", help=f"Folder for {METRICS}, {RESULTS} (COCO's format) and {PLOT}.",
@@ -38,15 +49,21 @@ def run_test(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Average precision on annotated images, in all and of each class; with -o also detections and a plot in files."""
+    from ssdlite_caffe.commands.swapped import MODELS_AND_DATA, refuse_swapped, refuse_swapped_images
     from ssdlite_caffe.data.labelled_images import LabelledImage, open_images
     from ssdlite_caffe.errors import ModelError
     from ssdlite_caffe.evaluation import evaluate as tool
     from ssdlite_caffe.evaluation import report as report
     from ssdlite_caffe.evaluation.coco_results import CocoResults, read_ids
+    from ssdlite_caffe.evaluation.forms import model_kind, open_model_forms
     from ssdlite_caffe.files import new_folder, refuse_existing, write_text
     from ssdlite_caffe.runtimes.detections import Detections
+    from ssdlite_caffe.runtimes.keras_file import keras_file
 
-    kind = tool.model_kind(model)
+    refuse_swapped("keras test {first} --data {second}", model, data, MODELS_AND_DATA)
+    refuse_swapped_images(data, images)
+    model = keras_file(model) or model
+    kind = model_kind(model)
     if not kind:
         raise ModelError(
             f"{model} does not have the name of a Keras or TensorFlow Lite model; for other models use: ssdlite-caffe "
@@ -55,7 +72,7 @@ def run_test(
     if out is not None:
         refuse_existing(out, force=force)
         import_pyplot()  # if it is missing, the error comes before the work
-    opened = tool.open_model_forms(model, label_map=label_map)
+    opened = open_model_forms(model, label_map=label_map, score_threshold=score_threshold)
     labelled = open_images(data, opened.labels, split=split, images=images, ids=read_ids(ids) if ids else None)
     results = CocoResults(labelled.categories)
 
@@ -74,5 +91,5 @@ def run_test(
         print(text)
         return
     report.print_report(result)
-    for line in tool.problem_lines(result):
+    for line in (*tool.problem_lines(result), *result.notes):
         note(line)

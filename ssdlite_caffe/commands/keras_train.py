@@ -374,6 +374,7 @@ def _tests(
             return open_held_out(
                 data, labels, split=split, images=_path(values["test_images"] or values["images"]),
                 limit=values["test_limit"], progress=lambda done, total: progress(f"testing, {done} of {total} images"),
+                problem=lambda line: note(f"test data: {line}"),
             )  # fmt: skip
         except SsdliteError as error:
             if named:
@@ -395,7 +396,7 @@ def _held_out(data: Path, split: str, named: str | None) -> str | None:
     Returns:
         None where there is no such list, or data of another kind, which hold no images but those that are trained on.
     """
-    from ssdlite_caffe.data.voc import SPLITS
+    from ssdlite_caffe.data.voc_lists import SPLITS
 
     if named is not None and (data / SPLITS).is_dir():
         return named

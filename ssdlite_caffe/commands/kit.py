@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 _DATA, _NET, _SOLVER = "Data and first weights", "Net, without --from", "Solver"
 _DIALECT, _OUTPUT = "How the nets are written", "Output"
-_SHOWN = 3
-"""Classes with other names that are printed."""
+_OF_FROM = "with --from: the folder's"
 
 
 def kit(
@@ -87,26 +86,26 @@ def kit(
                      rich_help_panel=_DIALECT),
     ] = 0.01,
     activation: Annotated[
-        ActivationDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        ActivationDialect | None,
+        typer.Option(metavar="KIND", show_default=f"relu6; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Layers for ReLU6: relu6, clip, stock, relu (relu is not exact)."),
-    ] = "relu6",
+    ] = None,
     padding: Annotated[
-        PaddingDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        PaddingDialect | None,
+        typer.Option(metavar="KIND", show_default=f"exact; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Padding as TensorFlow's SAME: exact, slice, pad-layer, tf_pad, symmetric (not exact)."),
-    ] = "exact",
+    ] = None,
     depthwise: Annotated[
-        DepthwiseDialect,
-        typer.Option(metavar="KIND", rich_help_panel=_DIALECT,
+        DepthwiseDialect | None,
+        typer.Option(metavar="KIND", show_default=f"Convolution; {_OF_FROM}", rich_help_panel=_DIALECT,
                      help="Layers of depthwise convolutions: Convolution, ConvolutionDepthwise or "
                      "DepthwiseConvolution."),
-    ] = "Convolution",
+    ] = None,
     engine: Annotated[
-        Engine,
-        typer.Option(metavar="KIND", help="Engine of depthwise convolutions: DEFAULT, CAFFE or CUDNN.",
-                     rich_help_panel=_DIALECT),
-    ] = "DEFAULT",
+        Engine | None,
+        typer.Option(metavar="KIND", show_default=f"DEFAULT; {_OF_FROM}", rich_help_panel=_DIALECT,
+                     help="Engine of depthwise convolutions: DEFAULT, CAFFE or CUDNN."),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, callback=int32, help="Images of an iteration.", rich_help_panel=_SOLVER)
     ] = 24,
@@ -171,12 +170,18 @@ def kit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:  # fmt: skip
     """Write a training folder: nets, solvers, scripts, label map, first weights."""
+    from ssdlite_caffe.commands.swapped import named_for_each_other
     from ssdlite_caffe.gen_model.render import Solver
     from ssdlite_caffe.training.intervals import default_test_interval
     from ssdlite_caffe.training.kit import TRAIN, KitOptions, write_kit
 
     if (train is None) != (test is None):
         raise typer.BadParameter("give both --train and --test, or neither")
+    if train is not None and test is not None and named_for_each_other(train, test):
+        note(
+            f"--train {train} and --test {test} are swapped, by their names; if they are, type: --train {test} "
+            f"--test {train}"
+        )
     net = (version, head, width_multiplier, input_size)
     if source is not None and net != (None, None, None, None):
         raise typer.BadParameter(
@@ -197,11 +202,15 @@ def kit(
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
         small_boxes=small_boxes, batch_size=batch_size, zoom=zoom, loc_weight=loc_weight,
-        dialect=Dialect(activation, padding, "fold", depthwise, engine), solver=settings,
+        dialect=_dialect(source, activation=activation, padding=padding, depthwise=depthwise, engine=engine),
+        solver=settings,
     )  # fmt: skip
-    report = write_kit(label_map, arch, out, options, force=force)
-    if report.get("initial", {}).get("renamed"):
-        note(_renamed(report["initial"]))
+    report = write_kit(label_map, arch, out, options, force=force, say=note)
+    if "resizer_before" in report:
+        note(
+            f"images of {source} are resized by {report['resizer_before']}; this training squashes them to the input "
+            "size, and so will the trained detector"
+        )
     print(json.dumps(report, indent=2) if as_json else _text(report, out, settings))
 
 
@@ -219,6 +228,16 @@ def _arch(
         raise typer.BadParameter(str(error)) from error
 
 
+def _dialect(source: Path | None, **given: str | None) -> Dialect:
+    """What is given, the dialect of the converted folder, or the default, in this order."""
+    from ssdlite_caffe.runtimes.model_folder import TRAIN as NAME
+    from ssdlite_caffe.runtimes.model_folder import ModelFolder
+
+    written = None if source is None else ModelFolder.open(source).written_as(NAME)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(written[0] if written else Dialect(), batch_norm="fold", **chosen)  # type: ignore[arg-type]
+
+
 def _source_arch(source: Path) -> ArchSpec:
     from ssdlite_caffe.runtimes.model_folder import ModelFolder
 
@@ -229,24 +248,17 @@ def _text(report: dict[str, Any], out: Path, solver: Solver) -> str:
     arch, initial = report["arch"], report.get("initial")
     lines = [f"{out}: a {arch['family']} {arch['head']} for {arch['num_classes']} classes, background included"]
     if initial is not None:
-        fillers = len(initial["left_to_fillers"])
-        anew = f"; {fillers} class predictors start anew" if fillers else ""
-        lines.append(f"first weights: {initial['layers']} layers of {initial['source']}{anew}")
+        lines.append(f"first weights: {initial['layers']} layers of {initial['source']}")
+        if initial["left_to_fillers"]:
+            anew = initial["left_to_fillers"]
+            lines.append(
+                f"{len(anew)} class predictors start anew, since {initial['other_classes']}: {', '.join(anew)}"
+            )
     lines += _unfitting(report)
     if report["train"] is None:
         lines.append(f"put the LMDBs trainval_lmdb and test_lmdb into {out}")
     lines.append(f"next: ssdlite-caffe train {out}, or {out}/train.sh ({solver.max_iter} iterations)")
     return "\n".join(lines)
-
-
-def _renamed(initial: dict[str, Any]) -> str:
-    """A line on class predictors that are kept though their classes have other names."""
-    named = [f"{one['id']} is {one['name']!r}, was {one['was']!r}" for one in initial["renamed"]]
-    more = f"; and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-    return (
-        f"class names differ from those of {initial['source']}: {'; '.join(named[:_SHOWN])}{more}. Their class "
-        "predictors are kept; give --finetune to start them anew"
-    )
 
 
 def _unfitting(report: dict[str, Any]) -> list[str]:

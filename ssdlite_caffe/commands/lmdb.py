@@ -137,8 +137,12 @@ def coco(
     options: _Options,
 ) -> None:
     """Write data in COCO's format (instances)."""
+    from ssdlite_caffe.commands.swapped import DATA, IMAGES, refuse_swapped
     from ssdlite_caffe.data.coco import open_coco
 
+    refuse_swapped(
+        "lmdb coco {first} {second}" + f" -o {out}", images, annotations, (frozenset({IMAGES}), frozenset({DATA}))
+    )
     _write(lambda labels: open_coco(images, annotations, label_map=labels), out, options)
 
 
@@ -184,6 +188,7 @@ def _shape(options: _Options) -> ImageEncoding:
 
 def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, options: _Options) -> None:
     from ssdlite_caffe.coco.label_map import load_label_map
+    from ssdlite_caffe.data.annotations import Problem, count_text, reasons
     from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
     from ssdlite_caffe.files import refuse_existing
 
@@ -195,13 +200,19 @@ def _write(open_dataset: Callable[[LabelMap | None], Dataset], out: Path, option
         summary = write_lmdb(
             dataset, out, shape, order, strict=options.strict, force=options.force, progress=progress
         )  # fmt: skip
+    problems = [Problem(**item) for item in summary["problems"]]
     if not options.as_json:
-        _note_problems([f"{item['where']}: {item['what']}; {item['effect']}" for item in summary["problems"]])
+        _note_problems(list(map(str, problems)))
+        if len(problems) > _SHOWN:
+            _note_problems(reasons(problems))
+        if options.label_map is None:
+            _note_empty_classes(summary)
+    counted = count_text(problems)
     print_result(
         summary,
         options.as_json,
         f"{summary['images']} of {summary['images_listed']} images with {summary['objects']} objects "
-        f"({_classes(summary)}) are in {out}",
+        f"({_classes(summary)}) are in {out}" + (f"; {counted}" if counted else ""),
     )
 
 
@@ -209,6 +220,14 @@ def _classes(report: dict[str, Any]) -> str:
     named = [f"{item['name']} {item['objects']}" for item in report["classes"] if item["objects"]]
     more = f", and {len(named) - 8} more classes" if len(named) > 8 else ""
     return (", ".join(named[:8]) or "no class") + more
+
+
+def _note_empty_classes(summary: dict[str, Any]) -> None:
+    """Name the classes that only the annotations' own list of names makes classes."""
+    empty = [repr(item["name"]) for item in summary["classes"] if not item["objects"]]
+    if empty:
+        more = f" and {len(empty) - 8} more" if len(empty) > 8 else ""
+        note(f"classes without an object: {', '.join(empty[:8])}{more}")
 
 
 def _note_problems(lines: Sequence[str]) -> None:

@@ -59,6 +59,16 @@ ScoreThreshold = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Least score of a detection.", show_default="the model's", rich_help_panel=NET),
 ]
+MeasuredScore = Annotated[
+    float | None,
+    typer.Option(
+        "--score-threshold",
+        min=0,
+        max=1,
+        help="Least score of a detection, in every runtime.",
+        show_default="the model's",
+    ),
+]
 ShownScore = Annotated[
     float, typer.Option("--score-threshold", min=0, max=1, help="Least score of the detections shown.")
 ]

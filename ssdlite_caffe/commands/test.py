@@ -30,12 +30,15 @@ def run_test(
     from ssdlite_caffe.evaluation.evaluate import problem_lines
     from ssdlite_caffe.terminal import bar, note
     from ssdlite_caffe.training.evaluate_kit import PLOT, RESULT, evaluate_kit
+    from ssdlite_caffe.training.kit_check import INITIAL
 
     unknown = sorted(set(runtime or ()) - set(_RUNTIMES))
     if unknown:
         raise typer.BadParameter(f"runtime must be one of {', '.join(_RUNTIMES)}, got {unknown[0]}")
     with bar("testing") as progress:
         result = evaluate_kit(folder, weights, list(dict.fromkeys(runtime or ["caffe"])), progress=progress)
+    if Path(result.model).name == INITIAL:
+        note(f"these are the weights that training starts from; train them with `ssdlite-caffe train {folder}`")
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
         return

@@ -15,40 +15,52 @@ from ssdlite_caffe.terminal import duration_text, note, shows_progress, status
 if TYPE_CHECKING:
     from ssdlite_caffe.training.watch import Progress, Trained
 
+_START, _TRAINING, _DEVICE = "Start", "Training", "Device"
+
 
 def train(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Training folder that `ssdlite-caffe kit` wrote.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the newest whole snapshot, with the same options.")
+        bool,
+        typer.Option("--resume", help="Continue from the newest whole snapshot, with the same options.",
+                     rich_help_panel=_START),
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            "-w", "--weights", help="Caffemodel to start from.",
-            show_default="the folder's initial.caffemodel",
-        ),
+        typer.Option("-w", "--weights", help="Caffemodel to start from.",
+                     show_default="the folder's initial.caffemodel", rich_help_panel=_START),
     ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option("--finetune", help="With --weights: start the class predictors anew for other classes.",
+                     rich_help_panel=_START),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Start over, and remove what an earlier training left in the folder.",
+                     rich_help_panel=_START),
+    ] = False,
     iterations: Annotated[
         int | None,
         typer.Option(min=1, help="Iterations in all; more with --resume extend a finished training.",
-                     show_default="the solver's max_iter"),
+                     show_default="the solver's max_iter", rich_help_panel=_TRAINING),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Seed of fillers, order and augmentation.", show_default="the solver's"),
+        typer.Option(min=0, help="Seed of fillers, order and augmentation.", show_default="the solver's",
+                     rich_help_panel=_TRAINING),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.",
+                     rich_help_panel=_TRAINING),
+    ] = False,
     gpu: Annotated[
         int | None,
         typer.Option(min=0, help="Number of the GPU to train on.",
-                     show_default="0 where Caffe can use one, else the CPU"),
+                     show_default="0 where Caffe can use one, else the CPU", rich_help_panel=_DEVICE),
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Start over, and remove what an earlier training left in the folder.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a record that cannot be read, instead of skipping it.")
-    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU.", rich_help_panel=_DEVICE)] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Train with Caffe's solver; log, losses and plot are written into the folder meanwhile."""
@@ -59,7 +71,9 @@ def train(
         raise typer.BadParameter("--resume continues a training and --force removes it: give one of them")
     if cpu and gpu is not None:
         raise typer.BadParameter("give --cpu or --gpu, not both")
-    options = RunOptions(resume, weights, iterations, seed, gpu, cpu, force, strict)
+    if finetune and weights is None:
+        raise typer.BadParameter("--finetune needs --weights")
+    options = RunOptions(resume, weights, finetune, iterations, seed, gpu, cpu, force, strict)
     with status() as line:  # on a terminal; elsewhere each state is a line of its own
         line("starting Caffe")
         show = line if shows_progress() else note
@@ -71,7 +85,8 @@ def _report(ended: Trained) -> dict[str, Any]:
     return {
         "finished": ended.finished,
         "iteration": ended.iteration,
-        "loss": ended.loss if math.isfinite(ended.loss) else None,
+        "loss": ended.last.loss if ended.last else None,
+        "loss_iteration": ended.last.iteration if ended.last else None,
         "snapshot": str(ended.snapshot.model) if ended.snapshot else None,
         "skipped": ended.skipped,
         "seconds": round(ended.seconds, 1),
@@ -81,15 +96,25 @@ def _report(ended: Trained) -> dict[str, Any]:
 def _text(ended: Trained, folder: Path) -> str:
     skipped = f"{ended.skipped} records could not be read and were skipped\n" if ended.skipped else ""
     where = f"weights: {ended.snapshot.model}" if ended.snapshot else "there is no snapshot"
-    loss = f", loss {ended.loss:.4g}" if math.isfinite(ended.loss) else ""
+    loss = _loss(ended)
     if not ended.finished:
         again = f"resume with: ssdlite-caffe train {folder} --resume"
-        return f"{skipped}stopped at iteration {ended.iteration} after {duration_text(ended.seconds)}; {where}; {again}"
+        took = duration_text(ended.seconds)
+        return f"{skipped}stopped at iteration {ended.iteration} after {took}, {loss}; {where}; {again}"
     if not ended.seconds:
-        return f"{ended.iteration} iterations are done{loss}; {where}"
-    return f"{skipped}trained {ended.iteration} iterations in {duration_text(ended.seconds)}{loss}; {where}"
+        return f"{ended.iteration} iterations are done, {loss}; {where}"
+    return f"{skipped}trained {ended.iteration} iterations in {duration_text(ended.seconds)}, {loss}; {where}"
+
+
+def _loss(ended: Trained) -> str:
+    """The last loss, with its iteration where that is not the last one."""
+    if ended.last is None:
+        return "no loss was logged"
+    at = "" if ended.last.iteration == ended.iteration else f" at iteration {ended.last.iteration}"
+    return f"loss {ended.last.loss:.4g}{at}"
 
 
 def _line(state: Progress) -> str:
     left = "" if math.isnan(state.seconds_left) else f", {duration_text(state.seconds_left)} left"
-    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}, rate {state.rate:.3g}{left}"
+    rate = "" if math.isnan(state.rate) else f", rate {state.rate:.3g}"
+    return f"iteration {state.iteration} of {state.iterations}, loss {state.loss:.4g}{rate}{left}"

@@ -44,8 +44,10 @@ def verify(
 ) -> None:  # fmt: skip
     """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
     from ssdlite_caffe import api
+    from ssdlite_caffe.commands.swapped import CONVERTED, MODEL, refuse_swapped
     from ssdlite_caffe.tools.verify_report import print_report
 
+    refuse_swapped("verify {first} {second}", model, folder, (frozenset({MODEL}), frozenset({CONVERTED})))
     with status() as progress:
         report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,

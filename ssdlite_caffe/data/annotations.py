@@ -8,26 +8,36 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.no_class import is_placeholder
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 from ssdlite_caffe.terminal import size_text
 
-Effect = Literal["image skipped", "object skipped", "box clipped"]
+Effect = Literal[
+    "image skipped", "object skipped", "box clipped", "flag taken as 0", "category skipped", "lines skipped"
+]  # fmt: skip
+_EXPECTED: frozenset[Effect] = frozenset({"category skipped", "lines skipped"})
 Corners = tuple[float, float, float, float]
 
 _OUTSIDE = 1.0
 """Pixels by which a box may pass an edge without a report: VOC counts pixels from 1, COCO boxes come from outlines."""
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Characters that a name or path cannot have: control characters and lone surrogates."""
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+"""A number as text."""
+_UNSET = frozenset({"", "0", "0.0", "false", "no", "none", "null", "n/a", "unspecified", "undefined", "unknown"})
+_DIGITS = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _SHOWN = 80
 
 
 class Problem(NamedTuple):
-    """Something wrong in the annotations, and what was done about it.
+    """Something in the annotations that a user should know, and what was done about it.
 
     Attributes:
         where: file, and the line or entry in it.
@@ -39,8 +49,33 @@ class Problem(NamedTuple):
     what: str
     effect: Effect
 
+    @property
+    def is_wrong(self) -> bool:
+        """Whether `--strict` refuses it: not what the format means to be skipped, such as a category for background."""
+        return self.effect not in _EXPECTED
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.effect}"
+
+
+_MANY: dict[Effect, str] = {
+    "image skipped": "images skipped",
+    "object skipped": "objects skipped",
+    "flag taken as 0": "flags taken as 0",
+    "box clipped": "boxes clipped",
+}
+
+
+def count_text(problems: Iterable[Problem]) -> str:
+    """How often each thing was done because something is wrong: `2 images skipped, 1 object skipped`; may be empty."""
+    counts = Counter(problem.effect for problem in problems)
+    return ", ".join(f"{counts[one]} {one if counts[one] == 1 else many}" for one, many in _MANY.items() if counts[one])
+
+
+def reasons(problems: Iterable[Problem], most: int = 10) -> list[str]:
+    """The most frequent reasons, numbers in them left out, with their effects and counts, a line each."""
+    found = Counter((_DIGITS.sub("N", problem.what), problem.effect) for problem in problems)
+    return [f"{count} times {what}; {effect}" for (what, effect), count in found.most_common(most)]
 
 
 class Box(NamedTuple):
@@ -69,12 +104,14 @@ class Entry:
         id: the image in result files: the file name without suffix (VOC), or the id as text (COCO).
         path: the image file.
         annotations: the XML file of the image (VOC), or its index in the list `images` of the JSON file (COCO).
+        numbered: whether result files have `id` as a number, as COCO's have.
     """
 
     name: str
     id: str
     path: Path
     annotations: Path | int
+    numbered: bool = False
 
 
 class Dataset(Protocol):
@@ -127,6 +164,8 @@ class ClassIds:
             return None, f"{value_text(name)} is the background of the label map, not a class of objects"
         if class_id is not None:
             return class_id, ""
+        if is_placeholder(name):
+            return None, f"{value_text(name)} is the name of no class"
         near = self._label_map.nearest(name)
         return None, f"{value_text(name)} is not in the label map" + (f" (did you mean {near!r}?)" if near else "")
 
@@ -180,12 +219,44 @@ def check_size(where: str, stated: tuple[float, float], height: int, width: int)
         )
 
 
+def is_set(name: str, value: object) -> tuple[bool, str]:
+    """Whether a flag of an object is set: only 1 sets it, as in the SSD branch's `convert_annoset`.
+
+    Args:
+        name: of the flag, for the message.
+        value: as in the file, text or a number; None if it is not given.
+
+    Returns:
+        Whether it is set, and what is wrong with a value that is neither 1 nor one that says no.
+
+    Source: ReadXMLToAnnotatedDatum in util/io.cpp of the SSD branch compares `difficult` with "1".
+    """
+    if isinstance(value, bool | float) and value in (0, 1):
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    if text == "1":
+        return True, ""
+    return False, "" if text.casefold() in _UNSET else f"{name} must be 0 or 1, got {value_text(value)}"
+
+
 def relative_path(text: str) -> str | None:
-    """`text` if it is a path below a folder; None if it is absolute or empty, or has `..` or unprintable characters."""
-    parts = text.split("/")
-    if not text or "\\" in text or _UNFIT.search(text) or any(part in ("", ".", "..") for part in parts):
+    """A path below a folder, with slashes; None if `text` is none.
+
+    Backslashes, as Windows' programs write them, count as slashes; `.` and doubled slashes are dropped. What is
+    absolute or empty, ends in a slash, or has `..` or unprintable characters is no such path.
+    """
+    parts = text.replace("\\", "/").split("/")
+    if UNFIT.search(text) or not parts[0] or not parts[-1] or ".." in parts:
         return None
-    return None if parts[0][1:2] == ":" else text  # a Windows drive
+    kept = "/".join(part for part in parts if part not in ("", "."))
+    return None if kept[1:2] == ":" else kept or None  # a Windows drive
+
+
+def outside_text(text: str) -> str:
+    """Why `relative_path` takes a text for no path, for an error message: `: it is absolute` or the like."""
+    if ".." in re.split(r"[\\/]", text):
+        return ": it has '..'"
+    return ": it is absolute" if text[:1] in ("/", "\\") or text[1:2] == ":" else ""
 
 
 def box_text(corners: Iterable[float]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
-from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box
+from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box, value_text
+from ssdlite_caffe.data.coco_values import Id
 from ssdlite_caffe.data.lmdb_store import DATA, LABEL_MAP, LmdbReader
 from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.prototxt import caffe_pb2
@@ -40,11 +41,14 @@ class LabelledImages(ABC):
         labels: the classes.
         problems: what was skipped so far, and why; complete after one iteration over all images.
         categories: the category id of each class id in COCO's result files.
+        known_ids: of the images, as text.
     """
 
-    def __init__(self, labels: LabelMap, problems: list[Problem], categories: dict[int, int]) -> None:
+    def __init__(
+        self, labels: LabelMap, problems: list[Problem], categories: Mapping[int, Id], known_ids: frozenset[str]
+    ) -> None:
         """Attributes as above."""
-        self.labels, self.problems, self.categories = labels, problems, categories
+        self.labels, self.problems, self.categories, self.known_ids = labels, problems, categories, known_ids
 
     @abstractmethod
     def __len__(self) -> int:
@@ -74,6 +78,18 @@ class LabelledImages(ABC):
             ImageError: it cannot be read.
         """
 
+    def boxes(self, number: int, height: int, width: int) -> tuple[tuple[Box, ...], list[Problem]]:
+        """The objects of an image of a known size, which is not read; only where `files` has the images.
+
+        Raises:
+            DatasetError: its annotations cannot be used.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no files")
+
+    def files(self) -> tuple[list[Path], list[Path]] | None:
+        """The file of each image, and that of its annotations where each has its own; None for an LMDB."""
+        return None
+
     def __iter__(self) -> Iterator[LabelledImage]:
         """Read the images one by one; what is wrong is added to `problems`."""
         for number in range(len(self)):
@@ -89,10 +105,11 @@ class LabelledImages(ABC):
 class _AnnotatedFiles(LabelledImages):
     """A VOC or COCO data set."""
 
-    def __init__(self, dataset: Dataset, categories: dict[int, int], ids: frozenset[str] | None) -> None:
-        super().__init__(dataset.label_map, list(dataset.problems), categories)
-        self._dataset = dataset
-        self._entries = [entry for entry in dataset.entries if ids is None or entry.id in ids]
+    def __init__(self, dataset: Dataset, categories: Mapping[int, Id], ids: frozenset[str] | None) -> None:
+        entries = [entry for entry in dataset.entries if ids is None or entry.id in ids]
+        known = frozenset(entry.id for entry in entries)
+        super().__init__(dataset.label_map, list(dataset.problems), categories, known)
+        self._dataset, self._entries = dataset, entries
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,19 +124,28 @@ class _AnnotatedFiles(LabelledImages):
         entry = self._entries[number]
         pixels = read_image(entry.path, quiet=quiet)
         boxes, problems = self._dataset.objects(entry, *pixels.shape[:2])
-        known = int(entry.id) if isinstance(entry.annotations, int) else entry.id
+        known = int(entry.id) if entry.numbered else entry.id
         return LabelledImage(entry.name, pixels, tuple(boxes), known), problems
+
+    def boxes(self, number: int, height: int, width: int) -> tuple[tuple[Box, ...], list[Problem]]:
+        boxes, problems = self._dataset.objects(self._entries[number], height, width)
+        return tuple(boxes), problems
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        annotations = [entry.annotations for entry in self._entries if isinstance(entry.annotations, Path)]
+        return [entry.path for entry in self._entries], annotations
 
 
 class _Records(LabelledImages):
     """An LMDB of AnnotatedDatum records, whose labels are class ids."""
 
     def __init__(self, folder: Path, labels: LabelMap, ids: frozenset[str] | None) -> None:
-        super().__init__(labels, [], {class_id: class_id for class_id in range(1, len(labels))})
-        self._folder = folder
         with LmdbReader(folder) as reader:
-            keys = reader.keys()
-        self._keys = [key for key in keys if ids is None or _shown(key) in ids]
+            every = reader.keys()
+        keys = [key for key in every if ids is None or _shown(key) in ids]
+        categories = {class_id: class_id for class_id in range(1, len(labels))}
+        super().__init__(labels, [], categories, frozenset(map(_shown, keys)))
+        self._folder, self._keys = folder, keys
         self._reader: LmdbReader | None = None
         self._opening = threading.Lock()  # LMDB cannot open an environment twice in one process
 
@@ -217,6 +243,11 @@ def open_images(
     opened = _open(data, labels, split, images, ids)
     if not len(opened):
         raise DatasetError(f"{data} has none of the images whose ids were given")
+    absent = sorted(set() if ids is None else ids - opened.known_ids)
+    if absent:
+        shown = ", ".join(map(value_text, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        what = f"{len(absent)} of {len(ids or ())} ids that were given are not in the data: {shown}"
+        opened.problems.append(Problem(str(data), what, "image skipped"))
     return opened
 
 

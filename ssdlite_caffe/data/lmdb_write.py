@@ -124,7 +124,7 @@ def write_lmdb(
             for batch in _batches(_records(dataset, shape, order, progress)):
                 problems += [problem for record in batch for problem in record.problems]
                 written = [record for record in batch if record.value is not None]
-                if strict and problems:
+                if strict and any(problem.is_wrong for problem in problems):
                     continue  # read on to list the other problems too
                 writer.put([(record.key, record.value or b"") for record in written])
                 sizes += [record.name_size for record in written]
@@ -132,7 +132,8 @@ def write_lmdb(
                     counts.add(record)
         _refuse(problems, counts, strict=strict)
         (folder / "lock.mdb").unlink(missing_ok=True)
-        summary = _summary(counts, problems, dataset.label_map, order, len(dataset.entries))
+        listed = len(dataset.entries) + sum(problem.effect == "image skipped" for problem in dataset.problems)
+        summary = _summary(counts, problems, dataset.label_map, order, listed)
         write_text(folder / LABEL_MAP, dataset.label_map.to_prototxt())
         write_text(folder / NAME_SIZE, "".join(sizes))
         write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
@@ -227,9 +228,10 @@ def _batches(records: Iterable[_Record]) -> Iterator[list[_Record]]:
 
 
 def _refuse(problems: Sequence[Problem], counts: Counts, *, strict: bool) -> None:
-    if strict and problems:
-        listed = describe(problems, len(problems))
-        raise DatasetError(f"{len(problems)} problem{'s' * (len(problems) != 1)} in the data:\n{listed}")
+    wrong = [problem for problem in problems if problem.is_wrong]
+    if strict and wrong:
+        listed = describe(wrong, len(wrong))
+        raise DatasetError(f"{len(wrong)} problem{'s' * (len(wrong) != 1)} in the data:\n{listed}")
     if not counts.images:
         raise DatasetError(f"no image can be used:\n{describe(problems)}")
 
@@ -238,13 +240,16 @@ def _summary(
     counts: Counts, problems: Sequence[Problem], label_map: LabelMap, order: Order, listed: int
 ) -> dict[str, Any]:
     names = label_map.display_names
+    effects = collections.Counter(problem.effect for problem in problems)
     return {
         "images": counts.images,
         "images_listed": listed,
+        "images_skipped": effects["image skipped"],
         "images_empty": counts.empty,
         "images_encoded_anew": counts.encoded_anew,
         "objects": sum(counts.classes.values()),
         "objects_difficult": counts.difficult,
+        "objects_skipped": effects["object skipped"],
         "num_classes": len(label_map),
         "classes": [{"label": i, "name": names[i], "objects": counts.classes[i]} for i in range(1, len(names))],
         "bytes": counts.bytes,

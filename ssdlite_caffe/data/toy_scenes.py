@@ -17,7 +17,7 @@ import numpy as np
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.lmdb_store import LABEL_MAP
-from ssdlite_caffe.data.voc import ANNOTATIONS, IMAGES, SPLITS
+from ssdlite_caffe.data.voc_lists import ANNOTATIONS, IMAGES, SPLITS
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.runtimes.draw import write_image
 

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, check_name
+from ssdlite_caffe.coco.label_map import LabelMap, check_name
+from ssdlite_caffe.coco.no_class import is_background, is_placeholder
 from ssdlite_caffe.data.annotations import (
+    NUMBER,
     Box,
     ClassIds,
     Entry,
     Problem,
     check_size,
     fit_box,
+    is_set,
     read_bounded,
-    relative_path,
     value_text,
 )
+from ssdlite_caffe.data.voc_lists import from_list, from_split
 from ssdlite_caffe.errors import DatasetError, LabelMapError
 
-IMAGES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
-
 _MAX_XML_BYTES = 1 << 24
-_MAX_LIST_BYTES = 1 << 28
-_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
-_CLASS_LINE = re.compile(r"(\S+)\s+(-1|0|1)")
+_OTHER_SHAPES = ("polygon", "robndbox", "segmentation", "mask")
 
 
 class XmlObject(NamedTuple):
@@ -69,26 +66,30 @@ class VocDataset:
                 problems.append(Problem(f"{path}:{item.line}", what, "box clipped" if box else "object skipped"))
             if box:
                 boxes.append(box)
+                doubt = is_set("difficult", item.fields.get("difficult"))[1]
+                if doubt:
+                    problems.append(Problem(f"{path}:{item.line}", doubt, "flag taken as 0"))
         return boxes, problems
 
     def _box(self, item: XmlObject, height: int, width: int) -> tuple[Box | None, str]:
         fields = item.fields
         if item.twice is not None:
             return None, f"object with two {item.twice!r} elements"
+        if "bndbox" not in fields:
+            other = next((f", but with {key}" for key in _OTHER_SHAPES if key in fields), "")
+            return None, f"object without bndbox{other}"
         missing = next((key for key in ("name", *_SIDES) if not fields.get(key)), None)
         if missing is not None:
             return None, f"object without {missing}"
-        wrong = next((key for key in _SIDES if not _NUMBER.fullmatch(fields[key])), None)
+        wrong = next((key for key in _SIDES if not NUMBER.fullmatch(fields[key])), None)
         if wrong is not None:
             return None, f"{wrong} must be a number, got {value_text(fields[wrong])}"
-        if fields.get("difficult", "0") not in ("", "0", "1"):
-            return None, f"difficult must be 0 or 1, got {value_text(fields['difficult'])}"
         class_id, what = self._class_ids.find(fields["name"])
         if class_id is None:
             return None, what
         xmin, ymin, xmax, ymax = (float(fields[key]) for key in _SIDES)
         corners, what = fit_box((xmin, ymin, xmax, ymax), height, width)
-        return corners and Box(class_id, *corners, fields.get("difficult") == "1"), what
+        return corners and Box(class_id, *corners, is_set("difficult", fields.get("difficult"))[0]), what
 
 
 def open_voc(
@@ -110,10 +111,9 @@ def open_voc(
     seen: set[str] = set()
     for root in roots:
         prefix = f"{root.resolve().name}/" if len(roots) > 1 else ""
-        found = _from_list(root, list_file) if list_file else _from_split(root, split)
-        for where, item in found:
-            if isinstance(item, str):
-                problems.append(Problem(where, item, "image skipped"))
+        for where, item in from_list(root, list_file) if list_file else from_split(root, split):
+            if isinstance(item, Problem):
+                problems.append(item)
             elif prefix + item.name in seen:
                 problems.append(Problem(where, f"{value_text(item.name)} is listed twice", "image skipped"))
             else:
@@ -147,7 +147,7 @@ def read_xml(path: Path) -> tuple[tuple[float, float], list[XmlObject]]:
     except (ValueError, LookupError) as error:  # an encoding that Python does not have
         raise DatasetError(f"{path}:1: not valid XML: {error}") from error
     height, width = (tree.size.get(key, "") for key in ("height", "width"))
-    stated = [float(text) if _NUMBER.fullmatch(text) else 0.0 for text in (height, width)]
+    stated = [float(text) if NUMBER.fullmatch(text) else 0.0 for text in (height, width)]
     return (stated[0], stated[1]), tree.objects
 
 
@@ -207,7 +207,7 @@ def _find_names(entries: Sequence[Entry]) -> LabelMap:
             names |= {item.fields.get("name", "") for item in read_xml(entry.annotations)[1]}
         except DatasetError as error:
             first = first or f"; the first problem: {error}"
-    usable = [name for name in sorted(names - BACKGROUND_NAMES) if _is_name(name)]
+    usable = [name for name in sorted(names) if _is_name(name)]
     if not usable:
         raise DatasetError(
             f"no class name found in {len(entries)} annotations" + (first or f"; the first is {entries[0].annotations}")
@@ -216,78 +216,10 @@ def _find_names(entries: Sequence[Entry]) -> LabelMap:
 
 
 def _is_name(text: str) -> bool:
+    if is_background(text) or is_placeholder(text):
+        return False
     try:
         check_name(text)
     except LabelMapError:
         return False
     return True
-
-
-def _from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | str]]:
-    """For each line of the split: file and line number, and the image or what is wrong with it."""
-    for folder in (IMAGES, ANNOTATIONS, SPLITS):
-        if not (root / folder).is_dir():
-            raise DatasetError(f"{root} has no folder {folder}{_hint(root)}")
-    path = root / SPLITS / f"{split}.txt"
-    if relative_path(split) is None or not path.is_file():
-        splits = ", ".join(sorted(file.stem for file in (root / SPLITS).glob("*.txt"))[:20]) or "none"
-        raise DatasetError(f"{root} has no split {value_text(split)}; it has: {splits}")
-    images = _images(root / IMAGES)
-    for where, name in _lines(path):
-        flagged = _CLASS_LINE.fullmatch(name)
-        if flagged and flagged[2] == "-1":
-            continue  # the list of a class marks images without the class so
-        name = flagged[1] if flagged else name
-        files = images.get(name, [])
-        annotations = root / ANNOTATIONS / f"{name}.xml"
-        if relative_path(name) is None or "/" in name:
-            yield where, f"{value_text(name)} is not a file name without suffix"
-        elif len(files) > 1:
-            yield where, f"{value_text(name)} is ambiguous: {', '.join(sorted(files))}"
-        elif not files:
-            yield where, f"{root / IMAGES} has no image {value_text(name)}"
-        elif not annotations.is_file():
-            yield where, f"{annotations} is missing"
-        else:
-            yield where, Entry(f"{IMAGES}/{files[0]}", name, root / IMAGES / files[0], annotations)
-
-
-def _hint(root: Path) -> str:
-    inner = sorted(path.parent for path in root.glob(f"*/{IMAGES}"))[:1] if root.is_dir() else []
-    return f"; did you mean {inner[0]}?" if inner else "; VOC data has JPEGImages, Annotations and ImageSets/Main"
-
-
-def _images(folder: Path) -> dict[str, list[str]]:
-    """File names of images by name without suffix."""
-    found: dict[str, list[str]] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() in _SUFFIXES:
-            found.setdefault(path.stem, []).append(path.name)
-    return found
-
-
-def _from_list(root: Path, list_file: Path) -> Iterator[tuple[str, Entry | str]]:
-    """As `_from_split`, for lines `IMAGE ANNOTATION` with paths below the root."""
-    for where, line in _lines(list_file):
-        parts = line.split("\t") if "\t" in line else line.split()
-        paths = [relative_path(part) for part in parts]
-        if len(parts) != 2:
-            yield where, f"the line must be IMAGE ANNOTATION, got {value_text(line)}"
-        elif paths[0] is None or paths[1] is None:
-            yield where, f"{value_text(line)} has a path that is not inside {root}"
-        else:
-            image, annotations = root / paths[0], root / paths[1]
-            missing = next((path for path in (image, annotations) if not path.is_file()), None)
-            entry = Entry(paths[0], image.stem, image, annotations)
-            yield where, f"{missing} is missing" if missing else entry
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not empty, stripped, each after its file and line number."""
-    for number, line in enumerate(read_bounded(path, _MAX_LIST_BYTES).split(b"\n"), 1):
-        try:
-            text = line.decode("utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"{path}:{number}: not UTF-8 text") from error
-        if text:
-            yield f"{path}:{number}", text

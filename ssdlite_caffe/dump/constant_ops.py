@@ -130,7 +130,8 @@ def _pack(node: Node, args: list[Array]) -> Output:
 def _unpack(node: Node, args: list[Array]) -> Output:
     (value,) = args
     axis = node.attr_int("axis")
-    return tuple(np.ascontiguousarray(part) for part in np.moveaxis(value, axis, 0))
+    # np.ascontiguousarray would make an array of one element of a number.
+    return tuple(np.array(part) for part in np.moveaxis(value, axis, 0))
 
 
 def _concat(values: list[Array], axis: Array) -> Array:
@@ -267,6 +268,7 @@ OPS: dict[str, Op] = {
     "Exp": _unary(np.exp),
     "Log": _unary(np.log),
     "Floor": _unary(np.floor),
+    "Round": _unary(np.round),  # halves to even, as TensorFlow's
     "Ceil": _unary(np.ceil),
     "ZerosLike": _unary(np.zeros_like),
     "OnesLike": _unary(np.ones_like),

@@ -1,4 +1,4 @@
-"""A frozen graph (`frozen_inference_graph.pb`) as a Graph, and recognising files that are something else."""
+"""A frozen graph (`frozen_inference_graph.pb`) as a Graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.foreign import foreign_kind
 from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.errors import ModelError
 
@@ -51,35 +52,6 @@ def starts_with(path: Path, start: bytes, *, at: int = 0) -> bool:
             return stream.read(at + len(start))[at:] == start
     except OSError:
         return False
-
-
-def foreign_kind(data: bytes) -> str | None:
-    """The kind of a file that is not a binary TensorFlow graph, with advice; None if it is not recognised."""
-    head = data[:512].lstrip()
-    lowered = head.lower()
-    if data.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "a Keras or HDF5 file (.h5); export the detector with the Object Detection API's exporter first"
-    if data.startswith(b"PK\x03\x04"):
-        return "a zip archive (a .keras or PyTorch file, or a download that must be unpacked)"
-    if data.startswith(b"\x1f\x8b"):
-        return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
-    if data[4:8] == b"TFL3":
-        return "a TensorFlow Lite model, where a graph was expected"
-    if data[:1] == b"\x08" and any(name in data[:64].lower() for name in (b"onnx", b"pytorch")):
-        return "an ONNX model; give the TensorFlow graph that it was converted from"
-    if lowered.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page (HTML or XML); the download failed"
-    if b"version https://git-lfs" in lowered:
-        return "a Git LFS pointer; fetch the file itself (git lfs pull)"
-    if lowered.startswith((b"node {", b"node{")):
-        return "a text graph (.pbtxt), which holds no weights; give the binary frozen_inference_graph.pb"
-    if lowered.startswith((b"model {", b"model{")):
-        return "a pipeline.config; give the frozen graph, checkpoint or SavedModel beside it"
-    if lowered.startswith(b"model_checkpoint_path"):
-        return "the list of a folder's checkpoints; give the folder"
-    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in data[:512]):
-        return "a text file, not a binary graph; give the .pb, the .tflite or the folder that they are in"
-    return None
 
 
 def parse_graph_def(data: bytes, path: Path) -> pb.GraphDef:

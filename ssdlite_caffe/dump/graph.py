@@ -12,8 +12,11 @@ from ssdlite_caffe.errors import ModelError
 
 CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 IDENTITIES = frozenset(
-    {"Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "ReadVariableOp", "Enter"}
-)
+    {
+        "Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape", "ReadVariableOp",
+        "Enter",
+    }
+)  # fmt: skip
 """Ops whose output 0 is their input 0. (Enter takes a value from outside into a loop.)"""
 
 _INPUTS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.resizer import Resizer
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Settings:
 
     Attributes:
         input_size: (height, width) of the network input.
+        resizer: how images are resized to it.
         pixel_scale, pixel_offset: network input = pixel * pixel_scale + pixel_offset.
         num_classes: counts background.
         default_boxes: float32 (N, 4): ymin, xmin, ymax, xmax of every default box as fractions, in the order of the
@@ -126,6 +128,7 @@ class Settings:
     """
 
     input_size: tuple[int, int] | None = None
+    resizer: Resizer | None = None
     pixel_scale: float | None = None
     pixel_offset: float | None = None
     num_classes: int | None = None

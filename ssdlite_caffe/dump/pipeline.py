@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,12 +12,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ssdlite_caffe.dump.model import AnchorGenerator, Settings
+from ssdlite_caffe.dump.pipeline_resizer import read_resizer, resizer_text
 from ssdlite_caffe.errors import ModelError
 
 if TYPE_CHECKING:
     from ssdlite_caffe.dump import pipeline_subset_pb2 as pb
 
 MAX_BYTES = 1 << 22
+_TWICE = re.compile(r'(?:should not have multiple|is specified along with field) "(?:[\w.]*\.)?(\w+)"')
+"""protobuf's words for a second field of one name, or of one oneof."""
 SLIM_EPSILON = float(np.float32(1e-3))
 """BatchNorm epsilon of a backbone without override_base_feature_extractor_hyperparams: slim's default."""
 
@@ -29,6 +34,8 @@ class Pipeline:
         backbone_epsilon, extra_epsilon, head_epsilon: BatchNorm epsilons, float32 as Python floats.
         moving_averages: whether detectors are exported with the moving averages of their variables.
         nms_unsupported: the phrases of `settings.unsupported` that are about NMS.
+        twice: a sentence on the first field that is given twice; empty if none is.
+        refused_resizer: the image_resizer, if images cannot be resized so here; empty if they can.
     """
 
     settings: Settings
@@ -37,6 +44,8 @@ class Pipeline:
     head_epsilon: float
     moving_averages: bool
     nms_unsupported: tuple[str, ...] = ()
+    twice: str = ""
+    refused_resizer: str = ""
 
 
 def settings_from_pipeline(path: Path) -> Settings:
@@ -50,37 +59,63 @@ def read_pipeline(path: Path) -> Pipeline:
     Raises:
         ModelError: the file cannot be read, is not a pipeline.config, or is of another kind of detector.
     """
-    from google.protobuf import text_format
-
-    from ssdlite_caffe.dump import pipeline_subset_pb2 as messages
-
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that is read as a pipeline.config")
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not a pipeline.config: it is not UTF-8 text") from error
-    config = messages.TrainEvalPipelineConfig()
-    try:
-        text_format.Parse(text, config, allow_unknown_field=True)
-    except (text_format.ParseError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} is not a pipeline.config: {reason}") from error
+    config, twice = _parsed(_text_of(path), path)
     if config.model.WhichOneof("model") != "ssd":
         kind = config.model.WhichOneof("model")
         found = f"describes a {kind} model" if kind else "has no model { ssd { ... } }"
         raise ModelError(f"{path} {found}; only SSD detectors are read")
-    return _pipeline(config, config.model.ssd, path)
+    return dataclasses.replace(_pipeline(config, config.model.ssd, path), twice=twice)
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file, with or without a byte-order mark."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that is read as a pipeline.config")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(data) % 2 == 0
+        found = "it is UTF-16 text; save it as UTF-8" if wide else "it is not UTF-8 text"
+        raise ModelError(f"{path} is not a pipeline.config: {found}") from error
+
+
+def _parsed(text: str, path: Path) -> tuple[pb.TrainEvalPipelineConfig, str]:
+    """The message, and a sentence if a field is given twice, which the OD API's reader (text_format.Merge) allows."""
+    from google.protobuf import text_format
+
+    from ssdlite_caffe.dump import pipeline_subset_pb2 as messages
+
+    twice = ""
+    for parse in (text_format.Parse, text_format.Merge):
+        config = messages.TrainEvalPipelineConfig()
+        try:
+            parse(text, config, allow_unknown_extension=True, allow_unknown_field=True)
+            break
+        except (text_format.ParseError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            again = _TWICE.search(reason)
+            if again is None or parse is text_format.Merge:
+                raise ModelError(f"{path} is not a pipeline.config: {reason}") from error
+            line = reason.partition(":")[0]
+            twice = (
+                f"{path}:{line}: {again.group(1)} is given again; as for TensorFlow, blocks are joined and the last "
+                "value counts"
+            )
+    return config, twice
 
 
 def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pipeline:
     extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
     overridden = extractor.override_base_feature_extractor_hyperparams
     extra = extractor.conv_hyperparams.batch_norm.epsilon
+    resizer = read_resizer(ssd.image_resizer)
     settings = Settings(
-        input_size=_input_size(ssd.image_resizer),
+        input_size=resizer.input_size,
+        resizer=resizer.resizer,
         num_classes=_num_classes(ssd, path),
         score_converter=_converter(ssd.post_processing.score_converter),
         logit_scale=ssd.post_processing.logit_scale,
@@ -99,6 +134,7 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
         head_epsilon=predictor.conv_hyperparams.batch_norm.epsilon,
         moving_averages=config.eval_config.use_moving_averages,
         nms_unsupported=_nms_unsupported(ssd),
+        refused_resizer=resizer.refused,
     )
 
 
@@ -120,16 +156,6 @@ def _num_classes(ssd: pb.Ssd, path: Path) -> int:
     if ssd.num_classes < 1:
         raise ModelError(f"{path}: num_classes must be at least 1, got {ssd.num_classes}")
     return ssd.num_classes + 1
-
-
-def _input_size(resizer: pb.ImageResizer) -> tuple[int, int] | None:
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    if kind == "fixed_shape_resizer":
-        return resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
-    if kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension:
-        side = resizer.keep_aspect_ratio_resizer.max_dimension
-        return side, side
-    return None
 
 
 def _converter(value: int) -> Literal["sigmoid", "softmax", "identity"]:
@@ -220,6 +246,7 @@ def contradictions(settings: Settings, pipeline: Settings) -> list[str]:
     pairs: list[tuple[str, object, object]] = [
         ("classes with background", settings.num_classes, pipeline.num_classes),
         ("input size", _text(settings.input_size), _text(pipeline.input_size)),
+        ("resizer", resizer_text(settings.resizer), resizer_text(pipeline.resizer)),
         ("score converter", settings.score_converter, pipeline.score_converter),
         ("IoU threshold", settings.iou_threshold, pipeline.iou_threshold),
         ("score threshold", settings.score_threshold, pipeline.score_threshold),

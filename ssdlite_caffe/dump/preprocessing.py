@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import ADDS, DIVISIONS, Constants
 from ssdlite_caffe.dump.graph import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
+from ssdlite_caffe.dump.graph_resizer import graph_resizer
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.resizer import Resizer
 
-# Input 0 of these ops is the image; the others are sizes and amounts.
+# Input 0 of these ops is the image; the others are sizes, amounts and conditions.
 _IMAGE_FIRST = frozenset(
     {
         "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Pad", "PadV2", "Slice", "Cast",
-        "StridedSlice", "Reshape", "ExpandDims", "Squeeze", "Tile", "Transpose", "GatherV2", "Identity",
+        "StridedSlice", "Reshape", "ExpandDims", "Squeeze", "Tile", "Transpose", "GatherV2", "Identity", "Switch",
     }
 )  # fmt: skip
 _READ = ADDS | DIVISIONS | IDENTITIES | frozenset(
@@ -21,7 +25,7 @@ _READ = ADDS | DIVISIONS | IDENTITIES | frozenset(
         "Const", "Placeholder", "PlaceholderWithDefault", "Mul", "Sub", "Cast", "Pad", "PadV2", "Reshape", "ExpandDims",
         "Squeeze", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Shape", "Rank", "Size",
         "Exit", "Switch", "Merge", "NextIteration", "LoopCond", "Less", "LogicalAnd", "StatelessWhile", "While",
-        "Range", "PartitionedCall", "StatefulPartitionedCall", "Assert",
+        "Range", "PartitionedCall", "StatefulPartitionedCall", "Assert", "Pack", "Unpack",
     }
 )  # fmt: skip
 """Ops that do not change the image's values, or whose effect is read below."""
@@ -29,6 +33,8 @@ _READ_BEGINNINGS = ("Decode", "TensorArray", "TensorList")
 _WHOLE_TYPES = frozenset({pb.DT_INT32, pb.DT_INT64, pb.DT_INT16, pb.DT_BOOL})
 _FLOAT_TYPES = frozenset({pb.DT_FLOAT, pb.DT_HALF, pb.DT_DOUBLE, pb.DT_BFLOAT16})
 _MAX_NODES = 2000
+_GREY = (0.2989, 0.5870, 0.1140)
+"""TensorFlow's share of red, green and blue in grey."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,13 @@ class NetworkInput:
     Attributes:
         stem: the tensor that the first convolution reads.
         size: (height, width).
+        resizer: how images are resized to it.
         scale, offset: network input = pixel * scale + offset.
     """
 
     stem: Ref
     size: tuple[int, int] | None
+    resizer: Resizer | None
     scale: float | None
     offset: float | None
 
@@ -84,11 +92,19 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     """Read the preprocessing between the image and the first convolution `stem`.
 
     Raises:
-        ModelError: the channels are scaled differently, the size is not positive, or there is another op.
+        ModelError: the channels are scaled differently, the size is not positive or not always the same, or there is
+            another op.
     """
     path = image_path(constants.graph, stem.inputs[0])
+    scaled = {node.name for node in path if _affine(constants, node) is not None}
     _refuse_others(constants.graph, path)
-    size = next((found for node in path if (found := _size(constants, node)) is not None), None)
+
+    def before(ref: Ref) -> bool | None:
+        earlier = scaled & {node.name for node in image_path(constants.graph, ref)}
+        return None if earlier and earlier != scaled else bool(earlier)
+
+    read = graph_resizer(constants, stem, path, before)
+    size = read.size or next((found for node in path if (found := _size(node)) is not None), None)
     affine = [step for node in path if (step := _affine(constants, node)) is not None]
     scale, offset = 1.0, 0.0
     for factor, term in reversed(affine):
@@ -96,7 +112,7 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     reads_pixels = any(node.op.startswith(("Decode", "Cast")) or _is_uint8(node) for node in path)
     known = bool(affine) or reads_pixels
     origin = constants.graph.origin(stem.inputs[0])
-    return NetworkInput(origin, size, scale if known else None, offset if known else None)
+    return NetworkInput(origin, size, read.resizer, scale if known else None, offset if known else None)
 
 
 def _refuse_others(graph: Graph, path: list[Node]) -> None:
@@ -123,16 +139,7 @@ def _is_uint8(node: Node) -> bool:
     return node.op == "Placeholder" and node.attr_type("dtype") == pb.DT_UINT8
 
 
-def _size(constants: Constants, node: Node) -> tuple[int, int] | None:
-    if node.op.startswith("Resize") and len(node.inputs) > 1:
-        value = constants.plain.get(node.inputs[1])
-        if value is None or value.shape != (2,) or value.dtype.kind != "i":
-            return None
-        if value.min() <= 0:
-            raise ModelError(
-                f"{constants.graph.source}: {node.name} must resize to a positive size, got {value[0]}x{value[1]}"
-            )
-        return int(value[0]), int(value[1])
+def _size(node: Node) -> tuple[int, int] | None:
     if node.op == "Placeholder":
         shape = node.attr_shape("shape")
         if shape is not None and len(shape) == 4 and min(shape[1:3]) > 0 and shape[3] == 3:
@@ -152,6 +159,11 @@ def _affine(constants: Constants, node: Node) -> tuple[float, float] | None:
     if value is None or value.dtype.kind != "f" or value.size == 0:
         return None
     number = float(value.reshape(-1)[0])
+    if value.shape[-1:] == (3,) and np.allclose(value.reshape(-1)[:3], _GREY, rtol=0, atol=2e-3):
+        raise ModelError(
+            f"{constants.graph.source}: {node.name} converts images to grayscale (convert_to_grayscale); the nets here "
+            "read three channels"
+        )
     if (value != value.reshape(-1)[0]).any():
         raise ModelError(
             f"{node.name} has different values for the colour channels ({value.reshape(-1)[:4].tolist()}); one value "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,6 +15,7 @@ from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
 from ssdlite_caffe.errors import ModelError, SsdliteError
+from ssdlite_caffe.resizer import Resizer
 
 if TYPE_CHECKING:
     from ssdlite_caffe.dump.pipeline import Pipeline
@@ -133,15 +134,20 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
         )
     if options.pipeline_config is None:
         return model
-    from ssdlite_caffe.dump.pipeline import fill_gaps, settings_from_pipeline
+    from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline
+    from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
 
     config = options.pipeline_config
-    settings = fill_gaps(model.settings, settings_from_pipeline(config), source=model.source, config=str(config))
+    pipeline = read_pipeline(config)
+    if model.settings.resizer is None:
+        refuse_resizer(pipeline.refused_resizer, config)
+    settings = fill_gaps(model.settings, pipeline.settings, source=model.source, config=str(config))
     return dataclasses.replace(model, settings=settings)
 
 
 def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> DumpedModel:
     from ssdlite_caffe.dump.pipeline import contradictions, fill_gaps
+    from ssdlite_caffe.dump.resizer_choice import choose_resizer
 
     config, pipeline, unread = _config(found, options)
     settings, origins = model.settings, {"weights": model.source, **model.origins}
@@ -151,7 +157,8 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
     source = model.source if lender is None else lender.source
     chosen = choose_suppression(settings, pipeline, config, options.nms, source=source)
     settings = chosen.settings
-    notes = [*model.notes, *([chosen.note] if chosen.note else []), *([unread] if unread else [])]
+    twice = "" if pipeline is None else pipeline.twice
+    notes = [*(note for note in (found.note, *model.notes, chosen.note, unread, twice) if note)]
     if chosen.origin is not None:
         origins["suppression"] = chosen.origin
     if pipeline is not None and model.form != "checkpoint":
@@ -162,6 +169,13 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
             origins.update({what: str(config) for what in gaps})
         if differences:
             notes.append(f"{model.source} and {config} differ, the former is used: {'; '.join(differences)}")
+    resized = choose_resizer(
+        model, pipeline, config, checkpoint=found.path, lent=_lent_resizers(settings, found, options)
+    )
+    settings = dataclasses.replace(settings, resizer=resized.resizer)
+    notes += resized.notes
+    if resized.origin is not None:
+        origins["resizer"] = resized.origin
     if settings.iou_threshold is None and model.form != "checkpoint":
         notes.append("no file has settings of NMS; the Object Detection API's usual ones are used")
     for other in found.others:
@@ -174,6 +188,14 @@ def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> Dump
     if settings.pixel_scale is None:
         origins["preprocessing"] = "2/255 x - 1, the family's: the model has a normalised float input or does not say"
     return dataclasses.replace(model, settings=settings, origins=origins, notes=tuple(notes))
+
+
+def _lent_resizers(settings: Settings, found: Located, options: ReadOptions) -> Iterator[tuple[Path, Resizer]]:
+    """The resizers of the folder's other files, read only when they are asked for."""
+    for other in found.others:
+        lender = _lender(settings, other, options)
+        if lender is not None and lender.settings.resizer is not None:
+            yield other.path, lender.settings.resizer
 
 
 def _suppression_lender(settings: Settings, found: Located, options: ReadOptions) -> DumpedModel | None:

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.detector import take_apart
+from ssdlite_caffe.dump.foreign import refuse_tensorflow_2
 from ssdlite_caffe.dump.frozen import graph_of, read_bytes, sha256
 from ssdlite_caffe.dump.graph import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
@@ -35,25 +36,58 @@ def read_saved_model(folder: Path) -> DumpedModel:
         TensorError: a weight is NaN or Inf.
         MissingRuntimeError: TensorFlow is needed and not installed.
     """
+    path, data, meta = _opened(folder)
+    digest = _digest(path, data, meta)
+    if _has_convolutions(meta.graph_def):
+        values: dict[str, Array] = {}
+        if any(node.op in VARIABLES for node in meta.graph_def.node):
+            values = _variables(meta.graph_def, _prefix(folder))
+        graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
+    else:
+        graph = graph_of(_frozen(folder, meta), folder)
+    units, settings, skipped = take_apart(graph)
+    return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
+
+
+def refuse_unreadable_saved_model(folder: Path) -> None:
+    """Refuse a SavedModel that is damaged or a detector of TensorFlow 2, without TensorFlow.
+
+    Raises:
+        ModelError: it is one of these.
+    """
+    _opened(folder)
+
+
+def saved_model_sha256(folder: Path) -> str:
+    """`DumpedModel.sha256` of a SavedModel, without TensorFlow.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    return _digest(*_opened(folder))
+
+
+def _digest(path: Path, data: bytes, meta: pb.MetaGraphDef) -> str:
+    prefix = _prefix(path.parent)
+    needed = any(node.op in VARIABLES for node in meta.graph_def.node)
+    if needed if _has_convolutions(meta.graph_def) else prefix.with_name("variables.index").is_file():
+        return hash_files([path, *shards(prefix)])
+    return sha256(data)
+
+
+def _prefix(folder: Path) -> Path:
+    return folder / "variables" / "variables"
+
+
+def _opened(folder: Path) -> tuple[Path, bytes, pb.MetaGraphDef]:
+    """The file of a SavedModel, its bytes, and its graph for serving."""
     path = folder / "saved_model.pb"
     if not path.is_file():
         raise ModelError(f"{folder} is a SavedModel in text form (saved_model.pbtxt); export it in binary form")
     data = read_bytes(path)
     meta = _serving_graph(data, path)
-    prefix = folder / "variables" / "variables"
-    digest = sha256(data)
-    if _has_convolutions(meta.graph_def):
-        values: dict[str, Array] = {}
-        if any(node.op in VARIABLES for node in meta.graph_def.node):
-            digest = hash_files([path, *shards(prefix)])
-            values = _variables(meta.graph_def, prefix)
-        graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
-    else:
-        if prefix.with_name("variables.index").is_file():
-            digest = hash_files([path, *shards(prefix)])
-        graph = graph_of(_frozen(folder, meta), folder)
-    units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
+    refuse_tensorflow_2(meta.graph_def, folder)
+    return path, data, meta
 
 
 def _has_convolutions(definition: Any) -> bool:

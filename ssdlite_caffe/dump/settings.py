@@ -74,6 +74,7 @@ def settings_from_graph(constants: Constants, units: Units) -> Settings:
     read = network_input(constants, stem)
     settings = Settings(
         input_size=read.size,
+        resizer=read.resizer,
         pixel_scale=read.scale,
         pixel_offset=read.offset,
         num_classes=class_count(graph.source, units.units, units.tensors),

@@ -26,6 +26,7 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, Settings, TfliteNms
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
 from ssdlite_caffe.files import new_folder
+from ssdlite_caffe.resizer import Resizer
 
 MANIFEST = "manifest.json"
 BOXES = "default_boxes.npy"
@@ -100,7 +101,7 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
     """Everything of a model except the values of tensors, as plain data for JSON."""
     settings = {f.name: getattr(model.settings, f.name) for f in dataclasses.fields(Settings)}
     boxes = settings.pop("default_boxes")
-    anchors, tflite_nms = settings["anchors"], settings["tflite_nms"]
+    nested = {name: settings[name] for name in ("anchors", "tflite_nms", "resizer")}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -110,8 +111,7 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
         "arch": model.arch,
         "settings": {
             **settings,
-            "anchors": None if anchors is None else dataclasses.asdict(anchors),
-            "tflite_nms": None if tflite_nms is None else dataclasses.asdict(tflite_nms),
+            **{name: None if value is None else dataclasses.asdict(value) for name, value in nested.items()},
         },
         "default_boxes": None if boxes is None else list(boxes.shape),
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in model.tensors.items()},
@@ -178,7 +178,7 @@ def _manifest(path: Path) -> dict[str, Any]:
                 f"{path} is larger than {MAX_MANIFEST_BYTES >> 20} MiB, the most that is read as a manifest"
             )
         manifest = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{path.parent} holds no {path.name}, so it is not a folder that `dump` wrote") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
@@ -259,7 +259,7 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     if origin is typing.Literal:
         if value in get_args(hint):
             return value
-    elif hint in (AnchorGenerator, TfliteNms) and isinstance(value, dict):
+    elif hint in (AnchorGenerator, TfliteNms, Resizer) and isinstance(value, dict):
         return _typed(hint, value)
     elif origin is tuple and isinstance(value, list):
         kinds = get_args(hint)

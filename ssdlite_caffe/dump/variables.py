@@ -15,7 +15,6 @@ from ssdlite_caffe.imports import import_tensorflow
 
 WITHOUT_TENSORFLOW = "A frozen graph (frozen_inference_graph.pb) is read without it"
 _SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def shards(prefix: Path) -> list[Path]:
@@ -57,7 +56,7 @@ class Variables:
         """Open the checkpoint at `prefix`; `purpose` is what the error says TensorFlow is needed for.
 
         Raises:
-            ModelError: it cannot be read, or is an object checkpoint of TensorFlow 2.
+            ModelError: it cannot be read.
             MissingRuntimeError: TensorFlow is not installed.
         """
         self._prefix = prefix
@@ -69,11 +68,6 @@ class Variables:
             self._dtypes: dict[str, Any] = self._reader.get_variable_to_dtype_map()
         except self._errors as error:
             raise ModelError(f"cannot read the checkpoint {prefix}: {_first_line(error)}") from error
-        if _OBJECT_GRAPH in self.shapes:
-            raise ModelError(
-                f"{prefix} is a TensorFlow 2 object checkpoint, which has no names of scopes; export the detector to a "
-                "SavedModel or a frozen graph"
-            )
 
     def is_float(self, name: str) -> bool:
         """Whether a variable holds float32."""

@@ -10,6 +10,7 @@ from typing import Any
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.annotations import ClassIds, read_bounded
 from ssdlite_caffe.data.coco import read_coco_ids
+from ssdlite_caffe.data.coco_values import Id
 from ssdlite_caffe.errors import DatasetError, ImageError, OutputError
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.runtimes.detections import Detections
@@ -23,7 +24,7 @@ _DECIMALS = 3
 class CocoResults:
     """Detections in the format of COCO's server and pycocotools: dicts with image_id, category_id, bbox and score."""
 
-    def __init__(self, categories: Mapping[int, int]) -> None:
+    def __init__(self, categories: Mapping[int, Id]) -> None:
         """Start without detections.
 
         Args:
@@ -71,10 +72,10 @@ class CocoIds:
         Raises:
             DatasetError: the annotations cannot be read, or have none of the model's classes.
         """
-        self.categories = {class_id: class_id for class_id in range(1, len(labels))}
+        self.categories: dict[int, Id] = {class_id: class_id for class_id in range(1, len(labels))}
         self._annotations = annotations
-        self._by_path: dict[str, set[int]] = {}
-        self._by_name: dict[str, set[int]] = {}
+        self._by_path: dict[str, set[Id]] = {}
+        self._by_name: dict[str, set[Id]] = {}
         if annotations is None:
             return
         images, names = read_coco_ids(annotations)
@@ -176,15 +177,24 @@ def image_ids(inputs: Sequence[Path], ids: CocoIds) -> dict[Path, int | str]:
     return {path: number for number, path in found.items()}
 
 
+def _line_ids(text: str) -> list[str]:
+    """Ids on lines; file names may have spaces, numbers are separated by them."""
+    found: list[str] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        words = line.split()
+        found += words if all(map(str.isdecimal, words)) else [line]
+    return found
+
+
 def read_ids(path: Path) -> frozenset[str]:
-    """Read image ids: one on each line, or a JSON list, as COCO's minival lists are.
+    """Read image ids: one on each line, or a JSON list, as COCO's minival lists are; a line may have several numbers.
 
     Raises:
         DatasetError: it cannot be read, or has no ids.
     """
     try:
         text = read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
-        items = json.loads(text) if text.lstrip().startswith("[") else text.split()
+        items = json.loads(text) if text.lstrip().startswith("[") else _line_ids(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not a list of ids: {error}") from error
     wrong = [item for item in items if isinstance(item, bool) or not isinstance(item, int | str)]

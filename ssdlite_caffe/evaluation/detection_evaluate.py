@@ -13,8 +13,8 @@ from ssdlite_caffe.data.labelled_images import is_lmdb
 from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.evaluation.average_precision import Curve, of_verdicts
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, mean
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, TEST, TRAIN_WEIGHTS
@@ -22,7 +22,9 @@ from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, TEST, TRAIN_WEIGHTS
 NAME = "caffe, DetectionEvaluate"
 
 
-def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path) -> dict[int, Curve]:
+def evaluate_test_net(
+    prototxt: Path, weights: Path, lmdb: Path, label_map: Path, score_threshold: float | None = None
+) -> dict[int, Curve]:
     """Run a test net once over an LMDB, and collect the results of its DetectionEvaluate layer for each class.
 
     Images are resized by Caffe's AnnotatedData layer. Boxes are compared as fractions of the image or, if the net has a
@@ -33,6 +35,7 @@ def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path
         weights: its caffemodel.
         lmdb: folder of the LMDB.
         label_map: label map file that the net reads.
+        score_threshold: least score of a detection; None: the net's.
 
     Returns:
         The curve of each class id.
@@ -54,6 +57,9 @@ def evaluate_test_net(prototxt: Path, weights: Path, lmdb: Path, label_map: Path
     sizes = judges[0].detection_evaluate_param
     if sizes.name_size_file:
         sizes.name_size_file = str((prototxt.parent / sizes.name_size_file).resolve())
+    for layer in net.layer:
+        if layer.type == "DetectionOutput" and score_threshold is not None:
+            layer.detection_output_param.confidence_threshold = score_threshold
     top = judges[0].top[0]
     with LmdbReader(lmdb) as reader:
         count = len(reader)
@@ -89,15 +95,22 @@ def with_detection_evaluate(evaluation: Evaluation, model: ModelForms, data: Pat
     prototxt, weights = folder.path / TEST, folder.path / TRAIN_WEIGHTS
     if not prototxt.is_file() or not weights.is_file():
         return evaluation
-    own = detection_evaluate_score(evaluation, prototxt, weights, data, folder.path / LABEL_MAP)
+    own = detection_evaluate_score(
+        evaluation, prototxt, weights, data, folder.path / LABEL_MAP, model.score_threshold
+    )  # fmt: skip
     return dataclasses.replace(evaluation, scores=(*evaluation.scores, own))
 
 
 def detection_evaluate_score(
-    evaluation: Evaluation, prototxt: Path, weights: Path, lmdb: Path, label_map: Path
+    evaluation: Evaluation,
+    prototxt: Path,
+    weights: Path,
+    lmdb: Path,
+    label_map: Path,
+    score_threshold: float | None = None,
 ) -> Score:
     """Score of Caffe's DetectionEvaluate for the classes of `evaluation`; other arguments as of `evaluate_test_net`."""
-    curves = evaluate_test_net(prototxt, weights, lmdb, label_map)
+    curves = evaluate_test_net(prototxt, weights, lmdb, label_map, score_threshold)
     nan = float("nan")
     classes = {
         class_id: ClassScore(one.positives, nan, nan, nan, one.eleven_point, one.area)

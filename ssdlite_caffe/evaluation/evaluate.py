@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.coco.label_map import check_classes
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.labelled_images import LabelledImage, LabelledImages
-from ssdlite_caffe.dump.locate import all_of, locate
-from ssdlite_caffe.errors import DatasetError, ModelError
+from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.evaluation.average_precision import Boxes, Curve, ScoredBoxes, curve
 from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
-from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
-from ssdlite_caffe.runtimes.class_names import label_map_of
+from ssdlite_caffe.evaluation.detectors import RUNTIMES, Detect, Opened
+from ssdlite_caffe.evaluation.forms import ModelForms, check_form
+from ssdlite_caffe.gen_model.arch import LEAST_SCORE, matters
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.keras_file import keras_file
-from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
 
 _MOST_PROBLEMS = 20
+_MOST_WAITING = 1 << 28
+"""Bytes of images that are kept, at most, while the first one with an object is looked for."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Score:
         milliseconds: for each image, with resizing but without decoding the file; NaN if not measured.
         classes: scores by class id.
         curves: precision and recall at an IoU of 0.5, by class id.
+        path: the file or folder that the runtime ran; empty if it is not known.
+        score_threshold: least score of a detection; None if it is not known.
     """
 
     runtime: str
@@ -67,6 +69,8 @@ class Score:
     voc12: float
     classes: dict[int, ClassScore]
     curves: dict[int, Curve] = field(repr=False)
+    path: str = ""
+    score_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,19 @@ class Evaluation:
     scores: tuple[Score, ...]
     problems: tuple[str, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what makes the figures too low."""
+        cut: dict[float, list[str]] = {}
+        for score in self.scores:
+            if score.score_threshold is not None and matters(score.score_threshold):
+                cut.setdefault(score.score_threshold, []).append(score.runtime)
+        return tuple(
+            f"{', '.join(runtimes)}: detections have scores from {threshold:g}, so the average precision is lower than "
+            f"the model's; measure with --score-threshold {LEAST_SCORE:g}"
+            for threshold, runtimes in cut.items()
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; NaN becomes null."""
         keys = ("ap", "ap50", "ap75", "voc07", "voc12")
@@ -101,6 +118,8 @@ class Evaluation:
                     **plain(score),
                     "detections": score.detections,
                     "milliseconds": _or_none(score.milliseconds),
+                    "path": score.path or None,
+                    "score_threshold": None if score.score_threshold is None else float(f"{score.score_threshold:.7g}"),
                     "classes": {
                         self._key(class_id): {"objects": one.objects, **plain(one)}
                         for class_id, one in score.classes.items()
@@ -109,6 +128,7 @@ class Evaluation:
                 for score in self.scores
             },
             "problems": list(self.problems),
+            "notes": list(self.notes),
         }
 
     def _key(self, class_id: int) -> str:
@@ -119,71 +139,6 @@ class Evaluation:
 
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def open_model_forms(
-    path: Path,
-    *,
-    tensorflow: Path | None = None,
-    keras: Path | None = None,
-    tflite: Path | None = None,
-    label_map: str | None = None,
-) -> ModelForms:
-    """Find the forms of a detector.
-
-    Args:
-        path: a folder that `convert` wrote, or a TensorFlow, Keras or TensorFlow Lite model.
-        tensorflow: the model that the folder was converted from; None: the path in the folder's report.
-        keras: the same detector as a Keras model.
-        tflite: the same detector as a TensorFlow Lite model.
-        label_map: `coco`, `voc` or a file, in place of the model's class names. A TensorFlow model needs it, unless
-            `keras export pb` wrote a label map beside it.
-
-    Raises:
-        SsdliteError: `path` is none of these, or the label map does not fit.
-    """
-    labels, _ = label_map_of(path, label_map)
-    if tflite is not None and tflite.is_dir():
-        tflite = next((o.path for o in all_of(tflite) if o.kind == "TensorFlow Lite"), tflite)
-    if path.is_dir() and not (path / REPORT).is_file():
-        with contextlib.suppress(ModelError):  # the checks below raise a better error
-            located = locate(path)
-            path = located.path if located.kind == "TensorFlow Lite" else path
-    path = keras_file(path) or path
-    kind = model_kind(path)
-    if kind:
-        from ssdlite_caffe.keras.detectors import labels_of
-
-        forms = {"tensorflow": tensorflow, "keras": keras, "tflite": tflite, kind: path}
-        return ModelForms(labels or labels_of(path), None, **forms)
-    if not (path / REPORT).is_file():
-        if not path.exists():
-            raise DatasetError(
-                f"{path} does not exist; give a folder that `convert` wrote, or a TensorFlow, Keras or TFLite model"
-            )
-        if labels is None:
-            raise DatasetError(f"{path} is not a converted model, so its class names are not known; give --label-map")
-        return ModelForms(labels, None, path, keras, tflite)
-    folder = ModelFolder.open(path)
-    if labels is not None:
-        check_classes(labels, folder.arch.num_classes)
-    if tensorflow is None:
-        known = folder.report.get("source")
-        place = known.get("path") if isinstance(known, dict) else None
-        there = Path(place) if isinstance(place, str) and Path(place).exists() else None
-        kind = "" if there is None else model_kind(there)
-        if kind == "tflite":
-            tflite = tflite or there
-        elif kind == "keras":
-            keras = keras or there
-        else:
-            tensorflow = there
-    return ModelForms(labels or folder.labels, folder, tensorflow, keras, tflite)
-
-
-def model_kind(path: Path) -> str:
-    """`keras` or `tflite`, by the suffix of the file; empty for any other."""
-    return "keras" if path.name.endswith((".keras", ".h5")) else "tflite" if path.suffix == ".tflite" else ""
 
 
 def evaluate(
@@ -215,28 +170,68 @@ def evaluate(
     found: dict[str, list[Detections]] = {name: [] for name in runtimes}
     seconds = dict.fromkeys(runtimes, 0.0)
     total = len(images) if limit is None else min(limit, len(images))
+    for name in runtimes:
+        check_form(model, name)
+    shown = itertools.islice(images, limit)
+    waiting = _until_an_object(shown)
+    if not any(image.boxes for image in waiting):
+        rest = next(shown, None)
+        if rest is None:
+            raise _no_objects(data, images)
+        waiting.append(rest)
     with contextlib.ExitStack() as stack:
         detectors = {name: stack.enter_context(RUNTIMES[name](model)) for name in runtimes}
-        for image in images:
+        for image in itertools.chain(_emptying(waiting), shown):
             progress(len(truth), total)
             truth.append(image.boxes)
             sizes.append((image.pixels.shape[0], image.pixels.shape[1]))
             for name, detect in detectors.items():
                 started = time.perf_counter()
-                found[name].append(detect(image.pixels))
+                try:
+                    found[name].append(detect(image.pixels))
+                except ImageError as error:  # the detector does not know the image's name
+                    raise ImageError(f"{image.name}: {error}") from error
                 seconds[name] += time.perf_counter() - started
                 seen(image, name, found[name][-1])
-            if len(truth) == limit:
-                break
     progress(total, total)
-    problems = tuple(map(str, images.problems))
     if not any(truth):
-        listed = f"; {len(problems)} problems, the first: {problems[0]}" if problems else ""
-        raise DatasetError(f"{data or 'the data'} has no object of the model's classes{listed}")
+        raise _no_objects(data, images)
     scores = tuple(
-        _score(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)) for name in runtimes
-    )  # fmt: skip
+        _of_opened(_score(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)), detectors[name])
+        for name in runtimes
+    )
+    problems = tuple(map(str, images.problems))
     return Evaluation(str(model.path), data, len(truth), model.labels.display_names, scores, problems)
+
+
+def _until_an_object(images: Iterator[LabelledImage]) -> list[LabelledImage]:
+    """The first images, to the first with an object: without one no detector need be loaded, which takes seconds."""
+    waiting: list[LabelledImage] = []
+    held = 0
+    for image in images:
+        waiting.append(image)
+        held += image.pixels.nbytes
+        if image.boxes or held > _MOST_WAITING:
+            break
+    return waiting
+
+
+def _emptying(images: list[LabelledImage]) -> Iterator[LabelledImage]:
+    """The images, of which those that are done are not kept in memory."""
+    while images:
+        yield images.pop(0)
+
+
+def _no_objects(data: str, images: LabelledImages) -> DatasetError:
+    problems = tuple(map(str, images.problems))
+    listed = f"; {len(problems)} problems, the first: {problems[0]}" if problems else ""
+    return DatasetError(f"{data or 'the data'} has no object of the model's classes{listed}")
+
+
+def _of_opened(score: Score, detector: Detect) -> Score:
+    if not isinstance(detector, Opened):
+        return score
+    return dataclasses.replace(score, path=str(detector.path), score_threshold=detector.score_threshold)
 
 
 def _score(

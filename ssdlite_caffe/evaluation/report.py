@@ -35,6 +35,10 @@ def print_report(evaluation: Evaluation) -> None:
     for score in evaluation.scores:
         table.add_row(score.runtime, *_values(score), str(score.detections), _number(score.milliseconds, 1))
     console.print(table)
+    for score in evaluation.scores:
+        if score.path:
+            least = "" if score.score_threshold is None else f", scores from {score.score_threshold:g}"
+            console.print(f"{score.runtime} ran {score.path}{least}", markup=False, highlight=False, soft_wrap=True)
     classes = Table()
     classes.add_column("class")
     classes.add_column("objects", justify="right")

@@ -13,15 +13,15 @@ import numpy as np
 
 from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import ImageError, OutputError
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import Evaluation, evaluate
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.keras.export_tflite import Dtype, Inputs, NetworkInput, Outputs, tflite_model
 from ssdlite_caffe.keras.model import KerasModel, with_threshold
-from ssdlite_caffe.keras.store import load, save
+from ssdlite_caffe.keras.store import description_of, load, save
 from ssdlite_caffe.runtimes.images import Source, find_sources, read_image
-from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.runtimes.resize import input_of, pixels_of
 from ssdlite_caffe.terminal import size_text
 
 Steps = Callable[[int, int], None]
@@ -120,11 +120,12 @@ def export_tflite(
         raise OutputError(f"the name of a TensorFlow Lite model must end in .tflite, got {out}")
     refuse_existing(out, force=force)
     progress(f"reading {model}")
+    labels = description_of(model)[1]
+    images = None if test is None else open_images(test.data, labels, split=test.split, images=test.images)
+    calibration = calibration_files(options) if options.dtype == "int8" else []
     detector = load(model)
     if options.score_threshold is not None:
         detector = with_threshold(detector, options.score_threshold)
-    images = None if test is None else open_images(test.data, detector.labels, split=test.split, images=test.images)
-    calibration = calibration_files(options) if options.dtype == "int8" else []
     progress("converting")
     data = tflite_model(
         detector,
@@ -137,7 +138,11 @@ def export_tflite(
     result = None
     if test is not None and images is not None:
         progress("measuring")
-        result = dataclasses.replace(_measured(detector, out, images, test, steps), model=str(model))
+        result = _measured(detector, out, images, test, steps)
+        keras, tflite = result.scores  # the Keras model ran from a copy that is gone
+        result = dataclasses.replace(
+            result, model=str(model), scores=(dataclasses.replace(keras, path=str(model)), tflite)
+        )
     return Exported(detector.arch, options, len(data), len(calibration), result)
 
 
@@ -167,9 +172,9 @@ def calibration_inputs(paths: list[Path], inputs: Inputs, arch: ArchSpec) -> Ite
     for path in paths:
         shown = read_image(path)[..., ::-1]
         if inputs == "network":
-            yield network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+            yield input_of(arch, shown)
         else:
-            yield np.rint(resize_bilinear_legacy(shown, arch.input_size)[None])
+            yield np.rint(pixels_of(arch, shown)[None])
 
 
 def _measured(detector: KerasModel, out: Path, images: LabelledImages, test: TestData, steps: Steps) -> Evaluation:

@@ -102,7 +102,14 @@ class Chain:
     def separable(self, row: Separable, number: int) -> None:
         """Append block `number` (1...) of MobileNetV1."""
         caffe, tf = f"conv{number}", f"Conv2d_{number}"
-        self.conv(f"{caffe}/dw", f"{tf}_depthwise", "depthwise", kernel=3, stride=row.stride, activation="relu6")
+        self.conv(
+            f"{caffe}/{self.family.depthwise_caffe}",
+            f"{tf}_depthwise",
+            "depthwise",
+            kernel=3,
+            stride=row.stride,
+            activation="relu6",
+        )
         self.conv(caffe, f"{tf}_pointwise", "pointwise", out=self.depth(row.out), activation="relu6")
         self.end_section(f"{caffe}: depthwise, pointwise" + _stride(row.stride))
 
@@ -112,6 +119,8 @@ class Chain:
         caffe, tf = f"conv{suffix}", f"expanded_conv{suffix}"
         block_in, in_channels = self.blob, self.channels
         inner = make_divisible(in_channels * row.expansion, row.divisible_by)
+        if row.inner:
+            inner = self.depth(row.inner)
         if inner > in_channels:
             self.conv(f"{caffe}/expand", f"{tf}/expand", "expand", out=inner, activation=row.activation)
         self.conv(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, FamilyName, HeadKind, Nms, ScoreConverter
 from ssdlite_caffe.gen_model.blocks import Chain, describe_conv
+from ssdlite_caffe.gen_model.compat import class_layer, family_of, predictor_channels, title
 from ssdlite_caffe.gen_model.default_boxes import prior_box_for, ssd_boxes
 from ssdlite_caffe.gen_model.families import InvertedResidual, family
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, GlobalPoolDesc, NetDesc, Role
@@ -91,12 +92,11 @@ def _detector(arch: ArchSpec) -> NetDesc:
     for index, depth in enumerate(EXTRA_DEPTHS, start=2):
         taps.append(_extra(chain, index, depth))
     maps = tuple(_feature_map(arch, tap, index) for index, tap in enumerate(taps))
-    title = family(arch.family).title + ("-SSDLite" if arch.head == "ssdlite" else "-SSD")
-    return NetDesc(title, arch, tuple(chain.sections), maps)
+    return NetDesc(title(arch), arch, tuple(chain.sections), maps)
 
 
 def _classifier(arch: ArchSpec) -> NetDesc:
-    table = family(arch.family)
+    table = family_of(arch)
     if arch.boxes:
         raise ArchError("a classifier has no default boxes")
     if table.pooled and arch.input_size[0] != arch.input_size[1]:
@@ -110,12 +110,12 @@ def _classifier(arch: ArchSpec) -> NetDesc:
         chain.conv_row(table.pooled, "last", keep_width=True)
     chain.conv("fc", "Logits/Conv2d_1c_1x1", "classifier", out=arch.num_classes, activation="none", batch_norm=False)
     chain.end_section("classifier: mean over the map, then logits")
-    return NetDesc(table.title, arch, tuple(chain.sections), ())
+    return NetDesc(title(arch), arch, tuple(chain.sections), ())
 
 
 def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
     """The backbone, and the first feature map inside it."""
-    table = family(arch.family)
+    table = family_of(arch)
     rows = table.classifier if arch.classifier else table.detector
     chain = Chain(arch, table)
     first: _Tap | None = None
@@ -134,7 +134,8 @@ def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
             first = _Tap(node.top, node.num_output, node.out_size)
     if rows.last is not None:
         # `keep_width` is slim's finegrain_classification_mode, which the public narrow classifiers have.
-        chain.conv_row(rows.last, "last", keep_width=arch.classifier and table.pooled is None)
+        full = arch.classifier and table.pooled is None and arch.compat is None
+        chain.conv_row(rows.last, "last", keep_width=full)
         chain.end_section(f"{rows.last.caffe}: last 1x1")
     assert first is not None
     return chain, first
@@ -150,7 +151,7 @@ def _extra(chain: Chain, index: int, channels: int) -> _Tap:
     Source: multi_resolution_feature_maps in the OD API's feature_map_generators.py; scopes contain the final depth.
     """
     arch, table = chain.arch, chain.family
-    multiplier, least = arch.width_multiplier, arch.min_depth
+    multiplier, least = arch.width_multiplier if table.scaled_extras else 1.0, arch.min_depth
     half, full = truncate(channels // 2 * multiplier, least), truncate(channels * multiplier, least)
     names = [table.extra_caffe.format(part=part, index=index, number=index + 12) for part in (1, 2)]
     activation = arch.extra_activation
@@ -206,14 +207,16 @@ def _predictor(arch: ArchSpec, tap: _Tap, index: int, kind: str, out: int) -> tu
         batch_norm=False,
     )
     if arch.head == "ssd":
-        return (whole,)
+        layer = class_layer(arch, name) if role == "class_predictor" else name
+        return (whole if layer == name else replace(whole, name=layer, blob=name),)
+    channels = predictor_channels(arch, tap.channels, tap.blob)
     depthwise = replace(
         whole,
         name=f"{name}/depthwise",
         tf_scope=f"{scope}_depthwise",
         role="head_depthwise",
-        num_output=tap.channels,
-        group=tap.channels,
+        num_output=channels,
+        group=channels,
         batch_norm=True,
         activation=arch.extra_activation,
     )
@@ -223,7 +226,7 @@ def _predictor(arch: ArchSpec, tap: _Tap, index: int, kind: str, out: int) -> tu
         scope,
         role,
         bottom=depthwise.top,
-        in_channels=tap.channels,
+        in_channels=channels,
         in_size=tap.size,
         out=out,
         kernel=1,

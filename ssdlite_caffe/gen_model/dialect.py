@@ -11,7 +11,7 @@ from ssdlite_caffe.errors import ArchError
 Stage = Literal["train", "test", "deploy", "headless"]
 ActivationDialect = Literal["relu6", "clip", "stock", "relu"]
 PaddingDialect = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
-BatchNormDialect = Literal["keep", "frozen", "fold"]
+BatchNormDialect = Literal["keep", "frozen", "fold", "fold-body"]
 DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
 ClipDialect = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
@@ -28,7 +28,8 @@ class Dialect:
             one larger, its first row and column zero; slice: one more window is computed and cut off; pad-layer: with
             a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
         batch_norm: keep: as BatchNorm and Scale layers; frozen: the same, but training does not change their
-            statistics, for small batches; fold: folded into the convolutions.
+            statistics, for small batches; fold: folded into the convolutions; fold-body: the same, but the predictors
+            keep theirs, as in the public MobileNetv2-SSDLite nets.
         depthwise: layer type of depthwise convolutions.
         engine: `engine` of depthwise convolutions; DEFAULT is not written.
         clip: how clipping of boxes to the image before suppression is written, in models that do it. exact: boxes are

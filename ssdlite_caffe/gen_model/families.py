@@ -40,6 +40,7 @@ class InvertedResidual:
         expansion: inner channels / input channels; without an increase there is no expand layer.
         out: channels before the width multiplier.
         divisible_by: the inner channel count is rounded to a multiple of this.
+        inner: inner channels before the width multiplier, in place of `expansion`; 0: from `expansion`.
     """
 
     expansion: float
@@ -49,6 +50,7 @@ class InvertedResidual:
     activation: Activation = "relu6"
     squeeze_excite: bool = False
     divisible_by: int = 8
+    inner: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Family:
         pooled: the classifier's convolution between pooling and logits; None if there is none.
         input_size: side in pixels of the model zoo's detectors, which are square.
         dropout: share of values dropped before the logits in the classifier's training.
+        depthwise_caffe: end of the names of a separable block's depthwise layer.
+        scaled_extras: whether the width multiplier is applied to the extra layers.
     """
 
     title: str
@@ -96,6 +100,8 @@ class Family:
     pooled: ConvRow | None = None
     input_size: int = 300
     dropout: float = 0.2
+    depthwise_caffe: str = "dw"
+    scaled_extras: bool = True
 
 
 _TABLES = {

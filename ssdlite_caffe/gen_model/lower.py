@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.compat import project_of
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.layers import (
@@ -30,6 +31,7 @@ from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
 
+_LARGEST_INT = 2**31 - 1
 _DEFAULT_LMDB = {"train": "trainval_lmdb", "test": "test_lmdb"}
 _DEFAULT_BATCH = {"train": 24, "test": 8}
 
@@ -40,15 +42,25 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
     Raises:
         ArchError: the dialect cannot write a padding, or the stage's data layer cannot make such an input.
     """
+    project = project_of(net.arch)
     body = BodyLowerer(
-        dialect, net.arch.batch_norm_epsilon, net.arch.gate_scale, stage == "train", stage in ("deploy", "headless")
+        dialect,
+        net.arch.batch_norm_epsilon,
+        net.arch.gate_scale,
+        stage == "train",
+        stage in ("deploy", "headless"),
+        project,
     )
     fed = stage in ("train", "test")
     sections = [LayerSection("data", (_data(net, stage, data),))] if fed else []
     sections += [_section(net, body, section, stage) for section in net.sections]
-    sections += [_predictors(net, body, feature_map) for feature_map in net.feature_maps]
-    if body.unread:
-        sections.append(LayerSection("rows and columns cut off by slices", tuple(body.silence())))
+    predictors = [_predictors(net, body, feature_map) for feature_map in net.feature_maps]
+    silence = [LayerSection("rows and columns cut off by slices", tuple(body.silence()))] if body.unread else []
+    if project:  # the earlier projects' V2 detectors have it here, their other nets not at all
+        sections += silence if net.arch.family == "v2" and predictors else []
+        sections += predictors
+    else:
+        sections += predictors + silence
     sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, dialect, stage, data)
     height, width = net.arch.input_size
     return LoweredNet(net.name, tuple(sections), None if fed else (1, 3, height, width))
@@ -57,7 +69,7 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
 def _section(net: NetDesc, body: BodyLowerer, section: Section, stage: Stage) -> LayerSection:
     layers: list[LayerDesc] = []
     for node in section.nodes:
-        if isinstance(node, ConvDesc) and node.role == "classifier" and stage == "train":
+        if isinstance(node, ConvDesc) and node.role == "classifier" and stage == "train" and not net.arch.compat:
             blob = (node.bottom,)
             layers.append(Dropout(name="dropout", bottoms=blob, tops=blob, ratio=family(net.arch.family).dropout))
         layers += body.node(node)
@@ -96,7 +108,7 @@ def _data(net: NetDesc, stage: Stage, data: DataPaths) -> LayerDesc:
     source = data.lmdb or _DEFAULT_LMDB[stage]
     batch = data.batch_size or _DEFAULT_BATCH[stage]
     pixels = Pixels(mean=arch.pixel_mean, scale=arch.pixel_scale)
-    if not arch.classifier:
+    if not arch.classifier or (arch.compat and not train):
         return AnnotatedData(
             name="data",
             bottoms=(),
@@ -182,12 +194,12 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> lis
             bottoms=(CLIPPED if clips else "mbox_loc", flat, "mbox_priorbox"),
             tops=("detection_out",),
             corners=clips,
-            phase="TEST" if test else "",
+            phase="TEST" if test or arch.compat else "",
             num_classes=arch.num_classes,
             nms_threshold=nms.iou_threshold,
             # TensorFlow has no limit of boxes before NMS, so top_k is the number of all boxes.
             top_k=net.num_default_boxes if nms.top_k is None else nms.top_k,
-            keep_top_k=nms.max_total,
+            keep_top_k=_kept(net) if stage == "deploy" else nms.max_total,
             confidence_threshold=nms.score_threshold,
         ),
     ]
@@ -205,13 +217,35 @@ def _detections(net: NetDesc, stage: Stage, data: DataPaths, clips: bool) -> lis
     return layers
 
 
+def _kept(net: NetDesc) -> int:
+    """How many detections a deploy net gives: of a letterbox all, since those in its padding are dropped afterwards.
+
+    Not -1, with which OpenCV writes beyond its memory.
+    """
+    arch = net.arch
+    if not arch.resizer.letterboxes:
+        return arch.nms.max_total
+    return min(net.num_default_boxes * (arch.num_classes - 1), _LARGEST_INT)
+
+
 def _classifier_end(net: NetDesc, stage: Stage) -> list[LayerSection]:
     logits = net.convolutions[-1].top
-    if stage == "headless":
+    if stage == "headless" or (net.arch.compat and stage != "train"):
         return []
     if stage == "deploy":
         return [LayerSection("scores", (Softmax(name="prob", bottoms=(logits,), tops=("prob",), axis=1),))]
     bottoms = (logits, "label")
+    if net.arch.compat:
+        return [
+            LayerSection(
+                "accuracy and loss",
+                (
+                    Softmax(name="softmax", bottoms=(logits,), tops=("prob",), axis=1),
+                    Accuracy(name="accuracy", bottoms=("prob", "label"), tops=("accuracy",)),
+                    SoftmaxWithLoss(name="loss", bottoms=bottoms, tops=()),
+                ),
+            )
+        ]
     loss = SoftmaxWithLoss(name="loss", bottoms=bottoms, tops=("loss",))
     accuracy = Accuracy(name="accuracy", bottoms=bottoms, tops=("accuracy",))
     return [LayerSection("loss and accuracy", (loss, accuracy))]

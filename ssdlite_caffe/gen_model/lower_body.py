@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ssdlite_caffe.gen_model.dialect import Dialect
+from ssdlite_caffe.gen_model.compat import Compat
+from ssdlite_caffe.gen_model.dialect import Dialect, Engine
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
@@ -30,6 +31,9 @@ from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalP
 from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, spread_axis, symmetric_axis
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
+_CUTS = ("{conv}/slice_{suffix}", "{conv}/{suffix}_before", "{conv}/kept_{suffix}")
+_CUTS_COMPAT = ("slice", "{conv}/margin{axis}", "{conv}/tmp")
+"""Names of a Slice layer, of the blob that is cut off in front, and of the rest if columns are still to be cut."""
 _PREDICTOR_STD = 0.03
 """Of the model zoo's configs (box_predictor, initializer). An msra filler would make the first logits far from 0."""
 
@@ -44,6 +48,7 @@ class BodyLowerer:
         gate_scale: the squeeze-excite gate's constant.
         train: write learning rates and fillers.
         opencv: avoid what OpenCV computes wrong (see `spread_axis`).
+        compat: the earlier project whose layers are written (see `compat.py`), and which do not avoid that.
         unread: blobs made so far that no layer reads.
     """
 
@@ -52,6 +57,7 @@ class BodyLowerer:
     gate_scale: float
     train: bool
     opencv: bool
+    compat: Compat | None = None
     unread: list[str] = field(default_factory=list)
 
     def node(self, node: NodeDesc) -> list[LayerDesc]:
@@ -122,17 +128,19 @@ class BodyLowerer:
         layers: list[LayerDesc] = [self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))]
         cuts = [(axis, suffix, cut) for axis, suffix, cut in ((2, "rows", high), (3, "columns", wide)) if not cut.whole]
         for last, (axis, suffix, cut) in enumerate(cuts, start=1 - len(cuts)):
-            kept = top if last == 0 else f"{conv.name}/kept_{suffix}"
+            names = _CUTS_COMPAT if self.compat else _CUTS
+            layer, before, kept = (name.format(conv=conv.name, suffix=suffix, axis=axis - 1) for name in names)
+            kept = top if last == 0 else kept
             tops, points = [kept], []
             if cut.drop_before:
-                tops.insert(0, f"{conv.name}/{suffix}_before")
+                tops.insert(0, before)
                 points.append(cut.drop_before)
             if cut.drop_after:
                 tops.append(f"{conv.name}/{suffix}_after")
                 points.append(cut.drop_before + cut.keep)
             layers.append(
                 Slice(
-                    name=f"{conv.name}/slice_{suffix}",
+                    name=layer,
                     bottoms=(blob,),
                     tops=tuple(tops),
                     axis=axis,
@@ -153,13 +161,14 @@ class BodyLowerer:
         *,
         tf_pad: bool = False,
     ) -> Convolution:
-        bias = conv.bias or self.dialect.batch_norm == "fold"
+        bias = self._folded(conv) or (conv.bias and not self._unbiased())
         learning = ((_WEIGHT, _BIAS) if bias else (_WEIGHT,)) if self.train else ()
         rows, columns = (
             spread_axis(size, taps, zeros, steps) if self._spread(conv) else (zeros, steps)
             for size, taps, zeros, steps in zip(conv.in_size, kernel, pad, conv.dilation, strict=True)
         )
         dilation = (rows[1], columns[1])
+        gaussian = conv.role in ("box_predictor", "class_predictor") and not self.compat
         return Convolution(
             name=conv.name,
             bottoms=(bottom,),
@@ -174,19 +183,33 @@ class BodyLowerer:
             dilation=dilation,
             spread=dilation != conv.dilation,
             group=conv.group,
-            engine=self.dialect.engine if conv.depthwise else "DEFAULT",
+            engine=self._engine(dilation) if conv.depthwise else "DEFAULT",
             tf_pad=tf_pad,
             fillers=self.train,
-            filler_std=_PREDICTOR_STD if conv.role in ("box_predictor", "class_predictor") else 0.0,
+            filler_std=_PREDICTOR_STD if gaussian else 0.0,
         )
+
+    def _folded(self, conv: ConvDesc) -> bool:
+        """Whether the convolution's BatchNorm, if it has one in TensorFlow, is folded into it."""
+        choice = self.dialect.batch_norm
+        return choice == "fold" or (choice == "fold-body" and conv.role != "head_depthwise")
+
+    def _unbiased(self) -> bool:
+        """Whether convolutions without BatchNorm in TensorFlow lack their bias, too: see `Compat.biased`."""
+        return self.compat is not None and not self.compat.biased and self.dialect.batch_norm == "keep"
 
     def _spread(self, conv: ConvDesc) -> bool:
         """Whether OpenCV may run the layer with its depthwise kernel, and the layer can have a dilation."""
-        run = self.dialect.depthwise != "DepthwiseConvolution" and self.dialect.engine != "CUDNN"
-        return self.opencv and conv.depthwise and run
+        run = self.dialect.depthwise != "DepthwiseConvolution"
+        return self.opencv and not self.compat and conv.depthwise and run
+
+    def _engine(self, dilation: tuple[int, int]) -> Engine:
+        """The dialect's engine; cuDNN's has no dilation, and Caffe's default is its own engine where there is one."""
+        undone = self.dialect.engine == "CUDNN" and dilation != (1, 1)
+        return "DEFAULT" if undone else self.dialect.engine
 
     def _batch_norm(self, conv: ConvDesc, blob: str) -> list[LayerDesc]:
-        if not conv.batch_norm or self.dialect.batch_norm == "fold":
+        if not conv.batch_norm or self._folded(conv):
             return []
         return [
             BatchNorm(

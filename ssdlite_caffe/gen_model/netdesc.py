@@ -43,11 +43,13 @@ class ConvDesc:
         role: what it is for in the net.
         bottom: the blob that it reads.
         kernel, stride, dilation: (height, width).
-        group: 1, or in_channels for a depthwise convolution.
+        group: 1, or in_channels for a depthwise convolution; another number only in narrow nets of an earlier project
+            (see `compat.py`).
         padding: zeros on each side, in pixels.
         batch_norm: whether it has a BatchNorm in TensorFlow (and so no bias there).
         activation: what follows it.
         in_size, out_size: (height, width) of the feature maps.
+        blob: the top blob, if it is not named as the layer.
     """
 
     name: str
@@ -65,16 +67,17 @@ class ConvDesc:
     in_size: tuple[int, int]
     out_size: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
+    blob: str = ""
 
     @property
     def top(self) -> str:
         """The blob that it writes, after the activation."""
-        return self.name
+        return self.blob or self.name
 
     @property
     def depthwise(self) -> bool:
         """Whether each channel is convolved on its own."""
-        return self.group > 1
+        return self.group == self.in_channels > 1
 
     @property
     def bias(self) -> bool:

@@ -1,4 +1,4 @@
-"""Options of the command line -> ArchSpec and Dialect, with the aliases of the earlier scripts."""
+"""Options of the command line -> ArchSpec and Dialect, with the options of the earlier scripts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ssdlite_caffe.gen_model.dialect import (
     Dialect,
     Engine,
     PaddingDialect,
+    Stage,
 )
 from ssdlite_caffe.gen_model.families import family
 
@@ -35,6 +36,34 @@ VERSIONS: dict[Version, FamilyName] = dict(zip(get_args(Version), FAMILIES, stri
 
 class OptionsError(ValueError):
     """A usage error: options that contradict each other, or a value that cannot be parsed."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of the earlier scripts.
+
+    Attributes:
+        relu6: ReLU6 layers, where there would be ReLU.
+        tfpad: TensorFlow's padding, where it would be the same on both sides.
+        nobn: no BatchNorm in the body.
+        batchnorm: BatchNorm in the body, for the fork in which nobn is the default.
+        no_batchnorm: nobn, but in deploy nets only.
+    """
+
+    relu6: bool = False
+    tfpad: bool = False
+    nobn: bool = False
+    batchnorm: bool = False
+    no_batchnorm: bool = False
+
+    def check(self) -> None:
+        """Raise an OptionsError if flags contradict each other."""
+        if self.batchnorm and (self.nobn or self.no_batchnorm):
+            raise OptionsError(f"--batchnorm contradicts {'--nobn' if self.nobn else '--no_batchnorm'}; give one")
+
+    def folds(self, stage: Stage) -> bool:
+        """Whether a flag asks for a net of the stage without BatchNorm."""
+        return self.nobn or (self.no_batchnorm and stage in ("deploy", "headless"))
 
 
 ExtraLayers = Literal["separable", "full"]
@@ -198,28 +227,33 @@ def dialect_from_options(
     batch_norm: BatchNormDialect | None = None,
     depthwise: DepthwiseDialect = "Convolution",
     engine: Engine = "DEFAULT",
-    relu6: bool = False,
-    tfpad: bool = False,
-    nobn: bool = False,
+    flags: Flags | None = None,
+    stage: Stage = "deploy",
 ) -> Dialect:
     """The Dialect for the given options.
 
-    `relu6`, `tfpad` and `nobn` are flags of the earlier scripts: ReLU6 layers, TensorFlow's padding, folded BatchNorm.
-    The first two are the default here.
+    ReLU6 layers, TensorFlow's padding and BatchNorm layers are the default. A flag of the earlier scripts stands for
+    one of the other options; what it does in those scripts' own nets is in `compat_options.py`.
 
     Raises:
-        OptionsError: an alias contradicts the option that it stands for.
+        OptionsError: options contradict each other.
     """
-    if relu6 and activation not in (None, "relu6"):
+    flags = flags or Flags()
+    flags.check()
+    fold = flags.folds(stage)
+    if flags.relu6 and activation not in (None, "relu6"):
         raise OptionsError(f"--relu6 means --activation relu6 and contradicts --activation {activation}; give one")
-    if tfpad and padding == "symmetric":
+    if flags.tfpad and padding == "symmetric":
         raise OptionsError("--tfpad means TensorFlow's padding and contradicts --padding symmetric; give one")
-    if nobn and batch_norm not in (None, "fold"):
-        raise OptionsError(f"--nobn means --bn fold and contradicts --bn {batch_norm}; give one")
+    if fold and batch_norm not in (None, "fold"):
+        name = "--nobn" if flags.nobn else "--no_batchnorm"
+        raise OptionsError(f"{name} means --bn fold and contradicts --bn {batch_norm}; give one")
+    if flags.batchnorm and batch_norm not in (None, "keep"):
+        raise OptionsError(f"--batchnorm means --bn keep and contradicts --bn {batch_norm}; give one")
     return Dialect(
         activation=activation or "relu6",
         padding=padding or "exact",
-        batch_norm="fold" if nobn else batch_norm or "keep",
+        batch_norm="fold" if fold else batch_norm or "keep",
         depthwise=depthwise,
         engine=engine,
     )

@@ -33,10 +33,14 @@ _BATCH_NORM = {
     "keep": "BatchNorm and Scale layers",
     "frozen": "BatchNorm and Scale layers, with the statistics they come with",
     "fold": "folded into the convolutions",
+    "fold-body": "folded into the convolutions, but those of the predictors are BatchNorm and Scale layers",
 }
 _INEXACT_PADDING = "TensorFlow pads one more after than before, this net the same on both sides"
 _INEXACT_ACTIVATION = "TensorFlow's ReLU6 stops at 6, this net's ReLU does not"
 _INEXACT_CLIP = "TensorFlow clips boxes to the image before suppression, this net leaves that to its reader"
+
+
+_INEXACT_OPENCV = "OpenCV computes 3x3 depthwise layers on maps of one pixel wrong, as in the project's own prototxt"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Facts:
     classifier: bool
     score_converter: str
     per_box: int
+    project: str
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,12 @@ def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
         inexact.append(_INEXACT_ACTIVATION)
     if "clip late" in dialect.inexact(clip_first=arch.nms.clip_first) or (arch.nms.clip_first and stage == "test"):
         inexact.append(_INEXACT_CLIP)
+    if (
+        arch.compat
+        and stage in ("deploy", "headless")
+        and any(conv.depthwise and 1 in conv.in_size for conv in net.convolutions)
+    ):
+        inexact.append(_INEXACT_OPENCV)
     plural = "" if arch.num_classes == 1 else "es"
     return Facts(
         classes=f"{arch.num_classes} class{plural}" + ("" if arch.classifier else " with background"),
@@ -164,4 +175,5 @@ def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
         classifier=arch.classifier,
         score_converter=arch.score_converter,
         per_box=arch.num_classes,
+        project=arch.compat or "",
     )

@@ -12,17 +12,18 @@ import numpy.typing as npt
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.export_tflite import ENDS
 from ssdlite_caffe.keras.model import KerasModel
-from ssdlite_caffe.keras.store import load
-from ssdlite_caffe.keras.tflite_file import Description, has_description, read_description
+from ssdlite_caffe.keras.store import description_of, load
+from ssdlite_caffe.keras.tflite_file import has_description, read_description
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes import source_detector as source_runtime
 from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import Pixels
-from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.runtimes.resize import WHOLE, Window, input_of, pixels_of, window_of
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector, interpreter
 from ssdlite_caffe.terminal import silenced
 
@@ -38,15 +39,22 @@ class KerasDetector:
         """
         _, tf = import_keras()
         self.arch, self.labels = detector.arch, detector.labels
-        model = detector.rebuilt(inputs="image", outputs="detections").model
-        spec = tf.TensorSpec((1, None, None, 3), tf.uint8)
+        self._whole = self.arch.resizer.plain
+        # Keras resizes and suppresses only where images are squashed; else numpy does both.
+        inputs, outputs, dtype = ("image", "detections", tf.uint8) if self._whole else ("network", "raw", tf.float32)
+        model = detector.rebuilt(inputs=inputs, outputs=outputs).model
+        spec = tf.TensorSpec((1, None, None, 3) if self._whole else (1, *self.arch.input_size, 3), dtype)
         self._run = tf.function(lambda image: model(image, training=False), input_signature=[spec])
-        self._run(np.zeros((1, *self.arch.input_size, 3), np.uint8))  # traced now, so that no image's time includes it
+        first = np.zeros((1, *self.arch.input_size, 3), spec.dtype.as_numpy_dtype)
+        self._run(first)  # traced now, so that no image's time includes it
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it."""
-        found = self._run(np.ascontiguousarray(image[None, ..., ::-1]))
-        return _detections({name: np.asarray(value) for name, value in found.items()}, first_class=1)
+        window = window_of((image.shape[0], image.shape[1]), self.arch.resizer)
+        shown = np.ascontiguousarray(image[..., ::-1])
+        found = self._run(shown[None] if self._whole else input_of(self.arch, shown))
+        values = {name: np.asarray(value) for name, value in found.items()}
+        return _detections(values, first_class=1) if self._whole else decode_raw(values, self.arch, window)
 
 
 class ExportedTfliteDetector:
@@ -89,9 +97,10 @@ class ExportedTfliteDetector:
         """
         values = self.run(self.prepared(image))
         try:
+            window = window_of((image.shape[0], image.shape[1]), self.arch.resizer)
             if self.description.outputs == "raw":
-                return decode_raw(values, self.description)
-            found = clip_detections(_detections(values, first_class=0))
+                return decode_raw(values, self.arch, window)
+            found = clip_detections(_detections(values, first_class=0), window)
         except (ValueError, IndexError, OverflowError) as error:
             raise ModelError(f"the outputs of {self._path} are not detections: {error}") from error
         if not ((found.classes > 0) & (found.classes < self.arch.num_classes)).all():
@@ -102,16 +111,21 @@ class ExportedTfliteDetector:
             )
         return found
 
+    @property
+    def score_threshold(self) -> float:
+        """Least score that it gives."""
+        return self.arch.nms.score_threshold
+
     def prepared(self, image: Pixels) -> npt.NDArray[Any]:
         """The model's input for an image, uint8 (H, W, 3) BGR."""
         arch, kind = self.arch, self.description.inputs
         shown = image[..., ::-1]
         if kind == "network":
-            return network_input(shown, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+            return input_of(arch, shown)
         if kind == "image":
             return np.ascontiguousarray(shown[None])
-        resized = resize_bilinear_legacy(shown, arch.input_size)[None]
-        return np.rint(resized).astype(np.uint8) if self._input["dtype"] == np.uint8 else resized
+        resized = pixels_of(arch, shown)[None]
+        return np.clip(np.rint(resized), 0, 255).astype(np.uint8) if self._input["dtype"] == np.uint8 else resized
 
     def run(self, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Run the model.
@@ -160,6 +174,12 @@ class ThirdPartyTfliteDetector:
         normalises = self._model.settings.pixel_scale is not None
         self._detector = TfliteDetector(path, self.arch, normalises=normalises, unmodified=True)
 
+    @property
+    def score_threshold(self) -> float:
+        """Least score that it gives: that of TensorFlow Lite's own post-processing, where the file has it."""
+        own = self._model.settings.tflite_nms
+        return self.arch.nms.score_threshold if own is None else own.score_threshold
+
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to it.
 
@@ -170,12 +190,12 @@ class ThirdPartyTfliteDetector:
         """
         fed = self._detector.prepared(np.ascontiguousarray(image[..., ::-1]))
         found = self._detector.own_detections(fed)
+        window = window_of((image.shape[0], image.shape[1]), self.arch.resizer)
         if found is not None:
-            return clip_detections(found)
+            return clip_detections(found, window)
         raw = self._detector.raw(fed)
-        return choose_detections(
-            source_runtime.decode_encodings(raw.encodings, self._model, self.arch), raw.scores, self.arch.nms
-        )
+        boxes = source_runtime.decode_encodings(raw.encodings, self._model, self.arch)
+        return choose_detections(boxes, raw.scores, self.arch.nms, window=window)
 
 
 def open_tflite(
@@ -198,6 +218,18 @@ def open_detector(path: Path) -> KerasDetector | ExportedTfliteDetector | ThirdP
     return open_tflite(path) if path.suffix == ".tflite" else KerasDetector(load(path))
 
 
+def labels_of_any(path: Path) -> LabelMap:
+    """The classes that `open_detector` gives a file, without loading the model.
+
+    Raises:
+        SsdliteError: it cannot be read.
+    """
+    if path.suffix != ".tflite" or not path.is_file() or has_description(path):
+        return labels_of(path)
+    _, arch = identify(read_model(path, ReadOptions(dequantize=True)))
+    return numbered(arch.num_classes)
+
+
 def labels_of(path: Path) -> LabelMap:
     """The classes of a Keras or TensorFlow Lite file.
 
@@ -205,23 +237,25 @@ def labels_of(path: Path) -> LabelMap:
         ModelError: it cannot be read.
     """
     if path.suffix != ".tflite":
-        return load(path).labels
+        return description_of(path)[1]
     if path.is_file() and not has_description(path):
         raise ModelError(f"{path} has no class names; give them with --label-map")
     return read_description(path)[1].labels
 
 
-def decode_raw(raw: dict[str, npt.NDArray[Any]], description: Description) -> Detections:
-    """Detections of the reference decoder, from box encodings (1, N, 4) and class logits (1, N, C) by name."""
+def decode_raw(raw: dict[str, npt.NDArray[Any]], arch: ArchSpec, window: Window = WHOLE) -> Detections:
+    """Detections of the reference decoder, from box encodings (1, N, 4) and class logits (1, N, C) by name.
+
+    `window` is where the image is in the network's input.
+    """
     from ssdlite_caffe.gen_model.build import build
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 
-    arch = description.arch
     corners = tf_default_boxes(build(arch)).astype(np.float32)[:, [1, 0, 3, 2]]
     encodings = raw["box_encodings"][0][:, [1, 0, 3, 2]]
     boxes = decode_boxes(encodings, corners, np.asarray(arch.variances, np.float32))
     scores = convert_scores(raw["class_predictions_with_background"][0], arch.score_converter)
-    return choose_detections(boxes, scores, arch.nms)
+    return choose_detections(boxes, scores, arch.nms, window=window)
 
 
 def _detections(values: dict[str, npt.NDArray[Any]], *, first_class: int) -> Detections:

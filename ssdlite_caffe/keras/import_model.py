@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,8 @@ import numpy as np
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions, read_model
+from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.keras.model import Inputs, KerasModel, Outputs, build_model, detector_of
@@ -20,6 +23,7 @@ from ssdlite_caffe.keras.store import save, suffix_of
 from ssdlite_caffe.keras.weights import Values, keras_values, set_values
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes.class_names import label_map_of
+from ssdlite_caffe.runtimes.keras_file import keras_file
 
 Variances = Literal["keep", "fold"]
 
@@ -116,6 +120,12 @@ def import_file(
         SsdliteError: as `import_detector`, or `out` cannot be written.
     """
     suffix_of(out)
+    refuse_existing(out, force=force)
+    if keras_file(source) is not None:
+        raise ModelError(
+            f"{source} is a Keras model already, and keras import takes TensorFlow models; to make a frozen graph of "
+            f"it, type: ssdlite-caffe keras export pb {shlex.quote(str(source))} -o frozen_inference_graph.pb"
+        )
     progress(f"reading {source}")
     model = read_model(source, reading)
     labels, where = label_map_of(source, label_map)
@@ -153,7 +163,8 @@ def import_summary(report: dict[str, Any], out: Path) -> str:
         f"{source['form']} {source['path']}\n"
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores\n"
-        f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
+        + ("" if arch.resizer.plain else f"images resized by {arch.resizer.text()}\n")
+        + f"{report['tensors']['used']} tensors used, each once; {report['variables']} variables filled, none left\n"
         + "".join(f"note: {note}\n" for note in report["notes"])
         + f"{report['parameters']} parameters are in {out}"
     )

@@ -86,12 +86,17 @@ def build_model(
         keras.Model.
 
     Raises:
-        ArchError: `arch` is a classifier, or cannot be built.
+        ArchError: `arch` is a classifier, cannot be built, or resizes images in another way than `inputs` does.
         LabelMapError: `labels` has another number of classes.
         MissingRuntimeError: Keras or TensorFlow is not installed.
     """
     if arch.classifier:
         raise ArchError("only detectors can be built as Keras models, and this architecture is a classifier")
+    if inputs == "image" and not arch.resizer.plain:
+        raise ArchError(
+            "a Keras model or graph that reads images of any size resizes them bilinearly to the input size, and this "
+            f"detector's images are resized by {arch.resizer.text()}; use inputs of the network's size"
+        )
     labels = labels or numbered(arch.num_classes)
     check_classes(labels, arch.num_classes)
     return _Builder(build(arch), labels, dtype, momentum, class_bias).model(inputs, outputs)

@@ -2,6 +2,8 @@
 
 Every file but the two logs appears whole or not at all; a training that was killed leaves its last checkpoint.
 
+scan.npz is what was found in the images, for the next start; see `scan_file`. A new training keeps it.
+
 run.json holds what the course of the training depends on (its identity), the command's `options`, and in the end
 `model_iterations`, those of model.keras. A line of metrics.jsonl has `iteration` and either losses or measures of a
 test.
@@ -29,7 +31,7 @@ from ssdlite_caffe.errors import OutputError, TrainingError
 from ssdlite_caffe.files import held_folder, remove_leftovers, write_bytes, write_text
 
 RUN, METRICS, CHECKPOINTS, TENSORBOARD, MODEL = "run.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras"
-LABEL_MAP, PLOT = "labelmap.prototxt", "loss.png"
+LABEL_MAP, PLOT, SCAN = "labelmap.prototxt", "loss.png", "scan.npz"
 _FILES, _FOLDERS = (METRICS, MODEL, LABEL_MAP, PLOT), (CHECKPOINTS, TENSORBOARD)
 """What a new training removes of an earlier one; it writes run.json over."""
 _OPTIONS, _MODEL_ITERATIONS = "options", "model_iterations"

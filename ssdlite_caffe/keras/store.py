@@ -14,8 +14,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ssdlite_caffe.coco.label_map import Label, LabelMap
+from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes
 from ssdlite_caffe.errors import ModelError, OutputError, SsdliteError
 from ssdlite_caffe.files import refuse_existing, write_bytes
 from ssdlite_caffe.gen_model.arch import ArchSpec
@@ -26,6 +27,7 @@ from ssdlite_caffe.terminal import size_text
 SUFFIXES = (".keras", ".weights.h5", ".h5")
 ATTRIBUTE = "ssdlite_caffe"
 _MAX_BYTES = 1 << 30
+_MAX_CONFIG_BYTES = 1 << 26
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -70,6 +72,44 @@ def load(path: Path) -> KerasModel:
         ModelError: it cannot be read, or is not a detector that this package wrote.
         MissingRuntimeError: Keras or TensorFlow is not installed.
     """
+    _check_file(path)
+    described = _described(path)
+    import_keras()
+    try:
+        with _quiet():
+            found = _load_weights(path, described) if path.name.endswith(".weights.h5") else _load_whole(path)
+    except SsdliteError:
+        raise
+    except Exception as error:  # Keras and HDF5 raise exceptions of nearly any type for a damaged file
+        raise ModelError(f"{path} cannot be read as a Keras model: {_one_line(error)}") from error
+    if found is None:
+        raise _not_ours(path)
+    return found
+
+
+def description_of(path: Path) -> tuple[ArchSpec, LabelMap]:
+    """Architecture and classes of a model that `save` wrote, without loading Keras where the file shows them.
+
+    Raises:
+        ModelError: see `load`.
+        MissingRuntimeError: see `load`.
+    """
+    _check_file(path)
+    described = _described(path)
+    if described is not None:
+        return described
+    detector = load(path)
+    return detector.arch, detector.labels
+
+
+def _not_ours(path: Path) -> ModelError:
+    return ModelError(
+        f"{path} is a Keras model, but not a detector that `ssdlite-caffe keras import` or `keras train` wrote; other "
+        "Keras models are not read, give the TensorFlow model that it was made from"
+    )
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"{path} is a folder, not a Keras model" if path.is_dir() else f"{path} does not exist")
     if not any(path.name.endswith(suffix) for suffix in SUFFIXES):
@@ -79,19 +119,60 @@ def load(path: Path) -> KerasModel:
         )
     if path.stat().st_size > _MAX_BYTES:
         raise ModelError(f"{path} is larger than {size_text(_MAX_BYTES)}, the limit for a MobileNet detector")
-    import_keras()
+
+
+def _described(path: Path) -> tuple[ArchSpec, LabelMap] | None:
+    """What a file says of itself; None if that cannot be read without Keras.
+
+    Raises:
+        ModelError: the file says that it is a model of another kind.
+    """
+    start, kind = (b"PK", "a zip archive") if path.suffix == ".keras" else (b"\x89HDF", "an HDF5 file")
+    with path.open("rb") as file:
+        if file.read(len(start)) != start:
+            raise ModelError(f"{path} cannot be read as a Keras model: it is not {kind}")
     try:
-        with _quiet():
-            found = _load_weights(path) if path.name.endswith(".weights.h5") else _load_whole(path)
+        layers = _layers_in_zip(path) if path.suffix == ".keras" else _layers_in_hdf5(path)
     except SsdliteError:
         raise
-    except Exception as error:  # Keras and HDF5 raise exceptions of nearly any type for a damaged file
-        raise ModelError(f"{path} cannot be read as a Keras model: {_one_line(error)}") from error
-    if found is None:
-        raise ModelError(
-            f"{path} is a Keras model, but not a detector that `ssdlite-caffe keras import` or `keras train` wrote"
-        )
-    return found
+    except Exception:  # h5py is missing, or the file is damaged, for which zipfile and HDF5 raise nearly any exception
+        return None
+    if layers is None:
+        return None
+    # A .h5 file has the package before the name.
+    named = [(layer, str(layer.get("class_name"))) for layer in layers if isinstance(layer, dict)]
+    found = [layer for layer, name in named if name.rpartition(">")[2] == "Predictions"]
+    if not found:
+        raise _not_ours(path)
+    try:
+        known = found[0]["config"]
+        labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(known["labels"])))
+        arch = ArchSpec.from_dict(known["arch"])
+        check_classes(labels, arch.num_classes, "the model's label map")
+    except (SsdliteError, KeyError, TypeError, ValueError):
+        return None
+    return arch, labels
+
+
+def _layers_in_zip(path: Path) -> list[Any] | None:
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+            return None
+        content = json.loads(archive.read("config.json"))
+    return list(content.get("config", {}).get("layers", []))
+
+
+def _layers_in_hdf5(path: Path) -> list[Any] | None:
+    """The layers of a .h5 file; of a .weights.h5 file one that stands for the description in its attribute."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        text, own = file.attrs.get("model_config"), file.attrs.get(ATTRIBUTE)
+    if own is None and path.name.endswith(".weights.h5"):
+        raise ModelError(f"{path} has weights without the description of their net; give the .keras file")
+    if own is not None:
+        return [{"class_name": "Predictions", "config": json.loads(own)}]
+    return None if text is None else list(json.loads(text).get("config", {}).get("layers", []))
 
 
 def _load_whole(path: Path) -> KerasModel | None:
@@ -107,16 +188,10 @@ def _load_whole(path: Path) -> KerasModel | None:
     return detector_of(keras.saving.load_model(path, compile=False, safe_mode=True))
 
 
-def _load_weights(path: Path) -> KerasModel:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        text = file.attrs.get(ATTRIBUTE)
-    if text is None:
-        raise ModelError(f"{path} has weights without the description of their net; give the .keras file")
-    known = json.loads(text)
-    labels = LabelMap(tuple(Label(i, name, shown) for i, (name, shown) in enumerate(known["labels"])))
-    arch = ArchSpec.from_dict(known["arch"])
+def _load_weights(path: Path, described: tuple[ArchSpec, LabelMap] | None) -> KerasModel:
+    if described is None:
+        raise ModelError(f"{path} cannot be read as weights with a description of their net; give the .keras file")
+    arch, labels = described
     model = build_model(arch, labels)
     model.load_weights(path)
     return KerasModel(model, arch, labels)

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.coco.same_classes import match_classes
+from ssdlite_caffe.data.annotations import count_text
 from ssdlite_caffe.errors import TrainingError
 from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec, HeadKind, Version
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.devices import Precision, default_strategy, describe, dtype_of, is_chief, leave
-from ssdlite_caffe.keras.feed import TrainingData, open_training_data
+from ssdlite_caffe.keras.feed import DataSource, TrainingData
 from ssdlite_caffe.keras.loop import Intervals, Loop, Measure
 from ssdlite_caffe.keras.names import layer_name
-from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, RunFolder
+from ssdlite_caffe.keras.run_folder import LABEL_MAP, MODEL, SCAN, RunFolder, read_run
 from ssdlite_caffe.keras.schedule import Schedule, extension
+from ssdlite_caffe.resizer import Resizer
 
 if TYPE_CHECKING:
     from ssdlite_caffe.keras.model import KerasModel
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What to train on; see `feed.open_training_data`."""
+    """What to train on; see `feed.DataSource`."""
 
     data: Path
     split: str = "trainval"
@@ -112,7 +115,8 @@ def train(
         say: called with lines for the user.
 
     Returns:
-        A report for JSON: iterations, images, classes, seconds, the last losses and measures, path of the model.
+        A report for JSON: iterations, images, how many of them were decoded before the first iteration, classes, the
+        class predictors that started anew, seconds, the last losses and measures, path of the model.
 
     Raises:
         TrainingError: the loss is NaN or Inf, or the folder holds another training.
@@ -130,30 +134,39 @@ def train(
 
     folder = RunFolder(out, writes=is_chief(strategy))
     with folder.held():
-        if not resume:
+        if resume:
+            read_run(out)  # before the images are looked at
+        else:
             folder.check_free(force=force, needed=_files(options))
         labels = load_label_map(options.data.label_map) if options.data.label_map else None
-        data = open_training_data(
+        source = DataSource(
             options.data.data, split=options.data.split, images=options.data.images, labels=labels,
-            progress=lambda done, total: progress(f"reading images, {done} of {total}"),
+            kept=out / SCAN, say=say, report=lambda what, done, total: progress(f"{what}, {done} of {total}"),
         )  # fmt: skip
-        for item in data.problems:
-            problem(str(item))
         start = load(options.net.start) if options.net.start else None
-        arch = _arch(options.net, start, data.labels)
+        arch = _arch(options.net, start, source.labels, say)
         step = options.step or StepOptions()
         step = replace(step, loss=suited(step.loss, arch), dtype=dtype_of(tf, options.precision))
-        measure = tests(data.labels) if tests is not None and folder.writes else None
+        measure = tests(source.labels) if tests is not None and folder.writes else None
+        data = source.scan()
+        for item in data.problems:
+            problem(str(item))
+        if counted := count_text(data.problems):
+            say(f"of the data to train on: {counted}")
         identity = {**_identity(options, arch, step, data), "kernels": _kernels(tf)}
         if resume:
+            if folder.writes:
+                source.keep()
             _check_length(folder, options.schedule, folder.check(identity), say)
             folder.resume(identity, kept or {})
         else:
             folder.begin(identity, kept or {})
+            if folder.writes:
+                source.keep()
+        del source  # the annotations of a large set take much memory
         progress("building the model")
         trainer = Trainer(arch, data.labels, step, data, options.seed, strategy)
-        if start is not None:
-            _begin_with(trainer, start, say)
+        anew = [] if start is None else _begin_with(trainer, start, (lambda _: None) if folder.iterations() else say)
         if resume and not folder.iterations():
             say(f"there is no checkpoint in {out} yet: training from the beginning")
         say(f"training on {describe(tf, strategy)}")
@@ -163,7 +176,10 @@ def train(
             write_model(trainer.detector(), out)
             folder.finish(options.schedule.iterations)
     leave(strategy)
-    return {"model": str(out / MODEL), "images": len(data), "classes": len(data.labels), **report}
+    return {
+        "model": str(out / MODEL), "images": len(data), "images_decoded": data.decoded, "classes": len(data.labels),
+        "started_anew": anew, **report,
+    }  # fmt: skip
 
 
 def _files(options: TrainOptions) -> list[Path]:
@@ -197,9 +213,15 @@ def write_model(detector: KerasModel, folder: Path) -> None:
     save(detector, folder / MODEL, force=True)
 
 
-def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSpec:
+def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap, say: Callable[[str], None]) -> ArchSpec:
     if start is not None:
-        return replace(start.arch, num_classes=len(labels))
+        resizer = start.arch.resizer
+        if not resizer.plain:
+            say(
+                f"images of {net.start} are resized by {resizer.text()}; this training squashes them to the input "
+                "size, bilinearly, and so will detectors of the trained model"
+            )
+        return replace(start.arch, num_classes=len(labels), resizer=Resizer())
     from ssdlite_caffe.gen_model.options import BoxOptions, arch_from_options
 
     return arch_from_options(
@@ -208,22 +230,34 @@ def _arch(net: NetOptions, start: KerasModel | None, labels: LabelMap) -> ArchSp
     )  # fmt: skip
 
 
-def _begin_with(trainer: Trainer, start: KerasModel, say: Callable[[str], None]) -> None:
-    """Start from a detector's weights; with other classes than the data's, from all but its class predictors."""
-    from ssdlite_caffe.keras.weights import get_values, set_values
+def _begin_with(trainer: Trainer, start: KerasModel, say: Callable[[str], None]) -> list[str]:
+    """Start from a detector's weights; with other classes than the data's, from all but its class predictors.
 
-    same = start.labels.display_names[1:] == trainer.labels.display_names[1:]  # whatever background is called
-    if not same:
-        say("the class predictors start anew: the classes of the model to start from are other ones")
-    reset = tuple(
-        f"{layer_name(conv.tf_scope)}/"
+    Returns:
+        The layers of the class predictors that start anew.
+    """
+    from ssdlite_caffe.keras.weights import get_values, set_values, with_moved_classes
+
+    match = match_classes(start.labels, trainer.labels)
+    predictors = [
+        layer_name(conv.tf_scope)
         for feature_map in build(trainer.arch).feature_maps
         for conv in feature_map.conf
         if conv.role == "class_predictor"
-    )
-    kept = {n: v for n, v in get_values(start.model).items() if same or not n.startswith(reset)}
+    ]
+    values = get_values(start.model)
+    for line in match.remarks("the model to start from"):
+        say(line)
+    anew = [] if match.same else predictors
+    if anew:
+        why = match.difference("the model to start from")
+        say(f"{len(anew)} class predictors start anew, since {why}: {', '.join(anew)}")
+    elif match.moved is not None:
+        values = with_moved_classes(values, predictors, match.moved)
+    kept = {n: v for n, v in values.items() if n.rpartition("/")[0] not in anew}
     set_values(trainer.model, {**get_values(trainer.model), **kept})
     trainer.restart_averages()
+    return anew
 
 
 def _kernels(tf: Any) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.coco.remap import remap_rows
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
@@ -74,6 +75,22 @@ def set_values(model: Any, values: Values) -> None:
 def get_values(model: Any) -> Values:
     """The values of every variable of a Keras model; the inverse of `set_values`."""
     return {name: np.asarray(variable) for name, variable in _variables(model)}
+
+
+def with_moved_classes(values: Values, predictors: Sequence[str], rows: Sequence[int]) -> Values:
+    """The values of a model with its classes in another order; the weights are copied, never computed.
+
+    Args:
+        values: of every variable.
+        predictors: layers of the class predictors, whose last axis is (box, class).
+        rows: for each new class id the old one, background included.
+    """
+    return {
+        name: np.moveaxis(remap_rows(np.moveaxis(value, -1, 0), value.shape[-1] // len(rows), len(rows), rows), 0, -1)
+        if name.rpartition("/")[0] in predictors
+        else value
+        for name, value in values.items()
+    }
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:

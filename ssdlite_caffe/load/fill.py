@@ -15,9 +15,11 @@ from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, P
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
+from ssdlite_caffe.load.names import named_as
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
+from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.sizes import Shape
 
@@ -46,8 +48,8 @@ class LayerBlobs:
 def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, finetune: bool = False) -> LayerBlobs:
     """Weights for every layer of `net` that has any.
 
-    The net is one that `gen` wrote for the same detector, in any dialect: its layers show whether BatchNorm is kept or
-    folded and which kernels are one larger.
+    The net is one that `gen` wrote for the same detector, in any dialect, or an earlier project's: its layers show how
+    they are named, whether BatchNorm is kept or folded, and which kernels are one larger.
 
     Args:
         net: the parsed prototxt.
@@ -59,7 +61,7 @@ def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, fine
         TensorError: a tensor is missing, is unused or has another shape, or a layer cannot be filled; all are listed.
         PrototxtError: the net has unknown layers, unknown bottoms or shapes that do not fit; all are listed.
     """
-    return _Filler(net, desc, model, finetune).run()
+    return _Filler(net, named_as(desc, net), model, finetune).run()
 
 
 class _Filler:
@@ -81,6 +83,9 @@ class _Filler:
 
     def run(self) -> LayerBlobs:
         shapes = infer(self.net)
+        if shapes.errors:  # OpenCV has layers and shapes that Caffe has not
+            opencv = infer(self.net, rules=ALL_OPENCV_RULES)
+            shapes = shapes if opencv.errors else opencv
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))

@@ -45,22 +45,78 @@ def affine_of(norm: BatchNorm) -> Affine:
     return Affine(scale, norm.beta.astype(np.float64) - norm.mean.astype(np.float64) * scale)
 
 
+def chained(first: Affine, second: Affine) -> Affine:
+    """The affine that computes what `first` followed by `second` computes."""
+    return Affine(first.scale * second.scale, first.offset * second.scale + second.offset)
+
+
 def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: Affine) -> tuple[FloatArray, FloatArray]:
     """The convolution that computes what `kernel` and `bias` followed by `affine` compute.
 
     kernel'[o] = kernel[o] * scale[o]; bias'[o] = bias[o] * scale[o] + offset[o].
 
     Args:
-        kernel: float32 (O, I, H, W).
+        kernel: float32 (O, I, H, W), or with another number of spatial axes.
         bias: float32 (O,), or None for zeros.
         affine: for each of the O outputs.
 
     Returns:
         kernel and bias, float32, each value rounded once.
+
+    Raises:
+        ValueError: the numbers of outputs differ.
     """
-    folded = (kernel * affine.scale[:, None, None, None]).astype(np.float32)
+    scale = _expect(affine.scale, kernel.shape[0]).reshape(-1, *(1,) * (kernel.ndim - 1))
+    return (kernel * scale).astype(np.float32), _bias(bias, affine)
+
+
+def fold_into_deconvolution(
+    kernel: FloatArray, bias: FloatArray | None, affine: Affine, *, group: int
+) -> tuple[FloatArray, FloatArray]:
+    """The same for a Deconvolution, whose inputs come first: kernel'[i, j] = kernel[i, j] * scale[o].
+
+    Input i is in group g = i / (I / group), whose output j is o = g * (O / group) + j.
+
+    Args:
+        kernel: float32 (I, O / group, H, W), or with another number of spatial axes.
+        bias: float32 (O,), or None for zeros.
+        affine: for each of the O outputs.
+        group: number of groups.
+
+    Raises:
+        ValueError: the numbers of outputs differ.
+
+    Source: deconv_layer.cpp and base_conv_layer.cpp, backward_cpu_gemm, which Deconvolution's forward pass calls.
+    """
+    inputs, outputs = kernel.shape[:2]
+    scale = _expect(affine.scale, outputs * group).reshape(group, outputs)
+    each = np.repeat(scale, inputs // group, axis=0).reshape(inputs, outputs, *(1,) * (kernel.ndim - 2))
+    return (kernel * each).astype(np.float32), _bias(bias, affine)
+
+
+def fold_into_inner_product(
+    weights: FloatArray, bias: FloatArray | None, affine: Affine, *, transposed: bool
+) -> tuple[FloatArray, FloatArray]:
+    """The same for an InnerProduct: weights float32 (O, I), or (I, O) where it is transposed.
+
+    Raises:
+        ValueError: the numbers of outputs differ.
+    """
+    matrix: FloatArray = weights.reshape(weights.shape[-2:])  # files from before 2014 give every blob four axes
+    if transposed:
+        return (matrix * _expect(affine.scale, matrix.shape[1])).astype(np.float32), _bias(bias, affine)
+    return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(np.float32), _bias(bias, affine)
+
+
+def _expect(scale: DoubleArray, outputs: int) -> DoubleArray:
+    if scale.size != outputs:
+        raise ValueError(f"{scale.size} scales for {outputs} outputs")
+    return scale
+
+
+def _bias(bias: FloatArray | None, affine: Affine) -> FloatArray:
     offset = affine.offset if bias is None else bias.astype(np.float64) * affine.scale + affine.offset
-    return folded, offset.astype(np.float32)
+    return offset.astype(np.float32)
 
 
 def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:

@@ -60,7 +60,8 @@ def recognise(model: DumpedModel) -> ArchSpec:
     """
     _check_settings(model.settings)
     if model.arch is not None:
-        return ArchSpec.from_dict(model.arch)
+        arch = ArchSpec.from_dict(model.arch)
+        return arch if model.settings.resizer is None else dataclasses.replace(arch, resizer=model.settings.resizer)
     arch = _matching_arch(model)
     settings = model.settings
     if settings.unsupported:
@@ -79,6 +80,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         nms=_nms(settings, arch.nms),
         pixel_mean=mean,
         pixel_scale=scale,
+        resizer=settings.resizer or arch.resizer,
     )
     check_graph(model, build(arch))
     return arch

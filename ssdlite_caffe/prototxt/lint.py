@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.limits import LIMITS, judge
+from ssdlite_caffe.prototxt.outline import Outline, outline
+from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, infer
-from ssdlite_caffe.prototxt.text import Outline, outline, parse
+from ssdlite_caffe.prototxt.upgrade import is_old, is_older, upgrade
+
+_MARK = "\N{BYTE ORDER MARK}"
+_MARK_TEXT = "the file begins with a byte order mark (UTF-8 with BOM), which Caffe and OpenCV do not read"
+_NO_SHAPES = frozenset({"ParamSpec", "FillerParameter", "NetStateRule", "NetState", "LossParameter"})
+"""Messages in a layer that do not decide its shapes."""
+_SHAPE_ENUMS = frozenset({"round_mode", "tf_pad", "resize_mode"})
+"""Enums that do; other enums choose what is computed."""
+_BOTH_TEXT = "the net has both layer { } and layers { } blocks; Caffe and OpenCV ignore the former"
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+_REPLACED_TEXT = "bytes that are not UTF-8 begin here; in comments and names Caffe reads them, other programs may not"
+_OLD_TEXT = "the net has the format before 2014 (V1 layers); Caffe and OpenCV read it, other programs may not"
 
 
 @dataclass(frozen=True)
@@ -74,21 +88,37 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     """Check a prototxt.
 
     Args:
-        text: the prototxt of a net.
+        text: the prototxt of a net, with its byte order mark if it has one.
         name: the file's name in the report.
         runtime: key of LIMITS, to check for what it rejects too.
         phase: which layers to check; None: that of `default_phase`.
 
     Raises:
-        PrototxtError: the text has a syntax error or a value that its field cannot hold (unknown fields are in the
-            report), or the runtime is unknown.
+        PrototxtError: the text has a syntax error (wrong fields and values are in the report), or the runtime is
+            unknown.
     """
     if runtime is not None and runtime not in LIMITS:
         raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(LIMITS)}")
-    found = outline(text, name)
-    net = parse(text, caffe_pb2.NetParameter, name, allow_unknown=True)
-    shapes = infer(net, phase=phase)
+    found = outline(text.removeprefix(_MARK), name, caffe_pb2.NetParameter)
+    net = found.message
+    old, both = is_old(net) and not is_older(net), bool(net.layer)
+    if old:
+        net = upgrade(net)
+    rules = RULES if runtime is None else LIMITS[runtime].rules
+    shapes = infer(net, phase=phase, rules=rules, unsure=_unsure(found))
     indices = [layer.index for layer in shapes.layers]
+    other = _other_file(text, net, found)
+    problems = other or [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
+    if text.startswith(_MARK):
+        problems.append(LintProblem("error", "byte-order-mark", _MARK_TEXT, 1, None))
+    if _REPLACED in text:
+        line = text.count("\n", 0, text.index(_REPLACED)) + 1
+        problems.append(LintProblem("warning", "encoding", _REPLACED_TEXT, line, None))
+    if old:
+        severity = LIMITS[runtime].old_nets if runtime else "warning"
+        problems.append(LintProblem(severity, "old-layers", _OLD_TEXT, None, None))
+        if both:
+            problems.append(LintProblem("error", "mixed-layers", _BOTH_TEXT, None, None))
     return LintReport(
         name=name,
         net=net.name,
@@ -96,27 +126,74 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
         skipped=len(net.layer) - len(indices),
         runtime=runtime,
         layers=tuple(LintLayer(found.layer_lines[layer.index], layer) for layer in shapes.layers),
-        problems=_problems(net, shapes, found, runtime, indices),
+        problems=tuple(sorted(problems, key=lambda problem: problem.line or 0)),
         param_count=shapes.param_count,
         multiply_adds=shapes.multiply_adds,
     )
 
 
-def _problems(
-    net: caffe_pb2.NetParameter, shapes: NetShapes, found: Outline, runtime: str | None, indices: list[int]
-) -> tuple[LintProblem, ...]:
-    problems = [
-        LintProblem(
-            "error",
-            "unknown-field",
-            str(field),
-            field.line,
-            net.layer[field.layer].name if field.layer is not None else None,
-        )
-        for field in found.unknown
-    ]
+def _other_file(text: str, net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter]) -> list[LintProblem]:
+    """The problems of a solver or a label map; none for a net."""
+    names = {problem.field for problem in found.unknown if problem.layer is None}
+    if found.layer_lines or net.input or not names:
+        return []
+    for message, what in ((caffe_pb2.SolverParameter, "a solver"), (caffe_pb2.LabelMap, "a label map")):
+        if len(names.intersection(message.DESCRIPTOR.fields_by_name)) <= len(names) / 2:
+            continue
+        other = outline(text.removeprefix(_MARK), what, message)
+        said = f"this is {what}, not a net"
+        if isinstance(other.message, caffe_pb2.SolverParameter):
+            given = [other.message.net, other.message.train_net, *other.message.test_net]
+            said += "; give the net that it names" + "".join(f", {path}" for path in given[:3] if path)
+        more = [LintProblem("error", one.kind, one.text, one.line, None) for one in other.problems]
+        return [LintProblem("error", "not-a-net", said, found.unknown[0].line, None), *more]
+    return []
+
+
+def _of_text(
+    net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter], runtime: str | None
+) -> Iterator[LintProblem]:
+    """Problems of the text: unknown fields, wrong values."""
+    for problem in found.problems:
+        severity: Severity = "error"
+        text = problem.text
+        if runtime is not None and problem.harmless and problem.message in LIMITS[runtime].skips:
+            severity, text = "warning", f"{text}; {LIMITS[runtime].title} loads the net all the same"
+        yield LintProblem(severity, problem.kind, text, problem.line, _layer_name(net, problem.layer))
+
+
+def _of_net(
+    net: caffe_pb2.NetParameter,
+    shapes: NetShapes,
+    found: Outline[caffe_pb2.NetParameter],
+    runtime: str | None,
+    indices: list[int],
+) -> Iterator[LintProblem]:
+    """Problems of layers and shapes, without those that only follow from a value that could not be read."""
+    nameless = {problem.layer for problem in found.problems if problem.lost and problem.field == "type"}
+    harmless = LIMITS[runtime].harmless if runtime else ()
     for problem in (*shapes.problems, *(judge(net, runtime, indices) if runtime else ())):
+        if problem.kind in harmless:
+            continue
+        if problem.kind == "unknown-type" and problem.layer in nameless:
+            continue
         line = found.layer_lines[problem.layer] if problem.layer is not None else None
-        layer = net.layer[problem.layer].name if problem.layer is not None else None
-        problems.append(LintProblem(problem.severity, problem.kind, problem.text, line, layer))
-    return tuple(sorted(problems, key=lambda problem: problem.line or 0))
+        yield LintProblem(problem.severity, problem.kind, problem.text, line, _layer_name(net, problem.layer))
+
+
+def _unsure(found: Outline[caffe_pb2.NetParameter]) -> set[int]:
+    """Layers that lack a value which may decide their shapes."""
+    return {
+        problem.layer
+        for problem in found.problems
+        if problem.layer is not None
+        and problem.lost
+        and (
+            (problem.kind == "value" and problem.message not in _NO_SHAPES)
+            or (problem.kind == "unknown-value" and problem.field in _SHAPE_ENUMS)
+        )
+    }
+
+
+def _layer_name(net: caffe_pb2.NetParameter, layer: int | None) -> str | None:
+    return net.layer[layer].name if layer is not None and layer < len(net.layer) else None

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.rules import COMMON_RULES, MANY, Layer, Outcome, Rule, need_axes
+from ssdlite_caffe.prototxt.rule import MANY, Layer, Outcome, Rule, need_axes, unknown
+from ssdlite_caffe.prototxt.rules import COMMON_RULES
+from ssdlite_caffe.prototxt.rules_forks import FORK_RULES, UNSHAPED_RULES
 from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, check, prior_count, show
 
 DETECTION_COLUMNS = 7
@@ -38,6 +40,8 @@ def _prior_box(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     need_axes(bottoms[1], 4, 4)
     if not param.min_size:
         raise ShapeError("min_size is missing")
+    if min(param.min_size) <= 0:
+        raise ShapeError(f"min_size must be positive, got {min(param.min_size):g}")
     if len(param.max_size) not in (0, len(param.min_size)):
         raise ShapeError(f"{len(param.max_size)} max_size are given for {len(param.min_size)} min_size")
     if any(large <= small for small, large in zip(param.min_size, param.max_size, strict=False)):
@@ -49,6 +53,13 @@ def _prior_box(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     if len(param.variance) not in (0, 1, 4) or any(value <= 0 for value in param.variance):
         numbers = ", ".join(f"{value:g}" for value in param.variance)
         raise ShapeError(f"variance must be 1 or 4 positive numbers, got {numbers}")
+    if param.HasField("step") and (param.HasField("step_h") or param.HasField("step_w")):
+        raise ShapeError("give step, or step_h and step_w, not both")
+    for name in ("step", "step_h", "step_w", "img_size", "img_h", "img_w"):
+        other = {"h": "w", "w": "h"}.get(name[-1]) if name[-2] == "_" else None
+        needed = param.HasField(name) or (other is not None and param.HasField(name[:-1] + other))
+        if needed and getattr(param, name) <= 0:
+            raise ShapeError(f"{name} must be positive, got {getattr(param, name):g}")
     boxes = prior_count(len(param.min_size), len(param.max_size), list(param.aspect_ratio), flip=param.flip)
     return Outcome(((1, 2, math.prod(bottoms[0][2:]) * boxes * 4),))
 
@@ -165,17 +176,13 @@ def _video_data(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
     return Outcome((image_shape(layer.transform_param, layer.data_param.batch_size),) + (None,) * (len(layer.top) - 1))
 
 
-def _unknown(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
-    return Outcome((None,) * len(layer.top))
-
-
 SSD_RULES: dict[str, Rule] = {
     "Permute": Rule(_permute),
     "Normalize": Rule(_normalize),
-    "PriorBox": Rule(_prior_box, (2, 2)),
-    "DetectionOutput": Rule(_detection_output, (3, 3)),
+    "PriorBox": Rule(_prior_box, (2, MANY)),
+    "DetectionOutput": Rule(_detection_output, (3, 4)),
     "DetectionEvaluate": Rule(_detection_evaluate, (2, 2)),
-    "MultiBoxLoss": Rule(_multibox_loss, (4, 4), (0, 2)),
+    "MultiBoxLoss": Rule(_multibox_loss, (4, 4), (0, 1)),
 }
 
 DATA_RULES: dict[str, Rule] = {
@@ -187,20 +194,9 @@ DATA_RULES: dict[str, Rule] = {
     "ImageData": Rule(_image_data, (0, 0), (1, 2)),
     "MemoryData": Rule(_memory_data, (0, 0), (2, 2)),
     "VideoData": Rule(_video_data, (0, 0), (1, 2)),
-    "HDF5Data": Rule(_unknown, (0, 0), (1, MANY)),
-    "WindowData": Rule(_unknown, (0, 0), (2, 2)),
+    "HDF5Data": Rule(unknown, (0, 0), (1, MANY)),
+    "WindowData": Rule(unknown, (0, 0), (2, 2)),
 }
 
-WITHOUT_RULE = (
-    "Python", "HDF5Output", "Im2col", "Embed", "BatchReindex", "SPP", "Filter", "LSTM", "LSTMUnit", "RNN",
-    "BilinearInterpolate", "Inception", "MaxUnPool", "PSROIPooling", "PixelShuffle", "Proposal", "Resize", "Unsqueeze",
-    "Upsample", "BN", "BatchNormKyle", "ROIPooling", "Interp", "ShuffleChannel",
-)  # fmt: skip
-"""Layer types of Caffe and its forks whose shapes are not computed here."""
-
-RULES: dict[str, Rule] = {
-    **COMMON_RULES,
-    **SSD_RULES,
-    **DATA_RULES,
-    **{name: Rule(_unknown, (0, MANY), (0, MANY), in_place=True) for name in WITHOUT_RULE},
-}
+RULES: dict[str, Rule] = {**COMMON_RULES, **SSD_RULES, **DATA_RULES, **FORK_RULES, **UNSHAPED_RULES}
+"""The rules of Caffe and its forks."""

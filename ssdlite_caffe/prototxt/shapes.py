@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.rules import MANY, Outcome, Rule
+from ssdlite_caffe.prototxt.rule import MANY, Outcome, Rule
 from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, check
 
@@ -101,18 +101,26 @@ class NetShapes:
         return given | {top.name: top.shape for layer in self.layers for top in layer.tops}
 
 
-def infer(net: caffe_pb2.NetParameter, *, phase: Phase | None = None) -> NetShapes:
+def infer(
+    net: caffe_pb2.NetParameter,
+    *,
+    phase: Phase | None = None,
+    rules: Mapping[str, Rule] = RULES,
+    unsure: Collection[int] = (),
+) -> NetShapes:
     """Shapes of every blob of a net, and all problems with which Caffe cannot set up the net.
 
     Args:
         net: the net, with weights or without.
         phase: layers that `include` and `exclude` rules remove from it are skipped; None: that of `default_phase`.
+        rules: layer type -> its rule; a runtime may have others than Caffe.
+        unsure: indices into `net.layer` of layers whose parameters are not all known, so that no shapes are computed.
 
     Returns:
         The shapes; problems are collected, never raised. The tops of a layer with a problem have unknown shapes, and
         layers that read them report no problem of their own.
     """
-    return _Inference(net, phase or default_phase(net)).run()
+    return _Inference(net, phase or default_phase(net), rules, unsure).run()
 
 
 def default_phase(net: caffe_pb2.NetParameter) -> Phase:
@@ -145,9 +153,12 @@ def _meets(rule: caffe_pb2.NetStateRule, net: caffe_pb2.NetParameter, phase: Pha
 class _Inference:
     net: caffe_pb2.NetParameter
     phase: Phase
+    rules: Mapping[str, Rule]
+    unsure: Collection[int]
     shapes: dict[str, Shape | None] = field(default_factory=dict)
     makers: dict[str, str] = field(default_factory=dict)
     unread: dict[str, None] = field(default_factory=dict)
+    readers: dict[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
     problems: list[Finding] = field(default_factory=list)
@@ -202,7 +213,7 @@ class _Inference:
             )
         self.names.add(layer.name)
         bottoms = self._bottoms(index, layer)
-        rule = RULES.get(layer.type)
+        rule = self.rules.get(layer.type)
         outcome = self._outcome(index, layer, bottoms, rule)
         tops = self._tops(index, layer, outcome, rule)
         params = outcome.params
@@ -217,6 +228,8 @@ class _Inference:
                 text = f"bottom {name!r} is not a top of an earlier layer{_nearest(name, self.shapes)}"
                 self._error("unknown-bottom", text, index)
             self.unread.pop(name, None)
+            if name not in layer.top:
+                self.readers.setdefault(name, layer.name)
             bottoms.append(Blob(name, self.shapes.get(name)))
         return tuple(bottoms)
 
@@ -225,7 +238,8 @@ class _Inference:
     ) -> Outcome:
         unknown = Outcome((None,) * len(layer.top))
         if rule is None:
-            self._error("unknown-type", f"there is no layer type {layer.type!r}{_nearest(layer.type, RULES)}", index)
+            hint = _nearest(layer.type, self.rules)
+            self._error("unknown-type", f"there is no layer type {layer.type!r}{hint}", index)
             return unknown
         for what, (least, greatest), found in (
             ("bottom", rule.bottoms, len(bottoms)),
@@ -236,7 +250,7 @@ class _Inference:
                 self._error("count", f"{layer.type} takes {_range(least, greatest)} {what}{plural}, got {found}", index)
                 return unknown
         known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
-        if len(known) < len(bottoms):
+        if len(known) < len(bottoms) or index in self.unsure:
             return unknown
         try:
             outcome = rule.shape(layer, known)
@@ -255,11 +269,15 @@ class _Inference:
             in_place = place < len(layer.bottom) and layer.bottom[place] == top.name
             if in_place and rule is not None and not rule.in_place:
                 self._error("in-place", f"{layer.type} cannot write to its own bottom {top.name!r}", index)
+            elif in_place and top.name in self.readers:
+                first = self.readers[top.name]
+                self._error("in-place", f"{top.name!r} is read by layer {first!r} before; write another top", index)
             elif not in_place and top.name in self.makers:
                 self._error("duplicate-top", f"top {top.name!r} is written already, by {self.makers[top.name]}", index)
             self.shapes[top.name] = top.shape
             self.makers[top.name] = f"layer {layer.name!r}"
             self.unread[top.name] = None
+            self.readers.pop(top.name, None)
         return tops
 
     def _count(self, layer: caffe_pb2.LayerParameter, params: tuple[Shape, ...]) -> int:

@@ -47,9 +47,8 @@ def _names_inside(model: Path) -> tuple[Callable[[], LabelMap | None], str]:
             text = archive.read(lists[0]).decode("utf-8-sig")
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, zlib.error):
         return lambda: None, ""  # most files have no such archive
-    first, _, rest = text.partition("\n")
     name = f"{model} ({lists[0].filename})"
-    return lambda: parse_label_map(f"background\n{rest}" if first.strip() == "???" else text, name), name
+    return lambda: parse_label_map(text, name), name
 
 
 def label_map_of(model: Path, given: str | None) -> tuple[LabelMap | None, str]:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import TensorError
-from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.runtimes.detections import Detections, IndexArray
+from ssdlite_caffe.runtimes.resize import WHOLE, Window
 
 Scores = Literal["sigmoid", "softmax", "identity"]
 
@@ -101,12 +102,27 @@ def _area(boxes: FloatArray) -> FloatArray:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def clip_boxes(boxes: FloatArray) -> FloatArray:
-    """Boxes (..., 4), as fractions, clipped to the image."""
-    return np.clip(boxes, np.float32(0), np.float32(1))
+def clip_boxes(boxes: FloatArray, window: Window = WHOLE) -> FloatArray:
+    """Boxes (..., 4), as fractions of the network's input, clipped to the image in its `window`."""
+    return np.clip(boxes, np.float32(0), _corners(window))
 
 
-def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True) -> Detections:
+def in_image(boxes: FloatArray, window: Window) -> FloatArray:
+    """Boxes (..., 4), clipped to the `window`, as fractions of the image in it.
+
+    Source: object_detection/core/box_list_ops.py, change_coordinate_frame.
+    """
+    return boxes if window == WHOLE else np.minimum(boxes * (np.float32(1) / _corners(window)), np.float32(1))
+
+
+def _corners(window: Window) -> FloatArray:
+    height, width = window
+    return np.asarray([width, height, width, height], np.float32)
+
+
+def choose_detections(
+    boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: bool = True, window: Window = WHOLE
+) -> Detections:
     """Non-maximum suppression of decoded boxes, as TensorFlow does it.
 
     1. Candidates are the scores above `nms.score_threshold`; with `nms.top_k` set, the best `top_k` of each class.
@@ -122,6 +138,7 @@ def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: 
         scores: float32 (N, C); column 0 is background, which is never detected.
         nms: thresholds and counts.
         clip: whether step 3 is done; Caffe's DetectionOutput does not do it.
+        window: where the image is in the network's input; boxes that are clipped become fractions of the image.
 
     Returns:
         Detections, best first.
@@ -135,7 +152,7 @@ def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: 
         raise TensorError(f"boxes of the shape {boxes.shape} do not fit scores of the shape {scores.shape}")
     counted = scores > np.float32(nms.score_threshold)
     counted[:, 0] = False
-    clipped = clip_boxes(boxes) if clip else boxes
+    clipped = clip_boxes(boxes, window) if clip else boxes
     inside = _area(clipped) > 0 if clip else np.ones(len(boxes), dtype=bool)
     if nms.clip_first:
         boxes = clipped
@@ -149,10 +166,11 @@ def choose_detections(boxes: FloatArray, scores: FloatArray, nms: Nms, *, clip: 
     classes, indices = classes[order], indices[order]
     kept = _greedy(boxes[indices], classes, inside[indices], nms)
     classes, indices = classes[kept], indices[kept]
-    return Detections(classes.astype(np.int64), scores[indices, classes], clipped[indices])
+    found = in_image(clipped[indices], window) if clip else clipped[indices]
+    return Detections(classes.astype(np.int64), scores[indices, classes], found)
 
 
-def _rank(classes: IndexArray) -> IndexArray:
+def _rank(classes: npt.NDArray[np.integer[Any]]) -> IndexArray:
     """Rank of each candidate among those of its class, in the given order."""
     by_class = np.argsort(classes, kind="stable")
     _, first, lengths = np.unique(classes[by_class], return_index=True, return_counts=True)
@@ -200,14 +218,39 @@ def _greedy(boxes: FloatArray, classes: IndexArray, counts: npt.NDArray[np.bool_
     return np.asarray(found, np.intp)
 
 
-def clip_detections(detections: Detections) -> Detections:
-    """Detections with boxes clipped to the image, without those that have no area in it."""
-    clipped = Detections(detections.classes, detections.scores, clip_boxes(detections.boxes))
-    return clipped.select(np.flatnonzero(_area(clipped.boxes) > 0))
+def clip_detections(detections: Detections, window: Window = WHOLE, limits: Nms | None = None) -> Detections:
+    """Detections with boxes clipped to the image, without those that have no area in it.
+
+    Args:
+        detections: with boxes as fractions of the network's input.
+        window: where the image is in it.
+        limits: whose `max_per_class` and `max_total` hold, of detections best first; None: those of the net alone.
+
+    Returns:
+        Boxes as fractions of the image.
+    """
+    clipped = clip_boxes(detections.boxes, window)
+    found = Detections(detections.classes, detections.scores, in_image(clipped, window))
+    kept = _area(clipped) > 0
+    if limits is not None:
+        kept &= _rank(detections.classes) < limits.max_per_class
+    return found.select(np.flatnonzero(kept)[: None if limits is None else limits.max_total])
+
+
+def detections_of(arch: ArchSpec, found: Detections, window: Window) -> Detections:
+    """The detections of a deploy net in an image; see `clip_detections`. A letterbox's net leaves the limits to us."""
+    return clip_detections(found, window, arch.nms if arch.resizer.letterboxes else None)
 
 
 def decode(
-    loc: FloatArray, conf: FloatArray, priors: FloatArray, nms: Nms, *, converter: Scores, clip: bool = True
+    loc: FloatArray,
+    conf: FloatArray,
+    priors: FloatArray,
+    nms: Nms,
+    *,
+    converter: Scores,
+    clip: bool = True,
+    window: Window = WHOLE,
 ) -> Detections:
     """Decode the three outputs of a headless net for one image.
 
@@ -218,6 +261,7 @@ def decode(
         nms: thresholds and counts.
         converter: score converter, from logits to scores.
         clip: see `choose_detections`.
+        window: see `choose_detections`.
 
     Raises:
         TensorError: the sizes of the three do not fit together.
@@ -226,7 +270,7 @@ def decode(
     if not len(corners) or conf.size % len(corners):
         raise TensorError(f"{conf.size} class logits cannot be divided among {len(corners)} default boxes")
     scores = convert_scores(conf.reshape(len(corners), -1), converter)
-    return choose_detections(decode_boxes(loc, corners, variances), scores, nms, clip=clip)
+    return choose_detections(decode_boxes(loc, corners, variances), scores, nms, clip=clip, window=window)
 
 
 def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.errors import TensorError
-from ssdlite_caffe.runtimes.decode import overlap
+from ssdlite_caffe.runtimes.decode import clip_boxes, in_image, overlap
 from ssdlite_caffe.runtimes.detections import Detections, IndexArray
+from ssdlite_caffe.runtimes.resize import WHOLE, Window
 
 
 def decode_centres(encodings: FloatArray, anchors: FloatArray, scales: tuple[float, float, float, float]) -> FloatArray:
@@ -121,9 +122,17 @@ def _suppress(boxes: FloatArray, scores: FloatArray, nms: TfliteNms, most: int) 
     return np.asarray(kept, np.intp)
 
 
-def clip_keeping_all(found: Detections) -> Detections:
-    """Detections with boxes clipped to the image; boxes without area in it are kept, as TensorFlow Lite does."""
-    return Detections(found.classes, found.scores, np.clip(found.boxes, np.float32(0), np.float32(1)))
+def clip_keeping_all(found: Detections, window: Window = WHOLE) -> Detections:
+    """Detections with boxes clipped to the image; boxes without area in it are kept, as TensorFlow Lite does.
+
+    Args:
+        found: with boxes as fractions of the network's input.
+        window: where the image is in it.
+
+    Returns:
+        Boxes as fractions of the image.
+    """
+    return Detections(found.classes, found.scores, in_image(clip_boxes(found.boxes, window), window))
 
 
 def anchors_of(default_boxes: npt.NDArray[np.float32]) -> FloatArray:

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssdlite_caffe.errors import ImageError, ModelError, OutputError
+from ssdlite_caffe.errors import ImageError, ModelError, OutputError, SsdliteError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.runtimes.decode import clip_detections, convert_scores, decode, split_priors
+from ssdlite_caffe.prototxt.text import format_message, read_net
+from ssdlite_caffe.runtimes.decode import convert_scores, decode, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import can_write, draw_detections, write_image
 from ssdlite_caffe.runtimes.images import Pixels, Source, Video, find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.net import NetRuntime, open_net
+from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.runtimes.opencv_net import path_for_opencv
-from ssdlite_caffe.runtimes.resize import preprocess
+from ssdlite_caffe.runtimes.resize import caffe_blob, input_of, window_of
 
 Decoder = Literal["caffe", "numpy", "tflite"]
 
@@ -51,6 +52,7 @@ class Detector:
 
     Attributes:
         labels: the classes, background first; `labels.display_names[class_id]` is a class name.
+        score_threshold: least score of a detection.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Detector:
         folder: ModelFolder | str | os.PathLike[str],
         decoder: Decoder = "caffe",
         runtime: NetRuntime = "opencv",
+        score_threshold: float | None = None,
     ) -> None:
         """Load the net.
 
@@ -67,6 +70,7 @@ class Detector:
                 reference decoder; `tflite` runs the headless net and TensorFlow Lite's post-processing in numpy, with
                 the options that the model was exported with.
             runtime: `opencv` or `caffe`.
+            score_threshold: least score of a detection, in place of the converted model's; for the decoder `caffe`.
 
         Raises:
             SsdliteError: the runtime is not installed, or cannot load the net.
@@ -77,20 +81,25 @@ class Detector:
         self._arch = folder.arch
         self._decoder = decoder
         self._tflite_nms = folder.tflite_nms
+        self.score_threshold = folder.arch.nms.score_threshold
         if decoder == "tflite" and self._tflite_nms is None:
             raise ModelError(
                 f"{folder.path} has no options for --decoder tflite: it was not converted from a model that ends in "
                 "TFLite_Detection_PostProcess"
             )
-        prototxt = folder.deploy_prototxt if decoder == "caffe" else folder.headless_prototxt
-        self._net = open_net(runtime, prototxt, folder.deploy_caffemodel)
+        if decoder != "caffe":
+            assert score_threshold is None, "for the decoder `caffe`"
+            self._net = open_net(runtime, folder.headless_prototxt, folder.deploy_caffemodel)
+            return
+        self._net, self.score_threshold = _open_deploy(folder, runtime, score_threshold)
 
     def __call__(self, image: Pixels) -> Detections:
         """Detections in an image, uint8 (H, W, 3) BGR; boxes are clipped to the image."""
         arch = self._arch
-        blob = preprocess(image[..., ::-1], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        window = window_of((image.shape[0], image.shape[1]), arch.resizer)
+        blob = caffe_blob(input_of(arch, image[..., ::-1]))
         if self._decoder == "caffe":
-            return clip_detections(self._net.detect(blob))
+            return detections_of(arch, self._net.detect(blob), window)
         loc, conf, priors = self._net.forward(blob, _HEADS).values()
         if self._decoder == "tflite" and self._tflite_nms is not None:
             corners, variances = split_priors(priors)
@@ -98,8 +107,28 @@ class Detector:
             x, y, width, height = variances[0]
             encodings, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
             boxes = decode_centres(encodings, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
-            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms))
-        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter)
+            return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms), window)
+        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, window=window)
+
+
+def _open_deploy(folder: ModelFolder, runtime: NetRuntime, score_threshold: float | None) -> tuple[RunningNet, float]:
+    """The deploy net, with its score threshold or another one, and that threshold."""
+    net = read_net(folder.deploy_prototxt)
+    ends = [layer.detection_output_param for layer in net.layer if layer.type == "DetectionOutput"]
+    if score_threshold is None or not ends:
+        own = max((end.confidence_threshold for end in ends), default=0.0)
+        return open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel), own
+    for end in ends:
+        end.confidence_threshold = score_threshold
+    with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as scratch:
+        changed = Path(scratch) / folder.deploy_prototxt.name
+        changed.write_text(format_message(net), "utf-8")
+        try:
+            running = open_net(runtime, changed, folder.deploy_caffemodel)
+        except SsdliteError as error:
+            raise type(error)(str(error).replace(str(changed), str(folder.deploy_prototxt))) from error
+    running.prototxt = folder.deploy_prototxt
+    return running, score_threshold
 
 
 def detect(
@@ -161,6 +190,9 @@ def detect_with(
         progress: see `detect`.
     """
     sources = find_sources(inputs)
+    if not any(isinstance(source, Source) for source in sources):
+        yield from (source for source in sources if isinstance(source, ImageError))
+        return
     targets = [None] * len(sources) if out is None else _targets(sources, out, force=force)
     detector = opened()
     done, total = 0, len(sources)
@@ -176,7 +208,10 @@ def detect_with(
                 total += frames - 1
                 for number, image in enumerate(images):
                     progress(done, total)
-                    found = detector(image).above(score_threshold)
+                    try:
+                        found = detector(image).above(score_threshold)
+                    except ImageError as error:  # the detector does not know the file
+                        raise ImageError(f"{source.path}: {error}") from error
                     if write is not None:
                         write(draw_detections(image, found, names))
                     done += 1

@@ -14,7 +14,13 @@ NET_RUNTIMES: tuple[NetRuntime, ...] = get_args(NetRuntime)
 
 
 class RunningNet(Protocol):
-    """A loaded net."""
+    """A loaded net.
+
+    Attributes:
+        prototxt: the file that messages name.
+    """
+
+    prototxt: Path
 
     def forward(self, blob: FloatArray, outputs: Sequence[str], /) -> dict[str, FloatArray]:
         """Values of the named blobs; `blob` is float32 (N, 3, H, W), BGR."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,14 +49,18 @@ def _inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
 
 
 def _sources(net: caffe_pb2.NetParameter) -> dict[str, tuple[str, int]]:
-    """For the name of each layer and blob, the layer that computes it and the index of its top.
+    """For the name of each layer and blob, OpenCV's name of the layer that computes it, and the index of its top.
 
-    Of layers that write the same blob, as a ReLU in place does, the last one counts.
+    Of layers that write the same blob, as a ReLU in place does, the last one counts. Layers with an earlier one's name
+    are name_1, name_2, ... in OpenCV.
     """
     layers = [layer for layer in net.layer if layer.type != "Input"]
     sources = {layer.name: (layer.name, 0) for layer in layers}
+    repeated: Counter[str] = Counter()
     for layer in layers:
-        sources.update({top: (layer.name, number) for number, top in enumerate(layer.top)})
+        name = f"{layer.name}_{repeated[layer.name]}" if repeated[layer.name] else layer.name
+        repeated[layer.name] += 1
+        sources.update({top: (name, number) for number, top in enumerate(layer.top)})
     return sources
 
 

@@ -1,4 +1,4 @@
-"""From an image to the network's input: TensorFlow 1's bilinear resize, normalisation, and Caffe's memory layout."""
+"""From an image to the network's input: the detector's resizer, normalisation, and Caffe's memory layout; and back."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.errors import ImageError
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.resizer import Resizer, shape_kept
+from ssdlite_caffe.runtimes.resize_methods import resized
 
+Window = tuple[float, float]
+"""The part of the network's input that shows the image, from the upper left corner: (height, width), 0 to 1."""
 
-def _taps(length: int, out_length: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
-    """Lower and upper source index of each output position along one axis, and the weight of the upper index."""
-    scale = np.float32(length) / np.float32(out_length)
-    position = np.arange(out_length, dtype=np.float32) * scale
-    floor = np.floor(position)
-    lower = floor.astype(np.intp)
-    upper = np.minimum(np.ceil(position).astype(np.intp), length - 1)
-    return lower, upper, position - floor
+WHOLE: Window = (1.0, 1.0)
+_PLAIN = Resizer()
 
 
 def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> FloatArray:
@@ -38,49 +38,124 @@ def resize_bilinear_legacy(image: npt.NDArray[Any], size: tuple[int, int]) -> Fl
 
     Source: TensorFlow core/kernels/image/resize_bilinear_op.cc with LegacyScaler.
     """
-    if image.ndim != 3 or min(image.shape) < 1 or min(size) < 1:
-        raise ValueError(f"cannot resize an image of shape {image.shape} to {size[0]}x{size[1]}")
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image.astype(np.float32)
-    top, bottom, down = _taps(height, size[0])
-    left, right, across = _taps(width, size[1])
-
-    rows, where = np.unique(np.concatenate([top, bottom]), return_inverse=True)
-    used = image[rows]
-    at_left = used[:, left].astype(np.float32)
-    lines = used[:, right].astype(np.float32)
-    lines -= at_left
-    lines *= across[:, None]
-    lines += at_left
-
-    above = lines[where[: size[0]]]
-    result: FloatArray = lines[where[size[0] :]]
-    result -= above
-    result *= down[:, None, None]
-    result += above
-    return result
+    return resized(image, size, _PLAIN)
 
 
-def network_input(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: float, scale: float) -> FloatArray:
+def content_size(image: tuple[int, int], resizer: Resizer) -> tuple[int, int]:
+    """The size to which a letterbox resizes an image before it pads it.
+
+    Args:
+        image: (height, width).
+        resizer: of the kind keep_aspect_ratio.
+
+    Raises:
+        ImageError: the shorter side would have no pixel.
+    """
+    least, most = resizer.min_dimension, resizer.max_dimension
+    assert least is not None, "not a letterbox"
+    assert most is not None, "not a letterbox"
+    rows, columns = shape_kept(image, least, most)
+    if not (rows and columns):
+        raise ImageError(
+            f"an image of {image[1]}x{image[0]} (width x height) is too narrow: resized to {most} pixels with its "
+            "shape kept, its shorter side has none"
+        )
+    return rows, columns
+
+
+def window_of(image: tuple[int, int], resizer: Resizer) -> Window:
+    """The part of the network's input that shows an image of (height, width); the rest is padding.
+
+    Raises:
+        ImageError: see `content_size`.
+    """
+    if not resizer.letterboxes:
+        return WHOLE
+    assert resizer.max_dimension is not None, "not a letterbox"
+    rows, columns = (np.float32(side) / np.float32(resizer.max_dimension) for side in content_size(image, resizer))
+    return float(rows), float(columns)
+
+
+def resized_pixels(
+    image: npt.NDArray[Any], size: tuple[int, int], resizer: Resizer, pad_value: tuple[float, float, float]
+) -> FloatArray:
+    """Resize and pad, without normalising.
+
+    Args:
+        image: (H, W, 3), RGB.
+        size: (height, width) of the network's input.
+        resizer: how.
+        pad_value: of a letterbox: red, green, blue, in the units of `image`.
+
+    Returns:
+        float32 (height, width, 3), in the units of `image`.
+
+    Raises:
+        ImageError: see `content_size`.
+    """
+    if not resizer.letterboxes:
+        return resized(image, size, resizer)
+    padded = np.empty((*size, 3), np.float32)
+    padded[:] = pad_value
+    rows, columns = content_size((image.shape[0], image.shape[1]), resizer)
+    padded[:rows, :columns] = resized(image, (rows, columns), resizer)
+    return padded
+
+
+def network_input(
+    image: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    *,
+    mean: float,
+    scale: float,
+    resizer: Resizer = _PLAIN,
+) -> FloatArray:
     """Resize and normalise an image to the input of TensorFlow's first convolution.
 
-    Graphs of 2018 resize first and later ones normalise first. This function resizes first; the results of both differ
-    only in the last bits of float32.
+    Graphs of 2018 resize first and later ones normalise first. This function resizes first, unless a letterbox pads
+    what is normalised; the results of both orders differ only in the last bits of float32.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         size: (height, width) of the network's input.
         mean: subtracted from every pixel (usually 127.5).
         scale: factor of the difference (usually 1 / 127.5).
+        resizer: how the image is resized.
 
     Returns:
         float32 (1, height, width, 3), RGB.
+
+    Raises:
+        ImageError: see `content_size`.
     """
-    resized = resize_bilinear_legacy(image, size)
-    resized -= np.float32(mean)
-    resized *= np.float32(scale)
-    return resized[None]
+    if resizer.normalise_first:
+        pixels = _normalised(image.astype(np.float32), mean, scale)
+        return resized_pixels(pixels, size, resizer, resizer.pad_value)[None]
+    return _normalised(resized_pixels(image, size, resizer, resizer.pad_value), mean, scale)[None]
+
+
+def _normalised(pixels: FloatArray, mean: float, scale: float) -> FloatArray:
+    pixels -= np.float32(mean)
+    pixels *= np.float32(scale)
+    return pixels
+
+
+def input_of(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> FloatArray:
+    """The network input (1, height, width, 3) of a detector for an image, uint8 (H, W, 3), RGB: see `network_input`."""
+    return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale, resizer=arch.resizer)
+
+
+def pixels_of(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> FloatArray:
+    """An image, uint8 (H, W, 3), RGB, resized and padded for a detector that normalises pixels itself.
+
+    Returns:
+        float32 (height, width, 3), 0..255; not rounded.
+    """
+    pad = arch.resizer.pad_value
+    if arch.resizer.normalise_first:
+        red, green, blue = (value / arch.pixel_scale + arch.pixel_mean for value in pad)
+        pad = red, green, blue
+    return resized_pixels(image, arch.input_size, arch.resizer, pad)
 
 
 def caffe_blob(nhwc: FloatArray) -> FloatArray:
@@ -95,6 +170,13 @@ def caffe_blob(nhwc: FloatArray) -> FloatArray:
     return np.ascontiguousarray(nhwc[..., ::-1].transpose(0, 3, 1, 2))
 
 
-def preprocess(image: npt.NDArray[np.uint8], size: tuple[int, int], *, mean: float, scale: float) -> FloatArray:
+def preprocess(
+    image: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    *,
+    mean: float,
+    scale: float,
+    resizer: Resizer = _PLAIN,
+) -> FloatArray:
     """Turn an RGB image into the data blob of the Caffe net: `caffe_blob` of `network_input`."""
-    return caffe_blob(network_input(image, size, mean=mean, scale=scale))
+    return caffe_blob(network_input(image, size, mean=mean, scale=scale, resizer=resizer))

@@ -14,10 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.checkpoint import meta_graph_of, refuse_training_graph
+from ssdlite_caffe.dump.foreign import refuse_object_based
+from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
 from ssdlite_caffe.dump.graph import CONVOLUTIONS
-from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.dump.locate import Located, locate
 from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
+from ssdlite_caffe.dump.saved_model import refuse_unreadable_saved_model
+from ssdlite_caffe.dump.variables import shards
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections
@@ -44,6 +48,35 @@ class DetectorOutputs:
     scores: FloatArray
 
 
+def check_runnable(found: Located) -> None:
+    """Refuse what TensorFlow cannot run, as far as the files show it, before TensorFlow is loaded.
+
+    Raises:
+        ModelError: it is of another kind or damaged, is a detector of TensorFlow 2, or has no graph or no convolution.
+    """
+    if found.kind == "frozen graph":
+        graph = parse_graph_def(read_bytes(found.path), found.path)
+        if not any(node.op in CONVOLUTIONS for node in graph.node):
+            graph_of(graph, found.path)  # says where the convolutions are
+            raise ModelError(f"{found.path} has no convolution, so it is not a MobileNet detector")
+    elif found.kind == "checkpoint":
+        refuse_object_based(found.path)
+        shards(found.path)
+        meta = meta_graph_of(found.path)
+        if not meta.is_file():
+            raise ModelError(
+                f"{found.path} is a checkpoint without {meta.name}, so it has no graph to run; give the frozen graph "
+                "or SavedModel of the same weights"
+            )
+        refuse_training_graph(meta)
+    elif found.kind == "SavedModel":
+        refuse_unreadable_saved_model(found.path)
+    else:
+        raise ModelError(
+            f"TensorFlow cannot run {found.path}, a {found.kind}; give the frozen graph, SavedModel or checkpoint"
+        )
+
+
 class TensorFlowDetector:
     """A detector of the TensorFlow OD API in its own session, on the CPU; a context manager that closes it."""
 
@@ -58,7 +91,9 @@ class TensorFlowDetector:
             ModelError: there is no such model, or it is not a detector.
             MissingRuntimeError: TensorFlow is not installed.
         """
-        self.path = path
+        found = locate(path)
+        check_runnable(found)
+        self.path = found.path
         self._raw: tuple[str, str] | None = None
         self._tf = import_tensorflow()
         v1 = self._tf.compat.v1
@@ -66,7 +101,7 @@ class TensorFlowDetector:
         self._session = v1.Session(graph=self._graph, config=v1.ConfigProto(device_count={"GPU": 0}))
         try:
             with self._graph.as_default(), self._reading():
-                self._load(path)
+                self._load(found)
             self.network_input: str = self._root(self._stem().inputs[0], _BEFORE_STEM).name
             uint8 = (o.outputs[0] for o in self._operations(["Placeholder"]) if o.outputs[0].dtype == self._tf.uint8)
             self._image: str | None = next((tensor.name for tensor in uint8), None)
@@ -91,12 +126,16 @@ class TensorFlowDetector:
         """Whether the graph reads images and ends in detections."""
         return self._image is not None and all(self._has(name) for name in _DETECTIONS)
 
-    def run(self, network_input: FloatArray, names: Sequence[str]) -> dict[str, Any]:
+    def run(
+        self, network_input: FloatArray, names: Sequence[str], image_size: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
         """Compute tensors of the graph from the input of its first convolution.
 
         Args:
             network_input: float32 (1, H, W, 3), RGB, normalised.
             names: tensors (`a/b:0`), or operations for their first output.
+            image_size: (height, width) of the image, on which the window depends that a letterbox clips boxes to; None:
+                the network input's.
 
         Returns:
             The value of each tensor, by name.
@@ -107,7 +146,7 @@ class TensorFlowDetector:
         feed: dict[str, Any] = {self.network_input: network_input}
         if self._image is not None:
             # The graph takes the window that boxes are clipped to from the image; the pixels do not matter.
-            feed[self._image] = np.zeros(network_input.shape, np.uint8)
+            feed[self._image] = np.zeros((1, *(image_size or network_input.shape[1:3]), 3), np.uint8)
         return self._run(feed, names)
 
     def run_image(self, image: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, Any]:
@@ -146,13 +185,17 @@ class TensorFlowDetector:
             scores=values[scores.name].reshape(-1, columns),
         )
 
-    def detect(self, network_input: FloatArray) -> Detections:
+    def detect(self, network_input: FloatArray, image_size: tuple[int, int] | None = None) -> Detections:
         """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the image, clipped.
+
+        Args:
+            network_input: see `run`.
+            image_size: see `run`.
 
         Raises:
             ModelError: the graph has no detections.
         """
-        return _detections(self.run(network_input, _DETECTIONS))
+        return _detections(self.run(network_input, _DETECTIONS, image_size))
 
     def detect_image(self, image: npt.NDArray[np.uint8]) -> Detections:
         """The graph's detections for an image (H, W, 3), RGB, which it resizes and normalises itself.
@@ -185,23 +228,15 @@ class TensorFlowDetector:
         except (errors.OpError, ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             raise ModelError(f"TensorFlow cannot run {self.path}: {_reason(error)}") from error
 
-    def _load(self, path: Path) -> None:
+    def _load(self, found: Located) -> None:
         v1 = self._tf.compat.v1
-        found = locate(path)
         if found.kind == "SavedModel":
             self._load_saved_model(found.path)
         elif found.kind == "checkpoint":
-            meta = found.path.with_name(found.path.name + ".meta")
-            if not meta.is_file():
-                raise ModelError(f"{path} is a checkpoint without {meta.name}, so it has no graph to run")
-            saver = v1.train.import_meta_graph(os.fspath(meta), clear_devices=True)
+            saver = v1.train.import_meta_graph(os.fspath(meta_graph_of(found.path)), clear_devices=True)
             saver.restore(self._session, os.fspath(found.path))
-        elif found.kind == "frozen graph":
-            self._import(read_bytes(found.path))
         else:
-            raise ModelError(
-                f"TensorFlow cannot run {found.path}, a {found.kind}; give the frozen graph, SavedModel or checkpoint"
-            )
+            self._import(read_bytes(found.path))
 
     def _import(self, data: bytes) -> None:
         from google.protobuf.message import DecodeError

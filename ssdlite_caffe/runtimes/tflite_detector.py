@@ -19,7 +19,7 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.resize import network_input, resize_bilinear_legacy
+from ssdlite_caffe.runtimes.resize import input_of, network_input, pixels_of
 from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs
 from ssdlite_caffe.terminal import silenced
 
@@ -105,8 +105,9 @@ class TfliteDetector:
         """The network input (1, H, W, 3) for an image (H, W, 3), RGB; from rounded pixels if the file reads uint8."""
         arch = self._arch
         if self._normalises and self._input.dtype == "u1":
-            image = np.rint(resize_bilinear_legacy(image, arch.input_size)).astype(np.uint8)
-        return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+            pixels = np.clip(np.rint(pixels_of(arch, image)), 0, 255).astype(np.uint8)
+            return network_input(pixels, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        return input_of(arch, image)
 
     def run(self, fed: FloatArray, names: Sequence[str]) -> dict[str, FloatArray]:
         """Compute tensors from a network input (1, H, W, 3); names are those of the reader (`tensor_12`).

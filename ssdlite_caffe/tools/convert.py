@@ -14,8 +14,8 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions
-from ssdlite_caffe.files import new_folder, write_text
-from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.files import new_folder, refuse_folder, write_text
+from ssdlite_caffe.gen_model.arch import LEAST_SCORE, ArchSpec, matters
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -33,6 +33,8 @@ from ssdlite_caffe.runtimes.model_folder import (
     TEST,
     TRAIN,
     TRAIN_WEIGHTS,
+    ModelFolder,
+    RecordedPath,
 )
 from ssdlite_caffe.tools.source import open_model
 
@@ -75,6 +77,7 @@ def convert(
     Raises:
         SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
     """
+    refuse_folder(out, marker=REPORT, force=force)  # before the model is read
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
         arch = opened.arch
@@ -84,13 +87,29 @@ def convert(
         names = found or opened.labels or numbered(arch.num_classes)
         check_classes(names, arch.num_classes, where or "the label map")
         with new_folder(out, marker=REPORT, force=force) as folder:
-            return write_model_files(folder, opened.model, arch, names, options, progress)
+            return write_model_files(folder, opened.model, arch, names, options, progress, out)
 
 
 def write_model_files(
-    folder: Path, model: DumpedModel, arch: ArchSpec, names: LabelMap, options: ConvertOptions, progress: Progress
+    folder: Path,
+    model: DumpedModel,
+    arch: ArchSpec,
+    names: LabelMap,
+    options: ConvertOptions,
+    progress: Progress,
+    place: Path | None = None,
 ) -> dict[str, Any]:
-    """Write all files of a converted model into the empty folder `folder`, and return the report."""
+    """Write all files of a converted model into the empty folder `folder`, and return the report.
+
+    Args:
+        folder: the folder to fill.
+        model: the source model.
+        arch: its architecture.
+        names: its classes.
+        options: of the conversion.
+        progress: called with a text when the next file begins.
+        place: where the folder will be; None: where it is.
+    """
     net = build(arch)
     files: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
@@ -119,7 +138,7 @@ def write_model_files(
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)
     files[LABEL_MAP] = {"sha256": _sha256(label_text.encode())}
-    report = _report(model, arch, net, options, files)
+    report = _report(model, arch, net, options, files, place or folder)
     write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
     return report
 
@@ -130,10 +149,22 @@ def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:
 
 
 def _report(
-    model: DumpedModel, arch: ArchSpec, net: NetDesc, options: ConvertOptions, files: dict[str, dict[str, Any]]
+    model: DumpedModel,
+    arch: ArchSpec,
+    net: NetDesc,
+    options: ConvertOptions,
+    files: dict[str, dict[str, Any]],
+    folder: Path,
 ) -> dict[str, Any]:
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
-    notes = list(model.notes)
+    if arch.resizer.letterboxes and arch.nms.clip_first:
+        inexact.append("boxes clipped to the padded input, not to the image, before suppression")
+    notes = [*model.notes, *threshold_notes(arch, options.score_threshold)]
+    if not arch.resizer.plain:
+        notes.append(
+            f"{TRAIN} and {TEST} resize as OpenCV does"
+            + (" and squash images to the input size, without a letterbox" if arch.resizer.letterboxes else "")
+        )
     if inexact:
         notes.append(f"not exact: {', '.join(inexact)}; detections differ from the model's own")
     if arch.nms.max_per_class < arch.nms.max_total:
@@ -143,9 +174,16 @@ def _report(
         )
     return {
         "ssdlite_caffe": __version__,
-        "source": {"path": model.source, "form": model.form, "sha256": model.sha256, "origins": model.origins},
-        "reading": reading_to_dict(options.reading),
+        "source": {
+            "given": model.source,
+            **source_place(model.source, folder),
+            "form": model.form,
+            "sha256": model.sha256,
+            "origins": model.origins,
+        },
+        "reading": reading_to_dict(options.reading, folder),
         "arch": arch.to_dict(),
+        "resizer": dataclasses.asdict(arch.resizer),
         "tflite_nms": None if model.settings.tflite_nms is None else dataclasses.asdict(model.settings.tflite_nms),
         "default_boxes": net.num_default_boxes,
         "feature_maps": [
@@ -159,10 +197,45 @@ def _report(
     }
 
 
-def reading_to_dict(reading: ReadOptions) -> dict[str, Any]:
-    """Plain data for report.json."""
-    config = reading.pipeline_config
-    return {**dataclasses.asdict(reading), "pipeline_config": None if config is None else str(config)}
+def threshold_notes(arch: ArchSpec, given: float | None) -> list[str]:
+    """A sentence on a score threshold of the model's own that is too high for measuring; none if one was given."""
+    threshold = arch.nms.score_threshold
+    if given is not None or not matters(threshold):
+        return []
+    return [
+        f"the model drops detections with scores below {threshold:g}, and so does the converted one, which makes an "
+        f"average precision too low; to measure, give --score-threshold {LEAST_SCORE:g} here or to evaluate"
+    ]
+
+
+def source_place(source: str | Path, folder: Path) -> dict[str, Any]:
+    """Where the source is, as a report in `folder` says it."""
+    recorded = RecordedPath.at(source, folder)
+    return {"path": str(recorded.path), "relative": recorded.relative}
+
+
+def moved_places(old: ModelFolder, out: Path) -> dict[str, Any]:
+    """The parts of a folder's report that name files by their place, as the report of a folder made from it says it."""
+    places: dict[str, Any] = {}
+    source, reading = old.source, old.report.get("reading")
+    if source is not None:
+        places["source"] = {**old.report["source"], **source_place(source.path or source.recorded.path, out)}
+    if isinstance(reading, dict) and reading.get("pipeline_config") is not None:
+        config = RecordedPath.of(reading["pipeline_config"], reading.get("pipeline_config_relative"))
+        now = RecordedPath.at(config.found_from(old.path) or config.path, out)
+        places["reading"] = {
+            **reading, "pipeline_config": str(now.path), "pipeline_config_relative": now.relative,
+        }  # fmt: skip
+    return places
+
+
+def reading_to_dict(reading: ReadOptions, folder: Path) -> dict[str, Any]:
+    """Plain data for report.json in `folder`."""
+    data = dataclasses.asdict(reading)
+    if reading.pipeline_config is not None:
+        recorded = RecordedPath.at(reading.pipeline_config, folder)
+        data.update(pipeline_config=str(recorded.path), pipeline_config_relative=recorded.relative)
+    return data
 
 
 def tensors_sha256(model: DumpedModel) -> str:
@@ -185,9 +258,10 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
     maps = ", ".join(f"{m['size'][0]}x{m['size'][1]}" for m in report["feature_maps"])
     source = report["source"]
     lines = [
-        f"{source['form']} {source['path']}",
+        f"{source['form']} {source['given']}",
         f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
         f"input {height}x{width}, {arch.score_converter} scores",
+        *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "
         f"{arch.nms.max_per_class} a class, {arch.nms.max_total} in all",

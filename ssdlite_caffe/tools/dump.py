@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe.dump.read import ReadOptions
-from ssdlite_caffe.dump.store import write_folder
+from ssdlite_caffe.dump.store import MANIFEST, write_folder
+from ssdlite_caffe.files import refuse_folder
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.source import open_model
 
@@ -20,6 +21,7 @@ def dump(
     Raises:
         SsdliteError: the model cannot be read or is not an SSD MobileNet, or `out` exists.
     """
+    refuse_folder(out, marker=MANIFEST, force=force)  # before the model is read
     progress(f"reading {source}")
     with open_model(source, reading) as opened:
         model, arch = opened.model, opened.arch

@@ -15,7 +15,7 @@ from ssdlite_caffe.terminal import table_console
 
 def lint_file(path: Path, *, runtime: str | None, phase: Phase | None) -> LintReport:
     """Check a prototxt file; see `lint`."""
-    return lint(read_text(path), str(path), runtime=runtime, phase=phase)
+    return lint(read_text(path, as_it_is=True), str(path), runtime=runtime, phase=phase)
 
 
 def print_lint_report(report: LintReport) -> None:

@@ -16,7 +16,7 @@ from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.resize import network_input
+from ssdlite_caffe.runtimes.resize import input_of, window_of
 from ssdlite_caffe.runtimes.source_detector import SourceDetector, decode_encodings
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 
@@ -47,8 +47,7 @@ class ReferenceSide:
         """The network input (1, H, W, 3) that both sides get for an image (H, W, 3), RGB."""
         if isinstance(self.source, TfliteDetector):
             return self.source.prepared(image)
-        arch = self.arch
-        return network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
+        return input_of(self.arch, image)
 
     def own_network_input(self, image: npt.NDArray[np.uint8]) -> FloatArray | None:
         """The network input that the graph itself computes from the image; None if it does not read images."""
@@ -110,7 +109,9 @@ class ReferenceSide:
         boxes = decode_encodings(np.concatenate(encodings), self.model, self.arch)
         return boxes, convert_scores(np.concatenate(logits) * scale, self.arch.score_converter)
 
-    def detections(self, fed: FloatArray, boxes: FloatArray, scores: FloatArray) -> tuple[Detections, str]:
+    def detections(
+        self, fed: FloatArray, boxes: FloatArray, scores: FloatArray, image_size: tuple[int, int]
+    ) -> tuple[Detections, str]:
         """The graph's own detections if its NMS options are the net's, else the reference decoder's; and a note.
 
         The score thresholds may differ: NMS goes by falling score, so a lower threshold does not change the detections
@@ -120,11 +121,14 @@ class ReferenceSide:
             fed: network input (1, H, W, 3).
             boxes: as from `boxes`.
             scores: as from `boxes`.
+            image_size: (height, width) of the image, to which boxes are clipped.
         """
         alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
         if not isinstance(self.source, TfliteDetector) and self.source.has_detections and alike:
-            return self.source.detect(fed), ""
-        return choose_detections(boxes, scores, self.arch.nms), "the model's boxes with the reference decoder's NMS: "
+            return self.source.detect(fed, image_size), ""
+        window = window_of(image_size, self.arch.resizer)
+        found = choose_detections(boxes, scores, self.arch.nms, window=window)
+        return found, "the model's boxes with the reference decoder's NMS: "
 
     def tflite_detections(self, fed: FloatArray) -> Detections | None:
         """The detections of TensorFlow Lite's own post-processing; None if the model does not end in it."""

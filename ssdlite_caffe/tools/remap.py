@@ -12,10 +12,10 @@ from typing import Any
 from ssdlite_caffe.coco.label_map import LabelMap, builtin, numbered
 from ssdlite_caffe.coco.mapping import load_mapping
 from ssdlite_caffe.coco.remap import remap_rows
-from ssdlite_caffe.errors import ArchError, PrototxtError
+from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
+from ssdlite_caffe.gen_model.dialect import Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.prototxt import caffe_pb2
@@ -25,23 +25,21 @@ from ssdlite_caffe.prototxt.binary import (
     read_caffemodel,
     write_caffemodel,
 )
-from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
 from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
-from ssdlite_caffe.tools.convert import STAGES, WEIGHTS
-
-_EARLIER_DIALECT = "spelling"
-"""Name for `dialect` in report.json of version 0.1."""
+from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, moved_places
 
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
     """Write the model of the folder `source` with the classes of `mapping` into the folder `out`.
 
-    Prototxts are rendered again from the architecture in the report. In the caffemodels, the rows of the class
-    predictors are moved and all other blobs are copied, so that the sigmoid scores of the remaining classes are
-    bit-exact.
+    Prototxts are rendered again from the architecture and the dialect in the report. Where a prototxt was changed by
+    hand, or the report does not say its dialect, the class counts in it are changed instead. In the caffemodels, the
+    rows of the class predictors are moved and all other blobs are copied, so that the sigmoid scores of the remaining
+    classes are bit-exact.
 
     Args:
-        source: a folder that `convert` or `remap` wrote; it may be `out`, with `force`.
+        source: a folder that `convert`, `remap` or `merge-bn` wrote; it may be `out`, with `force`.
         mapping: `coco2voc`, or a mapping file (see `coco/mapping.py`).
         out: the folder to write.
         force: replace an earlier folder.
@@ -61,7 +59,7 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
     nets = build(old.arch), build(dataclasses.replace(old.arch, num_classes=len(rows)))
     with new_folder(out, marker=REPORT, force=force) as folder:
         files, hashes = _write_files(folder, old, nets, rows, classes.target())
-        report = _report(old, nets[1], files)
+        report = {**_report(old, nets[1], files), **moved_places(old, out)}
         report["remapped_from"] = {
             "mapping": str(mapping),
             "rows": list(rows),
@@ -129,8 +127,7 @@ def _write_files(
     texts: dict[str, str] = {}
     for name, stage in STAGES:
         if name in entries:
-            dialect, data = _dialect(entries[name], old.path / REPORT)
-            texts[name] = render(nets[1], dialect, stage, data)
+            texts[name] = _text(old, name, stage, nets)
             write_text(folder / name, texts[name])
             files[name] = {**entries[name], "sha256": file_sha256(folder / name)}
     for name, prototxt in WEIGHTS.items():
@@ -151,16 +148,29 @@ def _write_files(
     return files, hashes
 
 
-def _dialect(entry: dict[str, Any], report: Path) -> tuple[Dialect, DataPaths]:
-    """Dialect and data paths of a prototxt, from its entry in the report."""
-    try:
-        dialect = Dialect(**(entry["dialect"] if "dialect" in entry else entry[_EARLIER_DIALECT]))
-        data = DataPaths(**entry.get("data", {}))
-    except (KeyError, TypeError, ArchError) as error:
-        raise PrototxtError(
-            f"{report}: the dialect of a prototxt is not valid: {error}; convert the model again"
-        ) from error
-    return dialect, data
+def _text(old: ModelFolder, name: str, stage: Stage, nets: tuple[NetDesc, NetDesc]) -> str:
+    """The text of a prototxt with the new classes."""
+    written = old.written_as(name)
+    if written is not None and old.report["files"][name].get("sha256") == file_sha256(old.path / name):
+        return render(nets[1], written[0], stage, written[1])
+    net = read_net(old.path / name)
+    change_classes(net, nets)
+    return format_message(net)
+
+
+def change_classes(net: caffe_pb2.NetParameter, nets: tuple[NetDesc, NetDesc]) -> None:
+    """Change the class count in all layers of a prototxt that have it; the net is changed in place."""
+    before, after = (desc.arch.num_classes for desc in nets)
+    outputs = {m.conf[-1].name: len(m.tf_boxes) * after for m in nets[1].feature_maps}
+    for layer in net.layer:
+        if layer.name in outputs:
+            layer.convolution_param.num_output = outputs[layer.name]
+        for block in ("multibox_loss_param", "detection_output_param", "detection_evaluate_param"):
+            if layer.HasField(block):
+                getattr(layer, block).num_classes = after
+        dims = layer.reshape_param.shape.dim
+        if layer.type == "Reshape" and layer.bottom[:1] == ["mbox_conf"] and dims and dims[-1] == before:
+            dims[-1] = after
 
 
 def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:

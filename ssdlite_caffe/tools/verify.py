@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.errors import ModelError
+from ssdlite_caffe.errors import ImageError, ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.load.boxes import match_cell
-from ssdlite_caffe.runtimes.decode import clip_detections, decode_boxes, split_priors
+from ssdlite_caffe.resizer import Resizer
+from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.net import NetRuntime, open_net
-from ssdlite_caffe.runtimes.resize import caffe_blob
+from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
+from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
+from ssdlite_caffe.runtimes.tensorflow_detector import check_runnable
 from ssdlite_caffe.tools.compare import Difference, compare_detections, difference
 from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.reference_side import ReferenceSide
@@ -94,6 +98,7 @@ class VerifyReport:
         names: of the images.
         exact: whether the conversion is exact, according to the folder's report.
         reference: runtime of the source model.
+        form: kind of file of the source model.
     """
 
     source: str
@@ -103,6 +108,7 @@ class VerifyReport:
     names: tuple[str, ...]
     exact: bool
     reference: str = "TensorFlow"
+    form: str = "model"
 
     @property
     def first_failure(self) -> Row | None:
@@ -147,28 +153,61 @@ def verify(
     Raises:
         SsdliteError: a side cannot be loaded, or the folder was not converted from this model.
     """
-    reading = folder.reading if pipeline_config is None else replace(folder.reading, pipeline_config=pipeline_config)
+    _check_before(source, folder)
+    reading = folder.reading_with(pipeline_config)
+    nets = _Nets.of(folder, runtime)  # loaded before TensorFlow, which takes seconds
     names = []
     with open_model(source, reading) as opened:
         model = opened.model
         _check_same(model, folder)
+        resizers = _resizer_rows(opened.arch.resizer, folder.arch.resizer)
         with opened.run() as running:
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
-            comparison = _Comparison(reference, folder, bounds or Bounds(), runtime)
+            comparison = _Comparison(reference, folder, bounds or Bounds(), nets)
             for name, image in images:
-                keep(comparison.image(name, image))
+                try:
+                    keep(comparison.image(name, image))
+                except ImageError as error:  # which does not know the image's name
+                    raise ImageError(f"{name}: {error}") from error
                 names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
     exact = bool(folder.report.get("exact", True))
-    return VerifyReport(model.source, str(folder.path), runtime, comparison.rows(), tuple(names), exact, side)
+    return VerifyReport(
+        model.source, str(folder.path), runtime, (*resizers, *comparison.rows()), tuple(names), exact, side, model.form
+    )  # fmt: skip
+
+
+def _check_before(source: Path, folder: ModelFolder) -> None:
+    """Refuse what cannot be compared, as far as the files show it, before anything is loaded."""
+    if "remapped_from" in folder.report:
+        raise ModelError(f"{folder.path} has remapped classes; give the folder that it was remapped from")
+    merged = folder.report.get("merged_from")
+    if "tensors" not in folder.report and isinstance(merged, dict):
+        raise ModelError(
+            f"{folder.path} has the weights of {merged.get('weights')}, and its report does not say that they are a "
+            "TensorFlow model's; verify the folder that was converted, or compare with `ssdlite-caffe evaluate`"
+        )
+    if keras_file(source) is None:
+        found = locate(source)
+        if found.kind != "TensorFlow Lite":
+            check_runnable(found)
+
+
+def _resizer_rows(model: Resizer, folder: Resizer) -> tuple[Row, ...]:
+    """A failing row if the folder's detector would resize images in another way than the model, as of old folders.
+
+    The row `input` shows it only of images that are not of the input's size.
+    """
+    if model == folder:
+        return ()
+    note = f"the model's is {model.text()}, the folder's {folder.text()}; convert the model again"
+    return (Row("resizer", "files", (), 1.0, 1.0, 0.5, False, False, note),)
 
 
 def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
-    if "remapped_from" in folder.report:
-        raise ModelError(f"{folder.path} has remapped classes; give the folder that it was remapped from")
     tensors = folder.report.get("tensors")
     if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
         origin = folder.report.get("source")
@@ -192,16 +231,25 @@ def worse(one: Row, other: Row) -> Row:
     return max(one, other, key=badness)
 
 
+class _Nets(NamedTuple):
+    deploy: RunningNet
+    headless: RunningNet
+
+    @classmethod
+    def of(cls, folder: ModelFolder, runtime: NetRuntime) -> _Nets:
+        prototxts = folder.deploy_prototxt, folder.headless_prototxt
+        return cls(*(open_net(runtime, prototxt, folder.deploy_caffemodel) for prototxt in prototxts))
+
+
 class _Comparison:
     """Collects the worst difference of each stage over all images."""
 
-    def __init__(self, reference: ReferenceSide, folder: ModelFolder, bounds: Bounds, runtime: NetRuntime) -> None:
+    def __init__(self, reference: ReferenceSide, folder: ModelFolder, bounds: Bounds, nets: _Nets) -> None:
         self.bounds = bounds
         self.folder = folder
         self.reference = reference
         self.model, self.net, self.arch = reference.model, reference.net, reference.arch
-        self.deploy = open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel)
-        self.headless = open_net(runtime, folder.headless_prototxt, folder.deploy_caffemodel)
+        self.deploy, self.headless = nets
         self.sections = {n.name: s.title for s in self.net.sections for n in s.nodes}
         self.worst: dict[str, Row] = {}
 
@@ -233,8 +281,10 @@ class _Comparison:
         order = _caffe_order(self.net)
         self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
         self._absolute("scores", difference(caffe_scores, tf_scores[order]), self.bounds.score, note)
-        tf_detections, note = reference.detections(fed, tf_boxes, tf_scores)
-        caffe_detections = clip_detections(self.deploy.detect(blob))
+        size = (image.shape[0], image.shape[1])
+        tf_detections, note = reference.detections(fed, tf_boxes, tf_scores, size)
+        window = window_of(size, self.arch.resizer)
+        caffe_detections = detections_of(self.arch, self.deploy.detect(blob), window)
         self._detections(name, caffe_detections, tf_detections, note)
         self._tflite_detections(name, fed, caffe_boxes, caffe_scores)
         return ImageComparison(name, image, tf_detections, caffe_detections)

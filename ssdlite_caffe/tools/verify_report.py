@@ -20,7 +20,7 @@ from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
 from ssdlite_caffe.tools.verify import Bounds, ImageComparison, NamedImage, VerifyReport, verify
 from ssdlite_caffe.tools.verify_html import page
-from ssdlite_caffe.tools.verify_text import cells, count_of_images, verdict, worst_of_sections
+from ssdlite_caffe.tools.verify_text import cells, count_of_images, sides, verdict, worst_of_sections
 
 
 def verify_images(
@@ -81,6 +81,8 @@ def _read(images: Sequence[Path], limit: int) -> Iterator[NamedImage]:
     for source in find_sources(images)[:limit]:
         if isinstance(source, ImageError):
             raise source
+        if source.video:
+            raise ImageError(f"{source.path} is a video; verify compares images")
         paths.append(source.path)
     return ((path.name, np.ascontiguousarray(read_image(path)[:, :, ::-1])) for path in paths)
 
@@ -121,6 +123,7 @@ def print_report(report: VerifyReport, *, all_layers: bool = False) -> None:
         all_layers: print every row in place of the worst of each section.
     """
     print(verdict(report))
+    print(sides(report))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.title = f"{report.reference} and {report.runtime} on {count_of_images(report)}"
     for heading in ("stage", "shape"):

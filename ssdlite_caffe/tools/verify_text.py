@@ -72,6 +72,11 @@ def count_of_images(report: VerifyReport) -> str:
     return f"{count} image{'s' * (count != 1)}"
 
 
+def sides(report: VerifyReport) -> str:
+    """What was compared: `frozen graph a/frozen_inference_graph.pb and out`."""
+    return f"{report.form} {report.source} and {report.folder}"
+
+
 def verdict(report: VerifyReport) -> str:
     """One sentence: equal, or the first stage that is not, its difference and its bound."""
     failure = report.first_failure

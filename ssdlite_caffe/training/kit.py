@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, load_label_map
+from ssdlite_caffe.coco.same_classes import match_classes
 from ssdlite_caffe.data.lmdb_store import DATA
 from ssdlite_caffe.data.lmdb_write import NAME_SIZE
 from ssdlite_caffe.errors import ArchError, DatasetError, OutputError, SsdliteError
@@ -21,6 +23,7 @@ from ssdlite_caffe.gen_model.dialect import BatchNormDialect, DataPaths, Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
 from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.training.intervals import largest_divisor
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
@@ -36,7 +39,7 @@ from ssdlite_caffe.training.kit_check import (
     lmdb_facts,
     refuse_disagreement,
 )
-from ssdlite_caffe.training.kit_weights import write_initial_weights
+from ssdlite_caffe.training.kit_weights import refuse_other_classes, write_initial_weights
 
 TRAIN, TEST, SNAPSHOTS = "train.prototxt", "test.prototxt", "snapshot"
 DEFAULT_LMDBS = ("trainval_lmdb", "test_lmdb")
@@ -90,16 +93,24 @@ class _Data(NamedTuple):
 
 
 def write_kit(
-    label_map: str, arch: ArchSpec, out: Path, options: KitOptions = KitOptions(), *, force: bool = False
+    label_map: str,
+    arch: ArchSpec,
+    out: Path,
+    options: KitOptions = KitOptions(),
+    *,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write a training folder.
 
     Args:
         label_map: coco, voc, or a file; its classes are the net's.
-        arch: the detector; its class count is replaced by the label map's.
+        arch: the detector; its class count is replaced by the label map's, and its resizer by the plain one: the data
+            layers squash images to the input size, and so will the trained detector.
         out: folder to make.
         options: all else.
         force: replace an earlier one, where nothing was added to it.
+        say: called with lines for the user.
 
     Returns:
         The content of kit.json.
@@ -108,19 +119,21 @@ def write_kit(
         SsdliteError: the label map, the LMDBs or the weights are missing or do not fit together; `out` exists.
     """
     labels = load_label_map(label_map)
-    arch = dataclasses.replace(arch, num_classes=len(labels))
+    resizer, arch = arch.resizer, dataclasses.replace(arch, num_classes=len(labels), resizer=Resizer())
     small = _with_small_boxes(arch)
     if options.small_boxes and small == arch:
         raise ArchError("the net's default boxes are as small as TensorFlow's already; leave out --small-boxes")
     net = build(small if options.small_boxes else arch)
     _refuse(out, options, force=force)
     train, test = _data(label_map, out, options)
-    _check_counts(label_map, len(labels), options)
+    _check_classes(label_map, labels, options)
     kit: dict[str, Any] = {
         "arch": net.arch.to_dict(),
         "train": train._asdict() if options.lmdbs else None,
         "test": test._asdict() if options.lmdbs else None,
     }
+    if not resizer.plain:
+        kit["resizer_before"] = resizer.text()
     if options.lmdbs:
         kit["default_boxes"] = _shares(net, build(small), options.lmdbs[0], labels)
     with new_folder(out, marker=KIT, force=force) as folder:
@@ -128,8 +141,9 @@ def write_kit(
         _write_nets(folder, net, options, train, test)
         if options.source is not None:
             kit["initial"] = write_initial_weights(
-                folder / INITIAL, read_net(folder / TRAIN), net, labels, options.source, finetune=options.finetune
-            )
+                folder / INITIAL, read_net(folder / TRAIN), net, labels, options.source, finetune=options.finetune,
+                say=say,
+            )  # fmt: skip
         _write_solvers(folder, options.solver, test)
         for name in _SCRIPTS:
             write_text(folder / name, render_script(name, _needed(train, test)))
@@ -196,22 +210,23 @@ def _data(label_map: str, out: Path, options: KitOptions) -> tuple[_Data, _Data]
     return found[0], found[1]
 
 
-def _check_counts(label_map: str, classes: int, options: KitOptions) -> None:
-    """Compare all class counts before anything is written.
+def _check_classes(label_map: str, labels: LabelMap, options: KitOptions) -> None:
+    """Compare all class counts, and the classes of the first weights, before anything is written.
 
     Raises:
         LabelMapError: they do not agree.
     """
+    classes = len(labels)
     counts = [Count("label map", label_map, classes), Count("net", TRAIN, classes)]
     for path in options.lmdbs or ():
         counts += lmdb_counts(path, classes)
-    hint = ""
-    if options.source is not None:
-        count = len(ModelFolder.open(options.source).labels)
-        if not options.finetune:
-            counts.append(Count("weights", options.source, count))
-            hint = "; --finetune starts from weights of other classes" if count != classes else ""
-    refuse_disagreement(counts, hint)
+    if options.source is None or options.finetune:
+        refuse_disagreement(counts)
+        return
+    own = ModelFolder.open(options.source).labels
+    counts.append(Count("weights", options.source, len(own)))
+    refuse_disagreement(counts, "; --finetune starts from weights of other classes" if len(own) != classes else "")
+    refuse_other_classes(match_classes(own, labels), options.source)
 
 
 def _check(folder: Path, out: Path) -> None:

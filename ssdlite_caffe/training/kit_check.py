@@ -15,7 +15,7 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_shape, read_caffemodel
 from ssdlite_caffe.prototxt.shapes import Phase, in_phase
 from ssdlite_caffe.prototxt.text import read, read_net
-from ssdlite_caffe.training.kit_weights import misfits, predicted_classes
+from ssdlite_caffe.training.kit_weights import PREDICTOR, misfits, predicted_classes
 
 KIT, LABEL_MAP, INITIAL = "kit.json", "labelmap.prototxt", "initial.caffemodel"
 SOLVER_TRAIN, SOLVER_TEST = "solver_train.prototxt", "solver_test.prototxt"
@@ -81,7 +81,12 @@ class Count(NamedTuple):
 
 
 def check_kit(
-    folder: Path, solver: str = SOLVER_TRAIN, *, weights: Path | None = None, beside: Path | None = None
+    folder: Path,
+    solver: str = SOLVER_TRAIN,
+    *,
+    weights: Path | None = None,
+    finetune: bool = False,
+    beside: Path | None = None,
 ) -> Kit:
     """Check all files that a solver leads to.
 
@@ -89,6 +94,7 @@ def check_kit(
         folder: what `write_kit` wrote.
         solver: name of the solver file in it.
         weights: caffemodel to start from or to test; None: initial.caffemodel where the folder has it.
+        finetune: the weights may have another number of classes.
         beside: folder that relative paths start from where `folder` does not have the file.
 
     Raises:
@@ -109,8 +115,10 @@ def check_kit(
     start = weights or (folder / INITIAL if (folder / INITIAL).is_file() else None)
     counts = [count for net in (train, *tests) for count in _counts(net)]
     if start is not None:
-        counts += _check_weights(train, start)
-    refuse_disagreement(counts)
+        counts += _check_weights(train, start, finetune=finetune)
+    others = {count.classes for count in counts if count.what != "weights"}
+    trained = weights is not None and solver == SOLVER_TRAIN and len(others) == 1
+    refuse_disagreement(counts, "; --finetune starts from weights of other classes" if trained else "")
     for net in (train, *tests):
         _check_names(net)
     return Kit(folder, parsed, train, tests, start)
@@ -256,8 +264,8 @@ def _counts(net: Net) -> Iterator[Count]:
         yield Count("net, class predictors", net.path, predicted)
 
 
-def _check_weights(train: Net, path: Path) -> Sequence[Count]:
-    """Class counts of weights.
+def _check_weights(train: Net, path: Path, *, finetune: bool) -> Sequence[Count]:
+    """Class counts of weights; none with `finetune` where their class predictors will be skipped.
 
     Raises:
         PrototxtError: they do not fit the net, for another reason than their class count.
@@ -267,7 +275,10 @@ def _check_weights(train: Net, path: Path) -> Sequence[Count]:
     predicted = predicted_classes(outputs)
     wanted = predicted_classes({layer.name: layer.convolution_param.num_output for layer in train.net.layer})
     if predicted is not None and wanted is not None and predicted != wanted:
-        return [Count("weights", path, predicted)]
+        if not finetune:
+            return [Count("weights", path, predicted)]
+        predicted = None
+        weights = caffe_pb2.NetParameter(layer=[x for x in weights.layer if not x.name.endswith(PREDICTOR)])
     problems = misfits(train.net, weights)
     if problems:
         raise PrototxtError(f"{path} does not fit {train.path}:\n  " + "\n  ".join(problems))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.coco.remap import remap_rows
+from ssdlite_caffe.coco.same_classes import ClassMatch, is_unnamed, match_classes
+from ssdlite_caffe.errors import LabelMapError, PrototxtError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.load.boxes import class_predictor_rows, refold_box_predictor, rematch_cell
+from ssdlite_caffe.load.layouts import enlarge_kernel
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.shapes import infer
@@ -28,7 +33,14 @@ _MOST_LISTED = 20
 
 
 def write_initial_weights(
-    out: Path, net: caffe_pb2.NetParameter, desc: NetDesc, labels: LabelMap, source: Path, *, finetune: bool
+    out: Path,
+    net: caffe_pb2.NetParameter,
+    desc: NetDesc,
+    labels: LabelMap,
+    source: Path,
+    *,
+    finetune: bool,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write the weights of a converted model that fit a train net.
 
@@ -39,35 +51,117 @@ def write_initial_weights(
         labels: classes of the train net.
         source: a folder that `convert` wrote.
         finetune: skip the class predictors where the classes differ; they start from the net's fillers.
+        say: called with lines for the user, on class predictors that are kept though not all is equal.
 
     Returns:
-        For kit.json: source, number of layers, names of layers that start from fillers, and classes with another name
-        than in the model whose predictors are kept.
+        For kit.json: source, number of layers, names of layers that start from fillers and why, the classes that the
+        others are for, the model's class ids where they were in another order, and the classes whose names the model
+        writes differently.
 
     Raises:
         PrototxtError: the weights are missing, or do not fit the net.
+        LabelMapError: the classes differ, and `finetune` is false.
     """
     model = ModelFolder.open(source)
     path = source / TRAINED
     if not path.is_file():
         raise PrototxtError(f"{source} has no {TRAINED}, the weights with BatchNorm; convert the model again")
     weights = read_caffemodel(path)
-    renamed = [
-        {"id": class_id, "name": name, "was": was}
-        for class_id, (name, was) in enumerate(zip(labels.display_names, model.labels.display_names, strict=False))
-        if class_id and name != was
-    ]
-    anew = finetune and (renamed or len(labels) != len(model.labels))
-    left = [layer.name for layer in weights.layer if anew and layer.name.endswith(PREDICTOR)]
-    kept = [layer for layer in weights.layer if layer.name not in left]
-    problems = misfits(net, caffe_pb2.NetParameter(layer=kept))
+    match = match_classes(model.labels, labels)
+    if not finetune:
+        refuse_other_classes(match, source)
+    kept, left = for_classes(list(weights.layer), match)
+    problems = _change_kernels(kept, net, desc) or misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
     _change_boxes(kept, build(model.arch), desc)
     write_caffemodel(out, caffe_pb2.NetParameter(name=weights.name, layer=kept))
+    for line in match.remarks(str(source)):
+        say(line)
     return {
-        "source": str(source), "layers": len(kept), "left_to_fillers": left, "renamed": [] if anew else renamed,
+        "source": str(source), "layers": len(kept), "left_to_fillers": left,
+        "other_classes": match.difference("the model") if left else None, "classes": list(labels.display_names),
+        "rows": match.moved, "renamed": [one._asdict() for one in match.respelt] if match.same else [],
     }  # fmt: skip
+
+
+def refuse_other_classes(match: ClassMatch, source: Path) -> None:
+    """Refuse to keep the class predictors of a converted model with other classes.
+
+    Raises:
+        LabelMapError: the classes differ.
+    """
+    if match.same:
+        return
+    if is_unnamed(match.old):
+        names = "convert the model again with its label map (--label-map)"
+    else:
+        names = "where they are the same classes, give the model these names first with `ssdlite-caffe remap`"
+    raise LabelMapError(
+        f"the class predictors of {source} are for other classes: {match.difference('the model')}; give --finetune to "
+        f"start them anew, or {names}"
+    )
+
+
+def for_classes(
+    layers: list[caffe_pb2.LayerParameter], match: ClassMatch
+) -> tuple[list[caffe_pb2.LayerParameter], list[str]]:
+    """Weights of a model for other classes, or for its own in another order.
+
+    Args:
+        layers: of a caffemodel; those of class predictors are changed where the order differs.
+        match: of the model's classes and those to train for.
+
+    Returns:
+        The layers to keep, and the names of the class predictors that are skipped, which is all where a class differs.
+
+    Raises:
+        PrototxtError: the outputs of a class predictor are no multiple of the number of classes.
+    """
+    if not match.same:
+        left = [layer.name for layer in layers if layer.name.endswith(PREDICTOR)]
+        return [layer for layer in layers if layer.name not in left], left
+    if match.moved is not None:
+        for layer in layers:
+            if layer.name.endswith(PREDICTOR) and layer.blobs:
+                _set_blobs(layer, [_moved(blob_to_array(b, layer.name), layer.name, match.moved) for b in layer.blobs])
+    return layers, []
+
+
+def _moved(array: FloatArray, name: str, rows: Sequence[int]) -> FloatArray:
+    outputs, classes = array.shape[0], len(rows)
+    if outputs % classes:
+        raise PrototxtError(f"layer {name!r} has {outputs} outputs, which is no multiple of the {classes} classes")
+    return remap_rows(array, outputs // classes, classes, rows)
+
+
+def _change_kernels(
+    layers: Sequence[caffe_pb2.LayerParameter], net: caffe_pb2.NetParameter, desc: NetDesc
+) -> list[str]:
+    """Write kernels in the sizes of the net's padding dialect, which may be one larger, with zeros first.
+
+    Returns:
+        What cannot be written so: kernels whose first row or column is not zero any more, after a training.
+    """
+    shapes = infer(net).param_shapes
+    sizes = {conv.name: conv.kernel for conv in desc.convolutions}
+    problems = []
+    for layer in layers:
+        wanted = shapes.get(layer.name)
+        if layer.name not in sizes or not layer.blobs or not wanted:
+            continue
+        kernel, (high, wide) = blob_to_array(layer.blobs[0], layer.name), sizes[layer.name]
+        if kernel.shape[:2] != wanted[0][:2] or kernel.ndim != 4 or kernel.shape == wanted[0]:
+            continue
+        core = kernel[:, :, max(kernel.shape[2] - high, 0) :, max(kernel.shape[3] - wide, 0) :]
+        if np.count_nonzero(core) != np.count_nonzero(kernel):
+            problems.append(
+                f"layer {layer.name!r} has {kernel.shape[2]}x{kernel.shape[3]} kernels whose first row and column are "
+                f"not zero, the net {wanted[0][2]}x{wanted[0][3]} ones; give the --padding that the weights have"
+            )
+        elif core.shape[2:] == (high, wide):
+            layer.blobs[0].CopyFrom(blob_from_array(enlarge_kernel(core, (wanted[0][2], wanted[0][3]))))
+    return problems[:_MOST_LISTED]
 
 
 def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:

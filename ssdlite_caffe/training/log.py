@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from ssdlite_caffe.caffe.log import parse_line
 
-_LOSS = re.compile(r"Iteration (\d+), loss = (\S+)")
+_LOSS = re.compile(r"Iteration (\d+)(?: \([^)]*\))?, loss = (\S+)")
+"""Caffe 1.0 has the speed in brackets, but for the last line."""
 _RATE = re.compile(r"Iteration (\d+), lr = (\S+)")
 _TESTING = re.compile(r"Iteration (\d+), Testing net")
 _TESTED = re.compile(r"\s*Test net output #\d+: (\S+) = (\S+)")

@@ -14,9 +14,9 @@ from typing import IO, Any
 
 from ssdlite_caffe.files import write_text
 from ssdlite_caffe.plots import draw_training, plotting_problem
-from ssdlite_caffe.training.log import Scored, Step
+from ssdlite_caffe.training.log import LogReader, Scored, Step
 
-METRICS, PLOT = "metrics.jsonl", "loss.png"
+METRICS, PLOT, LOG = "metrics.jsonl", "loss.png", "train.log"
 
 _DRAW_EVERY = 20.0
 """Seconds."""
@@ -25,7 +25,7 @@ _DRAW_EVERY = 20.0
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; one that was cut short by a kill is skipped."""
     entries = []
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
@@ -47,11 +47,27 @@ def drop_after(path: Path, iteration: int) -> None:
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept), force=True)
 
 
-def last_loss(folder: Path) -> float:
-    """The last loss in a training folder's metrics; NaN where there is none."""
+def last_loss(folder: Path, done: int) -> Step | None:
+    """The last loss of the first `done` iterations: of a training folder's metrics, or without them of Caffe's log."""
     path = folder / METRICS
     entries = read_metrics(path) if path.is_file() else []
-    return next((float(entry["loss"]) for entry in reversed(entries) if "loss" in entry), math.nan)
+    losses = [entry for entry in entries if isinstance(entry.get("loss"), int | float) and entry["iteration"] <= done]
+    known = [entry for entry in losses if math.isfinite(entry["loss"])]
+    if known:
+        return Step(known[-1]["iteration"], float(known[-1]["loss"]), math.nan)
+    return _last_logged(folder / LOG, done)
+
+
+def _last_logged(path: Path, done: int) -> Step | None:
+    if not path.is_file():
+        return None
+    reader, last = LogReader(), None
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            event = reader.read(line)
+            if isinstance(event, Step) and event.iteration <= done and math.isfinite(event.loss):
+                last = event
+    return last
 
 
 class Metrics:

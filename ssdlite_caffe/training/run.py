@@ -15,13 +15,14 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import format_message, read
 from ssdlite_caffe.training.intervals import default_test_interval, largest_divisor
 from ssdlite_caffe.training.kit_check import Kit, check_kit
-from ssdlite_caffe.training.metrics import METRICS, PLOT, drop_after, last_loss
+from ssdlite_caffe.training.metrics import LOG, METRICS, PLOT, drop_after, last_loss
 from ssdlite_caffe.training.run_options import RUN, RunOptions, choose_gpu, recall, remember
 from ssdlite_caffe.training.snapshots import Snapshot, bytes_of_snapshot, find_snapshots, newest_whole
-from ssdlite_caffe.training.watch import LOG, Progress, Trained, Watch
+from ssdlite_caffe.training.start_weights import FIRST, first_weights, write_first
+from ssdlite_caffe.training.watch import Progress, Trained, Watch
 
 SOLVER_USED, LOCK = "solver_used.prototxt", ".training"
-_WRITTEN = (RUN, LOG, METRICS, PLOT)
+_WRITTEN = (RUN, FIRST, LOG, METRICS, PLOT)
 
 
 def train(
@@ -49,14 +50,15 @@ def train(
     prefix = caffe_prefix(options.prefix)
     if options.resume:
         options = recall(folder, options)
-    kit = check_kit(folder, weights=options.weights)
+    kit = check_kit(folder, weights=options.weights, finetune=options.finetune)
     solver = _solver(kit, options)
+    changed = None if options.resume else first_weights(kit, finetune=options.finetune, say=say)
     with _only_one(folder) as lock:
         start = _resumed(kit, solver, say) if options.resume else None
         replaced = [] if options.resume else _replaced(kit, solver, options)
         if start is not None and start.iteration == solver.max_iter:
             say(f"already at {start.iteration} of {solver.max_iter} iterations")
-            return Trained(start.iteration, last_loss(folder), True, start, 0, 0.0)
+            return Trained(start.iteration, last_loss(folder, start.iteration), True, start, 0, 0.0)
         gpu = choose_gpu(solver, prefix, options, say)
         modes = caffe_pb2.SolverParameter
         solver.solver_mode = modes.CPU if gpu is None else modes.GPU
@@ -73,7 +75,8 @@ def train(
         if start is not None:
             arguments.append(f"-snapshot={os.path.relpath(start.state, folder)}")
         elif kit.weights is not None:
-            arguments.append(f"-weights={kit.weights.resolve()}")
+            weights = kit.weights if changed is None else write_first(folder, changed)
+            arguments.append(f"-weights={weights.resolve()}")
         if gpu is not None:
             arguments.append(f"-gpu={gpu}")
         strict = {"SSDLITE_STRICT_DATA": "1"} if options.strict else {}

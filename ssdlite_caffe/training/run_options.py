@@ -25,6 +25,7 @@ class RunOptions:
     Attributes:
         resume: continue from the newest whole snapshot, with the options that the training was started with.
         weights: caffemodel to start from, in place of the folder's initial.caffemodel.
+        finetune: start its class predictors from fillers where they are for other classes.
         iterations: in all; None: the solver's max_iter.
         seed: of fillers, order and augmentation; None: the solver's random_seed.
         gpu: number of the GPU to run on.
@@ -36,6 +37,7 @@ class RunOptions:
 
     resume: bool = False
     weights: Path | None = None
+    finetune: bool = False
     iterations: int | None = None
     seed: int | None = None
     gpu: int | None = None

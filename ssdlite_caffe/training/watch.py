@@ -16,10 +16,8 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.terminal import on_interrupt
 from ssdlite_caffe.training.kit_check import SOLVER_TRAIN, Kit
 from ssdlite_caffe.training.log import Event, LogReader, Scored, Skipped, Step
-from ssdlite_caffe.training.metrics import Metrics
+from ssdlite_caffe.training.metrics import LOG, Metrics, last_loss
 from ssdlite_caffe.training.snapshots import Snapshot, bytes_of_snapshot, find_snapshots, flaw, snapshot_at
-
-LOG = "train.log"
 
 _PACES = 20
 """Lines of progress over which the pace is measured."""
@@ -35,7 +33,7 @@ class Progress:
         iteration: the last one shown.
         iterations: in all.
         loss: averaged by Caffe over `average_loss` iterations.
-        rate: learning rate.
+        rate: learning rate; NaN where this run has shown none.
         seconds_left: at the pace of the last lines; NaN at first.
     """
 
@@ -52,7 +50,7 @@ class Trained:
 
     Attributes:
         iteration: iterations done.
-        loss: the last one that was computed; NaN where there is none.
+        last: the last loss that Caffe showed, maybe some iterations earlier; None where it showed none.
         finished: whether all iterations are done; else it was interrupted.
         snapshot: the last whole one, None where there is none.
         skipped: records that could not be read.
@@ -60,7 +58,7 @@ class Trained:
     """
 
     iteration: int
-    loss: float
+    last: Step | None
     finished: bool
     snapshot: Snapshot | None
     skipped: int
@@ -136,7 +134,8 @@ class Watch:
             self._metrics.draw()
         done = self._solver.max_iter if not self._interrupted else self._good.iteration if self._good else 0
         finished = done == self._solver.max_iter  # also where Ctrl-C came in the last iteration
-        return Trained(done, self._step.loss, finished, self._good, self._skipped, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Trained(done, last_loss(folder, done), finished, self._good, self._skipped, seconds)
 
     @contextlib.contextmanager
     def _without_spoilt_snapshots(self) -> Iterator[None]:

@@ -39,7 +39,9 @@ SHOWN = 0.05
 Run = Callable[[Dialect, list[tuple[str, np.ndarray]]], list[Detections]]
 EXACT = [
     Dialect(activation=activation, padding=padding, batch_norm=norm)
-    for activation, padding, norm in itertools.product(("relu6", "stock"), ("exact", "slice"), ("fold", "keep"))
+    for activation, padding, norm in itertools.product(
+        ("relu6", "stock"), ("exact", "slice"), ("fold", "keep", "fold-body")
+    )
 ]  # type: ignore[arg-type]
 
 

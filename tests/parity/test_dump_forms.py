@@ -14,6 +14,7 @@ from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError
 from ssdlite_caffe.imports import import_tensorflow
+from ssdlite_caffe.resizer import Resizer
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.tensorflow
@@ -182,7 +183,7 @@ def test_object_checkpoint_is_refused(tmp_path: Path) -> None:
     module.v = tf.Variable(1.0)
     prefix = tf.train.Checkpoint(module=module).write(str(tmp_path / "ckpt"))
     (tmp_path / "pipeline.config").write_text(CONFIG)
-    with pytest.raises(ModelError, match="object checkpoint"):
+    with pytest.raises(ModelError, match="is an object-based checkpoint of TensorFlow 2"):
         read_model(prefix)
 
 
@@ -211,3 +212,42 @@ def test_saved_model_of_variables(tmp_path: Path, resource: bool) -> None:
         np.testing.assert_array_equal(value, values[name])
     assert set(model.skipped) == {name for name in values if name.startswith(unused)}
     assert model.units[0].epsilon == float(np.float32(0.001))
+
+
+# ---- resizers of checkpoints ----
+
+LETTERBOX = "keep_aspect_ratio_resizer { min_dimension: 6 max_dimension: 8 pad_to_max_dimension: true }"
+
+
+def with_resizer(text: str) -> str:
+    return CONFIG.replace("fixed_shape_resizer { height: 8 width: 8 }", text)
+
+
+def save_meta(prefix: Path, *, align_corners: bool) -> None:
+    """A .meta file with a graph that reads images, for inference."""
+    with v1.Graph().as_default() as graph:
+        image = v1.placeholder(tf.uint8, (1, None, None, 3), name="image_tensor")
+        shown = v1.image.resize_images(image, (8, 8), align_corners=align_corners)
+        kernel = np.zeros(PARTS["FeatureExtractor/MobilenetV2/Conv/weights"], np.float32)
+        tf.nn.conv2d(shown * (2.0 / 255.0) - 1.0, kernel, 1, "SAME", name="FeatureExtractor/MobilenetV2/Conv/Conv2D")
+        v1.train.export_meta_graph(f"{prefix}.meta", graph=graph)
+
+
+def test_a_checkpoint_s_resizer_is_its_config_s(tmp_path: Path) -> None:
+    model = read_model(save_checkpoint(tmp_path, values_of(1), with_resizer(LETTERBOX)))
+    expected = Resizer("keep_aspect_ratio", min_dimension=6, max_dimension=8, normalise_first=True)
+    assert model.settings.resizer == expected
+    assert any("does not say whether pixels are normalised before or after" in note for note in model.notes)
+    with pytest.raises(ModelError, match=r"pipeline\.config is identity_resizer, which .*; allowed are"):
+        read_model(save_checkpoint(tmp_path, values_of(1), with_resizer("identity_resizer { }")))
+
+
+def test_the_graph_beside_a_checkpoint_is_compared_with_its_config(tmp_path: Path) -> None:
+    prefix = save_checkpoint(tmp_path, values_of(1))
+    save_meta(prefix, align_corners=True)
+    model = read_model(prefix)
+    assert model.settings.resizer == Resizer()
+    (note,) = [note for note in model.notes if "resizer" in note]
+    assert "the former is used: resizer fixed_shape, bilinear, not fixed_shape, bilinear, align_corners" in note
+    save_meta(prefix, align_corners=False)
+    assert not [note for note in read_model(prefix).notes if "resizer" in note]

@@ -11,7 +11,8 @@ from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.data.lmdb_write import Order, write_lmdb
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.evaluation.detection_evaluate import NAME, with_detection_evaluate
-from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
+from ssdlite_caffe.evaluation.evaluate import evaluate
+from ssdlite_caffe.evaluation.forms import open_model_forms
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 
 pytestmark = [

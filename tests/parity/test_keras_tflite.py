@@ -18,8 +18,8 @@ from ssdlite_caffe.data.labelled_images import open_images
 from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
-from ssdlite_caffe.evaluation.detectors import ModelForms
 from ssdlite_caffe.evaluation.evaluate import evaluate
+from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.keras.detectors import ExportedTfliteDetector, KerasDetector

@@ -26,9 +26,18 @@ from ssdlite_caffe.tools.convert import ConvertOptions, convert, write_model_fil
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.tools.verify import Bounds, verify
 from ssdlite_caffe.tools.verify_report import verdict
+from tests.unit.test_gen_model_compat import net_of, write_random
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 
+EARLIER = [
+    "--compat mobilenetv2-ssdlite -c 4 --relu6 --tfpad --nobn",
+    "--compat mobilenetv2-ssdlite -c 4 -t ssd --tfpad",
+    "--compat mobilenetv2-ssdlite -c 4 -v 1 --size 0.5",
+    "--compat mobilenetv2-ssdlite-pinto0309 -c 4 --batchnorm",
+    "--compat mobilenet-ssd -c 4",
+    "--compat mobilenet-ssd-template -c 4",
+]
 RANDOM = Bounds(layer=1e-3, box=1e-4, score=1e-4)
 """Random weights amplify rounding; measured: boxes 3.5e-5, scores 2.9e-5."""
 
@@ -74,6 +83,7 @@ def test_the_model_of_drawn_scenes(
         Dialect(padding="pad-layer"),
         Dialect(padding="tf_pad"),
         Dialect(batch_norm="keep"),
+        Dialect(batch_norm="fold-body"),
         Dialect(activation="clip", padding="tf_pad", batch_norm="keep"),
         Dialect(activation="stock", padding="slice", batch_norm="keep"),
         Dialect(depthwise="DepthwiseConvolution"),
@@ -137,6 +147,22 @@ def test_nothing_is_ignored(caffe_prefix: Path, example_folder: Path, tmp_path: 
         assert left == {"mbox_loss"}
     else:
         assert left == set()
+
+
+@pytest.mark.parametrize("stage", ["deploy", "train"])
+@pytest.mark.parametrize("options", EARLIER)
+def test_nothing_of_an_earlier_project_s_caffemodel_is_ignored(
+    caffe_prefix: Path, tmp_path: Path, options: str, stage: str
+) -> None:
+    """The caffemodel has the layers and blobs that the project's own files have; see tests/earlier_nets."""
+    net = net_of(f"{options} -s {stage}")
+    weights, prototxt = tmp_path / "net.caffemodel", tmp_path / "net.prototxt"
+    write_random(net, weights)
+    prototxt.write_text(format_message(net if stage == "deploy" else without_data_layers(net, (300, 300))))
+    with CaffeNet(prototxt, weights, phase="TRAIN" if stage == "train" else "TEST") as caffe:
+        assert source_layers(caffe, "Ignoring") == []
+        copied = source_layers(caffe, "Copying")
+    assert {layer.name for layer in net.layer if layer.type in ("Convolution", "BatchNorm", "Scale")} <= set(copied)
 
 
 def test_another_layer_is_ignored_and_said_so(caffe_prefix: Path, example_folder: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty.pb").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("text.pb", "not a frozen graph"),
+        ("text.pb", "a text file, not a binary graph"),
         ("empty.pb", "empty"),
         ("folder", "holds no manifest"),
         ("none", "does not exist"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,11 +39,13 @@ def kit(example_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "JPEGImages" / f"s{seed}.png").write_bytes(encoded(np.ascontiguousarray(image[..., ::-1]), ".png"))
     write_lmdb(open_voc([root], "trainval", label_map=LabelMap.of_names(NAMES)), folder / "lmdb")
     (folder / "names.txt").write_text("\n".join(NAMES))
+    named = Path(shutil.copytree(example_folder, folder / "model"))
+    (named / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
     options = KitOptions(
-        lmdbs=(folder / "lmdb", folder / "lmdb"), source=example_folder, frozen=True, batch_size=2,
+        lmdbs=(folder / "lmdb", folder / "lmdb"), source=named, frozen=True, batch_size=2,
         solver=Solver("", base_lr=1e-5, max_iter=2, display=1, mode="CPU", random_seed=7),
     )  # fmt: skip
-    write_kit(str(folder / "names.txt"), ModelFolder.open(example_folder).arch, folder / "kit", options)
+    write_kit(str(folder / "names.txt"), ModelFolder.open(named).arch, folder / "kit", options)
     return folder / "kit"
 
 

@@ -28,10 +28,9 @@ from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.training.evaluate_kit import evaluate_kit
 from ssdlite_caffe.training.kit import KitOptions, write_kit
-from ssdlite_caffe.training.metrics import METRICS, PLOT, read_metrics
+from ssdlite_caffe.training.metrics import LOG, METRICS, PLOT, read_metrics
 from ssdlite_caffe.training.run import train
 from ssdlite_caffe.training.run_options import RUN, RunOptions
-from ssdlite_caffe.training.watch import LOG
 
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("caffe")]
 
@@ -79,7 +78,8 @@ def whole(made: Path) -> Path:
     kit = Path(shutil.copytree(made / "kit", made / "whole"))
     ended = train(kit, RunOptions())
     assert (ended.finished, ended.iteration) == (True, STEPS)
-    assert ended.loss == losses(kit)[STEPS]
+    assert ended.last is not None
+    assert (ended.last.iteration, ended.last.loss) == (STEPS, losses(kit)[STEPS])
     assert ended.snapshot is not None
     assert ended.snapshot.iteration == STEPS
     return kit

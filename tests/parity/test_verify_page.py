@@ -43,7 +43,7 @@ def files(changed: float = 0) -> Row:
 
 
 def report_of(*rows: Row, exact: bool = True) -> VerifyReport:
-    return VerifyReport("a/model.pb", "out", "opencv", rows, ("a.png", "b.png"), exact)
+    return VerifyReport("a/model.pb", "out", "opencv", rows, ("a.png", "b.png"), exact, form="frozen graph")
 
 
 BODY = [layer(f"conv_{number}/expand", section=f"block {number}") for number in range(20)]
@@ -95,8 +95,9 @@ def test_the_terminal_shows_the_verdict_first_in_80_columns(
 ) -> None:
     monkeypatch.setattr(verify_report, "table_console", lambda: Console(width=80))
     verify_report.print_report(report, all_layers=all_layers)
-    first, *table = capsys.readouterr().out.splitlines()
+    first, second, *table = capsys.readouterr().out.splitlines()
     assert first == verdict(report)
+    assert second == f"frozen graph {report.source} and {report.folder}"
     assert max(map(len, table)) <= 80
     assert len(table) == 3 + len(report.rows), "no row takes two lines"
     assert [line.split()[0] for line in table[3:-2]] == [row.stage for row in report.rows[:-2]]

@@ -11,8 +11,8 @@ import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.evaluation.detectors import RUNTIMES, ModelForms
-from ssdlite_caffe.evaluation.evaluate import open_model_forms
+from ssdlite_caffe.evaluation.detectors import RUNTIMES
+from ssdlite_caffe.evaluation.forms import ModelForms, open_model_forms
 from ssdlite_caffe.keras.import_model import import_detector
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import Detector

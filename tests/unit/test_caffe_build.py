@@ -19,7 +19,7 @@ from ssdlite_caffe.caffe.build import BuildOptions, build, read_stamp
 from ssdlite_caffe.caffe.compile import Step, first_error
 from ssdlite_caffe.caffe.prefix import STAMP, caffe_prefix, find_prefix
 from ssdlite_caffe.caffe.sources import NEEDED
-from ssdlite_caffe.errors import BuildError
+from ssdlite_caffe.errors import BuildError, OutputError
 from tests.commands import Command, tree
 
 CMAKE = """#!/bin/sh
@@ -182,6 +182,19 @@ class TestBuild:
         with pytest.raises(BuildError, match="prefix is a file"):
             workshop.build()
 
+    @pytest.mark.parametrize("place", ["prefix", "cache"])
+    def test_what_cannot_be_written_is_told_before_the_build(
+        self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        (workshop.fork.parent / "file").touch()
+        folder = workshop.fork.parent / "file" / "folder"
+        if place == "cache":
+            monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        with pytest.raises(OutputError, match=r"cannot write .*file/folder.*file is not a folder"):
+            workshop.build(**{"prefix": folder} if place == "prefix" else {})
+        assert workshop.runs == []
+        assert workshop.steps == []
+
     def test_sources_that_are_no_caffe(self, workshop: Workshop) -> None:
         with pytest.raises(BuildError, match="is not a folder"):
             workshop.build(source=workshop.fork / "nowhere")
@@ -201,6 +214,43 @@ class TestBuild:
         assert workshop.build()["built"] is True
         (workshop.prefix / STAMP).write_text("[]")
         assert read_stamp(workshop.prefix) == {}
+
+
+class TestClean:
+    def test_deletes_what_builds_left_and_on_request_the_result(self, workshop: Workshop, command: Command) -> None:
+        workshop.build()
+        cache = workshop.fork.parent / "cache" / "ssdlite-caffe"
+        (cache / "sources").mkdir()
+        (cache / "sources" / "caffe.tar.gz").write_bytes(b"12345")
+        printed = json.loads(command("caffe", "clean", "--json").out)
+        assert sorted(Path(path).suffix for path in printed["deleted"]) == ["", ".gz", ".log"]
+        assert printed["bytes"] > 5
+        assert [path.suffix for path in cache.rglob("*") if path.is_file()] == [".lock"]
+        assert find_prefix(workshop.prefix) is not None
+        assert command("caffe", "clean").out == "there is nothing to delete\n"
+        result = command("caffe", "clean", "--installed", "--prefix", workshop.prefix)
+        assert result.out.splitlines()[0] == f"deleted {workshop.prefix}"
+        assert not workshop.prefix.exists()
+        assert workshop.build()["built"] is True
+
+    def test_a_folder_of_others_stays(self, workshop: Workshop, command: Command) -> None:
+        workshop.build()
+        (workshop.prefix / STAMP).unlink()
+        before = tree(workshop.fork.parent)
+        result = command("caffe", "clean", "--installed", "--prefix", workshop.prefix)
+        assert result.status == 1
+        assert "prefix holds files but no ssdlite-caffe.json" in result.err
+        assert command("caffe", "clean", "--prefix", workshop.prefix).status == 2
+        assert tree(workshop.fork.parent) == before
+
+    def test_not_while_a_build_runs(self, workshop: Workshop, command: Command) -> None:
+        workshop.build()
+        before = tree(workshop.fork.parent)
+        with caffe_build._only_one(workshop.prefix, workshop.fork.parent / "cache" / "ssdlite-caffe", print):
+            result = command("caffe", "clean")
+        assert result.status == 1
+        assert "a build of Caffe is running" in result.err
+        assert tree(workshop.fork.parent) == before
 
 
 class TestProcesses:

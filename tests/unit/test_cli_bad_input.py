@@ -257,6 +257,15 @@ class TestNets:
         path = self.edited(example_folder, tmp_path, "kernel_size: 1", "kernel_sice: 1")
         assert "has no field 'kernel_sice'" in command("lint", path).out
 
+    def test_unknown_fields_of_layers_that_are_not_filled(
+        self, command: Command, refused: Command, example_weights: Path, example_folder: Path, tmp_path: Path
+    ) -> None:
+        path = self.edited(example_folder, tmp_path, "keep_top_k:", "objectness_score: 0.01 keep_top_k:")
+        assert command("load", example_weights, path, "-o", tmp_path / "out").status == 0
+        path = self.edited(example_folder, tmp_path, "kernel_size: 1", "kernel_size: 1 sparsity: 2")
+        said = refused("load", example_weights, path, "-o", tmp_path / "other").err
+        assert "ConvolutionParameter has no field 'sparsity'" in said
+
     @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"layer { name: 'a' "])
     def test_files_that_are_none(self, command: Command, example_weights: Path, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "net.prototxt"

@@ -16,11 +16,12 @@ from ssdlite_caffe.coco.label_map import (
     numbered,
     parse_label_map,
 )
+from ssdlite_caffe.coco.no_class import is_background
 from ssdlite_caffe.errors import LabelMapError
 
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12).filter(
-    lambda name: name != BACKGROUND.name
+    lambda name: not is_background(name)
 )
 CAFFE_BACKGROUND = 'item { name: "none_of_the_above" label: 0 display_name: "background" }\n'
 
@@ -78,15 +79,63 @@ def test_od_api_map_may_hold_background() -> None:
     assert parse_label_map(text, "x").entries == (Label(0, "background", "background"), Label(1, "x", "x"))
 
 
-@pytest.mark.parametrize("first", ["", "background\n", "???\n", "none_of_the_above\r\n"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "", "background\n", "???\n", "none_of_the_above\r\n", "BACKGROUND\n", "Background \r\n", "__background__\n",
+        "_background_\n", "unlabeled\n", "N/A\n", "__ignore__\n", "__ignore__\n_background_\n",
+    ],
+)  # fmt: skip
 def test_plain_text_with_and_without_background(first: str) -> None:
     label_map = parse_label_map(f"{first}cat\n???\nguide dog \n\n", "names.txt")
     assert label_map.display_names == ("background", "cat", "unused_2", "guide dog")
 
 
+@pytest.mark.parametrize("name", ["none_of_the_above", "BACKGROUND", "__background__", "_background_", "Unlabeled"])
+def test_each_of_backgrounds_names_in_an_item(name: str) -> None:
+    for key, file in (("id", "x.pbtxt"), ("label", "x.prototxt")):
+        label_map = parse_label_map(f"item {{ {key}: 0 name: '{name}' }} item {{ {key}: 1 name: 'x' }}", file)
+        assert label_map.entries == (Label(0, name, name), Label(1, "x", "x"))
+        assert label_map.find("background") == 0
+        with pytest.raises(LabelMapError, match=f"id 1 is '{name}', but background always has id 0; remove it"):
+            parse_label_map(f"item {{ {key}: 0 name: 'background' }} item {{ {key}: 1 name: '{name}' }}", file)
+
+
+@pytest.mark.parametrize("name", ["background_noise", "my background", "unlabeled car", "backgrounds"])
+def test_names_with_background_in_them_are_classes(name: str) -> None:
+    assert parse_label_map(f"{name}\nx\n", "x.txt").display_names == ("background", name, "x")
+
+
+def test_rows_of_a_placeholder_are_unused() -> None:
+    text = "".join(f'item {{ name: "N/A" label: {i} display_name: "N/A" }}\n' for i in (2, 3))
+    text = CAFFE_BACKGROUND + 'item { name: "person" label: 1 }\n' + text
+    expected = (BACKGROUND, Label(1, "person", "person"), *(Label(i, f"unused_{i}", f"unused_{i}") for i in (2, 3)))
+    assert parse_label_map(text, "x.prototxt").entries == expected
+    assert parse_label_map("item { id: 1 name: 'person' } item { id: 3 name: 'n/a' }", "x.pbtxt").entries == expected
+    for word in ("N/A", "???", "none", "-", "Unused"):
+        assert parse_label_map(f"person\n{word}\n{word}\n", "x.txt").entries == expected
+
+
+def test_a_display_name_alone_may_be_a_placeholder() -> None:
+    items = [f'item {{ name: "{i}" label: {i} display_name: "{shown}" }}' for i, shown in ((1, "cat"), (2, "N/A"))]
+    label_map = parse_label_map(CAFFE_BACKGROUND + "\n".join(items), "x.prototxt")
+    assert label_map.entries == (BACKGROUND, Label(1, "1", "cat"), Label(2, "2", "unused_2"))
+
+
+def test_a_word_that_is_given_once_is_a_class() -> None:
+    assert parse_label_map("none\n-\nunknown\n", "x.txt").display_names == ("background", "none", "-", "unknown")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("a.txt", "cat\nbackground\ndog", "a.txt:2: 'background' is background, which always has id 0"),
+        ("a.txt", "cat\ndog\n__BACKGROUND__", "a.txt:3: '__BACKGROUND__' is background, which always has id 0"),
+        ("a.txt", "background\nBackground\ncat", "a.txt:2: 'Background' is background"),
+        ("a.txt", "0 background\n1 cat", "a.txt:1: '0 background' is background with a number; write names alone"),
+        ("a.txt", "0: _background_\n1: cat", "a.txt:1: '0: _background_' is background with a number"),
+        ("a.pbtxt", "item { id: 0 name: 'N/A' display_name: 'cat' }", "id 0 is 'N/A'; it must be background"),
+        ("a.pbtxt", "item { id: 1 name: '7' display_name: 'Background' }", "id 1 is 'Background', but background"),
         ("a.prototxt", CAFFE_BACKGROUND + 'item { name: "a" label: 0 }', "a.prototxt: id 0 is given twice"),
         ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "a.pbtxt: id 1 is given twice: 'a' and 'b'"),
         ("a.pbtxt", "item { id: 1 name: 'a' } item { id: 4 name: 'a' }", "name 'a' is given twice: ids 1 and 4"),
@@ -161,3 +210,12 @@ def test_find_by_name_then_by_display_name() -> None:
         label_map.find("c")
     assert builtin("coco").nearest("Persn") == "person"
     assert builtin("coco").nearest("zzzz") is None
+
+
+def test_a_field_given_twice_is_read_as_by_the_program_that_the_file_is_for() -> None:
+    """The OD API takes the last one (text_format.Merge); Caffe refuses the file."""
+    api = parse_label_map("item { id: 2 id: 1 name: 'first' name: 'cat' }", "map.pbtxt")
+    assert api.display_names == ("background", "cat")
+    caffe = 'item { name: "none_of_the_above" label: 0 } item { name: "a" label: 1 label: 2 }'
+    with pytest.raises(LabelMapError, match='should not have multiple "label" fields'):
+        parse_label_map(caffe, "map.prototxt")

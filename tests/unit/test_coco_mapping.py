@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.coco.label_map import BACKGROUND_NAMES, LabelMap, builtin, numbered
+from ssdlite_caffe.coco.label_map import LabelMap, builtin, numbered
 from ssdlite_caffe.coco.mapping import ClassMapping, Rule, builtin_mapping, load_mapping, parse_mapping
+from ssdlite_caffe.coco.no_class import is_background, is_placeholder
 from ssdlite_caffe.errors import LabelMapError
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8).filter(
-    lambda name: name not in BACKGROUND_NAMES
+    lambda name: not is_background(name) and not is_placeholder(name)
 )
 RULES = st.lists(
     st.builds(Rule, NAMES, st.lists(NAMES, min_size=1, max_size=3, unique=True).map(tuple)),

@@ -86,8 +86,10 @@ def test_ids_of_annotations(tmp_path: Path) -> None:
     annotations.write_text("[]")
     with pytest.raises(DatasetError, match="is not in COCO's format"):
         CocoIds(LabelMap.of_names(["ant"]), annotations)
-    annotations.write_text(json.dumps({**content, "images": [{"id": "7", "file_name": "a.png"}]}))
-    with pytest.raises(DatasetError, match=r"images\[0\] needs id, a whole number"):
+    annotations.write_text(json.dumps({**content, "images": [{"id": "0007", "file_name": "a.png"}]}))
+    assert CocoIds(LabelMap.of_names(["cow"]), annotations).image(Path("a.png")) == "0007"
+    annotations.write_text(json.dumps({**content, "images": [{"id": None, "file_name": "a.png"}]}))
+    with pytest.raises(DatasetError, match=r"images\[0\] needs id, a whole number or text"):
         CocoIds(LabelMap.of_names(["cow"]), annotations)
     with pytest.raises(DatasetError, match="No such file"):
         CocoIds(LabelMap.of_names(["ant"]), tmp_path / "no" / "file.json")
@@ -105,6 +107,11 @@ def test_lists_of_ids(text: str, tmp_path: Path) -> None:
     assert read_ids(tmp_path / "ids") == {"3", "5"}
 
 
+def test_ids_with_spaces(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("photo 1\r\n\r\n photo 2 \n")
+    assert read_ids(tmp_path / "ids") == {"photo 1", "photo 2"}
+
+
 @pytest.mark.parametrize("content", [b"", b"[1, 2", b"[[1]]", b"[null]", b"\xff\xfe\x00"])
 def test_what_is_no_list_of_ids(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "ids").write_bytes(content)
@@ -116,6 +123,9 @@ def test_images_by_id(scenes: Path) -> None:
     labels = load_label_map(scenes / "voc" / "labelmap.prototxt")
     found = open_images(scenes / "voc", labels, ids=frozenset({"000002", "000004", "x"}))
     assert [image.id for image in found] == ["000002", "000004"]
+    assert [str(problem) for problem in found.problems] == [
+        f"{scenes / 'voc'}: 1 of 3 ids that were given are not in the data: 'x'; image skipped"
+    ]
     file = scenes / "coco" / "annotations" / "instances_test.json"
     coco = open_images(file, labels, images=scenes / "coco" / "test", ids=frozenset({"3"}))
     assert len(coco) == 1

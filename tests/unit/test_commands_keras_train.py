@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,8 +132,8 @@ def test_what_force_would_remove_is_not_taken(command: Command, voc: Path, tmp_p
 class TestClassPredictors:
     """Which a training starts with that takes a model's weights."""
 
-    def begun(self, start: LabelMap, labels: LabelMap) -> tuple[bool, list[str]]:
-        """Whether the class predictors are the start's, and what is said."""
+    def begun(self, start: LabelMap, labels: LabelMap) -> tuple[dict[str, Any], dict[str, Any], list[str], list[str]]:
+        """The class predictors of the start and of the training, which layers start anew, and what is said."""
         from ssdlite_caffe.keras.import_model import import_detector
         from ssdlite_caffe.keras.model import KerasModel, build_model
         from ssdlite_caffe.keras.train import _begin_with
@@ -141,24 +142,43 @@ class TestClassPredictors:
 
         arch = default_arch("v2", len(start), input_size=(64, 64), width_multiplier=0.35)
         old = import_detector(model_of(arch), labels=start)
-        new = build_model(arch, labels)
-        trainer: Any = SimpleNamespace(labels=labels, arch=arch, model=new, restart_averages=lambda: None)
+        new = build_model(replace(arch, num_classes=len(labels)), labels)
+        trainer: Any = SimpleNamespace(
+            labels=labels, arch=replace(arch, num_classes=len(labels)), model=new, restart_averages=lambda: None
+        )
         said: list[str] = []
-        _begin_with(trainer, KerasModel(old.model, old.arch, start), said.append)
+        anew = _begin_with(trainer, KerasModel(old.model, old.arch, start), said.append)
         before, after = get_values(old.model), get_values(new)
-        same = {name: before[name].shape == after[name].shape and (before[name] == after[name]).all() for name in after}
-        predictors = [equal for name, equal in same.items() if "ClassPredictor/" in name]
-        assert all(equal for name, equal in same.items() if "ClassPredictor/" not in name)
-        return bool(np.all(predictors)), said
+        predictors = {name for name in after if "ClassPredictor/" in name}
+        assert all((before[name] == after[name]).all() for name in after.keys() - predictors)
+        return *({name: values[name] for name in sorted(predictors)} for values in (before, after)), anew, said
 
     def test_of_the_same_classes_are_kept(self) -> None:
         other = LabelMap((Label(0, "background", "nothing"), *(Label(i, f"/m/{i}", n) for i, n in enumerate(NAMES, 1))))
-        assert self.begun(other, LABELS) == (True, [])
+        before, after, anew, said = self.begun(other, LABELS)
+        assert all((before[name] == after[name]).all() for name in before)
+        assert (anew, said) == ([], [])
 
-    def test_of_other_classes_start_anew(self) -> None:
-        kept, said = self.begun(LabelMap.of_names(("star", *NAMES[1:])), LABELS)
-        assert not kept
-        assert said == ["the class predictors start anew: the classes of the model to start from are other ones"]
+    @pytest.mark.parametrize("names", [("star", *NAMES[1:]), NAMES[:2], (*NAMES, "star"), ("class_1", "class_2")])
+    def test_of_other_classes_start_anew(self, names: tuple[str, ...]) -> None:
+        """As many classes or not: which layers these are, and why, is said."""
+        before, after, anew, said = self.begun(LabelMap.of_names(names), LABELS)
+        assert {name.rpartition("/")[0] for name in after} == set(anew)
+        assert all(before[n].shape != after[n].shape or (before[n] != after[n]).any() for n in after if "kernel" in n)
+        assert len(said) == 1
+        assert said[0].startswith("6 class predictors start anew, since the model to start from ")
+        assert said[0].endswith(": " + ", ".join(anew))
+
+    def test_of_another_order_are_moved(self) -> None:
+        before, after, anew, said = self.begun(LabelMap.of_names((NAMES[2].upper(), *NAMES[:2])), LABELS)
+        for name, value in after.items():
+            rows = before[name].reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 3, 1]]
+            assert (value == rows.reshape(value.shape)).all()
+        assert anew == []
+        assert said == [
+            f"taken as the same classes as in the model to start from: 3 is {NAMES[2]!r}, was {NAMES[2].upper()!r}",
+            "the model to start from has the classes in another order: the rows of its class predictors are moved",
+        ]
 
 
 def test_a_late_test_takes_no_time_from_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

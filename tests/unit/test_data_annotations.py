@@ -7,7 +7,18 @@ import math
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.data.annotations import ClassIds, Corners, check_size, fit_box, relative_path
+from ssdlite_caffe.data.annotations import (
+    ClassIds,
+    Corners,
+    Problem,
+    check_size,
+    count_text,
+    fit_box,
+    is_set,
+    outside_text,
+    reasons,
+    relative_path,
+)
 from ssdlite_caffe.errors import DatasetError
 
 HEIGHT, WIDTH = 100, 200
@@ -56,10 +67,64 @@ def test_paths_below_a_folder(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "..", "../a.jpg", "a/../b.jpg", "/a.jpg", "a//b.jpg", "./a.jpg", "a/", "a\\b.jpg", "c:/a.jpg", "a\nb"]
+    "text", ["deep/a.jpg", "deep\\a.jpg", "./deep/a.jpg", "deep//a.jpg", ".\\deep\\.\\a.jpg", ".//deep/a.jpg"]
 )
-def test_paths_that_lead_elsewhere(text: str) -> None:
+def test_one_path_written_in_many_ways(text: str) -> None:
+    assert relative_path(text) == "deep/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", ""),
+        (".", ""),
+        ("./", ""),
+        ("a/", ""),
+        ("a\nb", ""),
+        ("..", ": it has '..'"),
+        ("../a.jpg", ": it has '..'"),
+        ("..\\a.jpg", ": it has '..'"),
+        ("a/../b.jpg", ": it has '..'"),
+        ("/a.jpg", ": it is absolute"),
+        ("\\\\host\\a.jpg", ": it is absolute"),
+        ("c:/a.jpg", ": it is absolute"),
+        ("C:\\a.jpg", ": it is absolute"),
+        ("./c:/a.jpg", ""),
+    ],
+)
+def test_paths_that_lead_elsewhere(text: str, why: str) -> None:
     assert relative_path(text) is None
+    assert outside_text(text) == why
+
+
+@pytest.mark.parametrize("value", [1, 1.0, True, "1", " 1 "])
+def test_a_flag_that_is_set(value: object) -> None:
+    assert is_set("difficult", value) == (True, "")
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.0, False, "", "0", "False", "false", "Unspecified", "None", "0.0", "N/A"])
+def test_a_flag_that_is_not_set(value: object) -> None:
+    assert is_set("difficult", value) == (False, "")
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, "2", "True", "yes", "maybe", [1], {}])
+def test_a_flag_that_says_neither_is_not_set_but_named(value: object) -> None:
+    found, what = is_set("difficult", value)
+    assert not found
+    assert what == f"difficult must be 0 or 1, got {value!r}"
+
+
+def test_problems_are_counted_by_what_was_done_and_why() -> None:
+    problems = [Problem("a", f"box (1, {i}, 1.5, 2e-05) is empty", "object skipped") for i in range(3)]
+    problems += [Problem("b", "'cat' is not in the label map", "object skipped"), Problem("c", "gone", "image skipped")]
+    problems += [Problem("d", "3 of 4 lines end in -1", "lines skipped")]
+    assert count_text(problems) == "1 image skipped, 4 objects skipped"
+    assert count_text(problems[-1:]) == ""
+    assert reasons(problems, 2) == [
+        "3 times box (N, N, N, N) is empty; object skipped",
+        "1 times 'cat' is not in the label map; object skipped",
+    ]
+    assert [problem.is_wrong for problem in problems] == [True] * 5 + [False]
 
 
 def test_ids_of_class_names() -> None:
@@ -72,3 +137,5 @@ def test_ids_of_class_names() -> None:
         row, said = ids.find("background")
         assert row is None
         assert "is the background of the label map" in said
+        assert ids.find("BACKGROUND") == (None, said.replace("background' is", "BACKGROUND' is"))
+        assert ids.find("N/A") == (None, "'N/A' is the name of no class")

@@ -363,9 +363,8 @@ class TestCommand:
             result.err
             == f"ssdlite-caffe: {path}:7: box (1, 5, 0, 25) is reversed: xmin > xmax or ymin > ymax; object skipped\n"
         )
-        assert (
-            result.out == f"5 of 5 images with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}\n"
-        )
+        written = f"5 of 5 images with 9 objects (circle 4, square 2, triangle 3) are in {tmp_path / 'out'}"
+        assert result.out == f"{written}; 1 object skipped\n"
         checked = command("lmdb", "check", tmp_path / "out", "--strict")
         assert (checked.status, checked.err) == (0, "")
         assert "5 records, 9 objects (3 difficult), 1 images without any" in checked.out
@@ -384,6 +383,69 @@ class TestCommand:
         assert (result.status, result.err) == (0, "")
         assert json.loads(result.out) == json.loads((tmp_path / "out" / "lmdb.json").read_text())
         assert json.loads(result.out)["seed"] == 3
+
+    def test_background_first_shifts_no_class(self, command: Command, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        kinds = {
+            "a.txt": "BACKGROUND\ncircle\nsquare\ntriangle\n",
+            "b.txt": "circle\nsquare\ntriangle\n",
+            "c.pbtxt": "".join(f'item {{ id: {i} name: "{n}" }} ' for i, n in enumerate(("_background_", *NAMES))),
+            "d.prototxt": "".join(f'item {{ label: {i} name: "{n}" }} ' for i, n in enumerate(("BackGround", *NAMES))),
+        }
+        for name, text in kinds.items():
+            (tmp_path / name).write_text(text)
+            out = tmp_path / f"out-{name}"
+            result = command("lmdb", "voc", root, "-l", tmp_path / name, "-o", out, "--strict", "--json")
+            assert result.status == 0
+            report = json.loads(result.out)
+            assert report["num_classes"] == 4
+            assert [(item["label"], item["name"], item["objects"]) for item in report["classes"]] == [
+                (1, "circle", 4), (2, "square", 3), (3, "triangle", 3),
+            ]  # fmt: skip
+
+    def test_strict_allows_what_the_format_means_to_be_skipped(self, command: Command, tmp_path: Path) -> None:
+        content = coco_content()
+        content["categories"].append({"id": 0, "name": "_background_", "supercategory": None})
+        images, path = write_coco(tmp_path, content)
+        result = command("lmdb", "coco", images, path, "-o", tmp_path / "out", "--strict")
+        assert result.status == 0
+        assert result.out.startswith("4 of 4 images with 6 objects (circle 3, square 3) are in ")
+        assert result.out.endswith("out\n")
+        assert (
+            "categories[2]: '_background_' is background, which always has class id 0; category skipped" in result.err
+        )
+        content["annotations"][0]["category_id"] = 0
+        path.write_text(json.dumps(content))
+        failed = command("lmdb", "coco", images, path, "-o", tmp_path / "no", "--strict")
+        assert failed.status == 1
+        assert "1 problem in the data:" in failed.err
+        assert not (tmp_path / "no").exists()
+
+    def test_classes_without_an_object_are_named(self, command: Command, tmp_path: Path) -> None:
+        content = coco_content()
+        content["categories"] += [{"id": 10 + i, "name": f"rare {i}"} for i in range(9)]
+        images, path = write_coco(tmp_path, content)
+        said = command("lmdb", "coco", images, path, "-o", tmp_path / "out").err
+        assert said.startswith("ssdlite-caffe: classes without an object: 'rare 0', 'rare 1', ")
+        assert said.endswith("'rare 7' and 1 more\n")
+        labels = tmp_path / "out" / "labelmap.prototxt"
+        assert command("lmdb", "coco", images, path, "-l", labels, "-o", tmp_path / "again").err == ""
+
+    def test_many_problems_are_counted_by_reason(self, command: Command, tmp_path: Path) -> None:
+        root = some_voc(tmp_path / "voc")
+        with (root / "ImageSets" / "Main" / "trainval.txt").open("a") as names:
+            names.write("".join(f"gone{number:02}\n" for number in range(60)) + "p1\n")
+        result = command("lmdb", "voc", root, "-o", tmp_path / "out")
+        assert result.out.startswith("5 of 66 images with 10 objects ")
+        assert result.out.endswith("; 61 images skipped\n")
+        lines = result.err.splitlines()
+        assert len(lines) == 50 + 1 + 2
+        assert lines[50].endswith("... and 11 more; --json lists all")
+        assert lines[51].startswith("ssdlite-caffe: 60 times /")
+        assert lines[51].endswith("/voc/JPEGImages has no image 'goneN'; image skipped")
+        assert lines[52].endswith("1 times 'JPEGImages/pN.jpg' is listed twice; image skipped")
+        summary = json.loads((tmp_path / "out" / "lmdb.json").read_text())
+        assert (summary["images_skipped"], summary["objects_skipped"], len(summary["problems"])) == (61, 0, 61)
 
     def test_strict_lists_every_problem(self, refused: Command, tmp_path: Path) -> None:
         root = some_voc(tmp_path / "voc")

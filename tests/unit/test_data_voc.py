@@ -42,6 +42,77 @@ def test_a_class_list_leaves_out_images_without_it(tmp_path: Path) -> None:
     assert [entry.id for entry in open_voc([tmp_path], "circle_train").entries] == ["a", "c"]
 
 
+def test_a_class_list_says_how_many_lines_it_skips(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD], "b": [GOOD]})
+    path = tmp_path / "ImageSets" / "Main" / "circle_train.txt"
+    path.write_text("a  1\nb -1\nelsewhere -1\n")
+    data = open_voc([tmp_path], "circle_train")
+    assert data.problems == [(str(path), "2 of 3 lines end in -1: images without the class", "lines skipped")]
+    assert not data.problems[0].is_wrong
+    path.write_text("a\nb -1\n")
+    data = open_voc([tmp_path], "circle_train")
+    assert [problem.what for problem in data.problems] == [
+        "'b -1' is marked -1, as in the list of a class, but other lines have no mark"
+    ]
+    assert data.problems[0].is_wrong
+
+
+NAMES_WITH_SPACES = ["photo 0", "photo 1", "shot -1", "a", "b c 1"]
+
+
+def test_a_line_that_is_an_image_is_no_name_and_flag(tmp_path: Path) -> None:
+    write_voc(tmp_path, {name: [GOOD] for name in [*NAMES_WITH_SPACES, "photo"]})
+    split = tmp_path / "ImageSets" / "Main" / "trainval.txt"
+    split.write_text("\r\n".join(f"{name} \t" for name in [*NAMES_WITH_SPACES, "photo 7", "gone -1"]))
+    data = open_voc([tmp_path], "trainval")
+    assert [entry.id for entry in data.entries] == NAMES_WITH_SPACES
+    assert [problem.where for problem in data.problems] == [f"{split}:6", f"{split}:7"]
+    assert [problem.what.split(" has ")[1] for problem in data.problems] == [
+        "no image 'photo 7'", "no image 'gone -1'",
+    ]  # fmt: skip
+    (tmp_path / "ImageSets" / "Main" / "circle_train.txt").write_text("b c 1  1\nphoto\t0\nphoto 0 -1\n")
+    data = open_voc([tmp_path], "circle_train")
+    assert [entry.id for entry in data.entries] == ["b c 1", "photo"]
+    assert [problem.effect for problem in data.problems] == ["lines skipped"]
+
+
+@pytest.mark.parametrize(
+    "line", ["a.b.jpg", "a.b", "a.b.xml", "a.b.JPG", "JPEGImages/a.b.jpg", "JPEGImages\\a.b.jpg", "./a.b", "a.b.jpg  1"]
+)
+def test_a_line_may_have_suffix_and_folder(tmp_path: Path, line: str) -> None:
+    write_voc(tmp_path, {"a.b": [GOOD], "a": [GOOD]})
+    (tmp_path / "ImageSets" / "Main" / "trainval.txt").write_text(f"{line}\n")
+    data = open_voc([tmp_path], "trainval")
+    assert data.problems == []
+    assert [(entry.id, entry.name) for entry in data.entries] == [("a.b", "JPEGImages/a.b.jpg")]
+
+
+def test_a_suffix_says_which_of_two_images(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": [GOOD]})
+    (tmp_path / "JPEGImages" / "a.PNG").write_bytes(b"")
+    split = tmp_path / "ImageSets" / "Main" / "trainval.txt"
+    split.write_text("a.jpg\n")
+    assert [entry.name for entry in open_voc([tmp_path], "trainval").entries] == ["JPEGImages/a.jpg"]
+    split.write_text("a\n")
+    with pytest.raises(DatasetError, match=r"'a' is ambiguous: a\.PNG, a\.jpg; give the suffix too"):
+        open_voc([tmp_path], "trainval")
+
+
+def test_a_list_of_pairs_with_spaces_and_backslashes(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"photo 1": [GOOD], "b": [GOOD]})
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        "JPEGImages/photo 1.jpg Annotations/photo 1.xml\nJPEGImages\\b.jpg\t./Annotations\\b.xml\n"
+        "JPEGImages/photo 2.jpg Annotations/photo 2.xml\n"
+    )
+    data = open_voc([tmp_path], list_file=listed)
+    assert [(entry.id, entry.name) for entry in data.entries] == [
+        ("photo 1", "JPEGImages/photo 1.jpg"), ("b", "JPEGImages/b.jpg"),
+    ]  # fmt: skip
+    assert [problem.where for problem in data.problems] == [f"{listed}:3"]
+    assert "which is no pair of files below" in data.problems[0].what
+
+
 def test_a_list_of_pairs(tmp_path: Path) -> None:
     some_voc(tmp_path)
     listed = tmp_path / "list.txt"
@@ -88,7 +159,8 @@ def test_names_that_give_no_image(tmp_path: Path) -> None:
         ({"<xmin>1<": "<xmin>81<", "<xmax>30<": "<xmax>90<"}, 7, "is outside the image of 80x48"),
         ({"<xmax>30</xmax>": "<xmax>30</xmax><xmax>31</xmax>"}, 7, "object with two 'xmax'"),
         ({"</bndbox>": "</bndbox><bndbox/>"}, 7, "object with two 'bndbox'"),
-        ({"<difficult>0": "<difficult>maybe"}, 7, "difficult must be 0 or 1, got 'maybe'"),
+        ({"<name>circle</name>": "<name>_Background_</name>"}, 7, "'_Background_' is the background"),
+        ({"<bndbox>": "<polygon>", "</bndbox>": "</polygon>"}, 7, "object without bndbox, but with polygon"),
     ],
 )
 def test_objects_left_out(tmp_path: Path, change: dict[str, str], line: int, what: str) -> None:
@@ -104,6 +176,28 @@ def test_objects_left_out(tmp_path: Path, change: dict[str, str], line: int, wha
     assert boxes == [Box(1, 5, 6, 7, 8, True)]
     assert [(p.where, p.effect) for p in problems] == [(f"{path}:{line}", "object skipped")]
     assert what in problems[0].what
+
+
+@pytest.mark.parametrize("text", ["0", "", "Unspecified", "False", "2", "True", "maybe"])
+def test_only_1_is_difficult_as_for_convert_annoset(tmp_path: Path, text: str) -> None:
+    write_voc(tmp_path, {"a": [("circle", (5, 6, 7, 8), 1), GOOD]})
+    path = tmp_path / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<difficult>0", f"<difficult>{text}"))
+    data = open_voc([tmp_path], "trainval")
+    boxes, problems = data.objects(data.entries[0], *SIZE)
+    assert [box.difficult for box in boxes] == [True, False]
+    named = [(f"{path}:17", f"difficult must be 0 or 1, got {text!r}", "flag taken as 0")]
+    assert problems == (named if text in ("2", "True", "maybe") else [])
+
+
+def test_objects_of_no_class_give_none(tmp_path: Path) -> None:
+    names = ["dog", "Background", "N/A", "__background__", "UNLABELED", "cat"]
+    write_voc(tmp_path, {"a": [(name, (1, 2, 30, 40), 0) for name in names]})
+    data = open_voc([tmp_path], "trainval")
+    assert data.label_map == LabelMap.of_names(["cat", "dog"])
+    boxes, problems = data.objects(data.entries[0], *SIZE)
+    assert [box.label for box in boxes] == [2, 1]
+    assert [problem.what.split("'")[1] for problem in problems] == names[1:5]
 
 
 def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
@@ -235,7 +329,7 @@ def test_a_pixel_past_an_edge_is_not_told(over: float, told: bool) -> None:
 def test_a_relative_path_stays_below(text: str) -> None:
     found = relative_path(text)
     if found is not None:
-        assert found == text
+        assert relative_path(found) == found
         assert (Path("/root") / found).resolve().is_relative_to("/root")
         assert len(Path("/root", found).parts) > 2
     else:

@@ -47,6 +47,15 @@ def test_identities_and_ports_are_followed() -> None:
         Evaluator(b.graph()).value(Ref("parts", 2))
 
 
+def test_unpack_gives_numbers_and_round_goes_to_even() -> None:
+    """A vector's parts have no axes: packed again they are that vector, which a letterbox's sizes are made of."""
+    b = GraphBuilder()
+    b.node("parts", "Unpack", b.node("round", "Round", b.const("v", [0.5, 1.5, 2.4])), num=3)
+    b.node("again", "Pack", "parts", "parts:1", "parts:2")
+    np.testing.assert_array_equal(Evaluator(b.graph()).value(ref("again")), np.float32([0, 2, 2]), strict=True)
+    assert Evaluator(b.graph()).value(Ref("parts", 1)).shape == ()
+
+
 def test_strided_slice_masks_and_division_towards_zero() -> None:
     b = GraphBuilder()
     v = b.const("v", np.arange(24).reshape(2, 3, 4), "int32")

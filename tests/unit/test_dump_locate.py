@@ -53,13 +53,72 @@ def test_a_tensorflow_lite_file_is_known_by_its_identifier(tmp_path: Path) -> No
     assert locate(tmp_path / "detect.bin").kind == "TensorFlow Lite"
 
 
-def test_the_checkpoint_that_the_folder_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        'model_checkpoint_path: "/elsewhere/ckpt-900"\n',
+        "model_checkpoint_path: 'ckpt-900'\n",
+        '\ufeffmodel_checkpoint_path: "ckpt-900"\r\nall_model_checkpoint_paths: "ckpt-1000"\r\n',
+        'model_checkpoint_path: "C:\\\\runs\\\\of\\\\ckpt-900"\n',
+        'all_model_checkpoint_paths: "ckpt-1000"\nmodel_checkpoint_path: "./ckpt-900/"\n',
+    ],
+    ids=("moved", "single quotes", "of a Windows editor", "a Windows path", "last"),
+)
+def test_the_checkpoint_that_the_folder_names(tmp_path: Path, text: str) -> None:
     touch(tmp_path, "ckpt-900.index", "ckpt-1000.index")
-    with pytest.raises(ModelError, match="must hold one checkpoint"):
+    (tmp_path / "checkpoint").write_bytes(text.encode())
+    for path in (tmp_path, tmp_path / "checkpoint"):
+        found = locate(path)
+        assert (found.kind, found.path, found.note) == ("checkpoint", tmp_path / "ckpt-900", "")
+    touch(tmp_path, "frozen_inference_graph.pb")
+    assert locate(tmp_path).kind == "frozen graph"
+    assert locate(tmp_path / "checkpoint").path == tmp_path / "ckpt-900"
+
+
+def test_a_name_in_another_alphabet(tmp_path: Path) -> None:
+    touch(tmp_path, "modèle-9.index", "modèle-10.index")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "mod\\303\\250le-9"\n')
+    assert locate(tmp_path).path == tmp_path / "modèle-9"
+
+
+@pytest.mark.parametrize("list_", [None, "", "# nothing\n"])
+def test_without_a_name_the_highest_step_is_taken(tmp_path: Path, list_: str | None) -> None:
+    touch(tmp_path, "ckpt-900.index", "ckpt-1000.index", "ckpt-0.index", "._ckpt-2000.index")
+    if list_ is not None:
+        (tmp_path / "checkpoint").write_text(list_)
+    found = locate(tmp_path)
+    assert found.path == tmp_path / "ckpt-1000"
+    assert found.note == "ckpt-1000 is the latest of 3 checkpoints by its step; no file `checkpoint` names one"
+    assert locate(tmp_path / "ckpt-900").note == ""
+
+
+@pytest.mark.parametrize(
+    "names", [("ckpt-900.index", "model.ckpt-1000.index"), ("model.ckpt.index", "model.ckpt-9.index")]
+)
+def test_checkpoints_that_steps_do_not_order(tmp_path: Path, names: tuple[str, ...]) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(ModelError, match=r"must hold one checkpoint, found .*; give its prefix"):
         locate(tmp_path)
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/ckpt-1000"\n')
-    assert locate(tmp_path).path == tmp_path / "ckpt-1000"
-    (tmp_path / "checkpoint").unlink()
+    touch(tmp_path, "frozen_inference_graph.pb")
+    assert locate(tmp_path).kind == "frozen graph"
+
+
+def test_a_name_of_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    touch(tmp_path, "ckpt-900.index")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1000"\n')
+    with pytest.raises(
+        ModelError, match=r"names the checkpoint ckpt-1000, which is not in the folder; it holds ckpt-900"
+    ):
+        locate(tmp_path)
+
+
+def test_a_saved_model_in_the_exporter_s_folder(tmp_path: Path) -> None:
+    (tmp_path / "saved_model").mkdir()
+    touch(tmp_path, "saved_model/saved_model.pb", "pipeline.config")
+    found = locate(tmp_path)
+    assert (found.kind, found.path, found.config) == (
+        "SavedModel", tmp_path / "saved_model", tmp_path / "pipeline.config",
+    )  # fmt: skip
     touch(tmp_path, "frozen_inference_graph.pb")
     assert locate(tmp_path).kind == "frozen graph"
 

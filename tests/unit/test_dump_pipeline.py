@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 from ssdlite_caffe.dump.model import AnchorGenerator, Settings
 from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline, settings_from_pipeline
+from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
-from tests.dump_graphs import mini_detector
+from ssdlite_caffe.resizer import Resizer
+from tests.dump_graphs import mini_detector, shape_proto
 
 CONFIG = """
 model { ssd {
@@ -51,6 +54,7 @@ def test_every_setting(tmp_path: Path) -> None:
     f = np.float32
     assert pipeline.settings == Settings(
         input_size=(256, 320),
+        resizer=Resizer(),
         num_classes=7,
         box_coder_scales=(10.0, 9.0, 5.0, 4.0),
         score_converter="softmax",
@@ -129,6 +133,59 @@ def test_bad_configs_raise_one_line(tmp_path: Path, text: str, phrase: str) -> N
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "named"),
+    [
+        ("num_classes: 90", "num_classes: 3", "num_classes"),
+        ("post_processing { score_converter: SIGMOID score_converter: SOFTMAX }", "num_classes: 3", "score_converter"),
+        ("num_classes: 3 image_resizer { keep_aspect_ratio_resizer { } fixed_shape_resizer { } }", "", "\\w+_resizer"),
+    ],
+)
+def test_of_a_field_given_twice_the_last_counts(tmp_path: Path, first: str, again: str, named: str) -> None:
+    path = write(tmp_path / "p", f"model {{\n  ssd {{ {first}\n{again} }} }}")
+    pipeline = read_pipeline(path)
+    assert pipeline.settings.num_classes == 4
+    assert re.fullmatch(rf".*p:\d: {named} is given again; as for TensorFlow, .* the last value counts", pipeline.twice)
+
+
+def test_blocks_given_twice_are_merged(tmp_path: Path) -> None:
+    text = """model { ssd { num_classes: 3 box_coder { faster_rcnn_box_coder { y_scale: 9 } } } }
+    model { ssd { box_coder { faster_rcnn_box_coder { x_scale: 8 } } image_resizer { fixed_shape_resizer { } } } }"""
+    pipeline = read_pipeline(write(tmp_path / "p", text))
+    assert pipeline.settings.num_classes == 4
+    assert pipeline.settings.box_coder_scales == (9, 8, 5, 5)
+    assert pipeline.settings.input_size == (300, 300)
+    assert pipeline.twice.startswith(f"{tmp_path / 'p'}:2: model is given again; as for TensorFlow, blocks are joined")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text.replace("{", "<").replace("}", ">"),
+        lambda text: text.replace(" {", ": {"),
+        lambda text: re.sub(r"(: [^\s{]+)", r"\1,", text),
+        lambda text: re.sub(r"(: [^\s{]+)", r"\1;", text),
+        lambda text: "# a comment { \n" + text.replace("\n", " # another }\n"),
+        lambda text: text.replace("aspect_ratios: 1.0 aspect_ratios: 2.0", "aspect_ratios: [1.0, 2.0]"),
+        lambda text: text + "train_config { [a.protos.external] { a: 1 b: [ { c: -inf }, { } ] d: 'x' \"y\" } }",
+        lambda text: text + "eval_input_reader: { tf_record_input_reader { input_path: ['a', 'b'] } n: 1 }",
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_the_same(tmp_path: Path, change: Callable[[str], str]) -> None:
+    (tmp_path / "plain").write_bytes(CONFIG.encode())
+    (tmp_path / "changed").write_bytes(change(CONFIG).encode())
+    assert read_pipeline(tmp_path / "changed") == read_pipeline(tmp_path / "plain")
+
+
+def test_a_config_of_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(CONFIG.encode("utf-16"))
+    with pytest.raises(ModelError, match="it is UTF-16 text; save it as UTF-8"):
+        read_pipeline(tmp_path / "p")
+
+
 def test_config_that_is_no_text_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match="it is not UTF-8 text"):
@@ -160,3 +217,124 @@ def test_fill_gaps_leaves_boxes_alone() -> None:
     filled = fill_gaps(Settings(default_boxes=boxes), Settings(num_classes=3), source="a", config="b")
     assert filled.default_boxes is boxes
     assert filled.num_classes == 3
+
+
+# ---- resizers ----
+
+SQUARE = "min_dimension: 200 max_dimension: 320"
+
+
+def with_resizer(path: Path, text: str) -> Path:
+    return write(path, CONFIG.replace("fixed_shape_resizer { height: 256 width: 320 }", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "expected"),
+    [
+        ("fixed_shape_resizer { height: 24 width: 32 }", (24, 32), Resizer()),
+        ("fixed_shape_resizer { }", (300, 300), Resizer()),
+        (
+            "fixed_shape_resizer { height: 24 width: 32 resize_method: NEAREST_NEIGHBOR }", (24, 32),
+            Resizer(method="nearest", normalise_first=True),
+        ),
+        ("fixed_shape_resizer { resize_method: 2 }", (300, 300), Resizer(method="bicubic", normalise_first=True)),
+        ("fixed_shape_resizer { resize_method: AREA }", (300, 300), Resizer(method="area", normalise_first=True)),
+        (
+            f"keep_aspect_ratio_resizer {{ {SQUARE} pad_to_max_dimension: true resize_method: AREA "
+            "per_channel_pad_value: 124 per_channel_pad_value: 117 per_channel_pad_value: 104.5 }", (320, 320),
+            Resizer("keep_aspect_ratio", "area", False, False, 200, 320, (124, 117, 104.5), True),
+        ),
+        (
+            "keep_aspect_ratio_resizer { pad_to_max_dimension: true }", (1024, 1024),
+            Resizer("keep_aspect_ratio", min_dimension=600, max_dimension=1024, normalise_first=True),
+        ),
+    ],
+)  # fmt: skip
+def test_resizers(tmp_path: Path, text: str, size: tuple[int, int], expected: Resizer) -> None:
+    pipeline = read_pipeline(with_resizer(tmp_path / "p", text))
+    assert pipeline.settings.input_size == size
+    assert pipeline.settings.resizer == expected
+    assert not pipeline.refused_resizer
+
+
+REFUSED = [
+    ("conditional_shape_resizer { size_threshold: 320 }", "conditional_shape_resizer with size_threshold 320"),
+    ("conditional_shape_resizer { condition: SMALLER }", "conditional_shape_resizer with size_threshold 300"),
+    ("identity_resizer { }", "identity_resizer, which gives images of different sizes"),
+    ("pad_to_multiple_resizer { multiple: 32 }", "pad_to_multiple_resizer with multiple 32"),
+    (
+        f"keep_aspect_ratio_resizer {{ {SQUARE} }}",
+        "keep_aspect_ratio_resizer without pad_to_max_dimension (min_dimension 200, max_dimension 320)",
+    ),
+    (
+        "keep_aspect_ratio_resizer { min_dimension: 400 max_dimension: 320 pad_to_max_dimension: true }",
+        "the smaller first, got 400 and 320",
+    ),
+    (f"keep_aspect_ratio_resizer {{ {SQUARE} pad_to_max_dimension: true per_channel_pad_value: 1 }}", "with 1 values"),
+    (
+        f"keep_aspect_ratio_resizer {{ {SQUARE} pad_to_max_dimension: true convert_to_grayscale: true }}",
+        "keep_aspect_ratio_resizer with convert_to_grayscale: true",
+    ),
+    ("fixed_shape_resizer { convert_to_grayscale: true }", "fixed_shape_resizer with convert_to_grayscale: true"),
+    ("fixed_shape_resizer { height: 0 width: -3 }", "height 0 and width -3, must be positive"),
+    ("later_resizer { side: 3 }", "missing, or of a kind that is not known"),
+    ("", "missing, or of a kind that is not known"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED)
+def test_refused_resizers_are_named_with_their_values(tmp_path: Path, text: str, said: str) -> None:
+    config = with_resizer(tmp_path / "p", text)
+    pipeline = read_pipeline(config)
+    assert pipeline.settings.resizer is None
+    assert said in pipeline.refused_resizer
+    with pytest.raises(ModelError, match=r"image_resizer of .*p is .*; allowed are fixed_shape_resizer") as raised:
+        refuse_resizer(pipeline.refused_resizer, config)
+    assert "\n" not in str(raised.value)
+
+
+def without_resize(path: Path) -> Path:
+    """A detector that reads images of 24x32 as floats, so that its graph does not say how they are resized."""
+    graph = mini_detector(classes=6)
+    nodes = {node.name: node for node in graph.definition.node}
+    for name in ("Cast", "resize", "resize/size", "image_tensor"):
+        graph.definition.node.remove(nodes[name])
+    graph.node("fed", "Placeholder", dtype=np.dtype("float32"), shape=shape_proto(1, 24, 32, 3))
+    nodes["Preprocessor/mul"].input[1] = "fed"
+    return graph.write(path)
+
+
+def test_a_graph_that_resizes_nothing_takes_the_config_s_resizer(tmp_path: Path) -> None:
+    graph = without_resize(tmp_path / "g.pb")
+    assert read_model(graph).settings.resizer is None
+    config = with_resizer(
+        tmp_path / "pipeline.config", "fixed_shape_resizer { height: 24 width: 32 resize_method: AREA }"
+    )
+    model = read_model(graph)
+    assert model.settings.resizer == Resizer(method="area", normalise_first=True)
+    assert model.origins["resizer"] == str(config)
+    with_resizer(config, "identity_resizer { }")
+    with pytest.raises(ModelError, match="identity_resizer"):
+        read_model(graph)
+
+
+def test_another_graph_of_the_folder_is_asked_before_the_config(tmp_path: Path) -> None:
+    without_resize(tmp_path / "frozen_inference_graph.pb")
+    other = mini_detector(classes=6)
+    next(node for node in other.definition.node if node.name == "resize").op = "ResizeBicubic"
+    other.write(tmp_path / "tflite_graph.pb")
+    with_resizer(tmp_path / "pipeline.config", "fixed_shape_resizer { height: 24 width: 32 }")
+    model = read_model(tmp_path)
+    assert model.settings.resizer == Resizer(method="bicubic")
+    assert model.origins["resizer"] == str(tmp_path / "tflite_graph.pb")
+
+
+def test_contradicting_resizers_are_named(tmp_path: Path) -> None:
+    graph = mini_detector(classes=6).write(tmp_path / "g.pb")
+    config = with_resizer(tmp_path / "p", "fixed_shape_resizer { height: 24 width: 32 resize_method: AREA }")
+    model = read_model(graph, ReadOptions(config))
+    assert model.settings.resizer == Resizer()
+    assert any("resizer fixed_shape, bilinear, not fixed_shape, area" in note for note in model.notes)
+    with_resizer(config, "conditional_shape_resizer { }")
+    notes = read_model(graph, ReadOptions(config)).notes
+    assert any("bilinear, not conditional_shape_resizer with size_threshold 300" in note for note in notes)

@@ -18,6 +18,7 @@ from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, Set
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.store import manifest_of, read_folder, tensor_file, tensor_name, write_folder
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
+from ssdlite_caffe.resizer import Resizer
 
 NAME = "FeatureExtractor/MobilenetV2/Conv/weights"
 
@@ -27,6 +28,7 @@ def model(**changes: Any) -> DumpedModel:
                     (0, 1, 2, 3), "hard_sigmoid", 0.16667, "out")  # fmt: skip
     settings = Settings(
         input_size=(3, 5),
+        resizer=Resizer("keep_aspect_ratio", "area", min_dimension=3, max_dimension=5, pad_value=(0.5, 1.0, 2.0)),
         pixel_scale=2 / 255,
         num_classes=4,
         default_boxes=np.arange(8, dtype=np.float32).reshape(2, 4),
@@ -206,6 +208,7 @@ def test_a_header_that_claims_the_world_allocates_nothing(tmp_path: Path) -> Non
             "num_classes has the wrong type or value",
         ),
         (lambda m: {**m, "settings": {**m["settings"], "new": 1}}, "unknown fields new"),
+        (lambda m: {**m, "settings": {**m["settings"], "resizer": {"kind": "round"}}}, "resizer has the wrong type"),
         (lambda m: {**m, "tensors": {"a": {"shape": ["x"]}}}, "damaged"),
         (lambda m: {**m, "arch": 3}, "arch is not an object"),
         (lambda m: {**m, "settings": {**m["settings"], "pixel_scale": 10**400}}, "too large to convert to float"),

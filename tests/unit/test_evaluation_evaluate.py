@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.evaluation import detectors as evaluation_runtimes
-from ssdlite_caffe.evaluation.detectors import Detect, ModelForms
-from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, evaluate, open_model_forms
+from ssdlite_caffe.evaluation.detectors import Detect
+from ssdlite_caffe.evaluation.evaluate import ClassScore, Evaluation, Score, evaluate
+from ssdlite_caffe.evaluation.forms import ModelForms, check_form, open_model_forms
 from ssdlite_caffe.evaluation.report import write_plot
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from tests.commands import Command
 
 LABELS = LabelMap.of_names(["circle", "square", "triangle"])
@@ -168,6 +172,14 @@ def test_wrong_use(command: Command, example_folder: Path, scenes: Path, tmp_pat
     assert "has no object of the model's classes" in done.err
     assert "'circle' is not in the label map" in done.err
     done = command("evaluate", scenes, "--data", scenes)
+    assert "holds annotated images, not a model" in done.err
+    done = command("evaluate", scenes, "--data", example_folder)
+    assert done.status == 1
+    assert f"type: ssdlite-caffe evaluate {example_folder} --data {scenes}\n" in done.err
+
+
+def test_a_model_without_class_names(command: Command, example_model: Path, scenes: Path) -> None:
+    done = command("evaluate", example_model, "--data", scenes)
     assert "is not a converted model, so its class names are not known; give --label-map" in done.err
 
 
@@ -183,6 +195,118 @@ def test_runtimes_say_what_they_lack(example_folder: Path, names: str) -> None:
         evaluation_runtimes.RUNTIMES["tensorflow"](ModelForms(model.labels, model.folder)),
     ):
         pass
+
+
+class TestTheSourceOfAFolder:
+    """`evaluate` runs the file that was converted, and no other."""
+
+    @pytest.fixture
+    def project(self, example_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A model and what convert makes of it, in one folder, with a relative path given to convert."""
+        (tmp_path / "a" / "models").mkdir(parents=True)
+        (tmp_path / "a" / "models" / "graph.pb").write_bytes(example_model.read_bytes())
+        with monkeypatch.context() as here:
+            here.chdir(tmp_path / "a")
+            convert(Path("models") / "graph.pb", Path("out"), ConvertOptions())
+        return tmp_path / "a"
+
+    def test_from_any_working_directory(self, project: Path) -> None:
+        forms = open_model_forms(project / "out")
+        assert forms.tensorflow == project / "models" / "graph.pb"
+        check_form(forms, "tensorflow")
+
+    @pytest.mark.parametrize("moved", ["both", "folder"])
+    def test_after_moving(self, project: Path, moved: str) -> None:
+        if moved == "both":
+            out = project.rename(project.parent / "b") / "out"
+        else:
+            (project.parent / "c" / "deep").mkdir(parents=True)
+            out = (project / "out").rename(project.parent / "c" / "deep" / "out")
+        model = (project.parent / "b" if moved == "both" else project) / "models" / "graph.pb"
+        assert open_model_forms(out).tensorflow == model
+
+    def test_that_is_gone(self, project: Path) -> None:
+        (project / "models" / "graph.pb").unlink()
+        forms = open_model_forms(project / "out")
+        with pytest.raises(ModelError, match=r"the frozen graph that .*out was converted from is gone from .*pb;"):
+            check_form(forms, "tensorflow")
+        check_form(forms, "opencv")
+
+    def test_that_has_changed(self, project: Path) -> None:
+        graph = project / "models" / "graph.pb"
+        graph.write_bytes(graph.read_bytes() + b"\x1a\x00")
+        with pytest.raises(ModelError, match=r"graph\.pb has changed since .*out was converted from it;.* --tenso"):
+            check_form(open_model_forms(project / "out"), "tensorflow")
+        check_form(open_model_forms(project / "out", tensorflow=graph), "tensorflow")
+
+    def test_of_a_report_without_it(self, project: Path) -> None:
+        report = json.loads((project / "out" / "report.json").read_text())
+        del report["source"]
+        (project / "out" / "report.json").write_text(json.dumps(report))
+        with pytest.raises(ModelError, match="does not say which TensorFlow model it is from; give it with --"):
+            check_form(open_model_forms(project / "out"), "tensorflow")
+
+
+def test_what_tensorflow_cannot_run_is_refused_before_it_is_loaded(
+    command: Command, scenes: Path, names: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "graph.pb").write_bytes(b"model { ssd {")
+    done = command("evaluate", tmp_path / "graph.pb", "--data", scenes, "-l", names)
+    assert "is a pipeline.config; give the frozen graph" in done.err
+
+
+def test_data_without_objects_are_refused_before_a_detector_is_loaded(
+    command: Command, example_model: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "other.txt").write_text("cat\ndog\nbird\n")
+    done = command("evaluate", example_model, "--data", scenes, "-l", tmp_path / "other.txt")
+    assert "has no object of the model's classes" in done.err
+
+
+def test_a_label_map_of_another_size(command: Command, example_model: Path, scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "four.txt").write_text("circle\nsquare\ntriangle\nstar\n")
+    done = command("evaluate", example_model, "--data", scenes, "-l", tmp_path / "four.txt")
+    assert done.status == 1
+    assert "has 5 classes but the model has 4" in done.err
+
+
+@pytest.mark.opencv
+class TestScoreThreshold:
+    def test_of_a_model_that_drops_low_scores(
+        self, command: Command, example_model: Path, scenes: Path, names: str, tmp_path: Path
+    ) -> None:
+        """A folder of threshold 0.3 is measured as one of 1e-8, with no second conversion."""
+        for name, least in (("high", 0.3), ("low", 1e-8)):
+            convert(example_model, tmp_path / name, ConvertOptions(score_threshold=least))
+
+        def measured(folder: str, *more: object) -> tuple[dict[str, Any], Any]:
+            data = ("--data", scenes, "-l", names, "--limit", 3, "--json")
+            result = json.loads(command("evaluate", tmp_path / folder, *data, *more).out)
+            return result, result["runtimes"]["opencv"]
+
+        high, cut = measured("high")
+        assert high["notes"] == [
+            "opencv: detections have scores from 0.3, so the average precision is lower than the model's; measure with "
+            "--score-threshold 1e-08"
+        ]
+        assert cut["score_threshold"] == pytest.approx(0.3)
+        low, all_of_it = measured("low")
+        assert low["notes"] == []
+        again, lowered = measured("high", "--score-threshold", 1e-8)
+        assert again["notes"] == []
+        assert lowered["detections"] == all_of_it["detections"] > cut["detections"]
+        assert (lowered["ap"], lowered["classes"]) == (all_of_it["ap"], all_of_it["classes"])
+        assert lowered["path"] == str(tmp_path / "high")
+
+    def test_is_said_after_the_tables(
+        self, command: Command, example_model: Path, scenes: Path, names: str, tmp_path: Path
+    ) -> None:
+        convert(example_model, tmp_path / "out", ConvertOptions(score_threshold=0.3))
+        done = command("evaluate", tmp_path / "out", "--data", scenes, "-l", names, "--limit", 1)
+        assert f"opencv ran {tmp_path / 'out'}, scores from 0.3\n" in done.out
+        assert "measure with --score-threshold 1e-08" in done.err
 
 
 def test_a_plot_of_an_unknown_kind(answers: dict[int, Detections], tmp_path: Path) -> None:

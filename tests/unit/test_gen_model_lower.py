@@ -34,6 +34,7 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.lower import lower
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.resizer import Resizer
 
 STAGES = get_args(Stage)
 DIALECTS = [
@@ -123,8 +124,15 @@ def test_maps_of_one_pixel_are_kept_off_opencv_s_kernel(nets: dict[str, NetDesc]
         names = [f"layer_19_2_5_mbox_{part}/depthwise" for part in ("loc", "conf")]
         assert [c.name for c in layers] == (names if stage in ("deploy", "headless") else [])
         assert all((c.kernel, c.pad, c.dilation) == ((3, 3), (2, 2), (2, 2)) for c in layers)
-    for dialect in (Dialect(depthwise="DepthwiseConvolution"), Dialect(engine="CUDNN")):
-        assert not [c for c in layers_of(nets["v2"], dialect) if isinstance(c, Convolution) and c.spread]
+    layers = layers_of(nets["v2"], Dialect(depthwise="DepthwiseConvolution"))
+    assert not [c for c in layers if isinstance(c, Convolution) and c.spread]
+
+
+def test_cudnn_gets_no_dilation(nets: dict[str, NetDesc]) -> None:
+    """It has none, so layers of one-pixel maps are left to Caffe's own engine; OpenCV looks at no engine."""
+    layers = [c for c in layers_of(nets["v2"], Dialect(engine="CUDNN")) if isinstance(c, Convolution) and c.group > 1]
+    assert {(c.engine, c.spread) for c in layers} == {("CUDNN", False), ("DEFAULT", True)}
+    assert {c.spread for c in layers if c.dilation != (1, 1)} == {True}
 
 
 def test_five_by_five() -> None:
@@ -198,6 +206,17 @@ def test_every_default_box_reaches_nms(nets: dict[str, NetDesc]) -> None:
     net = build(default_arch("v2", 4, nms=Nms(top_k=7, max_total=5, iou_threshold=0.3, score_threshold=0.2)))
     (output,) = [layer for layer in layers_of(net, Dialect()) if isinstance(layer, DetectionOutput)]
     assert (output.top_k, output.keep_top_k, output.nms_threshold, output.confidence_threshold) == (7, 5, 0.3, 0.2)
+
+
+def test_a_letterbox_s_deploy_net_gives_all_detections() -> None:
+    """Those in the padding are dropped afterwards; -1 for all would make OpenCV write beyond its memory."""
+    resizer = Resizer("keep_aspect_ratio", min_dimension=300, max_dimension=300)
+    net = build(dataclasses.replace(default_arch("v2", 4), resizer=resizer))
+    kept = {}
+    for stage in ("deploy", "test"):
+        (output,) = [layer for layer in layers_of(net, Dialect(), stage) if isinstance(layer, DetectionOutput)]
+        kept[stage] = output.keep_top_k
+    assert kept == {"deploy": 1917 * 3, "test": 100}
 
 
 def test_prior_boxes_look_at_map_and_image(nets: dict[str, NetDesc]) -> None:

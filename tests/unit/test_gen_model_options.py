@@ -15,6 +15,7 @@ from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.options import (
     BoxOptions,
+    Flags,
     OptionsError,
     arch_from_options,
     dialect_from_options,
@@ -131,10 +132,10 @@ def test_clip_first_puts_the_clipping_in_front() -> None:
 
 
 def test_aliases() -> None:
-    assert dialect_from_options(relu6=True, tfpad=True) == Dialect(batch_norm="keep")
-    assert dialect_from_options(nobn=True) == Dialect(batch_norm="fold")
-    assert dialect_from_options(nobn=True, batch_norm="fold") == Dialect(batch_norm="fold")
-    assert dialect_from_options(tfpad=True, padding="slice").padding == "slice"
+    assert dialect_from_options(flags=Flags(relu6=True, tfpad=True)) == Dialect(batch_norm="keep")
+    assert dialect_from_options(flags=Flags(nobn=True)) == Dialect(batch_norm="fold")
+    assert dialect_from_options(flags=Flags(nobn=True), batch_norm="fold") == Dialect(batch_norm="fold")
+    assert dialect_from_options(flags=Flags(tfpad=True), padding="slice").padding == "slice"
 
 
 @pytest.mark.parametrize(

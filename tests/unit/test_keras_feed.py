@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ssdlite_caffe.data.annotations import Box
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, draw_scene, make_shapes
 from ssdlite_caffe.errors import DatasetError
-from ssdlite_caffe.keras.feed import Feed, Objects, open_training_data, order, share
+from ssdlite_caffe.keras.feed import Feed, open_training_data, order, share
+from ssdlite_caffe.keras.scan import Objects
 
 
 @pytest.fixture

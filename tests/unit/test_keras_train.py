@@ -181,7 +181,8 @@ def test_tests_change_nothing(scenes: Path, finished: Path, tmp_path: Path) -> N
     assert [line for line in lines if "loss" in line] == curve(finished)
     assert (finished / "model.keras").read_bytes() == (folder / "model.keras").read_bytes()
     from ssdlite_caffe.data.labelled_images import open_images
-    from ssdlite_caffe.evaluation.evaluate import evaluate, open_model_forms
+    from ssdlite_caffe.evaluation.evaluate import evaluate
+    from ssdlite_caffe.evaluation.forms import open_model_forms
 
     opened = open_model_forms(folder / "model.keras")
     images = open_images(tmp_path / "other", opened.labels, split="val")
@@ -402,6 +403,31 @@ def test_nan_and_inf_stop_it_and_are_not_kept(scenes: Path, tmp_path: Path) -> N
     for folder in (tmp_path / "loss", tmp_path / "weights"):
         assert not (folder / "model.keras").exists()
         assert not (folder / "checkpoints").exists()
+
+
+@pytest.mark.usefixtures("built_once")
+def test_images_are_decoded_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first start, not by one that resumes it, or starts over; one that begins wrongly decodes none."""
+    from ssdlite_caffe.keras.schedule import Schedule
+    from ssdlite_caffe.keras.train import NetOptions, train
+
+    folder = tmp_path / "run"
+    options = some_options(scenes, schedule=Schedule(0.003, 1))
+    with pytest.raises(SsdliteError, match="does not exist"):
+        train(folder, some_options(scenes, net=NetOptions(start=tmp_path / "no.keras")))
+    assert not folder.exists()
+    first = train(folder, options)
+    assert (first["images"], first["images_decoded"]) == (10, 10)
+    assert (folder / "scan.npz").is_file()
+    with pytest.raises(OutputError, match="--resume continues it"):
+        train(folder, options)
+    assert train(folder, options, resume=True)["images_decoded"] == 0
+    again = train(folder, options, force=True)
+    assert (again["images"], again["images_decoded"], again["loss"]) == (10, 0, first["loss"])
+    (folder / "scan.npz").write_bytes(b"PK")
+    said: list[str] = []
+    assert train(folder, options, force=True, say=said.append)["images_decoded"] == 10
+    assert f"{folder / 'scan.npz'} is damaged: " in said[0]
 
 
 def test_tensorflow_says_nothing_by_itself(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.load.fill import CONVOLUTIONS, fill, kernel_size
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.text import parse_net
 from tests.filling import FOLD, KEEP, arch_of, filled, layer_of, model, net_of, problems
 from tests.models import with_tensors, with_unit
 
@@ -26,6 +27,7 @@ DIALECTS = [
     *(Dialect(padding=p) for p in ("slice", "pad-layer", "tf_pad", "symmetric")),
     *(Dialect(depthwise=d, engine="CAFFE") for d in ("ConvolutionDepthwise", "DepthwiseConvolution")),
     Dialect(activation="stock", padding="slice", batch_norm="keep", clip="late"),
+    Dialect(batch_norm="fold-body"),
 ]  # type: ignore[list-item]
 STAGES: tuple[Stage, ...] = ("train", "test", "deploy", "headless")
 
@@ -332,9 +334,11 @@ class TestEditedNets:
     def test_prior_boxes_beside_the_centres(self, field: str, value: float | bool) -> None:
         def move(layer: caffe_pb2.LayerParameter) -> None:
             setattr(layer.prior_box_param, field, value)
+            if field == "step_h":  # neither goes without the other
+                layer.prior_box_param.step_w = 16.0
 
         (found,) = problems(edited("Conv_1_mbox_priorbox", move))
-        named = "an offset other than 0.5" if field == "offset" else field
+        named = {"offset": "an offset other than 0.5", "step_h": "step_h, step_w"}.get(field, field)
         assert found.startswith(f"layer 'Conv_1_mbox_priorbox' sets {named}: its boxes are not on")
 
     def test_another_number_of_prior_boxes(self) -> None:
@@ -362,3 +366,28 @@ def test_weights_of_another_family_are_named_and_not_all_listed() -> None:
     assert first.startswith("the weights (of a v3-small ssdlite, width multiplier ")
     assert len(rest) == 41
     assert re.fullmatch(r"  \.\.\. and \d+ more", rest[-1])
+
+
+OWN_LAYERS = """
+layer { name: "x/mean" type: "Pooling" bottom: "Conv" top: "x/mean" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "x/shuffle" type: "ShuffleChannel" bottom: "Conv" top: "x/s" shuffle_channel_param { group: 2 } }
+layer { name: "x/interp" type: "Interp" bottom: "x/s" top: "x/i" interp_param { height: 6 width: 6 } }
+layer { name: "x/reorg" type: "Reorg" bottom: "x/i" top: "x/r" }
+layer { name: "x/mish" type: "Mish" bottom: "x/r" top: "x/r" }
+"""
+OPENCV_LAYERS = """
+layer { name: "x/sum" type: "Eltwise" bottom: "Conv" bottom: "x/mean" top: "x/sum" }
+layer { name: "x/gelu" type: "Gelu" bottom: "x/sum" top: "x/gelu" }
+"""
+
+
+@pytest.mark.parametrize("more", [OWN_LAYERS, OWN_LAYERS + OPENCV_LAYERS], ids=["forks", "opencv"])
+def test_layers_of_forks_and_of_opencv_are_left_alone(more: str) -> None:
+    net = net_of(arch_of())
+    plain = filled(net)
+    net.layer.extend(parse_net(more).layer)
+    found = filled(net)
+    assert found.blobs.keys() == plain.blobs.keys()
+    layer_of(net, "x/mish").type = "Mich"
+    with pytest.raises(PrototxtError, match="there is no layer type 'Mich'; the nearest is 'Mish'"):
+        filled(net)

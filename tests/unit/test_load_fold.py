@@ -103,3 +103,45 @@ def test_a_bias_before_a_norm_moves_into_the_mean(seed: int, c: int) -> None:
     x = np.zeros((1, c))
     difference = apply(fold.absorb_bias(norm, bias), x) - apply(norm, x + bias)
     assert np.max(np.abs(difference) / (np.abs(fold.affine_of(norm).scale) + 1)) < 1e-6
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_a_deconvolution(group: int) -> None:
+    """By the definition: input i of group g spreads into output g * (O / group) + j by kernel[i, j]."""
+    random = np.random.default_rng(group)
+    inputs, outputs = 6, 4
+    kernel = random.normal(0, 1, (inputs, outputs, 3, 2)).astype(np.float32)
+    bias = random.normal(0, 1, outputs * group).astype(np.float32)
+    affine = fold.Affine(random.uniform(0.5, 2, outputs * group), random.normal(0, 1, outputs * group))
+    x = random.normal(0, 1, inputs)
+
+    def run(kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        y = np.tile(bias.astype(np.float64)[:, None, None], (1, 3, 2))
+        for i in range(inputs):
+            for j in range(outputs):
+                y[i // (inputs // group) * outputs + j] += x[i] * kernel[i, j]
+        return y
+
+    found = run(*fold.fold_into_deconvolution(kernel, bias, affine, group=group))
+    expected = run(kernel, bias) * affine.scale[:, None, None] + affine.offset[:, None, None]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="scales for"):
+        fold.fold_into_deconvolution(kernel, bias, fold.Affine(np.ones(5), np.ones(5)), group=group)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_an_inner_product(transposed: bool) -> None:
+    random = np.random.default_rng(3)
+    weights = random.normal(0, 1, (4, 7)).astype(np.float32)
+    affine = fold.Affine(random.uniform(0.5, 2, 4), random.normal(0, 1, 4))
+    x = random.normal(0, 1, 7)
+    given = weights.T if transposed else weights[None, None]  # as in files from before 2014
+    found, bias = fold.fold_into_inner_product(np.ascontiguousarray(given), None, affine, transposed=transposed)
+    product = x @ found if transposed else found @ x
+    np.testing.assert_allclose(product + bias, (weights @ x) * affine.scale + affine.offset, rtol=1e-5, atol=1e-6)
+
+
+def test_a_chain_is_one_after_the_other() -> None:
+    first, second = fold.Affine(np.array([2.0]), np.array([3.0])), fold.Affine(np.array([5.0]), np.array([7.0]))
+    both = fold.chained(first, second)
+    assert (both.scale[0], both.offset[0]) == (10, 22)

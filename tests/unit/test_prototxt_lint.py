@@ -9,6 +9,7 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.limits import LIMITS
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.rules_ssd import RULES
+from ssdlite_caffe.tools.lint_report import lint_file
 
 NET = """name: "n"
 layer { name: "in" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 6 } } }
@@ -60,6 +61,89 @@ def test_syntax_errors_raise():
         lint('name: "n"\nlayer { top 3 }', "n.prototxt")
     with pytest.raises(PrototxtError, match="known are opencv, bvlc, ncnn, nnie"):
         lint(NET, runtime="tflite")
+
+
+def test_wrong_values_do_not_end_the_report():
+    text = NET.replace("kernel_size: 4", "kernel_size: 4.0 weight_filler { std: one }").replace(
+        'type: "ReLU6"', 'type: "Pooling" name: "s" pooling_param { pool: AVE_EXC_PAD kernel_size: 2 }'
+    ).replace('bottom: "c" top: "c"', 'bottom: "c" top: "cc"')  # fmt: skip
+    assert found(text) == [
+        (4, "c", "error", "ConvolutionParameter takes a whole number from 0 to 4294967295 as kernel_size, got 4.0"),
+        (4, "c", "error", "FillerParameter takes a number as std, got one"),
+        (5, "s", "error", "LayerParameter has name twice, first on the same line; it takes one"),
+        (5, "s", "error", "PoolingParameter takes MAX, AVE or STOCHASTIC as pool, got AVE_EXC_PAD"),
+    ]
+    assert [layer.shapes.tops[0].shape for layer in lint(text).layers][1:3] == [(1, 4, 4, 3), (1, 4, 3, 2)]
+
+
+def test_what_follows_from_a_value_that_is_lost_is_not_reported_again():
+    text = NET.replace("num_output: 4", "num_output: -4")
+    assert [problem[3] for problem in found(text)] == [
+        "ConvolutionParameter takes a whole number from 0 to 4294967295 as num_output, got -4"
+    ]
+    text = NET.replace("pad: 1", "pad: 1.5") + LAYER % ("Eltwise", 'bottom: "c"')
+    assert [problem[3] for problem in found(text)] == [
+        "ConvolutionParameter takes a whole number from 0 to 4294967295 as pad, got 1.5"
+    ]
+    assert len(found(text.replace("pad: 1.5", "pad: 2"))) == 1
+    old = 'input: "d" input_dim: [1, 3, 8, 6] layers { name: "p" type: PRELU bottom: "d" top: "p" }'
+    assert [problem[2:3] for problem in found(old)] == [("warning",), ("error",)]
+
+
+def test_nets_from_before_2014_are_shaped():
+    text = (
+        'input: "d" input_dim: [1, 3, 8, 6]\nlayers { name: "c" type: CONVOLUTION bottom: "d" top: "c"\n'
+        'convolution_param { num_output: 4 kernel_size: 3 } }\nlayers { name: "r" type: RELU bottom: "x" top: "r" }'
+    )
+    report = lint(text)
+    assert [(one.line, one.shapes.type, one.shapes.tops[0].shape) for one in report.layers] == [
+        (2, "Convolution", (1, 4, 6, 4)),
+        (4, "ReLU", None),
+    ]
+    assert [problem.severity for problem in report.problems] == ["warning", "error"]
+    assert report.problems[0].text.startswith("the net has the format before 2014")
+    assert (report.problems[1].line, report.problems[1].layer) == (4, "r")
+    mixed = text + LAYER % ("ReLU", "")
+    assert [layer.line for layer in lint(mixed).layers] == [2, 4]
+    assert [problem.kind for problem in lint(mixed).problems] == ["old-layers", "mixed-layers", "unknown-bottom"]
+    assert [lint(text, runtime=name).problems[-2].severity for name in ("opencv", "bvlc")] == ["warning", "warning"]
+    assert lint(text, runtime="ncnn").problems[1].severity == "error"
+    older = 'input: "d" input_dim: [1, 3, 8, 6] layers { layer { name: "r" type: "relu" } bottom: "d" top: "r" }'
+    assert [problem.kind for problem in lint(older).problems] == ["old-layers"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('net: "train.prototxt"\nbase_lr: 0.1 solver_mode: GPU', "this is a solver, not a net; give the net that it "
+         "names, train.prototxt"),
+        ("base_lr: 0.1", "this is a solver, not a net; give the net that it names"),
+        ('item { name: "a" label: 1 }', "this is a label map, not a net"),
+    ],
+)  # fmt: skip
+def test_other_files_are_told_apart(text, said):
+    assert found(text) == [(1, None, "error", said)]
+    more = found(text.replace("base_lr: 0.1", "base_lr: 0.1 zap: 1 max_iter: ten"))
+    assert [problem[3] for problem in more[1:]] == [
+        "SolverParameter has no field 'zap'",
+        "SolverParameter takes a whole number of 32 bits as max_iter, got ten",
+    ][: 2 * ("base_lr" in text)]
+
+
+def test_a_byte_order_mark_and_other_encodings(tmp_path):
+    path = tmp_path / "n.prototxt"
+    path.write_bytes(b"\xef\xbb\xbf" + NET.encode())
+    assert [(problem.kind, problem.line) for problem in lint_file(path, runtime=None, phase=None).problems] == [
+        ("byte-order-mark", 1)
+    ]
+    path.write_bytes(NET.encode() + b"# \xb5\xc4")
+    report = lint_file(path, runtime=None, phase=None)
+    assert [(problem.kind, problem.severity, problem.line) for problem in report.problems] == [
+        ("encoding", "warning", 8)
+    ]
+    path.write_bytes(NET.encode("utf-16"))
+    with pytest.raises(PrototxtError, match="is UTF-16 text, which Caffe does not read"):
+        lint_file(path, runtime=None, phase=None)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +209,11 @@ def test_ncnn_wants_an_input_layer():
 
 def test_tables_name_layers_and_fields_that_exist():
     for runtime in LIMITS.values():
-        assert runtime.layers <= RULES.keys()
-        assert runtime.instead.keys() <= RULES.keys() - runtime.layers
+        assert runtime.layers <= runtime.rules.keys()
+        assert RULES.keys() <= runtime.rules.keys()
+        assert runtime.instead.keys() <= runtime.rules.keys() - runtime.layers
+        assert runtime.warnings.keys() <= runtime.layers
+        assert all(hasattr(caffe_pb2, name) for name in runtime.skips)
         for rule in runtime.fields:
             message = caffe_pb2.LayerParameter.DESCRIPTOR
             for name in rule.path.split("."):

@@ -69,6 +69,20 @@ def reasons(text, **options):
         ),
         ("ConvolutionDepthwise", "convolution_param { kernel_size: 3 }", (2, 6, 7, 3), ((6, 1, 3, 3), (6,))),
         (
+            "DepthwiseConvolution",
+            "convolution_param { num_output: 6 kernel_size: 3 }",
+            (2, 6, 7, 3),
+            ((6, 1, 3, 3), (6,)),
+        ),
+        ("ShuffleChannel", "shuffle_channel_param { group: 3 }", (2, 6, 9, 5), ()),
+        ("Interp", "interp_param { height: 4 width: 7 }", (2, 6, 4, 7), ()),
+        ("Interp", "interp_param { zoom_factor: 3 height: 4 width: 7 }", (2, 6, 25, 13), ()),
+        ("Interp", "interp_param { shrink_factor: 2 pad_beg: -1 }", (2, 6, 4, 2), ()),
+        ("Interp", "interp_param { shrink_factor: 2 zoom_factor: 2 }", (2, 6, 9, 5), ()),
+        ("Reorg", "reorg_param { stride: 1 }", (2, 6, 9, 5), ()),
+        ("Mish", "", (2, 6, 9, 5), ()),
+        ("Upsample", "upsample_param { scale: 2 }", (2, 6, 18, 10), ()),
+        (
             "Deconvolution",
             "convolution_param { num_output: 4 kernel_size: 3 stride: 2 group: 2 }",
             (2, 4, 19, 11),
@@ -95,6 +109,9 @@ def reasons(text, **options):
         ("Normalize", "norm_param { channel_shared: false }", (2, 6, 9, 5), ((6,),)),
         ("Flatten", "", (2, 270), ()),
         ("Flatten", "flatten_param { axis: 0 end_axis: -2 }", (108, 5), ()),
+        ("Flatten", "flatten_param { end_axis: 0 }", (2, 1, 6, 9, 5), ()),
+        ("Embed", "embed_param { num_output: 3 input_dim: 10 }", (2, 6, 9, 5, 3), ((10, 3), (3,))),
+        ("Upsample", "upsample_param { scale: 2 dims_num: 3 }", (2, 6, 9, 10), ()),
         ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }", (2, 9, 5, 6), ()),
         ("Permute", "permute_param { order: 2 }", (9, 2, 6, 5), ()),
         ("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 3 } }", (2, 90, 3), ()),
@@ -156,6 +173,27 @@ def test_scale_by_a_second_bottom():
     assert shaped(text).layers[-1].params == ()
     wrong = INPUT + pool + layer("Scale", "scale_param { axis: 0 }", ("d", "p"))
     assert reasons(wrong) == ["the second bottom, 2 x 6 x 1 x 1, does not match 2 x 6 x 9 x 5 from axis 0 on"]
+
+
+def test_axpy_and_regions():
+    factor = layer("Pooling", "pooling_param { global_pooling: true }", ("d",), ("p",))
+    assert shaped(INPUT + factor + layer("Axpy", "", ("p", "d", "d"))).blobs["t"] == (2, 6, 9, 5)
+    regions = 'input: "r" input_shape { dim: 4 dim: 5 }\n'
+    pooled = layer("ROIPooling", "roi_pooling_param { pooled_h: 3 pooled_w: 2 }", ("d", "r"))
+    assert shaped(INPUT + regions + pooled).blobs["t"] == (4, 6, 3, 2)
+    body = "psroi_pooling_param { spatial_scale: 1 output_dim: %d group_size: 1 }"
+    assert shaped(INPUT + regions + layer("PSROIPooling", body % 6, ("d", "r"))).blobs["t"] == (4, 6, 1, 1)
+    assert reasons(INPUT + regions + layer("PSROIPooling", body % 5, ("d", "r"))) == [
+        "output_dim 5 and group_size 1 need 5 channels, got 2 x 6 x 9 x 5"
+    ]
+
+
+def test_a_detection_output_takes_three_or_four_bottoms():
+    three = shaped(HEADS, phase="TEST").blobs["o"]
+    four = HEADS.replace('bottom: "p" top: "o"', 'bottom: "p" bottom: "gt" top: "o"')
+    assert shaped(four, phase="TEST").blobs["o"] == three
+    five = four.replace('bottom: "p" bottom: "gt" top: "o"', 'bottom: "p" bottom: "gt" bottom: "gt" top: "o"')
+    assert reasons(five, phase="TEST") == ["DetectionOutput takes 3 to 4 bottoms, got 5"]
 
 
 def test_multiply_adds_and_parameters():
@@ -259,6 +297,9 @@ def test_net_inputs_in_the_old_form():
         (INPUT + layer("Eltwise"), "count", "Eltwise takes 2 or more bottoms, got 1"),
         (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU takes 1 top, got 2"),
         (INPUT + layer("Flatten", "", ("d",), ("d",)), "in-place", "Flatten cannot write to its own bottom 'd'"),
+        (INPUT + layer("Power") + layer("ReLU", "", ("d",), ("d",)), "in-place", "'d' is read by layer 'Power' before"),
+        (INPUT + layer("Convolution", "convolution_param { num_output: 2 kernel_size: 1 }", ("d", "d")), "shape",
+         "Convolution makes one top of each bottom, got 2 and 1"),
         (INPUT + layer("ReLU") + layer("TanH"), "duplicate-top", "top 't' is written already, by layer 'ReLU'"),
         (INPUT + layer("ReLU") + layer("ReLU", "", "t", "t"), "duplicate-name", "an earlier layer has the same name"),
         (
@@ -293,6 +334,25 @@ def test_net_inputs_in_the_old_form():
             "kernel_size is given 3 times for 2 spatial axes",
         ),
         (INPUT + layer("Pooling", "pooling_param { kernel_size: 2 pad: 2 }"), "shape", "pad must be smaller"),
+        (INPUT + layer("ShuffleChannel", "shuffle_channel_param { group: 4 }"), "shape", "group must divide the 6"),
+        (INPUT + layer("Pooling", "pooling_param { kernel_size: 3 pad_h: 1 }"), "shape", "give pad, or both pad_h"),
+        (INPUT + layer("Pooling", "pooling_param { kernel_size: 3 kernel_h: 3 kernel_w: 3 }"), "shape", "give ker"),
+        (INPUT + layer("PriorBox", "prior_box_param { min_size: 0 }", ("d", "d")), "shape", "min_size must be pos"),
+        (INPUT + layer("DepthwiseConvolution", "convolution_param { num_output: 6 kernel_size: 3 group: 2 }"), "shape",
+         "group must be 6, the channels of the bottom, or left out, got 2"),
+        (INPUT + layer("DepthwiseConvolution", "convolution_param { num_output: 12 kernel_size: 3 }"), "shape",
+         "num_output must be 6, the channels of the bottom, got 12"),
+        (INPUT + layer("Interp"), "shape", "interp_param has no size"),
+        (INPUT + layer("Interp", "interp_param { zoom_factor: 2 pad_end: 1 }"), "shape", "pad_beg and pad_end crop"),
+        (INPUT + layer("Reorg"), "shape", "stride must divide the 9 x 5 pixels"),
+        (INPUT + layer("Reorg", "reorg_param { reverse: true }"), "shape", "6 channels are no multiple"),
+        (INPUT + layer("Axpy", "", ("d", "d", "d")), "shape", "the first bottom must be a number for each channel"),
+        (INPUT + layer("LRN", "lrn_param { local_size: 4 }"), "shape", "local_size must be odd, got 4"),
+        (INPUT + layer("Exp", "exp_param { base: -2 }"), "shape", "base must be positive, or -1 for e, got -2"),
+        (INPUT + layer("Pooling", "pooling_param { kernel_size: 2 global_pooling: true }"), "shape", "global_pooling"),
+        (INPUT + layer("PriorBox", "prior_box_param { min_size: 2 step: 0 }", ("d", "d")), "shape", "step must be pos"),
+        (INPUT + layer("PriorBox", "prior_box_param { min_size: 2 step_h: 1 }", ("d", "d")), "shape", "step_w must be"),
+        (INPUT + layer("PriorBox", "prior_box_param { min_size: 2 step: 1 step_h: 1 }", ("d", "d")), "shape", "give"),
         (INPUT + layer("Slice", "", ("d",), ("a", "b", "c", "e")), "shape", "axis 1 of size 6 cannot be cut"),
         (INPUT + layer("Tile", "tile_param { tiles: 100000000 }"), "shape", "a blob cannot have the shape"),
         (INPUT.replace("9", "0") + layer("ReLU"), "shape", "input d: a blob cannot have the shape 2 x 6 x 0 x 5"),
@@ -304,6 +364,13 @@ def test_problems(net, kind, text):
     assert problems[0].kind == kind
     assert problems[0].text.startswith(text)
     assert problems[0].severity == ("warning" if kind == "duplicate-name" else "error")
+
+
+def test_a_blob_may_be_written_in_place_again_and_read_after():
+    text = INPUT + layer("ReLU", "", ("d",), ("d",)) + layer("TanH", "", ("d",), ("d",)) + layer("Power")
+    assert reasons(text) == []
+    again = INPUT + layer("Power", "", ("d",), ("e",)) + layer("ReLU", "", ("e",), ("e",)) + layer("TanH", "", ("d",))
+    assert reasons(again) == []
 
 
 def test_all_problems_are_collected():

@@ -2,41 +2,26 @@
 
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ssdlite_caffe.prototxt.binary import blob_from_array
 from ssdlite_caffe.prototxt.limits import LIMITS
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import parse_net
+from tests.opencv_nets import cv2, inputs, layer, opencv_shape
 
-cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 pytestmark = pytest.mark.opencv
 
 SIZE = st.integers(1, 14)
 
 
-def opencv_shape(text, blob):
-    """Shape that OpenCV gives a blob, with weights of the shapes inferred."""
-    net = parse_net(text)
-    for layer, shapes in zip(net.layer, infer(net).layers, strict=True):
-        layer.blobs.extend(blob_from_array(np.ones(shape, np.float32)) for shape in shapes.params)
-    read = cv2.dnn.readNetFromCaffe(
-        np.frombuffer(text.encode(), np.uint8), np.frombuffer(net.SerializeToString(), np.uint8)
-    )
-    read.setInput(np.ones(list(net.input_shape[0].dim), np.float32))
-    return read.forward(blob).shape
-
-
 def given_input(*dims):
-    return 'input: "d" input_shape { ' + " ".join(f"dim: {n}" for n in dims) + " }\n"
+    return inputs(d=dims)
 
 
 def one_layer(kind, body, bottoms=("d",)):
-    ends = " ".join(f'bottom: "{name}"' for name in bottoms)
-    return f'layer {{ name: "t" type: "{kind}" {ends} top: "t" {body} }}\n'
+    return layer(kind, body, bottoms)
 
 
 def agree(text):
@@ -185,22 +170,3 @@ def test_fields_that_opencv_takes_no_default_for(left_out):
         opencv_shape(detection(prior, output), "t")
     path = left_out.partition(":")[0].replace(" { ", ".")
     assert any(rule.wanted and rule.path.endswith(path) for rule in LIMITS["opencv"].fields)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        ("Convolution", "convolution_param { num_output: 3 kernel_size: 3 tf_pad: SAME }"),
-        ("Pooling", "pooling_param { kernel_size: 2 round_mode: FLOOR }"),
-        *((kind, "") for kind in ("Threshold", "Bias", "Reduction", "ArgMax", "Unsqueeze", "Upsample")),
-        ("Clip", "clip_param { min: 0 max: 6 }"),
-        ("Pad", "pad_param { pad_u: 1 }"),
-        ("DepthwiseConvolution", "convolution_param { num_output: 3 group: 3 kernel_size: 3 }"),
-    ],
-)
-def test_what_the_table_says_opencv_rejects(kind, body):
-    text = given_input(1, 3, 6, 5) + one_layer(kind, body)
-    field = next(((rule.path) for rule in LIMITS["opencv"].fields if rule.path.rpartition(".")[2] in body), None)
-    assert kind not in LIMITS["opencv"].layers or field
-    with pytest.raises(cv2.error):
-        opencv_shape(text, "t")

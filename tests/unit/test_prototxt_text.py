@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2, text
+from ssdlite_caffe.prototxt.outline import MAX_BYTES, Outline
+from ssdlite_caffe.prototxt.outline import outline as outline_of
 
 NET = """name: "n"  # a comment with { and "
 input: "data"
@@ -21,6 +23,10 @@ layer: { name: "c" type: "PriorBox" prior_box_param { min_size: 0.1 min_size: [2
 """
 
 
+def outline(source: str) -> Outline[caffe_pb2.NetParameter]:
+    return outline_of(source, "<text>", caffe_pb2.NetParameter)
+
+
 def test_every_dialect_of_the_text_format_parses():
     net = text.parse_net(NET)
     assert [layer.name for layer in net.layer] == ["ab", "c"]
@@ -30,7 +36,7 @@ def test_every_dialect_of_the_text_format_parses():
 
 
 def test_layer_lines():
-    assert text.layer_lines(NET) == (4, 9)
+    assert outline(NET).layer_lines == (4, 9)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_outline_finds_every_unknown_field():
         'layer { foo: [1, {a: 2}] bar { layer { } } name: "a" "b" }\n\n'
         "layer { baz < x: -1 > [ext.x/y]: 2 }\nend: 3"
     )
-    found = text.outline(source).unknown
+    found = outline(source).unknown
     assert [(f.line, f.column, f.field, f.message, f.layer) for f in found] == [
         (1, 11, "zap", "NetParameter", None),
         (2, 9, "foo", "LayerParameter", 0),
@@ -79,7 +85,7 @@ def test_outline_finds_every_unknown_field():
         (4, 23, "[ext.x/y]", "LayerParameter", 1),
         (5, 1, "end", "NetParameter", None),
     ]
-    assert text.layer_lines(source) == (2, 4)
+    assert outline(source).layer_lines == (2, 4)
 
 
 def test_unknown_fields_can_be_left_out():
@@ -100,11 +106,11 @@ def test_deep_nesting_is_an_error_of_one_line(start, end, allow_unknown):
 
 def test_size_is_bounded(tmp_path):
     path = tmp_path / "big.prototxt"
-    path.write_text("#" + "é" * (text.MAX_BYTES // 2), encoding="utf-8")
+    path.write_text("#" + "é" * (MAX_BYTES // 2), encoding="utf-8")
     with pytest.raises(PrototxtError, match="is larger than the 16 MiB"):
         text.read_net(path)
     with pytest.raises(PrototxtError, match="is larger than the 16 MiB"):
-        text.parse_net(" " * (text.MAX_BYTES + 1))
+        text.parse_net(" " * (MAX_BYTES + 1))
 
 
 def test_reading_files(tmp_path):
@@ -132,8 +138,8 @@ def test_any_text_is_parsed_or_refused(source, allow_unknown):
     except PrototxtError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert allow_unknown or text.outline(source).unknown == ()
-        assert len(text.layer_lines(source)) == len(net.layer)
+        assert allow_unknown or outline(source).unknown == ()
+        assert len(outline(source).layer_lines) == len(net.layer)
 
 
 @given(st.floats(width=32, allow_nan=False), st.lists(st.integers(1, 2**31 - 1), max_size=4), st.text(max_size=9))
@@ -152,3 +158,21 @@ def test_folders_and_caffemodels_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\x0a\x00\x01")
         with pytest.raises(PrototxtError, match="is a binary file such as a caffemodel"):
             text.read_net(tmp_path / name)
+
+
+def test_unknown_fields_of_layers_that_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    source = 'layer { name: "a" type: "Convolution" }\nlayer { name: "b" type: "Zap" zap_param { x: 1 } }\n'
+    path.write_text(source)
+    assert [layer.name for layer in text.read_net_for(path, {"Convolution"}).layer] == ["a", "b"]
+    for types, more, message in (
+        ({"Convolution", "Zap"}, "", "2:31: LayerParameter has no field 'zap_param'"),
+        ({"Convolution"}, "zap: 1", "3:1: NetParameter has no field 'zap'"),
+        ({"Convolution"}, 'layer { type: "Convolution" zap: 1 }', "3:29: LayerParameter has no field 'zap'"),
+        ({"Convolution"}, "name: 3", "3:7: NetParameter takes UTF-8 text in quotes as name, got 3"),
+        ({"Convolution"}, "layer { phase: 7 }", "3:16: LayerParameter takes TRAIN or TEST as phase, got 7"),
+    ):
+        path.write_text(source + more)
+        with pytest.raises(PrototxtError) as error:
+            text.read_net_for(path, types)
+        assert str(error.value) == f"{path}:{message}"

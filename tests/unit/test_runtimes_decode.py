@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -12,16 +13,20 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import TensorError
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.decode import (
     choose_detections,
     clip_detections,
     convert_scores,
     decode,
     decode_boxes,
+    detections_of,
     overlap,
     parse_detection_out,
     split_priors,
 )
+from ssdlite_caffe.runtimes.decode_tflite import clip_keeping_all
 from ssdlite_caffe.runtimes.detections import Detections
 
 F = np.float32
@@ -244,6 +249,44 @@ def test_detection_rows_are_read_best_first() -> None:
     clipped = clip_detections(found)
     assert clipped.boxes[0].tolist() == [0, 0, 1, 1]
     assert len(clipped.above(0.6)) == 1
+
+
+# The image is in the upper left corner of its letterbox, half as wide as the input.
+SEEN = (1.0, 0.5)
+LETTERBOXED = Detections(
+    np.array([1, 1, 2, 1], np.int64),
+    np.array([0.9, 0.8, 0.7, 0.6], F),
+    np.array([[0.1, 0.2, 0.3, 0.4], [0.6, 0, 0.9, 1], [0.4, 0.5, 0.8, 1.5], [0, 0, 0.5, 1]], F),
+)
+
+
+def test_boxes_of_a_letterbox_become_fractions_of_the_image() -> None:
+    found = clip_detections(LETTERBOXED, SEEN)
+    assert found.scores.tolist() == LETTERBOXED.scores[[0, 2, 3]].tolist()
+    expected = np.array([[0.2, 0.2, 0.6, 0.4], [0.8, 0.5, 1, 1], [0, 0, 1, 1]], F)
+    np.testing.assert_allclose(found.boxes, expected, rtol=0, atol=1e-7)
+    kept = clip_keeping_all(LETTERBOXED, SEEN)
+    np.testing.assert_allclose(kept.boxes[[0, 2, 3]], expected, rtol=0, atol=1e-7)
+    assert kept.boxes[1].tolist() == [1, 0, 1, 1]
+
+
+def test_limits_count_a_box_in_the_padding_for_its_class_and_not_in_all() -> None:
+    """As TensorFlow does: suppression keeps `max_per_class`, then boxes are clipped, then `max_total` are kept."""
+    limits = Nms(max_per_class=2, max_total=2)
+    assert clip_detections(LETTERBOXED, SEEN, limits).scores.tolist() == LETTERBOXED.scores[[0, 2]].tolist()
+    apart = choose_detections(
+        LETTERBOXED.boxes, np.array([[0, 0.9, 0], [0, 0.8, 0], [0, 0, 0.7], [0, 0.6, 0]], F), limits, window=SEEN
+    )
+    assert apart.scores.tolist() == LETTERBOXED.scores[[0, 2]].tolist()
+    np.testing.assert_array_equal(apart.boxes, clip_detections(LETTERBOXED, SEEN, limits).boxes)
+
+
+def test_only_a_letterbox_leaves_its_limits_to_us() -> None:
+    arch = default_arch("v2", 3, input_size=(320, 320))
+    arch = dataclasses.replace(arch, nms=Nms(max_per_class=1, max_total=9))
+    assert len(detections_of(arch, LETTERBOXED, SEEN)) == 3
+    resizer = Resizer("keep_aspect_ratio", min_dimension=320, max_dimension=320)
+    assert len(detections_of(dataclasses.replace(arch, resizer=resizer), LETTERBOXED, SEEN)) == 2
 
 
 @pytest.mark.parametrize("rows", [np.full((1, 1, 1, 7), -1, F), np.zeros((1, 1, 1, 7), F), np.zeros((1, 1, 0, 7), F)])

@@ -39,6 +39,22 @@ def blob() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
 
 
+def test_layers_of_one_name_have_their_own_blobs(tmp_path: Path, blob: np.ndarray) -> None:
+    """As the Slice layers of the public MobileNetv2-SSDLite prototxts."""
+    text = f"""{INPUT}
+layer {{ name: "slice" type: "Slice" bottom: "data" top: "top" top: "below" slice_param {{ axis: 2 slice_point: 1 }} }}
+layer {{ name: "slice" type: "Slice" bottom: "below" top: "left" top: "rest" slice_param {{ axis: 3 slice_point: 1 }} }}
+"""
+    values = load(tmp_path, text).forward(blob, ["rest", "left", "top", "below"])
+    for name, expected in (
+        ("top", blob[:, :, :1]),
+        ("below", blob[:, :, 1:]),
+        ("left", blob[:, :, 1:, :1]),
+        ("rest", blob[:, :, 1:, 1:]),
+    ):
+        np.testing.assert_array_equal(values[name], expected)
+
+
 def test_blobs_have_their_final_values(tmp_path: Path, blob: np.ndarray) -> None:
     names = ["rest", "data", "twice", "first", "twice/relu"]
     values = load(tmp_path, NET).forward(blob, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.runtimes.resize import caffe_blob, network_input, preprocess, resize_bilinear_legacy
+from ssdlite_caffe.errors import ImageError
+from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.resizer import Method, Resizer
+from ssdlite_caffe.runtimes.resize import (
+    caffe_blob,
+    content_size,
+    input_of,
+    network_input,
+    pixels_of,
+    preprocess,
+    resize_bilinear_legacy,
+    window_of,
+)
+from ssdlite_caffe.runtimes.resize_methods import resized
 
 SIDE = st.integers(1, 12)
 F = np.float32
@@ -34,9 +48,9 @@ def naive(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def test_equals_the_formula_bit_for_bit(height: int, width: int, size: tuple[int, int], whole: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     image = random.uniform(0, 255, (height, width, 3)).astype(np.uint8 if whole else F)
-    resized = resize_bilinear_legacy(image, size)
-    assert resized.dtype == F
-    np.testing.assert_array_equal(resized, naive(image, size), strict=True)
+    found = resize_bilinear_legacy(image, size)
+    assert found.dtype == F
+    np.testing.assert_array_equal(found, naive(image, size), strict=True)
 
 
 def test_input_is_left_alone_and_result_is_own() -> None:
@@ -79,3 +93,52 @@ def test_every_pixel_value_is_normalised_as_tensorflow_does() -> None:
     expected = [F(F(int(value)) - F(127.5)) * scale for value in values]
     np.testing.assert_array_equal(fed[0, :, :, 1].ravel(), np.array(expected, F), strict=True)
     assert (fed[0, :, :, 1].ravel() != (values.astype(F) - F(127.5)) / F(127.5)).any()
+
+
+# ---- letterboxes ----
+
+PAD = (124.0, 117.0, 104.0)
+
+
+def letterbox(method: Method = "bilinear", *, first: bool = False) -> Resizer:
+    return Resizer("keep_aspect_ratio", method, min_dimension=6, max_dimension=10, pad_value=PAD, normalise_first=first)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest", "bicubic", "area"])
+@pytest.mark.parametrize("first", [False, True])
+def test_letterbox_is_the_resized_image_in_the_corner_of_its_padding(method: Method, first: bool) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (14, 21, 3), dtype=np.uint8)
+    resizer = letterbox(method, first=first)
+    assert content_size((14, 21), resizer) == (6, 9)
+    fed = network_input(image, (10, 10), mean=100.0, scale=0.5, resizer=resizer)[0]
+    inner = resized(image, (6, 9), Resizer(method=method))
+    np.testing.assert_allclose(fed[:6, :9], (inner - 100) * F(0.5), rtol=0, atol=1e-4)
+    outside = np.ones((10, 10), bool)
+    outside[:6, :9] = False
+    padding = np.array(PAD, F) if first else (np.array(PAD, F) - 100) * F(0.5)
+    np.testing.assert_array_equal(fed[outside], np.broadcast_to(padding, (100 - 54, 3)))
+
+
+def test_window_is_the_share_that_shows_the_image() -> None:
+    assert window_of((14, 21), Resizer()) == (1.0, 1.0)
+    height, width = window_of((14, 21), letterbox())
+    assert (F(height), F(width)) == (F(6) / F(10), F(9) / F(10))
+    assert window_of((30, 10), letterbox()) == (1.0, float(F(3) / F(10)))
+
+
+def test_a_letterbox_refuses_an_image_without_a_pixel_left() -> None:
+    image = np.zeros((1, 40, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"40x1 .*too narrow: resized to 10 pixels"):
+        network_input(image, (10, 10), mean=0, scale=1, resizer=letterbox())
+
+
+def test_pixels_of_a_letterbox_are_padded_with_what_becomes_its_pad_value() -> None:
+    arch = dataclasses.replace(
+        default_arch("v2", 3, input_size=(320, 320)),
+        resizer=Resizer("keep_aspect_ratio", min_dimension=320, max_dimension=320, normalise_first=True),
+    )
+    image = np.full((160, 320, 3), 7, np.uint8)
+    pixels = pixels_of(arch, image)
+    assert (pixels[:160] == 7).all()
+    assert (pixels[160:] == 127.5).all()
+    np.testing.assert_allclose((pixels - F(127.5)) * F(1 / 127.5), input_of(arch, image)[0], rtol=0, atol=2e-7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,14 @@ class TestReport:
         for name, entry in report["files"].items():
             assert entry["sha256"] == hashlib.sha256(written[name]).hexdigest(), name
 
-    def test_says_what_was_converted_and_by_what(self, example_model: Path, report: dict[str, Any]) -> None:
+    def test_says_what_was_converted_and_by_what(
+        self, example_model: Path, example_folder: Path, report: dict[str, Any]
+    ) -> None:
         assert report["ssdlite_caffe"] == __version__
         assert report["source"] == {
+            "given": str(example_model),
             "path": str(example_model),
+            "relative": Path(os.path.relpath(example_model, example_folder)).as_posix(),
             "form": "frozen graph",
             "sha256": hashlib.sha256(example_model.read_bytes()).hexdigest(),
             "origins": {"weights": str(example_model), "suppression": str(example_model)},

@@ -29,7 +29,7 @@ from ssdlite_caffe.prototxt.binary import (
 from ssdlite_caffe.prototxt.text import parse_net, read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, ConvertOptions, convert
-from ssdlite_caffe.tools.remap import move_classes, remap_folder
+from ssdlite_caffe.tools.remap import change_classes, move_classes, remap_folder
 from tests.scenes import draw_scene
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -367,3 +367,27 @@ def test_coco2voc_on_a_coco_model(shared_models: Path, tmp_path: Path, monkeypat
         assert after.shape[0] == 6 * 21
         assert after[box * 21 + person].tobytes() == before[box * 91 + 1].tobytes()
         assert after[box * 21 + tv].tobytes() == before[box * 91 + 72].tobytes()
+
+
+def test_what_was_changed_by_hand_stays(converted: Path, source: Path, tmp_path: Path) -> None:
+    """Such a prototxt is not rendered again: its class counts are changed."""
+    text = (source / "deploy.prototxt").read_text()
+    assert text.count("keep_top_k: 100") == 1
+    (source / "deploy.prototxt").write_text(text.replace("keep_top_k: 100", "keep_top_k: 7"))
+    (tmp_path / "m.yaml").write_text(MAPPING)
+    remap_folder(source, tmp_path / "m.yaml", tmp_path / "changed")
+    remap_folder(converted, tmp_path / "m.yaml", tmp_path / "expected")
+    found, expected = (read_net(tmp_path / name / "deploy.prototxt") for name in ("changed", "expected"))
+    assert found.layer[-1].detection_output_param.keep_top_k == 7
+    found.layer[-1].detection_output_param.keep_top_k = 100
+    assert found == expected
+    for name in ("headless.prototxt", "train.prototxt", "train.caffemodel"):
+        assert (tmp_path / "changed" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in STAGES])
+def test_class_counts_are_changed_as_if_rendered(converted: Path, remapped: Path, name: str) -> None:
+    folders = ModelFolder.open(converted), ModelFolder.open(remapped)
+    net = read_net(converted / name)
+    change_classes(net, (build(folders[0].arch), build(folders[1].arch)))
+    assert net == read_net(remapped / name)

@@ -20,13 +20,16 @@ from ssdlite_caffe.errors import ArchError, DatasetError, LabelMapError, OutputE
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes, cell_sizes, small_boxes
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.options import arch_from_options
 from ssdlite_caffe.gen_model.render import Solver
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.text import format_message, read, read_net
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.merge_bn import merge_folder
 from ssdlite_caffe.training.intervals import default_test_interval
 from ssdlite_caffe.training.kit import KitOptions, batch_size_of_test, write_kit
@@ -199,16 +202,69 @@ class TestWeights:
         )
         assert check_kit(tmp_path / "kit").weights == tmp_path / "kit" / "initial.caffemodel"
 
-    def test_other_names_are_told(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
-        (named / "labelmap.prototxt").write_text(LabelMap.of_names((NAMES[0], "star", "moon")).to_prototxt())
+    def test_other_names_are_refused(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
+        """With as many classes, too: the model's predictors would be taken for other classes'."""
         arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
-        kept = command(*arguments, "-o", tmp_path / "kept")
-        assert kept.err == (
-            f"ssdlite-caffe: class names differ from those of {named}: 2 is {NAMES[1]!r}, was 'star'; 3 is "
-            f"{NAMES[2]!r}, was 'moon'. Their class predictors are kept; give --finetune to start them anew\n"
+        for names, said in (
+            ((NAMES[0], "star", "moon"), f"has no {NAMES[1]!r}, {NAMES[2]!r}, but 'star', 'moon'; give --finetune"),
+            (("class_1", "class_2", "class_3"), "has no class names (only class_1, class_2, ...); give --finetune"),
+        ):
+            (named / "labelmap.prototxt").write_text(LabelMap.of_names(names).to_prototxt())
+            before = tree(tmp_path)
+            for quiet in ((), ("--quiet",)):
+                done = command(*arguments, "-o", tmp_path / "kit", *quiet)
+                assert (done.status, done.err.count("\n")) == (1, 1)
+                assert said in done.err
+            assert tree(tmp_path) == before
+            anew = command(*arguments, "-o", tmp_path / "anew", "--finetune", "--force")
+            assert anew.err == ""
+            predictors = [m.conf[-1].name for m in build(ModelFolder.open(named).arch).feature_maps]
+            assert f"6 class predictors start anew, since the model has no {said[7:20]}" in anew.out
+            assert ", ".join(predictors) + "\n" in anew.out
+
+    def test_another_order_is_moved(self, command: Command, named: Path, data: Path, tmp_path: Path) -> None:
+        """The row of a class stays that class's, bit for bit; with --finetune, too, since no class is another."""
+        turned = (NAMES[2].upper(), NAMES[0], NAMES[1])
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names(turned).to_prototxt())
+        arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
+        for more in ((), ("--finetune",)):
+            kit = tmp_path / f"kit{len(more)}"
+            done = command(*arguments, "-o", kit, *more)
+            assert (done.status, done.err.count("\n")) == (0, 2)
+            assert f"taken as the same classes as in {named}: 3 is {NAMES[2]!r}, was {turned[0]!r}\n" in done.err
+            assert "in another order: the rows of its class predictors are moved\n" in done.err
+            assert "anew" not in done.out
+            old, new = (
+                {x.name: [blob_to_array(b) for b in x.blobs] for x in read_caffemodel(path).layer}
+                for path in (named / "train.caffemodel", kit / "initial.caffemodel")
+            )
+            assert old.keys() == new.keys()
+            for name, blobs in new.items():
+                for blob, before in zip(blobs, old[name], strict=True):
+                    if name.endswith("_mbox_conf"):
+                        rows = before.reshape(-1, 4, *before.shape[1:])[:, [0, 2, 3, 1]]
+                        assert (blob == rows.reshape(before.shape)).all()
+                    else:
+                        assert (blob == before).all()
+            assert check_kit(kit).weights == kit / "initial.caffemodel"
+
+    def test_a_letterbox_is_squashed_and_that_is_said(
+        self, command: Command, named: Path, data: Path, tmp_path: Path
+    ) -> None:
+        (named / "labelmap.prototxt").write_text(LabelMap.of_names(NAMES).to_prototxt())
+        report = json.loads((named / "report.json").read_text())
+        resizer = Resizer("keep_aspect_ratio", min_dimension=320, max_dimension=320)
+        report["arch"]["resizer"] = dataclasses.asdict(resizer)
+        (named / "report.json").write_text(json.dumps(report))
+        arguments = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", named)
+        made = command(*arguments, "-o", tmp_path / "kit")
+        assert made.err == (
+            f"ssdlite-caffe: images of {named} are resized by {resizer.text()}; this training squashes them to the "
+            "input size, and so will the trained detector\n"
         )
-        assert command(*arguments, "-o", tmp_path / "quiet", "--quiet").err == ""
-        assert command(*arguments, "-o", tmp_path / "anew", "--finetune").err == ""
+        merge_folder(tmp_path / "kit", tmp_path / "kit" / "initial.caffemodel", tmp_path / "merged")
+        assert ModelFolder.open(named).arch.resizer == resizer
+        assert ModelFolder.open(tmp_path / "merged").arch.resizer == Resizer()
 
     def test_another_name_of_the_background(self, named: Path, data: Path, tmp_path: Path) -> None:
         text = LabelMap.of_names(NAMES).to_prototxt()
@@ -552,3 +608,56 @@ class TestCommand:
         none = tmp_path / "none"
         assert f"{none} does not exist" in refused("merge-bn", none, "-o", tmp_path / "out").err
         assert f"{none} does not exist" in refused("evaluate", none, "--data", tmp_path).err
+
+
+@pytest.fixture(scope="module")
+def sliced(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example model in another dialect."""
+    out = tmp_path_factory.mktemp("sliced") / "out"
+    convert(example_model, out, ConvertOptions(dialect=Dialect("stock", "slice", "keep", engine="CAFFE")))
+    return out
+
+
+class TestDialectOfFrom:
+    """`kit --from` writes its nets as the folder's are, or converts the kernels for another padding."""
+
+    def kit(self, command: Command, data: Path, source: Path, out: Path, *options: str) -> Path:
+        names = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test")
+        done = command(*names, "--from", source, "--finetune", "-o", out, *options)
+        assert done.status == 0, done.err
+        return out
+
+    def test_the_folder_s(self, command: Command, data: Path, sliced: Path, tmp_path: Path) -> None:
+        kit = self.kit(command, data, sliced, tmp_path / "kit")
+        for name in ("train", "test"):
+            assert read_net(kit / f"{name}.prototxt").layer[1:-2] == read_net(sliced / f"{name}.prototxt").layer[1:-2]
+        assert "BatchNorm" not in {layer.type for layer in read_net(kit / "deploy.prototxt").layer}
+
+    def test_another_padding(
+        self, command: Command, data: Path, sliced: Path, example_folder: Path, tmp_path: Path
+    ) -> None:
+        exact = self.kit(command, data, sliced, tmp_path / "exact", "--padding", "exact")
+        back = self.kit(command, data, example_folder, tmp_path / "back", "--padding", "slice")
+        for kit, folder in ((exact, example_folder), (back, sliced)):
+            expected = {layer.name: layer for layer in read_caffemodel(folder / "train.caffemodel").layer}
+            layers = [layer for layer in read_caffemodel(kit / "initial.caffemodel").layer if layer.blobs]
+            assert len(layers) > 100
+            for layer in layers:
+                for ours, theirs in zip(layer.blobs, expected[layer.name].blobs, strict=True):
+                    np.testing.assert_array_equal(blob_to_array(ours), blob_to_array(theirs))
+
+    def test_taps_that_were_trained(self, command: Command, data: Path, example_folder: Path, tmp_path: Path) -> None:
+        copy = Path(shutil.copytree(example_folder, tmp_path / "trained"))
+        net = read_caffemodel(copy / "train.caffemodel")
+        layer = next(layer for layer in net.layer if layer.name == "Conv")
+        layer.blobs[0].data[0] = 0.5
+        write_caffemodel(copy / "train.caffemodel", net, force=True)
+        names = ("kit", data / "names.txt", "--train", data / "train", "--test", data / "test", "--from", copy)
+        done = command(*names, "--finetune", "--padding", "slice", "-o", tmp_path / "kit")
+        assert done.status == 1
+        assert done.err.splitlines()[1:] == [
+            "  layer 'Conv' has 4x4 kernels whose first row and column are not zero, the net 3x3 ones; give the "
+            "--padding that the weights have"
+        ]
+        assert not (tmp_path / "kit").exists()
+        self.kit(command, data, copy, tmp_path / "same")

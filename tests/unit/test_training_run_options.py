@@ -124,7 +124,11 @@ class TestMetrics:
             {"iteration": 10, "loss": 2.5, "learning_rate": 0.001},
             {"iteration": 20, "loss": 2.25},
         ]
-        assert last_loss(tmp_path) == 2.25
+        assert [last_loss(tmp_path, done) and last_loss(tmp_path, done).loss for done in (9, 19, 20)] == [
+            None,
+            2.5,
+            2.25,
+        ]
         assert (tmp_path / PLOT).is_file()
         drop_after(tmp_path / METRICS, 10)
         assert [list(entry) for entry in read_metrics(tmp_path / METRICS)] == [["iteration", "test", "value"]]

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.dump.frozen import foreign_kind, read_bytes
+from ssdlite_caffe.dump.foreign import foreign_kind
+from ssdlite_caffe.dump.frozen import read_bytes
 from ssdlite_caffe.dump.tensors import Array
 from ssdlite_caffe.errors import ModelError
 
