@@ -34,11 +34,12 @@ def ours(batch: int, steps: int) -> float:
     keras, tf = import_keras()
     from ssdlite_caffe.gen_model.build import build, default_arch
     from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
-    from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums
+    from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
     from ssdlite_caffe.keras.model import build_model
     from ssdlite_caffe.keras.targets import assign
 
     arch = default_arch("v3-large", CLASSES)
+    options = suited(LossOptions("hard-negatives"), arch)
     model = build_model(arch)
     optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
     optimizer.build(model.trainable_variables)
@@ -53,7 +54,7 @@ def ours(batch: int, steps: int) -> float:
         wanted = tf.map_fn(targets, (boxes, labels), fn_output_signature=types)
         with tf.GradientTape() as tape:
             raw = model(pixels, training=True)
-            sums = ssd_sums(*raw.values(), wanted, LossOptions("hard-negatives"), "softmax")
+            sums = ssd_sums(*raw.values(), wanted, options, "softmax")
             loss = tf.reduce_sum(sums.localisation + sums.classification) / tf.maximum(sums.matches, 1.0)
             loss += kernel_decay(model, 4e-5)
         variables = model.trainable_variables

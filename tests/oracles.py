@@ -176,6 +176,18 @@ def tflite_export(oracle: Oracle) -> tuple[Path, Path]:
     return folder / "tflite_graph.pb", folder / "model.tflite"
 
 
+def api_losses(batch: Path, out: Path) -> None:
+    """Write the losses that the API computes of a batch; see oracle_losses.py."""
+    tools = shared_folder("tools/odapi")
+    if tools is None:
+        pytest.skip("no shared/tools/odapi beside the repository to compute the API's losses with")
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    python, sources = _environment(cache / "environment", tools)
+    path = os.pathsep.join(map(str, (tools, sources, sources / "slim")))
+    _run([python, Path(__file__).with_name("oracle_losses.py"), batch, out], cache / "losses.log", PYTHONPATH=path)
+
+
 def shared_folder(name: str) -> Path | None:
     """A folder of `shared`, which lies beside the repository or above it; None where there is none."""
     return next((found for parent in ROOT.parents if (found := parent / "shared" / name).is_dir()), None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssdlite_caffe.commands import keras_train_values
-from ssdlite_caffe.commands.numbers import finite
+from ssdlite_caffe.commands.numbers import finite, int32
 from ssdlite_caffe.gen_model.arch import HeadKind, Version
 from ssdlite_caffe.terminal import note, status
 
@@ -194,6 +194,22 @@ def train(
         typer.Option(min=0, callback=finite, rich_help_panel=_LOSS,
                      help="Background boxes for each matched box, with hard-negatives."),
     ] = 3.0,
+    min_negatives: Annotated[
+        int | None,
+        typer.Option(min=0, callback=int32, help="Lowest number of background boxes of an image, with hard-negatives.",
+                     show_default="3; V1: 0", rich_help_panel=_LOSS),
+    ] = None,
+    by_matches: Annotated[
+        bool,
+        typer.Option("--by-matches/--no-by-matches", rich_help_panel=_LOSS,
+                     help="Divide both losses by the number of matched boxes."),
+    ] = True,
+    by_codesize: Annotated[
+        bool | None,
+        typer.Option("--by-codesize/--no-by-codesize", rich_help_panel=_LOSS,
+                     help="Divide the loss of the boxes by 4, the numbers of an encoding.",
+                     show_default="as in the zoo: V3 yes; V1, V2 no"),
+    ] = None,
     weight_decay: Annotated[
         float,
         typer.Option(min=0, callback=finite, help="L2 regularisation of the kernels.",
@@ -308,7 +324,9 @@ def _options(values: dict[str, Any]) -> TrainOptions:
         Schedule(v["learning_rate"], total, v["schedule"], v["warmup"], learning_rate_drops(v["drops"], total)),
         NetOptions(_path(v["start"]), v["version"], v["width_multiplier"], size, v["scores"], v["head"]),
         StepOptions(
-            v["batch_size"], v["optimizer"], LossOptions(v["loss"], v["alpha"], v["gamma"], v["negatives"]),
+            v["batch_size"], v["optimizer"],
+            LossOptions(v["loss"], v["alpha"], v["gamma"], v["negatives"], v["min_negatives"],
+                        by_matches=v["by_matches"], by_codesize=v["by_codesize"]),
             AugmentOptions(v["colours"], expand=0.5 if v["zoom"] > 1 else 0.0, largest=v["zoom"], crop=v["crop"],
                            flip=v["flip"]),
             v["weight_decay"], v["ema"], v["bn_momentum"], v["freeze_bn"],

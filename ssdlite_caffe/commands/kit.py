@@ -135,6 +135,11 @@ def kit(
         typer.Option(min=0, callback=finite, help="L2 regularisation of the weights.",
                      rich_help_panel=_SOLVER),
     ] = 0.00005,
+    loc_weight: Annotated[
+        float,
+        typer.Option(min=0, max=1000, callback=finite, help="Factor of the loss of the boxes; 0.25 is TensorFlow's "
+                     "normalize_loc_loss_by_codesize.", rich_help_panel=_SOLVER),
+    ] = 1.0,
     snapshot: Annotated[
         int,
         typer.Option(min=1, callback=int32, help="Iterations between snapshots.", rich_help_panel=_SOLVER),
@@ -196,7 +201,7 @@ def kit(
     )  # fmt: skip
     options = KitOptions(
         lmdbs=(train, test) if train and test else None, source=source, finetune=finetune, frozen=freeze_bn,
-        small_boxes=small_boxes, batch_size=batch_size, zoom=zoom,
+        small_boxes=small_boxes, batch_size=batch_size, zoom=zoom, loc_weight=loc_weight,
         dialect=_dialect(source, activation=activation, padding=padding, depthwise=depthwise, engine=engine),
         solver=settings,
     )  # fmt: skip

@@ -67,7 +67,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """Settings of the data layers of train and test nets.
+    """Settings of train and test nets beside the net itself: of their data layers, and of the loss.
 
     Attributes:
         lmdb: path of the LMDB; empty: trainval_lmdb for train, test_lmdb for test.
@@ -75,6 +75,7 @@ class DataPaths:
         name_size_file: path of the list of image names and sizes, for the test net; may be empty.
         batch_size: images per batch; 0: 24 for train, 8 for test.
         zoom: the largest factor by which training shrinks images; 1: never.
+        loc_weight: factor of the loss of the boxes.
     """
 
     lmdb: str = ""
@@ -82,3 +83,4 @@ class DataPaths:
     name_size_file: str = ""
     batch_size: int = 0
     zoom: float = 4.0
+    loc_weight: float = 1.0

@@ -235,10 +235,15 @@ class DetectionEvaluate(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiBoxLoss(LayerDesc):
-    """SSD's loss: matching, hard negative mining, smooth L1 for boxes, LOGISTIC or SOFTMAX for classes."""
+    """SSD's loss: matching, hard negative mining, smooth L1 for boxes, LOGISTIC or SOFTMAX for classes.
+
+    Attributes:
+        loc_weight: factor of the boxes' loss, the sum over the four numbers of a box encoding.
+    """
 
     num_classes: int
     conf_loss_type: Literal["LOGISTIC", "SOFTMAX"]
+    loc_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

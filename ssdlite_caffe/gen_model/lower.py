@@ -153,7 +153,7 @@ def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths)
     ]
     sections = [LayerSection(f"all {net.num_default_boxes} default boxes", tuple(concats))]
     if stage == "train":
-        sections.append(LayerSection("loss", (_loss(net),)))
+        sections.append(LayerSection("loss", (_loss(net, data.loc_weight),)))
     elif stage != "headless":
         # The clipping layers work for one image; the test net has larger batches.
         clips = net.arch.nms.clip_first and dialect.clip == "exact" and stage == "deploy"
@@ -165,7 +165,7 @@ def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths)
     return sections
 
 
-def _loss(net: NetDesc) -> MultiBoxLoss:
+def _loss(net: NetDesc, loc_weight: float) -> MultiBoxLoss:
     return MultiBoxLoss(
         name="mbox_loss",
         bottoms=("mbox_loc", "mbox_conf", "mbox_priorbox", "label"),
@@ -173,6 +173,7 @@ def _loss(net: NetDesc) -> MultiBoxLoss:
         phase="TRAIN",
         num_classes=net.arch.num_classes,
         conf_loss_type="LOGISTIC" if net.arch.score_converter == "sigmoid" else "SOFTMAX",
+        loc_weight=loc_weight,
     )
 
 

@@ -128,7 +128,7 @@ def train(
     _, tf = import_keras()
     tf.config.experimental.enable_op_determinism()
     strategy = strategy or default_strategy(tf)
-    from ssdlite_caffe.keras.losses import suited
+    from ssdlite_caffe.keras.losses import described, suited
     from ssdlite_caffe.keras.store import load
     from ssdlite_caffe.keras.trainer import StepOptions, Trainer
 
@@ -146,7 +146,7 @@ def train(
         start = load(options.net.start) if options.net.start else None
         arch = _arch(options.net, start, source.labels, say)
         step = options.step or StepOptions()
-        step = replace(step, loss=suited(step.loss, arch.score_converter), dtype=dtype_of(tf, options.precision))
+        step = replace(step, loss=suited(step.loss, arch), dtype=dtype_of(tf, options.precision))
         measure = tests(source.labels) if tests is not None and folder.writes else None
         data = source.scan()
         for item in data.problems:
@@ -170,6 +170,7 @@ def train(
         if resume and not folder.iterations():
             say(f"there is no checkpoint in {out} yet: training from the beginning")
         say(f"training on {describe(tf, strategy)}")
+        say(f"the loss is {described(step.loss)}")
         report = Loop(folder, trainer, options.schedule, options.intervals, measure, progress, say).run()
         if folder.writes:
             write_model(trainer.detector(), out)

@@ -16,7 +16,7 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.keras.augment import AugmentOptions, augment
 from ssdlite_caffe.keras.feed import Feed, TrainingData, order, share
-from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
+from ssdlite_caffe.keras.losses import LossOptions, divisors, kernel_decay, ssd_sums, suited
 from ssdlite_caffe.keras.model import DType, KerasModel, build_model
 from ssdlite_caffe.keras.run_folder import Arrays
 from ssdlite_caffe.keras.targets import assign
@@ -82,7 +82,7 @@ class Trainer:
             raise TrainingError(
                 f"batch size must be a multiple of the {replicas} devices, got {options.batch}; change --batch-size"
             )
-        options = replace(options, loss=suited(options.loss, arch.score_converter))
+        options = replace(options, loss=suited(options.loss, arch))
         self.arch, self.labels, self.options, self.strategy = arch, labels, options, strategy
         self._data, self._seed = data, seed
         self._feed: Feed | None = None
@@ -181,10 +181,11 @@ class Trainer:
                 raw["box_encodings"], raw["class_predictions_with_background"], targets, self.options.loss,
                 self.arch.score_converter,
             )  # fmt: skip
-            matches = tf.maximum(replicas.all_reduce(tf.distribute.ReduceOp.SUM, sums.matches), 1.0)
+            matches = replicas.all_reduce(tf.distribute.ReduceOp.SUM, sums.matches)
+            by_place, by_class = divisors(matches, self.options.loss)
             parts = [
-                tf.reduce_sum(sums.localisation) / matches,
-                tf.reduce_sum(sums.classification) / matches,
+                tf.reduce_sum(sums.localisation) / by_place,
+                tf.reduce_sum(sums.classification) / by_class,
                 kernel_decay(self.model, self.options.decay) / self.strategy.num_replicas_in_sync,
             ]
             loss = self.optimizer.scale_loss(tf.add_n(parts))

@@ -67,6 +67,7 @@ class KitOptions:
         small_boxes: make the default boxes of the first feature map as small as TensorFlow's smallest.
         batch_size: images of a training iteration.
         zoom: images are shrunk up to so many times during training; 1: never.
+        loc_weight: factor of the loss of the boxes; 0.25 is TensorFlow's normalize_loc_loss_by_codesize.
         dialect: of all nets; the train and test nets keep BatchNorm.
         solver: its settings; `write_kit` fills in the names of the nets and the length of a test.
     """
@@ -78,6 +79,7 @@ class KitOptions:
     small_boxes: bool = False
     batch_size: int = 24
     zoom: float = 4.0
+    loc_weight: float = 1.0
     dialect: Dialect = field(default_factory=Dialect)
     solver: Solver = field(default_factory=lambda: Solver(TRAIN))
 
@@ -242,7 +244,9 @@ def _relative(path: Path, base: Path) -> str:
 
 def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, test: _Data) -> None:
     data = {
-        "train": DataPaths(train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom),
+        "train": DataPaths(
+            train.lmdb, LABEL_MAP, batch_size=options.batch_size, zoom=options.zoom, loc_weight=options.loc_weight
+        ),
         "test": DataPaths(test.lmdb, LABEL_MAP, test.name_size, batch_size_of_test(test.images)),
     }
     batch_norm: dict[str, BatchNormDialect] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}

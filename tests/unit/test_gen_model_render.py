@@ -275,3 +275,9 @@ def test_zoom(zoom: float) -> None:
     transform = train.layer[0].transform_param
     assert transform.HasField("expand_param") == (zoom > 1)
     assert zoom == 1 or transform.expand_param.max_expand_ratio == zoom
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_weight_of_the_boxes_loss(weight: float) -> None:
+    text = render(build(default_arch("v2", 4)), Dialect(), "train", DataPaths(loc_weight=weight))
+    assert parse(text, caffe_pb2.NetParameter).layer[-1].multibox_loss_param.loc_weight == weight

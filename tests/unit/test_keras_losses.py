@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import TrainingError
+from ssdlite_caffe.gen_model.arch import FAMILIES, ScoreConverter
+from ssdlite_caffe.gen_model.build import default_arch
 
 pytestmark = pytest.mark.tensorflow
+SWITCHES = "by_matches", "by_codesize"
 QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -82,7 +86,7 @@ def test_ssd_loss(losses: ModuleType, seed: int, kind: str, share: float) -> Non
     logits = random.normal(0, 3, (*shape, 5)).astype(np.float32)
     labels = np.where(random.random(shape) < share, random.integers(1, 5, shape), 0).astype(np.int32)
     weights = np.where(labels > 0, 1, random.random(shape) < 0.8).astype(np.float32)
-    options = losses.LossOptions(kind="focal" if kind == "focal" else "hard-negatives", negatives=1.5)
+    options = losses.LossOptions("focal" if kind == "focal" else "hard-negatives", negatives=1.5, least_negatives=3)
     converter = "softmax" if kind == "softmax" else "sigmoid"
     sums = losses.ssd_sums(codes, logits, (wanted, labels, weights), options, converter)
     expected = loss_by_loops(codes, logits.astype(float), wanted, labels, weights, options, kind == "softmax")
@@ -92,8 +96,9 @@ def test_ssd_loss(losses: ModuleType, seed: int, kind: str, share: float) -> Non
 
 
 def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
-    def kind(converter: str, wanted: str | None = None) -> str:
-        return losses.suited(losses.LossOptions(wanted), converter).kind
+    def kind(converter: ScoreConverter, wanted: str | None = None) -> str:
+        arch = replace(default_arch("v2", 4), score_converter=converter)
+        return losses.suited(losses.LossOptions(wanted), arch).kind
 
     assert (kind("sigmoid"), kind("softmax")) == ("focal", "hard-negatives")
     assert kind("sigmoid", "hard-negatives") == kind("softmax", "hard-negatives") == "hard-negatives"
@@ -102,14 +107,67 @@ def test_a_loss_suits_the_scores(losses: ModuleType) -> None:
         kind("softmax", "focal")
 
 
+def test_a_loss_suits_the_family(losses: ModuleType) -> None:
+    """Of each family what its configuration in the zoo says, unless it is given."""
+    found = {}
+    for arch in (default_arch(family, 4) for family in FAMILIES):
+        own = losses.suited(losses.LossOptions(), arch)
+        assert own.by_matches
+        found[arch.family] = own.by_codesize, own.least_negatives
+        for on in (True, False):
+            kept = losses.suited(losses.LossOptions(by_codesize=on, by_matches=on, least_negatives=int(on)), arch)
+            assert (kept.by_codesize, kept.by_matches, kept.least_negatives) == (on, on, int(on))
+    v3 = {family: (True, 3) for family in FAMILIES if family.startswith("v3")}
+    assert found == {**v3, "v1": (False, 0), "v2": (False, 3)}
+
+
+@pytest.mark.parametrize(("matches", "by"), [(6.0, 6.0), (0.0, 1.0)])
+def test_what_the_sums_are_divided_by(losses: ModuleType, matches: float, by: float) -> None:
+    def found(by_matches: bool, by_codesize: bool) -> tuple[float, float]:
+        options = losses.LossOptions(by_matches=by_matches, by_codesize=by_codesize)
+        return tuple(map(float, losses.divisors(matches, options)))
+
+    assert (found(True, True), found(True, False)) == ((4 * by, by), (by, by))
+    assert (found(False, True), found(False, False)) == ((4, 1), (1, 1))
+
+
+def test_a_loss_in_words(losses: ModuleType) -> None:
+    v3, v1 = default_arch("v3-small", 4), replace(default_arch("v1", 4), score_converter="softmax")
+
+    def line(arch: Any, *more: bool) -> str:
+        return losses.described(losses.suited(losses.LossOptions(**dict(zip(SWITCHES, more, strict=False))), arch))
+
+    focal = "the focal loss of the classes (alpha 0.75, gamma 2) and smooth L1 of the boxes, "
+    by = "both divided by the number of matched boxes"
+    assert line(v3) == f"{focal}{by}, that of the boxes also by 4"
+    assert line(v3, True, False) == f"{focal}{by}"
+    assert line(v3, False) == f"{focal}that of the boxes divided by 4"
+    assert line(v3, False, False) == f"{focal}not divided by anything"
+    mined = "the cross entropy of the classes (3 background boxes for each matched one, at least 0 in an image)"
+    assert line(v1) == f"{mined} and smooth L1 of the boxes, {by}"
+
+
 def test_weights_of_the_two_losses(losses: ModuleType) -> None:
     random = np.random.default_rng(0)
     data = random.normal(size=(1, 6, 4)).astype(np.float32), random.normal(size=(1, 6, 3)).astype(np.float32)
     wanted = np.zeros((1, 6, 4), np.float32), np.array([[0, 1, 2, 0, 0, 0]]), np.ones((1, 6), np.float32)
-    plain = losses.ssd_sums(*data, wanted, losses.LossOptions(), "sigmoid")
-    weighted = losses.ssd_sums(*data, wanted, losses.LossOptions(localisation=2.0, classification=3.0), "sigmoid")
+    plain = losses.ssd_sums(*data, wanted, losses.LossOptions("focal"), "sigmoid")
+    weighted = losses.ssd_sums(
+        *data, wanted, losses.LossOptions("focal", localisation=2.0, classification=3.0), "sigmoid"
+    )
     assert weighted.localisation.numpy() == pytest.approx(2 * plain.localisation.numpy())
     assert weighted.classification.numpy() == pytest.approx(3 * plain.classification.numpy())
+
+
+def test_more_background_boxes_than_there_are(losses: ModuleType) -> None:
+    """All are taken, however many are asked for."""
+    logits = np.random.default_rng(0).normal(size=(1, 6, 3)).astype(np.float32)
+    targets = np.zeros((1, 6, 4), np.float32), np.array([[0, 1, 2, 0, 0, 0]]), np.ones((1, 6), np.float32)
+    found = [
+        float(losses.ssd_sums(targets[0], logits, targets, options, "softmax").classification[0])
+        for options in (losses.LossOptions("hard-negatives", negatives=n, least_negatives=0) for n in (2.0, 1e12, 0.5))
+    ]
+    assert found[0] == found[1] > found[2]
 
 
 def test_hardest_takes_the_first_of_equal_ones(losses: ModuleType) -> None:

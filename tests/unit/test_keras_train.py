@@ -509,6 +509,28 @@ def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> Non
     assert lines[-1]["localisation"] < 0.7 * lines[0]["localisation"]
 
 
+def test_what_the_losses_are_divided_by(scenes: Path, tmp_path: Path) -> None:
+    """By the command's options, of the first iteration, which no earlier one changes; a V3's as in the zoo."""
+    once = ("--iterations", "1", "--warmup", "0", "--test-every", "0")
+    found, said = {}, {}
+    for name, options in {
+        "zoo": (), "sum": ("--no-by-codesize",), "whole": ("--no-by-matches",),
+    }.items():  # fmt: skip
+        process = start(scenes, tmp_path / name, *once, *options, errors=subprocess.PIPE)
+        said[name] = process.communicate(timeout=600)[1]
+        assert process.returncode == 0, said[name]
+        loss = json.loads((tmp_path / name / "run.json").read_text())["step"]["loss"]
+        assert (loss["by_matches"], loss["by_codesize"]) == (name != "whole", name != "sum")
+        (found[name],) = curve(tmp_path / name)
+    assert "both divided by the number of matched boxes, that of the boxes also by 4\n" in said["zoo"]
+    assert found["sum"]["localisation"] == pytest.approx(4 * found["zoo"]["localisation"], rel=1e-6)
+    assert found["sum"]["classification"] == pytest.approx(found["zoo"]["classification"], rel=1e-6)
+    matches = found["whole"]["classification"] / found["zoo"]["classification"]
+    assert matches > 1
+    assert matches == pytest.approx(round(matches), rel=1e-4)
+    assert found["whole"]["localisation"] == pytest.approx(matches * found["zoo"]["localisation"], rel=1e-5)
+
+
 def test_what_does_not_go_together(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.losses import LossOptions
     from ssdlite_caffe.keras.train import NetOptions, train

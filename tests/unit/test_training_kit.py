@@ -567,6 +567,8 @@ class TestCommand:
             "4",
             "--drops",
             "20,40",
+            "--loc-weight",
+            "0.25",
         )
         result = command(*arguments, *small)
         assert (result.status, result.err) == (0, "")
@@ -574,6 +576,8 @@ class TestCommand:
         solver = read(tmp_path / "kit" / "solver_train.prototxt", caffe_pb2.SolverParameter)
         assert (list(solver.stepvalue), solver.random_seed, solver.max_iter) == ([20, 40], 4, 60)
         assert solver.test_interval == 6
+        train = read(tmp_path / "kit" / "train.prototxt", caffe_pb2.NetParameter)
+        assert train.layer[-1].multibox_loss_param.loc_weight == 0.25
         assert not solver.HasField("solver_mode"), "left to what starts Caffe"
         assert json.loads(command(*arguments, *small, "--force", "--json").out)["train"]["images"] == 5
 
@@ -585,6 +589,7 @@ class TestCommand:
             ["--learning-rate", "inf"], ["--zoom", "nan"], ["--weight-decay", "inf"], ["--drops", "5,3"],
             ["--drops", "5,5"], ["--drops", "5,120000"], ["--iterations", "2147483648"],
             ["--batch-size", "2147483648"], ["--seed", "5000000000"], ["--score-threshold", "nan"],
+            ["--loc-weight", "-1"], ["--loc-weight", "nan"], ["--loc-weight", "1e9"],
         ],
         ids=" ".join,
     )  # fmt: skip
