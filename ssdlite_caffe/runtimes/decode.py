@@ -86,10 +86,11 @@ def convert_scores(logits: npt.NDArray[Any], converter: Scores, dtype: Any = np.
     return np.asarray(np.where(values >= 0, values.dtype.type(1), small) / (1 + small))
 
 
-def overlap(one: FloatArray, many: FloatArray) -> FloatArray:
+def overlap(one: npt.NDArray[Any], many: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Intersection over union of boxes (..., 4) with boxes (..., 4), broadcast; 0 where a box has no area.
 
-    Computed in float32 in TensorFlow's order of operations, so that comparisons with a threshold give the same result.
+    Computed in the boxes' dtype and TensorFlow's order of operations, so that float32 boxes compare with a threshold as
+    they do there.
     Source: TensorFlow core/kernels/image/non_max_suppression_op.cc, IOU.
     """
     sides = np.minimum(one[..., 2:], many[..., 2:]) - np.maximum(one[..., :2], many[..., :2])
@@ -101,13 +102,13 @@ def overlap(one: FloatArray, many: FloatArray) -> FloatArray:
     return np.where((area > 0) & (areas > 0), ratio, np.float32(0))
 
 
-def _area(boxes: FloatArray) -> FloatArray:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+def _area(boxes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
 
 
-def clip_boxes(boxes: FloatArray, window: Window = WHOLE) -> FloatArray:
+def clip_boxes(boxes: npt.NDArray[Any], window: Window = WHOLE) -> npt.NDArray[Any]:
     """Boxes (..., 4), as fractions of the network's input, clipped to the image in its `window`."""
-    return np.clip(boxes, np.float32(0), _corners(window))
+    return np.asarray(np.clip(boxes, np.float32(0), _corners(window)))
 
 
 def in_image(boxes: FloatArray, window: Window) -> FloatArray:

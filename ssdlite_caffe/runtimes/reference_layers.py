@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 DEPTHWISE = frozenset({"ConvolutionDepthwise", "DepthwiseConvolution"})
 
 
-def _pair(param: Any, high: str, wide: str, values: Sequence[int], default: int) -> Pair:
+def _pair(param: Any, high: str, wide: str, values: Sequence[Any], default: int) -> Any:
     """(vertical, horizontal) of a setting that is written once, twice, or as `_h` and `_w`."""
     if param.HasField(high) or param.HasField(wide):
         return getattr(param, high), getattr(param, wide)
@@ -91,7 +91,7 @@ def convolve(layer: Layer, kernel: Array, bias: Array | None, x: Array) -> Array
     else:
         parts = [_dense(windows, part, group) for group, part in enumerate(np.split(kernel, groups))]
         y = parts[0] if groups == 1 else np.concatenate(parts, axis=1)
-    return y if bias is None else y + bias.reshape(-1, 1, 1)
+    return y if bias is None else np.asarray(y + bias.reshape(-1, 1, 1))
 
 
 def _depthwise(windows: list[list[Array]], kernel: Array, channels: int) -> Array:
@@ -111,7 +111,7 @@ def _dense(windows: list[list[Array]], kernel: Array, group: int) -> Array:
     n, _, rows, columns = windows[0][0].shape
     pixels = np.stack([np.stack([w[:, first : first + count] for w in row], axis=2) for row in windows], axis=2)
     y = kernel.reshape(len(kernel), -1) @ pixels.reshape(n, -1, rows * columns)
-    return y.reshape(n, -1, rows, columns)
+    return np.asarray(y.reshape(n, -1, rows, columns))
 
 
 def _convolution(layer: Layer, weights: Sequence[Array], xs: Sequence[Array]) -> list[Array]:

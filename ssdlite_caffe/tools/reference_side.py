@@ -17,7 +17,8 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.resize import input_of, window_of
-from ssdlite_caffe.runtimes.source_detector import SourceDetector, decode_encodings
+from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector, decode_encodings
+from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
 
 
@@ -28,14 +29,14 @@ class ReferenceSide:
     outputs are decoded by the reference decoder; the notes say so.
     """
 
-    def __init__(self, model: DumpedModel, graph_nms: Nms, net: NetDesc, source: SourceDetector) -> None:
+    def __init__(self, model: DumpedModel, graph_nms: Nms, net: NetDesc, source: SourceDetector | DoubleSource) -> None:
         """Prepare the comparison.
 
         Args:
             model: the source model, as read.
             graph_nms: NMS options of the source model.
             net: the converted net.
-            source: the running source model.
+            source: the running source model, in float32 or float64; layers, boxes and scores have its dtype.
         """
         self.model, self.net, self.source, self.graph_nms = model, net, source, graph_nms
         self.arch: ArchSpec = net.arch
@@ -51,7 +52,7 @@ class ReferenceSide:
 
     def own_network_input(self, image: npt.NDArray[np.uint8]) -> FloatArray | None:
         """The network input that the graph itself computes from the image; None if it does not read images."""
-        if isinstance(self.source, TfliteDetector) or not self.source.has_detections:
+        if not isinstance(self.source, TensorFlowDetector) or not self.source.has_detections:
             return None
         stem = self.source.network_input
         found: FloatArray = self.source.run_image(image, [stem])[stem]
@@ -133,7 +134,7 @@ class ReferenceSide:
             image_size: (height, width) of the image, to which boxes are clipped.
         """
         alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
-        if not isinstance(self.source, TfliteDetector) and self.source.has_detections and alike:
+        if isinstance(self.source, TensorFlowDetector) and self.source.has_detections and alike:
             return self.source.detect(fed, image_size), ""
         window = window_of(image_size, self.arch.resizer)
         found = choose_detections(boxes, scores, self.arch.nms, window=window)

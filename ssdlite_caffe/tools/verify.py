@@ -108,7 +108,7 @@ def verify(
     _check_before(source, folder)
     reading = folder.reading_with(pipeline_config)
     nets = Nets.of(folder, runtime)  # loaded before TensorFlow, which takes seconds
-    names = []
+    names: list[str] = []
     with open_model(source, reading) as opened:
         model = opened.model
         _check_same(model, folder)

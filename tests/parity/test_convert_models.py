@@ -20,9 +20,10 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
+from ssdlite_caffe.tools.comparison import Bounds, Row
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import LAYER_RELATIVE
-from ssdlite_caffe.tools.verify import Bounds, NamedImage, Row, VerifyReport, verify
+from ssdlite_caffe.tools.verify import NamedImage, VerifyReport, verify
 from tests.real_models import real_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]

@@ -24,8 +24,9 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections, difference
+from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify import Bounds, NamedImage, verify
+from ssdlite_caffe.tools.verify import NamedImage, verify
 from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, images, lively_detector
 

@@ -16,8 +16,9 @@ from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
+from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify import Bounds, verify
+from ssdlite_caffe.tools.verify import verify
 from tests.oracles import GREY, RESIZERS, Oracle, image_folder, oracle_folder, tflite_export
 
 pytestmark = [

@@ -30,8 +30,9 @@ from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
+from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.verify import Bounds, verify
+from ssdlite_caffe.tools.verify import verify
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
 from tests.oracles import ORACLES, Oracle, image_folder, oracle_folder, tflite_export
 

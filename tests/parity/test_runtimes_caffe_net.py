@@ -22,9 +22,10 @@ from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.compare import compare_detections
+from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, write_model_files
 from ssdlite_caffe.tools.merge_bn import merge_folder
-from ssdlite_caffe.tools.verify import Bounds, verify
+from ssdlite_caffe.tools.verify import verify
 from ssdlite_caffe.tools.verify_report import verdict
 from tests.unit.test_gen_model_compat import net_of, write_random
 

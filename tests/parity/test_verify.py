@@ -16,9 +16,10 @@ from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
+from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.remap import remap_folder
-from ssdlite_caffe.tools.verify import Bounds, VerifyReport, verify
+from ssdlite_caffe.tools.verify import VerifyReport, verify
 from ssdlite_caffe.tools.verify_html import page
 from ssdlite_caffe.tools.verify_report import print_report, verify_images
 from ssdlite_caffe.tools.verify_text import verdict, worst_of_sections
@@ -56,7 +57,7 @@ def compared(source: Path, folder: Path, **kwargs: Any) -> VerifyReport:
 def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path) -> None:
     report = compared(example_model, example_folder)
     assert report.first_failure is None
-    assert verdict(report) == "equal within the bounds on 2 images"
+    assert verdict(report) == "equal on 2 images"
     data = json.loads(json.dumps(report.to_dict()))
     assert data["ok"] is True
     assert data["first_failure"] is None
@@ -87,7 +88,7 @@ def test_one_flipped_weight_is_found_at_its_layer(
     failure = report.first_failure
     assert failure is not None
     assert failure.stage == stage
-    assert verdict(report).startswith(f"the first stage beyond its bound is {stage}, ")
+    assert verdict(report).startswith(f"not the same net: the first stage that differs is {stage}: ")
     before = [row.ok for row in report.rows[: report.rows.index(failure)]]
     assert all(before)
     shown = next(row for row in worst_of_sections(report.rows) if not row.ok)
@@ -228,7 +229,7 @@ def test_the_table_shows_whole_names(
     print_report(report, all_layers=True)
     shown = capsys.readouterr().out
     assert all(f"\n{row.stage} " in shown for row in report.rows)
-    assert shown.startswith("equal within the bounds on 2 images\n")
+    assert shown.startswith("equal on 2 images\n")
     print_report(report)
     assert len(capsys.readouterr().out.splitlines()) < len(shown.splitlines()) / 2
 

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools import verify_report
-from ssdlite_caffe.tools.verify import ImageComparison, Row, VerifyReport
+from ssdlite_caffe.tools.comparison import ImageComparison, Row
+from ssdlite_caffe.tools.verify import VerifyReport
 from ssdlite_caffe.tools.verify_html import AMPLIFIED, LARGEST_SIDE, difference_image, page
 from ssdlite_caffe.tools.verify_text import cells, verdict
 from tests.browser import Page, find_browser, open_browser
@@ -62,7 +63,7 @@ def comparison(name: str = "a.png", caffe: Detections | None = None) -> ImageCom
 
 class TestVerdict:
     def test_equal(self) -> None:
-        assert verdict(GOOD) == "equal within the bounds on 2 images"
+        assert verdict(GOOD) == "equal on 2 images"
 
     @pytest.mark.parametrize(
         ("row", "text"),
@@ -207,7 +208,7 @@ class TestInABrowser:
         assert seen["window"] == list(size)
         assert 0 <= seen["verdict"]["left"] < seen["verdict"]["right"] <= size[0]
         assert 0 <= seen["verdict"]["top"] < seen["verdict"]["bottom"] <= size[1]
-        assert seen["verdictText"].startswith(("equal within", "the first stage beyond"))
+        assert seen["verdictText"].startswith(("equal on", "the first stage beyond"))
         assert seen["verdict"]["bottom"] < seen["table"]["top"]
         assert seen["pageWidth"] == size[0], "the page does not scroll sideways"
         assert max(seen["lines"]) == 1, "no cell takes two lines"

@@ -11,7 +11,8 @@ import pytest
 
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections, difference
-from ssdlite_caffe.tools.verify import Row, VerifyReport, worse
+from ssdlite_caffe.tools.comparison import Row, worse
+from ssdlite_caffe.tools.verify import VerifyReport
 
 F = np.float32
 
