@@ -38,7 +38,7 @@ void CheckOnes(const std::string& type) {
   layer.SetUp(bottoms, tops);
   for (Blob<Dtype>* const blob : layer.ones()) { blob->mutable_cpu_data()[0] = 7; }
   layer.Reshape(bottoms, tops);
-  bottom.Reshape(1, 3, 2, 2);
+  bottom.Reshape(2, 3, 2, 2);
   layer.Reshape(bottoms, tops);
   for (const Blob<Dtype>* const blob : layer.ones()) { EXPECT_EQ(Dtype(7), blob->cpu_data()[0]) << type; }
   bottom.Reshape(30, 3, 8, 9);

@@ -328,7 +328,7 @@ def test_bad_files_are_one_line(detector: KerasModel, tmp_path: Path) -> None:
         (text, "cannot be read"),
         (weights, "without the description of their net"),
         (other, "not a detector"),
-        (unsafe, "cannot be read"),
+        (unsafe, "not a detector"),
         (shrunk, r"cannot be read|classes"),
     ):
         with pytest.raises((ModelError, LabelMapError), match=message) as error:

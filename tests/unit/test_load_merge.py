@@ -313,7 +313,7 @@ TWO = 'layer { name: "x" type: "Convolution" bottom: "data" bottom: "data" top: 
         ([PLAIN, layer("Slice", "cut", "x", "y z"), norm("y")], "type Slice makes, which does not keep whole channels"),
         ([PLAIN, layer("Slice", "cut", "x", "y z", "slice_param { axis: 2 slice_point: 2 }"), norm("y"),
           layer("ReLU", "relu", "z", "z")], "no other layer reads, and layer 'relu' reads 'z', too"),
-        ([PLAIN, norm("x", "y"), layer("ReLU", "relu", "x", "x")],
+        ([PLAIN, norm("x", "y"), layer("ReLU", "relu", "x", "z")],
          "no other layer reads, and layer 'relu' reads 'x', too"),
         ([conv("x", "data", "", "axis: 2"), norm("x")], "layer 'x' before it has its outputs on axis 2"),
         ([TWO % "convolution_param { num_output: 4 kernel_size: 3 }", norm("x")], "several bottoms or tops"),

@@ -49,6 +49,21 @@ def test_options_exist(page: Path) -> None:
     assert found <= options()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_on_a_page(name: str) -> None:
+    """Each option by its long name, and each of its choices."""
+    pages = "\n".join(page.read_text("utf-8") for page in PAGES if page.name != "CHANGELOG.md")
+
+    def said(word: str) -> bool:
+        return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", pages) is not None
+
+    for option in (p for p in COMMANDS[name].params if p.param_type_name == "option"):
+        names = [text for text in (*option.opts, *option.secondary_opts) if text.startswith("--")]
+        assert any(map(said, names)), names
+        for choice in getattr(option.type, "choices", ()):
+            assert said(str(getattr(choice, "value", choice))), f"{names}: {choice}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_modules_exist(page: Path) -> None:
     for name in re.findall(r"ssdlite_caffe[./][\w./]+\w", page.read_text("utf-8")):
