@@ -73,8 +73,8 @@ ShownScore = Annotated[
     float, typer.Option("--score-threshold", min=0, max=1, help="Least score of the detections shown.")
 ]
 Runtime = Annotated[
-    Literal["opencv", "caffe"],
-    typer.Option(help="OpenCV DNN, or the Caffe that `caffe build` built."),
+    Literal["opencv", "caffe", "reference"],
+    typer.Option(help="OpenCV DNN, the Caffe that `caffe build` built, or numpy, which is slow."),
 ]
 Split = Annotated[str, typer.Option(help="List in ImageSets/Main of VOC data.", rich_help_panel=DATA)]
 ImageFolder = Annotated[Path | None, typer.Option("--images", help="Folder of COCO's images.", rich_help_panel=DATA)]

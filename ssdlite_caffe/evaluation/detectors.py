@@ -157,6 +157,7 @@ RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Opened]]] =
     "tensorflow": _tensorflow,
     "opencv": _net("opencv"),
     "caffe": _net("caffe"),
+    "reference": _net("reference"),
     "keras": _keras,
     "tflite": _tflite,
 }
