@@ -12,7 +12,7 @@ from ssdlite_caffe.commands.options import SOURCE, Folder, Force, Json, Model, P
 from ssdlite_caffe.terminal import status
 from ssdlite_caffe.tools.tolerances import BOX
 
-_RESULT = "Result"
+_RESULT, _DEVICE = "Result", "A board, or another program"
 
 
 def verify(
@@ -39,6 +39,21 @@ def verify(
         bool, typer.Option("--all-layers", help="Print every layer, not only the worst of each block.",
                            rich_help_panel=_RESULT)
     ] = False,
+    dump: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare what a device gave in place of a runtime: folder of .npy, .bin or .txt files, or .npz.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What an output of the device is, as in BLOB:file=out0.bin,dtype=int8,scale=0.05,zero=-3,layout=nhwc; "
+            "may be repeated.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -46,6 +61,11 @@ def verify(
     from ssdlite_caffe import api
     from ssdlite_caffe.tools.verify_report import print_report
 
+    if dump is not None or output:
+        from ssdlite_caffe.commands.verify_device import verify_dump
+
+        verify_dump(model, folder, dump, output or [], images or [], pipeline_config, html, all_layers, as_json)
+        return
     with status() as progress:
         report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,

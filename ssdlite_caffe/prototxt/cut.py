@@ -128,7 +128,7 @@ def _keep_inputs(net: caffe_pb2.NetParameter, read: Collection[str]) -> None:
     names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     places = [place for place, name in enumerate(names) if name in read]
     for field in ("input", "input_shape", "input_dim"):
-        net.ClearField(field)  # type: ignore[arg-type]
+        net.ClearField(field)
     net.input.extend(names[place] for place in places)
     net.input_shape.extend(shapes[place] for place in places if place < len(shapes))
     net.input_dim.extend(dim for place in places for dim in dims[4 * place : 4 * place + 4])

@@ -36,6 +36,7 @@ _BY_SIZE = {4: "float32", 2: "float16", 8: "float64"}
 """The dtype of a flat file of which nothing is said, by the bytes of a value."""
 _TEXT_BYTES, _HEADER_BYTES = 64, 1 << 16
 _MAX_FILES = 10_000
+MAX_ROWS = 10_000
 _KEYS = ("file", "dtype", "scale", "zero", "layout")
 
 
@@ -146,7 +147,7 @@ def read_outputs(
 
     Args:
         path: a folder, an .npz, or a single file.
-        shapes: of the blobs that may be there; 4 axes are N, C, H, W.
+        shapes: of the blobs that may be there; 4 axes are N, C, H, W; a first axis of -1 has any length up to MAX_ROWS.
         order: names of the net's outputs, in the net's order.
         formats: what the user says of some of them.
 
@@ -170,7 +171,8 @@ def _entries(path: Path) -> tuple[list[_Entry], list[str]]:
         raise DeviceError(f"{path} does not exist; give a folder of outputs, or an .npz")
     if path.is_file():
         return (_members(path) if path.suffix.lower() == ".npz" else [_of_file(path, path.parent)]), []
-    found, skipped = [], []
+    found: list[_Entry] = []
+    skipped: list[str] = []
     for file in sorted(path.rglob("*"), key=lambda one: _natural(str(one.relative_to(path)))):
         if file.is_dir():
             continue
@@ -277,20 +279,32 @@ def _listed(entries: Sequence[_Entry]) -> str:
 
 
 def _read(entry: _Entry, name: str, shape: Shape, said: OutputFormat, notes: list[str]) -> Array:
-    count = math.prod(shape)
-    if entry.size > max(count * _TEXT_BYTES, 8 * count) + _HEADER_BYTES:
+    count = math.prod((MAX_ROWS, *shape[1:]) if shape[0] < 0 else shape)
+    if entry.size > count * _TEXT_BYTES + _HEADER_BYTES:
         raise DeviceError(f"{entry.label} has {entry.size} bytes, more than {name} ({_sizes(shape)}) can need")
     try:
         with entry.open() as stream:
             data = stream.read(entry.size + 1)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise DeviceError(f"cannot read {entry.label}: {error}") from error
+    found: Shape = ()
     if data.startswith(b"\x93NUMPY"):
-        stored, found = _npy(entry.label, data, count, name, shape)
+        stored = _npy(entry.label, data)
+        found = stored.shape
+        if shape[0] >= 0 and stored.size != count:
+            raise DeviceError(
+                f"{entry.label} has the shape {_sizes(found) or 'of one value'}; {name} has {_sizes(shape)}"
+            )
     elif entry.suffix in _TEXT_SUFFIXES:
-        stored, found = _text(entry.label, data), ()
+        stored = _text(entry.label, data)
     else:
-        stored, found = _flat(entry.label, data, count, name, said, notes), ()
+        size = np.dtype(DTYPES[said.dtype or "float32"]).itemsize
+        stored = _flat(entry.label, data, count if shape[0] >= 0 else len(data) // size, name, said, notes)
+    if shape[0] < 0:
+        row = math.prod(shape[1:])
+        if stored.size % row or stored.size > count:
+            raise DeviceError(f"{entry.label} has {stored.size} values; {name} has rows of {row}, {MAX_ROWS} at most")
+        shape, count = (stored.size // row, *shape[1:]), stored.size
     if stored.size != count:
         raise DeviceError(f"{entry.label} has {stored.size} values; {name} has {count} ({_sizes(shape)})")
     if said.scale is None and stored.dtype.kind in "iu":
@@ -308,7 +322,7 @@ def _sizes(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _npy(label: str, data: bytes, count: int, name: str, shape: Shape) -> tuple[npt.NDArray[Any], Shape]:
+def _npy(label: str, data: bytes) -> npt.NDArray[Any]:
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -323,12 +337,10 @@ def _npy(label: str, data: bytes, count: int, name: str, shape: Shape) -> tuple[
     found, fortran, dtype = header
     if dtype.kind not in "fiu":
         raise DeviceError(f"{label} has the dtype {dtype}; floats and integers are read")
-    if math.prod(found) != count:
-        raise DeviceError(f"{label} has the shape {_sizes(found) or 'of one value'}; {name} has {_sizes(shape)}")
-    body = data[stream.tell() :]
+    body, count = data[stream.tell() :], math.prod(found)
     if len(body) != count * dtype.itemsize:
         raise DeviceError(f"{label} is damaged: {len(body)} bytes of values, {count * dtype.itemsize} needed")
-    return np.frombuffer(body, dtype).reshape(found, order="F" if fortran else "C"), found
+    return np.frombuffer(body, dtype).reshape(found, order="F" if fortran else "C")
 
 
 def _flat(
@@ -346,9 +358,7 @@ def _flat(
             notes.append(f"{label}: taken as {dtype} by its size")
     size = np.dtype(DTYPES[dtype]).itemsize
     if len(data) != count * size:
-        raise DeviceError(
-            f"{label} has {len(data)} bytes; {count} values of {dtype} ({name}, needed by its shape) have {count * size}"
-        )
+        raise DeviceError(f"{label} has {len(data)} bytes; {name} has {count} values, of {dtype} {count * size} bytes")
     stored = np.frombuffer(data, DTYPES[dtype])
     if dtype == "bfloat16":
         return (stored.astype("<u4") << 16).view("<f4")

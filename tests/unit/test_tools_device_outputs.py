@@ -11,7 +11,13 @@ import pytest
 from ssdlite_caffe.errors import DeviceError
 from ssdlite_caffe.tools.device_outputs import DeviceOutputs, OutputFormat, parse_format, read_outputs
 
-SHAPES = {"mbox_loc": (1, 8), "mbox_conf": (1, 6), "conv_3/expand": (1, 2, 3, 4), "square": (1, 3, 3, 3)}
+SHAPES = {
+    "mbox_loc": (1, 8),
+    "mbox_conf": (1, 6),
+    "conv_3/expand": (1, 2, 3, 4),
+    "detection_out": (-1, 7),
+    "square": (1, 3, 3, 3),
+}
 ORDER = ("mbox_loc", "mbox_conf")
 LOC = np.linspace(-3, 4, 8, dtype=np.float32)
 CONF = np.linspace(-1, 1, 6, dtype=np.float32)
@@ -49,7 +55,7 @@ def test_forms(tmp_path: Path) -> None:
 def test_names_are_alike(name: str, tmp_path: Path) -> None:
     np.save(tmp_path / f"{name}.npy", MAP)
     if name == "conv_3%2Fexpand":
-        with pytest.raises(DeviceError, match="conv_3%2Fexpand.npy has the shape"):  # by order it is no mbox_loc
+        with pytest.raises(DeviceError, match=r"conv_3%2Fexpand\.npy has the shape"):  # by order it is no mbox_loc
             read(tmp_path)
         same(read(tmp_path, "conv_3/expand:file=conv_3%2Fexpand.npy"), "conv_3/expand", MAP)
     else:
@@ -109,6 +115,20 @@ def test_layouts(tmp_path: Path) -> None:
     same(read(tmp_path), "square", square)
 
 
+def test_rows_of_any_number(tmp_path: Path) -> None:
+    rows = np.arange(21, dtype=np.float32).reshape(1, 1, 3, 7)
+    for save in (np.save, lambda path, values: values.tofile(path.with_suffix(".bin"))):
+        save(tmp_path / "detection_out.npy", rows)
+        np.testing.assert_array_equal(read(tmp_path).values["detection_out"], rows[0, 0])
+        for file in tmp_path.iterdir():
+            file.unlink()
+    np.save(tmp_path / "detection_out.npy", np.zeros((0, 7), np.float32))
+    assert read(tmp_path).values["detection_out"].shape == (0, 7)
+    np.save(tmp_path / "detection_out.npy", rows.reshape(-1)[:20])
+    with pytest.raises(DeviceError, match="has 20 values; detection_out has rows of 7"):
+        read(tmp_path)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str, ...]]:
         return eval, ("1/0",)
@@ -128,7 +148,12 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
         ("mbox_loc.npy", b"\x93NUMPY\x03\x00", (), "version 3.0 of the .npy format is not read"),
         ("mbox_loc.bin", b"x" * 7, (), "has 7 bytes, mbox_loc has 8 values; say what they are"),
         ("mbox_loc.bin", b"x" * 8, (), "say what they are, as in --output mbox_loc:dtype=int8"),
-        ("mbox_loc.bin", b"x" * 8, ("mbox_loc:dtype=float32",), "8 values of float32 .* have 32"),
+        (
+            "mbox_loc.bin",
+            b"x" * 8,
+            ("mbox_loc:dtype=float32",),
+            "mbox_loc has 8 values, of float32 32 bytes",
+        ),
         ("mbox_loc.bin", b"x" * 8, ("mbox_loc:dtype=int8",), "has int8 values; give their scale"),
         ("mbox_loc.txt", b"1 2 3", (), "has 3 values; mbox_loc has 8"),
         ("mbox_loc.txt", b"1 2 x", (), "is not a text of numbers: .*'x'"),
@@ -152,7 +177,7 @@ def test_other_things_refused(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", LOC)
     with pytest.raises(DeviceError, match="no name is a blob's, and the net has 2 outputs"):
         read(tmp_path)
-    with pytest.raises(DeviceError, match="has no 'd'; it has a.npy, b.npy, c.npy"):
+    with pytest.raises(DeviceError, match=r"has no 'd'; it has a\.npy, b\.npy, c\.npy"):
         read(tmp_path, "mbox_loc:file=d")
     with pytest.raises(DeviceError, match="the net has no blob of this name"):
         read(tmp_path, "nix:dtype=int8")
@@ -162,7 +187,7 @@ def test_other_things_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("note.txt", "x")
-    with pytest.raises(DeviceError, match="has 'note.txt', which is no array"):
+    with pytest.raises(DeviceError, match=r"has 'note\.txt', which is no array"):
         read(tmp_path / "x.npz")
 
 
