@@ -63,6 +63,11 @@ class DeviceReference:
         self.side = ReferenceSide(opened.model, opened.arch.nms, build(folder.arch), running)
         self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
 
+    @property
+    def runs_in(self) -> str:
+        """What runs the model."""
+        return "TensorFlow Lite" if self.side.model.form == "TensorFlow Lite" else "TensorFlow"
+
     def image(self, image: npt.NDArray[np.uint8]) -> ImageValues:
         """The reference of an image, uint8 (H, W, 3), RGB."""
         return self.values(self.side.network_input(image))

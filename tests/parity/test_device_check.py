@@ -11,11 +11,13 @@ import pytest
 
 from ssdlite_caffe.errors import DeviceError, ImageError, ModelError
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import open_net
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.resize import preprocess
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.device_check import DumpReport, compare_dump, match_detections
 from ssdlite_caffe.tools.device_outputs import parse_format
 from tests.commands import Command
@@ -201,6 +203,62 @@ def test_json_of_equal_outputs() -> None:
     assert json.loads(json.dumps(report.to_dict())) == {
         "dump": "x", "images": ["a"], "outputs": [], "layers": [], "detections": None, "notes": [],
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_expected(example_model: Path, image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("expected") / "out"
+    convert(example_model, out, ConvertOptions(expected=(image,)))
+    return out
+
+
+def test_expected_outputs_are_what_a_runtime_gives(example_model: Path, with_expected: Path) -> None:
+    folder = ModelFolder.open(with_expected)
+    place = with_expected / "expected" / "shapes"
+    height, width = folder.arch.input_size
+    given = np.load(place / "input.npy")
+    pixels = np.frombuffer((place / "image.bin").read_bytes(), np.uint8).reshape(height, width, 3)
+    np.testing.assert_array_equal(pixels, read_image(place / "image.png"))
+    wanted = (pixels.transpose(2, 0, 1)[None].astype(np.float32) - np.float32(127.5)) * np.float32(1 / 127.5)
+    np.testing.assert_array_equal(given, wanted)
+    assert (place / "input.bin").read_bytes() == given.tobytes()
+    for prototxt, names in ((folder.headless_prototxt, HEADS), (folder.deploy_prototxt, ["mbox_conf_flatten"])):
+        found = open_net("opencv", prototxt, folder.deploy_caffemodel).forward(given, names)
+        for name in names:
+            stored = np.load(place / f"{name}.npy")
+            assert stored.dtype == np.float32
+            np.testing.assert_allclose(found[name].reshape(stored.shape), stored, atol=5e-5)
+    said = json.loads((place / "detections.json").read_text())
+    detected = Detector(folder)(pixels)
+    for row, number, score, box in zip(said[:4], detected.classes, detected.scores, detected.boxes, strict=False):
+        assert row["class"] == number
+        np.testing.assert_allclose([row["score"], *row["box"]], [score, *box], atol=2e-5)
+    readme = (with_expected / "expected" / "README.md").read_text()
+    assert f"float32 1 x {np.load(place / 'mbox_conf.npy').size}" in readme
+    assert "(value - 127.5) * 0.00784313725" in readme
+    report = compare_dump(example_model, folder, place)
+    assert min(row.snr for row in report.outputs) > 140
+
+
+def test_images_of_expected_are_read_first(
+    example_model: Path,
+    image: Path,
+    tmp_path: Path,
+    command: Command,  # noqa: F811
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "shapes.png").write_bytes(image.read_bytes())
+    (tmp_path / "bad.png").write_bytes(b"x")
+    for wrong, said in (
+        ([tmp_path / "nix.png"], "does not exist"),
+        ([tmp_path / "bad.png"], "is not an image"),
+        ([image, tmp_path / "other"], "two images are named shapes"),
+    ):
+        given = [word for one in wrong for word in ("--expected", one)]
+        done = command("convert", tmp_path / "no model", "-o", tmp_path / "out", *given)
+        assert (done.status, done.err.count("\n")) == (1, 1)
+        assert said in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_model(folder: ModelFolder, shared_models: Path, image: Path, tmp_path: Path) -> None:
