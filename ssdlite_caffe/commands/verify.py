@@ -54,6 +54,15 @@ def verify(
             rich_help_panel=_DEVICE,
         ),
     ] = None,
+    first_departure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Find the first layer that a program computes otherwise, with a command that runs a net: "
+            "'python run.py {net} {weights} {input} {output}'.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -61,9 +70,18 @@ def verify(
     from ssdlite_caffe import api
     from ssdlite_caffe.tools.verify_report import print_report
 
+    if first_departure is not None:
+        from ssdlite_caffe.commands.verify_device import verify_departure
+
+        if dump is not None or output or html is not None:
+            raise typer.BadParameter("--first-departure takes no --dump, --output and --html")
+        verify_departure(model, folder, first_departure, images or [], pipeline_config, tolerance, as_json)
+        return
     if dump is not None or output:
         from ssdlite_caffe.commands.verify_device import verify_dump
 
+        if tolerance is not None:
+            raise typer.BadParameter("--tolerance judges a runtime; a device's outputs are compared without a bound")
         verify_dump(model, folder, dump, output or [], images or [], pipeline_config, html, all_layers, as_json)
         return
     with status() as progress:

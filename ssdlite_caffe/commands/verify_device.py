@@ -1,4 +1,4 @@
-"""What `verify` does with a device: --dump."""
+"""What `verify` does with a device: --dump and --first-departure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ from pathlib import Path
 import typer
 
 from ssdlite_caffe.terminal import status
+
+
+def verify_departure(
+    model: Path, folder: Path, command: str, images: Sequence[Path], pipeline_config: Path | None,
+    tolerance: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the first layer that a command computes wrongly, and print it; status 1 if there is one."""
+    from ssdlite_caffe.runtimes.model_folder import ModelFolder
+    from ssdlite_caffe.tools.device_report import print_departure
+    from ssdlite_caffe.tools.first_departure import find_departure
+
+    opened = ModelFolder.open(folder)
+    reading = opened.reading if pipeline_config is None else replace(opened.reading, pipeline_config=pipeline_config)
+    with status() as progress:
+        report = find_departure(
+            model, opened, command, images=images, tolerance=tolerance, reading=reading, progress=progress
+        )
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_departure(report)
+    if report.departure is not None:
+        raise typer.Exit(1)
 
 
 def verify_dump(

@@ -179,23 +179,8 @@ def _pairs(folder: ModelFolder, dump: Path, images: Sequence[Path]) -> list[tupl
     """Name, image and dump of each image."""
     if not dump.exists():
         raise DeviceError(f"{dump} does not exist; give a folder of outputs, or an .npz")
-    if images:
-        found = []
-        for one in find_sources(images):
-            if isinstance(one, ImageError):
-                raise one
-            if one.video or one.path.suffix.lower() not in IMAGE_SUFFIXES:
-                raise ImageError(f"{one.path} is not an image; give the image that the device was given")
-            found.append((one.path.stem, one.path))
-    else:
-        found = [(path.parent.name, path) for path in sorted((folder.path / EXPECTED).glob(f"*/{EXPECTED_IMAGE}"))]
-        inside = [one for one in found if (dump / one[0]).is_dir()]
-        found = inside or found
-        if not found:
-            raise DeviceError(
-                f"which image was the device given? Name it with --images; {folder.path} has no {EXPECTED}, which "
-                "convert --expected IMAGE writes"
-            )
+    found = _images(folder, images)
+    found = [one for one in found if not images and (dump / one[0]).is_dir()] or found
     if len(found) == 1:
         name, path = found[0]
         return [(name, path, dump / name if (dump / name).is_dir() else dump)]
@@ -206,6 +191,36 @@ def _pairs(folder: ModelFolder, dump: Path, images: Sequence[Path]) -> list[tupl
             f"suffix; {', '.join(missing[:4]) + ' missing' if missing else 'two images have the same name'}"
         )
     return [(name, path, dump / name) for name, path in found]
+
+
+def _images(folder: ModelFolder, images: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Names and files of images, or of those in `expected`; at least one."""
+    if not images:
+        found = [(path.parent.name, path) for path in sorted((folder.path / EXPECTED).glob(f"*/{EXPECTED_IMAGE}"))]
+        if not found:
+            raise DeviceError(
+                f"which image was the device given? Name it with --images; {folder.path} has no {EXPECTED}, which "
+                "convert --expected IMAGE writes"
+            )
+        return found
+    found = []
+    for one in find_sources(images):
+        if isinstance(one, ImageError):
+            raise one
+        if one.video or one.path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ImageError(f"{one.path} is not an image; give the image that the device was given")
+        found.append((one.path.stem, one.path))
+    return found
+
+
+def first_image(folder: ModelFolder, images: Sequence[Path]) -> tuple[str, npt.NDArray[np.uint8]]:
+    """Name and pixels, uint8 (H, W, 3) RGB, of the first image, or of the first in the folder's `expected`.
+
+    Raises:
+        SsdliteError: there is none, or it cannot be read.
+    """
+    name, path = _images(folder, images)[0]
+    return name, _rgb(path)
 
 
 def _rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The comparison of a device's outputs, on the terminal."""
+"""The comparison of a device's outputs, and the first layer that departs, on the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ssdlite_caffe.terminal import table_console
 from ssdlite_caffe.tools.device_check import SHOWN_SCORE, DumpReport, Matches, OutputRow
+from ssdlite_caffe.tools.first_departure import DepartureReport
 
 SHOWN_LAYERS = 15
 
@@ -35,6 +36,35 @@ def print_dump_report(report: DumpReport, *, all_layers: bool = False) -> None:
             print(f"{len(report.layers) - len(shown)} more layers with --all-layers")
     for note in report.notes:
         print(f"note: {note}")
+
+
+def print_departure(report: DepartureReport) -> None:
+    """The layer, its values, and every blob that was looked at, on stdout."""
+    found = report.departure
+    if found is None:
+        print(f"no output of the net departs by more than {report.tolerance:g} of its largest value")
+    else:
+        probe = found.probe
+        place, device = ", ".join(map(str, probe.at)), "NaN or Inf" if probe.device is None else f"{probe.device:.6g}"
+        print(f"the first layer that departs is {found.layer} ({found.type}), blob {probe.blob}")
+        at = f"  at ({place}) it has {device}, TensorFlow {probe.reference:.6g}"
+        print(f"{at}: {_share(probe.share)} of the largest value")
+        inputs = ", ".join(f"{name} {_share(share)}" for name, share in found.inputs.items())
+        print(f"  what it reads does not depart by more than {report.tolerance:g}: {inputs or 'nothing'}")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.title = f"{len(report.probes)} nets run, on {report.image}"
+    table.add_column("cut at", overflow="fold")
+    table.add_column("shape", overflow="fold")
+    for heading in ("max diff", "of largest", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in report.probes:
+        cells = (one.layer or one.blob, "x".join(map(str, one.shape)), f"{one.largest:.2e}", _share(one.share))
+        table.add_row(*cells, "departs" if one.departs else "ok", style="bold red" if one.departs else None)
+    table_console().print(table)
+
+
+def _share(share: float) -> str:
+    return f"{share:.1e}"
 
 
 def _matches(found: Matches | None) -> str:

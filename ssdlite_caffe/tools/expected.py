@@ -94,7 +94,8 @@ def _write_image(folder: Path, model: ModelFolder, image: npt.NDArray[np.uint8],
     bgr = np.ascontiguousarray(image[:, :, ::-1])
     write_image(folder / EXPECTED_IMAGE, bgr)
     write_bytes(folder / "image.bin", bgr.tobytes())
-    arrays = {"input": caffe_blob(values.fed), **{name: values.blobs[name] for name in (*HEADS, SCORES)}}
+    arrays: dict[str, npt.NDArray[Any]] = {"input": caffe_blob(values.fed)}
+    arrays.update((name, values.blobs[name]) for name in (*HEADS, SCORES))
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array, "<f4"), allow_pickle=False)
     write_bytes(folder / "input.bin", arrays["input"].astype("<f4").tobytes())

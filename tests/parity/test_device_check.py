@@ -177,6 +177,7 @@ def test_the_command(
     assert [row["bad"] for row in content["outputs"]] == [3, 0, 0]
     assert content["detections"] is None
     assert command(*arguments, "--html", tmp_path / "x.html").status == 2
+    assert command(*arguments, "--tolerance", "0.1").status == 2
     assert command("verify", example_model, example_folder, "--output", "a:dtype=int8").status == 2
 
 
