@@ -50,7 +50,7 @@ def verify(
         list[str] | None,
         typer.Option(
             help="What an output of the device is, as in BLOB:file=out0.bin,dtype=int8,scale=0.05,zero=-3,layout=nhwc; "
-            "may be repeated.",
+            "may be repeated. @FILE has one on each line.",
             rich_help_panel=_DEVICE,
         ),
     ] = None,

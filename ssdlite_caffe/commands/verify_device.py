@@ -42,7 +42,7 @@ def verify_dump(
     """Compare a device's outputs with TensorFlow's, and print the result; status 1 if some are NaN or Inf."""
     from ssdlite_caffe.runtimes.model_folder import ModelFolder
     from ssdlite_caffe.tools.device_check import compare_dump
-    from ssdlite_caffe.tools.device_outputs import parse_format
+    from ssdlite_caffe.tools.device_outputs import parse_formats
     from ssdlite_caffe.tools.device_report import print_dump_report
 
     if dump is None:
@@ -53,7 +53,7 @@ def verify_dump(
     reading = opened.reading if pipeline_config is None else replace(opened.reading, pipeline_config=pipeline_config)
     with status() as progress:
         report = compare_dump(
-            model, opened, dump, images=images, formats=[parse_format(one) for one in output], reading=reading,
+            model, opened, dump, images=images, formats=parse_formats(output), reading=reading,
             progress=progress,
         )  # fmt: skip
     if as_json:

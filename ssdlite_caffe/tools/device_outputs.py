@@ -11,6 +11,7 @@ import re
 import struct
 import tokenize
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ _BY_SIZE = {4: "float32", 2: "float16", 8: "float64"}
 """The dtype of a flat file of which nothing is said, by the bytes of a value."""
 _TEXT_BYTES, _HEADER_BYTES = 64, 1 << 16
 _MAX_FILES = 10_000
+_MAX_LIST_BYTES = 1 << 20
 MAX_ROWS = 10_000
 _KEYS = ("file", "dtype", "scale", "zero", "layout")
 
@@ -58,6 +60,36 @@ class OutputFormat:
     scale: float | None = None
     zero: float = 0.0
     layout: str = ""
+
+
+def parse_formats(texts: Sequence[str]) -> list[OutputFormat]:
+    """Read values of --output; `@FILE` stands for the lines of a file, of which empty ones and `# ...` are skipped.
+
+    Raises:
+        DeviceError: a file cannot be read, or a value is not valid, or two are for one blob.
+    """
+    lines: list[str] = []
+    for text in texts:
+        lines += _lines(Path(text[1:])) if text.startswith("@") else [text]
+    formats = [parse_format(line) for line in lines]
+    twice = next((name for name, count in Counter(one.name for one in formats).items() if count > 1), None)
+    if twice is not None:
+        raise DeviceError(f"--output {twice} is given twice")
+    return formats
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_LIST_BYTES + 1)
+        if len(data) > _MAX_LIST_BYTES:
+            raise DeviceError(f"--output: {path} is larger than {_MAX_LIST_BYTES >> 20} MiB, the limit for a list")
+        stripped = [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise DeviceError(f"--output: cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DeviceError(f"--output: {path} is not UTF-8 text; it has a BLOB:key=value,... on each line") from error
+    return [line for line in stripped if line and not line.startswith("#")]
 
 
 def parse_format(text: str) -> OutputFormat:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import DeviceError
-from ssdlite_caffe.tools.device_outputs import DeviceOutputs, OutputFormat, parse_format, read_outputs
+from ssdlite_caffe.tools.device_outputs import DeviceOutputs, OutputFormat, parse_format, parse_formats, read_outputs
 
 SHAPES = {
     "mbox_loc": (1, 8),
@@ -208,6 +208,23 @@ def test_a_huge_array_in_a_small_archive_is_not_unpacked(tmp_path: Path) -> None
 )
 def test_formats(text: str, wanted: OutputFormat) -> None:
     assert parse_format(text) == wanted
+
+
+def test_lists_of_formats(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfa:scale=2\r\n\r\n# note\r\n b:scale=3 \r\n")
+    found = parse_formats([f"@{file}", "c:dtype=float16"])
+    assert found == [OutputFormat("a", scale=2.0), OutputFormat("b", scale=3.0), OutputFormat("c", dtype="float16")]
+    for texts, said in (
+        (["a:scale=2", f"@{file}"], "a is given twice"),
+        ([f"@{tmp_path}"], "cannot read"),
+        (["@nix"], "cannot read nix: No such file"),
+    ):
+        with pytest.raises(DeviceError, match=said):
+            parse_formats(texts)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(DeviceError, match="is not UTF-8 text"):
+        parse_formats([f"@{file}"])
 
 
 @pytest.mark.parametrize(
