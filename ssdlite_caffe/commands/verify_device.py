@@ -42,8 +42,8 @@ def verify_dump(
     """Compare a device's outputs with TensorFlow's, and print the result; status 1 if some are NaN or Inf."""
     from ssdlite_caffe.runtimes.model_folder import ModelFolder
     from ssdlite_caffe.tools.device_check import compare_dump
-    from ssdlite_caffe.tools.device_outputs import parse_formats
     from ssdlite_caffe.tools.device_report import print_dump_report
+    from ssdlite_caffe.tools.output_format import parse_formats
 
     if dump is None:
         raise typer.BadParameter("--output needs --dump")

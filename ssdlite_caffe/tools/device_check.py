@@ -19,8 +19,9 @@ from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, find_sources, read_ima
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.tools.convert import Progress
-from ssdlite_caffe.tools.device_outputs import OutputFormat, Shape, read_outputs
+from ssdlite_caffe.tools.device_outputs import Shape, read_outputs
 from ssdlite_caffe.tools.device_reference import HEADS, SCORES, Array, DeviceReference, ImageValues
+from ssdlite_caffe.tools.output_format import OutputFormat
 from ssdlite_caffe.tools.same_model import check_same
 from ssdlite_caffe.tools.source import open_model
 

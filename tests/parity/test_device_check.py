@@ -19,7 +19,7 @@ from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.device_check import DumpReport, compare_dump, match_detections
-from ssdlite_caffe.tools.device_outputs import parse_format
+from ssdlite_caffe.tools.output_format import parse_format
 from tests.commands import Command
 from tests.unit.conftest import command  # noqa: F401 - a fixture
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import DeviceError
-from ssdlite_caffe.tools.device_outputs import DeviceOutputs, OutputFormat, parse_format, parse_formats, read_outputs
+from ssdlite_caffe.tools.device_outputs import DeviceOutputs, read_outputs
+from ssdlite_caffe.tools.output_format import OutputFormat, parse_format, parse_formats
 
 SHAPES = {
     "mbox_loc": (1, 8),
