@@ -41,6 +41,7 @@ def convert(
     dequantize: bool = False,
     data: str = "",
     batch_size: int = 0,
+    expected: Sequence[AnyPath] = (),
     force: bool = False,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def convert(
         dequantize: convert a fully quantised .tflite; its detections will differ.
         data: path of the LMDB in the train and test nets.
         batch_size: of the train and test nets; 0: 24 and 8.
+        expected: images and folders; what a device gets and should give for them is written to `out`/expected.
         force: replace an earlier folder.
         progress: called with a text when the next step begins.
 
@@ -75,6 +77,7 @@ def convert(
         reading=ReadOptions(None if pipeline_config is None else Path(pipeline_config), nms, dequantize),
         score_threshold=score_threshold,
         data=DataPaths(lmdb=data, batch_size=batch_size),
+        expected=tuple(Path(image) for image in expected),
     )
     return run(Path(model), Path(out), options, force=force, progress=progress)
 

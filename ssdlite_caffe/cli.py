@@ -18,6 +18,7 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.commands import caffe, keras, lmdb
 from ssdlite_caffe.commands.app import add
 from ssdlite_caffe.commands.convert import convert
+from ssdlite_caffe.commands.cut import cut
 from ssdlite_caffe.commands.detect import detect
 from ssdlite_caffe.commands.dump import dump
 from ssdlite_caffe.commands.evaluate import evaluate
@@ -48,6 +49,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "From a model to Caffe": {"convert": convert, "verify": verify, "detect": detect, "evaluate": evaluate},
     "Nets and weights": {
         "gen": gen, "dump": dump, "load": load, "remap": remap, "merge-bn": merge_bn, "lint": lint,
+        "cut": cut,
     },
     "Data and training": {"shapes": shapes, "kit": kit, "train": train, "test": run_test},
 }  # fmt: skip

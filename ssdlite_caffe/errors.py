@@ -10,6 +10,7 @@ SsdliteError
 ├── DatasetError      images with annotations, or an LMDB of them, that cannot be read or contradict themselves
 ├── TrainingError     a training that cannot continue, or does not match the files in its folder
 ├── CaffeError        a net, solver or training that the built Caffe rejects
+├── DeviceError       a board's or program's outputs that cannot be read, or a program that fails
 ├── BuildError        a Caffe that cannot be built
 ├── MissingRuntimeError    an optional library (TensorFlow, OpenCV) that a command needs and is not installed
 └── OutputError       a file or folder that exists already, or cannot be written
@@ -56,6 +57,10 @@ class CaffeError(SsdliteError):
 
 class DatasetError(SsdliteError):
     """Images with annotations, or an LMDB of them, that cannot be read or contradict themselves."""
+
+
+class DeviceError(SsdliteError):
+    """Outputs of a board or another program that cannot be read or do not fit, or a program that fails."""
 
 
 class BuildError(SsdliteError):

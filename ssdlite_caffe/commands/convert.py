@@ -10,6 +10,7 @@ import typer
 from ssdlite_caffe.commands.app import print_result
 from ssdlite_caffe.commands.options import (
     DATA,
+    RESULT,
     Dequantize,
     Force,
     Json,
@@ -73,6 +74,14 @@ def convert(
             min=0, help="Batch size of the train and test nets.", show_default="24 and 8", rich_help_panel=DATA
         ),
     ] = 0,
+    expected: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Image or folder; may be repeated. OUT/expected gets what a device is given for them and should give.",
+            show_default="none",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -86,6 +95,7 @@ def convert(
             model, out, label_map=label_map,
             dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip), score_threshold=score_threshold,
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
-            force=force, progress=progress,
+            expected=expected or [], force=force, progress=progress,
         )  # fmt: skip
-    print_result(report, as_json, convert_summary(report, out))
+    written = f"\nwhat a device is given and should give is in {out / 'expected'}" if expected else ""
+    print_result(report, as_json, convert_summary(report, out) + written)

@@ -12,7 +12,7 @@ from ssdlite_caffe.commands.options import SOURCE, Folder, Force, Json, Model, P
 from ssdlite_caffe.terminal import status
 from ssdlite_caffe.tools.tolerances import BOX
 
-_RESULT = "Result"
+_RESULT, _DEVICE = "Result", "A board, or another program"
 
 
 def verify(
@@ -45,6 +45,30 @@ def verify(
         bool, typer.Option("--all-layers", help="Print every layer, not only the worst of each block.",
                            rich_help_panel=_RESULT)
     ] = False,
+    dump: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare what a device gave in place of a runtime: folder of .npy, .bin or .txt files, or .npz.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What an output of the device is, as in BLOB:file=out0.bin,dtype=int8,scale=0.05,zero=-3,layout=nhwc; "
+            "may be repeated. @FILE has one on each line.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
+    first_departure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Find the first layer that a program computes otherwise, with a command that runs a net: "
+            "'python run.py {net} {weights} {input} {output}'.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -54,6 +78,20 @@ def verify(
     from ssdlite_caffe.tools.verify_report import print_report
 
     refuse_swapped("verify {first} {second}", model, folder, (frozenset({MODEL}), frozenset({CONVERTED})))
+    if first_departure is not None:
+        from ssdlite_caffe.commands.verify_device import verify_departure
+
+        if dump is not None or output or html is not None:
+            raise typer.BadParameter("--first-departure takes no --dump, --output and --html")
+        verify_departure(model, folder, first_departure, images or [], pipeline_config, tolerance, as_json)
+        return
+    if dump is not None or output:
+        from ssdlite_caffe.commands.verify_device import verify_dump
+
+        if tolerance is not None:
+            raise typer.BadParameter("--tolerance judges a runtime; a device's outputs are compared without a bound")
+        verify_dump(model, folder, dump, output or [], images or [], pipeline_config, html, all_layers, as_json)
+        return
     with status() as progress:
         report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,

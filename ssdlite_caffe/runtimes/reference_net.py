@@ -15,6 +15,8 @@ from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
+from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES
+from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.shapes import in_phase, infer
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import choose_detections, decode_boxes
@@ -23,6 +25,8 @@ from ssdlite_caffe.runtimes.reference_layers import LAYERS, Array
 
 _DETECTION_OUTPUT = "DetectionOutput"
 _NO_LIMIT = 2**31 - 1
+_RULES = {**RULES, "Eltwise": ALL_OPENCV_RULES["Eltwise"]}
+"""Caffe's shapes, but an Eltwise may broadcast N x C x 1 x 1, as in OpenCV."""
 
 
 class ReferenceNet:
@@ -43,7 +47,7 @@ class ReferenceNet:
         self.prototxt = prototxt
         self.dtype = np.dtype(np.float64 if double else np.float32)
         net = read_net(prototxt)
-        shapes = infer(net, phase="TEST")
+        shapes = infer(net, phase="TEST", rules=_RULES)
         if shapes.errors:
             raise PrototxtError(f"{prototxt} cannot be run: {shapes.errors[0].text}")
         self.layers = tuple(layer for layer in net.layer if layer.type != "Input" and in_phase(layer, net, "TEST"))

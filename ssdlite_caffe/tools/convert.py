@@ -60,6 +60,7 @@ class ConvertOptions:
         reading: how to read the model.
         score_threshold: 0 to 1, in place of the graph's; graphs are often exported with 0.3, which lowers the mAP.
         data: LMDB and batch size in the train and test nets.
+        expected: images and folders of such, whose inputs and outputs are written for a device to be compared with.
     """
 
     dialect: Dialect = dataclasses.field(default_factory=Dialect)
@@ -67,6 +68,7 @@ class ConvertOptions:
     reading: ReadOptions = dataclasses.field(default_factory=ReadOptions)
     score_threshold: float | None = None
     data: DataPaths = dataclasses.field(default_factory=DataPaths)
+    expected: tuple[Path, ...] = ()
 
 
 def convert(
@@ -77,7 +79,10 @@ def convert(
     Raises:
         SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
     """
+    from ssdlite_caffe.tools.expected import read_expected_images, write_expected  # which import this module
+
     refuse_folder(out, marker=REPORT, force=force)  # before the model is read
+    images = read_expected_images(options.expected)
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
         arch = opened.arch
@@ -87,7 +92,10 @@ def convert(
         names = found or opened.labels or numbered(arch.num_classes)
         check_classes(names, arch.num_classes, where or "the label map")
         with new_folder(out, marker=REPORT, force=force) as folder:
-            return write_model_files(folder, opened.model, arch, names, options, progress, out)
+            report = write_model_files(folder, opened.model, arch, names, options, progress, out)
+            if images:
+                write_expected(folder, opened, images, progress)
+    return report
 
 
 def write_model_files(

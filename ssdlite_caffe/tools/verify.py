@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.dump.locate import locate
-from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ImageError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.resizer import Resizer
@@ -23,10 +22,10 @@ from ssdlite_caffe.runtimes.net import NetRuntime
 from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector
 from ssdlite_caffe.runtimes.tensorflow_detector import check_runnable
 from ssdlite_caffe.tools.comparison import Bounds, Comparison, ImageComparison, Nets, Row
-from ssdlite_caffe.tools.convert import tensors_sha256
 from ssdlite_caffe.tools.judge import judged
 from ssdlite_caffe.tools.proof import Proof, Stage
 from ssdlite_caffe.tools.reference_side import ReferenceSide
+from ssdlite_caffe.tools.same_model import check_same
 from ssdlite_caffe.tools.source import open_model
 
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
@@ -111,7 +110,7 @@ def verify(
     names: list[str] = []
     with open_model(source, reading) as opened:
         model = opened.model
-        _check_same(model, folder)
+        check_same(model, folder)
         resizers = _resizer_rows(opened.arch.resizer, folder.arch.resizer)
         with opened.run() as running:
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
@@ -175,18 +174,3 @@ def _resizer_rows(model: Resizer, folder: Resizer) -> tuple[Row, ...]:
         return ()
     note = f"the model's is {model.text()}, the folder's {folder.text()}; convert the model again"
     return (Row("resizer", "files", (), 1.0, 1.0, 0.5, False, False, note),)
-
-
-def _check_same(model: DumpedModel, folder: ModelFolder) -> None:
-    tensors = folder.report.get("tensors")
-    if not isinstance(tensors, dict) or tensors.get("sha256") != tensors_sha256(model):
-        origin = folder.report.get("source")
-        form = origin.get("form") if isinstance(origin, dict) else None
-        hint = ""
-        if form != model.form and "TensorFlow Lite" in (form, model.form):
-            hint = (
-                f"; it was converted from a {form}, and a .tflite file of the same model has folded and rounded weights"
-            )
-        raise ModelError(
-            f"{folder.path} was converted from another model: its weights differ from those of {model.source}{hint}"
-        )

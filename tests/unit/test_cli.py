@@ -18,7 +18,7 @@ from tests.commands import Command, Result, graph_with_nan
 
 COMMANDS = (
     "gen", "dump", "load", "convert", "verify", "remap", "detect", "lint",
-    "lmdb", "kit", "train", "test", "evaluate", "merge-bn", "caffe", "keras", "shapes",
+    "lmdb", "kit", "train", "test", "evaluate", "merge-bn", "cut", "caffe", "keras", "shapes",
 )  # fmt: skip
 
 
