@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def source_of(path: Path, images: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> 
     return Source(definition, ends, image, runs)
 
 
-def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections]:
-    """The detections of a changed graph, with the source's predictors' outputs.
+def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections | None]:
+    """The detections of a changed graph, with the source's predictors' outputs; None if they have other shapes.
 
     Raises:
         Exception: TensorFlow cannot run it.
@@ -83,7 +83,7 @@ def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections]:
         cut.node.add().CopyFrom(nodes[name])
         pending.extend(text.lstrip("^").split(":")[0] for text in nodes[name].input)
     config = v1.ConfigProto(device_count={"GPU": 0}, inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
-    found = []
+    found: list[Detections | None] = []
     with v1.Graph().as_default(), v1.Session(config=config) as session:
         v1.import_graph_def(v1.GraphDef.FromString(cut.SerializeToString()), name="")
         for run in source.runs:
@@ -94,6 +94,9 @@ def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections]:
                 {name: f"{name}:0" for name in OUTPUTS}, feed, options=v1.RunOptions(timeout_in_ms=20000)
             )
             count = int(np.asarray(values["num_detections"]).reshape(-1)[0])
+            if [np.ndim(values[name]) for name in OUTPUTS] != [1, 2, 2, 3] or values["detection_boxes"].shape[2] != 4:
+                found.append(None)
+                continue
             boxes = values["detection_boxes"][0, :count][:, [1, 0, 3, 2]]
             found.append(Detections(values["detection_classes"][0, :count].astype(np.int64),
                                     values["detection_scores"][0, :count], boxes))  # fmt: skip
@@ -132,12 +135,14 @@ def _joined(run: Outputs, ends: Mapping[str, str], order: tuple[str, ...] | None
     return np.concatenate([run[ends[scope]].reshape(-1, columns) for scope in order])
 
 
-def same(ours: list[Detections], theirs: list[Detections], *, bound: float = 1e-4) -> bool:
+def same(ours: Sequence[Detections | None], theirs: Sequence[Detections | None], *, bound: float = 1e-4) -> bool:
     """Whether all images have the same detections; equal scores may be in another order."""
     return all(_same(one, other, bound) for one, other in zip(ours, theirs, strict=True))
 
 
-def _same(one: Detections, other: Detections, bound: float) -> bool:
+def _same(one: Detections | None, other: Detections | None, bound: float) -> bool:
+    if one is None or other is None:
+        return False
     if len(one.scores) != len(other.scores):
         return False
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ssdlite_caffe.dump.map_sizes import FeatureMaps
 from ssdlite_caffe.dump.model import Settings
 from ssdlite_caffe.dump.preprocessing import first_convolution
 from ssdlite_caffe.dump.scenes import Rules, Scene, encodings_of, expected, logits_of, scenes
+from ssdlite_caffe.dump.scores import find_conversion
 from ssdlite_caffe.dump.tensors import DTYPES, Array
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import shape_kept
@@ -79,12 +80,39 @@ def check_post_processing(constants: Constants, settings: Settings, ends: Mappin
         if problem is not None and unknown and not _decodes(constants):
             return _unchecked("its box-coder scales are not known")
         if problem is not None:
+            place = _place(constants, ends, execution, scene)
             raise ModelError(
-                f"{graph.source}: something between the predictors and the detections is not as the Object Detection "
-                f"API has it, and a net made from it would detect something else; for made-up outputs of the "
-                f"predictors {problem}"
+                f"{graph.source} does not choose detections as the Object Detection API does, and a net made from it "
+                f"would detect something else: for made-up outputs of the predictors {problem}; the cause is {place}"
             )
     return ()
+
+
+def _place(constants: Constants, ends: Mapping[str, Ref], execution: Execution, scene: Scene) -> str:
+    """Between which nodes detections become others than those of the settings, as a phrase."""
+    decoder = find_decoder(constants)
+    corners = None if decoder is None else decoder.corners
+    if corners is not None and _differ([execution.get(ref) for ref in corners], scene.boxes.T):
+        return f"between the predictors and the decoded boxes, which {_reader(constants.graph, corners[0])} reads"
+    logits = next((ref for scope, ref in ends.items() if scope.endswith("/ClassPredictor")), None)
+    conversion = None if logits is None else find_conversion(constants, logits)
+    if conversion is not None and _differ([execution.get(conversion.scores)], scene.scores[None]):
+        return f"between the predictors and the scores, {conversion.scores}"
+    return f"between the scores or the decoded boxes and {', '.join(OUTPUTS)}"
+
+
+def _reader(graph: Graph, ref: Ref) -> str:
+    return next((use.node.name for use in graph.uses(ref)), str(ref))
+
+
+def _differ(found: Sequence[Array | None], values: Array) -> bool:
+    """Whether values were computed and are others than `values`."""
+    for one, other in zip(found, values, strict=True):
+        if one is not None and (
+            one.size != other.size or not np.allclose(one.reshape(-1), other.reshape(-1), atol=1e-4)
+        ):
+            return True
+    return False
 
 
 def _unchecked(reason: str) -> tuple[str, ...]:
