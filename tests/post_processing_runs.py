@@ -94,7 +94,9 @@ def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections | Non
                 {name: f"{name}:0" for name in OUTPUTS}, feed, options=v1.RunOptions(timeout_in_ms=20000)
             )
             count = int(np.asarray(values["num_detections"]).reshape(-1)[0])
-            if [np.ndim(values[name]) for name in OUTPUTS] != [1, 2, 2, 3] or values["detection_boxes"].shape[2] != 4:
+            shapes = [np.shape(values[name]) for name in OUTPUTS[1:]]
+            rows = shapes[0][-1:]
+            if np.size(values["num_detections"]) != 1 or shapes != [(1, *rows), (1, *rows), (1, *rows, 4)]:
                 found.append(None)
                 continue
             boxes = values["detection_boxes"][0, :count][:, [1, 0, 3, 2]]

@@ -65,12 +65,12 @@ class Scene:
 
 
 def scenes(rules: Rules, seed: int = 0) -> list[Scene]:
-    """A crowded image with more detections than the limits allow, one with few, and one without."""
+    """A crowded image with more detections than the limits allow, two with few, and one without."""
     rng = np.random.default_rng(seed)
     count = len(rules.default_boxes)
-    crowd = min(count, rules.max_per_class + rules.max_total + 40)
-    few = max(1, min(count, rules.max_total // 2, rules.max_per_class, 24))
-    return [_scene(rules, rng, crowd, crowded=True), _scene(rules, rng, few), _scene(rules, rng, 0)]
+    crowd = min(count, 2 * rules.max_per_class + 2 * rules.max_total + 40)
+    few = max(1, min(count, rules.max_total // 2, rules.max_per_class, 40))
+    return [_scene(rules, rng, crowd, crowded=True), *(_scene(rules, rng, n) for n in (few, few, 0))]
 
 
 def _scene(rules: Rules, rng: np.random.Generator, count: int, *, crowded: bool = False) -> Scene:
@@ -78,7 +78,7 @@ def _scene(rules: Rules, rng: np.random.Generator, count: int, *, crowded: bool 
     boxes, scores = rules.default_boxes.astype(np.float64), np.zeros((size, rules.classes))
     scores[:, 0] = rng.uniform(0.5, 0.99, size)
     rows = rng.permutation(size)[:count]
-    single = rng.random(count) < (0.75 if crowded else 0.25)
+    single = np.arange(count) % 8 < 4 if crowded else np.arange(count) % 4 == 0
     placed = np.where(single[:, None], _in_cells(rng, count), _anywhere(rng, count))
     keep = _without_doubt(placed, rules)
     rows, placed, single = rows[keep], placed[keep], single[keep]
@@ -116,11 +116,12 @@ def _in_cells(rng: np.random.Generator, count: int) -> Vector:
 
 
 def _anywhere(rng: np.random.Generator, count: int) -> Vector:
-    """Boxes (count, 4) in the image, across its edges, and some outside."""
+    """Boxes (count, 4) in the image and across its edges, and two of eight outside, on each side in turn."""
     centre = rng.uniform(-0.05, 1.05, (count, 2))
-    outside = rng.random(count) < 0.15
-    centre[outside] += rng.choice([-1.5, 1.5], (int(outside.sum()), 1))
     half = rng.uniform(0.02, 0.4, (count, 2)) / 2
+    outside = np.arange(6, count, 8)
+    sides = (np.arange(len(outside)) + rng.integers(4)) % 4
+    centre[outside, sides // 2] = np.where(sides % 2, 1.5, -0.5)
     pairs = np.arange(1, count, 2)  # every other box lies close to the one before it
     centre[pairs] = centre[pairs - 1] + rng.uniform(-0.25, 0.25, (len(pairs), 2)) * half[pairs - 1]
     half[pairs] = half[pairs - 1] * rng.uniform(0.8, 1.25, (len(pairs), 2))
