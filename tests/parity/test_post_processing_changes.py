@@ -75,7 +75,7 @@ def test_a_changed_graph_detects_the_same_or_is_named() -> None:
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_many_changes(seed: int) -> None:
     source, names = opened(EXAMPLE)
     found = outcomes(source, names, seed=100 + seed, count=300)
@@ -86,8 +86,8 @@ def test_many_changes(seed: int) -> None:
 @pytest.mark.parametrize("name", ["shapes_v3_small_3", "bccd_v2_ssdlite_3"])
 def test_many_changes_of_the_apis_own_graphs(shared_models: Path, name: str) -> None:
     source, names = opened(shared_models / name / "frozen_inference_graph.pb")
-    found = outcomes(source, names, seed=5, count=100)
-    assert min(found[way] for way in ("refused", "the same")) > 5, found
+    found = outcomes(source, names, seed=5, count=50)
+    assert min(found[way] for way in ("refused", "the same")) > 3, found
 
 
 @pytest.mark.parametrize(
