@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.constant_ops import OPS, NotConstantError
+from ssdlite_caffe.dump.constant_ops import OPS, NotConstantError, Op
 from ssdlite_caffe.dump.graph import IDENTITIES, VARIABLES, Graph, Node, Ref
 from ssdlite_caffe.dump.tensors import Array, to_array
 
@@ -31,6 +32,9 @@ class Evaluator:
         shape_of: returns the shape of an output that is not constant (a feature map), or None if it is unknown.
         given: node name -> its outputs, which are used as constants.
     """
+
+    ops: ClassVar[Mapping[str, Op]] = OPS
+    """Ops that are computed."""
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class Evaluator:
     def _needed(self, node: Node) -> list[str]:
         if node.op == "Const" or node.op in VARIABLES:
             return []
-        if node.op not in OPS and node.op not in IDENTITIES and node.op not in _SHAPE_OPS:
+        if node.op not in self.ops and node.op not in IDENTITIES and node.op not in _SHAPE_OPS:
             return []
         if node.op in _SHAPE_OPS and self._shape_of is not None and self._known_shape(node) is not None:
             return []
@@ -151,7 +155,7 @@ class Evaluator:
             return (self._widen(variable),)
         if node.op in _SHAPE_OPS:
             return (self._shape(node),)
-        op = OPS.get(node.op)
+        op = self.ops.get(node.op)
         if op is None and node.op not in IDENTITIES:
             raise NotConstantError("an op that is not implemented")
         args = [self._values[ref.name][ref.port] for ref in node.inputs]

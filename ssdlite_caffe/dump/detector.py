@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import VARIABLES, Graph, Node
 from ssdlite_caffe.dump.model import Settings
+from ssdlite_caffe.dump.postprocessing import check_post_processing
 from ssdlite_caffe.dump.settings import settings_from_graph
 from ssdlite_caffe.dump.units import Units, find_units, refuse_quantised
 from ssdlite_caffe.errors import ModelError, TensorError
@@ -90,11 +92,28 @@ def refuse_other_nets(graph: Graph) -> None:
             )
 
 
-def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
-    """Convolutions, settings and unused weights (name -> reason) of a graph.
+class Parts(NamedTuple):
+    """What a graph consists of.
+
+    Attributes:
+        units: its convolutions.
+        settings: see Settings.
+        skipped: unused weight -> reason.
+        notes: sentences for the user about what could not be checked.
+    """
+
+    units: Units
+    settings: Settings
+    skipped: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def take_apart(graph: Graph) -> Parts:
+    """Convolutions, settings and unused weights of a graph.
 
     Raises:
-        ModelError: it is not an SSD MobileNet, or one of a kind that is not read.
+        ModelError: it is not an SSD MobileNet, or one of a kind that is not read; or it does something behind its
+            predictors that is not in its settings.
         TensorError: a weight is NaN or Inf.
     """
     refuse_quantised(graph)
@@ -103,7 +122,8 @@ def take_apart(graph: Graph) -> tuple[Units, Settings, dict[str, str]]:
     units = find_units(constants)
     require_detector(graph.source, (unit.scope for unit in units.units))
     require_finite(graph.source, units.tensors)
-    return units, settings_from_graph(constants, units), left_over(graph, constants)
+    settings, skipped = settings_from_graph(constants, units), left_over(graph, constants)
+    return Parts(units, settings, skipped, check_post_processing(constants, settings, units.ends))
 
 
 def left_over(graph: Graph, constants: Constants) -> dict[str, str]:

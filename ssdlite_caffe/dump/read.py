@@ -118,8 +118,8 @@ def _frozen_graph(path: Path) -> DumpedModel:
     digest = sha256(data)
     graph = graph_of(parse_graph_def(data, path), path)
     del data  # as large as the weights
-    units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped)
+    units, settings, skipped, notes = take_apart(graph)
+    return DumpedModel(str(path), "frozen graph", digest, units.tensors, units.units, settings, skipped, notes=notes)
 
 
 def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:

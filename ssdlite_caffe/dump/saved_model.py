@@ -45,8 +45,8 @@ def read_saved_model(folder: Path) -> DumpedModel:
         graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
     else:
         graph = graph_of(_frozen(folder, meta), folder)
-    units, settings, skipped = take_apart(graph)
-    return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped)
+    units, settings, skipped, notes = take_apart(graph)
+    return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped, notes=notes)
 
 
 def refuse_unreadable_saved_model(folder: Path) -> None:

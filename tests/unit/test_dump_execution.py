@@ -1,0 +1,101 @@
+"""Loops, conditions and TensorArrays of TensorFlow 1, run without it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.constant_ops import NotConstantError
+from ssdlite_caffe.dump.execution import Execution
+from ssdlite_caffe.dump.tensors import Array
+from tests.dump_graphs import GraphBuilder, ref
+
+
+def value(b: GraphBuilder, name: str, **given: Array) -> Array:
+    graph = b.graph()
+    wanted = {node.name for node in graph.upstream([ref(name)])}
+    return Execution(graph, {key: (array,) for key, array in given.items()}, wanted).value(ref(name))
+
+
+def loop(b: GraphBuilder, rounds: str, *, limit: int = 1000) -> None:
+    """Twice each row of `rows`, written to a TensorArray: `out`; and the sum of the numbers of the rounds: `sum`."""
+    b.node("rows", "Placeholder")
+    b.node("in", "TensorArrayV3", rounds)
+    b.node("range", "Range", b.const("zero", 0, "int32"), rounds, b.const("one", 1, "int32"))
+    b.node("scattered", "TensorArrayScatterV3", "in", "range", "rows", "in:1")
+    b.node("array", "TensorArrayV3", rounds)
+    starts = {"i": "zero", "total": "zero", "flow": "array:1"}
+    for name, start in starts.items():
+        b.node(f"{name}/enter", "Enter", start, frame_name="loop")
+        b.node(f"{name}/merge", "Merge", f"{name}/enter", f"{name}/next")
+    b.node("rounds/enter", "Enter", rounds, frame_name="loop", is_constant=True)
+    b.node("go", "LoopCond", b.node("less", "Less", "i/merge", "rounds/enter"))
+    for name in starts:
+        b.node(f"{name}/switch", "Switch", f"{name}/merge", "go")
+        b.node(f"{name}/now", "Identity", f"{name}/switch:1")
+        b.node(f"{name}/exit", "Exit", f"{name}/switch")
+    step = b.const("step", 1, "int32")
+    b.definition.node[-1].input.append("^i/now")
+    b.node("i/next", "NextIteration", b.node("i+1", "Add", "i/now", step))
+    b.node("total/next", "NextIteration", b.node("total+i", "Add", "total/now", "i/now"))
+    for name in ("in", "scattered", "array"):
+        b.node(f"{name}/enter", "Enter", name, frame_name="loop", is_constant=True)
+    b.node("row", "TensorArrayReadV3", "in/enter", "i/now", "scattered/enter")
+    b.node("written", "TensorArrayWriteV3", "array/enter", "i/now", b.node("twice", "Add", "row", "row"), "flow/now")
+    b.node("flow/next", "NextIteration", "written")
+    b.node("out", "TensorArrayGatherV3", "array", "range", "flow/exit")
+    b.node("sum", "Identity", "total/exit")
+    b.node("size", "TensorArraySizeV3", "array", "flow/exit")
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_a_loop_over_rows(rounds: int) -> None:
+    b = GraphBuilder()
+    loop(b, b.const("rounds", rounds, "int32"))
+    rows = np.arange(3 * rounds, dtype=np.float32).reshape(rounds, 3)
+    np.testing.assert_array_equal(value(b, "out", rows=rows), 2 * rows)
+    assert value(b, "sum", rows=rows) == sum(range(rounds))
+    assert value(b, "size", rows=rows) == rounds
+
+
+def test_a_loop_of_no_round_gives_what_was_before_it() -> None:
+    b = GraphBuilder()
+    loop(b, b.const("rounds", 0, "int32"))
+    assert value(b, "sum", rows=np.zeros((0, 3), np.float32)) == 0
+
+
+def test_a_loop_without_end_is_given_up() -> None:
+    b = GraphBuilder()
+    loop(b, b.const("rounds", 10**6, "int32"))
+    with pytest.raises(NotConstantError, match="more than 100 rounds"):
+        value(b, "sum")
+
+
+def test_a_row_that_was_not_written() -> None:
+    b = GraphBuilder()
+    b.node("array", "TensorArrayV3", b.const("two", 2, "int32"))
+    b.node("written", "TensorArrayWriteV3", "array", b.const("zero", 0, "int32"), b.const("x", 1.0), "array:1")
+    b.node("read", "TensorArrayReadV3", "array", b.const("one", 1, "int32"), "written")
+    with pytest.raises(NotConstantError, match=r"\[1\], which was not written"):
+        value(b, "read")
+
+
+@pytest.mark.parametrize(("outer", "inner", "wanted"), [(True, True, 7.0), (True, False, 8.0), (False, True, 9.0)])
+def test_conditions_in_each_other_take_the_branches_of_tensorflow(outer: bool, inner: bool, wanted: float) -> None:
+    """The constants are in branches by control inputs; the one of the branch that is not taken cannot be computed."""
+    b = GraphBuilder()
+    for name, chosen in (("outer", outer), ("inner", inner)):
+        b.const(f"{name}/chosen", chosen, "bool")
+    b.node("outer/switch", "Switch", "outer/chosen", "outer/chosen")
+    b.node("outer/true", "Identity", "outer/switch:1")
+    b.node("outer/false", "Identity", "outer/switch")
+    b.node("inner/within", "Switch", "inner/chosen", "outer/chosen")
+    b.node("inner/switch", "Switch", "inner/within:1", "inner/within:1")
+    b.node("inner/true", "Identity", "inner/switch:1")
+    b.node("inner/false", "Identity", "inner/switch")
+    for name, number, branch in (("a", 7.0, "inner/true"), ("b", 8.0, "inner/false"), ("c", 9.0, "outer/false")):
+        b.const(name, number)
+        b.definition.node[-1].input.append(f"^{branch}")
+    b.node("inner/merge", "Merge", "b", "a")
+    b.node("outer/merge", "Merge", "c", "inner/merge")
+    assert value(b, "outer/merge") == wanted
