@@ -21,7 +21,6 @@ from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.device_check import DumpReport, compare_dump, match_detections
 from ssdlite_caffe.tools.output_format import parse_format
 from tests.commands import Command
-from tests.unit.conftest import command  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.slow, pytest.mark.xdist_group("verify")]
 
@@ -160,7 +159,7 @@ def test_the_command(
     image: Path,
     values: dict[str, np.ndarray],
     tmp_path: Path,
-    command: Command,  # noqa: F811
+    command: Command,
 ) -> None:
     np.savez(tmp_path / "x.npz", **values)
     arguments = ("verify", example_model, example_folder, "--images", image, "--dump", tmp_path / "x.npz")
@@ -245,7 +244,7 @@ def test_images_of_expected_are_read_first(
     example_model: Path,
     image: Path,
     tmp_path: Path,
-    command: Command,  # noqa: F811
+    command: Command,
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "shapes.png").write_bytes(image.read_bytes())

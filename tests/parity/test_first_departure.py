@@ -15,7 +15,6 @@ from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools.first_departure import Departure, DepartureReport, find_departure
 from tests.commands import Command
-from tests.unit.conftest import command  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.slow, pytest.mark.xdist_group("verify")]
 
@@ -161,7 +160,7 @@ def test_the_command(
     example_model: Path,
     example_folder: Path,
     program: str,
-    command: Command,  # noqa: F811
+    command: Command,
 ) -> None:
     image = example_model.parent / "shapes.png"
     arguments = ("verify", example_model, example_folder, "--images", image, "--first-departure")

@@ -14,8 +14,8 @@ from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
 from ssdlite_caffe.runtimes.net import NetRuntime, open_net
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from tests.commands import Command
 from tests.opencv_nets import inputs, layer
-from tests.unit.conftest import Command
 
 NET = (
     inputs(other=(1, 3), d=(1, 4, 8, 8))
