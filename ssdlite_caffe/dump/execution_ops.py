@@ -81,6 +81,7 @@ def _non_max_suppression(node: Node, args: list[Array]) -> Output:
         return kept, scores[kept], count
     if node.op == "NonMaxSuppressionV4":
         if node.attr_bool("pad_to_max_output_size"):
+            bounded(int(_number(limit)))
             kept = np.pad(kept, (0, int(_number(limit)) - len(kept)))
         return kept, count
     return kept
@@ -127,10 +128,12 @@ def _top_k(node: Node, args: list[Array]) -> Output:
 
 
 def _pad(node: Node, args: list[Array]) -> Output:
-    value, paddings = args[:2]
-    bounded(math.prod(int(size + sum(pads)) for size, pads in zip(value.shape, paddings, strict=True)))
-    fill = args[2].reshape(()) if len(args) > 2 else 0
-    return np.pad(value, [(int(first), int(last)) for first, last in paddings], constant_values=fill)
+    value = args[0]
+    paddings = [(int(first), int(last)) for first, last in args[1]]
+    if any(min(pads) < 0 for pads in paddings):
+        raise NotConstantError("a padding below 0")
+    bounded(math.prod(size + sum(pads) for size, pads in zip(value.shape, paddings, strict=True)))
+    return np.pad(value, paddings, constant_values=args[2].reshape(()) if len(args) > 2 else 0)
 
 
 def _resize(node: Node, args: list[Array]) -> Output:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.boxes import find_decoder
-from ssdlite_caffe.dump.constant_ops import NotConstantError
+from ssdlite_caffe.dump.constant_ops import MAX_OUTPUT, NotConstantError
 from ssdlite_caffe.dump.execution import Execution
 from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.map_sizes import FeatureMaps
@@ -34,6 +34,8 @@ from ssdlite_caffe.resizer import shape_kept
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 """The exporter's names; a SavedModel may have them below the name of a function."""
 _USUAL_SCALES = (10.0, 10.0, 5.0, 5.0)
+_LARGE = 1 << 20
+"""Pixels of an input for which no image of another size is made up."""
 _ROUNDING = 1e-4
 """Of boxes, as a fraction of the image, and of scores; rounding gives some 1e-6, another op much more."""
 
@@ -170,8 +172,9 @@ def _window_and_image(settings: Settings) -> tuple[tuple[float, float], tuple[in
     height, width = settings.input_size or (1, 1)
     resizer = settings.resizer
     if resizer is None or resizer.min_dimension is None or resizer.max_dimension is None:
-        return (1.0, 1.0), (2 * height, 2 * width)
-    image = (2 * resizer.max_dimension, max(1, 3 * resizer.max_dimension // 2))
+        factor = 2 if height * width < _LARGE else 1
+        return (1.0, 1.0), (factor * height, factor * width)
+    image = (resizer.max_dimension, max(1, 3 * resizer.max_dimension // 4))
     rows, columns = shape_kept(image, resizer.min_dimension, resizer.max_dimension)
     return (rows / resizer.max_dimension, columns / resizer.max_dimension), image
 
@@ -187,14 +190,16 @@ def _outputs(graph: Graph) -> dict[str, Ref] | None:
 
 
 def _images(graph: Graph, settings: Settings) -> dict[str, tuple[Array, ...]]:
-    """Name of a placeholder -> a black image, larger than the network input where the graph leaves the size open."""
+    """Name of a placeholder -> a black image, of another size than the input where the graph leaves it open."""
     _, image = _window_and_image(settings)
     found: dict[str, tuple[Array, ...]] = {}
     for node in graph:
         if node.op == "Placeholder" and node.attr_type("dtype") in DTYPES:
             shape = node.attr_shape("shape") or (-1, -1, -1, -1)
-            if len(shape) == 4:
-                sizes = [size if size > 0 else usual for size, usual in zip(shape, (1, *image, 3), strict=True)]
+            if len(shape) != 4:
+                continue
+            sizes = [size if size > 0 else usual for size, usual in zip(shape, (1, *image, 3), strict=True)]
+            if math.prod(sizes) <= MAX_OUTPUT:
                 found[node.name] = (np.zeros(sizes, DTYPES[node.attr_type("dtype")]),)
     return found
 
