@@ -34,10 +34,11 @@ CLASSES, REMAPPED = ("circle", "square", "triangle"), ("square", "circle")
 FOLD = 1e-6
 """Between weights folded by `convert` and by `merge-bn`, relative; measured: 0."""
 
-TAKE_A_FOLDER = {"verify", "detect", "evaluate", "remap", "merge-bn", "kit", "train", "test", "lint", "load"}
+TAKE_A_FOLDER = {"verify", "detect", "evaluate", "remap", "merge-bn", "kit", "train", "test", "lint", "load", "cut"}
 """Or a file of it. `train` and `test` take what `kit --from` makes of it."""
 TAKE_NONE = {
-    "convert", "dump", "gen", "shapes", "lmdb voc", "lmdb coco", "lmdb check", "caffe build", "caffe doctor",
+    "convert", "dump", "gen", "shapes", "lmdb voc", "lmdb coco", "lmdb check", "caffe build", "caffe clean",
+    "caffe doctor", "caffe sources",
     "caffe which", "keras export pb", "keras export tflite", "keras import", "keras infer", "keras test", "keras train",
 }  # fmt: skip
 OPTIONS = {"batch_norm": "--bn"}
@@ -228,6 +229,17 @@ def test_merge_bn_of_prototxts(make: Make, command: Command, tmp_path: Path, dia
         command("merge-bn", folder / "train.prototxt", "-w", folder / "train.caffemodel", "-o", tmp_path / "train")
     )
     assert line.endswith("has nothing to read; give the test or deploy net")
+
+
+@each_dialect
+def test_cut(make: Make, command: Command, dialect: Dialect, tmp_path: Path) -> None:
+    """The net up to the box encodings has no other head, and each layer of it is right."""
+    for number, folder in enumerate(make(dialect)):
+        out = tmp_path / f"{number}.prototxt"
+        good(command("cut", folder, "mbox_loc", "-o", out))
+        assert read_net(out).layer[-1].top[0] == "mbox_loc"
+        assert not any("mbox_conf" in layer.name for layer in read_net(out).layer)
+        good(command("lint", out, "--json"))
 
 
 @each_dialect
