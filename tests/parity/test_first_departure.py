@@ -156,6 +156,7 @@ def test_programs_that_fail(search, spoiled: str, said: str) -> None:
         search(spoiled)
 
 
+@pytest.mark.story
 def test_the_command(
     example_model: Path,
     example_folder: Path,

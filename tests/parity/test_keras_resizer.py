@@ -63,6 +63,7 @@ def test_a_letterbox_finds_what_the_padded_image_shows(squashing: KerasModel, de
     assert found.boxes.max() <= 1
 
 
+@pytest.mark.story
 def test_files_keep_the_resizer(detector: KerasModel, tmp_path: Path) -> None:
     save(detector.rebuilt(), tmp_path / "m.keras")
     stored = load(tmp_path / "m.keras")

@@ -30,7 +30,9 @@ def files(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "model.h5"])
+@pytest.mark.parametrize(
+    "name", ["model.keras", *(pytest.param(x, marks=pytest.mark.story) for x in ("model.weights.h5", "model.h5"))]
+)
 def test_convert_and_verify(files: Path, name: str, tmp_path: Path) -> None:
     report = convert(files / name, tmp_path / "out")
     assert report["source"]["form"] == "Keras model"

@@ -156,7 +156,10 @@ def scenes() -> list[tuple[str, np.ndarray]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("letterbox", "nearest") else pytest.param(name, marks=pytest.mark.story) for name in CASES],
+)
 def test_carried(source: bytes, tmp_path: Path, name: str) -> None:
     resize, first, expected = CASES[name]
     graph = graph_with(source, tmp_path / "frozen_inference_graph.pb", resize, normalise_first=first)

@@ -72,6 +72,7 @@ def test_usage(command: Command, imported: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a.tflite").exists()
 
 
+@pytest.mark.story
 def test_export_measures_what_numbers_cost(command: Command, imported: Path, tmp_path: Path) -> None:
     data = tmp_path / "scenes"
     make_shapes(data, ShapesOptions(count=4, seed=11, split="test"))
@@ -183,6 +184,7 @@ def test_results_are_refused_before_any_work(refused: Command, imported: Path, t
     assert not result.exists()
 
 
+@pytest.mark.story
 def test_class_names_go_with_a_frozen_graph(command: Command, imported: Path, tmp_path: Path) -> None:
     assert command("keras", "export", "pb", imported, "-o", tmp_path / "a.pb").status == 0
     assert command("convert", tmp_path / "a.pb", "-o", tmp_path / "caffe").status == 0

@@ -119,6 +119,7 @@ def points(folder: Path) -> list[float]:
     return found
 
 
+@pytest.mark.story
 def test_a_training_that_was_killed_and_stopped_goes_on_exactly(scenes: Path, finished: Path, tmp_path: Path) -> None:
     """Killed before its first checkpoint, stopped by Ctrl-C, killed behind that checkpoint: as if nothing had been."""
     folder = tmp_path / "run"
@@ -405,6 +406,7 @@ def test_nan_and_inf_stop_it_and_are_not_kept(scenes: Path, tmp_path: Path) -> N
         assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.story
 @pytest.mark.usefixtures("built_once")
 def test_images_are_decoded_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the first start, not by one that resumes it, or starts over; one that begins wrongly decodes none."""
@@ -453,6 +455,7 @@ def test_fewer_iterations_than_are_done(scenes: Path, finished: Path, command: C
     assert "iterations must be at least 9, for which there is a checkpoint, got 6; give --iterations" in result.err
 
 
+@pytest.mark.story
 def test_without_matplotlib(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssdlite_caffe.keras.train import train
 
@@ -509,6 +512,7 @@ def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> Non
     assert lines[-1]["localisation"] < 0.7 * lines[0]["localisation"]
 
 
+@pytest.mark.story
 def test_what_the_losses_are_divided_by(scenes: Path, tmp_path: Path) -> None:
     """By the command's options, of the first iteration, which no earlier one changes; a V3's as in the zoo."""
     once = ("--iterations", "1", "--warmup", "0", "--test-every", "0")
