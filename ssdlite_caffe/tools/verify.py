@@ -26,6 +26,7 @@ from ssdlite_caffe.tools.judge import judged
 from ssdlite_caffe.tools.proof import Proof, Stage
 from ssdlite_caffe.tools.reference_side import ReferenceSide
 from ssdlite_caffe.tools.same_model import check_same
+from ssdlite_caffe.tools.settings_check import other_settings
 from ssdlite_caffe.tools.source import open_model
 
 NamedImage = tuple[str, npt.NDArray[np.uint8]]
@@ -112,6 +113,7 @@ def verify(
         model = opened.model
         check_same(model, folder)
         resizers = _resizer_rows(opened.arch.resizer, folder.arch.resizer)
+        settings = _settings_row(other_settings(opened.arch, folder))
         with opened.run() as running:
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
@@ -132,7 +134,8 @@ def verify(
     exact = bool(folder.report.get("exact", True))
     rows = judged(comparison.rows(), stages)
     return VerifyReport(
-        model.source, str(folder.path), runtime, (*resizers, *rows), tuple(names), exact, side, model.form, unproved
+        model.source, str(folder.path), runtime, (*resizers, settings, *rows), tuple(names), exact, side, model.form,
+        unproved,
     )  # fmt: skip
 
 
@@ -163,6 +166,12 @@ def _check_before(source: Path, folder: ModelFolder) -> None:
         found = locate(source)
         if found.kind != "TensorFlow Lite":
             check_runnable(found)
+
+
+def _settings_row(others: list[str]) -> Row:
+    """A row for the settings that no layer's output shows."""
+    note = "; ".join(others) or "preprocessing, box coder, scores and suppression are the model's"
+    return Row("settings", "settings", (), float(len(others)), float(len(others)), 0.5, False, not others, note)
 
 
 def _resizer_rows(model: Resizer, folder: Resizer) -> tuple[Row, ...]:

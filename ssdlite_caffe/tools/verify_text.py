@@ -10,6 +10,9 @@ from ssdlite_caffe.tools.comparison import Row
 from ssdlite_caffe.tools.judge import less_exact
 from ssdlite_caffe.tools.verify import VerifyReport
 
+_COUNTED = {"files": "changed", "settings": "differ"}
+"""Sections whose rows count something, and what."""
+
 
 class Cells(NamedTuple):
     """A row as text.
@@ -37,8 +40,8 @@ def cells(row: Row) -> Cells:
     """The text of each column."""
     mark = "ok" if row.ok else "FAIL"
     shape = "x".join(map(str, row.shape))
-    if row.section == "files":
-        return Cells(row.stage, shape, f"{row.absolute:.0f} changed", "", "", "", mark)
+    if row.section in _COUNTED:
+        return Cells(row.stage, shape, f"{row.absolute:.0f} {_COUNTED[row.section]}", "", "", "", mark)
     # Detections without a partner differ infinitely, and those with one by a number; arrays differ by one number.
     unpaired = math.isinf(row.absolute) and math.isfinite(row.relative)
     absolute = "unpaired" if unpaired else _number(row.absolute, 2)
@@ -89,7 +92,7 @@ def verdict(report: VerifyReport) -> str:
     if failure.double is not None and not failure.double.ok:
         return f"not the same net: the first stage that differs is {failure.stage}{note}{reason}"
     text = cells(failure)
-    if failure.section == "files":
+    if failure.section in _COUNTED:
         found = ""
     elif text.absolute == "unpaired":
         found = ", unpaired"

@@ -62,7 +62,7 @@ def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path)
     assert data["ok"] is True
     assert data["first_failure"] is None
     stages = [row["stage"] for row in data["rows"]]
-    assert stages[:3] == ["input", "Conv", "conv/depthwise"]
+    assert stages[:4] == ["settings", "input", "Conv", "conv/depthwise"]
     assert stages[-5:] == ["headless", "boxes", "scores", "detections", "other files"]
     sections = worst_of_sections(report.rows)
     assert [row.stage for row in sections[-5:]] == stages[-5:]
@@ -95,6 +95,37 @@ def test_one_flipped_weight_is_found_at_its_layer(
     assert shown.stage == stage
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        (
+            "deploy.prototxt",
+            "nms_threshold: 0.6",
+            "nms_threshold: 0.61",
+            "nms_threshold of deploy.prototxt is 0.61",
+        ),
+        ("deploy.prototxt", "keep_top_k: 100", "keep_top_k: 99", "keep_top_k of deploy.prototxt is 99, must be 100"),
+        (
+            "report.json",
+            '"pixel_mean": 127.5',
+            '"pixel_mean": 127.0',
+            "pixel_mean of report.json is 127.0",
+        ),
+        ("report.json", '"max_total": 100', '"max_total": 90', "max_total of report.json is 90, the model's 100"),
+    ],
+)
+def test_settings_that_no_layer_shows(
+    example_model: Path, copy: Path, name: str, old: str, new: str, said: str
+) -> None:
+    text = (copy / name).read_text()
+    assert old in text
+    (copy / name).write_text(text.replace(old, new))
+    failure = compared(example_model, copy).first_failure
+    assert failure is not None
+    assert failure.stage == "settings"
+    assert said in failure.note
+
+
 def test_a_nan_is_found(example_model: Path, copy: Path) -> None:
     """Not lost among comparisons that are never true."""
 
@@ -114,10 +145,9 @@ def test_other_thresholds_are_found_in_the_detections(example_model: Path, copy:
     text = prototxt.read_text()
     assert "nms_threshold: 0.6" in text
     prototxt.write_text(text.replace("nms_threshold: 0.6", "nms_threshold: 0.3"))
-    report = compared(example_model, copy)
-    assert report.first_failure is not None
-    assert report.first_failure.stage == "detections"
-    assert "only in the reference: class" in report.first_failure.note
+    failed = [row for row in compared(example_model, copy).rows if not row.ok]
+    assert [row.stage for row in failed] == ["settings", "detections"]
+    assert "only in the reference: class" in failed[1].note
 
 
 def test_an_inexact_dialect_is_named(example_model: Path, tmp_path: Path) -> None:
