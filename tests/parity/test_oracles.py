@@ -56,6 +56,9 @@ FLOAT32 = 1e-4
 AS_TENSORFLOW = 3.0
 """Measured: 1.9."""
 
+RATIO = 8.0
+"""Rounding errors of OpenCV as a multiple of TensorFlow's, at any layer; random weights amplify both."""
+
 VERIFY = Bounds(layer=1e-2, box=1e-3, score=1e-3)
 """Measured: 2.3e-3, 2.4e-4, 3.0e-4."""
 
@@ -233,8 +236,10 @@ def test_detections_pair_up(case: Case) -> None:
 
 
 def test_verify_names_no_stage(case: Case) -> None:
-    report = verify(case.frozen, case.folder, case.images, bounds=VERIFY)
-    assert [row.stage for row in report.rows if not row.ok and row.stage != "detections"] == []
+    report = verify(case.frozen, case.folder, case.images)
+    assert report.unproved == ""
+    assert [(row.stage, row.note) for row in report.rows if not row.ok] == []
+    assert max(row.ratio or 0 for row in report.rows) < RATIO
     assert len(report.names) == IMAGES
 
 
