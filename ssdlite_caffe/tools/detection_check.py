@@ -84,7 +84,7 @@ def _one_class(
     values = scores[candidates]
     certainly_one = certainly_one[candidates] & (values > noise.threshold + noise.score)
     if nms.top_k is not None:
-        possibly, certainly = _among_the_best(nms.top_k, values, np.ones(len(values), bool), values, noise.score)
+        possibly, certainly = _among_the_best(nms.top_k, values, certainly_one, values, noise.score)
         candidates, certainly_one = candidates[possibly], (certainly_one & certainly)[possibly]
     kept: list[int] = []
     certain: list[bool] = []
