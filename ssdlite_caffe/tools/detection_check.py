@@ -185,7 +185,8 @@ def compare(got: Detections, wanted: Candidates, *, box_noise: float, score_nois
         if not near:
             alone.append(f"not in the reference: {describe(got, i)}")
             continue
-        gap, j = min(near)
+        # One that is certain first: boxes that are cut at the border may be alike.
+        gap, j = min(near, key=lambda pair: (not wanted.certain[pair[1]], pair[0]))
         free.remove(j)
         pairs.append((gap, abs(float(theirs.scores[j]) - float(got.scores[i]))))
     alone += [f"only in the reference: {describe(theirs, j)}" for j in sorted(free) if wanted.certain[j]]
