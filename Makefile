@@ -53,12 +53,12 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 	@echo "==> running the layer tests, on the GPU where there is one"
 	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
 
-test: $(VENV)/.dev  ## check, then the tests (some 5 minutes on 2 cores)
+test: $(VENV)/.dev  ## check, then the tests (some 10 minutes on 2 cores)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
 	@$(PYTEST) -m "not (story or caffe or oracle or browser)"
 
-test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe, the OD API, a browser (some 25 minutes)
+test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe, the OD API, a browser (some 45 minutes)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running Caffe's layer tests"
 	@$(LAYER_TESTS)
