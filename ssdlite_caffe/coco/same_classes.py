@@ -144,7 +144,7 @@ class _Index:
             self._both.setdefault((key(entry.name), key(entry.display_name)), set()).add(entry.id)
 
     def find(self, entry: Label) -> int | None:
-        """The class that is the same; None where there is none, or several and none has the same id and spelling."""
+        """The class that is the same; None where there is none, or several and none has the same id and name."""
         name, shown = self._key(entry.name), self._key(entry.display_name)
         nothing: set[int] = set()
         for ids in (

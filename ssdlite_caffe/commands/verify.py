@@ -13,6 +13,8 @@ from ssdlite_caffe.terminal import status
 from ssdlite_caffe.tools.tolerances import BOX
 
 _RESULT, _DEVICE = "Result", "A board, or another program"
+_LIMIT = 8
+"""Most images, unless --limit is given."""
 
 
 def verify(
@@ -24,7 +26,7 @@ def verify(
             "--images", help="Image or folder; may be repeated.", show_default="drawn ones", rich_help_panel=SOURCE
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most images to compare.", rich_help_panel=SOURCE)] = 8,
+    limit: Annotated[int, typer.Option(min=1, help="Most images to compare.", rich_help_panel=SOURCE)] = _LIMIT,
     runtime: Runtime = "opencv",
     pipeline_config: PipelineConfig = None,
     tolerance: Annotated[
@@ -78,6 +80,11 @@ def verify(
     from ssdlite_caffe.tools.verify_report import print_report
 
     refuse_swapped("verify {first} {second}", model, folder, (frozenset({MODEL}), frozenset({CONVERTED})))
+    if first_departure is not None or dump is not None or output:
+        given = {"--runtime": runtime != "opencv", "--quick": quick, "--limit": limit != _LIMIT}
+        unused = [name for name, chosen in given.items() if chosen]
+        if unused:
+            raise typer.BadParameter(f"{unused[0]} does not apply to --dump, --output and --first-departure")
     if first_departure is not None:
         from ssdlite_caffe.commands.verify_device import verify_departure
 
@@ -95,8 +102,7 @@ def verify(
     with status() as progress:
         report = api.verify(
             model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
-            quick=quick,
-            limit=limit, html=html, force=force, progress=progress,
+            quick=quick, limit=limit, html=html, force=force, progress=progress,
         )  # fmt: skip
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))

@@ -1,4 +1,4 @@
-"""What is told of a Keras file, and of other mistakes in its commands, without loading Keras."""
+"""What is said of a Keras file, and of other mistakes in its commands, without loading Keras."""
 
 from __future__ import annotations
 

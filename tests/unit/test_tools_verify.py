@@ -93,3 +93,13 @@ def test_a_video(refused: Command, example_model: Path, example_folder: Path, tm
         "is a video; verify compares images"
         in refused("verify", example_model, example_folder, "--images", tmp_path / "a.mp4").err
     )
+
+
+@pytest.mark.parametrize("more", [("--runtime", "reference"), ("--quick",), ("--limit", 2)], ids=str)
+@pytest.mark.parametrize("asked", [("--dump", "a.npz"), ("--first-departure", "run {output}")], ids=str)
+def test_options_that_a_comparison_with_a_device_does_not_have(
+    command: Command, example_model: Path, example_folder: Path, asked: tuple[str, str], more: tuple[object, ...]
+) -> None:
+    result = command("verify", example_model, example_folder, *asked, *more)
+    assert result.status == 2
+    assert f"{more[0]} does not apply to" in " ".join(result.err.replace("│", " ").split())
