@@ -32,6 +32,7 @@ from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.compare import compare_detections
 from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
+from ssdlite_caffe.tools.tolerances import RATIO
 from ssdlite_caffe.tools.verify import verify
 from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
 from tests.oracles import ORACLES, Oracle, image_folder, oracle_folder, tflite_export
@@ -55,9 +56,6 @@ FLOAT32 = 1e-4
 
 AS_TENSORFLOW = 3.0
 """Measured: 1.9."""
-
-RATIO = 8.0
-"""Rounding errors of OpenCV as a multiple of TensorFlow's, at any layer; random weights amplify both."""
 
 VERIFY = Bounds(layer=1e-2, box=1e-3, score=1e-3)
 """Measured: 2.3e-3, 2.4e-4, 3.0e-4."""
@@ -239,7 +237,7 @@ def test_verify_names_no_stage(case: Case) -> None:
     report = verify(case.frozen, case.folder, case.images)
     assert report.unproved == ""
     assert [(row.stage, row.note) for row in report.rows if not row.ok] == []
-    assert max(row.ratio or 0 for row in report.rows) < RATIO
+    assert max(row.ratio or 0 for row in report.rows) < RATIO  # measured: 2.6
     assert len(report.names) == IMAGES
 
 
