@@ -6,11 +6,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.api import convert, evaluate, remap, verify
+    from ssdlite_caffe.api import check_proof, convert, evaluate, remap, verify
     from ssdlite_caffe.runtimes.detector import Detector
 
 __version__ = "0.2.0"
-__all__ = ["Detector", "convert", "evaluate", "remap", "verify"]
+__all__ = ["Detector", "check_proof", "convert", "evaluate", "remap", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 if TYPE_CHECKING:
     from ssdlite_caffe.evaluation.evaluate import Evaluation
     from ssdlite_caffe.runtimes.net import NetRuntime
+    from ssdlite_caffe.tools.proof_check import ProofCheck
     from ssdlite_caffe.tools.verify import VerifyReport
 
 AnyPath = str | os.PathLike[str]
@@ -94,6 +95,7 @@ def verify(
     quick: bool = False,
     html: AnyPath | None = None,
     force: bool = False,
+    record: bool = False,
     progress: Callable[[str], None] = _silent,
 ) -> VerifyReport:
     """Run TensorFlow and the converted net on the same inputs and compare them layer by layer.
@@ -109,22 +111,54 @@ def verify(
         quick: compare in float32 alone, with the bounds in tools/tolerances.py.
         html: HTML page to write.
         force: replace that page.
+        record: write the result and the hashes of all files into report.json of `folder`, whether the sides are equal
+            or not, in place of an earlier result of the same runtime.
         progress: called with a text when the next step begins.
 
     Returns:
         All differences; `first_failure` is None if they are within the bounds.
 
     Raises:
-        SsdliteError: a side cannot be loaded, or an image cannot be read.
+        SsdliteError: a side cannot be loaded, an image cannot be read, or the result cannot be recorded.
     """
     from ssdlite_caffe.tools.verify_report import verify_images
 
-    return verify_images(
-        Path(model), Path(folder), [Path(image) for image in images], runtime=runtime,
+    paths = [Path(image) for image in images]
+    writer = None
+    if record:
+        from ssdlite_caffe.tools.proof_write import ProofWriter
+
+        writer = ProofWriter(Path(model), Path(folder), paths, limit)
+    report = verify_images(
+        Path(model), Path(folder), paths, runtime=runtime,
         pipeline_config=None if pipeline_config is None else Path(pipeline_config), tolerance=tolerance, quick=quick,
         limit=limit,
         html=None if html is None else Path(html), force=force, progress=progress,
     )  # fmt: skip
+    if writer is not None:
+        writer.write(report, runtime, tolerance)
+    return report
+
+
+def check_proof(folder: AnyPath, model: AnyPath | None = None, *, runtime: NetRuntime | None = None) -> ProofCheck:
+    """Whether the files of a converted folder are still those that `verify(record=True)` compared.
+
+    Hashes are compared, and nothing is run: it takes a moment, and neither TensorFlow nor OpenCV.
+
+    Args:
+        folder: what `convert` wrote.
+        model: what it was compared with, whose hash is compared too; None: the folder alone.
+        runtime: the one whose result is checked; None: all that are recorded.
+
+    Returns:
+        The recorded results and the state of each file; `ok` if nothing has changed and all were equal.
+
+    Raises:
+        SsdliteError: nothing is recorded, or what is recorded is not valid.
+    """
+    from ssdlite_caffe.tools.proof_check import check_proof as check
+
+    return check(Path(folder), None if model is None else Path(model), runtime=runtime)
 
 
 def remap(folder: AnyPath, mapping: AnyPath, out: AnyPath, *, force: bool = False) -> dict[str, Any]:

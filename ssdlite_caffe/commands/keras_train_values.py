@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from ssdlite_caffe.coco.label_map import BUILTIN
+from ssdlite_caffe.commands.options import is_given, long_names
 from ssdlite_caffe.errors import TrainingError
 
 _OF_THIS_RUN = {"out", "resume", "force", "as_json"}
@@ -32,7 +32,7 @@ def settled(context: typer.Context, out: Path, *, resume: bool) -> dict[str, Any
         typer.BadParameter: options contradict each other, or a number is out of range.
         TrainingError: there is no training to resume, or an option is given that was another one at its start.
     """
-    given = {name for name in context.params if _is_given(context, name)}
+    given = {name for name in context.params if is_given(context, name)}
     values = {name: value for name, value in context.params.items() if name not in _OF_THIS_RUN}
     if resume:
         values = _resumed(context, out, values, given)
@@ -102,17 +102,6 @@ def _absolute(value: Any) -> Any:
     return str(Path(value).absolute()) if Path(value).exists() else value
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
 def _option(context: typer.Context, name: str) -> str:
     """What an option is called on the command line."""
-    return next(long for long in _long_names(context, name))
-
-
-def _long_names(context: typer.Context, name: str) -> Iterator[str]:
-    for parameter in context.command.params:
-        if parameter.name == name:
-            yield from (option for option in parameter.opts if option.startswith("--"))
+    return next(long for long in long_names(context, name))

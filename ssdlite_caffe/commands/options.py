@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,13 +21,10 @@ _IN_A_FOLDER = (
 )
 _SETTINGS = "; missing settings come from pipeline.config in the folder, then from the other files."
 TensorFlowModel = Annotated[Path, typer.Argument(metavar="MODEL", help=f"{_FORMS}{_IN_A_FOLDER}{_SETTINGS}")]
-Model = Annotated[
-    Path,
-    typer.Argument(
-        help=f"{_FORMS}Keras file (.keras, .h5) of `keras import` or `keras train`, "
-        f"{_IN_A_FOLDER}, model.keras{_SETTINGS}"
-    ),
-]
+MODEL_HELP = (
+    f"{_FORMS}Keras file (.keras, .h5) of `keras import` or `keras train`, {_IN_A_FOLDER}, model.keras{_SETTINGS}"
+)
+Model = Annotated[Path, typer.Argument(help=MODEL_HELP)]
 Folder = Annotated[Path, typer.Argument(help="Folder that convert wrote.")]
 PipelineConfig = Annotated[
     Path | None,
@@ -92,6 +90,19 @@ def reading(
     from ssdlite_caffe.dump.read import ReadOptions
 
     return ReadOptions(pipeline_config, nms, dequantize)
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the user gave a parameter, even if its value is the default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def long_names(context: typer.Context, name: str) -> Iterator[str]:
+    """What an option is called on the command line: `--score-threshold`, ...; nothing for an argument."""
+    for parameter in context.command.params:
+        if parameter.name == name:
+            yield from (option for option in parameter.opts if option.startswith("--"))
 
 
 def output_kind(as_json: bool, as_csv: bool) -> Literal["table", "json", "csv"]:

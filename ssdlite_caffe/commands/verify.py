@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ssdlite_caffe.commands.options import SOURCE, Folder, Force, Json, Model, PipelineConfig, Runtime
+from ssdlite_caffe.commands.options import (
+    MODEL_HELP,
+    SOURCE,
+    Folder,
+    Force,
+    Json,
+    PipelineConfig,
+    Runtime,
+    is_given,
+    long_names,
+)
 from ssdlite_caffe.terminal import status
 from ssdlite_caffe.tools.tolerances import BOX
 
-_RESULT, _DEVICE = "Result", "A board, or another program"
+_RESULT, _DEVICE, _PROOF = "Result", "A board, or another program", "Proof"
 _LIMIT = 8
 """Most images, unless --limit is given."""
+_OF_A_RUNTIME = (
+    "images", "limit", "runtime", "pipeline_config", "tolerance", "quick", "html", "all_layers", "record", "force",
+)  # fmt: skip
+_MODES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "check": (("runtime",), ("check",)),
+    "first_departure": (("images", "pipeline_config", "tolerance"), ("first_departure",)),
+    "dump": (
+        ("images", "pipeline_config", "html", "all_layers", "force"),
+        ("dump", "output", "annotations", "annotated_images", "label_map"),
+    ),
+}
+"""Of what verify does but comparing with a runtime: the options that go with it, and those that ask for it."""
 
 
 def verify(
-    model: Model,
+    context: typer.Context,
+    model: Annotated[
+        list[Path],
+        # A list may be empty though an argument follows it.
+        typer.Argument(default_factory=list, metavar="MODEL", show_default=False,
+                       help=f"{MODEL_HELP} Needed, but with --check."),
+    ],
     folder: Folder,
     images: Annotated[
         list[Path] | None,
@@ -47,6 +74,24 @@ def verify(
         bool, typer.Option("--all-layers", help="Print every layer, not only the worst of each block.",
                            rich_help_panel=_RESULT)
     ] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write the result, and hashes of all files, into report.json of FOLDER, in place of an earlier one "
+            "with the same runtime.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compare nothing: print what --record wrote, and whether the files are still the same. Takes FOLDER "
+            "alone, or MODEL FOLDER to check the model's hash too.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = False,
     dump: Annotated[
         Path | None,
         typer.Option(
@@ -62,6 +107,24 @@ def verify(
             rich_help_panel=_DEVICE,
         ),
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Average precision of the device and of TensorFlow on the images of --dump: folder in VOC's layout, "
+            "LMDB, or COCO's instances_*.json.",
+            rich_help_panel=_DEVICE,
+        ),
+    ] = None,
+    annotated_images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images of COCO's annotations.", show_default="the folder of --images",
+                     rich_help_panel=_DEVICE),
+    ] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option("-l", "--label-map", help="coco, voc, or a label map file, for --annotations.",
+                     show_default="the folder's own", rich_help_panel=_DEVICE),
+    ] = None,
     first_departure: Annotated[
         str | None,
         typer.Option(
@@ -75,38 +138,58 @@ def verify(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
-    from ssdlite_caffe import api
     from ssdlite_caffe.commands.swapped import CONVERTED, MODEL, refuse_swapped
-    from ssdlite_caffe.tools.verify_report import print_report
 
-    refuse_swapped("verify {first} {second}", model, folder, (frozenset({MODEL}), frozenset({CONVERTED})))
-    if first_departure is not None or dump is not None or output:
-        given = {"--runtime": runtime != "opencv", "--quick": quick, "--limit": limit != _LIMIT}
-        unused = [name for name, chosen in given.items() if chosen]
-        if unused:
-            raise typer.BadParameter(f"{unused[0]} does not apply to --dump, --output and --first-departure")
-    if first_departure is not None:
+    if len(model) > 1:
+        raise typer.BadParameter(f"one path too many: {folder}; give MODEL FOLDER")
+    mode = _mode(context)
+    if not model and mode != "check":
+        raise typer.BadParameter(f"MODEL is missing, which {folder} was converted from; --check alone can do without")
+    if model:
+        refuse_swapped("verify {first} {second}", model[0], folder, (frozenset({MODEL}), frozenset({CONVERTED})))
+    if mode == "check":
+        from ssdlite_caffe.commands.verify_proof import verify_check
+
+        chosen = runtime if is_given(context, "runtime") else None
+        verify_check(folder, model[0] if model else None, chosen, as_json=as_json)
+    elif mode == "first_departure":
         from ssdlite_caffe.commands.verify_device import verify_departure
 
-        if dump is not None or output or html is not None:
-            raise typer.BadParameter("--first-departure takes no --dump, --output and --html")
-        verify_departure(model, folder, first_departure, images or [], pipeline_config, tolerance, as_json)
-        return
-    if dump is not None or output:
+        assert first_departure is not None
+        verify_departure(model[0], folder, first_departure, images or [], pipeline_config, tolerance, as_json)
+    elif mode == "dump":
+        from ssdlite_caffe.commands.device_accuracy import Annotations
         from ssdlite_caffe.commands.verify_device import verify_dump
 
-        if tolerance is not None:
-            raise typer.BadParameter("--tolerance judges a runtime; a device's outputs are compared without a bound")
-        verify_dump(model, folder, dump, output or [], images or [], pipeline_config, html, all_layers, as_json)
-        return
-    with status() as progress:
-        report = api.verify(
-            model, folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
-            quick=quick, limit=limit, html=html, force=force, progress=progress,
+        verify_dump(
+            model[0], folder, dump, output or [], images or [], pipeline_config,
+            Annotations(annotations, annotated_images, label_map), html, force=force, all_layers=all_layers,
+            as_json=as_json,
         )  # fmt: skip
-    if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
     else:
-        print_report(report, all_layers=all_layers)
-    if report.first_failure is not None:
-        raise typer.Exit(1)
+        from ssdlite_caffe import api
+        from ssdlite_caffe.commands.verify_proof import print_compared, recorded_before
+
+        earlier = recorded_before(folder, runtime) if record else None
+        with status() as progress:
+            report = api.verify(
+                model[0], folder, images or [], runtime=runtime, pipeline_config=pipeline_config, tolerance=tolerance,
+                quick=quick, limit=limit, html=html, force=force, record=record, progress=progress,
+            )  # fmt: skip
+        print_compared(report, earlier, record=record, all_layers=all_layers, as_json=as_json)
+
+
+def _mode(context: typer.Context) -> str:
+    """What is asked for: `check`, `first_departure`, `dump`, or empty for a comparison with a runtime.
+
+    Raises:
+        typer.BadParameter: an option does not go with it.
+    """
+    given = [name for name in context.params if is_given(context, name)]
+    mode = next((mode for mode, (_, signs) in _MODES.items() if any(name in given for name in signs)), "")
+    allowed, signs = _MODES[mode] if mode else (_OF_A_RUNTIME, ())
+    what = ", ".join(next(long_names(context, name)) for name in signs[:1]) if mode else "a comparison with a runtime"
+    for name in given:
+        if name not in (*allowed, *signs, "model", "folder", "as_json"):
+            raise typer.BadParameter(f"{next(long_names(context, name))} does not apply to {what}")
+    return mode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ssdlite_caffe.coco.label_map import LabelMap, load_label_map
 from ssdlite_caffe.data.annotations import Box, Dataset, Problem, fit_box, value_text
@@ -249,6 +249,51 @@ def open_images(
         what = f"{len(absent)} of {len(ids or ())} ids that were given are not in the data: {shown}"
         opened.problems.append(Problem(str(data), what, "image skipped"))
     return opened
+
+
+def open_named(
+    data: Path, labels: LabelMap, names: Sequence[str], *, images: Path | None = None
+) -> tuple[LabelledImages, dict[str, int]]:
+    """Open what `--data` names, for images whose file names are known.
+
+    Args:
+        data: a folder in VOC's layout, of which no split is needed, an LMDB, or COCO's instances_*.json.
+        labels: the classes.
+        names: of files, without folder and suffix.
+        images: folder of COCO's images.
+
+    Returns:
+        The data, and the index of each name in it.
+
+    Raises:
+        DatasetError: `data` is none of these, has no annotations of an image, or has two images of a name.
+    """
+    if data.is_dir() and not is_lmdb(data):
+        from ssdlite_caffe.data.voc import VocDataset
+        from ssdlite_caffe.data.voc_lists import from_names
+
+        found = [item for _, item in from_names(data, names)]
+        problem = next((item for item in found if isinstance(item, Problem)), None)
+        if problem is not None:
+            raise DatasetError(problem.what)
+        voc = VocDataset([item for item in found if not isinstance(item, Problem)], labels, [])
+        opened: LabelledImages = _AnnotatedFiles(voc, {class_id: class_id for class_id in range(1, len(labels))}, None)
+    else:
+        opened = _open(data, labels, "", images, None)
+    places: dict[str, list[int]] = {name: [] for name in names}
+    for number in range(len(opened)):
+        file = PurePosixPath(opened.name(number))
+        for name in {file.name, file.stem} & places.keys():
+            places[name].append(number)
+    absent = [name for name in names if not places[name]]
+    if absent:
+        shown = ", ".join(absent[:4]) + (", ..." if len(absent) > 4 else "")
+        raise DatasetError(f"{data} has no annotations of {len(absent)} of {len(names)} images: {shown}")
+    twice = next((name for name in names if len(places[name]) > 1), None)
+    if twice is not None:
+        both = " and ".join(opened.name(number) for number in places[twice][:2])
+        raise DatasetError(f"{data} has more than one image named {twice}: {both}")
+    return opened, {name: numbers[0] for name, numbers in places.items()}
 
 
 def is_lmdb(folder: Path) -> bool:

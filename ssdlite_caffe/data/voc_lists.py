@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -67,6 +67,22 @@ def from_split(root: Path, split: str) -> Iterator[tuple[str, Entry | Problem]]:
     if absent:
         what = f"{absent} of {len(lines)} lines end in -1: images without the class"
         yield str(path), Problem(str(path), what, "lines skipped")
+
+
+def from_names(root: Path, names: Iterable[str]) -> Iterator[tuple[str, Entry | Problem]]:
+    """As `from_split`, for file names in JPEGImages without suffix, of any split; a name without an image is dropped.
+
+    Raises:
+        DatasetError: the folder is not in VOC's layout.
+    """
+    for folder in (IMAGES, ANNOTATIONS):
+        if not (root / folder).is_dir():
+            raise DatasetError(f"{root} has no folder {folder}{_hint(root)}")
+    images = _images(root / IMAGES)
+    for name in names:
+        if name in images:
+            entry = _entry(root, images, name, name)
+            yield str(root), Problem(str(root), entry, "image skipped") if isinstance(entry, str) else entry
 
 
 def _entry(root: Path, images: dict[str, list[str]], text: str, name: str | None) -> Entry | str:

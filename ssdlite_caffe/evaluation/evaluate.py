@@ -197,7 +197,7 @@ def evaluate(
     if not any(truth):
         raise _no_objects(data, images)
     scores = tuple(
-        _of_opened(_score(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)), detectors[name])
+        _of_opened(score_of(name, truth, sizes, found[name], 1e3 * seconds[name] / len(truth)), detectors[name])
         for name in runtimes
     )
     problems = tuple(map(str, images.problems))
@@ -234,13 +234,25 @@ def _of_opened(score: Score, detector: Detect) -> Score:
     return dataclasses.replace(score, path=str(detector.path), score_threshold=detector.score_threshold)
 
 
-def _score(
+def score_of(
     runtime: str,
     truth: Sequence[Sequence[Box]],
     sizes: Sequence[tuple[int, int]],
     found: Sequence[Detections],
-    milliseconds: float,
+    milliseconds: float = math.nan,
 ) -> Score:
+    """The scores of detections.
+
+    Args:
+        runtime: what they are of.
+        truth: objects of each image.
+        sizes: (height, width) of each image.
+        found: detections in each image, boxes as fractions of it.
+        milliseconds: for each image.
+
+    Raises:
+        MissingRuntimeError: pycocotools is not installed.
+    """
     classes = sorted({box.label for boxes in truth for box in boxes})
     curves = {class_id: curve(_of_class(class_id, truth, sizes, found)) for class_id in classes}
     coco = coco_metrics(truth, found, sizes, classes)

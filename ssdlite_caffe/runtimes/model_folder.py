@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -18,20 +17,20 @@ from ssdlite_caffe.dump.suppression import NmsChoice
 from ssdlite_caffe.errors import ArchError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
+from ssdlite_caffe.runtimes.folder_files import DEPLOY as DEPLOY
+from ssdlite_caffe.runtimes.folder_files import DEPLOY_WEIGHTS as DEPLOY_WEIGHTS
+from ssdlite_caffe.runtimes.folder_files import HEADLESS as HEADLESS
+from ssdlite_caffe.runtimes.folder_files import LABEL_MAP as LABEL_MAP
+from ssdlite_caffe.runtimes.folder_files import NEEDED as NEEDED
+from ssdlite_caffe.runtimes.folder_files import REPORT as REPORT
+from ssdlite_caffe.runtimes.folder_files import TEST as TEST
+from ssdlite_caffe.runtimes.folder_files import TRAIN as TRAIN
+from ssdlite_caffe.runtimes.folder_files import TRAIN_WEIGHTS as TRAIN_WEIGHTS
+from ssdlite_caffe.runtimes.folder_files import read_report
 from ssdlite_caffe.runtimes.keras_file import keras_file
-from ssdlite_caffe.terminal import size_text
-
-DEPLOY, HEADLESS, TRAIN, TEST = "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt"
-DEPLOY_WEIGHTS, TRAIN_WEIGHTS = "deploy.caffemodel", "train.caffemodel"
-"""Weights of the deploy and headless nets, and of the train and test nets."""
-LABEL_MAP, REPORT = "labelmap.prototxt", "report.json"
-NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
-"""Files of every converted folder; those of the train and test nets may be missing."""
 
 DIALECT_KEYS = ("dialect", "spelling")
 """Keys of a prototxt's dialect in its entry in report.json: today's, and that of version 0.1."""
-
-_MAX_REPORT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class ModelFolder:
             raise PrototxtError(
                 f"{path} is not a converted model: {', '.join(missing)} missing; convert the model again"
             )
-        report = _read_report(path / REPORT)
+        report = read_report(path / REPORT)
         arch = ArchSpec.from_dict(report["arch"])
         labels = load_label_map(path / LABEL_MAP)
         check_classes(labels, arch.num_classes, str(path / LABEL_MAP))
@@ -252,17 +251,3 @@ def _model_kind(path: Path) -> str:
         return locate(path).kind
     except ModelError:
         return ""
-
-
-def _read_report(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_REPORT_BYTES:
-            raise PrototxtError(f"{path} is larger than {size_text(_MAX_REPORT_BYTES)}, the limit for a report")
-        report = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise PrototxtError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise PrototxtError(f"{path} is not JSON: {error}") from error
-    if not isinstance(report, dict) or not isinstance(report.get("arch"), dict):
-        raise PrototxtError(f"{path} has no architecture under the key 'arch'; convert the model again")
-    return report

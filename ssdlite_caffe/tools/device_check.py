@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, find_sources, read_ima
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.tools.convert import Progress
+from ssdlite_caffe.tools.device_accuracy import DeviceAccuracy
 from ssdlite_caffe.tools.device_outputs import Shape, read_outputs
 from ssdlite_caffe.tools.device_reference import HEADS, SCORES, Array, DeviceReference, ImageValues
 from ssdlite_caffe.tools.output_format import OutputFormat
@@ -98,6 +99,7 @@ class DumpReport:
         layers: other blobs, the one that adds most noise first.
         detections: None if the dump has not what they are made of.
         notes: what was assumed, and what was skipped.
+        accuracy: average precision of both sides; None where no annotations were given, or values are NaN or Inf.
     """
 
     dump: str
@@ -106,6 +108,7 @@ class DumpReport:
     layers: tuple[OutputRow, ...]
     detections: Matches | None
     notes: tuple[str, ...]
+    accuracy: DeviceAccuracy | None = None
 
     @property
     def bad(self) -> int:
@@ -115,11 +118,31 @@ class DumpReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, which has no Inf and NaN: they are null."""
         data = asdict(self)
+        data["accuracy"] = None if self.accuracy is None else self.accuracy.to_dict()
         for row in (*data["outputs"], *data["layers"]):
             row.update(
                 {key: None for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
             )
         return data
+
+
+@dataclass(frozen=True)
+class ComparedImage:
+    """An image of which both sides' detections are known.
+
+    Attributes:
+        name: its name.
+        pixels: what the device was given, uint8 (H, W, 3) RGB.
+        reference: TensorFlow's values.
+        device: the device's detections, boxes as fractions of the net's input; None where they are not known.
+        bad: whether that is because outputs are NaN or Inf.
+    """
+
+    name: str
+    pixels: npt.NDArray[np.uint8]
+    reference: ImageValues
+    device: Detections | None
+    bad: bool
 
 
 def compare_dump(
@@ -130,6 +153,7 @@ def compare_dump(
     images: Sequence[Path] = (),
     formats: Sequence[OutputFormat] = (),
     reading: ReadOptions | None = None,
+    seen: Callable[[ComparedImage], None] = lambda _: None,
     progress: Progress = lambda _: None,
 ) -> DumpReport:
     """Compare what a device gave with TensorFlow's values.
@@ -142,12 +166,13 @@ def compare_dump(
         images: what the device was given; empty: those in the folder's `expected`.
         formats: what the user says of some outputs.
         reading: how to read the model; None: as on converting.
+        seen: called with the detections of each image.
         progress: called with what is being done.
 
     Raises:
         SsdliteError: an image, an output or the model cannot be read, or they do not fit.
     """
-    pairs = _pairs(folder, dump, images)
+    pairs = dumped_images(folder, dump, images)
     read = [(name, _rgb(image), place) for name, image, place in pairs]
     tallies: dict[str, _Tally] = {}
     matches: Matches | None = None
@@ -168,6 +193,8 @@ def compare_dump(
                 if detections is not None:
                     one = match_detections(detections, wanted.detections)
                     matches = one if matches is None else matches.joined(one)
+                bad = detections is None and not all(np.isfinite(one).all() for one in found.values.values())
+                seen(ComparedImage(name, image, wanted, detections, bad))
                 progress(f"compared {name}")
     rows = {name: tally.row(name) for name, tally in tallies.items()}
     outputs = tuple(rows[name] for name in (*HEADS, SCORES) if name in rows)
@@ -176,8 +203,12 @@ def compare_dump(
     return DumpReport(str(dump), tuple(name for name, _, _ in pairs), outputs, tuple(layers), matches, tuple(notes))
 
 
-def _pairs(folder: ModelFolder, dump: Path, images: Sequence[Path]) -> list[tuple[str, Path, Path]]:
-    """Name, image and dump of each image."""
+def dumped_images(folder: ModelFolder, dump: Path, images: Sequence[Path]) -> list[tuple[str, Path, Path]]:
+    """Name, image and dump of each image; arguments as of `compare_dump`.
+
+    Raises:
+        SsdliteError: an image, or the dump of one, is missing.
+    """
     if not dump.exists():
         raise DeviceError(f"{dump} does not exist; give a folder of outputs, or an .npz")
     found = _images(folder, images)

@@ -37,11 +37,13 @@ class ImageValues:
         fed: the network input (1, H, W, 3), RGB.
         blobs: final values of all blobs of the deploy net but detections, float64, the input among them.
         detections: of the model, clipped to the image.
+        scored: the same with the score threshold of the converted net, as a device's are.
     """
 
     fed: FloatArray
     blobs: dict[str, Array]
     detections: Detections
+    scored: Detections
 
 
 class DeviceReference:
@@ -85,7 +87,9 @@ class DeviceReference:
         boxes, scores, _ = self.side.boxes(fed, layers)
         # A device's image has the net's size already, so boxes are fractions of that.
         detections, _ = self.side.detections(fed, boxes, scores, (fed.shape[1], fed.shape[2]))
-        return ImageValues(fed, blobs, clip_detections(detections))
+        own, wanted = self.side.graph_nms.score_threshold, self.arch.nms.score_threshold
+        scored = detections if own <= wanted else choose_detections(boxes, scores, self.arch.nms)
+        return ImageValues(fed, blobs, clip_detections(detections), clip_detections(scored).above(wanted))
 
     def decode(self, loc: Array, priors: Array, *, logits: Array | None, scores: Array | None) -> Detections:
         """Detections of a net's raw outputs, with the converted net's NMS; boxes are clipped to the image.

@@ -9,10 +9,12 @@ from rich import box
 from rich.table import Table
 
 from ssdlite_caffe.terminal import table_console
+from ssdlite_caffe.tools.device_accuracy import ACCURACY_HEADINGS, DeviceAccuracy, accuracy_rows, accuracy_text
 from ssdlite_caffe.tools.device_check import SHOWN_SCORE, DumpReport, Matches, OutputRow
 from ssdlite_caffe.tools.first_departure import DepartureReport
 
 SHOWN_LAYERS = 15
+OUTPUT_HEADINGS = ("blob", "shape", "max diff", "mean diff", "corr", "SNR dB", "own dB")
 
 
 def print_dump_report(report: DumpReport, *, all_layers: bool = False) -> None:
@@ -23,9 +25,11 @@ def print_dump_report(report: DumpReport, *, all_layers: bool = False) -> None:
         all_layers: print every layer, not only those that add most noise.
     """
     images = report.images[0] if len(report.images) == 1 else f"{len(report.images)} images"
-    print(_matches(report.detections))
+    print(matches_text(report.detections))
     if report.bad:
         print(f"{report.bad} values are NaN or Inf; they are not in the table")
+    if report.accuracy is not None:
+        _print_accuracy(report.accuracy)
     _print_table(
         f"{report.dump} and TensorFlow on {images}", report.outputs, own=any(r.own is not None for r in report.outputs)
     )
@@ -67,7 +71,8 @@ def _share(share: float) -> str:
     return f"{share:.1e}"
 
 
-def _matches(found: Matches | None) -> str:
+def matches_text(found: Matches | None) -> str:
+    """How the detections agree, in one line."""
     if found is None:
         return "no detections: they need mbox_loc with mbox_conf or mbox_conf_flatten, all finite, or detection_out"
     text = f"detections with scores from {SHOWN_SCORE}: {found.matched} of {found.reference} matched, {found.more} more"
@@ -76,22 +81,40 @@ def _matches(found: Matches | None) -> str:
     return text
 
 
+def _print_accuracy(found: DeviceAccuracy) -> None:
+    print(accuracy_text(found))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.title = "average precision of TensorFlow and of the device"
+    table.add_column(ACCURACY_HEADINGS[0], overflow="fold")
+    for heading in ACCURACY_HEADINGS[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cells in accuracy_rows(found):
+        table.add_row(*cells)
+    table_console().print(table)
+
+
 def _print_table(title: str, rows: Sequence[OutputRow], *, own: bool) -> None:
     if not rows:
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.title = title
-    for heading in ("blob", "shape"):
+    for heading in OUTPUT_HEADINGS[:2]:
         table.add_column(heading, overflow="fold")
-    for heading in ("max diff", "mean diff", "corr", "SNR dB", *(["own dB"] if own else [])):
+    headings = OUTPUT_HEADINGS[2:] if own else OUTPUT_HEADINGS[2:-1]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        values = [row.name, "x".join(map(str, row.shape)), f"{row.largest:.2e}", f"{row.mean:.1e}"]
-        values += [_short(row.correlation, ".5f"), _short(row.snr, ".1f")]
-        if own:
-            values.append("" if row.own is None else _short(row.own, ".1f"))
-        table.add_row(*values)
+        table.add_row(*output_cells(row)[: 2 + len(headings)])
     table_console().print(table)
+
+
+def output_cells(row: OutputRow) -> tuple[str, ...]:
+    """The text of each column of OUTPUT_HEADINGS."""
+    own = "" if row.own is None else _short(row.own, ".1f")
+    return (
+        row.name, "x".join(map(str, row.shape)), f"{row.largest:.2e}", f"{row.mean:.1e}",
+        _short(row.correlation, ".5f"), _short(row.snr, ".1f"), own,
+    )  # fmt: skip
 
 
 def _short(value: float, form: str) -> str:

@@ -21,6 +21,7 @@ from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, witho
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_filled
 from ssdlite_caffe.prototxt.text import format_message, read_net, read_text
+from ssdlite_caffe.runtimes.folder_files import without_proofs
 from ssdlite_caffe.runtimes.model_folder import (
     DEPLOY,
     DEPLOY_WEIGHTS,
@@ -202,7 +203,7 @@ def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec, out: Path) -
     """The report without its list of files."""
     described = source.description if "files" in source.description else {}
     report = {
-        **copy.deepcopy(described),
+        **without_proofs(copy.deepcopy(described)),
         "ssdlite_caffe": __version__,
         "arch": arch.to_dict(),
         "resizer": dataclasses.asdict(arch.resizer),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.tools.comparison import ImageComparison, Row
 from ssdlite_caffe.tools.verify import VerifyReport
 from ssdlite_caffe.tools.verify_text import Cells, cells, count_of_images, verdict, worst_of_sections
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SHOWN_SCORE = 0.3
 """Least score drawn on the page; all detections are compared."""
@@ -39,7 +42,7 @@ class _TableRow(NamedTuple):
     ok: bool
 
 
-class _Figure(NamedTuple):
+class Figure(NamedTuple):
     """An image on the page; the drawings are data URLs."""
 
     name: str
@@ -61,36 +64,45 @@ def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequen
         results: the images to show, with the detections of both sides.
         names: of the classes, background first.
     """
+    text = (
+        environment()
+        .get_template("verify.html.j2")
+        .render(
+            report=report,
+            verdict=verdict(report),
+            count=count_of_images(report),
+            summary=_table(worst_of_sections(report.rows)),
+            rows=_table(report.rows),
+            figures=[figure(result, names) for result in results],
+            shown_score=SHOWN_SCORE,
+            amplified=AMPLIFIED,
+        )
+    )
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
+
+
+def environment() -> Environment:
+    """What renders the templates of pages."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("ssdlite_caffe", "templates"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("verify.html.j2").render(
-        report=report,
-        verdict=verdict(report),
-        count=count_of_images(report),
-        summary=_table(worst_of_sections(report.rows)),
-        rows=_table(report.rows),
-        figures=[_figure(result, names) for result in results],
-        shown_score=SHOWN_SCORE,
-        amplified=AMPLIFIED,
-    )
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
 
 
 def _table(rows: Sequence[Row]) -> list[_TableRow]:
     return [_TableRow(cells(row), row.note, len(row.note) > _LONG, row.ok) for row in rows]
 
 
-def _figure(result: ImageComparison, names: Sequence[str]) -> _Figure:
+def figure(result: ImageComparison, names: Sequence[str]) -> Figure:
+    """An image with the detections of both sides; `names` are of the classes, background first."""
     image = _at_most(np.ascontiguousarray(result.image[:, :, ::-1]), LARGEST_SIDE)
     tensorflow, caffe = (_draw(image, found, names) for found in (result.tensorflow, result.caffe))
-    return _Figure(
+    return Figure(
         name=result.name,
         width=image.shape[1],
         height=image.shape[0],

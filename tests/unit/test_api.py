@@ -19,7 +19,7 @@ from tests.scenes import draw_scene
 
 
 def test_names() -> None:
-    assert sorted(ssdlite_caffe.__all__) == ["Detector", "convert", "evaluate", "remap", "verify"]
+    assert sorted(ssdlite_caffe.__all__) == ["Detector", "check_proof", "convert", "evaluate", "remap", "verify"]
     assert all(callable(getattr(ssdlite_caffe, name)) for name in ssdlite_caffe.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ssdlite_caffe.nothing
