@@ -30,8 +30,14 @@ class Annotations(NamedTuple):
     label_map: str | None
 
 
-def _truth(folder: ModelFolder, dump: Path, images: Sequence[Path], data: Path, annotations: Annotations) -> NamedTruth:
-    """The annotations of the images in the dump, read before TensorFlow starts."""
+def read_annotations(
+    folder: ModelFolder, dump: Path, images: Sequence[Path], annotations: Annotations
+) -> NamedTruth | None:
+    """The annotations of the images in a dump; None if none were given. Nothing slow is done.
+
+    Raises:
+        SsdliteError: they cannot be read, or do not fit, or pycocotools is not installed.
+    """
     from ssdlite_caffe.coco.label_map import check_classes
     from ssdlite_caffe.evaluation.coco_metrics import coco_metrics
     from ssdlite_caffe.evaluation.named_truth import read_truth
