@@ -111,7 +111,8 @@ def accuracy_rows(found: DeviceAccuracy) -> list[tuple[str, ...]]:
     for one in (*found.classes, found.total):
         sides = (one.tensorflow, one.device, one.lost)
         values = [*(side.ap for side in sides), *(side.ap50 for side in sides)]
-        rows.append((one.name or "mean", str(one.objects), *(f"{value:.4f}" for value in values)))
+        # Adding 0 makes 0 of -0.
+        rows.append((one.name or "mean", str(one.objects), *(f"{round(value, 4) + 0.0:.4f}" for value in values)))
     return rows
 
 

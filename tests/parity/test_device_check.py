@@ -175,7 +175,8 @@ def test_the_command(
     content = json.loads(done.out)
     assert [row["bad"] for row in content["outputs"]] == [3, 0, 0]
     assert content["detections"] is None
-    assert command(*arguments, "--html", tmp_path / "x.html").status == 2
+    assert command(*arguments, "--html", tmp_path / "x.html").status == 1
+    assert "3 values NaN or Inf" in (tmp_path / "x.html").read_text()
     assert command(*arguments, "--tolerance", "0.1").status == 2
     assert command("verify", example_model, example_folder, "--output", "a:dtype=int8").status == 2
 
@@ -202,6 +203,7 @@ def test_json_of_equal_outputs() -> None:
     report = DumpReport("x", ("a",), (), (), None, ())
     assert json.loads(json.dumps(report.to_dict())) == {
         "dump": "x", "images": ["a"], "outputs": [], "layers": [], "detections": None, "notes": [],
+        "accuracy": None,
     }  # fmt: skip
 
 
