@@ -44,7 +44,7 @@ def verify(
         list[Path],
         # A list may be empty though an argument follows it.
         typer.Argument(default_factory=list, metavar="MODEL", show_default=False,
-                       help=f"{MODEL_HELP} Needed, but with --check."),
+                       help=f"{MODEL_HELP} Required, except with --check."),
     ],
     folder: Folder,
     images: Annotated[

@@ -37,6 +37,7 @@ def device_page(report: DumpReport, source: Path, folder: ModelFolder, images: S
         images: the images to show, from `shown`.
     """
     accuracy = report.accuracy
+    columns = len(OUTPUT_HEADINGS) - all(row.own is None for row in report.outputs)  # the last is of dumped layers
     text = (
         environment()
         .get_template("device.html.j2")
@@ -49,7 +50,8 @@ def device_page(report: DumpReport, source: Path, folder: ModelFolder, images: S
             accuracy_headings=ACCURACY_HEADINGS,
             accuracy_rows=[] if accuracy is None else accuracy_rows(accuracy),
             output_headings=OUTPUT_HEADINGS,
-            outputs=[output_cells(row) for row in report.outputs],
+            columns=columns,
+            outputs=[output_cells(row)[:columns] for row in report.outputs],
             layers=[output_cells(row) for row in report.layers],
             figures=[figure(image, folder.labels.display_names) for image in images],
             shown_score=SHOWN_SCORE,
