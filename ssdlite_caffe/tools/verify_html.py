@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.draw import draw_detections
@@ -15,9 +18,6 @@ from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.tools.comparison import ImageComparison, Row
 from ssdlite_caffe.tools.verify import VerifyReport
 from ssdlite_caffe.tools.verify_text import Cells, cells, count_of_images, verdict, worst_of_sections
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 SHOWN_SCORE = 0.3
 """Least score drawn on the page; all detections are compared."""
@@ -64,34 +64,18 @@ def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequen
         results: the images to show, with the detections of both sides.
         names: of the classes, background first.
     """
-    text = (
-        environment()
-        .get_template("verify.html.j2")
-        .render(
-            report=report,
-            verdict=verdict(report),
-            count=count_of_images(report),
-            summary=_table(worst_of_sections(report.rows)),
-            rows=_table(report.rows),
-            figures=[figure(result, names) for result in results],
-            shown_score=SHOWN_SCORE,
-            amplified=AMPLIFIED,
-        )
+    template = environment().get_template("verify.html.j2")
+    text = template.render(
+        report=report,
+        verdict=verdict(report),
+        count=count_of_images(report),
+        summary=_table(worst_of_sections(report.rows)),
+        rows=_table(report.rows),
+        figures=[figure(result, names) for result in results],
+        shown_score=SHOWN_SCORE,
+        amplified=AMPLIFIED,
     )
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
-
-
-def environment() -> Environment:
-    """What renders the templates of pages."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("ssdlite_caffe", "templates"),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _table(rows: Sequence[Row]) -> list[_TableRow]:
@@ -154,3 +138,16 @@ def _data_url(image: Pixels, kind: str) -> str:
     written, data = cv2.imencode(f".{kind}", image, [cv2.IMWRITE_JPEG_QUALITY, 88] if kind == "jpeg" else [])
     assert written, f"OpenCV writes {kind}"
     return f"data:image/{kind};base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def environment() -> Environment:
+    """What renders the templates of pages."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("ssdlite_caffe", "templates"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
