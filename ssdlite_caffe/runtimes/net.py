@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
-if TYPE_CHECKING:
-    from ssdlite_caffe.arrays import FloatArray
-    from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.runtimes.detections import Detections
 
 NetRuntime = Literal["opencv", "caffe", "reference"]
 NET_RUNTIMES: tuple[NetRuntime, ...] = get_args(NetRuntime)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssdlite_caffe.errors import ModelError, OutputError, PrototxtError
 from ssdlite_caffe.files import file_sha256
-from ssdlite_caffe.runtimes.folder_files import PROOFS, REPORT, read_report
-from ssdlite_caffe.runtimes.net import NET_RUNTIMES
+from ssdlite_caffe.runtimes.folder_files import DEPLOY, PROOFS, REPORT, read_report
 from ssdlite_caffe.tools.proof_record import ProofRecord, arch_sha256, date_text, proofs_of
 
 State = Literal["unchanged", "changed", "missing", "not given"]
+_RUNTIME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 ARCH = f"{REPORT}: arch"
 """What the architecture in report.json is called among the files."""
 
@@ -118,12 +119,15 @@ def check_proof(folder: Path, source: Path | None = None, *, runtime: str | None
         raise PrototxtError(
             f"{folder} has no proof{other}; verify it and record one: ssdlite-caffe verify MODEL {folder} --record"
         )
-    unknown = next((name for name in wanted if name not in NET_RUNTIMES), None)
+    unknown = next((name for name in wanted if not _RUNTIME.fullmatch(name)), None)
     if unknown is not None:
         raise PrototxtError(
-            f"{path}: {_name(unknown)} under {PROOFS!r} is no runtime; there are {', '.join(NET_RUNTIMES)}"
+            f"{path}: {_name(unknown)} under {PROOFS!r} is no name of a runtime; record the proof again"
         )
     records = {name: ProofRecord.from_dict(said[name], f"{path}: {PROOFS}.{name}") for name in wanted}
+    bare = next((name for name, record in records.items() if DEPLOY not in record.files), None)
+    if bare is not None and (folder / DEPLOY).is_file():
+        raise PrototxtError(f"{path}: {PROOFS}.{bare}.files has no {DEPLOY!r}; record the proof again")
     digest = None if source is None else source_sha256(source)
     if source is not None and digest is None:
         raise ModelError(f"{source} holds dumped weights, which have no graph to verify; give the model")

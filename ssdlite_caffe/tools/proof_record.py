@@ -26,9 +26,10 @@ from ssdlite_caffe.runtimes.folder_files import (
     TRAIN_WEIGHTS,
 )
 
-NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP)
-FILES = (*NEEDED, TRAIN, TEST, TRAIN_WEIGHTS)
-"""Files of a folder that a record has the hashes of; a folder may lack those of the train and test nets."""
+FILES = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, TRAIN, TEST, TRAIN_WEIGHTS)
+"""Files of a folder that a record has the hashes of, where the folder has them."""
+NEEDED = (DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP)
+"""Files that every folder has."""
 FIGURES = ("boxes", "scores", "boxes_in_float64", "scores_in_float64")
 """Largest differences of all boxes and scores; a record without float64 has the first two."""
 VERSIONS = ("runtime", "ssdlite-caffe", "tensorflow", "numpy")

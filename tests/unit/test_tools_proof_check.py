@@ -179,7 +179,8 @@ def _without(*path: str) -> Change:
     [
         (_without("verdict"), "proofs.opencv has no 'verdict'"),
         (_without("files", "deploy.caffemodel"), "proofs.opencv.files has no 'deploy.caffemodel'"),
-        (_set("files", to={}), "proofs.opencv.files has no 'deploy.prototxt'"),
+        (_set("files", to={}), "proofs.opencv.files has no 'deploy.caffemodel'"),
+        (_without("files", "deploy.prototxt"), "proofs.opencv.files has no 'deploy.prototxt'"),
         (_set("files", "../../etc/passwd", to="0" * 64), "names '../../etc/passwd', which is no file of a converted"),
         (_set("files", "report.json", to="0" * 64), "names 'report.json', which is no file"),
         (_set("files", "deploy.prototxt", to="0" * 63), "'deploy.prototxt' must be a SHA-256 of 64 hex digits"),
@@ -223,7 +224,7 @@ def test_records_that_are_not_valid(refused: Command, folder: Path, change: Chan
         ([], "'proofs' must be an object, got []"),
         (7, "'proofs' must be an object, got 7"),
         ({"opencv": None}, "proofs.opencv must be an object, got None"),
-        ({"\x1b[2J": {}}, r"'\x1b[2J' under 'proofs' is no runtime; there are opencv, caffe, reference"),
+        ({"\x1b[2J": {}}, r"'\x1b[2J' under 'proofs' is no name of a runtime"),
     ],
     ids=str,
 )
