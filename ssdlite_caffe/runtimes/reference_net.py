@@ -6,7 +6,8 @@ what the net's own float32 weights allow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ class ReferenceNet:
                 array.reshape(shape).astype(self.dtype) for array, shape in zip(arrays, shapes, strict=True)
             )
         return weights
+
+    def with_weights(self, weights: Mapping[str, tuple[Array, ...]]) -> ReferenceNet:
+        """The same net with other weights.
+
+        Args:
+            weights: of every layer that has any, of the shapes and the dtype of its own.
+        """
+        other = copy.copy(self)
+        other.weights = dict(weights)
+        return other
 
     def forward(self, blob: Array, outputs: Sequence[str]) -> dict[str, Array]:
         """Run the net.

@@ -5,6 +5,8 @@ For each image:
 1. The model's graph runs in float64, and the net layer by layer in float64 on the model's own values (`local_check`). A
    layer differs if a value is further off than one float32 rounding of every weight allows, which is computed for every
    value. Layers, boxes and scores together are the whole net.
+   Then the whole net runs from the input to boxes and scores, with its weights as they were before their rounding to
+   float32, and must come to the same as the model's graph (`whole_net`).
 2. The runtime in float32 is compared with the net in float64, and the model's own runtime in float32 with its graph in
    float64. Their ratio says whether the runtime rounds as the original does, whatever the model makes of rounding.
 3. Detections are compared with those that boxes and scores allow, which are off by what was measured in step 2.
@@ -22,7 +24,6 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
-from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet
 from ssdlite_caffe.runtimes.reference_layers import Array
@@ -33,6 +34,7 @@ from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
 from ssdlite_caffe.tools.likely_cause import BatchNorm, Segment, likely_cause, segment_of
 from ssdlite_caffe.tools.local_check import LocalDifference, Walked, box_errors, local_difference, walk
 from ssdlite_caffe.tools.reference_side import ReferenceSide
+from ssdlite_caffe.tools.whole_net import WholeDifference, WholeNet, boxes_of
 
 ENDS = ("boxes", "scores")
 UNIT_IN_THE_LAST_PLACE = 2.0**-23
@@ -124,6 +126,7 @@ class Proof:
         self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
         self.net: NetDesc = reference.net
         self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        self.whole = WholeNet(self.deploy, self.net, reference.model)
         self.convolutions = [conv for conv in self.net.convolutions if conv.role != "box_predictor"]
         self.order = caffe_order(self.net)
 
@@ -143,7 +146,7 @@ class Proof:
             for conv in self.convolutions
         ]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
-        return self._ends(stages, walked, got, whole, model)
+        return self._ends(stages, walked, got, whole, model, blob)
 
     def _ordered(self, conv: ConvDesc, values: dict[str, Any]) -> Any:
         return in_caffe_order(self.net, conv, values[conv.name], self.reference.model.settings.logit_scale)
@@ -170,23 +173,24 @@ class Proof:
 
     def _ends(
         self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], whole: dict[str, Array],
-        model: tuple[Any, Any, Any, Any],
+        model: tuple[Any, Any, Any, Any], blob: FloatArray,
     ) -> Image:  # fmt: skip
-        """Boxes, scores and detections."""
+        """Boxes and scores: from the model's own layers, and from the input on."""
         classes = self.net.arch.num_classes
         loc, priors = walked.blobs["mbox_loc"], walked.blobs["mbox_priorbox"]
         errors = box_errors(loc, walked.errors["mbox_loc"], priors)
-        boxes = local_difference(_boxes(walked.blobs), model[2], errors)
+        boxes = local_difference(boxes_of(walked.blobs), model[2], errors)
         conf, conf_errors = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors))
         scores = local_difference(conf, model[3], conf_errors)
-        runtime_boxes, whole_boxes = _boxes(got), _boxes(whole)
+        runtime_boxes, whole_boxes = boxes_of(got), boxes_of(whole)
         runtime_scores, whole_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, whole))
         part, cause = ("", "") if boxes.ok else self._box_cause(boxes, priors)
         ends = (
             Stage("boxes", boxes, _rounding(runtime_boxes, whole_boxes, model[0], model[2]), cause, part),
             Stage("scores", scores, _rounding(runtime_scores, whole_scores, model[1], model[3])),
         )
-        return Image((*stages, *ends), runtime_boxes, runtime_scores, model[0], model[1])
+        exact = self.whole.compare(blob, model[2], model[3], (whole_boxes, whole_scores))
+        return Image((*stages, *ends), exact)
 
     def _box_cause(self, found: LocalDifference, priors: Array) -> tuple[str, str]:
         """The layer that makes a box wrong, and why."""
@@ -213,23 +217,22 @@ class Proof:
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its stages, and the boxes and scores that suppression starts from.
+    """What was found in one image, or in several.
 
     Attributes:
-        runtime_boxes, runtime_scores: of the runtime, in Caffe's order.
-        model_boxes, model_scores: of the model in float32, in the same order.
+        stages: in the net's order, boxes and scores last.
+        whole: boxes and scores of the whole net in float64.
     """
 
     stages: tuple[Stage, ...]
-    runtime_boxes: FloatArray
-    runtime_scores: FloatArray
-    model_boxes: FloatArray
-    model_scores: FloatArray
+    whole: tuple[WholeDifference, ...]
 
-
-def _boxes(blobs: Any) -> Any:
-    corners, variances = split_priors(blobs["mbox_priorbox"])
-    return decode_boxes(blobs["mbox_loc"], corners, variances, blobs["mbox_loc"].dtype)
+    def with_image(self, other: Image) -> Image:
+        """The same stages in one more image."""
+        return Image(
+            tuple(one.with_image(more) for one, more in zip(self.stages, other.stages, strict=True)),
+            tuple(one.with_image(more) for one, more in zip(self.whole, other.whole, strict=True)),
+        )
 
 
 def _rounding(got: Array, whole: Array, single: Array, double: Array) -> Rounding:
