@@ -107,8 +107,13 @@ class ReferenceNet:
         if unknown:
             raise PrototxtError(f"{self.prototxt} has no blob named {', '.join(unknown)}")
         blobs = {self.input: self._checked(blob)}
-        for layer in self._needed(outputs):
+        layers = list(self._needed(outputs))
+        last = {name: index for index, layer in enumerate(layers) for name in (*layer.bottom, *layer.top)}
+        for index, layer in enumerate(layers):
             self.compute(layer, blobs)
+            for name in {*layer.bottom, *layer.top}:
+                if last[name] == index and name not in outputs:
+                    del blobs[name]  # its memory
         return {name: blobs[name] for name in outputs}
 
     def _checked(self, blob: Array) -> Array:

@@ -129,6 +129,8 @@ class Proof:
         self.whole = WholeNet(self.deploy, self.net, reference.model)
         self.convolutions = [conv for conv in self.net.convolutions if conv.role != "box_predictor"]
         self.order = caffe_order(self.net)
+        self.causes: dict[str, str] = {}
+        """Of the layers that differ, from the first image where they do."""
 
     def image(self, fed: FloatArray) -> Image:
         """Compare both sides on a network input (1, H, W, 3)."""
@@ -138,26 +140,28 @@ class Proof:
         tf_boxes, tf_scores, _ = self.reference.boxes(fed, single)
         boxes64, scores64, _ = self.double.boxes(fed, double)
         got = self.runtime.forward(blob, [*names, *HEADS])
-        whole = self.deploy.forward(blob, [*names, *HEADS])
+        written = self.deploy.forward(blob, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
-        walked = walk(self.deploy, blob, targets)
-        stages = [
-            self._layer(conv, walked, got[conv.top], whole[conv.top], self._ordered(conv, single), targets, blob)
+        rounding = {  # each layer's values are dropped once they are compared: all of them are some 100 MB a side
+            conv.top: _rounding(got.pop(conv.top), written.pop(conv.top), self._ordered(conv, single), targets[conv.top])
             for conv in self.convolutions
-        ]
+        }
+        del single, double
+        walked = walk(self.deploy, blob, targets)
+        stages = [self._layer(conv, walked, rounding[conv.top], targets, blob) for conv in self.convolutions]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
-        return self._ends(stages, walked, got, whole, model, blob)
+        return self._ends(stages, walked, got, written, model, blob)
 
     def _ordered(self, conv: ConvDesc, values: dict[str, Any]) -> Any:
         return in_caffe_order(self.net, conv, values[conv.name], self.reference.model.settings.logit_scale)
 
     def _layer(
-        self, conv: ConvDesc, walked: Walked, got: Array, whole: Array, single: Array, targets: dict[str, Array],
-        blob: FloatArray,
-    ) -> Stage:  # fmt: skip
-        local, double = walked.differences[conv.top], targets[conv.top]
-        cause = "" if local.ok else self._cause(conv, walked, targets, blob)
-        return Stage(conv.name, local, _rounding(got, whole, single, double), cause)
+        self, conv: ConvDesc, walked: Walked, rounding: Rounding, targets: dict[str, Array], blob: FloatArray
+    ) -> Stage:
+        local = walked.differences[conv.top]
+        if not local.ok and conv.name not in self.causes:
+            self.causes[conv.name] = self._cause(conv, walked, targets, blob)
+        return Stage(conv.name, local, rounding, self.causes.get(conv.name, ""))
 
     def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
         layers, used = segment_of(self.deploy, conv.top, targets)
@@ -172,7 +176,7 @@ class Proof:
         return likely_cause(self.deploy, Segment(layers, {name: known[name] for name in used}, conv.top, theirs, norm))
 
     def _ends(
-        self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], whole: dict[str, Array],
+        self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], written: dict[str, Array],
         model: tuple[Any, Any, Any, Any], blob: FloatArray,
     ) -> Image:  # fmt: skip
         """Boxes and scores: from the model's own layers, and from the input on."""
@@ -182,14 +186,14 @@ class Proof:
         boxes = local_difference(boxes_of(walked.blobs), model[2], errors)
         conf, conf_errors = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors))
         scores = local_difference(conf, model[3], conf_errors)
-        runtime_boxes, whole_boxes = boxes_of(got), boxes_of(whole)
-        runtime_scores, whole_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, whole))
+        runtime_boxes, own_boxes = boxes_of(got), boxes_of(written)
+        runtime_scores, own_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, written))
         part, cause = ("", "") if boxes.ok else self._box_cause(boxes, priors)
         ends = (
-            Stage("boxes", boxes, _rounding(runtime_boxes, whole_boxes, model[0], model[2]), cause, part),
-            Stage("scores", scores, _rounding(runtime_scores, whole_scores, model[1], model[3])),
+            Stage("boxes", boxes, _rounding(runtime_boxes, own_boxes, model[0], model[2]), cause, part),
+            Stage("scores", scores, _rounding(runtime_scores, own_scores, model[1], model[3])),
         )
-        exact = self.whole.compare(blob, model[2], model[3], (whole_boxes, whole_scores))
+        exact = self.whole.compare(blob, model[2], model[3], (own_boxes, own_scores))
         return Image((*stages, *ends), exact)
 
     def _box_cause(self, found: LocalDifference, priors: Array) -> tuple[str, str]:
@@ -235,12 +239,12 @@ class Image:
         )
 
 
-def _rounding(got: Array, whole: Array, single: Array, double: Array) -> Rounding:
+def _rounding(got: Array, written: Array, single: Array, double: Array) -> Rounding:
     """Errors of a runtime's float32 against the net's float64, and of the model's against its own."""
-    if got.size != whole.size or single.size != double.size:
+    if got.size != written.size or single.size != double.size:
         return Rounding(math.inf, 0.0, 0.0)
     runtime, model = (
         float(np.abs(one.reshape(other.shape).astype(np.float64) - other).max(initial=0.0))
-        for one, other in ((got, whole), (single, double))
+        for one, other in ((got, written), (single, double))
     )
     return Rounding(runtime, model, float(np.abs(double).max(initial=0.0)))
