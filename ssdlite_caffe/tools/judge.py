@@ -11,6 +11,10 @@ from ssdlite_caffe.tools.tolerances import RATIO, WRONG_RATIO
 from ssdlite_caffe.tools.whole_net import WholeDifference
 
 
+WHOLE = "float64"
+"""Section of the rows of the whole net in float64."""
+
+
 def judged(rows: Sequence[Row], proof: Image | None) -> tuple[Row, ...]:
     """The rows, with what float64 and the runtime's rounding say in place of the fixed bounds.
 
@@ -57,7 +61,7 @@ def _of_whole_net(whole: WholeDifference) -> Row:
         note += f"; {whole.remark}"
     relative = found.absolute / whole.largest if whole.largest else found.absolute
     return Row(
-        whole.name, "float64", found.shape, found.absolute, relative, found.allowed, False, found.ok, note, found
+        whole.name, WHOLE, found.shape, found.absolute, relative, found.allowed, False, found.ok, note, found
     )
 
 
