@@ -64,7 +64,8 @@ def unrounded(net: ReferenceNet, desc: NetDesc, model: DumpedModel) -> Unrounded
         # Every function of `load` computes in float64 and rounds to the dtype of its tensors.
         made = fill(read_net(net.prototxt), desc, replace(model, tensors=double)).blobs  # type: ignore[arg-type]
     except (PrototxtError, TensorError) as error:
-        return Unrounded(net, 0, {}, str(error).splitlines()[0])
+        problem = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of a list, its first entry
+        return Unrounded(net, 0, {}, problem)
     folded, others, weights = 0, {}, {}
     for name, written in net.weights.items():
         exact = [np.asarray(values, np.float64) for values in made.get(name, ())]
