@@ -1,4 +1,8 @@
-"""BatchNorm arithmetic: folding into a convolution, or rewriting for Caffe's blobs; in float64, rounded once."""
+"""BatchNorm arithmetic: folding into a convolution, or rewriting for Caffe's blobs; in float64, rounded once.
+
+Results have the dtype of the tensors that go in: float32 for a net that is written. Of the same tensors in float64 they
+are not rounded, which is what `tools.whole_net` compares.
+"""
 
 from __future__ import annotations
 
@@ -103,9 +107,10 @@ def fold_into_inner_product(
         ValueError: the numbers of outputs differ.
     """
     matrix: FloatArray = weights.reshape(weights.shape[-2:])  # files from before 2014 give every blob four axes
+    dtype = weights.dtype
     if transposed:
-        return (matrix * _expect(affine.scale, matrix.shape[1])).astype(weights.dtype), _bias(bias, affine, weights)
-    return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(weights.dtype), _bias(bias, affine, weights)
+        return (matrix * _expect(affine.scale, matrix.shape[1])).astype(dtype), _bias(bias, affine, weights)
+    return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(dtype), _bias(bias, affine, weights)
 
 
 def _expect(scale: DoubleArray, outputs: int) -> DoubleArray:
@@ -119,7 +124,9 @@ def _bias(bias: FloatArray | None, affine: Affine, kernel: FloatArray) -> FloatA
     return offset.astype(kernel.dtype)
 
 
-def as_batch_norm(affine: Affine, epsilon: float, dtype: np.dtype[np.float32] | type[np.float32] = np.float32) -> BatchNorm:
+def as_batch_norm(
+    affine: Affine, epsilon: float, dtype: np.dtype[np.float32] | type[np.float32] = np.float32
+) -> BatchNorm:
     """A BatchNorm that computes what `affine` does, for graphs whose BatchNorm is folded: mean 0, variance 1 - epsilon.
 
     variance + epsilon differs from 1 by the variance's rounding to float32; gamma makes up for that.

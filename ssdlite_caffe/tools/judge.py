@@ -10,7 +10,6 @@ from ssdlite_caffe.tools.proof import Image, Stage, ratios
 from ssdlite_caffe.tools.tolerances import RATIO, WRONG_RATIO
 from ssdlite_caffe.tools.whole_net import WholeDifference
 
-
 WHOLE = "float64"
 """Section of the rows of the whole net in float64."""
 
@@ -60,9 +59,7 @@ def _of_whole_net(whole: WholeDifference) -> Row:
     if whole.remark:
         note += f"; {whole.remark}"
     relative = found.absolute / whole.largest if whole.largest else found.absolute
-    return Row(
-        whole.name, WHOLE, found.shape, found.absolute, relative, found.allowed, False, found.ok, note, found
-    )
+    return Row(whole.name, WHOLE, found.shape, found.absolute, relative, found.allowed, False, found.ok, note, found)
 
 
 def less_exact(rows: Sequence[Row]) -> Row | None:

@@ -143,7 +143,9 @@ class Proof:
         written = self.deploy.forward(blob, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         rounding = {  # each layer's values are dropped once they are compared: all of them are some 100 MB a side
-            conv.top: _rounding(got.pop(conv.top), written.pop(conv.top), self._ordered(conv, single), targets[conv.top])
+            conv.top: _rounding(
+                got.pop(conv.top), written.pop(conv.top), self._ordered(conv, single), targets[conv.top]
+            )
             for conv in self.convolutions
         }
         del single, double

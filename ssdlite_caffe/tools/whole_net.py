@@ -5,12 +5,16 @@ float32, and the layers behind may amplify that: random weights make 1e-4 of it 
 the conversion is done once more in float64, from the model's tensors, and each weight of the file is taken as it was
 before its rounding. A weight that is not the rounding of what the conversion makes is taken from the file, as are all
 where the conversion cannot be done again. Then nothing but the default boxes is rounded any more, and both sides must
-agree to DOUBLE_BOX and DOUBLE_SCORE, however the layers amplify: no error is carried through the net, and no bound depends on it.
-What the rounding of the weights does to the result is the rest, and is told beside it (`written`).
+agree to DOUBLE_BOX and DOUBLE_SCORE, however the layers amplify: no error is carried through the net, and no bound
+depends on how much that would be. What the rounding of the weights does is the rest, and is told beside it (`written`).
 
 The default boxes are float32 numbers in the model, and parameters of PriorBox layers in the net. Boxes that are further
-apart than DOUBLE_BOX (large ones, or ones at the image's far corner) are allowed what these roundings move them by, which is
-computed for each of them, see `local_check.box_errors`.
+apart than DOUBLE_BOX (large ones, or ones at the image's far corner) are allowed what these roundings move them by,
+which is computed for each of them, see `local_check.box_errors`.
+
+float64 rounds, too. A net that makes `written` of rounding its weights by UNIT makes at most written * NOISE / UNIT of
+NOISE in its layers, and is allowed that where it is more. A mistake is in both differences, and NOISE / UNIT is 2e-5, so
+none is allowed by it.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.reference_layers import Array
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
-from ssdlite_caffe.tools.local_check import LocalDifference, box_errors, local_difference
+from ssdlite_caffe.tools.local_check import NOISE, LocalDifference, box_errors, local_difference
+from ssdlite_caffe.tools.rounding import UNIT
 from ssdlite_caffe.tools.tolerances import DOUBLE_BOX, DOUBLE_SCORE
 
 OUTPUTS = ("mbox_loc", "mbox_conf_flatten", "mbox_priorbox")
@@ -126,21 +131,31 @@ class WholeNet:
 
         Args:
             blob: the net's input (1, 3, H, W).
-            boxes, scores: the model's in float64, (N, 4) and (N, C), in the net's order.
+            boxes: the model's in float64 (N, 4), in the net's order.
+            scores: the model's in float64 (N, C), in the same order.
             written: the net's in float64, with the weights of its file.
         """
         blobs = self.unrounded.net.forward(blob, OUTPUTS)
         loc, priors = blobs["mbox_loc"], blobs["mbox_priorbox"]
         own_boxes, own_scores = boxes_of(blobs), blobs["mbox_conf_flatten"].reshape(-1, scores.shape[1])
-        found = local_difference(own_boxes, boxes, np.full(own_boxes.shape, DOUBLE_BOX))
-        if not found.ok:
-            allowed = np.maximum(DOUBLE_BOX, box_errors(loc, np.zeros_like(loc), priors))
-            found = local_difference(own_boxes, boxes, allowed)
-        by_scores = local_difference(own_scores, scores, np.full(own_scores.shape, DOUBLE_SCORE))
+        rounded = box_errors(loc, np.zeros_like(loc), priors)
         return (
-            WholeDifference("boxes in float64", found, _largest(boxes), _gap(written[0], boxes), self.remark),
-            WholeDifference("scores in float64", by_scores, _largest(scores), _gap(written[1], scores), self.remark),
+            self._difference("boxes in float64", own_boxes, boxes, written[0], (DOUBLE_BOX, rounded)),
+            self._difference(
+                "scores in float64", own_scores, scores, written[1], (DOUBLE_SCORE, np.zeros_like(scores))
+            ),
         )
+
+    def _difference(
+        self, name: str, ours: Array, theirs: Array, written: Array, bounds: tuple[float, Array]
+    ) -> WholeDifference:
+        """Compare with the bound, and only where that is exceeded with what roundings allow each value."""
+        bound, rounded = bounds
+        rest = _gap(written, theirs)
+        found = local_difference(ours, theirs, np.full(theirs.shape, bound))
+        if not found.ok and rounded.shape == theirs.shape:
+            found = local_difference(ours, theirs, np.maximum(bound, rounded) + rest * NOISE / UNIT)
+        return WholeDifference(name, found, _largest(theirs), rest, self.remark)
 
     @property
     def remark(self) -> str:

@@ -67,9 +67,7 @@ class TestUnrounded:
         convert(example_model, tmp_path / "out", ConvertOptions(dialect=Dialect(batch_norm=batch_norm)))  # type: ignore[arg-type]
         net, found = unrounded_of(tmp_path / "out", model)
         assert (found.problem, found.others) == ("", {})
-        pairs = [
-            (exact, written) for name in net.weights for exact, written in zip(found.net.weights[name], net.weights[name], strict=True)
-        ]  # fmt: skip
+        pairs = [pair for name in net.weights for pair in zip(found.net.weights[name], net.weights[name], strict=True)]
         assert all(np.array_equal(exact.astype(np.float32), written) for exact, written in pairs)
         assert found.folded == sum(int((exact != written).sum()) for exact, written in pairs) > 1000
         for exact, written in pairs:
@@ -164,6 +162,16 @@ class TestCompared:
             assert found.difference.at == far
             assert DOUBLE_BOX < found.difference.allowed < 6 * DOUBLE_BOX
 
+    @pytest.mark.parametrize(("by", "ok"), [(2e-9, True), (1e-7, False)])
+    def test_a_net_that_amplifies_is_allowed_float64s_own_rounding(
+        self, whole: WholeNet, blob: np.ndarray, ends: tuple[np.ndarray, np.ndarray], by: float, ok: bool
+    ) -> None:
+        """Where rounding the weights moves scores by 1e-3."""
+        written = ends[0], moved(ends[1], (3, 3), 1e-3)
+        found = whole.compare(blob, ends[0], moved(ends[1], (7, 2), by), written)[1]
+        assert found.difference.ok == ok
+        assert 1e-9 < found.difference.allowed < 5e-8
+
     def test_what_rounding_of_the_weights_does_is_told(
         self, whole: WholeNet, blob: np.ndarray, ends: tuple[np.ndarray, np.ndarray]
     ) -> None:
@@ -190,7 +198,9 @@ def test_the_rows_follow_the_scores_and_decide(wrong: str) -> None:
         found = difference(3.0, 3e-9) if name == wrong else difference(0.5)
         return WholeDifference(name, found, 1.0, 2e-7, "2 weights of Conv are odd" if name == wrong else "")
 
-    rows = [Row(name, "detections", (9, 4), 1e-7, 1e-7, 2e-5, False, True) for name in ("boxes", "scores", "detections")]
+    rows = [
+        Row(name, "detections", (9, 4), 1e-7, 1e-7, 2e-5, False, True) for name in ("boxes", "scores", "detections")
+    ]
     found = judged(rows, Image((), (whole("boxes in float64"), whole("scores in float64"))))
     assert [row.stage for row in found] == ["boxes", "scores", "boxes in float64", "scores in float64", "detections"]
     assert {row.section for row in found[2:4]} == {"float64"}
@@ -198,8 +208,8 @@ def test_the_rows_follow_the_scores_and_decide(wrong: str) -> None:
     report = VerifyReport("a.pb", "out", "opencv", found, ("a.png",), True)
     if wrong:
         assert verdict(report) == (
-            f"not the same net: the first stage that differs is {wrong}: 0.25 here, 0.250000003 in the model; 2 weights "
-            "of Conv are odd"
+            f"not the same net: the first stage that differs is {wrong}: 0.25 here, 0.250000003 in the model; "
+            "2 weights of Conv are odd"
         )
     else:
         assert verdict(report) == "equal on 1 image"
