@@ -94,7 +94,8 @@ def cells(row: Row) -> Cells:
         used = _percent(row.share) if row.bound else ""
         return Cells(row.stage, shape, "", absolute, relative, "", bound, used, mark)
     double, ratio = _number(row.double.absolute, 2), "" if row.ratio is None else _ratio(row.ratio)
-    return Cells(row.stage, shape, double, absolute, relative, ratio, "rounding", _percent(row.double.share), mark)
+    used = ">999%" if math.isinf(row.double.share) else _percent(row.double.share)  # Inf: of NaN, or of another shape
+    return Cells(row.stage, shape, double, absolute, relative, ratio, "rounding", used, mark)
 
 
 def _number(value: float, digits: int) -> str:

@@ -13,8 +13,8 @@ apart than DOUBLE_BOX (large ones, or ones at the image's far corner) are allowe
 which is computed for each of them, see `local_check.box_errors`.
 
 float64 rounds, too. A net that makes `written` of rounding its weights by UNIT makes at most written * NOISE / UNIT of
-NOISE in its layers, and is allowed that where it is more. A mistake is in both differences, and NOISE / UNIT is 2e-5, so
-none is allowed by it.
+NOISE in its layers, and is allowed that where it is more. A mistake is in both differences, and NOISE / UNIT is 2e-5,
+so none is allowed by it.
 """
 
 from __future__ import annotations
