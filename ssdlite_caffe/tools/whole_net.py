@@ -149,12 +149,16 @@ class WholeNet:
     def _difference(
         self, name: str, ours: Array, theirs: Array, written: Array, bounds: tuple[float, Array]
     ) -> WholeDifference:
-        """Compare with the bound, and only where that is exceeded with what roundings allow each value."""
+        """Compare with the bound, and where that is exceeded with what roundings allow each value.
+
+        What is beyond both is told with the bound.
+        """
         bound, rounded = bounds
         rest = _gap(written, theirs)
         found = local_difference(ours, theirs, np.full(theirs.shape, bound))
         if not found.ok and rounded.shape == theirs.shape:
-            found = local_difference(ours, theirs, np.maximum(bound, rounded) + rest * NOISE / UNIT)
+            again = local_difference(ours, theirs, np.maximum(bound, rounded) + rest * NOISE / UNIT)
+            found = again if again.ok else found
         return WholeDifference(name, found, _largest(theirs), rest, self.remark)
 
     @property
