@@ -27,7 +27,7 @@ class Cells(NamedTuple):
         ratio: the runtime's rounding errors over TensorFlow's.
         bound: of the relative difference where it ends in "rel", of the absolute one elsewhere; "rounding": what one
             rounding of every weight allows in float64.
-        used: the difference as a percentage of its bound.
+        used: the difference as a percentage of its bound; empty where it passes for another reason.
         mark: "ok" or "FAIL".
     """
 
@@ -91,7 +91,8 @@ def cells(row: Row) -> Cells:
     absolute = "unpaired" if unpaired else _number(row.absolute, 2)
     relative = _number(row.relative, 1)
     if row.double is None:
-        used = _percent(row.share) if row.bound else ""
+        beyond = row.ok and row.share > 1  # detections that differ by as much as their boxes and scores do by rounding
+        used = _percent(row.share) if row.bound and not beyond else ""
         return Cells(row.stage, shape, "", absolute, relative, "", bound, used, mark)
     double, ratio = _number(row.double.absolute, 2), "" if row.ratio is None else _ratio(row.ratio)
     used = ">999%" if math.isinf(row.double.share) else _percent(row.double.share)  # Inf: of NaN, or of another shape

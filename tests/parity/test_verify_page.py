@@ -106,6 +106,9 @@ class TestVerdict:
     def test_the_share_of_the_bound(self, absolute: float, bound: float, used: str) -> None:
         assert cells(Row("boxes", "detections", (), absolute, absolute, bound, False, False)).used == used
 
+    def test_what_passes_beyond_the_bound_has_no_share(self) -> None:
+        assert cells(Row("detections", "detections", (), 4e-5, 4e-5, 2e-5, False, True)).used == ""
+
 
 @pytest.mark.parametrize("report", [GOOD, BAD], ids=["equal", "differs"])
 @pytest.mark.parametrize("all_layers", [False, True])
