@@ -146,7 +146,7 @@ def box_predictor_rows(
         )
         offset[4 * c + 2 : 4 * c + 4] = (math.log(width) / vw, math.log(height) / vh)
     moved = kernel[rows] * factor[:, None, None, None]
-    return moved.astype(np.float32), (bias[rows] * factor + offset).astype(np.float32)
+    return moved.astype(kernel.dtype), (bias[rows] * factor + offset).astype(kernel.dtype)
 
 
 def _reciprocal(scale: float, variance: float) -> float:
@@ -171,6 +171,6 @@ def class_predictor_rows(
     if logit_scale == 1.0:
         return np.ascontiguousarray(kernel[rows]), bias[rows].copy()
     return (
-        (kernel[rows] * np.float64(logit_scale)).astype(np.float32),
-        (bias[rows] * np.float64(logit_scale)).astype(np.float32),
+        (kernel[rows] * np.float64(logit_scale)).astype(kernel.dtype),
+        (bias[rows] * np.float64(logit_scale)).astype(kernel.dtype),
     )

@@ -1,4 +1,8 @@
-"""BatchNorm arithmetic: folding into a convolution, or rewriting for Caffe's blobs; in float64, rounded once."""
+"""BatchNorm arithmetic: folding into a convolution, or rewriting for Caffe's blobs; in float64, rounded once.
+
+Results have the dtype of the tensors that go in: float32 for a net that is written. Of the same tensors in float64 they
+are not rounded, which is what `tools.whole_net` compares.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +71,7 @@ def fold_into_convolution(kernel: FloatArray, bias: FloatArray | None, affine: A
         ValueError: the numbers of outputs differ.
     """
     scale = _expect(affine.scale, kernel.shape[0]).reshape(-1, *(1,) * (kernel.ndim - 1))
-    return (kernel * scale).astype(np.float32), _bias(bias, affine)
+    return (kernel * scale).astype(kernel.dtype), _bias(bias, affine, kernel)
 
 
 def fold_into_deconvolution(
@@ -91,7 +95,7 @@ def fold_into_deconvolution(
     inputs, outputs = kernel.shape[:2]
     scale = _expect(affine.scale, outputs * group).reshape(group, outputs)
     each = np.repeat(scale, inputs // group, axis=0).reshape(inputs, outputs, *(1,) * (kernel.ndim - 2))
-    return (kernel * each).astype(np.float32), _bias(bias, affine)
+    return (kernel * each).astype(kernel.dtype), _bias(bias, affine, kernel)
 
 
 def fold_into_inner_product(
@@ -103,9 +107,10 @@ def fold_into_inner_product(
         ValueError: the numbers of outputs differ.
     """
     matrix: FloatArray = weights.reshape(weights.shape[-2:])  # files from before 2014 give every blob four axes
+    dtype = weights.dtype
     if transposed:
-        return (matrix * _expect(affine.scale, matrix.shape[1])).astype(np.float32), _bias(bias, affine)
-    return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(np.float32), _bias(bias, affine)
+        return (matrix * _expect(affine.scale, matrix.shape[1])).astype(dtype), _bias(bias, affine, weights)
+    return (matrix * _expect(affine.scale, matrix.shape[0])[:, None]).astype(dtype), _bias(bias, affine, weights)
 
 
 def _expect(scale: DoubleArray, outputs: int) -> DoubleArray:
@@ -114,12 +119,14 @@ def _expect(scale: DoubleArray, outputs: int) -> DoubleArray:
     return scale
 
 
-def _bias(bias: FloatArray | None, affine: Affine) -> FloatArray:
+def _bias(bias: FloatArray | None, affine: Affine, kernel: FloatArray) -> FloatArray:
     offset = affine.offset if bias is None else bias.astype(np.float64) * affine.scale + affine.offset
-    return offset.astype(np.float32)
+    return offset.astype(kernel.dtype)
 
 
-def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
+def as_batch_norm(
+    affine: Affine, epsilon: float, dtype: np.dtype[np.float32] | type[np.float32] = np.float32
+) -> BatchNorm:
     """A BatchNorm that computes what `affine` does, for graphs whose BatchNorm is folded: mean 0, variance 1 - epsilon.
 
     variance + epsilon differs from 1 by the variance's rounding to float32; gamma makes up for that.
@@ -127,10 +134,10 @@ def as_batch_norm(affine: Affine, epsilon: float) -> BatchNorm:
     variance = np.full(affine.scale.shape, 1 - epsilon, np.float32)
     gamma = affine.scale * np.sqrt(variance.astype(np.float64) + epsilon)
     return BatchNorm(
-        np.zeros(affine.scale.shape, np.float32),
-        variance,
-        gamma.astype(np.float32),
-        affine.offset.astype(np.float32),
+        np.zeros(affine.scale.shape, dtype),
+        variance.astype(dtype),
+        gamma.astype(dtype),
+        affine.offset.astype(dtype),
         epsilon,
     )
 
@@ -145,14 +152,14 @@ def with_epsilon(norm: BatchNorm, epsilon: float) -> BatchNorm:
         return norm
     variance = norm.variance.astype(np.float64) + (norm.epsilon - epsilon)
     if np.any(variance < 0):
-        return as_batch_norm(affine_of(norm), epsilon)
-    return BatchNorm(norm.mean, variance.astype(np.float32), norm.gamma, norm.beta, epsilon)
+        return as_batch_norm(affine_of(norm), epsilon, norm.variance.dtype)
+    return BatchNorm(norm.mean, variance.astype(norm.variance.dtype), norm.gamma, norm.beta, epsilon)
 
 
 def absorb_bias(norm: BatchNorm, bias: FloatArray) -> BatchNorm:
     """The BatchNorm that computes on x what `norm` computes on x + bias: mean' = mean - bias."""
     mean = norm.mean.astype(np.float64) - bias.astype(np.float64)
-    return BatchNorm(mean.astype(np.float32), norm.variance, norm.gamma, norm.beta, norm.epsilon)
+    return BatchNorm(mean.astype(norm.mean.dtype), norm.variance, norm.gamma, norm.beta, norm.epsilon)
 
 
 def _same_float32(a: float, b: float) -> bool:

@@ -81,7 +81,7 @@ def enlarge_kernel(kernel: FloatArray, size: tuple[int, int]) -> FloatArray:
         raise TensorError(f"a {height}x{width} kernel cannot be enlarged to {size[0]}x{size[1]}, which is smaller")
     if (height, width) == size:
         return kernel
-    larger = np.zeros((*kernel.shape[:2], *size), np.float32)
+    larger = np.zeros((*kernel.shape[:2], *size), kernel.dtype)
     larger[:, :, size[0] - height :, size[1] - width :] = kernel
     return larger
 

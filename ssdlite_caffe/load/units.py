@@ -39,7 +39,7 @@ class UnitWeights:
         affine = self.norm or Affine(np.ones(outputs), np.zeros(outputs))
         if self.bias is not None:
             affine = Affine(affine.scale, affine.offset + self.bias.astype(np.float64) * affine.scale)
-        return as_batch_norm(affine, epsilon)
+        return as_batch_norm(affine, epsilon, self.kernel.dtype)
 
 
 def unit_problems(model: DumpedModel, unit: ConvUnit) -> list[str]:

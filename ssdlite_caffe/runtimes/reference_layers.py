@@ -109,7 +109,10 @@ def _dense(windows: list[list[Array]], kernel: Array, group: int) -> Array:
     """One group's matrix product of kernels and columns of pixels."""
     first, count = group * kernel.shape[1], kernel.shape[1]
     n, _, rows, columns = windows[0][0].shape
-    pixels = np.stack([np.stack([w[:, first : first + count] for w in row], axis=2) for row in windows], axis=2)
+    if len(windows) == len(windows[0]) == 1:
+        pixels = windows[0][0][:, first : first + count]  # not copied
+    else:
+        pixels = np.stack([np.stack([w[:, first : first + count] for w in row], axis=2) for row in windows], axis=2)
     y = kernel.reshape(len(kernel), -1) @ pixels.reshape(n, -1, rows * columns)
     return np.asarray(y.reshape(n, -1, rows, columns))
 

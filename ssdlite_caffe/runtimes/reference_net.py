@@ -6,7 +6,8 @@ what the net's own float32 weights allow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,16 @@ class ReferenceNet:
             )
         return weights
 
+    def with_weights(self, weights: Mapping[str, tuple[Array, ...]]) -> ReferenceNet:
+        """The same net with other weights.
+
+        Args:
+            weights: of every layer that has any, of the shapes and the dtype of its own.
+        """
+        other = copy.copy(self)
+        other.weights = dict(weights)
+        return other
+
     def forward(self, blob: Array, outputs: Sequence[str]) -> dict[str, Array]:
         """Run the net.
 
@@ -96,8 +107,13 @@ class ReferenceNet:
         if unknown:
             raise PrototxtError(f"{self.prototxt} has no blob named {', '.join(unknown)}")
         blobs = {self.input: self._checked(blob)}
-        for layer in self._needed(outputs):
+        layers = list(self._needed(outputs))
+        last = {name: index for index, layer in enumerate(layers) for name in (*layer.bottom, *layer.top)}
+        for index, layer in enumerate(layers):
             self.compute(layer, blobs)
+            for name in {*layer.bottom, *layer.top}:
+                if last[name] == index and name not in outputs:
+                    del blobs[name]  # its memory
         return {name: blobs[name] for name in outputs}
 
     def _checked(self, blob: Array) -> Array:

@@ -75,6 +75,7 @@ class DoubleSource:
         All are computed in one run, since TensorFlow's threads sum in another order in the next one.
         """
         if self._last is None or self._last[0] is not fed:
+            self._last = None  # the memory of the image before
             self._last = fed, self._graph.run(self._source.double_input(fed), self._names)
         return {name: self._last[1][name] for name in names}
 

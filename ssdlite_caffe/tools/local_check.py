@@ -114,7 +114,7 @@ def walk(net: ReferenceNet, blob: Array, targets: Mapping[str, Array]) -> Walked
                 )
                 differences[top] = local_difference(blobs[top], target, errors[top])
                 blobs[top] = target
-                errors[top] = np.zeros_like(target)
+                errors[top] = np.broadcast_to(target.dtype.type(0), target.shape)  # takes no memory
     return Walked(differences, blobs, errors)
 
 

@@ -5,6 +5,8 @@ For each image:
 1. The model's graph runs in float64, and the net layer by layer in float64 on the model's own values (`local_check`). A
    layer differs if a value is further off than one float32 rounding of every weight allows, which is computed for every
    value. Layers, boxes and scores together are the whole net.
+   Then the whole net runs from the input to boxes and scores, with its weights as they were before their rounding to
+   float32, and must come to the same as the model's graph (`whole_net`).
 2. The runtime in float32 is compared with the net in float64, and the model's own runtime in float32 with its graph in
    float64. Their ratio says whether the runtime rounds as the original does, whatever the model makes of rounding.
 3. Detections are compared with those that boxes and scores allow, which are off by what was measured in step 2.
@@ -22,7 +24,6 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
-from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet
 from ssdlite_caffe.runtimes.reference_layers import Array
@@ -33,6 +34,7 @@ from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
 from ssdlite_caffe.tools.likely_cause import BatchNorm, Segment, likely_cause, segment_of
 from ssdlite_caffe.tools.local_check import LocalDifference, Walked, box_errors, local_difference, walk
 from ssdlite_caffe.tools.reference_side import ReferenceSide
+from ssdlite_caffe.tools.whole_net import WholeDifference, WholeNet, boxes_of
 
 ENDS = ("boxes", "scores")
 UNIT_IN_THE_LAST_PLACE = 2.0**-23
@@ -124,8 +126,11 @@ class Proof:
         self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
         self.net: NetDesc = reference.net
         self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        self.whole = WholeNet(self.deploy, self.net, reference.model)
         self.convolutions = [conv for conv in self.net.convolutions if conv.role != "box_predictor"]
         self.order = caffe_order(self.net)
+        self.causes: dict[str, str] = {}
+        """Of the layers that differ, from the first image where they do."""
 
     def image(self, fed: FloatArray) -> Image:
         """Compare both sides on a network input (1, H, W, 3)."""
@@ -135,26 +140,30 @@ class Proof:
         tf_boxes, tf_scores, _ = self.reference.boxes(fed, single)
         boxes64, scores64, _ = self.double.boxes(fed, double)
         got = self.runtime.forward(blob, [*names, *HEADS])
-        whole = self.deploy.forward(blob, [*names, *HEADS])
+        written = self.deploy.forward(blob, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
-        walked = walk(self.deploy, blob, targets)
-        stages = [
-            self._layer(conv, walked, got[conv.top], whole[conv.top], self._ordered(conv, single), targets, blob)
+        rounding = {  # each layer's values are dropped once they are compared: all of them are some 100 MB a side
+            conv.top: _rounding(
+                got.pop(conv.top), written.pop(conv.top), self._ordered(conv, single), targets[conv.top]
+            )
             for conv in self.convolutions
-        ]
+        }
+        del single, double
+        walked = walk(self.deploy, blob, targets)
+        stages = [self._layer(conv, walked, rounding[conv.top], targets, blob) for conv in self.convolutions]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
-        return self._ends(stages, walked, got, whole, model)
+        return self._ends(stages, walked, got, written, model, blob)
 
     def _ordered(self, conv: ConvDesc, values: dict[str, Any]) -> Any:
         return in_caffe_order(self.net, conv, values[conv.name], self.reference.model.settings.logit_scale)
 
     def _layer(
-        self, conv: ConvDesc, walked: Walked, got: Array, whole: Array, single: Array, targets: dict[str, Array],
-        blob: FloatArray,
-    ) -> Stage:  # fmt: skip
-        local, double = walked.differences[conv.top], targets[conv.top]
-        cause = "" if local.ok else self._cause(conv, walked, targets, blob)
-        return Stage(conv.name, local, _rounding(got, whole, single, double), cause)
+        self, conv: ConvDesc, walked: Walked, rounding: Rounding, targets: dict[str, Array], blob: FloatArray
+    ) -> Stage:
+        local = walked.differences[conv.top]
+        if not local.ok and conv.name not in self.causes:
+            self.causes[conv.name] = self._cause(conv, walked, targets, blob)
+        return Stage(conv.name, local, rounding, self.causes.get(conv.name, ""))
 
     def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
         layers, used = segment_of(self.deploy, conv.top, targets)
@@ -169,24 +178,25 @@ class Proof:
         return likely_cause(self.deploy, Segment(layers, {name: known[name] for name in used}, conv.top, theirs, norm))
 
     def _ends(
-        self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], whole: dict[str, Array],
-        model: tuple[Any, Any, Any, Any],
+        self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], written: dict[str, Array],
+        model: tuple[Any, Any, Any, Any], blob: FloatArray,
     ) -> Image:  # fmt: skip
-        """Boxes, scores and detections."""
+        """Boxes and scores: from the model's own layers, and from the input on."""
         classes = self.net.arch.num_classes
         loc, priors = walked.blobs["mbox_loc"], walked.blobs["mbox_priorbox"]
         errors = box_errors(loc, walked.errors["mbox_loc"], priors)
-        boxes = local_difference(_boxes(walked.blobs), model[2], errors)
+        boxes = local_difference(boxes_of(walked.blobs), model[2], errors)
         conf, conf_errors = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors))
         scores = local_difference(conf, model[3], conf_errors)
-        runtime_boxes, whole_boxes = _boxes(got), _boxes(whole)
-        runtime_scores, whole_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, whole))
+        runtime_boxes, own_boxes = boxes_of(got), boxes_of(written)
+        runtime_scores, own_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, written))
         part, cause = ("", "") if boxes.ok else self._box_cause(boxes, priors)
         ends = (
-            Stage("boxes", boxes, _rounding(runtime_boxes, whole_boxes, model[0], model[2]), cause, part),
-            Stage("scores", scores, _rounding(runtime_scores, whole_scores, model[1], model[3])),
+            Stage("boxes", boxes, _rounding(runtime_boxes, own_boxes, model[0], model[2]), cause, part),
+            Stage("scores", scores, _rounding(runtime_scores, own_scores, model[1], model[3])),
         )
-        return Image((*stages, *ends), runtime_boxes, runtime_scores, model[0], model[1])
+        exact = self.whole.compare(blob, model[2], model[3], (own_boxes, own_scores))
+        return Image((*stages, *ends), exact)
 
     def _box_cause(self, found: LocalDifference, priors: Array) -> tuple[str, str]:
         """The layer that makes a box wrong, and why."""
@@ -213,31 +223,30 @@ class Proof:
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its stages, and the boxes and scores that suppression starts from.
+    """What was found in one image, or in several.
 
     Attributes:
-        runtime_boxes, runtime_scores: of the runtime, in Caffe's order.
-        model_boxes, model_scores: of the model in float32, in the same order.
+        stages: in the net's order, boxes and scores last.
+        whole: boxes and scores of the whole net in float64.
     """
 
     stages: tuple[Stage, ...]
-    runtime_boxes: FloatArray
-    runtime_scores: FloatArray
-    model_boxes: FloatArray
-    model_scores: FloatArray
+    whole: tuple[WholeDifference, ...]
+
+    def with_image(self, other: Image) -> Image:
+        """The same stages in one more image."""
+        return Image(
+            tuple(one.with_image(more) for one, more in zip(self.stages, other.stages, strict=True)),
+            tuple(one.with_image(more) for one, more in zip(self.whole, other.whole, strict=True)),
+        )
 
 
-def _boxes(blobs: Any) -> Any:
-    corners, variances = split_priors(blobs["mbox_priorbox"])
-    return decode_boxes(blobs["mbox_loc"], corners, variances, blobs["mbox_loc"].dtype)
-
-
-def _rounding(got: Array, whole: Array, single: Array, double: Array) -> Rounding:
+def _rounding(got: Array, written: Array, single: Array, double: Array) -> Rounding:
     """Errors of a runtime's float32 against the net's float64, and of the model's against its own."""
-    if got.size != whole.size or single.size != double.size:
+    if got.size != written.size or single.size != double.size:
         return Rounding(math.inf, 0.0, 0.0)
     runtime, model = (
         float(np.abs(one.reshape(other.shape).astype(np.float64) - other).max(initial=0.0))
-        for one, other in ((got, whole), (single, double))
+        for one, other in ((got, written), (single, double))
     )
     return Rounding(runtime, model, float(np.abs(double).max(initial=0.0)))

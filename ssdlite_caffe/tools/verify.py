@@ -23,7 +23,7 @@ from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector
 from ssdlite_caffe.runtimes.tensorflow_detector import check_runnable
 from ssdlite_caffe.tools.comparison import Bounds, Comparison, ImageComparison, Nets, Row
 from ssdlite_caffe.tools.judge import judged
-from ssdlite_caffe.tools.proof import Proof, Stage
+from ssdlite_caffe.tools.proof import Image, Proof
 from ssdlite_caffe.tools.reference_side import ReferenceSide
 from ssdlite_caffe.tools.same_model import check_same
 from ssdlite_caffe.tools.settings_check import other_settings
@@ -99,7 +99,7 @@ def verify(
         images: at least one.
         runtime: runtime of the converted nets.
         pipeline_config: of the model; None: the one used in the conversion.
-        bounds: largest differences that pass, in float32 alone; None: float64 decides, see `proof`, on the first image.
+        bounds: largest differences that pass, in float32 alone; None: float64 decides, see `proof`.
         keep: called with each image's detections, for drawing.
 
     Raises:
@@ -118,38 +118,64 @@ def verify(
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
             reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
             comparison = Comparison(reference, folder, bounds or Bounds(), nets)
-            stages: tuple[Stage, ...] = ()
-            unproved = "float32 alone was asked for" if bounds is not None else ""
-            for name, image in images:
-                try:
-                    keep(comparison.image(name, image))
-                except ImageError as error:  # which does not know the image's name
-                    raise ImageError(f"{name}: {error}") from error
-                if not names and not unproved:
-                    stages, unproved = _proof(reference, running, folder, nets, image)
-                names.append(name)
+            with _InDouble(reference, running, folder, nets, asked=bounds is None) as double:
+                for name, image in images:
+                    try:
+                        compared = comparison.image(name, image)
+                    except ImageError as error:  # which does not know the image's name
+                        raise ImageError(f"{name}: {error}") from error
+                    double.image(image)
+                    keep(compared)
+                    names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
     side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
     exact = bool(folder.report.get("exact", True))
-    rows = judged(comparison.rows(), stages)
+    rows = judged(comparison.rows(), double.found)
     return VerifyReport(
         model.source, str(folder.path), runtime, (*resizers, settings, *rows), tuple(names), exact, side, model.form,
-        unproved,
+        double.unproved,
     )  # fmt: skip
 
 
-def _proof(
-    reference: ReferenceSide, running: SourceDetector, folder: ModelFolder, nets: Nets, image: npt.NDArray[np.uint8]
-) -> tuple[tuple[Stage, ...], str]:
-    """The stages of the net in float64, on one image; or why they cannot be computed."""
-    with ExitStack() as stack:
+class _InDouble:
+    """The comparison in float64, of image after image; or why there is none.
+
+    Attributes:
+        found: of all images so far; None if it cannot be computed.
+        unproved: why it cannot; empty if it can.
+    """
+
+    def __init__(
+        self, reference: ReferenceSide, running: SourceDetector, folder: ModelFolder, nets: Nets, *, asked: bool
+    ) -> None:
+        self.reference = reference
+        self.found: Image | None = None
+        self.unproved = "" if asked else "float32 alone was asked for"
+        self._stack = ExitStack()
+        if asked:
+            try:
+                double = self._stack.enter_context(DoubleSource(running, list(reference.layer_outputs().values())))
+                self._proof = Proof(reference, double, folder, nets.deploy)
+            except (ModelError, PrototxtError) as error:
+                self.unproved = str(error)
+
+    def __enter__(self) -> _InDouble:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def image(self, image: npt.NDArray[np.uint8]) -> None:
+        """Compare one more image (H, W, 3), RGB."""
+        if self.unproved:
+            return
         try:
-            double = stack.enter_context(DoubleSource(running, list(reference.layer_outputs().values())))
-            proof = Proof(reference, double, folder, nets.deploy)
+            one = self._proof.image(self.reference.network_input(image))
         except (ModelError, PrototxtError) as error:
-            return (), str(error)
-        return proof.image(reference.network_input(image)).stages, ""
+            self.found, self.unproved = None, str(error)
+            return
+        self.found = one if self.found is None else self.found.with_image(one)
 
 
 def _check_before(source: Path, folder: ModelFolder) -> None:

@@ -17,7 +17,16 @@ from ssdlite_caffe.runtimes.draw import draw_detections
 from ssdlite_caffe.runtimes.images import Pixels
 from ssdlite_caffe.tools.comparison import ImageComparison, Row
 from ssdlite_caffe.tools.verify import VerifyReport
-from ssdlite_caffe.tools.verify_text import Cells, cells, count_of_images, verdict, worst_of_sections
+from ssdlite_caffe.tools.verify_text import (
+    Cells,
+    Column,
+    cells,
+    columns,
+    count_of_images,
+    legend,
+    verdict,
+    worst_of_sections,
+)
 
 SHOWN_SCORE = 0.3
 """Least score drawn on the page; all detections are compared."""
@@ -69,6 +78,8 @@ def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequen
         report=report,
         verdict=verdict(report),
         count=count_of_images(report),
+        columns=_columns(report),
+        legend=legend(report),
         summary=_table(worst_of_sections(report.rows)),
         rows=_table(report.rows),
         figures=[figure(result, names) for result in results],
@@ -76,6 +87,12 @@ def page(report: VerifyReport, results: Sequence[ImageComparison], names: Sequen
         amplified=AMPLIFIED,
     )
     return text.encode("utf-8", "backslashreplace").decode("utf-8")  # file names may be of another encoding
+
+
+def _columns(report: VerifyReport) -> list[Column]:
+    shown = columns(report)
+    share = Column("of bound", "used", True)
+    return [*shown, *([] if share in shown else [share])]
 
 
 def _table(rows: Sequence[Row]) -> list[_TableRow]:

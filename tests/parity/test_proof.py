@@ -104,10 +104,14 @@ def bench(
             yield Bench(opened.model, net, folder, prove)
 
 
-def found(image: Image) -> tuple[str, str]:
-    """The first stage that differs (the layer within it, where it is known), and the cause."""
+def found(image: Image, *, ends: bool = True) -> tuple[str, str]:
+    """The first stage that differs (the layer within it, where it is known), and the cause.
+
+    With `ends`, boxes or scores of the whole net in float64 must differ, too.
+    """
     wrong = [stage for stage in image.stages if not stage.local.ok]
     assert wrong, "no mistake was found"
+    assert not ends or any(not whole.difference.ok for whole in image.whole)
     return wrong[0].part or wrong[0].name, wrong[0].cause
 
 
@@ -117,6 +121,12 @@ def test_the_net_is_the_model(bench: Bench) -> None:
     assert max(stage.local.share for stage in image.stages) > 0.5, "the bound is not far above what rounding does"
     assert max(ratios(image.stages).values()) < RATIO
     assert image.stages[-1].local.absolute < 1e-11, "scores of the model's own logits"
+    boxes, scores = image.whole
+    assert (boxes.name, scores.name) == ("boxes in float64", "scores in float64")
+    assert boxes.difference.absolute < 1e-7
+    assert scores.difference.absolute < 1e-10
+    assert (boxes.remark, scores.remark) == ("", "")
+    assert scores.written > 1000 * scores.difference.absolute, "the rest is the rounding of the weights"
 
 
 def test_swapped_channels(bench: Bench, tmp_path: Path) -> None:
@@ -221,5 +231,20 @@ def test_a_weight_that_is_off_by_little_more_than_rounding(bench: Bench, tmp_pat
         kernel[2] *= np.float32(1 + 4e-7)
         return kernel, bias
 
-    layer, _ = found(bench.changed(tmp_path / "x", weights={conv.name: move}))
-    assert layer == conv.name
+    image = bench.changed(tmp_path / "x", weights={conv.name: move})
+    assert found(image, ends=False)[0] == conv.name
+    count = image.whole[0].remark.partition(" ")[0]
+    assert image.whole[0].remark == f"{count} weights of {conv.name} are not what the conversion makes of the model's"
+    assert 0 < int(count) <= conv.in_channels
+
+
+def test_boxes_alone(bench: Bench, tmp_path: Path) -> None:
+    name = bench.net.feature_maps[0].loc[-1].name
+    boxes, scores = bench.changed(tmp_path / "x", weights={name: lambda k, b: (k, b + np.float32(1e-4))}).whole
+    assert (boxes.difference.ok, scores.difference.ok) == (False, True)
+
+
+def test_scores_alone(bench: Bench, tmp_path: Path) -> None:
+    name = bench.net.feature_maps[0].conf[-1].name
+    boxes, scores = bench.changed(tmp_path / "x", weights={name: lambda k, b: (k, b + np.float32(1e-4))}).whole
+    assert (boxes.difference.ok, scores.difference.ok) == (True, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from ssdlite_caffe.errors import ImageError, ModelError, OutputError
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.runtimes.model_folder import REPORT, ModelFolder
+from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.resize import caffe_blob, input_of
 from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.remap import remap_folder
@@ -63,9 +66,15 @@ def test_an_untouched_folder_is_equal(example_model: Path, example_folder: Path)
     assert data["first_failure"] is None
     stages = [row["stage"] for row in data["rows"]]
     assert stages[:4] == ["settings", "input", "Conv", "conv/depthwise"]
-    assert stages[-5:] == ["headless", "boxes", "scores", "detections", "other files"]
+    whole = ["boxes in float64", "scores in float64"]
+    assert stages[-7:] == ["headless", "boxes", "scores", *whole, "detections", "other files"]
     sections = worst_of_sections(report.rows)
-    assert [row.stage for row in sections[-5:]] == stages[-5:]
+    assert [row.stage for row in sections[-7:]] == stages[-7:]
+    for stage, bound in zip(whole, (1e-7, 1e-9), strict=True):
+        row = next(row for row in data["rows"] if row["stage"] == stage)
+        assert row["section"] == "float64"
+        assert row["bound"] == pytest.approx(bound, rel=0.01)
+        assert row["absolute"] == row["double"]["absolute"] < bound
     assert len(sections) < len(report.rows) / 2
 
 
@@ -124,6 +133,24 @@ def test_settings_that_no_layer_shows(
     assert failure is not None
     assert failure.stage == "settings"
     assert said in failure.note
+
+
+def test_every_image_is_compared_in_float64(example_model: Path, copy: Path) -> None:
+    """ReLU for ReLU6 is the same on a grey image, where no value of the layer reaches 6."""
+    scene, grey = SCENES[0], ("grey", np.full((320, 320, 3), 127, np.uint8))
+    net, model = ReferenceNet(copy / "deploy.prototxt", copy / "deploy.caffemodel"), ModelFolder.open(copy)
+    relu6 = [layer.name for layer in net.layers if layer.type == "ReLU6" and layer.name.endswith("depthwise/relu")]
+    tops = {name: next(layer.top[0] for layer in net.layers if layer.name == name) for name in relu6}
+    seen = [net.forward(caffe_blob(input_of(model.arch, image)), list(tops.values())) for _, image in (grey, scene)]
+    name = next(name for name, top in tops.items() if seen[0][top].max() < 6 <= seen[1][top].max())
+    text = (copy / "deploy.prototxt").read_text()
+    (copy / "deploy.prototxt").write_text(re.sub(rf'(name: "{name}"\s+type: ")ReLU6', r"\1ReLU", text))
+    assert verify(example_model, ModelFolder.open(copy), [grey]).first_failure is None
+    failure = verify(example_model, ModelFolder.open(copy), [grey, scene]).first_failure
+    assert failure is not None
+    assert failure.stage == name.removesuffix("/relu")
+    assert failure.double is not None
+    assert not failure.double.ok
 
 
 def test_a_nan_is_found(example_model: Path, copy: Path) -> None:

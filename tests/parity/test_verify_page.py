@@ -16,9 +16,10 @@ from rich.console import Console
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools import verify_report
 from ssdlite_caffe.tools.comparison import ImageComparison, Row
+from ssdlite_caffe.tools.local_check import LocalDifference
 from ssdlite_caffe.tools.verify import VerifyReport
 from ssdlite_caffe.tools.verify_html import AMPLIFIED, LARGEST_SIDE, difference_image, page
-from ssdlite_caffe.tools.verify_text import cells, verdict
+from ssdlite_caffe.tools.verify_text import cells, verdict, worst_of_sections
 from tests.browser import Page, find_browser, open_browser
 from tests.scenes import draw_scene
 
@@ -50,6 +51,23 @@ def report_of(*rows: Row, exact: bool = True) -> VerifyReport:
 BODY = [layer(f"conv_{number}/expand", section=f"block {number}") for number in range(20)]
 GOOD = report_of(*BODY, layer(LONGEST, section="heads"), detections(False), files())
 BAD = report_of(*BODY, layer(LONGEST, math.nan, math.nan, "heads"), detections(True), files())
+
+
+def proved(row: Row, share: float = 0.987, ratio: float | None = 1.25) -> Row:
+    """The row with what float64 says of it."""
+    double = LocalDifference(row.shape, 3.25e-7, share, (0,), 1.0, 1.0, 3e-7)
+    return dataclasses.replace(row, double=double, ratio=ratio, ok=share <= 1)
+
+
+def whole(share: float) -> Row:
+    row = Row("boxes in float64", "float64", (1917, 4), share * 1e-7, share * 1e-7, 1e-7, False, True, "after it 1e-7")
+    return proved(row, share, None)
+
+
+PROVED = report_of(*map(proved, BODY), proved(layer(LONGEST, section="heads")), whole(0.5), detections(False), files())
+NOT_PROVED = report_of(
+    *map(proved, BODY), proved(layer(LONGEST, section="heads"), math.inf, 5000), whole(30.0), files()
+)
 
 
 def found(*scores: float) -> Detections:
@@ -88,6 +106,9 @@ class TestVerdict:
     def test_the_share_of_the_bound(self, absolute: float, bound: float, used: str) -> None:
         assert cells(Row("boxes", "detections", (), absolute, absolute, bound, False, False)).used == used
 
+    def test_what_passes_beyond_the_bound_has_no_share(self) -> None:
+        assert cells(Row("detections", "detections", (), 4e-5, 4e-5, 2e-5, False, True)).used == ""
+
 
 @pytest.mark.parametrize("report", [GOOD, BAD], ids=["equal", "differs"])
 @pytest.mark.parametrize("all_layers", [False, True])
@@ -104,7 +125,56 @@ def test_the_terminal_shows_the_verdict_first_in_80_columns(
     assert [line.split()[0] for line in table[3:-2]] == [row.stage for row in report.rows[:-2]]
 
 
+@pytest.mark.parametrize("report", [PROVED, NOT_PROVED], ids=["equal", "differs"])
+def test_the_table_with_float64_has_no_more_than_100_columns(
+    report: VerifyReport, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_report, "table_console", lambda: Console(width=100))
+    verify_report.print_report(report, all_layers=True)
+    _, _, *table = capsys.readouterr().out.splitlines()
+    assert max(map(len, table)) <= 100
+    assert table[1].split() == ["stage", "shape", "float64", "float32", "ratio", "bound", "of", "bound"]
+    assert len(table) == 3 + len(report.rows) + 2, "no row takes two lines; the last two say what the columns are"
+    assert table[3].split() == [
+        "conv_0/expand",
+        "576x160x160",
+        "3.25e-07",
+        "1.25e-06",
+        "1.2",
+        "rounding",
+        "98.7%",
+        "ok",
+    ]
+    lines = {line.split()[0]: line.split() for line in table[3:-2]}
+    if report is PROVED:
+        assert lines["boxes"] == ["boxes", "in", "float64", "1917x4", "5.00e-08", "1e-07", "50.0%", "ok"]
+        assert lines["detections"] == ["detections", "100x6", "2.00e-07", "2e-05", "1.0%", "ok"]
+    else:
+        assert lines[LONGEST] == [LONGEST, "576x160x160", "3.25e-07", "1.25e-06", ">999", "rounding", ">999%", "FAIL"]
+        assert lines["boxes"] == ["boxes", "in", "float64", "1917x4", "3.00e-06", "1e-07", ">999%", "FAIL"]
+
+
+def test_the_worst_of_a_section_is_the_nearest_to_a_bound_of_float64() -> None:
+    def row(name: str, share: float, ratio: float) -> Row:
+        return proved(layer(name, 1e-9 / share), share, ratio)
+
+    by_share = [row("a", 0.5, 1), row("b", 0.9, 1), row("c", 0.6, 1)]
+    assert [found.stage for found in worst_of_sections(by_share)] == ["b"]
+    assert [found.stage for found in worst_of_sections([*by_share, row("d", 0.1, 3.9)])] == ["d"]
+    assert [found.stage for found in worst_of_sections([row("e", 1.1, 1), *by_share, row("d", 0.1, 9)])] == ["e"]
+
+
 class TestPage:
+    def test_the_columns_of_float64(self) -> None:
+        text = page(PROVED, [], NAMES)
+        heads = re.findall(r"<th[^>]*>([^<]*)</th>", text.partition("</thead>")[0])
+        assert heads == ["", "stage", "shape", "float64", "float32", "ratio", "bound", "of bound", "note"]
+        for value in ("3.25e-07", "1.25e-06", "1.2", "rounding", "98.7%"):
+            assert f'<td class="number">{value}</td>' in text
+        assert "opencv against TensorFlow." in text
+        heads = re.findall(r"<th[^>]*>([^<]*)</th>", page(GOOD, [], NAMES).partition("</thead>")[0])
+        assert heads == ["", "stage", "shape", "max diff", "relative", "bound", "of bound", "note"]
+
     def test_it_needs_nothing_else(self) -> None:
         text = page(BAD, [comparison()], NAMES)
         assert not re.search(r"https?:|url\(|@import|<script|<link", text)
@@ -151,10 +221,10 @@ def browser() -> Iterator[Page]:
         yield opened
 
 
-@pytest.fixture(scope="module", params=["equal", "differs"])
+@pytest.fixture(scope="module", params=["equal", "differs", "equal in float64"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    report = {"equal": GOOD, "differs": BAD}[request.param]
+    report = {"equal": GOOD, "differs": BAD, "equal in float64": PROVED}[request.param]
     report = dataclasses.replace(report, source="a/rather/long/" * 8 + "model.pb")
     path.write_text(page(report, [comparison(), comparison("b" * 90 + ".png", found(0.4))], NAMES))
     return path
