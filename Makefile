@@ -101,7 +101,7 @@ protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done
 
-exactness: $(VENV)/.dev  ## measure every model at hand; tables of README.md and docs/exactness.md (some 30 minutes; ARGS=...)
+exactness: $(VENV)/.dev  ## measure every model at hand; tables of README.md and docs/exactness.md (some 40 minutes; ARGS=...)
 	@echo "==> measuring how exact the models at hand are"
 	@$(BIN)/python benchmarks/exactness.py $(ARGS)
 
