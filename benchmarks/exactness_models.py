@@ -62,9 +62,13 @@ class Found:
 
 
 def find(models: Path, others: Iterable[str]) -> dict[str, Found]:
-    """The example, every folder in `models`, and those given as NAME=FOLDER; in the order of KNOWN, then by name."""
+    """The example, `models` or every folder in it, and those given as NAME=FOLDER; in the order of KNOWN, then by name."""
     folders = {"examples": common.ROOT / "examples"}
-    if models.resolve() != (common.ROOT / "examples").resolve():
+    if not models.is_dir():
+        sys.exit(f"{models} is no folder; give a folder of models with --models")
+    if (models / common.GRAPH).is_file():
+        folders[models.resolve().name] = models
+    else:
         folders |= {path.name: path for path in sorted(models.iterdir()) if path.is_dir()}
     for text in others:
         name, separator, folder = text.partition("=")

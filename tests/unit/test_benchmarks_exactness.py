@@ -187,6 +187,8 @@ def test_a_checkout_with_the_example_alone() -> None:
     wanted, missing = exactness_results.plan(RESULTS, found)
     assert wanted == ["examples"]
     assert missing == [name for name in exactness_models.KNOWN if name != "examples"]
+    with pytest.raises(SystemExit, match="none is no folder"):
+        exactness_models.find(ROOT / "none", [])
 
 
 def test_models_in_a_folder_and_by_name(tmp_path: Path) -> None:
