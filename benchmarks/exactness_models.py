@@ -62,7 +62,7 @@ class Found:
 
 
 def find(models: Path, others: Iterable[str]) -> dict[str, Found]:
-    """The example, `models` or every folder in it, and those given as NAME=FOLDER; in the order of KNOWN, then by name."""
+    """The example, `models` or every folder in it, and those given as NAME=FOLDER, in the order of KNOWN."""
     folders = {"examples": common.ROOT / "examples"}
     if not models.is_dir():
         sys.exit(f"{models} is no folder; give a folder of models with --models")
