@@ -1,169 +1,197 @@
-"""How much does each converted model differ from TensorFlow?
+"""How exact is each converted model, and how good are its detections, in every runtime?
 
-`convert` and `verify` on every model: the largest difference of any layer, of all decoded boxes, of all scores, and of
-the detections, over several images. The images are bccd's test images; drawn scenes for the example model, which
-detects shapes; and other drawn images if there is no bccd.
-
-With --float64, both nets are also computed in double precision, which separates the effect of the conversion from the
-rounding of each runtime.
+`convert`, `verify` and `evaluate` on each model at hand. The results go into benchmarks/results/exactness.json, and
+from there as tables into README.md and docs/exactness.md (`make exactness`). What cannot be measured again, because a
+model, its data or a runtime is not at hand, is named, and its earlier numbers stay, with their date.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import os
+import platform
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import common
-import numpy as np
+import exactness_results as store
+import exactness_tables as pages
+from exactness_measure import INEXACT, RUNTIMES, Model, at_hand, scratch_folder, with_run
+from exactness_models import Found, find
 
+from ssdlite_caffe import __version__
+from ssdlite_caffe.caffe.prefix import find_prefix
 from ssdlite_caffe.errors import SsdliteError
-from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
-from ssdlite_caffe.runtimes.images import read_image
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
-from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
-from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
-from ssdlite_caffe.tools.compare import compare_detections
-from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from ssdlite_caffe.tools.tolerances import LAYER_ABSOLUTE
-from ssdlite_caffe.tools.verify import ImageComparison, NamedImage, Row, VerifyReport, verify
-from ssdlite_caffe.tools.verify_report import drawn_images
-
-SHAPES = ("shapes_v3_small_3", "examples")
 
 
-def images(name: str, data: Path | None, size: tuple[int, int], count: int) -> Iterable[NamedImage]:
-    if name in SHAPES:
-        sys.path.append(str(common.ROOT))
-        from tests.scenes import draw_scene
-
-        return ((f"scene {seed}", draw_scene(seed)[0]) for seed in range(count))
-    if data is None:
-        return drawn_images(size, count)
-    names = (data / "ImageSets" / "Main" / "test.txt").read_text("utf-8").split()[:count]
-    return ((one, np.ascontiguousarray(read_image(data / "JPEGImages" / f"{one}.jpg")[..., ::-1])) for one in names)
+def say(text: str) -> None:
+    """Progress and problems go to stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
-def measure(name: str, graph: Path, data: Path | None, count: int, float64: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "out"
-        convert(graph, out, ConvertOptions())
-        folder = ModelFolder.open(out)
-        taken = list(images(name, data, folder.arch.input_size, count))
-        results: list[ImageComparison] = []
-        found = _maxima(verify(graph, folder, taken, keep=results.append))
-        found["detections"] = _detections(results, folder.arch.nms.max_total)
-        if float64:
-            found["float64"] = in_float64(graph, folder, taken)
-    return found
-
-
-def in_float64(graph: Path, folder: ModelFolder, taken: Iterable[NamedImage]) -> dict[str, list[float]]:
-    """Largest differences of all boxes and of all scores, between pairs of four ways to compute them."""
-    sys.path.append(str(common.ROOT))
-    from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
-
-    arch = folder.arch
-    opencv = OpenCvNet(folder.deploy_prototxt, folder.deploy_caffemodel)
-    caffe64 = CaffeNet(folder.deploy_prototxt, folder.deploy_caffemodel, BLOBS)
-    worst: dict[str, list[float]] = {}
-    with TensorFlowDetector(graph) as tensorflow:
-        tensorflow64 = TensorFlowNet(graph, tensorflow.network_input, DECODED)
-        for _, image in taken:
-            fed = network_input(image, arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-            blob = caffe_blob(fed)
-            exact, net = tensorflow64.decoded(fed), caffe64.decoded(blob)
-            order = box_order(folder.report["feature_maps"], net, exact)
-            exact = exact[0][order], exact[1][order]
-            raw = tensorflow.raw(fed)
-            loc, scores, priors = opencv.forward(blob, BLOBS).values()
-            boxes = decode_boxes(loc.reshape(-1, 4), *split_priors(priors))
-            compared = {
-                "the nets": (net, exact),
-                "TensorFlow": ((raw.boxes[order][:, [1, 0, 3, 2]], raw.scores[order]), exact),
-                "OpenCV": ((boxes, scores.reshape(len(boxes), -1)), net),
-            }
-            for name, (some, others) in compared.items():
-                largest = [float(np.abs(a - b).max()) for a, b in zip(some, others, strict=True)]
-                worst[name] = [max(pair) for pair in zip(worst.get(name, [0.0, 0.0]), largest, strict=True)]
-    return worst
-
-
-def _maxima(report: VerifyReport) -> dict[str, Any]:
-    rows = {row.stage: row for row in report.rows}
-    layer = max((row for row in report.rows if row.relative_bound), key=_share)
+def this_run() -> dict[str, Any]:
+    """The date, the machine, and the versions of what is run."""
+    found = common.machine("numpy", "tensorflow", "opencv", "pycocotools")
+    versions = {name: found[name] for name in ("python", "numpy", "tensorflow", "opencv", "pycocotools")}
     return {
-        "images": len(report.names),
-        "layer": {"name": layer.stage, "relative": layer.relative, "absolute": layer.absolute},
-        "boxes": rows["boxes"].absolute,
-        "scores": rows["scores"].absolute,
-        "first_failure": report.first_failure.stage if report.first_failure else None,
+        "date": datetime.date.today().isoformat(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        **versions,
+        "ssdlite_caffe": __version__,
+        "caffe": "built by `ssdlite-caffe caffe build`" if find_prefix() else None,
     }
 
 
-def _detections(results: Iterable[ImageComparison], max_total: int) -> dict[str, Any]:
-    """The detections of both sides, paired where class, box and score agree within 0.001."""
-    pairs = [
-        compare_detections(
-            result.caffe, result.tensorflow, box_tolerance=1e-3, score_tolerance=1e-3, max_total=max_total
-        )
-        for result in results
-    ]
-    return {
-        "paired": sum(pair.paired for pair in pairs),
-        "unpaired": sum(len(pair.unpaired) for pair in pairs),
-        "largest": max(max(pair.box, pair.score) for pair in pairs),
-    }
+def _processor() -> str:
+    """The processor's name, where the system tells it; else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.processor() or platform.machine()
 
 
-def _share(row: Row) -> float:
-    """A layer's relative difference; 0 for a layer whose absolute difference is below LAYER_ABSOLUTE."""
-    return row.relative if row.absolute > LAYER_ABSOLUTE else 0.0
+class Session:
+    """One run of this script: what it writes, and what went wrong."""
+
+    def __init__(self, results: dict[str, Any], path: Path, options: argparse.Namespace) -> None:
+        self.results, self.path, self.options = results, path, options
+        self.run = store.run_name(results, this_run())
+        self.wrong: list[str] = []
+        self.data: Path | None = options.data
+        self.runtimes = [name for name in RUNTIMES if name in (options.runtime or RUNTIMES)]
+
+    def write(self) -> None:
+        """Write the results and, if they are the project's own, the pages."""
+        store.write(self.path, self.results)
+        if self.path.resolve() == store.DEFAULT:
+            for page in pages.write_pages(store.read(self.path)):
+                say(f"written: {page.relative_to(common.ROOT)}")
+
+    def model(self, found: Found) -> None:
+        """Measure a model, part by part; what fails is said and keeps its earlier numbers."""
+        known = self.results["models"].get(found.name)
+        with scratch_folder() as scratch:
+            try:
+                model = Model(found, Path(scratch), self.data, self.options.images)
+            except SsdliteError as error:
+                if known is None:
+                    say(f"{found.name} is not converted, so not measured: {error}")
+                else:
+                    self.failed(found.name, error)
+                return
+            entry, changed = store.model_of(self.results, found.name, found.known.title, model.sha256)
+            if changed:
+                say(f"{found.name} is another file than before: its earlier numbers are dropped")
+            for runtime in self.runtimes:
+                self.part(f"verify in {runtime}", entry, lambda r=runtime: self.differences(model, entry, r))
+            for dialect in INEXACT if found.known.inexact else ():
+                self.part(f"verify with {dialect}", entry, lambda d=dialect: self.inexact(model, entry, d))
+            if found.known.classes:
+                self.part("average precision", entry, lambda: self.precision(model, entry))
+
+    def part(self, what: str, entry: Mapping[str, Any], measure: Callable[[], None]) -> None:
+        """Run one measurement, and write what it found."""
+        started = time.perf_counter()
+        say(f"  {what}")
+        try:
+            measure()
+        except SsdliteError as error:
+            self.failed(f"{entry['title']}, {what}", error)
+        else:
+            say(f"  {what}: {time.perf_counter() - started:.0f} s")
+            self.write()
+
+    def failed(self, what: str, error: SsdliteError) -> None:
+        """Say what could not be measured; the script ends with status 1."""
+        self.wrong.append(f"{what}: {error}; its earlier numbers stay")
+        say(self.wrong[-1])
+
+    def differences(self, model: Model, entry: dict[str, Any], runtime: Any) -> None:
+        record, equal = model.differences(runtime)
+        entry["verify"][runtime] = with_run(record, self.run)
+        if not equal:
+            self.wrong.append(f"{entry['title']} in {runtime}: {record['verdict']}")
+
+    def inexact(self, model: Model, entry: dict[str, Any], dialect: str) -> None:
+        entry["inexact"][dialect] = with_run(model.inexact(dialect), self.run)
+
+    def precision(self, model: Model, entry: dict[str, Any]) -> None:
+        for runtime, record in model.precision(["tensorflow", *self.runtimes], self.images_done):
+            entry["precision"][runtime] = with_run(record, self.run)
+
+    def images_done(self, done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            say(f"    {done} of {total} images")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = common.parser(__doc__)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=FOLDER", help="one more; repeat it")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="measure this one; repeat it")
+    parser.add_argument("--resume", action="store_true", help="measure the models that an interrupted run left")
+    parser.add_argument("--render", action="store_true", help="measure nothing; put the results into the pages")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="repeat it; left out: all that are there")
+    parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
+    parser.add_argument("-n", "--images", type=int, default=8, help="for each model, to compare on")
+    parser.add_argument("--results", type=Path, default=store.DEFAULT, help="JSON; the pages show the default one only")
+    return parser
 
 
 def main() -> None:
-    parser = common.parser(__doc__)
-    parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
-    parser.add_argument("-n", "--images", type=int, default=8, help="for each model")
-    parser.add_argument("--float64", action="store_true", help="compute both nets in double precision too (slow)")
-    options = parser.parse_args()
-    result: dict[str, Any] = {"machine": common.machine("tensorflow", "opencv", "numpy"), "models": {}}
-    for name, graph in common.graphs(options.models).items():
-        try:
-            result["models"][name] = measure(name, graph, options.data, options.images, options.float64)
-        except SsdliteError as error:
-            result["models"][name] = {"error": str(error)}
-    common.report(result, _text(result), as_json=options.json)
+    options = _parser().parse_args()
+    if options.images < 1:
+        sys.exit(f"--images must be at least 1, got {options.images}")
+    if options.data is not None and not (options.data / "ImageSets" / "Main" / "test.txt").is_file():
+        sys.exit(f"{options.data} has no ImageSets/Main/test.txt; give the folder of bccd with --data")
+    results = store.read(options.results)
+    if options.render:
+        pages.write_pages(results)
+        return
+    found = find(options.models, options.model)
+    wanted, missing = store.plan(results, found, only=options.only, resume=options.resume)
+    session = Session(results, options.results, options)
+    for name in missing:
+        _say_missing(name, results, "its folder was not found")
+    missing += [name for name in wanted if not at_hand(found[name], options.data)]
+    for name in (name for name in wanted if name in missing):
+        _say_missing(name, results, "the bccd images were not found")
+    wanted = [name for name in wanted if name not in missing]
+    if "caffe" in session.runtimes and find_prefix() is None:
+        say("missing: no Caffe is built (make caffe); the earlier numbers of the built Caffe stay")
+        session.runtimes.remove("caffe")
+    results["left"] = [name for name in store.ordered({*wanted, *results["left"]}) if name not in missing]
+    store.write(options.results, results)
+    for number, name in enumerate(wanted, 1):
+        say(f"[{number}/{len(wanted)}] {name}")
+        session.model(found[name])
+        results["left"].remove(name)
+        session.write()
+    if options.json:
+        print(options.results.read_text("utf-8"))
+    else:
+        for name, text in pages.tables(store.read(options.results)).items():
+            print(f"{name}\n\n{text}\n")
+    for line in session.wrong:
+        say(f"wrong: {line}")
+    sys.exit(1 if session.wrong else 0)
 
 
-def _text(result: dict[str, Any]) -> Iterator[str]:
-    rows = []
-    for name, found in result["models"].items():
-        if "error" in found:
-            rows.append([name, "", found["error"], *[""] * 5])
-            continue
-        layer = found["layer"]
-        pairs = found["detections"]
-        stages = [f"{found['boxes']:.1e}", f"{found['scores']:.1e}", f"{pairs['largest']:.1e}"]
-        stages.append(f"{pairs['paired']}, {pairs['unpaired']}")
-        verdict = f"beyond its bound: {found['first_failure']}" if found["first_failure"] else "within"
-        rows.append([name, str(found["images"]), f"{layer['relative']:.1e} ({layer['name']})", *stages, verdict])
-    yield common.table(
-        ["model", "images", "worst layer, relative", "boxes", "scores", "detections", "paired, not", "verify"], rows
-    )
-    doubles = {name: found["float64"] for name, found in result["models"].items() if "float64" in found}
-    if doubles:
-        yield "\nlargest differences of boxes and of scores, with float64 as the reference\n"
-        rows = [
-            [name, *(" and ".join(f"{value:.1e}" for value in found[side]) for side in found)]
-            for name, found in doubles.items()
-        ]
-        head = ["Caffe net in float64 - TensorFlow's", "TensorFlow in float32", "OpenCV in float32"]
-        yield common.table(["model", *head], rows)
+def _say_missing(name: str, results: Mapping[str, Any], why: str) -> None:
+    known = results["models"].get(name)
+    kept = f"its numbers of {store.dates(known)} stay" if known is not None else "it has no earlier numbers"
+    say(f"missing: {name}: {why}; {kept}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        say("interrupted; what was measured is written, and --resume measures the rest")
+        sys.exit(130)
