@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Node, Ref
+from ssdlite_caffe.dump.image_ops import METHODS
 from ssdlite_caffe.dump.image_steps import (
-    METHODS,
     PADS,
     Image,
     ImageSteps,

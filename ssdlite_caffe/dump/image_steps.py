@@ -16,15 +16,10 @@ from ssdlite_caffe.dump.affine import ADDS, DIVISIONS
 from ssdlite_caffe.dump.constant_ops import OPS, NotConstantError
 from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
+from ssdlite_caffe.dump.image_ops import METHODS
 from ssdlite_caffe.dump.tensors import Array
 from ssdlite_caffe.resizer import Method
 
-METHODS: dict[str, Method] = {
-    "ResizeBilinear": "bilinear",
-    "ResizeNearestNeighbor": "nearest",
-    "ResizeBicubic": "bicubic",
-    "ResizeArea": "area",
-}
 PADS = frozenset({"Pad", "PadV2"})
 _AFFINE = ADDS | DIVISIONS | {"Mul", "Sub"}
 _PASSED = IDENTITIES | {"Cast", "Exit", "NextIteration", "Switch"}

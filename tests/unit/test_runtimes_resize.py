@@ -23,7 +23,7 @@ from ssdlite_caffe.runtimes.resize import (
     resize_bilinear_legacy,
     window_of,
 )
-from ssdlite_caffe.runtimes.resize_methods import resized
+from ssdlite_caffe.resize_methods import resized
 
 SIDE = st.integers(1, 12)
 F = np.float32
