@@ -131,6 +131,9 @@ class Execution(Evaluator):
         if self._depth == _DEPTH:
             raise NotConstantError(f"more than {_DEPTH} loops in each other")
         state = {name: self.value(merge.inputs[0]) for name, merge in merges.items()}
+        if any(value is _NO_VALUE for value in state.values()):  # the loop is in the branch that is not taken
+            self._values.update({name: _NO_VALUES for name in exits})
+            return _NO_VALUE
         for _ in range(_ROUNDS):
             self._rounds.append(condition)
             if len(self._rounds) > _ALL_ROUNDS:

@@ -20,7 +20,7 @@ from ssdlite_caffe.dump.constant_ops import MAX_OUTPUT, NotConstantError
 from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.image_ops import ImageExecution
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.preprocessing import first_convolution, image_path
+from ssdlite_caffe.dump.preprocessing import WHOLE_TYPES, first_convolution, image_path
 from ssdlite_caffe.dump.tensors import DTYPES, Array
 from ssdlite_caffe.errors import ImageError, ModelError
 from ssdlite_caffe.image_input import network_input
@@ -108,7 +108,8 @@ def _holders(before: list[Node]) -> list[Node] | str:
     if decoded:
         return decoded
     if len(placeholders) != 1:
-        return f"the network input depends on {len(placeholders)} placeholders"
+        names = ", ".join(node.name for node in placeholders[:_NAMED])
+        return f"it reads {len(placeholders)} placeholders ({names})" if names else "no placeholder gives its image"
     if placeholders[0].attr_type("dtype") not in DTYPES:
         return f"{placeholders[0].name} (Placeholder) holds no numbers"
     return placeholders
@@ -170,8 +171,8 @@ def _named(constants: Constants, start: Ref) -> str:
     nodes = [
         f"{node.name} ({node.op})"
         for node in reversed(image_path(constants.graph, start))
-        if node.op not in _QUIET and not node.op.startswith(("Placeholder", "TensorArray"))
-        and constants.plain.get(node.ref) is None
+        if node.op not in _QUIET and not node.op.startswith(("Placeholder", "TensorArray", "TensorList"))
+        and node.attr_type("T") not in WHOLE_TYPES and constants.plain.get(node.ref) is None
     ]  # fmt: skip
     more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
     return f": {', '.join(nodes[:_NAMED])}{more}" if nodes else ""
