@@ -158,7 +158,23 @@ def _whole(a: Added, chance: random.Random) -> str:
 
 
 def _unary(a: Added, chance: random.Random) -> str:
-    op = chance.choice("Round Floor Square Sqrt Neg Abs Relu Relu6 Tanh Sigmoid Identity StopGradient Rint".split())
+    op = chance.choice(
+        [
+            "Round",
+            "Floor",
+            "Square",
+            "Sqrt",
+            "Neg",
+            "Abs",
+            "Relu",
+            "Relu6",
+            "Tanh",
+            "Sigmoid",
+            "Identity",
+            "StopGradient",
+            "Rint",
+        ]
+    )
     return a.same(op, a.text)
 
 
@@ -215,9 +231,7 @@ def _conditional(a: Added, chance: random.Random) -> str:
     shape = a.shape()
     first = [a.constant([a.rank - side], np.int32) for side in (3, 2)]
     one = a.constant([1], np.int32)
-    height, width = (
-        a.op("Slice", shape, begin, one, T=pb.DT_INT32, Index=pb.DT_INT32) for begin in first
-    )
+    height, width = (a.op("Slice", shape, begin, one, T=pb.DT_INT32, Index=pb.DT_INT32) for begin in first)
     other = width if chance.random() < 0.5 else a.constant([chance.choice([64, 300, 400])], np.int32)
     truth = a.op("Squeeze", a.op("Greater", height, other, T=pb.DT_INT32), T=pb.DT_BOOL)
     switch = a.op("Switch", a.text, truth, T=a.dtype)

@@ -1,4 +1,4 @@
-"""Running a part of a graph without TensorFlow, loops and conditions included: behind its predictors, or before the net.
+"""Running part of a graph without TensorFlow, loops and conditions included: before the net, or behind its predictors.
 
 Loops and conditions are those of TensorFlow 1. A condition's `Switch` gives its value to one of two branches, and none
 to the other; an op without a value for one of its inputs gives none, and `Merge` takes the branch that has one. A loop
@@ -132,7 +132,7 @@ class Execution(Evaluator):
             raise NotConstantError(f"more than {_DEPTH} loops in each other")
         state = {name: self.value(merge.inputs[0]) for name, merge in merges.items()}
         if any(value is _NO_VALUE for value in state.values()):  # the loop is in the branch that is not taken
-            self._values.update({name: _NO_VALUES for name in exits})
+            self._values.update(dict.fromkeys(exits, _NO_VALUES))
             return _NO_VALUE
         for _ in range(_ROUNDS):
             self._rounds.append(condition)

@@ -149,9 +149,7 @@ class _Body:
             node.attr[key].s = value.encode()
         return name
 
-    def _called(
-        self, function: pb.FunctionDef, inputs: list[str], name: str, depth: int, pivot: str = ""
-    ) -> list[str]:
+    def _called(self, function: pb.FunctionDef, inputs: list[str], name: str, depth: int, pivot: str = "") -> list[str]:
         """Write the body of a function, and return its outputs."""
         arguments = [argument.name for argument in function.signature.input_arg]
         if len(arguments) != len(inputs):
@@ -223,8 +221,11 @@ class _Body:
             if not is_fixed:
                 nexts[number] = self._free(f"{name}/NextIteration_{number}")
                 values[number] = self._new(f"{name}/Merge_{number}", "Merge", enters[number], nexts[number])
-        (truth,) = self._called(condition, values, f"{name}/cond", depth + 1)
-        decision = self._new(f"{name}/LoopCond", "LoopCond", truth)
+        truth = self._called(condition, values, f"{name}/cond", depth + 1)
+        if len(truth) != 1:
+            raise ModelError(f"{self._source}: the condition of {name} ({node.op}) must have one output, it has "
+                             f"{len(truth)}")  # fmt: skip
+        decision = self._new(f"{name}/LoopCond", "LoopCond", *truth)
         exits = list(inputs)
         for number in nexts:
             switch = self._new(f"{name}/Switch_{number}", "Switch", values[number], decision)

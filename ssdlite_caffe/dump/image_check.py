@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.constant_ops import MAX_OUTPUT, NotConstantError
-from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
+from ssdlite_caffe.dump.graph import IDENTITIES, Node, Ref
 from ssdlite_caffe.dump.image_ops import ImageExecution
 from ssdlite_caffe.dump.model import Settings
 from ssdlite_caffe.dump.preprocessing import WHOLE_TYPES, first_convolution, image_path
@@ -161,8 +161,8 @@ def _difference(found: npt.NDArray[Any], expected: FloatArray, half_range: float
     place = tuple(int(index) for index in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
     y, x, channel = place[1:]
     return (
-        f"{found[place]:.6g}, not {expected[place]:.6g}, at row {y}, column {x}, channel {channel} of the network input "
-        f"({int(wrong.sum())} of {wrong.size} values differ)"
+        f"{found[place]:.6g}, not {expected[place]:.6g}, at row {y}, column {x}, channel {channel} of the network "
+        f"input ({int(wrong.sum())} of {wrong.size} values differ)"
     )
 
 

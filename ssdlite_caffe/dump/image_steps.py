@@ -30,7 +30,7 @@ _LIST_VALUE = {
     "TensorListFromTensor": (0, None), "TensorListGetItem": (0, 3), "TensorListSetItem": (2, None),
     "TensorListStack": (0, 4),
 }  # fmt: skip
-"""Op of TensorFlow 2's lists -> its input that leads to the images, and the rank of its output where that is another."""
+"""Op of TensorFlow 2's lists -> its input that leads to the images, and the rank of its output if that is another."""
 _T = TypeVar("_T")
 
 

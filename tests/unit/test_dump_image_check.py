@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -129,21 +130,18 @@ def test_another_preprocessing_is_refused(example: pb.GraphDef, behind: str, mak
     assert any(name in str(caught.value) for name in added), "a new node is among those that may be the cause"
 
 
-@pytest.mark.parametrize("name", ["packed", "whole", "through"])
+@pytest.mark.parametrize("name", ["whole", "through"])
 def test_what_changes_nothing_is_read(example: pb.GraphDef, name: str) -> None:
-    """Where an insertion happens to keep every pixel, it is refused by name or read without a note."""
+    """An insertion of a kind that may keep every pixel is refused, or read without a note."""
     kept = 0
     for seed in range(12):
         definition = pb.GraphDef()
         definition.CopyFrom(example)
         put(definition, IMAGE, lambda a, seed=seed: NAMED[name](a, random.Random(seed)))  # type: ignore[misc]
-        try:
+        with contextlib.suppress(ModelError):
             assert read(definition) == ()
-        except ModelError as error:
-            assert "added_" in str(error)
-            continue
-        kept += 1
-    assert kept or name == "packed"
+            kept += 1
+    assert kept
 
 
 def test_an_op_that_cannot_be_run_is_noted_by_name(example: pb.GraphDef) -> None:

@@ -175,7 +175,9 @@ def test_other_layers_in_float64_are_their_formulas(tmp_path: Path) -> None:
         for place in np.ndindex(*x.shape):
             assert found[place] == pytest.approx(formula(float(x[place]), place[1]), rel=1e-13, abs=1e-14)
 
-    found, (mean, variance, factor) = in_double_of(tmp_path, dims + layer("BatchNorm", "batch_norm_param { eps: 0.01 }"), x)
+    found, (mean, variance, factor) = in_double_of(
+        tmp_path, dims + layer("BatchNorm", "batch_norm_param { eps: 0.01 }"), x
+    )
     epsilon = float(np.float32(0.01))
     agree(found, lambda v, c: (v - mean[c] / factor[0]) / math.sqrt(variance[c] / factor[0] + epsilon))
     found, (scale, shift) = in_double_of(tmp_path, dims + layer("Scale", "scale_param { bias_term: true }"), x)
