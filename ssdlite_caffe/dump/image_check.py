@@ -17,10 +17,13 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.constant_ops import MAX_OUTPUT, NotConstantError
+from ssdlite_caffe.dump.execution import Execution
 from ssdlite_caffe.dump.graph import IDENTITIES, Node, Ref
-from ssdlite_caffe.dump.image_ops import ImageExecution
+from ssdlite_caffe.dump.graph_resizer import SIZES
+from ssdlite_caffe.dump.image_ops import IMAGE_OPS
+from ssdlite_caffe.dump.image_steps import ImageSteps, Normalise, UnknownStepError
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.preprocessing import WHOLE_TYPES, first_convolution, image_path
+from ssdlite_caffe.dump.preprocessing import WHOLE_TYPES, changes_image, first_convolution, image_path, is_read
 from ssdlite_caffe.dump.tensors import DTYPES, Array
 from ssdlite_caffe.errors import ImageError, ModelError
 from ssdlite_caffe.image_input import network_input
@@ -36,6 +39,23 @@ _BOUND = 1e-4
 _NAMED = 8
 _QUIET = IDENTITIES | {"Const", "Exit", "NextIteration", "Switch", "Merge", "LoopCond", "ExpandDims", "Squeeze"}
 """Ops that are not worth a name in an error."""
+
+
+class ImageExecution(Execution):
+    """Computes what a graph makes of an image.
+
+    Raises, while it does:
+        ModelError: an op that is not read is applied to the image. Such ops are allowed on sizes alone, and only the
+            values show which they are.
+    """
+
+    ops = IMAGE_OPS
+
+    def _outputs(self, node: Node) -> tuple[Array, ...]:
+        found = super()._outputs(node)
+        if not is_read(node) and node.op != "Const" and any(value.ndim > 2 for value in found):
+            raise changes_image(self.graph, node)
+        return found
 
 
 def check_preprocessing(constants: Constants, settings: Settings) -> tuple[str, ...]:
@@ -83,6 +103,38 @@ def check_preprocessing(constants: Constants, settings: Settings) -> tuple[str, 
                 f"something else: of a made-up image of {size[1]}x{size[0]} (width x height) it makes {problem}; the "
                 f"cause is between {holders[0].name} and {start}{_named(constants, start)}"
             )
+    return _by_size(constants, start, before)
+
+
+def _by_size(constants: Constants, start: Ref, before: list[Node]) -> tuple[str, ...]:
+    """Follow images of many sizes, without their pixels, through a graph with conditions.
+
+    Returns:
+        A note if that is not possible.
+
+    Raises:
+        ModelError: images of some sizes are scaled and shifted otherwise.
+    """
+    graph = constants.graph
+    conditions = [
+        node for node in before if node.op == "Merge" and all(graph[r].op != "NextIteration" for r in node.inputs)
+    ]
+    if not conditions:
+        return ()
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    for size in SIZES:
+        try:
+            image = ImageSteps(graph, constants.plain, size).image(start)
+        except UnknownStepError as error:
+            return _unchecked(f"{error} is not understood, for images of all sizes")
+        found.setdefault(tuple(step.node for step in image.steps if isinstance(step, Normalise)), size)
+    if len(found) > 1:
+        (one, first), (other, second) = list(found.items())[:2]
+        differing = ", ".join(sorted(set(one) ^ set(other)))
+        raise ModelError(
+            f"{graph.source} scales or shifts images of {first[1]}x{first[0]} (width x height) in another way than "
+            f"those of {second[1]}x{second[0]}: {differing}; one way for all is supported"
+        )
     return ()
 
 

@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from ssdlite_caffe.dump.constant_ops import NotConstantError, Op, Output, bounded
-from ssdlite_caffe.dump.execution import Execution
 from ssdlite_caffe.dump.execution_ops import POST_OPS
 from ssdlite_caffe.dump.graph import Node
 from ssdlite_caffe.dump.tensors import Array
@@ -45,9 +44,3 @@ IMAGE_OPS: dict[str, Op] = {
     **dict.fromkeys(METHODS, _resize),
     "PlaceholderWithDefault": lambda node, args: args[0],
 }
-
-
-class ImageExecution(Execution):
-    """Computes what a graph makes of an image."""
-
-    ops = IMAGE_OPS

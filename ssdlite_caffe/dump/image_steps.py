@@ -139,8 +139,8 @@ class ImageSteps:
             if len(other) == 1:
                 return self._image(other[0]).after(Normalise(node.name))
         if node.op in _LIST_VALUE:
-            at, rank = _LIST_VALUE[node.op]
-            image = self._image(node.inputs[at])
+            place, rank = _LIST_VALUE[node.op]
+            image = self._image(node.inputs[place])
             return replace(image, rank=rank or image.rank)
         if node.op.startswith("TensorArray"):
             at = next((at for kind, at in _ARRAY_VALUE.items() if node.op.startswith(f"TensorArray{kind}")), None)

@@ -128,11 +128,21 @@ def _refuse_others(graph: Graph, path: list[Node]) -> None:
         cut = (
             node.op == "Cast" and node.attr_type("SrcT") in _FLOAT_TYPES and node.attr_type("DstT") not in _FLOAT_TYPES
         )
-        if cut or not (whole or node.op in _READ or node.op.startswith(_READ_BEGINNINGS)):
-            raise ModelError(
-                f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; only "
-                "resizing, one scale and one offset are supported there"
-            )
+        if cut or not (whole or is_read(node)):
+            raise changes_image(graph, node)
+
+
+def is_read(node: Node) -> bool:
+    """Whether an op does not change the image's values, or its effect is read here."""
+    return node.op in _READ or node.op.startswith(_READ_BEGINNINGS)
+
+
+def changes_image(graph: Graph, node: Node) -> ModelError:
+    """The error that refuses a node."""
+    return ModelError(
+        f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; only "
+        "resizing, one scale and one offset are supported there"
+    )
 
 
 def _is_uint8(node: Node) -> bool:
