@@ -115,7 +115,11 @@ def with_functions(path: Path, *, called: bool = False, tall: float = 1.0) -> Pa
     def prepared(pixels: Any) -> Any:
         floats = tf.squeeze(v1.image.resize_bilinear(tf.expand_dims(tf.cast(pixels, tf.float32), 0), (320, 320)), [0])
         shape = tf.shape(pixels)
-        higher = tf.cond(shape[0] > shape[1], lambda: floats * tall, lambda: tf.identity(floats))
+        higher = tf.cond(
+            shape[0] > shape[1],
+            lambda: tf.identity(floats) if tall == 1 else floats * tall,
+            lambda: tf.identity(floats),
+        )
         return higher * (2 / 255) - 1.0
 
     def batch(pixels: Any) -> Any:
