@@ -19,11 +19,17 @@ _OTHERS = {
     "AddV2": ("Sub", "Mul"), "Sub": ("AddV2", "Mul", "RealDiv"), "Mul": ("AddV2", "RealDiv", "Maximum"),
     "RealDiv": ("Mul", "Sub"), "LogicalAnd": ("LogicalOr",), "Exp": ("Sigmoid", "Neg"), "Sigmoid": ("Softmax", "Exp"),
     "Softmax": ("Sigmoid",), "Sum": ("Max", "Prod"), "Relu": ("Neg",), "Squeeze": ("Identity",),
+    "ResizeBilinear": ("ResizeArea", "ResizeBicubic"), "ResizeArea": ("ResizeBilinear",), "Round": ("Floor", "Ceil"),
+    "ResizeBicubic": ("ResizeArea",),
 }  # fmt: skip
 _FLAGS = {
     "CombinedNonMaxSuppression": ("clip_boxes", "pad_per_class"),
     "TopKV2": ("sorted",),
     "Sum": ("keep_dims",),
+    **dict.fromkeys(
+        ("ResizeBilinear", "ResizeBicubic", "ResizeNearestNeighbor"), ("align_corners", "half_pixel_centers")
+    ),
+    "ResizeArea": ("align_corners",),
 }
 _MASKS = ("begin_mask", "end_mask", "shrink_axis_mask")
 

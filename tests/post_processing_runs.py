@@ -105,10 +105,12 @@ def in_tensorflow(source: Source, changed: pb.GraphDef) -> list[Detections | Non
     return found
 
 
-def by_settings(source: Source, parts: Parts, config: Settings) -> list[Detections]:
+def by_settings(
+    source: Source, parts: Parts, config: Settings, window: tuple[float, float] = (1.0, 1.0)
+) -> list[Detections]:
     """The detections that the settings which were read lead to, which are those of a converted net.
 
-    Settings that were not read are taken from `config`, as from a pipeline.config.
+    Settings that were not read are taken from `config`, as from a pipeline.config. `window`: see `window_of`.
     """
     read = dataclasses.asdict(parts.settings)
     settings = dataclasses.replace(config, **{name: value for name, value in read.items() if value is not None})
@@ -128,7 +130,7 @@ def by_settings(source: Source, parts: Parts, config: Settings) -> list[Detectio
         logits = _joined(run, source.ends, settings.class_order, settings.num_classes or 0)
         boxes = decode_boxes(encodings[:, [1, 0, 3, 2]], settings.default_boxes[:, [1, 0, 3, 2]], variances)
         scores = convert_scores(logits * np.float32(settings.logit_scale or 1), settings.score_converter or "identity")
-        found.append(choose_detections(boxes, scores, nms))
+        found.append(choose_detections(boxes, scores, nms, window=window))
     return found
 
 

@@ -15,6 +15,7 @@ from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.detector import require_detector, require_finite
 from ssdlite_caffe.dump.foreign import refuse_object_based
 from ssdlite_caffe.dump.frozen import read_bytes
+from ssdlite_caffe.dump.functions import without_functions
 from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.pipeline import Pipeline, fill_gaps, read_pipeline
@@ -206,7 +207,7 @@ def meta_resizer(prefix: Path) -> Resizer | None:
     path = _meta_file(prefix)
     try:
         meta = pb.MetaGraphDef.FromString(read_bytes(path))
-        constants = Constants.of(Graph(meta.graph_def.node, source=str(path)))
+        constants = Constants.of(Graph(without_functions(meta.graph_def, str(path)).node, source=str(path)))
         stem = first_convolution(constants.graph)
         return None if stem is None else network_input(constants, stem).resizer
     except (ModelError, DecodeError, RecursionError):

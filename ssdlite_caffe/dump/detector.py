@@ -12,6 +12,7 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import VARIABLES, Graph, Node
+from ssdlite_caffe.dump.image_check import check_preprocessing
 from ssdlite_caffe.dump.model import Settings
 from ssdlite_caffe.dump.postprocessing import check_post_processing
 from ssdlite_caffe.dump.settings import settings_from_graph
@@ -112,8 +113,8 @@ def take_apart(graph: Graph) -> Parts:
     """Convolutions, settings and unused weights of a graph.
 
     Raises:
-        ModelError: it is not an SSD MobileNet, or one of a kind that is not read; or it does something behind its
-            predictors that is not in its settings.
+        ModelError: it is not an SSD MobileNet, or one of a kind that is not read; or it does something to images or
+            behind its predictors that is not in its settings.
         TensorError: a weight is NaN or Inf.
     """
     refuse_quantised(graph)
@@ -123,7 +124,8 @@ def take_apart(graph: Graph) -> Parts:
     require_detector(graph.source, (unit.scope for unit in units.units))
     require_finite(graph.source, units.tensors)
     settings, skipped = settings_from_graph(constants, units), left_over(graph, constants)
-    return Parts(units, settings, skipped, check_post_processing(constants, settings, units.ends))
+    notes = (*check_preprocessing(constants, settings), *check_post_processing(constants, settings, units.ends))
+    return Parts(units, settings, skipped, notes)
 
 
 def left_over(graph: Graph, constants: Constants) -> dict[str, str]:

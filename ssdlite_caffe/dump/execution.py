@@ -1,4 +1,4 @@
-"""Running the part of a graph behind its predictors without TensorFlow, loops and conditions included.
+"""Running part of a graph without TensorFlow, loops and conditions included: before the net, or behind its predictors.
 
 Loops and conditions are those of TensorFlow 1. A condition's `Switch` gives its value to one of two branches, and none
 to the other; an op without a value for one of its inputs gives none, and `Merge` takes the branch that has one. A loop
@@ -23,6 +23,10 @@ from ssdlite_caffe.dump.tensors import Array
 
 _ROUNDS = 100
 """Most rounds of a loop; the loops of a detector go over the images of a batch, of which there is one."""
+_ALL_ROUNDS = 1000
+"""Most rounds of all loops together."""
+_DEPTH = 4
+"""Most loops in each other."""
 _NO_VALUE: Array = np.empty(0, object)
 _NO_VALUES = (_NO_VALUE,) * 64
 _TENSOR_ARRAYS = ("TensorArrayV3", "TensorArrayWriteV3", "TensorArrayReadV3", "TensorArrayScatterV3",
@@ -59,6 +63,8 @@ class Execution(Evaluator):
         self._outside = outside
         self._frame = frame
         self._arrays: dict[int, tuple[int, dict[int, Array]]] = {} if outside is None else outside._arrays
+        self._depth: int = 0 if outside is None else outside._depth + 1
+        self._rounds: list[Ref] = [] if outside is None else outside._rounds
 
     def _is_from_outside(self, node: Node) -> bool:
         return node.op == "Enter" and self._outside is not None and node.attr_text("frame_name") == self._frame
@@ -122,10 +128,18 @@ class Execution(Evaluator):
         if len(frames) != 1 or not set(exits.values()) <= set(merges):
             raise NotConstantError("a loop that is not whole")
         frame = frames.pop()
+        if self._depth == _DEPTH:
+            raise NotConstantError(f"more than {_DEPTH} loops in each other")
         state = {name: self.value(merge.inputs[0]) for name, merge in merges.items()}
+        if any(value is _NO_VALUE for value in state.values()):  # the loop is in the branch that is not taken
+            self._values.update(dict.fromkeys(exits, _NO_VALUES))
+            return _NO_VALUE
         for _ in range(_ROUNDS):
+            self._rounds.append(condition)
+            if len(self._rounds) > _ALL_ROUNDS:
+                raise NotConstantError(f"loops of more than {_ALL_ROUNDS} rounds together")
             given = {name: (value, np.asarray(0, np.int32)) for name, value in state.items()}
-            inside = Execution(
+            inside = type(self)(
                 graph, {**self._given, **given}, self._wanted, shape_of=self._shape_of, outside=self, frame=frame
             )
             if not bool(inside.value(condition).reshape(())):

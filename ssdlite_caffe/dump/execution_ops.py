@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.dump.constant_ops import OPS, NotConstantError, Op, Output, bounded
 from ssdlite_caffe.dump.graph import Node
+from ssdlite_caffe.dump.tensor_lists import LIST_OPS
 from ssdlite_caffe.dump.tensors import Array
 
 Indices = npt.NDArray[np.int32]
@@ -169,6 +170,7 @@ def _gather_nd(node: Node, args: list[Array]) -> Output:
 
 POST_OPS: dict[str, Op] = {
     **OPS,
+    **LIST_OPS,
     "Sigmoid": lambda node, args: sigmoid(args[0]),
     "Softmax": lambda node, args: softmax(args[0]),
     **dict.fromkeys((f"NonMaxSuppression{version}" for version in ("", "V2", "V3", "V4", "V5")), _non_max_suppression),

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.foreign import foreign_kind
+from ssdlite_caffe.dump.functions import without_functions
 from ssdlite_caffe.dump.graph import Graph
 from ssdlite_caffe.errors import ModelError
 
@@ -80,16 +81,17 @@ def graph_of(definition: pb.GraphDef, path: Path) -> Graph:
     """The Graph of a frozen GraphDef.
 
     Raises:
-        ModelError: the graph is not frozen, or its convolutions are inside functions.
+        ModelError: the graph is not frozen, its convolutions are inside functions, or it calls functions in a way that
+            is not read here.
     """
-    graph = Graph(definition.node, source=str(path))
-    ops = graph.ops()
-    if ops["Conv2D"] == 0 and any(
+    if not any(node.op == "Conv2D" for node in definition.node) and any(
         node.op == "Conv2D" for function in definition.library.function for node in function.node_def
     ):
         raise ModelError(
             f"{path} has its convolutions inside functions, as TensorFlow 2 writes them; give the SavedModel folder"
         )
+    graph = Graph(without_functions(definition, str(path)).node, source=str(path))
+    ops = graph.ops()
     unfrozen = [op for op in ("VariableV2", "Variable", "VarHandleOp") if ops[op]]
     if unfrozen:
         raise ModelError(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ssdlite_caffe.dump.affine import Constants
 from ssdlite_caffe.dump.graph import Node, Ref
+from ssdlite_caffe.dump.image_ops import METHODS
 from ssdlite_caffe.dump.image_steps import (
-    METHODS,
     PADS,
     Image,
     ImageSteps,
@@ -22,7 +22,7 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer, shape_kept
 
 _SQUARE = (1000, 1000)
-_SIZES = (
+SIZES = (
     _SQUARE, (480, 640), (640, 480), (1080, 1920), (1920, 1080), (333, 500), (375, 300), (97, 53), (64, 301),
     (3000, 2000),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def graph_resizer(constants: Constants, stem: Node, path: list[Node], before: Be
     if len(resizes) == 1 and not others and constants.plain.get(resizes[0].inputs[1]) is not None:
         found = _fixed(constants, resizes[0])
     else:
-        found = _recognised(constants, [_followed(constants, start, size) for size in _SIZES])
+        found = _recognised(constants, [_followed(constants, start, size) for size in SIZES])
     if found.resizer is None or found.resizer.plain:
         return found
     first = before(resizes[0].inputs[0])
@@ -124,7 +124,7 @@ def _recognised(constants: Constants, images: list[Image]) -> GraphResizer:
     source = constants.graph.source
     sizes = {image.size for image in images}
     if len(sizes) != 1:
-        one, other = _SIZES[0], _SIZES[1]
+        one, other = SIZES[0], SIZES[1]
         raise ModelError(
             f"{source} resizes images to different sizes: {one[0]}x{one[1]} to {_text(images[0].size)}, "
             f"{other[0]}x{other[1]} to {_text(images[1].size)}; only one size for all images is supported, as of "
@@ -158,7 +158,7 @@ def _letterbox(source: str, resizer: Resizer, images: list[Image], size: tuple[i
     if len(pads) != len(images) or len(values) != 1 or size[0] != size[1] or contents[0][0] != contents[0][1]:
         raise wrong
     least, most = contents[0][0], size[0]
-    expected = [shape_kept(image, least, most) for image in _SIZES]
+    expected = [shape_kept(image, least, most) for image in SIZES]
     if contents != expected or any(pad.height[0] or pad.width[0] for pad in pads):
         raise wrong
     red, green, blue = values.pop()

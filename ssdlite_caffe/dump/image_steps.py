@@ -16,21 +16,21 @@ from ssdlite_caffe.dump.affine import ADDS, DIVISIONS
 from ssdlite_caffe.dump.constant_ops import OPS, NotConstantError
 from ssdlite_caffe.dump.constants import Evaluator
 from ssdlite_caffe.dump.graph import IDENTITIES, Graph, Node, Ref
+from ssdlite_caffe.dump.image_ops import METHODS
 from ssdlite_caffe.dump.tensors import Array
 from ssdlite_caffe.resizer import Method
 
-METHODS: dict[str, Method] = {
-    "ResizeBilinear": "bilinear",
-    "ResizeNearestNeighbor": "nearest",
-    "ResizeBicubic": "bicubic",
-    "ResizeArea": "area",
-}
 PADS = frozenset({"Pad", "PadV2"})
 _AFFINE = ADDS | DIVISIONS | {"Mul", "Sub"}
 _PASSED = IDENTITIES | {"Cast", "Exit", "NextIteration", "Switch"}
 """Ops whose output is their input 0, as far as an image's size matters."""
 _ARRAY_VALUE = {"Scatter": 2, "Write": 2, "Gather": 2, "Read": 2}
 """Kind of a TensorArray's op -> its input that leads to the images: the values, or the flow that comes from them."""
+_LIST_VALUE = {
+    "TensorListFromTensor": (0, None), "TensorListGetItem": (0, 3), "TensorListSetItem": (2, None),
+    "TensorListStack": (0, 4),
+}  # fmt: skip
+"""Op of TensorFlow 2's lists -> its input that leads to the images, and the rank of its output if that is another."""
 _T = TypeVar("_T")
 
 
@@ -138,6 +138,10 @@ class ImageSteps:
             other = [r for r in node.inputs if self._constants.get(r) is None]
             if len(other) == 1:
                 return self._image(other[0]).after(Normalise(node.name))
+        if node.op in _LIST_VALUE:
+            place, rank = _LIST_VALUE[node.op]
+            image = self._image(node.inputs[place])
+            return replace(image, rank=rank or image.rank)
         if node.op.startswith("TensorArray"):
             at = next((at for kind, at in _ARRAY_VALUE.items() if node.op.startswith(f"TensorArray{kind}")), None)
             if at is not None and at < len(node.inputs):

@@ -25,7 +25,7 @@ from ssdlite_caffe.dump.graph import Graph, Ref
 from ssdlite_caffe.dump.map_sizes import FeatureMaps
 from ssdlite_caffe.dump.model import Settings
 from ssdlite_caffe.dump.preprocessing import first_convolution
-from ssdlite_caffe.dump.scenes import Rules, Scene, encodings_of, expected, logits_of, scenes
+from ssdlite_caffe.dump.scenes import WHOLE, Rules, Scene, encodings_of, expected, logits_of, scenes
 from ssdlite_caffe.dump.scores import find_conversion
 from ssdlite_caffe.dump.tensors import DTYPES, Array
 from ssdlite_caffe.errors import ModelError
@@ -69,11 +69,12 @@ def check_post_processing(constants: Constants, settings: Settings, ends: Mappin
     shape_of = FeatureMaps(graph, constants.plain, graph.origin(stem.inputs[0]), settings.input_size).shape
     shapes = {scope: shape_of(ref) for scope, ref in ends.items()}
     wanted = {node.name for node in graph.upstream(outputs.values())}
-    for scene in scenes(rules):
+    images = _image_sizes(settings)
+    for scene, image in zip(scenes(rules, [_window(settings, size) for size in images]), images, strict=True):
         given = _given(settings, rules, scene, shapes, ends)
         if isinstance(given, str):
             return _unchecked(given)
-        execution = Execution(graph, {**_images(graph, settings), **given}, wanted, shape_of=shape_of)
+        execution = Execution(graph, {**_images(graph, image), **given}, wanted, shape_of=shape_of)
         try:
             found = {name: execution.value(ref) for name, ref in outputs.items()}
         except NotConstantError as error:
@@ -151,14 +152,12 @@ def _rules(settings: Settings) -> Rules | str:
         return "its limits of detections are not known"
     if not (0 <= iou <= 1 and 0 <= least < 0.98 and min(each, total) >= 1):
         return "its limits of detections are out of range"
-    window, _ = _window_and_image(settings)
     return Rules(
         boxes,
         scales,
         settings.num_classes,
         settings.score_converter,
         settings.logit_scale or 1.0,
-        window,
         iou,
         least,
         each,
@@ -167,16 +166,24 @@ def _rules(settings: Settings) -> Rules | str:
     )
 
 
-def _window_and_image(settings: Settings) -> tuple[tuple[float, float], tuple[int, int]]:
-    """The (height, width) of the image within the network input, as fractions; and of an image, in pixels."""
+def _image_sizes(settings: Settings) -> list[tuple[int, int]]:
+    """(height, width) of the images of the scenes, in pixels: one larger than the input, tall, wide, and small ones."""
     height, width = settings.input_size or (1, 1)
     resizer = settings.resizer
-    if resizer is None or resizer.min_dimension is None or resizer.max_dimension is None:
+    if resizer is None or resizer.max_dimension is None:
         factor = 2 if height * width < _LARGE else 1
-        return (1.0, 1.0), (factor * height, factor * width)
-    image = (resizer.max_dimension, max(1, 3 * resizer.max_dimension // 4))
+        return [(factor * height, factor * width), (61, 43), (40, 127), (height, width)]
+    most = resizer.max_dimension
+    return [(most, max(1, 3 * most // 4)), (most + 9, max(1, most // 2)), (max(1, most // 3), most), (most, most)]
+
+
+def _window(settings: Settings, image: tuple[int, int]) -> tuple[float, float]:
+    """The (height, width) of an image within the network input, as fractions."""
+    resizer = settings.resizer
+    if resizer is None or resizer.min_dimension is None or resizer.max_dimension is None:
+        return WHOLE
     rows, columns = shape_kept(image, resizer.min_dimension, resizer.max_dimension)
-    return (rows / resizer.max_dimension, columns / resizer.max_dimension), image
+    return rows / resizer.max_dimension, columns / resizer.max_dimension
 
 
 def _outputs(graph: Graph) -> dict[str, Ref] | None:
@@ -189,9 +196,8 @@ def _outputs(graph: Graph) -> dict[str, Ref] | None:
     return found
 
 
-def _images(graph: Graph, settings: Settings) -> dict[str, tuple[Array, ...]]:
-    """Name of a placeholder -> a black image, of another size than the input where the graph leaves it open."""
-    _, image = _window_and_image(settings)
+def _images(graph: Graph, image: tuple[int, int]) -> dict[str, tuple[Array, ...]]:
+    """Name of a placeholder -> a black image of (height, width), where the graph leaves its size open."""
     found: dict[str, tuple[Array, ...]] = {}
     for node in graph:
         if node.op == "Placeholder" and node.attr_type("dtype") in DTYPES:

@@ -24,13 +24,13 @@ _READ = ADDS | DIVISIONS | IDENTITIES | frozenset(
     {
         "Const", "Placeholder", "PlaceholderWithDefault", "Mul", "Sub", "Cast", "Pad", "PadV2", "Reshape", "ExpandDims",
         "Squeeze", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "Shape", "Rank", "Size",
-        "Exit", "Switch", "Merge", "NextIteration", "LoopCond", "Less", "LogicalAnd", "StatelessWhile", "While",
-        "Range", "PartitionedCall", "StatefulPartitionedCall", "Assert", "Pack", "Unpack",
+        "Exit", "Switch", "Merge", "NextIteration", "LoopCond", "Less", "LogicalAnd", "Range", "Assert",
+        "Pack", "Unpack",
     }
 )  # fmt: skip
 """Ops that do not change the image's values, or whose effect is read below."""
 _READ_BEGINNINGS = ("Decode", "TensorArray", "TensorList")
-_WHOLE_TYPES = frozenset({pb.DT_INT32, pb.DT_INT64, pb.DT_INT16, pb.DT_BOOL})
+WHOLE_TYPES = frozenset({pb.DT_INT32, pb.DT_INT64, pb.DT_INT16, pb.DT_BOOL})
 _FLOAT_TYPES = frozenset({pb.DT_FLOAT, pb.DT_HALF, pb.DT_DOUBLE, pb.DT_BFLOAT16})
 _MAX_NODES = 2000
 _GREY = (0.2989, 0.5870, 0.1140)
@@ -124,15 +124,25 @@ def _refuse_others(graph: Graph, path: list[Node]) -> None:
         ModelError: there is such an op; it is named.
     """
     for node in path:
-        whole = node.attr_type("T") in _WHOLE_TYPES or node.attr_type("dtype") in _WHOLE_TYPES
+        whole = node.attr_type("T") in WHOLE_TYPES or node.attr_type("dtype") in WHOLE_TYPES
         cut = (
             node.op == "Cast" and node.attr_type("SrcT") in _FLOAT_TYPES and node.attr_type("DstT") not in _FLOAT_TYPES
         )
-        if cut or not (whole or node.op in _READ or node.op.startswith(_READ_BEGINNINGS)):
-            raise ModelError(
-                f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; only "
-                "resizing, one scale and one offset are supported there"
-            )
+        if cut or not (whole or is_read(node)):
+            raise changes_image(graph, node)
+
+
+def is_read(node: Node) -> bool:
+    """Whether an op does not change the image's values, or its effect is read here."""
+    return node.op in _READ or node.op.startswith(_READ_BEGINNINGS)
+
+
+def changes_image(graph: Graph, node: Node) -> ModelError:
+    """The error that refuses a node."""
+    return ModelError(
+        f"{graph.source}: {node.name} ({node.op}) changes the image before the first convolution; only "
+        "resizing, one scale and one offset are supported there"
+    )
 
 
 def _is_uint8(node: Node) -> bool:

@@ -11,6 +11,7 @@ from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.detector import take_apart
 from ssdlite_caffe.dump.foreign import refuse_tensorflow_2
 from ssdlite_caffe.dump.frozen import graph_of, read_bytes, sha256
+from ssdlite_caffe.dump.functions import without_functions
 from ssdlite_caffe.dump.graph import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.tensors import Array
@@ -42,7 +43,8 @@ def read_saved_model(folder: Path) -> DumpedModel:
         values: dict[str, Array] = {}
         if any(node.op in VARIABLES for node in meta.graph_def.node):
             values = _variables(meta.graph_def, _prefix(folder))
-        graph = Graph(meta.graph_def.node, source=str(folder), variables=values)
+        definition = without_functions(meta.graph_def, str(folder))
+        graph = Graph(definition.node, source=str(folder), variables=values)
     else:
         graph = graph_of(_frozen(folder, meta), folder)
     units, settings, skipped, notes = take_apart(graph)

@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from ssdlite_caffe.dump.tensors import Array
 
 Vector = npt.NDArray[np.float64]
 Scales = tuple[float, float, float, float]
+Window = tuple[float, float]
+
+WHOLE: Window = (1.0, 1.0)
 
 NEVER = -1e4
 """A logit whose sigmoid is 0 in float32."""
@@ -34,7 +38,6 @@ class Rules:
         classes: counts background.
         converter: from logits to scores.
         logit_scale: factor of logits before it.
-        window: (height, width) of the image within the network input, as fractions; less than 1 where it is padded.
         iou_threshold, score_threshold, max_per_class, max_total, clip_first: see `gen_model.arch.Nms`.
     """
 
@@ -43,7 +46,6 @@ class Rules:
     classes: int
     converter: str
     logit_scale: float
-    window: tuple[float, float]
     iou_threshold: float
     score_threshold: float
     max_per_class: int
@@ -58,29 +60,41 @@ class Scene:
     Attributes:
         boxes: float64 (N, 4), ymin, xmin, ymax, xmax as fractions of the network input.
         scores: float64 (N, classes); 0 is a score that no detection has. Column 0, the background, is not one.
+        window: (height, width) of the image within the network input, as fractions; less than 1 where it is padded.
     """
 
     boxes: Vector
     scores: Vector
+    window: Window = WHOLE
 
 
-def scenes(rules: Rules, seed: int = 0) -> list[Scene]:
-    """A crowded image with more detections than the limits allow, two with few, and one without."""
+def scenes(rules: Rules, windows: Sequence[Window] = (WHOLE,), seed: int = 0) -> list[Scene]:
+    """A crowded image with more detections than the limits allow, two with few, and one without.
+
+    Args:
+        rules: how detections are chosen.
+        windows: of the images, used in turn.
+        seed: of boxes and scores.
+    """
     rng = np.random.default_rng(seed)
     count = len(rules.default_boxes)
     crowd = min(count, 2 * rules.max_per_class + 2 * rules.max_total + 40)
     few = max(1, min(count, rules.max_total // 2, rules.max_per_class, 40))
-    return [_scene(rules, rng, crowd, crowded=True), *(_scene(rules, rng, n) for n in (few, few, 0))]
+    counts = (crowd, few, few, 0)
+    return [
+        _scene(rules, rng, count, windows[number % len(windows)], crowded=number == 0)
+        for number, count in enumerate(counts)
+    ]
 
 
-def _scene(rules: Rules, rng: np.random.Generator, count: int, *, crowded: bool = False) -> Scene:
+def _scene(rules: Rules, rng: np.random.Generator, count: int, window: Window, *, crowded: bool) -> Scene:
     size = len(rules.default_boxes)
     boxes, scores = rules.default_boxes.astype(np.float64), np.zeros((size, rules.classes))
     scores[:, 0] = rng.uniform(0.5, 0.99, size)
     rows = rng.permutation(size)[:count]
     single = np.arange(count) % 8 < 4 if crowded else np.arange(count) % 4 == 0
     placed = np.where(single[:, None], _in_cells(rng, count), _anywhere(rng, count))
-    keep = _without_doubt(placed, rules)
+    keep = _without_doubt(placed, rules, window)
     rows, placed, single = rows[keep], placed[keep], single[keep]
     boxes[rows] = placed
     least = max(rules.score_threshold, 0.0)
@@ -104,7 +118,7 @@ def _scene(rules: Rules, rng: np.random.Generator, count: int, *, crowded: bool 
         spare = np.setdiff1d(levels, taken)
         twice = twice[: len(spare)]
         scores[rows[twice], second[twice]] = rng.permutation(spare)[: len(twice)]
-    return Scene(boxes, scores)
+    return Scene(boxes, scores, window)
 
 
 def _in_cells(rng: np.random.Generator, count: int) -> Vector:
@@ -128,10 +142,10 @@ def _anywhere(rng: np.random.Generator, count: int) -> Vector:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _without_doubt(boxes: Vector, rules: Rules) -> npt.NDArray[np.intp]:
+def _without_doubt(boxes: Vector, rules: Rules, window: Window) -> npt.NDArray[np.intp]:
     """The boxes of which no two overlap by about the IoU threshold, clipped to the image or not."""
     kept: list[int] = []
-    clipped = np.clip(boxes, 0, np.asarray(2 * rules.window))
+    clipped = np.clip(boxes, 0, np.asarray(2 * window))
     for index in range(len(boxes)):
         ious = np.concatenate([overlaps(boxes[index], boxes[kept]), overlaps(clipped[index], clipped[kept])])
         if not ((ious > 0) & (np.abs(ious - rules.iou_threshold) < _MARGIN)).any():
@@ -168,7 +182,7 @@ def expected(rules: Rules, scene: Scene) -> tuple[Vector, Vector, npt.NDArray[np
 
     As `runtimes.decode.choose_detections` chooses them, which stands above this package.
     """
-    window = np.asarray(2 * rules.window)
+    window = np.asarray(2 * scene.window)
     clipped = np.clip(scene.boxes, 0, window)
     inside = (clipped[:, 2:] - clipped[:, :2]).prod(axis=1) > 0
     compared = clipped if rules.clip_first else scene.boxes

@@ -8,10 +8,10 @@ import pytest
 
 from ssdlite_caffe.gen_model.dialect import ActivationDialect, Dialect
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.resize import caffe_blob, network_input
+from ssdlite_caffe.runtimes.resize import network_input
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
-from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
+from tests.in_double import box_order, decoded_by_caffe, decoded_by_tensorflow
 from tests.real_models import real_models
 from tests.scenes import draw_scene
 
@@ -37,12 +37,10 @@ def compare(frozen: Path, out: Path, dialect: Dialect) -> tuple[float, float]:
     convert(frozen, out, ConvertOptions(dialect=dialect))
     folder = ModelFolder.open(out)
     arch = folder.arch
-    with TensorFlowDetector(frozen) as detector:
-        tensorflow = TensorFlowNet(frozen, detector.network_input, DECODED)
-    caffe = CaffeNet(folder.deploy_prototxt, folder.deploy_caffemodel, BLOBS)
     fed = network_input(draw_scene(3)[0], arch.input_size, mean=arch.pixel_mean, scale=arch.pixel_scale)
-    ours, theirs = caffe.decoded(caffe_blob(fed)), tensorflow.decoded(fed)
-    order = box_order(folder.report["feature_maps"], ours, theirs)
+    with TensorFlowDetector(frozen) as detector:
+        (theirs,) = decoded_by_tensorflow(detector, [fed])
+    (ours,), order = decoded_by_caffe(folder, [fed]), box_order(folder)
     boxes, scores = (float(abs(a - b[order]).max()) for a, b in zip(ours, theirs, strict=True))
     return boxes, scores
 

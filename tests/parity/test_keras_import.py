@@ -27,7 +27,6 @@ from ssdlite_caffe.tools.compare import compare_detections, difference
 from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import NamedImage, verify
-from tests.float64 import TensorFlowNet
 from tests.keras_models import bytes_of, images, lively_detector
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
@@ -80,10 +79,10 @@ def compare_with_graph(source: Path, detector: KerasModel, shown: list[NamedImag
 def compare_in_float64(source: Path, detector: KerasModel, image: np.ndarray) -> None:
     """Where rounding hides nothing."""
     fed = fed_with(detector.arch, image)
-    with TensorFlowDetector(source) as graph:
-        name = graph.network_input
     outputs = ["Postprocessor/Decode/transpose", "Postprocessor/convert_scores"]
-    codes, scores = TensorFlowNet(source, name, outputs).run(fed)
+    with TensorFlowDetector(source) as graph, graph.in_double(outputs) as double:
+        codes, scores = double.run(fed, outputs).values()
+    assert codes.dtype == scores.dtype == np.float64
     model = detector.rebuilt(outputs="raw", dtype="float64").model
     got = model(fed.astype(np.float64))
     wanted = codes.reshape(4, -1).T if codes.shape[0] == 4 else codes.reshape(-1, 4)

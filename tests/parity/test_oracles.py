@@ -34,7 +34,7 @@ from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.tolerances import RATIO
 from ssdlite_caffe.tools.verify import verify
-from tests.float64 import BLOBS, DECODED, CaffeNet, TensorFlowNet, box_order
+from tests.in_double import BLOBS, box_order, decoded_by_caffe, decoded_by_tensorflow
 from tests.oracles import ORACLES, Oracle, image_folder, oracle_folder, tflite_export
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.opencv]
@@ -114,14 +114,12 @@ class Case:
 
     @cached_property
     def tensorflow64(self) -> list[tuple[Float64, Float64]]:
-        net = TensorFlowNet(self.frozen, self.detector.network_input, DECODED)
-        return [net.decoded(fed) for fed in self.inputs]
+        return decoded_by_tensorflow(self.detector, self.inputs)
 
     @cached_property
     def caffe64(self) -> list[tuple[Float64, Float64]]:
         """Of the first images, with BatchNorm kept."""
-        net = CaffeNet(self.kept.deploy_prototxt, self.kept.deploy_caffemodel, BLOBS)
-        return [net.decoded(caffe_blob(fed)) for fed in self.inputs[:IN_FLOAT64]]
+        return decoded_by_caffe(self.kept, self.inputs[:IN_FLOAT64])
 
     @cached_property
     def opencv_net(self) -> OpenCvNet:
@@ -143,7 +141,7 @@ class Case:
         return boxes, scores
 
     def in_caffe_order(self, side: list[Any]) -> list[Any]:
-        order = box_order(self.folder.report["feature_maps"], self.caffe64[0], self.tensorflow64[0])
+        order = box_order(self.folder)
         return [(boxes[order], scores[order]) for boxes, scores in side]
 
 

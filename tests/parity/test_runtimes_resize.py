@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssdlite_caffe.imports import import_opencv, import_tensorflow
+from ssdlite_caffe.resize_methods import resized
 from ssdlite_caffe.resizer import Method, Resizer
 from ssdlite_caffe.runtimes.resize import resize_bilinear_legacy
-from ssdlite_caffe.runtimes.resize_methods import resized
 
 pytestmark = pytest.mark.tensorflow
 

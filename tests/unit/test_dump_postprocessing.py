@@ -115,7 +115,7 @@ def test_other_names_of_outputs_are_noted(example: pb.GraphDef) -> None:
 
 # ---- scenes ----
 
-RULES = Rules(mini_boxes((24, 32)), (10.0, 10.0, 5.0, 5.0), 4, "sigmoid", 1.0, (1.0, 1.0), 0.6, 1e-8, 20, 30, False)
+RULES = Rules(mini_boxes((24, 32)), (10.0, 10.0, 5.0, 5.0), 4, "sigmoid", 1.0, 0.6, 1e-8, 20, 30, False)
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_the_detections_of_scenes_are_those_of_the_reference_decoder(
 
 def test_boxes_of_a_padded_image_are_fractions_of_the_image(boxes: np.ndarray) -> None:
     """Boxes are clipped to the image, which is the upper left part of the input, and then measured in it."""
-    rules = dataclasses.replace(RULES, default_boxes=boxes, window=(1.0, 0.75))
+    rules = dataclasses.replace(RULES, default_boxes=boxes)
     edges = []
-    for scene in (scene for seed in range(5) for scene in scenes(rules, seed)[:3]):
+    for scene in (scene for seed in range(5) for scene in scenes(rules, [(1.0, 0.75)], seed)[:3]):
         found, _, _ = expected(rules, scene)
         assert found.min() >= 0
         edges.append(found[:, 3].max())

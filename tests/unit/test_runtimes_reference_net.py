@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,78 @@ def test_pooling(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) 
 )  # fmt: skip
 def test_other_layers(body: str, tmp_path: Path) -> None:
     agrees_with_opencv(tmp_path, given_input(1, 3, 4, 5) + body)
+
+
+def in_double_of(folder: Path, text: str, x: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The blob `t` in float64, and the weights of the layer `t`."""
+    net = ReferenceNet(*write_net(folder, text), double=True)
+    return net.forward(x, ["t"])["t"], list(net.weights.get("t", ()))
+
+
+@pytest.mark.parametrize(("group", "channels", "out"), [(1, 3, 4), (3, 3, 3), (2, 4, 2)])
+def test_a_convolution_in_float64_is_its_sum(group: int, channels: int, out: int, tmp_path: Path) -> None:
+    """Against a loop over every output, pixel and weight, in Python's own floats."""
+    x = np.random.default_rng(4).normal(0, 5, (1, channels, 6, 5))
+    body = f"num_output: {out} group: {group} kernel_h: 3 kernel_w: 2 stride: 2 pad: 1"
+    text = given_input(*x.shape) + layer("Convolution", f"convolution_param {{ {body} }}")
+    found, (kernel, bias) = in_double_of(tmp_path, text, x)
+    within, padded = channels // group, np.pad(x[0], ((0, 0), (1, 1), (1, 1)))
+    assert found.shape == (1, out, 3, 3)
+    for o, row, column in np.ndindex(out, 3, 3):
+        first = o // (out // group) * within
+        terms = [
+            float(padded[first + c, 2 * row + i, 2 * column + j]) * float(kernel[o, c, i, j])
+            for c, i, j in np.ndindex(within, 3, 2)
+        ]
+        assert found[0, o, row, column] == pytest.approx(math.fsum([*terms, float(bias[o])]), rel=1e-13, abs=1e-13)
+
+
+def test_other_layers_in_float64_are_their_formulas(tmp_path: Path) -> None:
+    x = np.random.default_rng(5).normal(0, 3, (1, 2, 2, 3))
+    dims = given_input(*x.shape)
+
+    def agree(found: np.ndarray, formula: Callable[[float, int], float]) -> None:
+        assert found.shape == x.shape
+        for place in np.ndindex(*x.shape):
+            assert found[place] == pytest.approx(formula(float(x[place]), place[1]), rel=1e-13, abs=1e-14)
+
+    found, (mean, variance, factor) = in_double_of(
+        tmp_path, dims + layer("BatchNorm", "batch_norm_param { eps: 0.01 }"), x
+    )
+    epsilon = float(np.float32(0.01))
+    agree(found, lambda v, c: (v - mean[c] / factor[0]) / math.sqrt(variance[c] / factor[0] + epsilon))
+    found, (scale, shift) = in_double_of(tmp_path, dims + layer("Scale", "scale_param { bias_term: true }"), x)
+    agree(found, lambda v, c: v * scale[c] + shift[c])
+    found, _ = in_double_of(tmp_path, dims + layer("Power", "power_param { power: 2 scale: 0.5 shift: 0.25 }"), x)
+    agree(found, lambda v, c: (v * 0.5 + 0.25) ** 2)
+    found, _ = in_double_of(tmp_path, dims + layer("Sigmoid", ""), x)
+    agree(found, lambda v, c: 1 / (1 + math.exp(-v)))
+    found, _ = in_double_of(tmp_path, dims + layer("ReLU6", ""), x)
+    agree(found, lambda v, c: min(max(v, 0.0), 6.0))
+    found, _ = in_double_of(tmp_path, dims + layer("Softmax", "softmax_param { axis: 1 }"), x)
+    for row, column in np.ndindex(2, 3):
+        powers = [math.exp(float(value)) for value in x[0, :, row, column]]
+        assert found[0, :, row, column] == pytest.approx([power / math.fsum(powers) for power in powers], rel=1e-13)
+
+
+def test_default_boxes_in_float64_are_their_formulas(tmp_path: Path) -> None:
+    body = (
+        "min_size: 7 max_size: 14 aspect_ratio: 2 flip: true clip: false variance: 0.1 variance: 0.1 variance: 0.2 "
+        "variance: 0.2 offset: 0.5"
+    )
+    data = 'input: "i" input_shape { dim: 1 dim: 3 dim: 30 dim: 40 }\n'
+    text = data + layer("Pooling", "pooling_param { pool: AVE kernel_size: 10 stride: 10 }", ("i",), ("d",)).replace(
+        '"t"', '"p"', 1
+    ) + layer("PriorBox", f"prior_box_param {{ {body} }}", ("d", "i"))  # fmt: skip
+    found, _ = in_double_of(tmp_path, text, np.zeros((1, 3, 30, 40)))
+    wanted = []
+    for row, column in np.ndindex(3, 4):
+        middle, root = math.sqrt(7 * 14), math.sqrt(2)
+        for width, height in ((7, 7), (middle, middle), (7 * root, 7 / root), (7 / root, 7 * root)):
+            x, y = (column + 0.5) / 4, (row + 0.5) / 3
+            wanted += [x - width / 80, y - height / 60, x + width / 80, y + height / 60]
+    assert found[0, 0] == pytest.approx(wanted, rel=1e-13, abs=1e-14)
+    assert found[0, 1] == pytest.approx([np.float32(0.1), np.float32(0.1), np.float32(0.2), np.float32(0.2)] * 48)
 
 
 def test_layers_that_opencv_does_not_have(tmp_path: Path) -> None:

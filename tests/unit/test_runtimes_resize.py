@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.gen_model.build import default_arch
+from ssdlite_caffe.resize_methods import resized
 from ssdlite_caffe.resizer import Method, Resizer
 from ssdlite_caffe.runtimes.resize import (
     caffe_blob,
@@ -23,7 +24,6 @@ from ssdlite_caffe.runtimes.resize import (
     resize_bilinear_legacy,
     window_of,
 )
-from ssdlite_caffe.runtimes.resize_methods import resized
 
 SIDE = st.integers(1, 12)
 F = np.float32
