@@ -27,7 +27,12 @@ from ssdlite_caffe.tools.reference_side import ReferenceSide
 from ssdlite_caffe.tools.tolerances import BOX, HEADLESS, INPUT, LAYER_ABSOLUTE, LAYER_RELATIVE, SCORE
 
 LARGEST_NOISE = 0.01
-"""Differences of boxes and scores up to which unpaired detections are looked at again; larger ones are no rounding."""
+"""Differences of boxes and scores up to which detections can be paired with the model's own.
+
+Where rounding moves them further, or a mistake does, which the rows of boxes and scores decide, detections are held
+against the runtime's own boxes and scores."""
+OWN_NOISE = 1e-6
+"""How far the boxes and scores inside of a runtime may be from those that are decoded of its outputs."""
 BoxesAndScores = tuple[FloatArray, FloatArray]
 
 
@@ -217,11 +222,11 @@ class Comparison:
             score_tolerance=self.bounds.score, max_total=self.arch.nms.max_total, score_threshold=threshold,
         )  # fmt: skip
         if found.unpaired and not self.arch.resizer.letterboxes:
-            again = _within_rounding(
+            again, aside = _within_rounding(
                 got.above(threshold), ours, theirs, replace(self.arch.nms, score_threshold=threshold)
             )
             if not again.unpaired:
-                found, origin = again, f"{origin}ties and overlaps at the limit, which rounding decides, aside: "
+                found, origin = again, f"{origin}{aside}: "
         shown = "; ".join(found.unpaired[:3])
         more = f"; and {len(found.unpaired) - 3} more" if len(found.unpaired) > 3 else ""
         note = f"{origin}{name}: {shown}{more}" if found.unpaired else f"{origin}{found.paired} in {name}"
@@ -241,24 +246,36 @@ def _changed_files(folder: ModelFolder) -> list[str]:
     ]
 
 
-def _within_rounding(got: Detections, ours: BoxesAndScores, theirs: BoxesAndScores, nms: Nms) -> DetectionDifference:
+def _within_rounding(
+    got: Detections, ours: BoxesAndScores, theirs: BoxesAndScores, nms: Nms
+) -> tuple[DetectionDifference, str]:
     """Pair detections with those that the model's boxes and scores allow, off by as much as the net's are from them.
+
+    Where they are off by more than LARGEST_NOISE, the runtime's own boxes and scores take the model's place: then the
+    suppression alone is compared.
 
     Args:
         got: the runtime's detections.
         ours: the runtime's boxes (N, 4) and scores (N, C).
         theirs: the model's, in the same order.
         nms: the options of both.
+
+    Returns:
+        The difference, and how detections were paired, as a phrase.
     """
+    aside = "ties and overlaps at the limit, which rounding decides, aside"
     box_noise, score_noise = (float(np.abs(a.astype(np.float64) - b).max()) for a, b in zip(ours, theirs, strict=True))
     if not max(box_noise, score_noise) < LARGEST_NOISE:
-        return DetectionDifference(0, math.inf, math.inf, ("boxes or scores differ by more than rounding",))
+        if not all(np.isfinite(values).all() for values in ours):
+            return DetectionDifference(0, math.inf, math.inf, ("boxes or scores are NaN or Inf",)), ""
+        aside = f"boxes and scores differ by up to {max(box_noise, score_noise):.1e}, so of the runtime's own ones"
+        theirs, box_noise, score_noise = ours, OWN_NOISE, OWN_NOISE
     full = len(got) >= nms.max_total
     least = float(got.scores.min()) - 4 * score_noise if full else -math.inf
     boxes, scores = (values.astype(np.float64) for values in theirs)
     wanted = choose(boxes, scores, nms, box_noise=box_noise, score_noise=score_noise, least=least)
     # Clipping and one more rounding may add a unit in the last place.
-    return compare(got, wanted, box_noise=box_noise + 2e-7, score_noise=score_noise + 2e-7)
+    return compare(got, wanted, box_noise=box_noise + 2e-7, score_noise=score_noise + 2e-7), aside
 
 
 def _caffe_boxes(got: dict[str, FloatArray], num_classes: int) -> tuple[FloatArray, FloatArray]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ssdlite_caffe.tools.comparison import Row
-from ssdlite_caffe.tools.proof import Image, Stage, ratios
+from ssdlite_caffe.tools.proof import Image, Ratio, Stage, ratios
 from ssdlite_caffe.tools.tolerances import RATIO, WRONG_RATIO
 from ssdlite_caffe.tools.whole_net import WholeDifference
 
@@ -36,19 +36,19 @@ def judged(rows: Sequence[Row], proof: Image | None) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def _judged(row: Row, stage: Stage, ratio: float) -> Row:
+def _judged(row: Row, stage: Stage, ratio: Ratio) -> Row:
     local = stage.local
     if not local.ok:
         place = f"{stage.part}: " if stage.part else ""
         cause = f"; likely {stage.cause}" if stage.cause else ""
         note = f"{place}in float64 {local.ours:.7g} here, {local.theirs:.7g} in the model{cause}"
-        return replace(row, ok=False, note=note, double=local, ratio=ratio)
-    ok = row.ok or ratio < WRONG_RATIO
+        return replace(row, ok=False, note=note, double=local, ratio=ratio.judged)
+    ok = row.ok or ratio.largest < WRONG_RATIO
     note = row.note
     if ok and not row.ok:
         moved = f"TensorFlow's own rounding moves this by {stage.rounding.model:.1e}"
         note = f"{note}; {moved}" if note else moved
-    return replace(row, ok=ok, note=note, double=local, ratio=ratio)
+    return replace(row, ok=ok, note=note, double=local, ratio=ratio.judged)
 
 
 def _of_whole_net(whole: WholeDifference) -> Row:

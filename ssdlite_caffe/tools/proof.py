@@ -15,6 +15,7 @@ For each image:
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,25 +63,51 @@ class Rounding:
         return Rounding(*(max(pair, key=lambda v: math.inf if math.isnan(v) else v) for pair in pairs))
 
 
-def ratios(stages: Sequence[Stage]) -> dict[str, float]:
-    """Each stage's error of the runtime as a multiple of the model's.
+@dataclass(frozen=True)
+class Ratio:
+    """A stage's error of the runtime as a multiple of the model's.
 
-    Rounding grows from layer to layer, and one layer of few values may by chance have little of it. So the model's
-    error, as a share of the largest value, is that of all layers so far, and at least a unit in the last place. Boxes
-    and scores, which end in functions of their own, are compared with the model's boxes and scores.
+    Attributes:
+        largest: of the largest errors in all images.
+        typical: the median over the images.
+    """
+
+    largest: float
+    typical: float
+
+    @property
+    def judged(self) -> float:
+        """The less of both: one image may by chance have little rounding on one side, but not most images."""
+        return min(self.largest, self.typical)
+
+
+def ratios(stages: Sequence[Stage]) -> dict[str, Ratio]:
+    """The ratio of each stage.
 
     Args:
         stages: in the net's order, boxes and scores last.
     """
+    names = [stage.name for stage in stages]
+    together = _ratios(names, [stage.rounding for stage in stages])
+    single = [_ratios(names, image) for image in zip(*(stage.images for stage in stages), strict=True)]
+    return {name: Ratio(together[name], statistics.median(one[name] for one in single)) for name in names}
+
+
+def _ratios(names: Sequence[str], roundings: Sequence[Rounding]) -> dict[str, float]:
+    """Errors of the runtime over the model's.
+
+    Rounding grows from layer to layer, and one layer of few values may by chance have little of it. So the model's
+    error, as a share of the largest value, is that of all layers so far, and at least a unit in the last place. Boxes
+    and scores, which end in functions of their own, are compared with the model's boxes and scores.
+    """
     found, so_far = {}, UNIT_IN_THE_LAST_PLACE
-    for stage in stages:
-        errors = stage.rounding
-        if stage.name in ENDS:
+    for name, errors in zip(names, roundings, strict=True):
+        if name in ENDS:
             model = max(errors.model, UNIT_IN_THE_LAST_PLACE * errors.largest)
         else:
             so_far = max(so_far, errors.model / errors.largest if errors.largest else 0.0)
             model = so_far * errors.largest
-        found[stage.name] = errors.runtime / model if model else (math.inf if errors.runtime else 0.0)
+        found[name] = errors.runtime / model if model else (math.inf if errors.runtime else 0.0)
     return found
 
 
@@ -94,6 +121,7 @@ class Stage:
         rounding: of all images.
         cause: why it differs, as a phrase; empty if it does not, or nothing is known.
         part: the layer that the difference is in, where the stage is not one.
+        single: the rounding of each image; empty: of one image, which `rounding` is.
     """
 
     name: str
@@ -101,11 +129,17 @@ class Stage:
     rounding: Rounding
     cause: str = ""
     part: str = ""
+    single: tuple[Rounding, ...] = ()
+
+    @property
+    def images(self) -> tuple[Rounding, ...]:
+        """The rounding of each image."""
+        return self.single or (self.rounding,)
 
     def with_image(self, other: Stage) -> Stage:
         """The same stage in one more image."""
         worse = other if other.local.share > self.local.share else self
-        return replace(worse, rounding=self.rounding.joined(other.rounding))
+        return replace(worse, rounding=self.rounding.joined(other.rounding), single=(*self.images, *other.images))
 
 
 class Proof:
