@@ -28,6 +28,10 @@ from ssdlite_caffe.caffe.prefix import find_prefix
 from ssdlite_caffe.errors import SsdliteError
 
 
+PARTS = ("verify", "inexact", "precision")
+"""What is measured of a model."""
+
+
 def say(text: str) -> None:
     """Progress and problems go to stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -89,11 +93,12 @@ class Session:
             entry, changed = store.model_of(self.results, found.name, found.known.title, model.sha256)
             if changed:
                 say(f"{found.name} is another file than before: its earlier numbers are dropped")
-            for runtime in self.runtimes:
+            parts = self.options.part or PARTS
+            for runtime in self.runtimes if "verify" in parts else ():
                 self.part(f"verify in {runtime}", entry, lambda r=runtime: self.differences(model, entry, r))
-            for dialect in INEXACT if found.known.inexact else ():
+            for dialect in INEXACT if found.known.inexact and "inexact" in parts else ():
                 self.part(f"verify with {dialect}", entry, lambda d=dialect: self.inexact(model, entry, d))
-            if found.known.classes:
+            if found.known.classes and "precision" in parts:
                 self.part("average precision", entry, lambda: self.precision(model, entry))
 
     def part(self, what: str, entry: Mapping[str, Any], measure: Callable[[], None]) -> None:
@@ -137,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="measure this one; repeat it")
     parser.add_argument("--resume", action="store_true", help="measure the models that an interrupted run left")
     parser.add_argument("--render", action="store_true", help="measure nothing; put the results into the pages")
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure this part; repeat it; left out: all")
     parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="repeat it; left out: all that are there")
     parser.add_argument("--data", type=Path, default=common.default_images(), help="the bccd data set, VOC layout")
     parser.add_argument("-n", "--images", type=int, default=8, help="for each model, to compare on")
