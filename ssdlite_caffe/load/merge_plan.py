@@ -168,12 +168,14 @@ class _Graph:
         """Remove a layer; what it read gets the name of what it wrote, so that outputs keep their names.
 
         In a net whose blobs have the names of the layers that write them, what it wrote gets the name of what it read,
-        unless it is an output.
+        unless it is an output or written again.
         """
         bottom, top = layer.bottom[0], layer.top[0]
         place = self._place(layer)
         writer = next((other for other in reversed(self.layers[:place]) if bottom in other.top), None)
-        if writer is not None and (writer.name, layer.name) == (bottom, top) and self._readers(place, top):
+        named = writer is not None and (writer.name, layer.name) == (bottom, top)
+        again = any(top in other.top for other in self.layers[place + 1 :])
+        if named and not again and self._readers(place, top):
             bottom, top = top, bottom
         del self.layers[place]
         for other in self.layers if bottom != top else ():

@@ -55,7 +55,7 @@ def with_blobs_of(desc: NetDesc, net: caffe_pb2.NetParameter) -> NetDesc:
     current = ""
     for layer in net.layer:
         if layer.name in convs:
-            current = layer.name
+            current = layer.name if list(layer.top) == [layer.name] else ""
         elif not layer.name.startswith(f"{current}/"):
             current = ""
         if current:
