@@ -26,7 +26,8 @@ _FILLERS = {
 def constant_blobs(layer: caffe_pb2.LayerParameter, shapes: tuple[Shape, ...]) -> tuple[FloatArray, ...] | None:
     """The blobs of a layer that learns nothing, of the given shapes, float32; None for a layer that learns.
 
-    A layer learns nothing if each of its blobs has a constant filler that is written out, and none has a learning rate.
+    A layer learns nothing if each of its blobs has a filler with `type: "constant"`, which for learned blobs nobody
+    needs to write, and no blob has a learning rate.
     """
     if layer.type not in _FILLERS or not shapes or any(param.lr_mult != 0 for param in layer.param):
         return None
@@ -34,9 +35,10 @@ def constant_blobs(layer: caffe_pb2.LayerParameter, shapes: tuple[Shape, ...]) -
         return None
     block, *names = _FILLERS[layer.type]
     param = getattr(layer, block)
-    if not all(param.HasField(name) and getattr(param, name).type == "constant" for name in names[: len(shapes)]):
+    fillers = [getattr(param, name) for name in names]
+    if not all(one.HasField("type") and one.type == "constant" for one in fillers[: len(shapes)]):
         return None
-    values = [getattr(param, name).value for name in names]
+    values = [one.value for one in fillers]
     return tuple(np.full(shape, value, np.float32) for shape, value in zip(shapes, values, strict=False))
 
 

@@ -174,7 +174,7 @@ def compare_dump(
                     matches = one if matches is None else matches.joined(one)
                 progress(f"compared {name}")
     rows = {name: tally.row(name) for name, tally in tallies.items()}
-    outputs = tuple(rows[name] for name in (*HEADS, SCORES) if name in rows)
+    outputs = tuple(rows[name] for name in dict.fromkeys((*order, *HEADS, SCORES)) if name in rows)
     layers = [row for name, row in rows.items() if row not in outputs]
     layers.sort(key=lambda row: math.inf if row.own is None else row.own)
     return DumpReport(str(dump), tuple(name for name, _, _ in pairs), outputs, tuple(layers), matches, tuple(notes))

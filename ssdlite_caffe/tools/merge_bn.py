@@ -167,8 +167,10 @@ def _write_net(source: Path, target: Path) -> None:
 
 def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
     """The merged blobs for a deploy net whose layers that learn nothing may be others than the test net's."""
-    own, wanted = (constants(net, infer_for_any(net, phase="TEST").param_shapes) for net in (merged.net, deploy))
-    return {**wanted, **{name: blobs for name, blobs in merged.blobs.items() if name not in own or name in wanted}}
+    shapes = infer_for_any(deploy, phase="TEST").param_shapes
+    own = constants(merged.net, infer_for_any(merged.net, phase="TEST").param_shapes)
+    kept = {name: blobs for name, blobs in merged.blobs.items() if name not in own or name in shapes}
+    return {**constants(deploy, shapes), **kept}
 
 
 def _write_train(written: Path, out: Path, source: _Folder, merged: Merged) -> dict[str, Any]:

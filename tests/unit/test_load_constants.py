@@ -64,6 +64,7 @@ class TestConstantBlobs:
             SCALE % "param { lr_mult: 0 } param { lr_mult: 2 }",
             SCALE % "param { }",  # Caffe's default is 1
             (SCALE % "").replace('type: "constant"', 'type: "gaussian"', 1),
+            (SCALE % "").replace('type: "constant"', "", 1),  # Caffe's default, as learned layers have it
             (SCALE % "").replace('bias_filler { type: "constant" value: -2.0 }', ""),
             (SCALE % "").replace('bottom: "x"', 'bottom: "x" bottom: "z"'),
             (SCALE % "").replace('"Scale"', '"Bias"'),
