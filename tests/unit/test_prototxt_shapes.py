@@ -300,8 +300,8 @@ def test_net_inputs_in_the_old_form():
             + layer("Pooling", "pooling_param { global_pooling: true }", tops=("gate",))
             + layer("Eltwise", "eltwise_param { operation: PROD }", ("d", "gate")),
             "shape",
-            "Eltwise does not repeat one value for a whole map, got 2 x 6 x 9 x 5 and 2 x 6 x 1 x 1: OpenCV does, Caffe "
-            "stops, and MNN computes something else; --gate has other layers",
+            "Eltwise does not repeat one value for a whole map, got 2 x 6 x 9 x 5 and 2 x 6 x 1 x 1: OpenCV does, "
+            "Caffe stops, and MNN computes something else; --gate has other layers",
         ),
         (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU takes 1 top, got 2"),
         (INPUT + layer("Flatten", "", ("d",), ("d",)), "in-place", "Flatten cannot write to its own bottom 'd'"),
