@@ -279,6 +279,15 @@ def test_fewer_detections_a_class_than_in_all_are_noted(
     assert note.startswith("TensorFlow keeps at most 7 detections of each class; DetectionOutput has no such limit")
 
 
+def test_gates_that_caffe_does_not_run_are_said(example_model: Path, tmp_path: Path) -> None:
+    report = convert(example_model, tmp_path / "out", ConvertOptions(dialect=Dialect(gate="eltwise")))
+    (note,) = [note for note in report["notes"] if "--gate" in note]
+    assert note.startswith("--gate eltwise: deploy.prototxt is not for Caffe, which stops at the gates, nor for MNN")
+    assert "Scale" in types(tmp_path / "out" / "train.prototxt")
+    assert "Scale" not in types(tmp_path / "out" / "deploy.prototxt")
+    assert report["exact"]
+
+
 def test_train_and_test_nets_are_for_caffe() -> None:
     """BatchNorm stays, and a gate that Caffe cannot run is written as one that it can."""
     for gate, trained in (
