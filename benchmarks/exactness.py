@@ -27,7 +27,6 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.caffe.prefix import find_prefix
 from ssdlite_caffe.errors import SsdliteError
 
-
 PARTS = ("verify", "inexact", "precision")
 """What is measured of a model."""
 

@@ -59,6 +59,7 @@ class Facts:
     classifier: bool
     score_converter: str
     per_box: int
+    per_map: bool
     project: str
 
 
@@ -175,5 +176,6 @@ def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:
         classifier=arch.classifier,
         score_converter=arch.score_converter,
         per_box=arch.num_classes,
+        per_map=dialect.outputs == "per-map",
         project=arch.compat or "",
     )

@@ -51,6 +51,7 @@ _BVLC = Runtime(
         "Pad": KERNEL,
         "DepthwiseConvolution": "write Convolution with group",
         "ConvolutionDepthwise": "write Convolution with group",
+        "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",
         **dict.fromkeys(
             ("Permute", "PriorBox", "DetectionOutput", "MultiBoxLoss", "DetectionEvaluate", "AnnotatedData"),
             "it needs the SSD branch",
@@ -85,7 +86,8 @@ _NCNN = Runtime(
         ),
     ),
     old_nets="error",
-    net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size",
+    net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size: use "
+    "--input-form layer",
 )
 
 _NNIE = Runtime(
@@ -104,6 +106,7 @@ _NNIE = Runtime(
         "ConvolutionDepthwise": "write Convolution with group",
         "DetectionOutput": HEADLESS,
         "PriorBox": "its boxes are constants; compute them on the CPU",
+        "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),

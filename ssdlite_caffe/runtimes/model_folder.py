@@ -32,6 +32,9 @@ from ssdlite_caffe.runtimes.keras_file import keras_file
 DIALECT_KEYS = ("dialect", "spelling")
 """Keys of a prototxt's dialect in its entry in report.json: today's, and that of version 0.1."""
 
+_BEFORE = {"input_form": "fields"}
+"""Choices of prototxts whose report does not have them, where they were not the defaults of today."""
+
 
 @dataclass(frozen=True)
 class RecordedPath:
@@ -219,7 +222,7 @@ class ModelFolder:
         if entry is None or key is None:
             return None
         try:
-            return Dialect(**entry[key]), DataPaths(**entry.get("data", {}))
+            return Dialect(**{**_BEFORE, **entry[key]}), DataPaths(**entry.get("data", {}))
         except (TypeError, ArchError) as error:
             raise PrototxtError(
                 f"{self.path / REPORT}: the dialect of {name} is not valid: {error}; convert the model again"

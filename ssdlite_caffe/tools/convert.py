@@ -18,7 +18,7 @@ from ssdlite_caffe.files import new_folder, refuse_folder, write_text
 from ssdlite_caffe.gen_model.arch import LEAST_SCORE, ArchSpec, matters
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
-from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.netdesc import GateDesc, NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.prototxt.binary import write_filled
@@ -152,8 +152,14 @@ def write_model_files(
 
 
 def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:
-    """The dialect of a stage: train and test nets keep BatchNorm, which training needs."""
-    return dataclasses.replace(dialect, batch_norm="keep") if stage in ("train", "test") else dialect
+    """The dialect of a stage: train and test nets are for Caffe.
+
+    They keep BatchNorm, which training needs, and gates are written with layers that Caffe has.
+    """
+    if stage not in ("train", "test"):
+        return dialect
+    gate = "scale" if dialect.gate in ("interp", "eltwise") else dialect.gate
+    return dataclasses.replace(dialect, batch_norm="keep", gate=gate)
 
 
 def _report(
@@ -167,7 +173,7 @@ def _report(
     inexact = [*options.dialect.inexact(clip_first=arch.nms.clip_first), *model.inexact]
     if arch.resizer.letterboxes and arch.nms.clip_first:
         inexact.append("boxes clipped to the padded input, not to the image, before suppression")
-    notes = [*model.notes, *threshold_notes(arch, options.score_threshold)]
+    notes = [*model.notes, *threshold_notes(arch, options.score_threshold), *_gate_notes(net, options.dialect)]
     if not arch.resizer.plain:
         notes.append(
             f"{TRAIN} and {TEST} resize as OpenCV does"
@@ -203,6 +209,17 @@ def _report(
         "notes": notes,
         "files": files,
     }
+
+
+def _gate_notes(net: NetDesc, dialect: Dialect) -> list[str]:
+    """A sentence on gates that Caffe does not run; none for a net without gates."""
+    reasons = {
+        "interp": "needs a Caffe with Interp layers, which neither BVLC's nor the one of `caffe build` is",
+        "eltwise": "is not for Caffe, which stops at the gates, nor for MNN, which computes something else",
+    }
+    if dialect.gate not in reasons or not any(isinstance(n, GateDesc) for s in net.sections for n in s.nodes):
+        return []
+    return [f"--gate {dialect.gate}: {DEPLOY} {reasons[dialect.gate]}; {TRAIN} and {TEST} have Scale layers instead"]
 
 
 def threshold_notes(arch: ArchSpec, given: float | None) -> list[str]:

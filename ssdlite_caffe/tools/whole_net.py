@@ -30,8 +30,8 @@ from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
-from ssdlite_caffe.runtimes.reference_layers import Array
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.reference_windows import Array
 from ssdlite_caffe.tools.local_check import NOISE, LocalDifference, box_errors, local_difference
 from ssdlite_caffe.tools.rounding import UNIT
 from ssdlite_caffe.tools.tolerances import DOUBLE_BOX, DOUBLE_SCORE

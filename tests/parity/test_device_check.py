@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import DeviceError, ImageError, ModelError
+from ssdlite_caffe.gen_model.dialect import Dialect
+from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.images import read_image
@@ -64,6 +67,25 @@ def test_a_float32_device(
     assert found.reference > 3
     assert (found.least_iou > 0.9999, found.score < 1e-5) == (True, True)
     assert (report.notes, report.layers) == ((), ())
+
+
+def test_outputs_of_each_feature_map(
+    example_model: Path, image: Path, blob: np.ndarray, values: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """They are joined for the detections; files without names are taken in the order of the net's outputs."""
+    convert(example_model, tmp_path / "out", ConvertOptions(dialect=Dialect(outputs="per-map")))
+    folder = ModelFolder.open(tmp_path / "out")
+    names = [one.name for one in infer(read_net(folder.headless_prototxt)).outputs]
+    assert (len(names), names[-1]) == (13, "mbox_priorbox")
+    found = open_net("opencv", folder.headless_prototxt, folder.deploy_caffemodel).forward(blob, names)
+    np.savez(tmp_path / "named.npz", **found)
+    np.savez(tmp_path / "ordered.npz", **{f"out{number:02}": found[name] for number, name in enumerate(names)})
+    for name in ("named.npz", "ordered.npz"):
+        report = compare_dump(example_model, folder, tmp_path / name, images=[image])
+        assert [row.name for row in report.outputs] == names
+        assert min(row.snr for row in report.outputs) > 100
+        assert report.detections is not None
+        assert report.detections.matched == report.detections.reference > 3
 
 
 def test_a_quantised_device(

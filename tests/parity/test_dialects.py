@@ -110,6 +110,31 @@ def test_exact_dialects_detect_the_same(run: Run, scene_images: list[Any], diale
     assert found.paired >= 396  # ties at the hundredth place aside
 
 
+OTHER_LAYERS = (
+    {"linear": "scale"}, {"gate": "deconvolution"}, {"gate": "interp"}, {"gate": "eltwise"}, {"coefficients": "power"},
+    {"names": "tops"}, {"fields": "all"}, {"input_form": "fields"},
+)  # fmt: skip
+
+
+def test_other_layers_detect_the_same_bit_for_bit(model: DumpedModel, tmp_path: Path, scene_images: list[Any]) -> None:
+    """Of a model that clips first, so that its deploy net has sums with coefficients; it has gates, too."""
+    arch = recognise(model)
+    arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, clip_first=True))
+    run = runner(tmp_path, model, arch)
+    (expected,) = run(Dialect(), scene_images[:1])
+    assert len(expected) == 100
+    texts = {render(build(arch), Dialect(), "deploy")}
+    for change in OTHER_LAYERS:
+        dialect = dataclasses.replace(Dialect(), **change)  # type: ignore[arg-type]
+        texts.add(render(build(arch), dialect, "deploy"))
+        (found,) = run(dialect, scene_images[:1])
+        for ours, theirs in (
+            (found.classes, expected.classes), (found.scores, expected.scores), (found.boxes, expected.boxes)
+        ):  # fmt: skip
+            np.testing.assert_array_equal(ours, theirs, err_msg=str(change))
+    assert len(texts) == len(OTHER_LAYERS) + 1
+
+
 @pytest.mark.parametrize(
     ("change", "same_at_most", "score_at_least"),
     [({"padding": "symmetric"}, 0, 0.3), ({"activation": "relu"}, 150, 0.05)],

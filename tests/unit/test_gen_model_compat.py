@@ -99,6 +99,7 @@ class TestLayers:
 
 REFUSED = {
     f"{V2} -c 21 --activation relu6": "give these in place of --activation relu6",
+    f"{V2} -c 21 --gate interp --input-form layer": "leave out --gate interp, --input-form layer",
     f"{V2} -c 21 --padding slice --bn fold": "give these in place of --padding slice, --bn fold",
     f"{V2} -c 21 -v 3-small": "has --version 2 and 1, got 3-small",
     f"{PINTO} -c 21 -v 1": "has --version 2, got 1",

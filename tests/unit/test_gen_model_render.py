@@ -230,15 +230,19 @@ def test_headless_says_what_is_left_out() -> None:
     text = render(build(default_arch("v2", 4)), Dialect(), "headless")
     assert text.splitlines()[-2].startswith("# Left out: the sigmoid")
     assert parse(text, caffe_pb2.NetParameter).layer[-1].name == "mbox_priorbox"
+    assert "of each feature map" not in text
+    text = render(build(default_arch("v2", 4)), Dialect(outputs="per-map"), "headless")
+    assert text.splitlines()[-2].startswith("# Outputs: box encodings (*_mbox_loc_flat)")
+    assert parse(text, caffe_pb2.NetParameter).layer[-1].name == "mbox_priorbox"
 
 
 def test_tf_pad_and_pad_layers() -> None:
     net = build(default_arch("v2", 4))
     deploy = parse(render(net, Dialect(padding="tf_pad"), "deploy"), caffe_pb2.NetParameter)
-    assert deploy.layer[0].convolution_param.HasField("tf_pad")
-    assert not deploy.layer[0].convolution_param.pad
+    assert deploy.layer[1].convolution_param.HasField("tf_pad")
+    assert not deploy.layer[1].convolution_param.pad
     deploy = parse(render(net, Dialect(padding="pad-layer"), "deploy"), caffe_pb2.NetParameter)
-    pad = deploy.layer[0].pad_param
+    pad = deploy.layer[1].pad_param
     assert (pad.pad_u, pad.pad_d, pad.pad_l, pad.pad_r) == (0, 1, 0, 1)
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.errors import PrototxtError
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.load.merge import fit, merge_batch_norm, without_batch_norm
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, write_caffemodel, write_filled
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import format_message, parse_net
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+from tests.filling import arch_of, net_of
 
 NET = """
 name: "mixed"
@@ -456,6 +458,19 @@ def test_random_nets_compute_the_same(tmp_path: Path, text: str, seed: int) -> N
     net = parse_net(text)
     hypothesis.assume(not infer(net).errors)
     assert "BatchNorm" not in assert_same(tmp_path, net, seed=seed)
+
+
+def test_blobs_named_as_their_layers_stay_so() -> None:
+    """With `--names tops`; an output keeps its name."""
+    for stage in ("deploy", "headless"):
+        arch = arch_of("v3-small")
+        kept, folded = (net_of(arch, Dialect(batch_norm=n, names="tops"), stage) for n in ("keep", "fold"))  # type: ignore[arg-type]
+        found = without_batch_norm(kept)
+        assert [(x.name, list(x.bottom), list(x.top)) for x in found.layer] == [
+            (x.name, list(x.bottom), list(x.top)) for x in folded.layer
+        ]
+    net = parse_net(INPUT + PLAIN + norm("x", "n").replace('name: "norm"', 'name: "n"'))
+    assert [list(layer.top) for layer in without_batch_norm(net).layer] == [["n"]]
 
 
 def test_a_bias_layer_is_folded_too() -> None:

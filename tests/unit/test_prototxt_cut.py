@@ -125,7 +125,11 @@ def _same_as_whole(folder: Path, out: Path, runtime: NetRuntime, share: float) -
     height, width = infer(net).inputs[0].shape[2:]  # type: ignore[index]
     blob = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
     # Of the whole net OpenCV does not give these; of the cut one it does.
-    tops = [one.top[0] for one in net.layer if one.type != "DetectionOutput" and not one.top[0].endswith("/linear")]
+    tops = [
+        one.top[0]
+        for one in net.layer
+        if one.type not in ("Input", "DetectionOutput") and not one.top[0].endswith("/linear")
+    ]
     chosen = list(dict.fromkeys([*tops[::17], "mbox_loc", "mbox_conf_flatten", "mbox_priorbox"]))
     assert len(chosen) > 8
     whole = open_net(runtime, deploy, weights)

@@ -295,6 +295,14 @@ def test_net_inputs_in_the_old_form():
         ),
         (INPUT + layer("Relu"), "unknown-type", "there is no layer type 'Relu'; the nearest is 'ReLU'"),
         (INPUT + layer("Eltwise"), "count", "Eltwise takes 2 or more bottoms, got 1"),
+        (
+            INPUT
+            + layer("Pooling", "pooling_param { global_pooling: true }", tops=("gate",))
+            + layer("Eltwise", "eltwise_param { operation: PROD }", ("d", "gate")),
+            "shape",
+            "Eltwise does not repeat one value for a whole map, got 2 x 6 x 9 x 5 and 2 x 6 x 1 x 1: OpenCV does, "
+            "Caffe stops, and MNN computes something else; --gate has other layers",
+        ),
         (INPUT + layer("ReLU", "", ("d",), ("a", "b")), "count", "ReLU takes 1 top, got 2"),
         (INPUT + layer("Flatten", "", ("d",), ("d",)), "in-place", "Flatten cannot write to its own bottom 'd'"),
         (INPUT + layer("Power") + layer("ReLU", "", ("d",), ("d",)), "in-place", "'d' is read by layer 'Power' before"),

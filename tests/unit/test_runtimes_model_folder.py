@@ -10,6 +10,7 @@ import pytest
 
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.errors import ArchError, LabelMapError, PrototxtError
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.runtimes.model_folder import NEEDED, REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.remap import remap_folder
@@ -150,3 +151,15 @@ def test_a_report_of_an_early_version(copy: Path, example_model: Path, monkeypat
     source = ModelFolder.open(copy).source
     assert source is not None
     assert source.path == Path(example_model.name)
+
+
+def test_a_report_from_before_input_layers(copy: Path) -> None:
+    """Its nets have the `input` fields, and remap writes them so again."""
+    report = json.loads((copy / REPORT).read_text())
+    for entry in report["files"].values():
+        for field in ("linear", "gate", "coefficients", "names", "outputs", "fields", "input_form"):
+            entry.get("dialect", {}).pop(field, None)
+    (copy / REPORT).write_text(json.dumps(report))
+    written = ModelFolder.open(copy).written_as("deploy.prototxt")
+    assert written is not None
+    assert written[0] == Dialect(input_form="fields")

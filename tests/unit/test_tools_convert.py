@@ -24,7 +24,7 @@ from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
-from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary
+from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary, stage_dialect
 
 FILES = {
     "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt", "deploy.caffemodel", "train.caffemodel",
@@ -277,3 +277,27 @@ def test_fewer_detections_a_class_than_in_all_are_noted(
     monkeypatch.setattr("ssdlite_caffe.tools.source.identify", identified)
     (note,) = convert(example_model, tmp_path / "out", ConvertOptions())["notes"]
     assert note.startswith("TensorFlow keeps at most 7 detections of each class; DetectionOutput has no such limit")
+
+
+def test_gates_that_caffe_does_not_run_are_said(example_model: Path, tmp_path: Path) -> None:
+    report = convert(example_model, tmp_path / "out", ConvertOptions(dialect=Dialect(gate="eltwise")))
+    (note,) = [note for note in report["notes"] if "--gate" in note]
+    assert note.startswith("--gate eltwise: deploy.prototxt is not for Caffe, which stops at the gates, nor for MNN")
+    assert "Scale" in types(tmp_path / "out" / "train.prototxt")
+    assert "Scale" not in types(tmp_path / "out" / "deploy.prototxt")
+    assert report["exact"]
+
+
+def test_train_and_test_nets_are_for_caffe() -> None:
+    """BatchNorm stays, and a gate that Caffe cannot run is written as one that it can."""
+    for gate, trained in (
+        ("scale", "scale"),
+        ("deconvolution", "deconvolution"),
+        ("interp", "scale"),
+        ("eltwise", "scale"),
+    ):
+        dialect = Dialect(gate=gate, names="tops")  # type: ignore[arg-type]
+        for stage in ("train", "test"):
+            assert stage_dialect(dialect, stage) == Dialect(batch_norm="keep", gate=trained, names="tops")  # type: ignore[arg-type]
+        for stage in ("deploy", "headless"):
+            assert stage_dialect(dialect, stage) == dialect  # type: ignore[arg-type]
