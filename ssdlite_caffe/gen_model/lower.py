@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.compat import project_of
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
@@ -29,6 +31,7 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
+from ssdlite_caffe.gen_model.moved_maps import moves
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
 
 _LARGEST_INT = 2**31 - 1
@@ -43,6 +46,9 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
         ArchError: the dialect cannot write a padding, or the stage's data layer cannot make such an input.
     """
     project = project_of(net.arch)
+    fed = stage in ("train", "test")
+    if dialect.padding == "shift" and fed:  # the rows in front must not count in BatchNorm's means
+        dialect = replace(dialect, padding="slice")
     body = BodyLowerer(
         dialect,
         net.arch.batch_norm_epsilon,
@@ -50,8 +56,8 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
         stage == "train",
         stage in ("deploy", "headless"),
         project,
+        moves(net) if dialect.padding == "shift" else {},
     )
-    fed = stage in ("train", "test")
     sections = [LayerSection("data", (_data(net, stage, data),))] if fed else []
     sections += [_section(net, body, section, stage) for section in net.sections]
     predictors = [_predictors(net, body, feature_map) for feature_map in net.feature_maps]

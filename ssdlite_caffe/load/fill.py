@@ -11,6 +11,7 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
 from ssdlite_caffe.load.fold import fold_into_convolution
@@ -145,7 +146,8 @@ class _Filler:
         same_input = read is not None and read[2:] == self.desc.arch.input_size
         for conv in self.convs.values():
             shape = blobs.get(conv.top)
-            if same_input and shape is not None and shape[2:] != conv.out_size:
+            other = shape is not None and shape[2:] != conv.out_size and not is_moved(shape, conv.out_size)
+            if same_input and shape is not None and other:
                 self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model's are {conv.out_size}")
         others = {"sigmoid": "Softmax", "softmax": "Sigmoid"}
         wrong = others[self.desc.arch.score_converter]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.gen_model.netdesc import ConvDesc
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
@@ -140,7 +141,7 @@ class Comparison:
         got = self.deploy.forward(blob, [*names, *extra])
         for conv in self.net.convolutions:
             if conv.role != "box_predictor":
-                self._layer(conv, got[conv.top], layers[conv.name])
+                self._layer(conv, without_front(got[conv.top], conv.out_size), layers[conv.name])
         self._headless(blob, got)
         caffe_boxes, caffe_scores = _caffe_boxes(got, self.arch.num_classes)
         tf_boxes, tf_scores, note = reference.boxes(fed, layers)

@@ -21,6 +21,7 @@ import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -139,7 +140,14 @@ class Proof:
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         walked = walk(self.deploy, blob, targets)
         stages = [
-            self._layer(conv, walked, got[conv.top], whole[conv.top], self._ordered(conv, single), targets, blob)
+            self._layer(
+                conv,
+                walked,
+                *(without_front(side[conv.top], conv.out_size) for side in (got, whole)),
+                self._ordered(conv, single),
+                targets,
+                blob,
+            )
             for conv in self.convolutions
         ]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
@@ -158,14 +166,14 @@ class Proof:
 
     def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
         layers, used = segment_of(self.deploy, conv.top, targets)
-        known = {self.deploy.input: blob.astype(np.float64), **walked.blobs, **targets}
+        known = {self.deploy.input: blob.astype(np.float64), **walked.blobs}  # the targets among them
         unit = next(unit for unit in self.reference.model.units if unit.scope == conv.tf_scope)
         tensors = {part: self.reference.model.tensors[name] for part, name in unit.tensors.items()}
         norm = None
         if unit.epsilon is not None and "moving_variance" in tensors:
             variance = tensors["moving_variance"].astype(np.float64)
             norm = BatchNorm(variance, tensors.get("beta", np.zeros_like(variance)).astype(np.float64), unit.epsilon)
-        theirs = targets[conv.top].reshape(walked.blobs[conv.top].shape)
+        theirs = walked.blobs[conv.top]
         return likely_cause(self.deploy, Segment(layers, {name: known[name] for name in used}, conv.top, theirs, norm))
 
     def _ends(
