@@ -1,9 +1,9 @@
 """What does exact padding cost in OpenCV DNN?
 
 The same net in four dialects of TensorFlow's SAME padding: exact (kernels enlarged by one where TensorFlow pads
-unevenly), slice (one more output row and column, which are cut off), shift (the same on moved maps), and symmetric, which
-is not exact and costs nothing. All run on the same input, in turn, with Winograd convolutions on (OpenCV's default) and
-off, with all threads and with one.
+unevenly), slice (one more output row and column, which are cut off), shift (the same on moved maps), and symmetric,
+which is not exact and costs nothing. All run on the same input, in turn, with Winograd convolutions on (OpenCV's
+default) and off, with all threads and with one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """`--padding shift`: which maps get one more row and column in front, and where the result is cut.
 
-TensorFlow's windows begin at 0, 2, 4, ... where it pads (0, 1) for a 3x3 kernel with stride 2, and Caffe's with pad p at
--p, 2 - p, 4 - p, ... The pad with which they are the same windows is 2, and one window too many comes first, which is cut
-off (`padding.slice_axis`). But OpenCV has a fast 3x3 depthwise kernel for pads of 0 and 1 only, and hardware may have
+TensorFlow's windows begin at 0, 2, 4, ... where it pads (0, 1) for a 3x3 kernel with stride 2, and Caffe's with pad p
+at -p, 2 - p, 4 - p, ... The pad with which they are the same windows is 2, and one window too many comes first, which is
+cut off (`padding.slice_axis`). But OpenCV has a fast 3x3 depthwise kernel for pads of 0 and 1 only, and hardware may have
 no other. So the map is moved instead: with one more row in front, m'(y) = m(y - 1), the windows of pad 1 begin at
-m(-2), m(0), m(2), ... Again the first one is too many. It alone reads the row in front, so this may hold any values. The
-last window reads the zeros of the pad, as in TensorFlow. The same goes for columns.
+m(-2), m(0), m(2), ... Again the first one is too many. It alone reads the row in front, so this may hold any values.
+The last window reads the zeros of the pad, as in TensorFlow. The same goes for columns.
 
 The row in front is made where it costs least, since activations and 1x1 convolutions compute each place of a map from
 that place alone: at the depthwise convolution, at the 1x1 convolution before it, or at the one before that. It is made
@@ -36,7 +36,8 @@ Cuts = tuple[tuple[int, SliceAxis], ...]
 Way = Literal["copied", "padded", "uncut"]
 
 _WIDE = 32
-"""Least height and width of a map whose 1x1 convolution gets pad 1: its work grows by 13%, that of a 10x10 map by 44%."""
+"""Least height and width of a map whose 1x1 convolution gets pad 1: its work grows by 13%, that of a 10x10 map by 44%.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 from typing import NamedTuple, get_args
