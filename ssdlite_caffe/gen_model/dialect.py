@@ -15,6 +15,7 @@ BatchNormDialect = Literal["keep", "frozen", "fold", "fold-body"]
 DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
 ClipDialect = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
+LinearDialect = Literal["power", "scale"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Dialect:
         clip: how clipping of boxes to the image before suppression is written, in models that do it. exact: boxes are
             decoded and clipped by stock layers in front of DetectionOutput; late: not at all, for runtimes that only
             know the usual DetectionOutput, which is not exact for boxes that reach over the border.
+        linear: how scale * x + shift is written. power: as a Power layer; scale: as a Scale layer with constant blobs.
     """
 
     activation: ActivationDialect = "relu6"
@@ -44,6 +46,7 @@ class Dialect:
     depthwise: DepthwiseDialect = "Convolution"
     engine: Engine = "DEFAULT"
     clip: ClipDialect = "exact"
+    linear: LinearDialect = "power"
 
     def __post_init__(self) -> None:
         """Check every choice.

@@ -20,6 +20,8 @@ class LayerDesc:
     Attributes:
         phase: TRAIN or TEST for a layer of one phase only, else empty.
         learning: (lr_mult, decay_mult) of each blob; empty outside of training.
+        constants: the number that fills each blob of a layer that learns nothing, in Caffe's order; empty for others.
+            They are written as constant fillers, from which `load/constants.py` makes the caffemodel's blobs.
     """
 
     name: str
@@ -27,6 +29,7 @@ class LayerDesc:
     tops: tuple[str, ...]
     phase: Literal["", "TRAIN", "TEST"] = ""
     learning: tuple[tuple[float, float], ...] = ()
+    constants: tuple[float, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -92,6 +95,32 @@ class Gate(LayerDesc):
     def type(self) -> str:
         """Caffe's layer type."""
         return "Scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantScale(LayerDesc):
+    """constants[0] * x + constants[1]: a Scale layer with one bottom, whose blobs hold one number for each channel."""
+
+    constants: tuple[float, float]
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(LayerDesc):
+    """The one value of each channel, 1 x 1, repeated over a map of `size`: a depthwise Deconvolution of ones."""
+
+    constants: tuple[float] = (1.0,)
+    channels: int
+    size: tuple[int, int]
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Deconvolution"
 
 
 class ReLU(LayerDesc):

@@ -33,6 +33,7 @@ from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
 from ssdlite_caffe.gen_model.moved_maps import moves
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
+from ssdlite_caffe.gen_model.rewrites import rewritten
 
 _LARGEST_INT = 2**31 - 1
 _DEFAULT_LMDB = {"train": "trainval_lmdb", "test": "test_lmdb"}
@@ -69,7 +70,8 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
         sections += predictors + silence
     sections += _classifier_end(net, stage) if net.arch.classifier else _detector_end(net, dialect, stage, data)
     height, width = net.arch.input_size
-    return LoweredNet(net.name, tuple(sections), None if fed else (1, 3, height, width))
+    lowered = LoweredNet(net.name, tuple(sections), None if fed else (1, 3, height, width))
+    return rewritten(lowered, dialect)
 
 
 def _section(net: NetDesc, body: BodyLowerer, section: Section, stage: Stage) -> LayerSection:

@@ -14,6 +14,7 @@ from ssdlite_caffe.gen_model.default_boxes import cell_sizes
 from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
+from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
 from ssdlite_caffe.load.names import named_as
@@ -90,9 +91,9 @@ class _Filler:
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))
-        blobs: dict[str, tuple[FloatArray, ...]] = {}
+        blobs = self.constants(shapes.param_shapes)
         for layer in self.net.layer:
-            filled = self.layer_blobs(layer)
+            filled = None if layer.name in blobs else self.layer_blobs(layer)
             if filled is not None:
                 blobs[layer.name] = filled
         self.compare(blobs, shapes.param_shapes)
@@ -112,6 +113,11 @@ class _Filler:
                 + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
         return LayerBlobs(blobs, self.left)
+
+    def constants(self, shapes: Mapping[str, tuple[Shape, ...]]) -> dict[str, tuple[FloatArray, ...]]:
+        """Blobs of the layers that learn nothing; a layer that has the model's weights is not one of them."""
+        learned = {name + suffix for name in self.convs for suffix in ("", "/bn", "/scale")}
+        return {name: blobs for name, blobs in constants(self.net, shapes).items() if name not in learned}
 
     def check_input(self, shape: Shape | None) -> None:
         """Check the net's input size, in whose pixels the PriorBox layers give the sizes of default boxes."""

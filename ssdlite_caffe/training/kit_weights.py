@@ -70,7 +70,7 @@ def write_initial_weights(
     match = match_classes(model.labels, labels)
     if not finetune:
         refuse_other_classes(match, source)
-    kept, left = for_classes(list(weights.layer), match)
+    kept, left = for_classes(_taken(weights, net), match)
     problems = _change_kernels(kept, net, desc) or misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
@@ -83,6 +83,16 @@ def write_initial_weights(
         "other_classes": match.difference("the model") if left else None, "classes": list(labels.display_names),
         "rows": match.moved, "renamed": [one._asdict() for one in match.respelt] if match.same else [],
     }  # fmt: skip
+
+
+def _taken(weights: caffe_pb2.NetParameter, net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+    """Layers of a caffemodel without the blobs of those that take none in the net, at which Caffe would stop.
+
+    A layer that learns nothing has blobs in one dialect, such as a Scale layer, and none in another, a Power layer.
+    """
+    shapes = infer(net)
+    bare = {layer.name for layer in shapes.layers if not layer.params and all(top.shape for top in layer.tops)}
+    return [layer for layer in weights.layer if layer.name not in bare or not layer.blobs]
 
 
 def refuse_other_classes(match: ClassMatch, source: Path) -> None:
