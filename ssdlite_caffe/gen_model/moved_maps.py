@@ -1,9 +1,9 @@
 """`--padding shift`: which maps get one more row and column in front, and where the result is cut.
 
 TensorFlow's windows begin at 0, 2, 4, ... where it pads (0, 1) for a 3x3 kernel with stride 2, and Caffe's with pad p
-at -p, 2 - p, 4 - p, ... The pad with which they are the same windows is 2, and one window too many comes first, which is
-cut off (`padding.slice_axis`). But OpenCV has a fast 3x3 depthwise kernel for pads of 0 and 1 only, and hardware may have
-no other. So the map is moved instead: with one more row in front, m'(y) = m(y - 1), the windows of pad 1 begin at
+at -p, 2 - p, 4 - p, ... The pad with which they are the same windows is 2, and one window too many comes first, which
+is cut off (`padding.slice_axis`). But OpenCV has a fast 3x3 depthwise kernel for pads of 0 and 1 only, and hardware may
+have no other. So the map is moved instead: with one more row in front, m'(y) = m(y - 1), the windows of pad 1 begin at
 m(-2), m(0), m(2), ... Again the first one is too many. It alone reads the row in front, so this may hold any values.
 The last window reads the zeros of the pad, as in TensorFlow. The same goes for columns.
 
