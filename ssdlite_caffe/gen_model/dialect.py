@@ -16,6 +16,12 @@ DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConv
 ClipDialect = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
 LinearDialect = Literal["power", "scale"]
+GateDialect = Literal["scale", "deconvolution", "interp", "eltwise"]
+CoefficientsDialect = Literal["eltwise", "power"]
+NamesDialect = Literal["in-place", "tops"]
+OutputsDialect = Literal["joined", "per-map"]
+FieldsDialect = Literal["needed", "all"]
+InputDialect = Literal["layer", "fields"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,18 @@ class Dialect:
             decoded and clipped by stock layers in front of DetectionOutput; late: not at all, for runtimes that only
             know the usual DetectionOutput, which is not exact for boxes that reach over the border.
         linear: how scale * x + shift is written. power: as a Power layer; scale: as a Scale layer with constant blobs.
+        gate: how a squeeze-excite gate multiplies its map. scale: by a Scale layer with two bottoms; deconvolution: by
+            a Deconvolution of ones that makes a map of the gate, and an Eltwise product; interp: the same with an
+            Interp layer; eltwise: by an Eltwise product of the map and the gate's 1 x 1, which few runtimes take.
+        coefficients: where a weighted sum has its weights. eltwise: in the Eltwise layer (`coeff`); power: in Power
+            layers before it.
+        names: in-place: as in the public nets, activations in place; tops: every layer writes a blob of its own, named
+            as the layer.
+        outputs: of the headless net. joined: mbox_loc, mbox_conf and mbox_priorbox; per-map: box encodings and logits
+            of each feature map on their own.
+        fields: of convolutions. needed: those that differ from Caffe's defaults; all: pad, stride, dilation, group and
+            bias_term too.
+        input_form: layer: the deploy net's input is an Input layer; fields: it is the net's `input` and `input_shape`.
     """
 
     activation: ActivationDialect = "relu6"
@@ -47,6 +65,12 @@ class Dialect:
     engine: Engine = "DEFAULT"
     clip: ClipDialect = "exact"
     linear: LinearDialect = "power"
+    gate: GateDialect = "scale"
+    coefficients: CoefficientsDialect = "eltwise"
+    names: NamesDialect = "in-place"
+    outputs: OutputsDialect = "joined"
+    fields: FieldsDialect = "needed"
+    input_form: InputDialect = "layer"
 
     def __post_init__(self) -> None:
         """Check every choice.

@@ -51,6 +51,7 @@ class Convolution(LayerDesc):
         spread: its dilation does not change what is computed, see `padding.spread_axis`.
         fillers: write weight_filler and bias_filler, for training.
         filler_std: standard deviation of a gaussian weight_filler; 0: an msra filler.
+        all_fields: write pad, stride, dilation, group and bias_term even where they have Caffe's defaults.
     """
 
     layer_type: DepthwiseDialect = "Convolution"
@@ -66,6 +67,7 @@ class Convolution(LayerDesc):
     tf_pad: bool
     fillers: bool
     filler_std: float = 0.0
+    all_fields: bool = False
 
     @property
     def type(self) -> str:
@@ -88,8 +90,16 @@ class Scale(LayerDesc):
     fillers: bool
 
 
+@dataclass(frozen=True, kw_only=True)
 class Gate(LayerDesc):
-    """A Scale layer with two bottoms: each channel of the first is multiplied by its value in the second (N x C)."""
+    """A Scale layer with two bottoms: each channel of the first is multiplied by its value in the second (N x C).
+
+    Attributes:
+        channels, size: of the first bottom.
+    """
+
+    channels: int
+    size: tuple[int, int]
 
     @property
     def type(self) -> str:
@@ -111,11 +121,16 @@ class ConstantScale(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class Spread(LayerDesc):
-    """The one value of each channel, 1 x 1, repeated over a map of `size`: a depthwise Deconvolution of ones."""
+    """The one value of each channel, 1 x 1, repeated over a map of `size`: a depthwise Deconvolution of ones.
+
+    Attributes:
+        all_fields: see Convolution.
+    """
 
     constants: tuple[float] = (1.0,)
     channels: int
     size: tuple[int, int]
+    all_fields: bool = False
 
     @property
     def type(self) -> str:
@@ -167,6 +182,13 @@ class GlobalPooling(LayerDesc):
     def type(self) -> str:
         """Caffe's layer type."""
         return "Pooling"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interp(LayerDesc):
+    """Bilinear resizing to `size`; a layer that only some forks have."""
+
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +306,13 @@ class Pixels:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Input(LayerDesc):
+    """The net's input, NCHW."""
+
+    shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnotatedData(LayerDesc):
     """Images with boxes from an LMDB, resized to `size`.
 
@@ -331,7 +360,11 @@ class LayerSection:
 
 @dataclass(frozen=True)
 class LoweredNet:
-    """A net for the templates; `input_shape` is NCHW, None if the net has a data layer."""
+    """A net for the templates.
+
+    Attributes:
+        input_shape: NCHW of the `input` field of the net; None if a layer makes the input.
+    """
 
     name: str
     sections: tuple[LayerSection, ...]

@@ -314,5 +314,5 @@ def _gate(node: GateDesc) -> list[LayerDesc]:
     flat = f"{node.name}/flat"
     return [
         Flatten(name=flat, bottoms=(node.gate,), tops=(flat,)),
-        Gate(name=node.name, bottoms=(node.bottom, flat), tops=(node.top,)),
+        Gate(name=node.name, bottoms=(node.bottom, flat), tops=(node.top,), channels=node.channels, size=node.size),
     ]

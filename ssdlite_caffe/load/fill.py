@@ -17,12 +17,11 @@ from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predic
 from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
-from ssdlite_caffe.load.names import named_as
+from ssdlite_caffe.load.names import named_as, with_blobs_of
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
-from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES
-from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
 from ssdlite_caffe.prototxt.sizes import Shape
 
 FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
@@ -63,7 +62,7 @@ def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, fine
         TensorError: a tensor is missing, is unused or has another shape, or a layer cannot be filled; all are listed.
         PrototxtError: the net has unknown layers, unknown bottoms or shapes that do not fit; all are listed.
     """
-    return _Filler(net, named_as(desc, net), model, finetune).run()
+    return _Filler(net, with_blobs_of(named_as(desc, net), net), model, finetune).run()
 
 
 class _Filler:
@@ -84,10 +83,7 @@ class _Filler:
         self.input_size = desc.arch.input_size
 
     def run(self) -> LayerBlobs:
-        shapes = infer(self.net)
-        if shapes.errors:  # OpenCV has layers and shapes that Caffe has not
-            opencv = infer(self.net, rules=ALL_OPENCV_RULES)
-            shapes = shapes if opencv.errors else opencv
+        shapes = infer_for_any(self.net)
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))

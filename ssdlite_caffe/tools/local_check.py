@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssdlite_caffe.gen_model.moved_maps import without_front
-from ssdlite_caffe.runtimes.reference_layers import Array
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.reference_windows import Array
 from ssdlite_caffe.tools.rounding import UNIT, error_of
 
 NOISE = 1e-12

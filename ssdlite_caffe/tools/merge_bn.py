@@ -21,7 +21,7 @@ from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, without_batch_norm
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_filled
-from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
 from ssdlite_caffe.prototxt.text import format_message, read_net, read_text
 from ssdlite_caffe.runtimes.model_folder import (
     DEPLOY,
@@ -167,7 +167,7 @@ def _write_net(source: Path, target: Path) -> None:
 
 def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
     """The merged blobs for a deploy net whose layers that learn nothing may be others than the test net's."""
-    own, wanted = (constants(net, infer(net, phase="TEST").param_shapes) for net in (merged.net, deploy))
+    own, wanted = (constants(net, infer_for_any(net, phase="TEST").param_shapes) for net in (merged.net, deploy))
     return {**wanted, **{name: blobs for name, blobs in merged.blobs.items() if name not in own or name in wanted}}
 
 

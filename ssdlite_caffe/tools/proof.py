@@ -26,8 +26,8 @@ from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet
-from ssdlite_caffe.runtimes.reference_layers import Array
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.reference_windows import Array
 from ssdlite_caffe.runtimes.resize import caffe_blob
 from ssdlite_caffe.runtimes.source_detector import DoubleSource
 from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order

@@ -25,6 +25,7 @@ from ssdlite_caffe.gen_model.render import Solver, render, render_script, render
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.tools.convert import stage_dialect
 from ssdlite_caffe.training.intervals import largest_divisor
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.training.kit_check import (
@@ -251,7 +252,8 @@ def _write_nets(folder: Path, net: NetDesc, options: KitOptions, train: _Data, t
     }
     batch_norm: dict[str, BatchNormDialect] = {"train": "frozen" if options.frozen else "keep", "test": "keep"}
     for name, stage in _STAGES:
-        dialect = dataclasses.replace(options.dialect, batch_norm=batch_norm.get(stage, options.dialect.batch_norm))
+        own = stage_dialect(options.dialect, stage)
+        dialect = dataclasses.replace(own, batch_norm=batch_norm.get(stage, own.batch_norm))
         write_text(folder / name, render(net, dialect, stage, data.get(stage)))
 
 
