@@ -21,6 +21,7 @@ CoefficientsDialect = Literal["eltwise", "power"]
 NamesDialect = Literal["in-place", "tops"]
 OutputsDialect = Literal["joined", "per-map"]
 FieldsDialect = Literal["needed", "all"]
+PriorsDialect = Literal["layer", "constant", "none"]
 InputDialect = Literal["layer", "fields"]
 
 
@@ -55,6 +56,9 @@ class Dialect:
             of each feature map on their own.
         fields: of convolutions. needed: those that differ from Caffe's defaults; all: pad, stride, dilation, group and
             bias_term too.
+        priors: where default boxes are. layer: PriorBox layers make them; constant: they are the bias of an
+            InnerProduct layer, which also holds boxes that PriorBox cannot make; none: not in the headless net, which
+            has no deploy net beside it, but in a file.
         input_form: layer: the deploy net's input is an Input layer; fields: it is the net's `input` and `input_shape`.
     """
 
@@ -71,6 +75,7 @@ class Dialect:
     outputs: OutputsDialect = "joined"
     fields: FieldsDialect = "needed"
     input_form: InputDialect = "layer"
+    priors: PriorsDialect = "layer"
 
     def __post_init__(self) -> None:
         """Check every choice.
