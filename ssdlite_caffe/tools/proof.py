@@ -210,7 +210,7 @@ class Proof:
 
     def _box_cause_on(self, feature_map: FeatureMapDesc, priors: Array) -> tuple[str, str]:
         layer = f"{feature_map.blob}_mbox_priorbox"
-        if BOXES_LAYER in self.deploy.weights:
+        if BOXES_LAYER in self.deploy.weights and self.folder.priors is None:
             layer = BOXES_LAYER
             start = sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.net.feature_maps[: feature_map.index])
             own = own_priors(own_default_boxes(self.reference.model, self.net), self.net)
