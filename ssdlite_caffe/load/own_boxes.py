@@ -69,7 +69,7 @@ def own_priors(boxes: FloatArray, net: NetDesc) -> FloatArray:
         net: has the order and the variances.
     """
     corners = boxes[caffe_order(net)][:, [1, 0, 3, 2]]
-    return np.concatenate([corners, np.broadcast_to(np.float32(net.arch.variances), corners.shape)], axis=1)
+    return np.concatenate([corners, np.broadcast_to(np.asarray(net.arch.variances, np.float32), corners.shape)], axis=1)
 
 
 def layer_priors(net: NetDesc) -> FloatArray:
