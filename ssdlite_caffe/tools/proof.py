@@ -141,15 +141,10 @@ class Proof:
         whole = self.deploy.forward(blob, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         walked = walk(self.deploy, blob, targets)
+        sizes = {conv.top: conv.out_size for conv in self.convolutions}
+        kept, exact = ({top: without_front(side[top], size) for top, size in sizes.items()} for side in (got, whole))
         stages = [
-            self._layer(
-                conv,
-                walked,
-                *(without_front(side[conv.top], conv.out_size) for side in (got, whole)),
-                self._ordered(conv, single),
-                targets,
-                blob,
-            )
+            self._layer(conv, walked, kept[conv.top], exact[conv.top], self._ordered(conv, single), targets, blob)
             for conv in self.convolutions
         ]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
