@@ -13,6 +13,8 @@ DEPLOY, HEADLESS, TRAIN, TEST = "deploy.prototxt", "headless.prototxt", "train.p
 DEPLOY_WEIGHTS, TRAIN_WEIGHTS = "deploy.caffemodel", "train.caffemodel"
 """Weights of the deploy and headless nets, and of the train and test nets."""
 LABEL_MAP, REPORT = "labelmap.prototxt", "report.json"
+PRIORS = "priors.npy"
+"""Default boxes and variances, float32 (N, 8), of a folder whose headless net has none, and which has no deploy net."""
 NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
 """Files of every converted folder; those of the train and test nets may be missing."""
 

@@ -20,13 +20,14 @@ from ssdlite_caffe.runtimes.folder_files import (
     DEPLOY_WEIGHTS,
     HEADLESS,
     LABEL_MAP,
+    PRIORS,
     PROOFS,
     TEST,
     TRAIN,
     TRAIN_WEIGHTS,
 )
 
-FILES = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, TRAIN, TEST, TRAIN_WEIGHTS)
+FILES = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, PRIORS, LABEL_MAP, TRAIN, TEST, TRAIN_WEIGHTS)
 """Files of a folder that a record has the hashes of, where the folder has them."""
 NEEDED = (DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP)
 """Files that every folder has."""

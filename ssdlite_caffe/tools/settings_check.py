@@ -6,6 +6,7 @@ A threshold of suppression that is a little off changes nothing in most images, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ def _deploy(folder: ModelFolder) -> Iterator[str]:
         return
     written = folder.written_as(DEPLOY)
     dialect, data = written if written is not None else (Dialect(), DataPaths())
-    sections = lower(build(folder.arch), dialect, "deploy", data).sections
+    # Constant default boxes are what every model has, and DetectionOutput is the same with all.
+    sections = lower(build(folder.arch), replace(dialect, priors="constant"), "deploy", data).sections
     wanted = next(x for section in sections for x in section.layers if isinstance(x, DetectionOutput))
     param = layers[0].detection_output_param
     pairs = (
