@@ -308,7 +308,7 @@ def spoil_arch(source: Path) -> None:
         (
             spoil_dialect,
             PrototxtError,
-            "padding must be one of exact, slice, shift, pad-layer, tf_pad, symmetric, 'none'",
+            "padding must be one of exact, slice, shift, pad-layer, tf_pad, symmetric, got 'none'",
         ),
         (spoil_dialect_key, PrototxtError, "'pading'"),
         (spoil_layers, PrototxtError, "layer 'Konv' is not in the net; layer 'Conv' has no weights"),
