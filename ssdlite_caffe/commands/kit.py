@@ -93,7 +93,7 @@ def kit(
     padding: Annotated[
         PaddingDialect | None,
         typer.Option(metavar="KIND", show_default=f"exact; {_OF_FROM}", rich_help_panel=_DIALECT,
-                     help="Padding as TensorFlow's SAME: exact, slice, pad-layer, tf_pad, symmetric (not exact)."),
+                     help="TensorFlow's SAME padding: exact, slice, shift, pad-layer, tf_pad, symmetric (not exact)."),
     ] = None,
     depthwise: Annotated[
         DepthwiseDialect | None,

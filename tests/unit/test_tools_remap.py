@@ -305,7 +305,11 @@ def spoil_arch(source: Path) -> None:
         ),
         (spoil_label_map, LabelMapError, "labelmap.prototxt has 5 classes but the model has 4"),
         (spoil_files, PrototxtError, "has no list of files"),
-        (spoil_dialect, PrototxtError, "padding must be one of exact, slice, pad-layer, tf_pad, symmetric, got 'none'"),
+        (
+            spoil_dialect,
+            PrototxtError,
+            "padding must be one of exact, slice, shift, pad-layer, tf_pad, symmetric, got 'none'",
+        ),
         (spoil_dialect_key, PrototxtError, "'pading'"),
         (spoil_layers, PrototxtError, "layer 'Konv' is not in the net; layer 'Conv' has no weights"),
         (spoil_weights, PrototxtError, "train.caffemodel is not a caffemodel, or is cut short"),
