@@ -1,0 +1,100 @@
+"""Which program takes which model, and what it needs for that: the one table of the tests and of docs/runtimes.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MODELS = {
+    "example": "V3-small, the example",
+    "bccd_v2_ssdlite_3": "V2",
+    "zoo2018_v2_ssdlite_90": "V2 of 2018, clips first",
+    "shapes_v3_small_3": "V3-small",
+    "random_v3_large_90": "V3-large, random",
+}
+"""Folders of shared/models, and the example; each with what the page calls it."""
+TRAINED = frozenset(MODELS) - {"random_v3_large_90"}
+
+BOUNDS = {"fp32": 1e-5, "fp16": 3e-3, "int8": 0.2}
+"""Largest difference of an output divided by the largest value of OpenCV's, of trained nets, by what is computed in."""
+RANDOM_BOUND = 3e-4
+"""The same in fp32 of a net with random weights, as between OpenCV and TensorFlow (`tools/tolerances.py`)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One program and one net.
+
+    Attributes:
+        program: a script `runners/run_<program>.py`, and an environment.
+        model: one of MODELS.
+        net: `deploy` or `headless`.
+        options: of `convert`.
+        edits: changes of the prototxt for which there is no option; names in `edits.EDITS`.
+        precision: what the program computes in: fp32, fp16 or int8.
+        fails: text in the message or log of a program that does not take this net; '' where it does.
+    """
+
+    program: str
+    model: str
+    net: str
+    options: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    precision: str = "fp32"
+    fails: str = ""
+
+    @property
+    def name(self) -> str:
+        """For pytest, and the key of a result."""
+        parts = (self.program, self.precision, self.model, self.net, *self.options, *self.edits)
+        return "-".join(part.strip("-") for part in parts)
+
+    @property
+    def bound(self) -> float:
+        """Largest relative difference of an output."""
+        return RANDOM_BOUND if self.precision == "fp32" and self.model not in TRAINED else BOUNDS[self.precision]
+
+
+V2 = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
+V3 = ("example", "shapes_v3_small_3", "random_v3_large_90")
+LATE = ("--clip", "late")
+
+
+def _cases() -> Iterator[Case]:
+    yield from _mnn()
+    yield from _openvino()
+    yield from _ncnn()
+    yield from _rknn()
+
+
+def _mnn() -> Iterator[Case]:
+    for model in V2:
+        yield Case("mnn", model, "headless", LATE)
+        yield Case("mnn", model, "deploy", LATE)
+    yield Case("mnn", V2[1], "deploy", fails="no output")
+    for model in V3:
+        yield Case("mnn", model, "headless", fails="wrote no file")
+
+
+def _openvino() -> Iterator[Case]:
+    for model in (*V2, *V3):
+        yield Case("openvino", model, "headless", LATE)
+        yield Case("openvino", model, "deploy", LATE)
+    yield Case("openvino", V2[1], "deploy", fails="Exp")
+
+
+def _ncnn() -> Iterator[Case]:
+    options = (*LATE, "--score-threshold", "0.001")
+    for model in (*V2, *V3):
+        yield Case("ncnn", model, "headless", options, ("input-layer",))
+        yield Case("ncnn", model, "deploy", options, ("input-layer",))
+
+
+def _rknn() -> Iterator[Case]:
+    for model in (*V2, *V3):
+        yield Case("rknn", model, "headless", precision="fp16")
+    for model in (V2[0], V3[0]):
+        yield Case("rknn", model, "headless", precision="int8")
+
+
+CASES = tuple(_cases())
