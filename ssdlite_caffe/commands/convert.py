@@ -8,6 +8,17 @@ from typing import Annotated
 import typer
 
 from ssdlite_caffe.commands.app import print_result
+from ssdlite_caffe.commands.dialect_options import (
+    Coefficients,
+    Fields,
+    Gate,
+    InputForm,
+    Linear,
+    Names,
+    Outputs,
+    Priors,
+    given,
+)
 from ssdlite_caffe.commands.options import (
     DATA,
     RESULT,
@@ -65,6 +76,14 @@ def convert(
             rich_help_panel=_DIALECT,
         ),
     ] = "exact",
+    linear: Linear = None,
+    gate: Gate = None,
+    coefficients: Coefficients = None,
+    names: Names = None,
+    outputs: Outputs = None,
+    fields: Fields = None,
+    input_form: InputForm = None,
+    priors: Priors = None,
     lmdb: Annotated[
         str, typer.Option("-d", "--data", help="Path of the LMDB in the train and test nets.", rich_help_panel=DATA)
     ] = "",
@@ -90,10 +109,15 @@ def convert(
     from ssdlite_caffe.gen_model.dialect import Dialect
     from ssdlite_caffe.tools.convert import convert_summary
 
+    more = given(
+        linear=linear, gate=gate, coefficients=coefficients, names=names, outputs=outputs, fields=fields,
+        input_form=input_form, priors=priors,
+    )  # fmt: skip
     with status() as progress:
         report = api.convert(
             model, out, label_map=label_map,
-            dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip), score_threshold=score_threshold,
+            dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip, **more),
+            score_threshold=score_threshold,
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
             expected=expected or [], force=force, progress=progress,
         )  # fmt: skip

@@ -11,6 +11,17 @@ from typing import Annotated, TypeVar
 import typer
 
 from ssdlite_caffe.commands.app import prints_result
+from ssdlite_caffe.commands.dialect_options import (
+    Coefficients,
+    Fields,
+    Gate,
+    InputForm,
+    Linear,
+    Names,
+    Outputs,
+    Priors,
+    given,
+)
 from ssdlite_caffe.gen_model.arch import CompatName, HeadKind, ScoreConverter, Version
 from ssdlite_caffe.gen_model.compat import compat_arch
 from ssdlite_caffe.gen_model.compat_options import compat_dialect, with_defaults
@@ -157,6 +168,14 @@ def gen(
     engine: Annotated[
         Engine, typer.Option("--engine", help="Engine of depthwise convolutions.", rich_help_panel=_DIALECT)
     ] = "DEFAULT",
+    linear: Linear = None,
+    gate: Gate = None,
+    coefficients: Coefficients = None,
+    names: Names = None,
+    outputs: Outputs = None,
+    fields: Fields = None,
+    input_form: InputForm = None,
+    priors: Priors = None,
     scores: Annotated[
         ScoreConverter | None,
         typer.Option("--scores", help="Scores from logits.", show_default="sigmoid", rich_help_panel=_BOXES),
@@ -371,6 +390,16 @@ def gen(
         boxes=boxes,
     )
     flags = Flags(relu6, tfpad, nobn, batchnorm, no_batchnorm)
+    more = given(
+        linear=linear,
+        gate=gate,
+        coefficients=coefficients,
+        names=names,
+        outputs=outputs,
+        fields=fields,
+        input_form=input_form,
+        priors=priors,
+    )
     if compat is None:
         dialect = _as_usage_error(dialect_from_options)(
             activation=activation,
@@ -380,6 +409,7 @@ def gen(
             engine=engine,
             flags=flags,
             stage=stage,
+            more=more,
         )
     else:
         arch = compat_arch(arch, compat)
@@ -393,6 +423,7 @@ def gen(
             batch_norm=batch_norm,
             depthwise=depthwise,
             engine=engine,
+            more=more,
         )
     # imported here so that --help does not load jinja2
     from ssdlite_caffe.gen_model.build import build

@@ -230,10 +230,10 @@ def _arch(
 
 def _dialect(source: Path | None, **given: str | None) -> Dialect:
     """What is given, the dialect of the converted folder, or the default, in this order."""
-    from ssdlite_caffe.runtimes.model_folder import TRAIN as NAME
-    from ssdlite_caffe.runtimes.model_folder import ModelFolder
+    from ssdlite_caffe.runtimes.model_folder import DEPLOY, TRAIN, ModelFolder
 
-    written = None if source is None else ModelFolder.open(source).written_as(NAME)
+    folder = None if source is None else ModelFolder.open(source)
+    written = None if folder is None else folder.written_as(DEPLOY) or folder.written_as(TRAIN)
     chosen = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(written[0] if written else Dialect(), batch_norm="fold", **chosen)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -87,8 +88,9 @@ def compat_dialect(
     batch_norm: BatchNormDialect | None = None,
     depthwise: DepthwiseDialect = "Convolution",
     engine: Engine = "DEFAULT",
+    more: Mapping[str, str] | None = None,
 ) -> Dialect:
-    """The Dialect that the flags mean in the project's script.
+    """The Dialect that the flags mean in the project's script; `more` are other fields of Dialect that were given.
 
     Raises:
         OptionsError: options contradict each other, or our own options are given in place of the flags.
@@ -101,12 +103,16 @@ def compat_dialect(
             f"--compat {compat} writes what its script does for --relu6, --tfpad and --nobn; give these in place of "
             f"{', '.join(own)}"
         )
+    if more:
+        other = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in more.items())
+        raise OptionsError(f"--compat {compat} writes the layers that its script writes; leave out {other}")
     return Dialect(
         activation="relu6" if flags.relu6 else "relu",
         padding="slice" if flags.tfpad else "symmetric",
         batch_norm=_batch_norm(compat, stage, family, flags),
         depthwise=depthwise,
         engine=engine,
+        input_form="fields",
     )
 
 

@@ -10,11 +10,19 @@ from ssdlite_caffe.errors import ArchError
 
 Stage = Literal["train", "test", "deploy", "headless"]
 ActivationDialect = Literal["relu6", "clip", "stock", "relu"]
-PaddingDialect = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
+PaddingDialect = Literal["exact", "slice", "shift", "pad-layer", "tf_pad", "symmetric"]
 BatchNormDialect = Literal["keep", "frozen", "fold", "fold-body"]
 DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
 ClipDialect = Literal["exact", "late"]
 Engine = Literal["DEFAULT", "CAFFE", "CUDNN"]
+LinearDialect = Literal["power", "scale"]
+GateDialect = Literal["scale", "deconvolution", "interp", "eltwise"]
+CoefficientsDialect = Literal["eltwise", "power"]
+NamesDialect = Literal["in-place", "tops"]
+OutputsDialect = Literal["joined", "per-map"]
+FieldsDialect = Literal["needed", "all"]
+PriorsDialect = Literal["layer", "constant", "none"]
+InputDialect = Literal["layer", "fields"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,9 @@ class Dialect:
         activation: how ReLU6 is written. relu6: as a ReLU6 layer; clip: as a Clip layer; stock: with ReLU and Power
             layers; relu: as ReLU, without the upper bound, which is not exact.
         padding: how TensorFlow's padding is written where it has one more zero after than before. exact: the kernel is
-            one larger, its first row and column zero; slice: one more window is computed and cut off; pad-layer: with
-            a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
+            one larger, its first row and column zero; slice: one more window is computed and cut off; shift: the same,
+            but depthwise 3x3 kernels have no larger pad, in deploy and headless nets (see `moved_maps.py`); pad-layer:
+            with a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
         batch_norm: keep: as BatchNorm and Scale layers; frozen: the same, but training does not change their
             statistics, for small batches; fold: folded into the convolutions; fold-body: the same, but the predictors
             keep theirs, as in the public MobileNetv2-SSDLite nets.
@@ -35,6 +44,22 @@ class Dialect:
         clip: how clipping of boxes to the image before suppression is written, in models that do it. exact: boxes are
             decoded and clipped by stock layers in front of DetectionOutput; late: not at all, for runtimes that only
             know the usual DetectionOutput, which is not exact for boxes that reach over the border.
+        linear: how scale * x + shift is written. power: as a Power layer; scale: as a Scale layer with constant blobs.
+        gate: how a squeeze-excite gate multiplies its map. scale: by a Scale layer with two bottoms; deconvolution: by
+            a Deconvolution of ones that makes a map of the gate, and an Eltwise product; interp: the same with an
+            Interp layer; eltwise: by an Eltwise product of the map and the gate's 1 x 1, which few runtimes take.
+        coefficients: where a weighted sum has its weights. eltwise: in the Eltwise layer (`coeff`); power: in Power
+            layers before it.
+        names: in-place: as in the public nets, activations in place; tops: every layer writes a blob of its own, named
+            as the layer.
+        outputs: of the headless net. joined: mbox_loc, mbox_conf and mbox_priorbox; per-map: box encodings and logits
+            of each feature map on their own.
+        fields: of convolutions. needed: those that differ from Caffe's defaults; all: pad, stride, dilation, group and
+            bias_term too.
+        priors: where default boxes are. layer: PriorBox layers make them; constant: they are the bias of an
+            InnerProduct layer, which also holds boxes that PriorBox cannot make; none: not in the headless net, which
+            has no deploy net beside it, but in a file.
+        input_form: layer: the deploy net's input is an Input layer; fields: it is the net's `input` and `input_shape`.
     """
 
     activation: ActivationDialect = "relu6"
@@ -43,6 +68,14 @@ class Dialect:
     depthwise: DepthwiseDialect = "Convolution"
     engine: Engine = "DEFAULT"
     clip: ClipDialect = "exact"
+    linear: LinearDialect = "power"
+    gate: GateDialect = "scale"
+    coefficients: CoefficientsDialect = "eltwise"
+    names: NamesDialect = "in-place"
+    outputs: OutputsDialect = "joined"
+    fields: FieldsDialect = "needed"
+    input_form: InputDialect = "layer"
+    priors: PriorsDialect = "layer"
 
     def __post_init__(self) -> None:
         """Check every choice.

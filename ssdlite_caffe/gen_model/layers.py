@@ -12,6 +12,9 @@ from typing import Literal
 from ssdlite_caffe.gen_model.dialect import DepthwiseDialect, Engine
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
 
+BOXES_LAYER = "mbox_priorbox/boxes"
+"""Name of the layer that holds all default boxes as numbers (`--priors constant`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDesc:
@@ -20,6 +23,8 @@ class LayerDesc:
     Attributes:
         phase: TRAIN or TEST for a layer of one phase only, else empty.
         learning: (lr_mult, decay_mult) of each blob; empty outside of training.
+        constants: the number that fills each blob of a layer that learns nothing, in Caffe's order; empty for others.
+            They are written as constant fillers, from which `load/constants.py` makes the caffemodel's blobs.
     """
 
     name: str
@@ -27,6 +32,7 @@ class LayerDesc:
     tops: tuple[str, ...]
     phase: Literal["", "TRAIN", "TEST"] = ""
     learning: tuple[tuple[float, float], ...] = ()
+    constants: tuple[float, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -48,6 +54,7 @@ class Convolution(LayerDesc):
         spread: its dilation does not change what is computed, see `padding.spread_axis`.
         fillers: write weight_filler and bias_filler, for training.
         filler_std: standard deviation of a gaussian weight_filler; 0: an msra filler.
+        all_fields: write pad, stride, dilation, group and bias_term even where they have Caffe's defaults.
     """
 
     layer_type: DepthwiseDialect = "Convolution"
@@ -63,6 +70,7 @@ class Convolution(LayerDesc):
     tf_pad: bool
     fillers: bool
     filler_std: float = 0.0
+    all_fields: bool = False
 
     @property
     def type(self) -> str:
@@ -85,13 +93,52 @@ class Scale(LayerDesc):
     fillers: bool
 
 
+@dataclass(frozen=True, kw_only=True)
 class Gate(LayerDesc):
-    """A Scale layer with two bottoms: each channel of the first is multiplied by its value in the second (N x C)."""
+    """A Scale layer with two bottoms: each channel of the first is multiplied by its value in the second (N x C).
+
+    Attributes:
+        channels, size: of the first bottom.
+    """
+
+    channels: int
+    size: tuple[int, int]
 
     @property
     def type(self) -> str:
         """Caffe's layer type."""
         return "Scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantScale(LayerDesc):
+    """constants[0] * x + constants[1]: a Scale layer with one bottom, whose blobs hold one number for each channel."""
+
+    constants: tuple[float, float]
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(LayerDesc):
+    """The one value of each channel, 1 x 1, repeated over a map of `size`: a depthwise Deconvolution of ones.
+
+    Attributes:
+        all_fields: see Convolution.
+    """
+
+    constants: tuple[float] = (1.0,)
+    channels: int
+    size: tuple[int, int]
+    all_fields: bool = False
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Deconvolution"
 
 
 class ReLU(LayerDesc):
@@ -138,6 +185,13 @@ class GlobalPooling(LayerDesc):
     def type(self) -> str:
         """Caffe's layer type."""
         return "Pooling"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interp(LayerDesc):
+    """Bilinear resizing to `size`; a layer that only some forks have."""
+
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +258,25 @@ class Dropout(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorBox(LayerDesc):
-    """Default boxes of one feature map."""
+    """Default boxes of one feature map; `boxes` is their number, in all cells."""
 
     prior: PriorBoxDesc
+    boxes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantBoxes(LayerDesc):
+    """Default boxes and variances as the bias of an InnerProduct with weights of 0; `num_output`: numbers of these.
+
+    No filler can say them, so they are in the caffemodel alone: see `load/own_boxes.py`.
+    """
+
+    num_output: int
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "InnerProduct"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +322,13 @@ class Pixels:
 
     mean: float
     scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input(LayerDesc):
+    """The net's input, NCHW."""
+
+    shape: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +379,11 @@ class LayerSection:
 
 @dataclass(frozen=True)
 class LoweredNet:
-    """A net for the templates; `input_shape` is NCHW, None if the net has a data layer."""
+    """A net for the templates.
+
+    Attributes:
+        input_shape: NCHW of the `input` field of the net; None if a layer makes the input.
+    """
 
     name: str
     sections: tuple[LayerSection, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -229,11 +229,14 @@ def dialect_from_options(
     engine: Engine = "DEFAULT",
     flags: Flags | None = None,
     stage: Stage = "deploy",
+    more: Mapping[str, str] | None = None,
 ) -> Dialect:
     """The Dialect for the given options.
 
     ReLU6 layers, TensorFlow's padding and BatchNorm layers are the default. A flag of the earlier scripts stands for
     one of the other options; what it does in those scripts' own nets is in `compat_options.py`.
+
+    `more` are other fields of Dialect.
 
     Raises:
         OptionsError: options contradict each other.
@@ -256,4 +259,5 @@ def dialect_from_options(
         batch_norm="fold" if fold else batch_norm or "keep",
         depthwise=depthwise,
         engine=engine,
+        **more or {},  # type: ignore[arg-type]
     )

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.layers import BOXES_LAYER
+from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
+from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
-from ssdlite_caffe.load.names import named_as
+from ssdlite_caffe.load.names import named_as, with_blobs_of
+from ssdlite_caffe.load.own_boxes import (
+    boxes_layer_blobs,
+    holds_own_boxes,
+    order_in_cell,
+    own_default_boxes,
+    own_priors,
+)
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
-from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES
-from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
 from ssdlite_caffe.prototxt.sizes import Shape
 
 FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
@@ -61,7 +71,7 @@ def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, fine
         TensorError: a tensor is missing, is unused or has another shape, or a layer cannot be filled; all are listed.
         PrototxtError: the net has unknown layers, unknown bottoms or shapes that do not fit; all are listed.
     """
-    return _Filler(net, named_as(desc, net), model, finetune).run()
+    return _Filler(net, with_blobs_of(named_as(desc, net), net), model, finetune).run()
 
 
 class _Filler:
@@ -80,18 +90,16 @@ class _Filler:
         self.weights: dict[str, UnitWeights | None] = {}
         self.matches: dict[str, CellMatch | None] = {}
         self.input_size = desc.arch.input_size
+        self.own = holds_own_boxes(net, desc)
 
     def run(self) -> LayerBlobs:
-        shapes = infer(self.net)
-        if shapes.errors:  # OpenCV has layers and shapes that Caffe has not
-            opencv = infer(self.net, rules=ALL_OPENCV_RULES)
-            shapes = shapes if opencv.errors else opencv
+        shapes = infer_for_any(self.net)
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))
-        blobs: dict[str, tuple[FloatArray, ...]] = {}
+        blobs = self.constants(shapes.param_shapes)
         for layer in self.net.layer:
-            filled = self.layer_blobs(layer)
+            filled = None if layer.name in blobs else self.layer_blobs(layer)
             if filled is not None:
                 blobs[layer.name] = filled
         self.compare(blobs, shapes.param_shapes)
@@ -111,6 +119,11 @@ class _Filler:
                 + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
         return LayerBlobs(blobs, self.left)
+
+    def constants(self, shapes: Mapping[str, tuple[Shape, ...]]) -> dict[str, tuple[FloatArray, ...]]:
+        """Blobs of the layers that learn nothing; a layer that has the model's weights is not one of them."""
+        learned = {name + suffix for name in self.convs for suffix in ("", "/bn", "/scale")}
+        return {name: blobs for name, blobs in constants(self.net, shapes).items() if name not in learned}
 
     def check_input(self, shape: Shape | None) -> None:
         """Check the net's input size, in whose pixels the PriorBox layers give the sizes of default boxes."""
@@ -145,7 +158,8 @@ class _Filler:
         same_input = read is not None and read[2:] == self.desc.arch.input_size
         for conv in self.convs.values():
             shape = blobs.get(conv.top)
-            if same_input and shape is not None and shape[2:] != conv.out_size:
+            other = shape is not None and shape[2:] != conv.out_size and not is_moved(shape, conv.out_size)
+            if same_input and shape is not None and other:
                 self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model's are {conv.out_size}")
         others = {"sigmoid": "Softmax", "softmax": "Sigmoid"}
         wrong = others[self.desc.arch.score_converter]
@@ -154,6 +168,8 @@ class _Filler:
 
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         """Blobs of one layer; None for a layer without any, or one for which a problem was added."""
+        if layer.name == BOXES_LAYER:
+            return self.boxes()
         if layer.type in CONVOLUTIONS:
             return self.convolution(layer)
         if layer.type == "BatchNorm":
@@ -227,13 +243,22 @@ class _Filler:
 
     def match(self, feature_map: FeatureMapDesc) -> CellMatch | None:
         name = feature_map.blob + "_mbox_priorbox"
+        layer = self.layers.get(name)
+        if self.own:
+            if layer is not None:
+                self.problems.append(
+                    f"layer {name!r} makes other default boxes than the model's: {self.desc.arch.irregular_boxes}; "
+                    "write the net with --priors constant"
+                )
+                return None
+            order = order_in_cell(feature_map, self.desc.arch.input_size)
+            return CellMatch(order, (1.0,) * len(order), (1.0,) * len(order))
         caffe_sizes = cell_sizes(self.prior(feature_map), self.input_size)
         if len(caffe_sizes) != len(feature_map.tf_boxes):
             self.problems.append(
                 f"layer {name!r} makes {len(caffe_sizes)} boxes per cell, the model has {len(feature_map.tf_boxes)}"
             )
             return None
-        layer = self.layers.get(name)
         moving = [] if layer is None else moving_fields(layer.prior_box_param)
         if moving:
             self.problems.append(
@@ -241,6 +266,19 @@ class _Filler:
             )
             return None
         return match_cell(feature_map.tf_boxes, caffe_sizes)
+
+    def boxes(self) -> tuple[FloatArray, ...] | None:
+        """Blobs of the layer that holds all default boxes, in the order of `match`."""
+        boxes, net = own_default_boxes(self.model, self.desc), self.desc
+        if self.input_size != net.arch.input_size:  # for fine-tuning
+            if net.arch.irregular_boxes:
+                self.problems.append(f"the model's boxes are for its own input size: {net.arch.irregular_boxes}")
+                return None
+            other = build(replace(net.arch, input_size=self.input_size))
+            boxes = tf_default_boxes(other).astype(np.float32)
+            maps = tuple(replace(m, size=o.size) for m, o in zip(net.feature_maps, other.feature_maps, strict=True))
+            net = replace(net, feature_maps=maps)
+        return boxes_layer_blobs(own_priors(boxes, net))
 
     def prior(self, feature_map: FeatureMapDesc) -> PriorBoxDesc:
         """The net's own PriorBox, which may have been edited; that of the NetDesc where the net has none."""

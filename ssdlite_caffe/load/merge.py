@@ -25,7 +25,8 @@ from ssdlite_caffe.load.fold import (
 from ssdlite_caffe.load.merge_plan import Layer, plan_folds
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array
-from ssdlite_caffe.prototxt.shapes import NetShapes, Phase, in_phase, infer
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
+from ssdlite_caffe.prototxt.shapes import NetShapes, Phase, in_phase
 
 Blobs = dict[str, tuple[FloatArray, ...]]
 """Layer name -> its blobs, float32."""
@@ -114,7 +115,7 @@ def fit(
     Raises:
         PrototxtError: a layer has no blobs, has blobs of other shapes, or is not in the net; the first 5 are named.
     """
-    shapes = infer(net, phase=phase)
+    shapes = infer_for_any(net, phase=phase)
     wanted, unsure = shapes.param_shapes, _unsure(shapes)
     problems = [f"{name} is not in the net" for name in blobs if name not in wanted and name not in unsure]
     for name, needed in wanted.items():
@@ -143,7 +144,7 @@ def _checked_blobs(net: caffe_pb2.NetParameter, weights: caffe_pb2.NetParameter)
     Raises:
         PrototxtError: they do not fit the net, or two layers with weights have one name.
     """
-    shapes = infer(net, phase="TEST")
+    shapes = infer_for_any(net, phase="TEST")
     wanted, unsure = shapes.param_shapes, _unsure(shapes)
     count = Counter(layer.name for layer in shapes.layers if layer.params)
     twice = next((name for name, times in count.items() if times > 1), None)

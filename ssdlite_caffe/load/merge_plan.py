@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
-from ssdlite_caffe.prototxt.shapes import NetShapes, in_phase, infer
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
+from ssdlite_caffe.prototxt.shapes import NetShapes, in_phase
 
 Layer = caffe_pb2.LayerParameter
 
@@ -52,7 +53,7 @@ def plan_folds(net: caffe_pb2.NetParameter, *, keep_rest: bool = False) -> Plan:
         PrototxtError: Caffe cannot set up the net in its TEST phase, or a BatchNorm cannot be folded and `keep_rest` is
             false; up to five are named.
     """
-    shapes = infer(net, phase="TEST")
+    shapes = infer_for_any(net, phase="TEST")
     _check_net(net, shapes)
     axes = {blob: len(shape) for blob, shape in shapes.blobs.items() if shape is not None}
     graph = _Graph([_copy(layer) for layer in net.layer if in_phase(layer, net, "TEST")], axes)
@@ -164,9 +165,17 @@ class _Graph:
             found.append(layer)
 
     def remove(self, layer: Layer) -> None:
-        """Remove a layer; what it read gets the name of what it wrote, so that outputs keep their names."""
+        """Remove a layer; what it read gets the name of what it wrote, so that outputs keep their names.
+
+        In a net whose blobs have the names of the layers that write them, what it wrote gets the name of what it read,
+        unless it is an output.
+        """
         bottom, top = layer.bottom[0], layer.top[0]
-        del self.layers[self._place(layer)]
+        place = self._place(layer)
+        writer = next((other for other in reversed(self.layers[:place]) if bottom in other.top), None)
+        if writer is not None and (writer.name, layer.name) == (bottom, top) and self._readers(place, top):
+            bottom, top = top, bottom
+        del self.layers[place]
         for other in self.layers if bottom != top else ():
             for blobs in (other.bottom, other.top):
                 for place, blob in enumerate(blobs):

@@ -1,4 +1,4 @@
-"""The layer names of earlier projects, in a net that is to be filled with TensorFlow's weights."""
+"""How a net's layers and blobs are named: as ours, as an earlier project's, or blobs as the layers that write them."""
 
 from __future__ import annotations
 
@@ -41,4 +41,39 @@ def _renamed(desc: NetDesc, project: Compat) -> NetDesc:
         desc,
         sections=tuple(replace(section, nodes=tuple(map(body, section.nodes))) for section in desc.sections),
         feature_maps=tuple(replace(m, conf=tuple(map(classes, m.conf))) for m in desc.feature_maps),
+    )
+
+
+def with_blobs_of(desc: NetDesc, net: caffe_pb2.NetParameter) -> NetDesc:
+    """`desc` with the blobs that hold the convolutions' results, after BatchNorm and activation, as `net` names them.
+
+    With `--names tops` that is the name of the last layer, in other dialects the convolution's own.
+    """
+    convs = {conv.name for conv in desc.convolutions}
+    read = {blob for layer in net.layer if layer.type != "Silence" for blob in layer.bottom}
+    last: dict[str, caffe_pb2.LayerParameter] = {}
+    current = ""
+    for layer in net.layer:
+        if layer.name in convs:
+            current = layer.name
+        elif not layer.name.startswith(f"{current}/"):
+            current = ""
+        if current:
+            last[current] = layer
+
+    def named(conv: ConvDesc) -> ConvDesc:
+        tops = list(last[conv.name].top) if conv.name in last else []
+        if not tops or conv.top in tops:
+            return conv
+        return replace(conv, blob=next((top for top in tops if top in read), tops[0]))
+
+    return replace(
+        desc,
+        sections=tuple(
+            replace(s, nodes=tuple(named(node) if isinstance(node, ConvDesc) else node for node in s.nodes))
+            for s in desc.sections
+        ),
+        feature_maps=tuple(
+            replace(m, loc=tuple(map(named, m.loc)), conf=tuple(map(named, m.conf))) for m in desc.feature_maps
+        ),
     )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rule import MANY, Layer, Outcome, Rule, need_axes, need_equal, same, unknown
 from ssdlite_caffe.prototxt.rules_pointwise import POINT_RULES
 from ssdlite_caffe.prototxt.rules_ssd import RULES
+from ssdlite_caffe.prototxt.shapes import NetShapes, Phase, infer
 from ssdlite_caffe.prototxt.sizes import Shape, ShapeError, axis_index, show
 
 ACTIVATIONS = (
@@ -206,3 +208,12 @@ OPENCV_DIFFERS: dict[str, Rule] = {
 
 ALL_OPENCV_RULES: dict[str, Rule] = {**RULES, **OPENCV_RULES, **OPENCV_DIFFERS}
 """The rules of OpenCV DNN, and Caffe's for the layers that OpenCV does not have."""
+
+
+def infer_for_any(net: caffe_pb2.NetParameter, *, phase: Phase | None = None) -> NetShapes:
+    """The shapes of a net by Caffe's rules or, if only OpenCV has its layers and shapes, by OpenCV's."""
+    shapes = infer(net, phase=phase)
+    if not shapes.errors:
+        return shapes
+    opencv = infer(net, phase=phase, rules=ALL_OPENCV_RULES)
+    return shapes if opencv.errors else opencv

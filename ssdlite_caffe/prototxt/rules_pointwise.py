@@ -42,6 +42,11 @@ def _prelu(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
 
 
 def _eltwise(layer: Layer, bottoms: Sequence[Shape]) -> Outcome:
+    if any(len(b) == 4 and b[:2] == bottoms[0][:2] and b[2:] == (1, 1) != bottoms[0][2:] for b in bottoms):
+        raise ShapeError(
+            f"Eltwise does not repeat one value for a whole map, got {' and '.join(show(b) for b in bottoms[:8])}: "
+            "OpenCV does, Caffe stops, and MNN computes something else; --gate has other layers for it"
+        )
     need_equal(bottoms)
     coefficients = len(layer.eltwise_param.coeff)
     if coefficients not in (0, len(bottoms)):

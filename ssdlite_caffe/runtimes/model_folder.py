@@ -31,6 +31,9 @@ NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
 DIALECT_KEYS = ("dialect", "spelling")
 """Keys of a prototxt's dialect in its entry in report.json: today's, and that of version 0.1."""
 
+_BEFORE = {"input_form": "fields"}
+"""Choices of prototxts whose report does not have them, where they were not the defaults of today."""
+
 _MAX_REPORT_BYTES = 64 << 20
 
 
@@ -220,7 +223,7 @@ class ModelFolder:
         if entry is None or key is None:
             return None
         try:
-            return Dialect(**entry[key]), DataPaths(**entry.get("data", {}))
+            return Dialect(**{**_BEFORE, **entry[key]}), DataPaths(**entry.get("data", {}))
         except (TypeError, ArchError) as error:
             raise PrototxtError(
                 f"{self.path / REPORT}: the dialect of {name} is not valid: {error}; convert the model again"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from ssdlite_caffe.arrays import FloatArray
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.detections import Detections
 
 NetRuntime = Literal["opencv", "caffe", "reference"]
@@ -30,7 +31,7 @@ class RunningNet(Protocol):
 
 
 def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNet:
-    """Load a deploy or headless net.
+    """Load a deploy or headless net; one whose outputs are those of each feature map gives mbox_loc and mbox_conf too.
 
     Args:
         runtime: `opencv` for OpenCV DNN, `caffe` for the Caffe that `caffe build` built, `reference` for numpy.
@@ -40,6 +41,12 @@ def open_net(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNe
     Raises:
         SsdliteError: the runtime is not installed, or cannot load the net.
     """
+    from ssdlite_caffe.runtimes.joined_heads import with_joined_heads
+
+    return with_joined_heads(_open(runtime, prototxt, caffemodel), read_net(prototxt))
+
+
+def _open(runtime: NetRuntime, prototxt: Path, caffemodel: Path) -> RunningNet:
     if runtime == "caffe":
         from ssdlite_caffe.runtimes.caffe_net import CaffeNet
 

@@ -9,114 +9,14 @@ Source: the layer's .cpp file in the SSD branch of Caffe; for Pad and tf_pad, in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.sizes import axis_index, pool_size, reshape, same_size
-
-Array = npt.NDArray[Any]
-"""float32 or float64."""
-Layer = caffe_pb2.LayerParameter
-Function = Callable[[Layer, Sequence[Array], Sequence[Array]], list[Array]]
-Pair = tuple[int, int]
-
-DEPTHWISE = frozenset({"ConvolutionDepthwise", "DepthwiseConvolution"})
-
-
-def _pair(param: Any, high: str, wide: str, values: Sequence[Any], default: int) -> Any:
-    """(vertical, horizontal) of a setting that is written once, twice, or as `_h` and `_w`."""
-    if param.HasField(high) or param.HasField(wide):
-        return getattr(param, high), getattr(param, wide)
-    return (values[0], values[-1]) if values else (default, default)
-
-
-def _paddings(layer: Layer, spatial: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
-    """((top, bottom), (left, right)) of a convolution's padding."""
-    param = layer.convolution_param
-    if not param.HasField("tf_pad"):
-        high, wide = _pair(param, "pad_h", "pad_w", param.pad, 0)
-        return (high, high), (wide, wide)
-    if param.tf_pad == param.VALID:
-        return (0, 0), (0, 0)
-    both = []
-    for size, k, s, d in zip(spatial, kernel, stride, dilation, strict=True):
-        total = max((same_size(size, s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        both.append((total // 2, total - total // 2))
-    return both[0], both[1]
-
-
-def _windows(x: Array, kernel: Pair, stride: Pair, dilation: Pair) -> list[list[Array]]:
-    """For each row and column of the kernel the pixels it meets, (N, C, out H, out W); x is padded already."""
-    extents = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    rows, columns = ((x.shape[2 + i] - extents[i]) // stride[i] + 1 for i in (0, 1))
-    return [
-        [
-            x[
-                :,
-                :,
-                i * dilation[0] : i * dilation[0] + (rows - 1) * stride[0] + 1 : stride[0],
-                j * dilation[1] : j * dilation[1] + (columns - 1) * stride[1] + 1 : stride[1],
-            ]
-            for j in range(kernel[1])
-        ]
-        for i in range(kernel[0])
-    ]
-
-
-def convolve(layer: Layer, kernel: Array, bias: Array | None, x: Array) -> Array:
-    """A convolution with the settings of `layer`.
-
-    Args:
-        layer: of type Convolution, or of a type for depthwise ones.
-        kernel: (out, in / groups, h, w).
-        bias: (out,), or None.
-        x: (N, in, H, W).
-
-    Returns:
-        (N, out, out H, out W).
-    """
-    param = layer.convolution_param
-    size = (kernel.shape[2], kernel.shape[3])
-    stride = _pair(param, "stride_h", "stride_w", param.stride, 1)
-    dilation = (param.dilation[0], param.dilation[-1]) if param.dilation else (1, 1)
-    pads = _paddings(layer, (x.shape[2], x.shape[3]), size, stride, dilation)
-    windows = _windows(np.pad(x, ((0, 0), (0, 0), *pads)), size, stride, dilation)
-    groups = x.shape[1] // kernel.shape[1]
-    if kernel.shape[1] == 1 and groups > 1:
-        y = _depthwise(windows, kernel, groups)
-    else:
-        parts = [_dense(windows, part, group) for group, part in enumerate(np.split(kernel, groups))]
-        y = parts[0] if groups == 1 else np.concatenate(parts, axis=1)
-    return y if bias is None else np.asarray(y + bias.reshape(-1, 1, 1))
-
-
-def _depthwise(windows: list[list[Array]], kernel: Array, channels: int) -> Array:
-    """Each channel with its own kernels; `kernel` is (channels * multiplier, 1, h, w)."""
-    n, _, rows, columns = windows[0][0].shape
-    taps = kernel.reshape(channels, -1, *kernel.shape[2:])
-    y = np.zeros((n, channels, taps.shape[1], rows, columns), kernel.dtype)
-    for i, row in enumerate(windows):
-        for j, pixels in enumerate(row):
-            y += pixels[:, :, None] * taps[:, :, i, j, None, None]
-    return y.reshape(n, -1, rows, columns)
-
-
-def _dense(windows: list[list[Array]], kernel: Array, group: int) -> Array:
-    """One group's matrix product of kernels and columns of pixels."""
-    first, count = group * kernel.shape[1], kernel.shape[1]
-    n, _, rows, columns = windows[0][0].shape
-    pixels = np.stack([np.stack([w[:, first : first + count] for w in row], axis=2) for row in windows], axis=2)
-    y = kernel.reshape(len(kernel), -1) @ pixels.reshape(n, -1, rows * columns)
-    return np.asarray(y.reshape(n, -1, rows, columns))
-
-
-def _convolution(layer: Layer, weights: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
-    bias = weights[1] if layer.convolution_param.bias_term else None
-    return [convolve(layer, weights[0], bias, x) for x in xs]
+from ssdlite_caffe.prototxt.sizes import axis_index, reshape
+from ssdlite_caffe.runtimes.reference_windows import WINDOW_LAYERS, Array, Function, Layer, pair
 
 
 def statistics(layer: Layer, weights: Sequence[Array]) -> tuple[Array, Array]:
@@ -194,30 +94,6 @@ def _eltwise(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Arra
     return [y]
 
 
-def _pooling(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
-    """Mean or maximum of windows; at the lower and right border a window may be cut off."""
-    param, x = layer.pooling_param, xs[0]
-    average = param.pool == param.AVE
-    if param.global_pooling:
-        return [x.mean((2, 3), keepdims=True) if average else x.max((2, 3), keepdims=True)]
-    size = [param.kernel_size] if param.HasField("kernel_size") else []
-    kernel = _pair(param, "kernel_h", "kernel_w", size, 1)
-    stride = _pair(param, "stride_h", "stride_w", [param.stride], 1)
-    pad = _pair(param, "pad_h", "pad_w", [param.pad], 0)
-    ceil = param.round_mode == param.CEIL and param.ceil_mode
-    sizes = [pool_size(x.shape[2 + i], kernel[i], stride=stride[i], pad=pad[i], ceil=ceil) for i in (0, 1)]
-    y = np.empty((*x.shape[:2], *sizes), x.dtype)
-    for row in range(sizes[0]):
-        for column in range(sizes[1]):
-            first = [index * stride[i] - pad[i] for i, index in enumerate((row, column))]
-            padded = [min(first[i] + kernel[i], x.shape[2 + i] + pad[i]) - first[i] for i in (0, 1)]
-            spans = [slice(max(start, 0), start + kernel[i]) for i, start in enumerate(first)]
-            window = x[:, :, spans[0], spans[1]]
-            # A mean counts the padding of the window, as far as it reaches.
-            y[:, :, row, column] = window.sum((2, 3)) / (padded[0] * padded[1]) if average else window.max((2, 3))
-    return [y]
-
-
 def _slice(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
     param = layer.slice_param
     axis = param.slice_dim if param.HasField("slice_dim") else param.axis
@@ -253,6 +129,13 @@ def _reshape(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Arra
     return [xs[0].reshape(reshape(xs[0].shape, list(param.shape.dim), param.axis, param.num_axes))]
 
 
+def _inner_product(layer: Layer, weights: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
+    param = layer.inner_product_param
+    x = xs[0].reshape(*xs[0].shape[: axis_index(param.axis, xs[0].ndim)], -1)
+    y = x @ (weights[0] if param.transpose else weights[0].T)
+    return [y + weights[1] if param.bias_term else y]
+
+
 def _same(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
     return [xs[0]] * len(layer.top)
 
@@ -261,9 +144,9 @@ def _prior_box(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Ar
     """(1, 2, N * 4): corners of the default boxes of a feature map as fractions of the image, then their variances."""
     param = layer.prior_box_param
     (rows, columns), image = xs[0].shape[2:], xs[1].shape[2:]
-    height, width = _pair(param, "img_h", "img_w", [param.img_size] if param.img_size else [], 0)
+    height, width = pair(param, "img_h", "img_w", [param.img_size] if param.img_size else [], 0)
     height, width = height or image[0], width or image[1]
-    down, across = _pair(param, "step_h", "step_w", [param.step] if param.step else [], 0)
+    down, across = pair(param, "step_h", "step_w", [param.step] if param.step else [], 0)
     down, across = down or height / rows, across or width / columns
     x, y = np.meshgrid((np.arange(columns) + param.offset) * across, (np.arange(rows) + param.offset) * down)
     centre = np.stack([x, y], axis=-1)[:, :, None] / (width, height)
@@ -292,19 +175,17 @@ def _prior_sizes(param: caffe_pb2.PriorBoxParameter) -> list[tuple[float, float]
 
 
 LAYERS: dict[str, Function] = {
+    **WINDOW_LAYERS,
     "BatchNorm": _batch_norm,
     "Clip": _clip,
     "Concat": _concat,
-    "Convolution": _convolution,
-    "ConvolutionDepthwise": _convolution,
-    "DepthwiseConvolution": _convolution,
     "Dropout": _same,
     "Eltwise": _eltwise,
     "Exp": _exp,
     "Flatten": _flatten,
+    "InnerProduct": _inner_product,
     "Pad": _pad,
     "Permute": _permute,
-    "Pooling": _pooling,
     "Power": _power,
     "PriorBox": _prior_box,
     "ReLU": _relu,

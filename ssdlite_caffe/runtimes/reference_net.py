@@ -21,7 +21,8 @@ from ssdlite_caffe.prototxt.shapes import in_phase, infer
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import choose_detections, decode_boxes
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.reference_layers import LAYERS, Array
+from ssdlite_caffe.runtimes.reference_layers import LAYERS
+from ssdlite_caffe.runtimes.reference_windows import Array
 
 _DETECTION_OUTPUT = "DetectionOutput"
 _NO_LIMIT = 2**31 - 1

@@ -152,8 +152,14 @@ def write_model_files(
 
 
 def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:
-    """The dialect of a stage: train and test nets keep BatchNorm, which training needs."""
-    return dataclasses.replace(dialect, batch_norm="keep") if stage in ("train", "test") else dialect
+    """The dialect of a stage: train and test nets are for Caffe.
+
+    They keep BatchNorm, which training needs, and gates are written with layers that Caffe has.
+    """
+    if stage not in ("train", "test"):
+        return dialect
+    gate = "scale" if dialect.gate in ("interp", "eltwise") else dialect.gate
+    return dataclasses.replace(dialect, batch_norm="keep", gate=gate)
 
 
 def _report(

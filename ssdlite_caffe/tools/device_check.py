@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.errors import DeviceError, ImageError
+from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import clip_detections, overlap, parse_detection_out
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, find_sources, read_image
+from ssdlite_caffe.runtimes.joined_heads import joined, outputs_per_map
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.tools.convert import Progress
@@ -157,14 +160,15 @@ def compare_dump(
         check_same(opened.model, folder)
         with opened.run() as running:
             reference = DeviceReference(opened, folder, running)
+            parts, order = _headless_outputs(folder)
             for name, image, place in read:
                 wanted = reference.image(image)
                 shapes = {blob: values.shape for blob, values in wanted.blobs.items()}
-                found = read_outputs(place, {**shapes, "detection_out": (-1, 7)}, HEADS, formats)
+                found = read_outputs(place, {**shapes, "detection_out": (-1, 7)}, order, formats)
                 notes += [note for note in found.notes if note not in notes]
                 values = {blob: one for blob, one in found.values.items() if blob != "detection_out"}
                 _tally(tallies, reference.deploy, wanted, values)
-                detections = _detections(reference, wanted, found.values)
+                detections = _detections(reference, wanted, {**joined(found.values, parts), **found.values})
                 if detections is not None:
                     one = match_detections(detections, wanted.detections)
                     matches = one if matches is None else matches.joined(one)
@@ -174,6 +178,13 @@ def compare_dump(
     layers = [row for name, row in rows.items() if row not in outputs]
     layers.sort(key=lambda row: math.inf if row.own is None else row.own)
     return DumpReport(str(dump), tuple(name for name, _, _ in pairs), outputs, tuple(layers), matches, tuple(notes))
+
+
+def _headless_outputs(folder: ModelFolder) -> tuple[dict[str, tuple[str, ...]], Sequence[str]]:
+    """What the headless net's outputs of each feature map join to, if it has such, and all outputs in its order."""
+    net = read_net(folder.headless_prototxt)
+    parts = outputs_per_map(net)
+    return parts, [blob.name for blob in infer(net).outputs] if parts else HEADS
 
 
 def _pairs(folder: ModelFolder, dump: Path, images: Sequence[Path]) -> list[tuple[str, Path, Path]]:

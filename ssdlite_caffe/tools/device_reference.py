@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.load.names import with_blobs_of
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes, split_priors
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -60,7 +62,8 @@ class DeviceReference:
             running: the model, running.
         """
         self.folder, self.arch = folder, folder.arch
-        self.side = ReferenceSide(opened.model, opened.arch.nms, build(folder.arch), running)
+        net = with_blobs_of(build(folder.arch), read_net(folder.deploy_prototxt))
+        self.side = ReferenceSide(opened.model, opened.arch.nms, net, running)
         self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
 
     @property

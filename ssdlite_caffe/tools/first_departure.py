@@ -19,8 +19,8 @@ from ssdlite_caffe.files import write_text
 from ssdlite_caffe.prototxt.cut import cut_net
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.runtimes.reference_layers import Layer
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.reference_windows import Layer
 from ssdlite_caffe.runtimes.resize import caffe_blob
 from ssdlite_caffe.tools.convert import Progress
 from ssdlite_caffe.tools.device_check import first_image

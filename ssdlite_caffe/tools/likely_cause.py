@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssdlite_caffe.runtimes.reference_layers import Array, Layer, convolve
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.runtimes.reference_windows import Array, Layer, convolve
 
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

@@ -17,9 +17,11 @@ from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.render import quoted
+from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, without_batch_norm
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_filled
+from ssdlite_caffe.prototxt.rules_opencv import infer_for_any
 from ssdlite_caffe.prototxt.text import format_message, read_net, read_text
 from ssdlite_caffe.runtimes.model_folder import (
     DEPLOY,
@@ -82,8 +84,9 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
             if (folder / name).is_file():
                 _write_net(folder / name, written / name)
         deploy = read_net(written / DEPLOY)
-        fit(merged.blobs, deploy, f"{source.weights} does not fit {folder / DEPLOY}")
-        files = {DEPLOY_WEIGHTS: _write_weights(written / DEPLOY_WEIGHTS, deploy, DEPLOY, merged.blobs)}
+        blobs = _with_constants(merged, deploy)
+        fit(blobs, deploy, f"{source.weights} does not fit {folder / DEPLOY}")
+        files = {DEPLOY_WEIGHTS: _write_weights(written / DEPLOY_WEIGHTS, deploy, DEPLOY, blobs)}
         if source.net.name == TEST:
             try:
                 files |= _write_train(written, out, source, merged)
@@ -160,6 +163,12 @@ def _write_net(source: Path, target: Path) -> None:
         write_text(target, format_message(without_batch_norm(net)))
     else:
         write_text(target, read_text(source))
+
+
+def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
+    """The merged blobs for a deploy net whose layers that learn nothing may be others than the test net's."""
+    own, wanted = (constants(net, infer_for_any(net, phase="TEST").param_shapes) for net in (merged.net, deploy))
+    return {**wanted, **{name: blobs for name, blobs in merged.blobs.items() if name not in own or name in wanted}}
 
 
 def _write_train(written: Path, out: Path, source: _Folder, merged: Merged) -> dict[str, Any]:
@@ -255,7 +264,8 @@ def _is_merged_already(source: _Folder, merged: Merged) -> bool:
     ):
         return False
     own = {layer.name: layer.blobs for layer in read_caffemodel(path).layer if layer.blobs}
-    return own.keys() == merged.blobs.keys() and all(_same(own[name], arrays) for name, arrays in merged.blobs.items())
+    blobs = _with_constants(merged, read_net(source.path / DEPLOY))
+    return own.keys() == blobs.keys() and all(_same(own[name], arrays) for name, arrays in blobs.items())
 
 
 def _same(blobs: Any, arrays: tuple[np.ndarray[Any, Any], ...]) -> bool:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssdlite_caffe.runtimes.reference_layers import LAYERS, Array, Layer, convolve, factors, statistics
+from ssdlite_caffe.runtimes.reference_layers import LAYERS, factors, statistics
+from ssdlite_caffe.runtimes.reference_windows import Array, Layer, convolve, deconvolve
 
 UNIT = 2.0**-24
 """Largest error of a number rounded to float32, as a share of the number. IEEE 754."""
@@ -48,6 +49,11 @@ def _convolution(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], er
     kernel = np.abs(weights[0])
     bias = np.abs(weights[1]) * UNIT if layer.convolution_param.bias_term else None
     return convolve(layer, kernel, bias, errors[0] + UNIT * np.abs(xs[0]))
+
+
+def _deconvolution(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
+    bias = np.abs(weights[1]) * UNIT if layer.convolution_param.bias_term else None
+    return deconvolve(layer, np.abs(weights[0]), bias, errors[0] + UNIT * np.abs(xs[0]))
 
 
 def _batch_norm(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
@@ -102,6 +108,12 @@ def _softmax(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors
     return np.asarray(LAYERS["Softmax"](layer, weights, xs)[0] * np.expm1(2 * worst))
 
 
+def _inner_product(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
+    sizes = [np.abs(values) for values in weights]
+    moved = LAYERS["InnerProduct"](layer, [sizes[0], np.zeros_like(sizes[-1])], [errors[0]])[0]
+    return np.asarray(moved + UNIT * LAYERS["InnerProduct"](layer, sizes, [np.abs(xs[0])])[0])
+
+
 def _nothing(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
     return np.zeros_like(LAYERS[layer.type](layer, weights, xs)[0])
 
@@ -110,9 +122,11 @@ _BOUNDS: dict[str, _Bound] = {
     "BatchNorm": _batch_norm,
     "Convolution": _convolution,
     "ConvolutionDepthwise": _convolution,
+    "Deconvolution": _deconvolution,
     "DepthwiseConvolution": _convolution,
     "Eltwise": _eltwise,
     "Exp": _exp,
+    "InnerProduct": _inner_product,
     "Power": _power,
     "PriorBox": _nothing,
     "ReLU": _relu,

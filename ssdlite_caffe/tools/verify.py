@@ -15,6 +15,8 @@ import numpy.typing as npt
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.errors import ImageError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.load.names import with_blobs_of
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -115,8 +117,9 @@ def verify(
         resizers = _resizer_rows(opened.arch.resizer, folder.arch.resizer)
         settings = _settings_row(other_settings(opened.arch, folder))
         with opened.run() as running:
+            net = with_blobs_of(build(folder.arch), read_net(folder.deploy_prototxt))
             # The source model's NMS options: the folder's may have another score threshold, given to convert.
-            reference = ReferenceSide(model, opened.arch.nms, build(folder.arch), running)
+            reference = ReferenceSide(model, opened.arch.nms, net, running)
             comparison = Comparison(reference, folder, bounds or Bounds(), nets)
             stages: tuple[Stage, ...] = ()
             unproved = "float32 alone was asked for" if bounds is not None else ""

@@ -87,6 +87,23 @@ def test_convolution(data: st.DataObject, tmp_path_factory: pytest.TempPathFacto
     agrees_with_opencv(tmp_path_factory.mktemp("net"), text)
 
 
+@settings(max_examples=60)
+@given(data=st.data())
+def test_deconvolution(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    group, within, out = data.draw(st.sampled_from([(1, 3, 4), (2, 2, 3), (4, 1, 1), (3, 1, 2)]))
+    kernel, stride, pad = (data.draw(st.tuples(*(st.integers(low, 3),) * 2)) for low in (1, 1, 0))
+    text = given_input(1, group * within, data.draw(SIZE), data.draw(SIZE)) + layer(
+        "Deconvolution",
+        f"convolution_param {{ num_output: {group * out} group: {group} kernel_h: {kernel[0]} kernel_w: {kernel[1]} "
+        f"stride_h: {stride[0]} stride_w: {stride[1]} pad_h: {pad[0]} pad_w: {pad[1]} "
+        f"bias_term: {data.draw(st.sampled_from(['true', 'false']))} }}",
+    )
+    assume(infer(parse_net(text)).blobs["t"] is not None)
+    # OpenCV wants at most as much padding as kernel, and a stride that the kernel covers.
+    assume(all(k > p and k >= s for k, s, p in zip(kernel, stride, pad, strict=True)))
+    agrees_with_opencv(tmp_path_factory.mktemp("net"), text)
+
+
 @settings(max_examples=40)
 @given(data=st.data())
 def test_pooling(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -119,6 +136,9 @@ def test_pooling(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) 
         layer("Reshape", "reshape_param { shape { dim: 0 dim: -1 dim: 4 } }"),
         layer("Slice", "slice_param { axis: 1 slice_point: 1 }", tops=("t", "u")),
         layer("Dropout", ""),
+        layer("Interp", "interp_param { height: 9 width: 2 }"),
+        layer("Interp", "interp_param { height: 1 width: 7 }"),
+        layer("Interp", "interp_param { zoom_factor: 2 }"),
         layer("Power", "power_param { scale: 2 }", tops=("a",))
         + layer("Eltwise", "eltwise_param { coeff: 0.5 coeff: -2 }", ("d", "a")).replace('"t"', '"e"', 1),
         layer("Power", "power_param { shift: 1 }", tops=("a",))
