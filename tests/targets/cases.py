@@ -58,36 +58,41 @@ class Case:
 V2 = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
 V3 = ("example", "shapes_v3_small_3", "random_v3_large_90")
 LATE = ("--clip", "late")
+NO_PRIORS = ("without-priors",)
 
 
 def _cases() -> Iterator[Case]:
+    """By program: first what works, then what does not."""
     yield from _mnn()
     yield from _openvino()
     yield from _ncnn()
     yield from _rknn()
+    yield from _tpu_mlir()
+    yield from _caffe2onnx()
+    yield from _x2paddle()
+
+
+def _both(program: str, models: tuple[str, ...], *options: str) -> Iterator[Case]:
+    for model in models:
+        yield Case(program, model, "headless", options)
+        yield Case(program, model, "deploy", options)
 
 
 def _mnn() -> Iterator[Case]:
-    for model in V2:
-        yield Case("mnn", model, "headless", LATE)
-        yield Case("mnn", model, "deploy", LATE)
+    yield from _both("mnn", V2, *LATE)
+    yield from _both("mnn", V3, *LATE, "--gate", "interp")
+    yield Case("mnn", V3[0], "deploy", ("--gate", "deconvolution"))
     yield Case("mnn", V2[1], "deploy", fails="no output")
-    for model in V3:
-        yield Case("mnn", model, "headless", fails="wrote no file")
+    yield Case("mnn", V3[0], "headless", fails="SIGSEGV")
 
 
 def _openvino() -> Iterator[Case]:
-    for model in (*V2, *V3):
-        yield Case("openvino", model, "headless", LATE)
-        yield Case("openvino", model, "deploy", LATE)
+    yield from _both("openvino", (*V2, *V3), *LATE)
     yield Case("openvino", V2[1], "deploy", fails="Exp")
 
 
 def _ncnn() -> Iterator[Case]:
-    options = (*LATE, "--score-threshold", "0.001")
-    for model in (*V2, *V3):
-        yield Case("ncnn", model, "headless", options, ("input-layer",))
-        yield Case("ncnn", model, "deploy", options, ("input-layer",))
+    yield from _both("ncnn", (*V2, *V3), *LATE, "--score-threshold", "0.001")
 
 
 def _rknn() -> Iterator[Case]:
@@ -95,6 +100,33 @@ def _rknn() -> Iterator[Case]:
         yield Case("rknn", model, "headless", precision="fp16")
     for model in (V2[0], V3[0]):
         yield Case("rknn", model, "headless", precision="int8")
+
+
+def _tpu_mlir() -> Iterator[Case]:
+    for model in V2:
+        yield Case("tpu_mlir", model, "headless", edits=NO_PRIORS)
+        yield Case("tpu_mlir", model, "deploy", LATE)
+    for model in V3:
+        yield Case("tpu_mlir", model, "headless", ("--linear", "scale"), NO_PRIORS)
+        yield Case("tpu_mlir", model, "deploy", ("--linear", "scale"))
+    for precision in ("fp16", "int8"):
+        yield Case("tpu_mlir", V2[0], "headless", edits=NO_PRIORS, precision=precision)
+        yield Case("tpu_mlir", V3[0], "headless", ("--linear", "scale"), NO_PRIORS, precision=precision)
+    yield Case("tpu_mlir", V3[0], "headless", edits=NO_PRIORS, fails="Power")
+
+
+def _caffe2onnx() -> Iterator[Case]:
+    for model in V2:
+        yield Case("caffe2onnx", model, "headless", edits=NO_PRIORS)
+    yield Case("caffe2onnx", V3[0], "headless", edits=NO_PRIORS, fails="ended with 1")
+
+
+def _x2paddle() -> Iterator[Case]:
+    for model in V2:
+        yield Case("x2paddle", model, "headless", edits=NO_PRIORS)
+    for model in V3:
+        yield Case("x2paddle", model, "headless", ("--gate", "eltwise"), NO_PRIORS)
+    yield Case("x2paddle", V3[0], "headless", edits=NO_PRIORS, fails="ended with 1")
 
 
 CASES = tuple(_cases())

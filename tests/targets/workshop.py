@@ -19,7 +19,9 @@ from tests.scenes import draw_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = ("mbox_loc", "mbox_conf")
-IMAGES, CALIBRATION = 2, 16
+IMAGES, CALIBRATION = {"fp32": 2, "fp16": 1, "int8": 1}, 16
+"""How many are compared, fewer where a chip is simulated; and how many others a program quantises with."""
+_MOST = max(IMAGES.values())
 _OF_CELLS = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
 _OF_DETECTIONS = ("--clip", "--score-threshold")
 """Options that change what is detected; all others are other words for the same net."""
@@ -62,11 +64,11 @@ class Workshop:
 
     def inputs(self, model: str, arch: ArchSpec) -> list[FloatArray]:
         """Network inputs that are compared, float32 (1, 3, height, width) each."""
-        return self._blobs(model, arch, 0, IMAGES)
+        return self._blobs(model, arch, 0, _MOST)
 
     def calibration(self, model: str, arch: ArchSpec) -> list[FloatArray]:
         """Other network inputs, for a program that quantises."""
-        return self._blobs(model, arch, IMAGES, IMAGES + CALIBRATION)
+        return self._blobs(model, arch, _MOST, _MOST + CALIBRATION)
 
     def _blobs(self, model: str, arch: ArchSpec, start: int, end: int) -> list[FloatArray]:
         if self._shared and model in _OF_CELLS:

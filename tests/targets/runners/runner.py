@@ -36,7 +36,10 @@ class Job:
 
     def versions(self, *packages):
         """Tell the versions of Python packages."""
-        from importlib import metadata  # Python 3.8
+        try:
+            from importlib import metadata
+        except ImportError:  # Python 3.7
+            import importlib_metadata as metadata
 
         self.tell(versions={name: metadata.version(name) for name in packages})
 
