@@ -17,8 +17,11 @@ TRAINED = frozenset(MODELS) - {"random_v3_large_90"}
 
 BOUNDS = {"fp32": 1e-5, "fp16": 3e-3, "int8": 0.2}
 """Largest difference of an output divided by the largest value of OpenCV's, of trained nets, by what is computed in."""
-RANDOM_BOUND = 3e-4
-"""The same in fp32 of a net with random weights, as between OpenCV and TensorFlow (`tools/tolerances.py`)."""
+RANDOM_BOUND = 5e-2
+"""The same of the net with random weights: a change of its input in the last bit moves its outputs by 1.2e-2."""
+PAIRED = {"fp32": 1.0, "fp16": 1.0, "int8": 0.85}
+"""Least share of OpenCV's detections that the program has too, of trained nets."""
+RANDOM_PAIRED = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Case:
         options: of `convert`.
         edits: changes of the prototxt for which there is no option; names in `edits.EDITS`.
         precision: what the program computes in: fp32, fp16 or int8.
+        least: least score of the detections that are compared.
         fails: text in the message or log of a program that does not take this net; '' where it does.
     """
 
@@ -41,6 +45,7 @@ class Case:
     options: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     precision: str = "fp32"
+    least: float = 0.0
     fails: str = ""
 
     @property
@@ -52,7 +57,12 @@ class Case:
     @property
     def bound(self) -> float:
         """Largest relative difference of an output."""
-        return RANDOM_BOUND if self.precision == "fp32" and self.model not in TRAINED else BOUNDS[self.precision]
+        return BOUNDS[self.precision] if self.model in TRAINED else RANDOM_BOUND
+
+    @property
+    def paired(self) -> float:
+        """Least share of OpenCV's detections that the program has too."""
+        return PAIRED[self.precision] if self.model in TRAINED else RANDOM_PAIRED
 
 
 V2 = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
@@ -88,11 +98,15 @@ def _mnn() -> Iterator[Case]:
 
 def _openvino() -> Iterator[Case]:
     yield from _both("openvino", (*V2, *V3), *LATE)
-    yield Case("openvino", V2[1], "deploy", fails="Exp")
+    yield Case("openvino", V2[1], "deploy", fails="does not support this layer")
 
 
 def _ncnn() -> Iterator[Case]:
-    yield from _both("ncnn", (*V2, *V3), *LATE, "--score-threshold", "0.001")
+    options = (*LATE, "--score-threshold", "0.001")
+    yield from _both("ncnn", (V2[0], *V3), *options)
+    yield Case("ncnn", V2[1], "headless", options)
+    # Boxes of which ncnn finds the background certain are left undefined, and here some of them have classes, too.
+    yield Case("ncnn", V2[1], "deploy", options, least=0.3)
 
 
 def _rknn() -> Iterator[Case]:

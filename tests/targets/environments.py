@@ -1,8 +1,8 @@
-"""A Python environment for each program, made once in a cache folder: `python -m tests.targets.environments [NAME ...]`.
+"""A Python environment for each program, made once: `python -m tests.targets.environments [NAME ...]`.
 
 The programs' requirements contradict each other and ours, so each gets an environment of its own. Every package is
-pinned and installed without its dependencies: the lists below are complete, and leave out what a program names and
-never uses (GPU libraries, mostly).
+pinned and installed without its dependencies: the lists in requirements/ are complete, and leave out what a program
+names and never uses (GPU libraries, mostly).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import platformdirs
 
 FOLDER_VARIABLE = "SSDLITE_TARGETS"
 """Environment variable with the folder of all environments."""
+REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
 
 
 class UnavailableError(Exception):
@@ -36,7 +37,6 @@ class Environment:
         name: short, in file names.
         title: as its makers write it.
         python: the version of Python that its packages are made for.
-        requirements: all packages, pinned.
         modules: that must be importable afterwards.
         programs: that must be on the PATH.
         removed: files of a package that must not be there, below site-packages.
@@ -45,10 +45,15 @@ class Environment:
     name: str
     title: str
     python: str
-    requirements: tuple[str, ...]
     modules: tuple[str, ...]
     programs: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """All packages, pinned; from the file `requirements/<name>.txt`."""
+        lines = (REQUIREMENTS / f"{self.name}.txt").read_text("utf-8").splitlines()
+        return tuple(line for line in lines if line and not line.startswith("#"))
 
     @property
     def key(self) -> str:
@@ -60,70 +65,22 @@ class Environment:
 ENVIRONMENTS = {
     one.name: one
     for one in (
-        Environment("mnn", "MNN", "3.11", ("MNN==3.6.0", "numpy==2.4.6"), ("MNN", "_tools")),
-        Environment(
-            "openvino",
-            "OpenVINO",
-            "3.11",
-            ("openvino-dev==2023.3.0", "openvino==2023.3.0", "openvino-telemetry==2025.2.0", "numpy==1.25.2")
-            + ("protobuf==3.20.3", "networkx==3.1", "defusedxml==0.7.1", "fastjsonschema==2.17.1", "requests==2.34.2")
-            + ("urllib3==2.8.0", "idna==3.20", "certifi==2026.10.19.post1", "charset-normalizer==3.5.3"),
-            ("openvino.tools.mo", "openvino.runtime", "google.protobuf"),
-        ),
-        Environment(
-            "rknn",
-            "RKNN-Toolkit2",
-            "3.10",  # with which torch 1.12 works, the last that needs no packages of GPU libraries
-            ("rknn-toolkit2==2.5.0", "torch==1.12.1", "onnx==1.16.2", "onnxruntime==1.20.1", "numpy==1.26.4")
-            + ("scipy==1.15.3", "opencv-python-headless==4.11.0.86", "protobuf==4.25.4", "fast-histogram==0.14")
-            + ("ruamel.yaml==0.19.1", "psutil==7.2.2", "tqdm==4.70.1", "typing-extensions==4.16.0", "packaging==26.4")
-            + ("flatbuffers==25.12.19", "sympy==1.14.0", "mpmath==1.3.0", "coloredlogs==15.0.1", "humanfriendly==10.0"),
-            ("rknn.api",),
-        ),
+        Environment("mnn", "MNN", "3.11", ("MNN", "_tools")),
+        Environment("openvino", "OpenVINO", "3.11", ("openvino.tools.mo", "openvino.runtime", "google.protobuf")),
+        # With Python 3.10 torch 1.12 works, the last that needs no packages of GPU libraries.
+        Environment("rknn", "RKNN-Toolkit2", "3.10", ("rknn.api",)),
         Environment(
             "tpu_mlir",
             "tpu-mlir",
             "3.10",
-            ("tpu_mlir==1.30.2", "torch==1.12.1", "onnx==1.14.1", "onnxruntime==1.16.3", "onnxsim==0.4.17")
-            + ("numpy==1.24.3", "scipy==1.11.1", "tqdm==4.65.0", "Pillow==10.0.0", "plotly==5.15.0", "pandas==2.0.3")
-            + ("opencv-python-headless==4.8.0.74", "protobuf==3.20.3", "graphviz==0.20.1", "pycocotools==2.0.7")
-            + ("scikit-image==0.21.0", "scikit-learn==1.6.1", "transformers==5.6.2", "six==1.16.0", "psutil==7.2.2")
-            + ("onnxruntime_extensions==0.14.0", "annotated-doc==0.0.6", "anyio==4.16.0", "certifi==2026.10.19.post1")
-            + ("click==8.5.1", "cloudpickle==3.1.3", "contourpy==1.3.2", "cycler==0.12.1", "exceptiongroup==1.3.2")
-            + ("filelock==4.1.0", "fonttools==4.65.0", "fsspec==2026.9.0", "h11==0.16.0", "hf-xet==1.8.0")
-            + ("httpcore==1.0.9", "httpx==0.28.1", "huggingface_hub==1.33.0", "idna==3.20", "ImageIO==2.38.0")
-            + ("joblib==1.6.0", "kiwisolver==1.5.1", "lazy-loader==0.6", "markdown-it-py==4.3.0", "matplotlib==3.10.9")
-            + ("mdurl==0.1.2", "networkx==3.4.2", "packaging==26.4", "Pygments==2.21.0", "pyparsing==3.3.3")
-            + ("python-dateutil==3.0.0", "pytz==2026.6", "PyWavelets==1.8.0", "PyYAML==6.0.4", "regex==2026.9.29")
-            + ("rich==15.0.0", "safetensors==0.8.0", "shellingham==1.5.4", "tenacity==9.2.1", "threadpoolctl==3.8.0")
-            + ("tifffile==2025.5.10", "tokenizers==0.22.2", "tomli==2.5.0", "typer==0.29.1", "tzdata==2026.6")
-            + ("typing-extensions==4.16.0", "coloredlogs==15.0.1", "humanfriendly==10.0", "flatbuffers==24.12.23")
-            + ("sympy==1.14.0", "mpmath==1.3.0", "setuptools==65.5.0"),
             ("tpu_mlir",),
             # The wheel has the C library of one Linux, which stops every program of another.
             removed=tuple(f"tpu_mlir/lib/third_party/lib{name}" for name in ("c.so.6", "m.so.6", "pthread.so.0")),
         ),
-        Environment(
-            "caffe2onnx",
-            "caffe2onnx",
-            "3.7",  # its onnx 1.6 has no packages for later ones
-            ("caffe2onnx==2.0.1", "onnx==1.6.0", "onnxruntime==1.14.1", "numpy==1.21.6", "protobuf==3.20.3")
-            + ("six==1.17.0", "typing-extensions==4.7.1", "flatbuffers==25.12.19", "packaging==24.0", "sympy==1.10.1")
-            + ("mpmath==1.3.0", "coloredlogs==15.0.1", "humanfriendly==10.0", "importlib-metadata==6.7.0", "zipp==3.15.0"),
-            ("caffe2onnx.convert", "onnxruntime"),
-        ),
-        Environment(
-            "x2paddle",
-            "X2Paddle",
-            "3.11",
-            ("x2paddle==1.6.0", "paddlepaddle==2.6.2", "numpy==1.26.4", "protobuf==3.20.3", "six==1.17.0")
-            + ("astor==0.8.1", "decorator==5.3.1", "httpx==0.28.1", "httpcore==1.0.9", "h11==0.16.0", "anyio==4.16.0")
-            + ("idna==3.20", "certifi==2026.10.19.post1", "opt-einsum==3.3.0", "pillow==13.0.0", "packaging==26.4")
-            + ("requests==2.34.2", "urllib3==2.8.0", "charset-normalizer==3.5.3", "sympy==1.14.0", "mpmath==1.3.0")
-            + ("typing-extensions==4.16.0",),
-            ("x2paddle.convert", "paddle"),
-        ),
-        Environment("ncnn", "ncnn", "3.11", ("ncnn==1.0.20261020", "numpy==2.4.6"), ("ncnn",), ("caffe2ncnn",)),
+        # Its onnx 1.6 has no packages for later Pythons.
+        Environment("caffe2onnx", "caffe2onnx", "3.7", ("caffe2onnx.convert", "onnxruntime")),
+        Environment("x2paddle", "X2Paddle", "3.11", ("x2paddle.convert", "paddle")),
+        Environment("ncnn", "ncnn", "3.11", ("ncnn",), ("caffe2ncnn",)),
     )
 }
 

@@ -138,6 +138,7 @@ def _compared(
 ) -> dict[str, Any]:
     """The numbers of a Measured."""
     box, score, least = TOLERANCES[case.precision]
+    least = max(least, case.least)
     relative: dict[str, float] = {}
     paired = expected = extra = 0
     for opencv, program in zip(reference, found, strict=False):  # fewer inputs where a chip is simulated

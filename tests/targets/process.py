@@ -77,7 +77,7 @@ def run(python: Path, program: str, folder: Path) -> Outcome:
                 os.killpg(process.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
-            out, err = process.communicate()[0], f"not done after {TIMEOUT:.0f} s"
+            return _outcome(1, process.communicate()[0], f"not done after {TIMEOUT:g} s", folder)
     return _outcome(process.returncode, out, err, folder)
 
 

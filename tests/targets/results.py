@@ -1,4 +1,4 @@
-"""What was measured, in results.json, and the tables of docs/runtimes.md made of it: `python -m tests.targets.results`."""
+"""What was measured (results.json), and the table in docs/runtimes.md: `python -m tests.targets.results`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tests.targets.cases import CASES, MODELS, Case
 from tests.targets.environments import ENVIRONMENTS, UnavailableError, environment
 from tests.targets.measure import Measured, measure
-from tests.targets.workshop import ROOT, Workshop
+from tests.targets.workshop import ROOT, Workshop, find_shared
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
 PAGE = ROOT / "docs" / "runtimes.md"
@@ -97,9 +97,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     results = read() if RESULTS.exists() else {}
     if not options.page:
-        shared = next((p / "shared" for p in ROOT.parents if (p / "shared" / "models").is_dir()), None)
         with tempfile.TemporaryDirectory() as folder:
-            workshop = Workshop(Path(folder), shared)
+            workshop = Workshop(Path(folder), find_shared())
             for case in (case for case in CASES if options.only in case.name):
                 record([case], workshop, results)
                 RESULTS.write_text(json.dumps(in_table(results), indent=1) + "\n", "utf-8")

@@ -27,6 +27,11 @@ _OF_DETECTIONS = ("--clip", "--score-threshold")
 """Options that change what is detected; all others are other words for the same net."""
 
 
+def find_shared() -> Path | None:
+    """A folder `shared` with real models, above the repository or beside it; None without one."""
+    return next((one / "shared" for one in ROOT.parents if (one / "shared" / "models").is_dir()), None)
+
+
 class Workshop:
     """Makes things in a folder, and keeps them."""
 

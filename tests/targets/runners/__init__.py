@@ -10,7 +10,7 @@ The contract. `runner.py` starts a script and calls its `run`. It gets a folder,
 and leaves outputs.npz there: `0/mbox_loc` is the output `mbox_loc` for the input `0`. A program that loses the names
 gives `0/#0`, `0/#1`, ... in its own order. `detection_out` has rows of 7 values: image, class, score, corners.
 
-On stdout it prints JSON, one object a line: `{"versions": ...}`, then for each step, `load` and `run`, `{"start": "load"}`
-and `{"step": "load", "ok": true, "seconds": 1.2}`, and `{"message": ...}` for what a user should know. All that the program prints goes to log.txt. The exit
-status is 1 after a step that failed; its last lines then are on stderr.
+On stdout it prints JSON, one object a line: `{"versions": ...}`; for each step, `load` and `run`, `{"start": "load"}`
+and `{"step": "load", "ok": true, "seconds": 1.2}`; `{"message": ...}` for what a user should know. All that the
+program prints goes to log.txt. The exit status is 1 after a step that failed; its last lines then are on stderr.
 """

@@ -24,10 +24,8 @@ def run(job):
 
 
 def convert(job):
-    _tools.mnnconvert(
-        ["mnnconvert", "-f", "CAFFE", "--modelFile", str(job.caffemodel), "--prototxt", str(job.prototxt)]
-        + ["--MNNModel", "net.mnn", "--bizCode", "ssdlite-caffe"]
-    )
+    files = ["--modelFile", str(job.caffemodel), "--prototxt", str(job.prototxt), "--MNNModel", "net.mnn"]
+    _tools.mnnconvert(["mnnconvert", "-f", "CAFFE", *files, "--bizCode", "ssdlite-caffe"])
     if not (job.folder / "net.mnn").exists():
         raise RuntimeError("mnnconvert wrote no file")
 

@@ -24,6 +24,6 @@ def run(job):
             for name in job.outputs:
                 status, found = extractor.extract(name)
                 if status:
-                    raise RuntimeError("ncnn cannot compute {}".format(name))
+                    raise RuntimeError(f"ncnn cannot compute {name}")
                 array = np.array(found)
                 job.save(number, name, with_image(array) if name == "detection_out" else array)

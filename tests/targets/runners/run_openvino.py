@@ -17,7 +17,9 @@ def run(job):
     consent.write_text("0")
     with job.step("load"):
         files = ["--input_model", job.caffemodel, "--input_proto", job.prototxt]
-        call(sys.executable, "-c", _MO, "--framework", "caffe", *files, "--compress_to_fp16=False", "--model_name", "net")
+        call(
+            sys.executable, "-c", _MO, "--framework", "caffe", *files, "--compress_to_fp16=False", "--model_name", "net"
+        )
     with job.step("run"):
         core = Core()
         core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})

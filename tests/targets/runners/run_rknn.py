@@ -25,14 +25,14 @@ def run(job):
         for number in range(len(job.inputs)):
             outputs = rknn.inference(inputs=[job.pixels(number)[None].astype(np.float32)], data_format=["nhwc"])
             for place, array in enumerate(outputs):
-                job.save(number, "#{}".format(place), array)
+                job.save(number, f"#{place}", array)
 
 
 def dataset(job):
     """The list of calibration images, as .npy: the toolkit reads image files as RGB."""
     names = []
     for number, image in enumerate(job.calibration()):
-        names.append("calibration{}.npy".format(number))
+        names.append(f"calibration{number}.npy")
         np.save(names[-1], image)
     (job.folder / "dataset.txt").write_text("".join(name + "\n" for name in names))
     return "dataset.txt"
@@ -40,4 +40,4 @@ def dataset(job):
 
 def good(status):
     if status:
-        raise RuntimeError("the toolkit returned {}".format(status))
+        raise RuntimeError(f"the toolkit returned {status}")

@@ -1,4 +1,4 @@
-"""tpu-mlir: `model_transform`, run as it is in fp32; for fp16 and int8, `model_deploy` and the simulator of a BM1684X."""
+"""tpu-mlir: `model_transform`, and its result run; for fp16 and int8, `model_deploy` and the simulator of a BM1684X."""
 
 import sys
 
@@ -42,7 +42,7 @@ def deploy(job):
         images = job.calibration()
         (job.folder / "images").mkdir()
         for number, image in enumerate(images):
-            cv2.imwrite("images/{}.png".format(number), image)
+            cv2.imwrite(f"images/{number}.png", image)
         tool("run_calibration", "net.mlir", "--dataset", "images", "--input_num", len(images), "-o", "table")
         options = ["--quantize", "INT8", "--calibration_table", "table"]
     tool("model_deploy", "--mlir", "net.mlir", *options, "--chip", _CHIP, "--model", "net.bmodel")

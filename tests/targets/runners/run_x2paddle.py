@@ -17,4 +17,4 @@ def run(job):
         for number, blob in enumerate(job.inputs):
             found = net(paddle.to_tensor(blob))
             for place, output in enumerate(found if isinstance(found, (list, tuple)) else [found]):
-                job.save(number, "#{}".format(place), output.numpy())
+                job.save(number, f"#{place}", output.numpy())

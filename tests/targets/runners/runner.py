@@ -58,7 +58,7 @@ class Job:
 
     def save(self, number, name, array):
         """Keep an output for the input of this number."""
-        self._found["{}/{}".format(number, name)] = np.asarray(array, np.float32)
+        self._found[f"{number}/{name}"] = np.asarray(array, np.float32)
 
     def pixels(self, number, name="inputs"):
         """The image (height, width, 3) in values of 0 to 255, BGR, that becomes this input; not rounded."""
@@ -79,7 +79,7 @@ def call(*command, **options):
     print("$ " + " ".join(map(str, command)), flush=True)
     status = subprocess.call([str(part) for part in command], **options)
     if status:
-        raise RuntimeError("{} ended with {}".format(Path(str(command[0])).name, status))
+        raise RuntimeError(f"{Path(str(command[0])).name} ended with {status}")
 
 
 def with_image(rows):
