@@ -198,7 +198,9 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads; without `compat`, `resizer` and `irregular_boxes` where they are the usual ones.
+        """Plain data for JSON, which `from_dict` reads.
+
+        It is without `compat`, `resizer` and `irregular_boxes` where they are the usual ones.
 
         So files that were written before there were these fields have the same content.
         """

@@ -195,8 +195,7 @@ def refuse_irregular_boxes(arch: ArchSpec, reason: str) -> None:
     """
     if arch.irregular_boxes:
         raise ArchError(
-            f"{arch.irregular_boxes}, and {reason}; convert the model with --priors constant, which holds default boxes "
-            "as numbers"
+            f"{arch.irregular_boxes}, and {reason}; give --priors constant, which holds default boxes as numbers"
         )
 
 

@@ -144,13 +144,13 @@ class BodyLowerer:
         if way == "tf_pad":
             assert pad == same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)
             return [self._convolution(conv, conv.bottom, top, conv.kernel, (0, 0), tf_pad=True)]
-        high, wide = slice_axis(*rows), slice_axis(*columns)
+        vertical, horizontal = slice_axis(*rows), slice_axis(*columns)
         if self.moves:
             narrow = self.moves[conv.name].narrow if conv.name in self.moves else ()
-            pads = (high.pad - (ROWS in narrow), wide.pad - (COLUMNS in narrow))
+            pads = (vertical.pad - (ROWS in narrow), horizontal.pad - (COLUMNS in narrow))
             return [self._convolution(conv, conv.bottom, top, conv.kernel, pads)]
         blob = f"{conv.name}/pad"
-        layer = self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))
+        layer = self._convolution(conv, conv.bottom, blob, conv.kernel, (vertical.pad, horizontal.pad))
         return [layer, *self._cut(conv, blob, top, cuts_of(conv))]
 
     def _cut(self, conv: ConvDesc, blob: str, top: str, cuts: Cuts) -> list[LayerDesc]:

@@ -27,8 +27,8 @@ def holds_own_boxes(net: caffe_pb2.NetParameter, desc: NetDesc) -> bool:
 def own_default_boxes(model: DumpedModel, net: NetDesc) -> FloatArray:
     """The model's default boxes, float32 (N, 4): ymin, xmin, ymax, xmax as fractions, in TensorFlow's order.
 
-    They are those of its graph, bit for bit. Where it has none, or has regular ones in a rounded form, they are computed
-    from the pipeline.config's anchors or from the architecture, in float64 and rounded once.
+    They are those of its graph, bit for bit. Where it has none, or has regular ones in a rounded form, they are
+    computed from the pipeline.config's anchors or from the architecture, in float64 and rounded once.
     """
     settings, arch = model.settings, net.arch
     if settings.default_boxes is not None and (arch.irregular_boxes or not settings.box_rounding):
@@ -69,7 +69,7 @@ def own_priors(boxes: FloatArray, net: NetDesc) -> FloatArray:
         net: has the order and the variances.
     """
     corners = boxes[caffe_order(net)][:, [1, 0, 3, 2]]
-    return np.concatenate([corners, np.broadcast_to(np.float32(net.arch.variances), corners.shape)], axis=1)
+    return np.concatenate([corners, np.broadcast_to(np.asarray(net.arch.variances, np.float32), corners.shape)], axis=1)
 
 
 def layer_priors(net: NetDesc) -> FloatArray:
@@ -84,6 +84,6 @@ def layer_priors(net: NetDesc) -> FloatArray:
 
 
 def boxes_layer_blobs(priors: FloatArray, channels: int = 3) -> tuple[FloatArray, FloatArray]:
-    """Weights and bias of the layer BOXES_LAYER for priors (N, 8): 0 (8 N, channels), and all corners, then variances."""
+    """Weights and bias of the layer BOXES_LAYER for priors (N, 8): zeros (8 N, channels); corners, then variances."""
     bias = np.concatenate([priors[:, :4].reshape(-1), priors[:, 4:].reshape(-1)]).astype(np.float32)
     return np.zeros((len(bias), channels), np.float32), bias

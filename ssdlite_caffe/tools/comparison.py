@@ -105,8 +105,8 @@ class Nets(NamedTuple):
     @classmethod
     def of(cls, folder: ModelFolder, runtime: NetRuntime) -> Nets:
         """Load a folder's deploy and headless nets."""
-        prototxts = folder.deploy_prototxt, folder.headless_prototxt
-        return cls(*(open_net(runtime, prototxt, folder.deploy_caffemodel) for prototxt in prototxts))
+        deploy = open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel)
+        return cls(deploy, folder.open_headless(runtime))
 
 
 class Comparison:

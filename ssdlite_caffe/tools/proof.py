@@ -141,15 +141,10 @@ class Proof:
         whole = self.deploy.forward(blob, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         walked = walk(self.deploy, blob, targets)
+        sizes = {conv.top: conv.out_size for conv in self.convolutions}
+        kept, exact = ({top: without_front(side[top], size) for top, size in sizes.items()} for side in (got, whole))
         stages = [
-            self._layer(
-                conv,
-                walked,
-                *(without_front(side[conv.top], conv.out_size) for side in (got, whole)),
-                self._ordered(conv, single),
-                targets,
-                blob,
-            )
+            self._layer(conv, walked, kept[conv.top], exact[conv.top], self._ordered(conv, single), targets, blob)
             for conv in self.convolutions
         ]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
@@ -210,7 +205,7 @@ class Proof:
 
     def _box_cause_on(self, feature_map: FeatureMapDesc, priors: Array) -> tuple[str, str]:
         layer = f"{feature_map.blob}_mbox_priorbox"
-        if BOXES_LAYER in self.deploy.weights:
+        if BOXES_LAYER in self.deploy.weights and self.folder.priors is None:
             layer = BOXES_LAYER
             start = sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.net.feature_maps[: feature_map.index])
             own = own_priors(own_default_boxes(self.reference.model, self.net), self.net)

@@ -56,6 +56,11 @@ def dialects() -> list[Dialect]:
     return found
 
 
+def prototxts(dialect: Dialect) -> tuple[str, ...]:
+    """Names of the nets of a folder, the one that takes deploy.caffemodel first; without priors there is no deploy."""
+    return PROTOTXTS[1:] if dialect.priors == "none" else PROTOTXTS
+
+
 def name_of(dialect: Dialect) -> str:
     differing = [
         str(getattr(dialect, field.name))
@@ -96,7 +101,8 @@ def make(made: dict[Dialect, Folders], command: Command, tmp_path_factory: pytes
             paths = Folders(*(folder / name for name in Folders._fields))
             (folder / "map.yaml").write_text(MAPPING)
             changes = {key: value for key, value in dataclasses.asdict(dialect).items() if value is not None}
-            options = [text for key, value in changes.items() for text in (OPTIONS.get(key, f"--{key}"), value)]
+            names = {key: OPTIONS.get(key, "--" + key.replace("_", "-")) for key in changes}
+            options = [text for key, value in changes.items() for text in (names[key], value)]
             good(command("convert", MODEL, "-l", LABELS, *options, "-o", paths.converted))
             good(command("merge-bn", paths.converted, "-o", paths.merged))
             for source, target in ((paths.converted, paths.remapped), (paths.merged, paths.merged_remapped)):
@@ -180,7 +186,7 @@ def test_each_choice_is_here() -> None:
 def test_lint(make: Make, command: Command, dialect: Dialect) -> None:
     folders = make(dialect)
     for folder in (folders.converted, folders.merged_remapped):
-        for name in PROTOTXTS:
+        for name in prototxts(dialect):
             good(command("lint", folder / f"{name}.prototxt", "--json"))
 
 
@@ -189,7 +195,7 @@ def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_pa
     folders = make(dialect)
     converted, merged = ModelFolder.open(folders.converted), ModelFolder.open(folders.merged)
     assert (merged.arch, merged.labels) == (converted.arch, converted.labels)
-    written = {name: merged.written_as(f"{name}.prototxt") for name in PROTOTXTS}
+    written = {name: merged.written_as(f"{name}.prototxt") for name in prototxts(dialect)}
     for name, (found, data) in written.items():  # type: ignore[misc]
         before = converted.written_as(f"{name}.prototxt")
         folded = name in ("deploy", "headless")
@@ -199,7 +205,7 @@ def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_pa
     assert kept == {key: merged.report[key] for key in kept}
     for folder in (folders.merged, folders.merged_remapped, folders.remapped_merged):
         assert {path.name for path in folder.iterdir()} == {path.name for path in folders.converted.iterdir()}
-        for name in ("deploy", "headless"):
+        for name in prototxts(dialect)[:-2]:
             assert "BatchNorm" not in {layer.type for layer in read_net(folder / f"{name}.prototxt").layer}
     if dialect.batch_norm == "fold":
         assert difference(folders.merged / "deploy.caffemodel", folders.converted / "deploy.caffemodel") <= FOLD
@@ -211,7 +217,7 @@ def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_pa
     for source in (folders.merged, folders.merged_remapped):
         again = tmp_path / source.name
         assert good(command("merge-bn", source, "-o", again)).out.startswith("nothing to fold: ")
-        for name in PROTOTXTS:
+        for name in prototxts(dialect):
             assert (again / f"{name}.prototxt").read_bytes() == (source / f"{name}.prototxt").read_bytes()
         for name in ("deploy.caffemodel", "train.caffemodel"):
             assert difference(again / name, source / name) == 0
@@ -220,7 +226,7 @@ def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_pa
 @each_dialect
 def test_merge_bn_of_prototxts(make: Make, command: Command, tmp_path: Path, dialect: Dialect) -> None:
     folder = make(dialect).converted
-    for name, file in (("test", "train.caffemodel"), ("deploy", "deploy.caffemodel")):
+    for name, file in (("test", "train.caffemodel"), (prototxts(dialect)[0], "deploy.caffemodel")):
         good(command("merge-bn", folder / f"{name}.prototxt", "-w", folder / file, "-o", tmp_path / name))
         folded = make(dialect).merged / "deploy.caffemodel"
         assert difference(tmp_path / name / "deploy.caffemodel", folded) <= FOLD
@@ -246,7 +252,7 @@ def test_cut(make: Make, command: Command, dialect: Dialect, tmp_path: Path) -> 
 def test_detect(make: Make, command: Command, dialect: Dialect) -> None:
     """The same objects after each command, or one line where OpenCV does not have the layers."""
     folders = make(dialect)
-    if not runs_in_opencv(command, folders.converted / "deploy.prototxt"):
+    if not runs_in_opencv(command, folders.converted / f"{prototxts(dialect)[0]}.prototxt"):
         for folder in folders:
             assert "lint" in refusal(command("detect", folder, IMAGE))
         return
@@ -263,7 +269,7 @@ def test_detect(make: Make, command: Command, dialect: Dialect) -> None:
 @each_dialect
 def test_evaluate(make: Make, command: Command, data: Path, dialect: Dialect) -> None:
     folders = make(dialect)
-    runs = runs_in_opencv(command, folders.converted / "deploy.prototxt")
+    runs = runs_in_opencv(command, folders.converted / f"{prototxts(dialect)[0]}.prototxt")
     for folder in (folders.converted, folders.merged_remapped):
         name = "some" if "remapped" in folder.name else "all"
         done = command("evaluate", folder, "--data", data / name, "--json")
@@ -278,7 +284,7 @@ def test_evaluate(make: Make, command: Command, data: Path, dialect: Dialect) ->
 @each_dialect
 def test_verify(make: Make, command: Command, dialect: Dialect) -> None:
     folders = make(dialect)
-    runs = runs_in_opencv(command, folders.converted / "deploy.prototxt")
+    runs = runs_in_opencv(command, folders.converted / f"{prototxts(dialect)[0]}.prototxt")
     for folder in (folders.converted, folders.merged):
         done = command("verify", MODEL, folder, "--images", IMAGE)
         if not runs:
@@ -299,8 +305,8 @@ def test_load(
     dumped = tmp_path_factory.getbasetemp() / "dumped"
     if not dumped.exists():
         good(command("dump", MODEL, "-o", dumped))
-    folders = make(dialect)
-    for folder, name in (*((folders.converted, name) for name in PROTOTXTS), (folders.merged, "deploy")):
+    folders, nets = make(dialect), prototxts(dialect)
+    for folder, name in (*((folders.converted, name) for name in nets), (folders.merged, nets[0])):
         out = tmp_path / f"{folder.name}-{name}.caffemodel"
         good(command("load", dumped, folder / f"{name}.prototxt", "-o", out))
         stored = folder / ("train.caffemodel" if name in ("train", "test") else "deploy.caffemodel")
@@ -323,6 +329,9 @@ def test_kit(make: Make, command: Command, data: Path, tmp_path: Path, dialect: 
     for folder in (folders.converted, folders.merged_remapped):
         written = kit(command, data, folder, tmp_path / folder.name)
         assert difference(written / "initial.caffemodel", folder / "train.caffemodel") == 0
+        if dialect.priors == "none":  # a kit has a deploy net, with PriorBox layers
+            assert "PriorBox" in {layer.type for layer in read_net(written / "deploy.prototxt").layer}
+            continue
         ours, theirs = (read_net(path / "deploy.prototxt") for path in (written, folders.merged))
         assert len(ours.layer) == len(theirs.layer)
         assert [layer.type for layer in ours.layer] == [layer.type for layer in theirs.layer]

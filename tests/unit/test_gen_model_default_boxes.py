@@ -188,11 +188,6 @@ def test_anchors_of_a_pipeline_config() -> None:
         np.testing.assert_allclose(cell.sizes, np.multiply(plain.sizes, (2, 1)))
 
 
-def test_anchors_off_the_cell_centres() -> None:
-    with pytest.raises(ArchError, match="strides or offsets"):
-        cell_boxes_of_anchors(AnchorGenerator(height_offset=(0,) * 6), (300, 300))
-
-
 @pytest.mark.opencv
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("most", [(), (75.5,)])

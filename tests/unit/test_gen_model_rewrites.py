@@ -42,7 +42,8 @@ def example(rewrite: Rewrite, word: str) -> str:
 def test_the_example_is_what_is_written(rewrite: Rewrite) -> None:
     """In a net whose sums have coefficients, which only a deploy net has, or else in a headless net."""
     arch = arch_of("v3-small", input_size=(320, 320), nms=Nms(clip_first=True))
-    stage: Stage = "headless" if rewrite.field == "outputs" else "deploy"
+    headless = rewrite.field == "outputs" or (rewrite.field, rewrite.choice) == ("priors", "none")
+    stage: Stage = "headless" if headless else "deploy"
     before, after = (text_of(arch, dialect, stage) for dialect in (without(rewrite), with_choice(rewrite)))
     old, new = example(rewrite, "Before"), example(rewrite, "After")
     assert old or new

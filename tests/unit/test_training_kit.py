@@ -22,10 +22,10 @@ from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes, cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.options import arch_from_options
-from ssdlite_caffe.gen_model.render import Solver
+from ssdlite_caffe.gen_model.render import Solver, render
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_caffemodel
-from ssdlite_caffe.prototxt.text import format_message, read, read_net
+from ssdlite_caffe.prototxt.text import format_message, parse_net, read, read_net
 from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.detector import Detector
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -35,7 +35,7 @@ from ssdlite_caffe.training.intervals import default_test_interval
 from ssdlite_caffe.training.kit import KitOptions, batch_size_of_test, write_kit
 from ssdlite_caffe.training.kit_boxes import matched_shares, objects_by_label
 from ssdlite_caffe.training.kit_check import check_kit, lmdb_facts
-from ssdlite_caffe.training.kit_weights import predicted_classes
+from ssdlite_caffe.training.kit_weights import predicted_classes, write_initial_weights
 from tests.commands import Command, tree
 from tests.datasets import NAMES, some_voc, write_voc
 
@@ -327,6 +327,32 @@ class TestWeights:
             np.testing.assert_allclose(after.scores[: len(before.scores)][sure], before.scores[sure], atol=1e-5)
             np.testing.assert_allclose(after.boxes[: len(before.boxes)][sure], before.boxes[sure], atol=1e-5)
         assert found >= 3
+
+    def test_constant_boxes_and_prior_boxes(self, example_model: Path, example_folder: Path, tmp_path: Path) -> None:
+        """Weights of either take the form of the other, as `convert` would have written them."""
+        constant = Dialect(priors="constant")
+        convert(example_model, tmp_path / "constant", ConvertOptions(dialect=constant))
+        folders = {"layer": example_folder, "constant": tmp_path / "constant"}
+        model = ModelFolder.open(example_folder)
+        desc = build(model.arch)
+        for source, target in (("layer", "constant"), ("constant", "layer"), ("constant", "constant")):
+            dialect = dataclasses.replace(Dialect(batch_norm="keep"), priors=target)  # type: ignore[arg-type]
+            net, out = parse_net(render(desc, dialect, "train")), tmp_path / f"{source}-{target}.caffemodel"
+            labels = ModelFolder.open(folders[source]).labels
+            write_initial_weights(out, net, desc, labels, folders[source], finetune=False)
+            found, expected = (
+                {layer.name: [blob_to_array(blob, "") for blob in layer.blobs] for layer in read_caffemodel(path).layer}
+                for path in (out, folders[target] / "train.caffemodel")
+            )
+            assert {name for name in found if found[name]} == {name for name in expected if expected[name]}
+            for name, blobs in expected.items():
+                for one, other in zip(found.get(name, []), blobs, strict=True):
+                    np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6, err_msg=name)
+
+    def test_constant_boxes_need_weights(self, data: Path, tmp_path: Path) -> None:
+        options = KitOptions(lmdbs=(data / "train", data / "test"), dialect=Dialect(priors="constant"))
+        with pytest.raises(ArchError, match="--priors constant are in the weights, which a kit has only with --from"):
+            write_kit(str(data / "names.txt"), ARCH, tmp_path / "out", options)
 
     def test_small_boxes_twice(self, named: Path, data: Path, tmp_path: Path) -> None:
         arch = ModelFolder.open(named).arch
