@@ -33,7 +33,6 @@ class Case:
         model: one of MODELS.
         net: `deploy` or `headless`.
         options: of `convert`.
-        edits: changes of the prototxt for which there is no option; names in `edits.EDITS`.
         precision: what the program computes in: fp32, fp16 or int8.
         least: least score of the detections that are compared.
         fails: text in the message or log of a program that does not take this net; '' where it does.
@@ -43,7 +42,6 @@ class Case:
     model: str
     net: str
     options: tuple[str, ...] = ()
-    edits: tuple[str, ...] = ()
     precision: str = "fp32"
     least: float = 0.0
     fails: str = ""
@@ -51,7 +49,7 @@ class Case:
     @property
     def name(self) -> str:
         """For pytest, and the key of a result."""
-        parts = (self.program, self.precision, self.model, self.net, *self.options, *self.edits)
+        parts = (self.program, self.precision, self.model, self.net, *self.options)
         return "-".join(part.strip("-") for part in parts)
 
     @property
@@ -68,7 +66,7 @@ class Case:
 V2 = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")
 V3 = ("example", "shapes_v3_small_3", "random_v3_large_90")
 LATE = ("--clip", "late")
-NO_PRIORS = ("without-priors",)
+NO_PRIORS = ("--priors", "none")
 
 
 def _cases() -> Iterator[Case]:
@@ -118,29 +116,29 @@ def _rknn() -> Iterator[Case]:
 
 def _tpu_mlir() -> Iterator[Case]:
     for model in V2:
-        yield Case("tpu_mlir", model, "headless", edits=NO_PRIORS)
+        yield Case("tpu_mlir", model, "headless", NO_PRIORS)
         yield Case("tpu_mlir", model, "deploy", LATE)
     for model in V3:
-        yield Case("tpu_mlir", model, "headless", ("--linear", "scale"), NO_PRIORS)
+        yield Case("tpu_mlir", model, "headless", (*NO_PRIORS, "--linear", "scale"))
         yield Case("tpu_mlir", model, "deploy", ("--linear", "scale"))
     for precision in ("fp16", "int8"):
-        yield Case("tpu_mlir", V2[0], "headless", edits=NO_PRIORS, precision=precision)
-        yield Case("tpu_mlir", V3[0], "headless", ("--linear", "scale"), NO_PRIORS, precision=precision)
-    yield Case("tpu_mlir", V3[0], "headless", edits=NO_PRIORS, fails="Power")
+        yield Case("tpu_mlir", V2[0], "headless", NO_PRIORS, precision=precision)
+        yield Case("tpu_mlir", V3[0], "headless", (*NO_PRIORS, "--linear", "scale"), precision=precision)
+    yield Case("tpu_mlir", V3[0], "headless", NO_PRIORS, fails="Power")
 
 
 def _caffe2onnx() -> Iterator[Case]:
     for model in V2:
-        yield Case("caffe2onnx", model, "headless", edits=NO_PRIORS)
-    yield Case("caffe2onnx", V3[0], "headless", edits=NO_PRIORS, fails="ended with 1")
+        yield Case("caffe2onnx", model, "headless", NO_PRIORS)
+    yield Case("caffe2onnx", V3[0], "headless", NO_PRIORS, fails="ended with 1")
 
 
 def _x2paddle() -> Iterator[Case]:
     for model in V2:
-        yield Case("x2paddle", model, "headless", edits=NO_PRIORS)
+        yield Case("x2paddle", model, "headless", NO_PRIORS)
     for model in V3:
-        yield Case("x2paddle", model, "headless", ("--gate", "eltwise"), NO_PRIORS)
-    yield Case("x2paddle", V3[0], "headless", edits=NO_PRIORS, fails="ended with 1")
+        yield Case("x2paddle", model, "headless", (*NO_PRIORS, "--gate", "eltwise"))
+    yield Case("x2paddle", V3[0], "headless", NO_PRIORS, fails="ended with 1")
 
 
 CASES = tuple(_cases())

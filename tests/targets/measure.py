@@ -18,13 +18,12 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.text import format_message, read_net
+from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import decode, parse_detection_out
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from tests.targets import process
 from tests.targets.cases import Case
-from tests.targets.edits import EDITS
 from tests.targets.workshop import IMAGES, RAW, Workshop
 
 TOLERANCES = {"fp32": (1e-4, 1e-4, 0.0), "fp16": (0.01, 0.02, 0.3), "int8": (0.1, 0.2, 0.3)}
@@ -75,11 +74,9 @@ def measure(case: Case, python: Path, workshop: Workshop) -> Measured:
     """
     model = workshop.converted(case.model, case.options)
     folder = Path(tempfile.mkdtemp(dir=workshop.folder, prefix=f"{case.program}."))
-    net = read_net(model.deploy_prototxt if case.net == "deploy" else model.headless_prototxt)
-    for edit in case.edits:
-        EDITS[edit](net)
-    outputs = outputs_of(net)
-    (folder / "net.prototxt").write_text(format_message(net), "utf-8")
+    prototxt = model.deploy_prototxt if case.net == "deploy" else model.headless_prototxt
+    outputs = outputs_of(read_net(prototxt))
+    shutil.copy(prototxt, folder / "net.prototxt")
     shutil.copy(model.deploy_caffemodel, folder / "net.caffemodel")
     _save(folder / "inputs.npz", workshop.inputs(case.model, model.arch)[: IMAGES[case.precision]])
     if case.precision == "int8":

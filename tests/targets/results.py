@@ -61,7 +61,7 @@ def _row(cells: Iterable[str]) -> str:
 def _cells(case: Case, result: Mapping[str, Any]) -> list[str]:
     version = next(iter(result["versions"].values()), "")
     precision = "" if case.precision == "fp32" else f", {case.precision}"
-    took = [case.net + (" without PriorBox" if "without-priors" in case.edits else "")]
+    took = [case.net]
     took += [f"`{' '.join(pair)}`" for pair in zip(case.options[::2], case.options[1::2], strict=True)]
     if not result["runs"]:
         yes_no = ["yes" if result["loads"] else "no", "no", "", ""]

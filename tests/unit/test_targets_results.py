@@ -35,7 +35,7 @@ def test_names_are_unique() -> None:
 
 
 def test_rows() -> None:
-    works = Case("mnn", "example", "headless", ("--gate", "interp"), ("without-priors",))
+    works = Case("mnn", "example", "headless", ("--priors", "none", "--gate", "interp"))
     fails = Case("mnn", "example", "deploy", fails="SIGSEGV", precision="int8")
     seen = {
         works.name: {
@@ -50,7 +50,7 @@ def test_rows() -> None:
         fails.name: {"loads": False, "runs": False, "relative": {}, "versions": {}},
     }
     lines = results.render(seen, [works, fails, Case("ncnn", "example", "deploy")]).splitlines()
-    took = "headless without PriorBox, `--gate interp`"
+    took = "headless, `--priors none`, `--gate interp`"
     assert lines[2] == f"| MNN 3.6.0 | {MODELS['example']} | {took} | yes | yes | 1.5e-06 | 5 of 6, 1 more |"
     assert lines[3] == f"| MNN, int8 | {MODELS['example']} | deploy | no | no |  |  |"
     assert len(lines) == 4
