@@ -19,8 +19,9 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import read_net
-from ssdlite_caffe.runtimes.decode import decode, parse_detection_out
+from ssdlite_caffe.runtimes.decode import decode, detections_of, parse_detection_out
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.resize import WHOLE
 from ssdlite_caffe.tools.compare import compare_detections, difference
 from tests.targets import process
 from tests.targets.cases import Case
@@ -136,15 +137,17 @@ def _compared(
     """The numbers of a Measured."""
     box, score, least = TOLERANCES[case.precision]
     least = max(least, case.least)
+    late = not arch.nms.clip_first or "late" in case.options
     relative: dict[str, float] = {}
     paired = expected = extra = 0
     for opencv, program in zip(reference, found, strict=False):  # fewer inputs where a chip is simulated
         for name in RAW if case.net == "headless" else ():
             one = difference(program[name].reshape(-1), opencv[name].reshape(-1)).relative
             relative[name] = max(relative.get(name, 0.0), one)
-        theirs = parse_detection_out(opencv["detection_out"]).above(least)
+        theirs = detections_of(arch, parse_detection_out(opencv["detection_out"]), WHOLE).above(least)
+        ours = _detections(program, arch, opencv["mbox_priorbox"], clip=not late)
         pairs = compare_detections(
-            _detections(program, arch, opencv["mbox_priorbox"]).above(least),
+            detections_of(arch, ours, WHOLE).above(least),
             theirs,
             box_tolerance=box,
             score_tolerance=score,
@@ -157,9 +160,16 @@ def _compared(
     return {"relative": relative, "paired": paired, "expected": expected, "extra": extra}
 
 
-def _detections(outputs: Mapping[str, FloatArray], arch: ArchSpec, priors: FloatArray) -> Detections:
-    """What the program detects or, of a headless net, what our decoder makes of it."""
+def _detections(outputs: Mapping[str, FloatArray], arch: ArchSpec, priors: FloatArray, *, clip: bool) -> Detections:
+    """What the program detects or, of a headless net, what our decoder makes of it.
+
+    Args:
+        outputs: of the program.
+        arch: of the model.
+        priors: the default boxes.
+        clip: boxes are clipped before NMS.
+    """
     if "detection_out" in outputs:
         return parse_detection_out(outputs["detection_out"])
     loc, conf = (outputs[name].reshape(-1) for name in RAW)
-    return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, clip=False)
+    return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, clip=clip)

@@ -64,7 +64,7 @@ def _cells(case: Case, result: Mapping[str, Any]) -> list[str]:
     took = [case.net]
     took += [f"`{' '.join(pair)}`" for pair in zip(case.options[::2], case.options[1::2], strict=True)]
     if not result["runs"]:
-        yes_no = ["yes" if result["loads"] else "no", "no", "", ""]
+        yes_no = ["yes" if result["loads"] else "no", "no", "", f"`{case.fails}`"]
     else:
         largest = f"{max(result['relative'].values()):.1e}" if result["relative"] else ""
         extra = f", {result['extra']} more" if result["extra"] else ""

@@ -52,7 +52,7 @@ def test_rows() -> None:
     lines = results.render(seen, [works, fails, Case("ncnn", "example", "deploy")]).splitlines()
     took = "headless, `--priors none`, `--gate interp`"
     assert lines[2] == f"| MNN 3.6.0 | {MODELS['example']} | {took} | yes | yes | 1.5e-06 | 5 of 6, 1 more |"
-    assert lines[3] == f"| MNN, int8 | {MODELS['example']} | deploy | no | no |  |  |"
+    assert lines[3] == f"| MNN, int8 | {MODELS['example']} | deploy | no | no |  | `SIGSEGV` |"
     assert len(lines) == 4
 
 
