@@ -36,6 +36,7 @@ class Case:
         precision: what the program computes in: fp32, fp16 or int8.
         least: least score of the detections that are compared.
         fails: text in the message or log of a program that does not take this net; '' where it does.
+        wrong: the program takes this net, and computes something else.
     """
 
     program: str
@@ -45,6 +46,7 @@ class Case:
     precision: str = "fp32"
     least: float = 0.0
     fails: str = ""
+    wrong: bool = False
 
     @property
     def name(self) -> str:
@@ -91,6 +93,8 @@ def _mnn() -> Iterator[Case]:
     yield from _both("mnn", V3, *LATE, "--gate", "interp")
     yield Case("mnn", V3[0], "deploy", ("--gate", "deconvolution"))
     yield Case("mnn", V2[1], "deploy", fails="no output")
+    yield Case("mnn", V2[1], "deploy", ("--coefficients", "power"), wrong=True)  # it takes corners for codes
+    yield Case("mnn", V3[0], "headless", ("--gate", "eltwise"), wrong=True)
     yield Case("mnn", V3[0], "headless", fails="SIGSEGV")
 
 

@@ -67,8 +67,9 @@ def _cells(case: Case, result: Mapping[str, Any]) -> list[str]:
         yes_no = ["yes" if result["loads"] else "no", "no", "", f"`{case.fails}`"]
     else:
         largest = f"{max(result['relative'].values()):.1e}" if result["relative"] else ""
+        wrong = ": **wrong**" if case.wrong else ""
         extra = f", {result['extra']} more" if result["extra"] else ""
-        yes_no = ["yes", "yes", largest, f"{result['paired']} of {result['expected']}{extra}"]
+        yes_no = ["yes", "yes", largest, f"{result['paired']} of {result['expected']}{extra}{wrong}"]
     name = f"{ENVIRONMENTS[case.program].title} {version}".strip()
     return [name + precision, MODELS[case.model], ", ".join(took), *yes_no]
 

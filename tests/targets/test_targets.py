@@ -34,6 +34,9 @@ def test_target(case: Case, workshop: Workshop) -> None:
         assert case.fails in f"{found.message}\n{found.log}"
         return
     assert found.runs, f"{found.message}\n{found.log[-2000:]}"
+    if case.wrong:
+        assert found.paired < 0.5 * found.expected, "it works now: change the table"
+        return
     assert case.net == "deploy" or found.relative.keys() == {"mbox_loc", "mbox_conf"}
     assert all(value <= case.bound for value in found.relative.values()), found.relative
     assert found.expected > 0
