@@ -29,11 +29,11 @@ def run(job):
 
 
 def dataset(job):
-    """The list of calibration images, as .npy: the toolkit reads image files as RGB."""
+    """The list of calibration images, as .npy of (1, 3, height, width): the toolkit reads image files as RGB."""
     names = []
     for number, image in enumerate(job.calibration()):
         names.append(f"calibration{number}.npy")
-        np.save(names[-1], image)
+        np.save(names[-1], image.transpose(2, 0, 1)[None])
     (job.folder / "dataset.txt").write_text("".join(name + "\n" for name in names))
     return "dataset.txt"
 

@@ -125,7 +125,10 @@ def _arrays(path):
 
 
 def _one_line(error):
-    return " ".join((str(error) or type(error).__name__).split())[:300]
+    text = str(error).strip()
+    if text.startswith("Traceback"):  # RKNN's errors hold one
+        text = text.splitlines()[-1]
+    return " ".join((text or type(error).__name__).split())[:300]
 
 
 if __name__ == "__main__":
