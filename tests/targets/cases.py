@@ -112,7 +112,7 @@ def _ncnn() -> Iterator[Case]:
 
 
 def _rknn() -> Iterator[Case]:
-    for model in (*V2, *V3):
+    for model in (*V2, *V3[:2]):  # what random weights make of fp16 says nothing
         yield Case("rknn", model, "headless", precision="fp16")
     for model in (V2[0], V3[0]):
         yield Case("rknn", model, "headless", precision="int8")
