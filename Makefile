@@ -8,7 +8,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast check format protos kits exactness images clean
+.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits exactness images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -56,14 +56,14 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 test: $(VENV)/.dev  ## check, then the tests (some 10 minutes on 2 cores)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
-	@$(PYTEST) -m "not (story or caffe or oracle or browser)"
+	@$(PYTEST) -m "not (story or caffe or oracle or browser or target)"
 
 test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe, the OD API, a browser (some 45 minutes)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running Caffe's layer tests"
 	@$(LAYER_TESTS)
 	@echo "==> running all tests on $(JOBS) processes"
-	@$(PYTEST)
+	@$(PYTEST) -m "not target"
 
 test-caffe: $(VENV)/.dev caffe  ## build Caffe, run its layer tests, and compare what it computes
 	@echo "==> running Caffe's layer tests"
@@ -79,8 +79,16 @@ test-cuda: $(VENV)/.dev caffe-cuda  ## build Caffe for GPUs and run the tests of
 	@echo "==> running the tests of the GPU build"
 	@$(BIN)/python -m pytest tests/parity/test_caffe_gpu_build.py
 
+target-envs: $(VENV)/.dev  ## install the programs that take Caffe files, each in an environment of its own (some 8 GB)
+	@echo "==> installing the programs that take Caffe files"
+	@$(BIN)/python -m tests.targets.environments
+
+test-targets: target-envs  ## run these programs on real models and compare them with OpenCV (some 30 minutes)
+	@echo "==> running the programs that take Caffe files"
+	@$(PYTEST) tests/targets -m target
+
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
-	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser)"
+	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser or target)"
 
 check: $(VENV)/.dev  ## ruff, mypy, who may import whom, clang-format
 	@echo "==> ruff, mypy, import contracts and clang-format"
