@@ -42,6 +42,7 @@ def convert(
     data: str = "",
     batch_size: int = 0,
     expected: Sequence[AnyPath] = (),
+    targets: Sequence[str] = (),
     force: bool = False,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def convert(
         data: path of the LMDB in the train and test nets.
         batch_size: of the train and test nets; 0: 24 and 8.
         expected: images and folders; what a device gets and should give for them is written to `out`/expected.
+        targets: names of programs; each gets a folder of its name in `out`, see docs/targets.md.
         force: replace an earlier folder.
         progress: called with a text when the next step begins.
 
@@ -71,6 +73,12 @@ def convert(
     from ssdlite_caffe.tools.convert import ConvertOptions
     from ssdlite_caffe.tools.convert import convert as run
 
+    additions = []
+    if targets:
+        from ssdlite_caffe.targets.convert import targets_addition
+        from ssdlite_caffe.targets.table import targets_named
+
+        additions.append(targets_addition(targets_named(targets)))
     options = ConvertOptions(
         dialect=dialect or Dialect(),
         label_map=None if label_map is None else os.fspath(label_map),
@@ -79,7 +87,7 @@ def convert(
         data=DataPaths(lmdb=data, batch_size=batch_size),
         expected=tuple(Path(image) for image in expected),
     )
-    return run(Path(model), Path(out), options, force=force, progress=progress)
+    return run(Path(model), Path(out), options, additions=additions, force=force, progress=progress)
 
 
 def verify(

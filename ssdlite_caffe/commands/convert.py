@@ -33,6 +33,16 @@ from ssdlite_caffe.terminal import status
 _DIALECT = "Dialect: how the layers are written"
 
 
+def _list_targets(names: list[str] | None) -> list[str] | None:
+    """Print the targets and end, if the list is asked for."""
+    if names and "list" in names:
+        from ssdlite_caffe.targets.listing import print_targets
+
+        print_targets()
+        raise typer.Exit
+    return names
+
+
 def convert(
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
@@ -82,6 +92,18 @@ def convert(
             rich_help_panel=RESULT,
         ),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A program that takes Caffe files; may be repeated. OUT/NAME gets what its users need. "
+            "list: name them all.",
+            show_default="none",
+            rich_help_panel=RESULT,
+            callback=_list_targets,
+            is_eager=True,
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +117,9 @@ def convert(
             model, out, label_map=label_map,
             dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip), score_threshold=score_threshold,
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
-            expected=expected or [], force=force, progress=progress,
+            expected=expected or [], targets=target or [], force=force, progress=progress,
         )  # fmt: skip
     written = f"\nwhat a device is given and should give is in {out / 'expected'}" if expected else ""
+    for name in target or []:
+        written += f"\nfor {report['targets'][name]['title']}: {out / name}, see README.md there"
     print_result(report, as_json, convert_summary(report, out) + written)
