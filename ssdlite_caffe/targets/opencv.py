@@ -11,4 +11,5 @@ OPENCV = Target(
     checked=Checked("run", "OpenCV 4.8 to 4.14"),
     limits="opencv",
     files=("README.md",),
+    calibration="bgr-png",
 )

@@ -15,6 +15,7 @@ from ssdlite_caffe.gen_model.render import environment, render
 from ssdlite_caffe.load.fill import fill
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.targets.calibration import LIST, Calibration, write_calibration
 from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of, net_facts, python_text
 from ssdlite_caffe.targets.priors import FILES, write_priors
 from ssdlite_caffe.targets.target import Target
@@ -34,7 +35,14 @@ def refuse_targets(net: NetDesc, targets: Sequence[Target]) -> None:
             raise ArchError(f"target {target.name}: {reason}")
 
 
-def write_target(folder: Path, target: Target, net: NetDesc, model: DumpedModel, names: LabelMap) -> dict[str, Any]:
+def write_target(
+    folder: Path,
+    target: Target,
+    net: NetDesc,
+    model: DumpedModel,
+    names: LabelMap,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """Fill the folder of a target.
 
     Args:
@@ -43,6 +51,7 @@ def write_target(folder: Path, target: Target, net: NetDesc, model: DumpedModel,
         net: the detector.
         model: its weights.
         names: its classes.
+        calibration: images for its quantiser; None: none.
 
     Returns:
         The entry of report.json: dialects, files with their hashes, what is not exact.
@@ -66,7 +75,11 @@ def write_target(folder: Path, target: Target, net: NetDesc, model: DumpedModel,
     for form in target.priors:
         write_priors(folder, net, form)
     write_text(folder / LABELS, "".join(f"{name}\n" for name in names.display_names))
-    facts = facts_of(target, net, names, tuple(written), tuple(dict.fromkeys(inexact)))
+    listed = ("", 0)
+    if target.calibration and calibration is not None:
+        write_calibration(folder, calibration, target.calibration, net.arch)
+        listed = (LIST, len(calibration.images))
+    facts = facts_of(target, net, names, tuple(written), tuple(dict.fromkeys(inexact)), listed)
     for file in target.files:
         write_text(folder / file, rendered(target, file, facts))
     return {
