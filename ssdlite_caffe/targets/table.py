@@ -1,0 +1,26 @@
+"""The targets by name. One file a target; this one only gathers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.targets.opencv import OPENCV
+from ssdlite_caffe.targets.target import Target
+
+TARGETS: dict[str, Target] = {target.name: target for target in (OPENCV,)}
+
+
+def targets_named(names: Sequence[str]) -> list[Target]:
+    """The targets of a command line, in its order.
+
+    Raises:
+        ArchError: one is unknown, or given twice.
+    """
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        raise ArchError(f"unknown target {unknown[0]!r}; known are {', '.join(TARGETS)}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ArchError(f"target {twice[0]} is given twice")
+    return [TARGETS[name] for name in names]
