@@ -1,9 +1,9 @@
 """What does exact padding cost in OpenCV DNN?
 
-The same net in three dialects of TensorFlow's SAME padding: exact (kernels enlarged by one where TensorFlow pads
-unevenly), slice (one more output row and column, which are cut off), and symmetric, which is not exact and costs
-nothing. All run on the same input, in turn, with Winograd convolutions on (OpenCV's default) and off, with all threads
-and with one.
+The same net in four dialects of TensorFlow's SAME padding: exact (kernels enlarged by one where TensorFlow pads
+unevenly), slice (one more output row and column, which are cut off), shift (the same on moved maps), and symmetric,
+which is not exact and costs nothing. All run on the same input, in turn, with Winograd convolutions on (OpenCV's
+default) and off, with all threads and with one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ssdlite_caffe.runtimes.resize import preprocess
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify_report import drawn_images
 
-DIALECTS: tuple[PaddingDialect, ...] = ("exact", "slice", "symmetric")
+DIALECTS: tuple[PaddingDialect, ...] = ("exact", "slice", "shift", "symmetric")
 PEER: PaddingDialect = "symmetric"
 
 

@@ -16,6 +16,7 @@ from ssdlite_caffe.commands.dialect_options import (
     Linear,
     Names,
     Outputs,
+    Priors,
     given,
 )
 from ssdlite_caffe.commands.options import (
@@ -93,6 +94,7 @@ def convert(
     outputs: Outputs = None,
     fields: Fields = None,
     input_form: InputForm = None,
+    priors: Priors = None,
     lmdb: Annotated[
         str, typer.Option("-d", "--data", help="Path of the LMDB in the train and test nets.", rich_help_panel=DATA)
     ] = "",
@@ -151,7 +153,7 @@ def convert(
 
     more = given(
         linear=linear, gate=gate, coefficients=coefficients, names=names, outputs=outputs, fields=fields,
-        input_form=input_form,
+        input_form=input_form, priors=priors,
     )  # fmt: skip
     with status() as progress:
         report = api.convert(

@@ -14,6 +14,7 @@ from ssdlite_caffe.gen_model.dialect import (
     LinearDialect,
     NamesDialect,
     OutputsDialect,
+    PriorsDialect,
 )
 
 PANEL = "Dialect for other runtimes: the same results, other layers"
@@ -70,6 +71,16 @@ Fields = Annotated[
         "--fields",
         help="all: pad, stride, dilation and group of each convolution, Caffe's defaults too.",
         show_default="needed",
+        rich_help_panel=PANEL,
+    ),
+]
+Priors = Annotated[
+    PriorsDialect | None,
+    typer.Option(
+        "--priors",
+        help="Default boxes: PriorBox layers; constant: numbers in the weights, for any boxes; none: in priors.npy, "
+        "beside a headless net.",
+        show_default="layer",
         rich_help_panel=PANEL,
     ),
 ]

@@ -19,6 +19,7 @@ from ssdlite_caffe.commands.dialect_options import (
     Linear,
     Names,
     Outputs,
+    Priors,
     given,
 )
 from ssdlite_caffe.gen_model.arch import CompatName, HeadKind, ScoreConverter, Version
@@ -174,6 +175,7 @@ def gen(
     outputs: Outputs = None,
     fields: Fields = None,
     input_form: InputForm = None,
+    priors: Priors = None,
     scores: Annotated[
         ScoreConverter | None,
         typer.Option("--scores", help="Scores from logits.", show_default="sigmoid", rich_help_panel=_BOXES),
@@ -396,6 +398,7 @@ def gen(
         outputs=outputs,
         fields=fields,
         input_form=input_form,
+        priors=priors,
     )
     if compat is None:
         dialect = _as_usage_error(dialect_from_options)(

@@ -235,7 +235,10 @@ def _dialect(source: Path | None, **given: str | None) -> Dialect:
     folder = None if source is None else ModelFolder.open(source)
     written = None if folder is None else folder.written_as(DEPLOY) or folder.written_as(TRAIN)
     chosen = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(written[0] if written else Dialect(), batch_norm="fold", **chosen)  # type: ignore[arg-type]
+    own = written[0] if written else Dialect()
+    if folder is not None and own.priors == "none":  # a training folder tests with its deploy net
+        own = dataclasses.replace(own, priors="constant" if folder.arch.irregular_boxes else "layer")
+    return dataclasses.replace(own, batch_norm="fold", **chosen)  # type: ignore[arg-type]
 
 
 def _source_arch(source: Path) -> ArchSpec:

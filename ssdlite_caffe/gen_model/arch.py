@@ -121,8 +121,11 @@ class ArchSpec:
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
         residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
+        irregular_boxes: in which way the model's default boxes are not the same on the centre of each cell, as a
+            sentence; empty if they are. The boxes themselves are in the model, and in the weights of a converted net.
         resizer: how images are resized to the input size; a letterbox's input is a square of its max_dimension.
-        boxes: default boxes of each feature map; empty for a classifier.
+        boxes: default boxes of each feature map; empty for a classifier. With `irregular_boxes` typical sizes, for
+            their number and their order in a cell.
         variances: box-coder variances (x, y, width, height): 1 / TensorFlow's scales.
         score_converter: how class logits become scores.
         nms: see Nms.
@@ -155,6 +158,7 @@ class ArchSpec:
     nms: Nms = field(default_factory=Nms)
     compat: CompatName | None = None
     resizer: Resizer = field(default_factory=Resizer)
+    irregular_boxes: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -194,7 +198,9 @@ class ArchSpec:
         return self.family.startswith("v3")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, which `from_dict` reads; without `compat` and `resizer` where they are the usual ones.
+        """Plain data for JSON, which `from_dict` reads.
+
+        It is without `compat`, `resizer` and `irregular_boxes` where they are the usual ones.
 
         So files that were written before there were these fields have the same content.
         """
@@ -203,6 +209,8 @@ class ArchSpec:
             del data["compat"]
         if self.resizer.plain:
             del data["resizer"]
+        if not self.irregular_boxes:
+            del data["irregular_boxes"]
         return data
 
     @classmethod

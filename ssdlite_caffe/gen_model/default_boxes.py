@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import CellBoxes
+from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc, PriorBoxDesc
 
 if TYPE_CHECKING:
@@ -144,17 +144,67 @@ class Anchors(Protocol):
         """Pixels from the left to the first cell's centre, one per map; empty: half a cell."""
 
 
-def cell_boxes_of_anchors(anchors: Anchors, input_size: tuple[int, int]) -> tuple[CellBoxes, ...]:
-    """The boxes that pipeline.config's ssd_anchor_generator asks for.
+def has_own_grid(anchors: Anchors) -> bool:
+    """Whether strides or offsets are given, with which boxes need not be on the cell centres."""
+    return any((anchors.height_stride, anchors.width_stride, anchors.height_offset, anchors.width_offset))
+
+
+def anchor_boxes(
+    anchors: Anchors, map_sizes: Sequence[tuple[int, int]], input_size: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    """All boxes that pipeline.config's ssd_anchor_generator makes, with its strides and offsets.
+
+    Args:
+        anchors: the generator's fields.
+        map_sizes: (height, width) of each feature map.
+        input_size: (height, width) in pixels.
+
+    Returns:
+        float64 (N, 4): ymin, xmin, ymax, xmax as fractions; maps, rows, columns, then the boxes of a cell.
 
     Raises:
-        ArchError: as `ssd_boxes`; or strides or offsets are given, with which boxes are not on the cell centres.
+        ArchError: as `ssd_boxes`; or there is not one stride or offset for each map.
+
+    Source: anchor_generator_builder.py, and MultipleGridAnchorGenerator._generate in multiple_grid_anchor_generator.py.
     """
-    if any((anchors.height_stride, anchors.width_stride, anchors.height_offset, anchors.width_offset)):
+    import numpy as np
+
+    cells = cell_boxes_of_anchors(anchors, input_size)
+    fields = (anchors.height_stride, anchors.width_stride, anchors.height_offset, anchors.width_offset)
+    for name, given in zip(("height_stride", "width_stride", "height_offset", "width_offset"), fields, strict=True):
+        if given and len(given) != len(map_sizes):
+            raise ArchError(
+                f"the ssd_anchor_generator's {name} must be one for each of {len(map_sizes)} feature maps, got "
+                f"{len(given)}"
+            )
+    if bool(fields[0]) != bool(fields[1]) or bool(fields[2]) != bool(fields[3]):
+        raise ArchError("the ssd_anchor_generator's strides and offsets must be given for both height and width")
+    parts = []
+    for i, (cell, size) in enumerate(zip(cells, map_sizes, strict=True)):
+        strides = [v[i] / n if v else 1 / m for v, n, m in zip(fields[:2], input_size, size, strict=True)]
+        offsets = [v[i] / n if v else s / 2 for v, n, s in zip(fields[2:], input_size, strides, strict=True)]
+        parts.append(_grid(size, cell.sizes, strides, offsets))
+    return np.concatenate(parts)
+
+
+def refuse_irregular_boxes(arch: ArchSpec, reason: str) -> None:
+    """Refuse default boxes that only `--priors constant` writes.
+
+    Raises:
+        ArchError: the model has such boxes.
+    """
+    if arch.irregular_boxes:
         raise ArchError(
-            "the ssd_anchor_generator sets strides or offsets (height_stride, width_offset, ...), which are not "
-            "supported: PriorBox layers have their boxes on the cell centres"
+            f"{arch.irregular_boxes}, and {reason}; give --priors constant, which holds default boxes as numbers"
         )
+
+
+def cell_boxes_of_anchors(anchors: Anchors, input_size: tuple[int, int]) -> tuple[CellBoxes, ...]:
+    """The boxes of a cell that pipeline.config's ssd_anchor_generator asks for; see `has_own_grid` on where they are.
+
+    Raises:
+        ArchError: as `ssd_boxes`.
+    """
     return ssd_boxes(
         input_size,
         num_layers=anchors.num_layers,
@@ -306,12 +356,25 @@ def cell_sizes(prior: PriorBoxDesc, input_size: tuple[int, int]) -> tuple[tuple[
     return tuple((h / height, w / width) for h, w in sizes)
 
 
-def _grid(size: tuple[int, int], cells: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
-    """(rows * columns * boxes, 4): ymin, xmin, ymax, xmax; rows outermost, then columns, then the boxes of a cell."""
+def _grid(
+    size: tuple[int, int],
+    cells: Sequence[tuple[float, float]],
+    strides: Sequence[float] = (),
+    offsets: Sequence[float] = (),
+) -> npt.NDArray[np.float64]:
+    """(rows * columns * boxes, 4): ymin, xmin, ymax, xmax; rows outermost, then columns, then the boxes of a cell.
+
+    Boxes are on the cell centres or, with `strides` and `offsets` (vertical, horizontal), on offset + i * stride.
+    """
     import numpy as np
 
-    rows, columns = size
-    y, x = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
+    if strides:
+        places = [
+            offset + np.arange(count) * stride for count, stride, offset in zip(size, strides, offsets, strict=True)
+        ]
+    else:
+        places = [(np.arange(count) + 0.5) / count for count in size]
+    y, x = np.meshgrid(*places, indexing="ij")
     centres = np.stack([y, x], axis=-1)[:, :, None, :]
     half = np.asarray(cells, np.float64)[None, None, :, :] / 2
     return np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4)

@@ -10,7 +10,7 @@ from ssdlite_caffe.errors import ArchError
 
 Stage = Literal["train", "test", "deploy", "headless"]
 ActivationDialect = Literal["relu6", "clip", "stock", "relu"]
-PaddingDialect = Literal["exact", "slice", "pad-layer", "tf_pad", "symmetric"]
+PaddingDialect = Literal["exact", "slice", "shift", "pad-layer", "tf_pad", "symmetric"]
 BatchNormDialect = Literal["keep", "frozen", "fold", "fold-body"]
 DepthwiseDialect = Literal["Convolution", "ConvolutionDepthwise", "DepthwiseConvolution"]
 ClipDialect = Literal["exact", "late"]
@@ -21,6 +21,7 @@ CoefficientsDialect = Literal["eltwise", "power"]
 NamesDialect = Literal["in-place", "tops"]
 OutputsDialect = Literal["joined", "per-map"]
 FieldsDialect = Literal["needed", "all"]
+PriorsDialect = Literal["layer", "constant", "none"]
 InputDialect = Literal["layer", "fields"]
 
 
@@ -32,8 +33,9 @@ class Dialect:
         activation: how ReLU6 is written. relu6: as a ReLU6 layer; clip: as a Clip layer; stock: with ReLU and Power
             layers; relu: as ReLU, without the upper bound, which is not exact.
         padding: how TensorFlow's padding is written where it has one more zero after than before. exact: the kernel is
-            one larger, its first row and column zero; slice: one more window is computed and cut off; pad-layer: with
-            a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
+            one larger, its first row and column zero; slice: one more window is computed and cut off; shift: the same,
+            but depthwise 3x3 kernels have no larger pad, in deploy and headless nets (see `moved_maps.py`); pad-layer:
+            with a Pad layer; tf_pad: with the field tf_pad; symmetric: the same on both sides, which is not exact.
         batch_norm: keep: as BatchNorm and Scale layers; frozen: the same, but training does not change their
             statistics, for small batches; fold: folded into the convolutions; fold-body: the same, but the predictors
             keep theirs, as in the public MobileNetv2-SSDLite nets.
@@ -54,6 +56,9 @@ class Dialect:
             of each feature map on their own.
         fields: of convolutions. needed: those that differ from Caffe's defaults; all: pad, stride, dilation, group and
             bias_term too.
+        priors: where default boxes are. layer: PriorBox layers make them; constant: they are the bias of an
+            InnerProduct layer, which also holds boxes that PriorBox cannot make; none: not in the headless net, which
+            has no deploy net beside it, but in a file.
         input_form: layer: the deploy net's input is an Input layer; fields: it is the net's `input` and `input_shape`.
     """
 
@@ -70,6 +75,7 @@ class Dialect:
     outputs: OutputsDialect = "joined"
     fields: FieldsDialect = "needed"
     input_form: InputDialect = "layer"
+    priors: PriorsDialect = "layer"
 
     def __post_init__(self) -> None:
         """Check every choice.

@@ -12,6 +12,9 @@ from typing import Literal
 from ssdlite_caffe.gen_model.dialect import DepthwiseDialect, Engine
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
 
+BOXES_LAYER = "mbox_priorbox/boxes"
+"""Name of the layer that holds all default boxes as numbers (`--priors constant`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDesc:
@@ -255,9 +258,25 @@ class Dropout(LayerDesc):
 
 @dataclass(frozen=True, kw_only=True)
 class PriorBox(LayerDesc):
-    """Default boxes of one feature map."""
+    """Default boxes of one feature map; `boxes` is their number, in all cells."""
 
     prior: PriorBoxDesc
+    boxes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantBoxes(LayerDesc):
+    """Default boxes and variances as the bias of an InnerProduct with weights of 0; `num_output`: numbers of these.
+
+    No filler can say them, so they are in the caffemodel alone: see `load/own_boxes.py`.
+    """
+
+    num_output: int
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "InnerProduct"
 
 
 @dataclass(frozen=True, kw_only=True)

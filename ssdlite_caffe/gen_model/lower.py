@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.compat import project_of
+from ssdlite_caffe.gen_model.default_boxes import refuse_irregular_boxes
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.families import family
 from ssdlite_caffe.gen_model.layers import (
@@ -29,6 +32,7 @@ from ssdlite_caffe.gen_model.layers import (
 )
 from ssdlite_caffe.gen_model.lower_body import BodyLowerer
 from ssdlite_caffe.gen_model.lower_clip import CLIPPED, clipped_boxes
+from ssdlite_caffe.gen_model.moved_maps import moves
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, NodeDesc, Section
 from ssdlite_caffe.gen_model.rewrites import rewritten
 
@@ -41,9 +45,17 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
     """Write a net's nodes as Caffe layers, with the data, loss and output layers of a stage around them.
 
     Raises:
-        ArchError: the dialect cannot write a padding, or the stage's data layer cannot make such an input.
+        ArchError: the dialect cannot write a padding or the default boxes, or the stage's data layer cannot make such
+            an input.
     """
     project = project_of(net.arch)
+    fed = stage in ("train", "test")
+    if net.arch.irregular_boxes and dialect.priors != "constant":
+        if dialect.priors == "layer":
+            refuse_irregular_boxes(net.arch, "Caffe's PriorBox puts the same boxes on the centre of each cell")
+        dialect = replace(dialect, priors="constant") if fed else dialect
+    if dialect.padding == "shift" and fed:  # the rows in front must not count in BatchNorm's means
+        dialect = replace(dialect, padding="slice")
     body = BodyLowerer(
         dialect,
         net.arch.batch_norm_epsilon,
@@ -51,8 +63,8 @@ def lower(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths) -> Lowe
         stage == "train",
         stage in ("deploy", "headless"),
         project,
+        moves(net) if dialect.padding == "shift" else {},
     )
-    fed = stage in ("train", "test")
     sections = [LayerSection("data", (_data(net, stage, data),))] if fed else []
     sections += [_section(net, body, section, stage) for section in net.sections]
     predictors = [_predictors(net, body, feature_map) for feature_map in net.feature_maps]
@@ -99,8 +111,16 @@ def _predictors(net: NetDesc, body: BodyLowerer, feature_map: FeatureMapDesc) ->
         layers.append(Permute(name=f"{name}_perm", bottoms=(name,), tops=(f"{name}_perm",)))
         layers.append(Flatten(name=f"{name}_flat", bottoms=(f"{name}_perm",), tops=(f"{name}_flat",)))
     prior = f"{feature_map.blob}_mbox_priorbox"
-    layers.append(PriorBox(name=prior, bottoms=(feature_map.blob, "data"), tops=(prior,), prior=feature_map.prior))
     boxes = len(feature_map.tf_boxes)
+    layers.append(
+        PriorBox(
+            name=prior,
+            bottoms=(feature_map.blob, "data"),
+            tops=(prior,),
+            prior=feature_map.prior,
+            boxes=boxes * feature_map.size[0] * feature_map.size[1],
+        )
+    )
     title = f"predictors on {feature_map.blob}: {boxes} boxes a cell"
     return LayerSection(title, tuple(layers), _dims(feature_map.channels, feature_map.size))
 

@@ -6,13 +6,15 @@ see `_bounded`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ssdlite_caffe.gen_model.compat import Compat
 from ssdlite_caffe.gen_model.dialect import Dialect, Engine
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
+    Concat,
     Convolution,
     Eltwise,
     Flatten,
@@ -27,13 +29,21 @@ from ssdlite_caffe.gen_model.layers import (
     Silence,
     Slice,
 )
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc
-from ssdlite_caffe.gen_model.padding import exact_axis, same_padding, slice_axis, spread_axis, symmetric_axis
+from ssdlite_caffe.gen_model.moved_maps import COLUMNS, ROWS, Cuts, Moves, cuts_of
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc, Padding
+from ssdlite_caffe.gen_model.padding import (
+    exact_axis,
+    same_padding,
+    slice_axis,
+    spread_axis,
+    symmetric_axis,
+)
 
 _WEIGHT, _BIAS, _FROZEN = (1.0, 1.0), (2.0, 0.0), (0.0, 0.0)
 _CUTS = ("{conv}/slice_{suffix}", "{conv}/{suffix}_before", "{conv}/kept_{suffix}")
 _CUTS_COMPAT = ("slice", "{conv}/margin{axis}", "{conv}/tmp")
 """Names of a Slice layer, of the blob that is cut off in front, and of the rest if columns are still to be cut."""
+_SUFFIXES = {ROWS: "rows", COLUMNS: "columns"}
 _PREDICTOR_STD = 0.03
 """Of the model zoo's configs (box_predictor, initializer). An msra filler would make the first logits far from 0."""
 
@@ -49,6 +59,7 @@ class BodyLowerer:
         train: write learning rates and fillers.
         opencv: avoid what OpenCV computes wrong (see `spread_axis`).
         compat: the earlier project whose layers are written (see `compat.py`), and which do not avoid that.
+        moves: of the padding dialect shift, see `moved_maps.py`.
         unread: blobs made so far that no layer reads.
     """
 
@@ -58,6 +69,7 @@ class BodyLowerer:
     train: bool
     opencv: bool
     compat: Compat | None = None
+    moves: Mapping[str, Moves] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
     def node(self, node: NodeDesc) -> list[LayerDesc]:
@@ -75,9 +87,28 @@ class BodyLowerer:
         return [Silence(name="silence", bottoms=tuple(self.unread), tops=())] if self.unread else []
 
     def conv(self, conv: ConvDesc) -> list[LayerDesc]:
-        """A convolution with its padding, BatchNorm and activation."""
-        activation, linear = self._activation(conv)
-        return [*self._padded(conv, linear), *self._batch_norm(conv, linear), *activation]
+        """A convolution with its padding, BatchNorm and activation, and what `moves` has for it."""
+        moves = self.moves.get(conv.name, Moves())
+        copies, bottom = self._copied(conv, moves.copied)
+        made = replace(conv, bottom=bottom, blob=f"{conv.name}/whole" if moves.cuts else conv.blob)
+        if moves.padded:
+            rows, columns = (int(axis in moves.padded) for axis in (ROWS, COLUMNS))
+            made = replace(made, padding=Padding(rows, rows, columns, columns))
+        activation, linear = self._activation(made)
+        layers = [*copies, *self._padded(made, linear), *self._batch_norm(made, linear), *activation]
+        return [*layers, *self._cut(conv, made.top, conv.top, moves.cuts)]
+
+    def _copied(self, conv: ConvDesc, axes: Sequence[int]) -> tuple[list[LayerDesc], str]:
+        """Layers that put a copy of the first row or column of a convolution's bottom in front, and the moved blob."""
+        layers: list[LayerDesc] = []
+        blob = conv.bottom
+        for axis in axes:
+            first, rest, moved = (f"{conv.name}/{part}_{_SUFFIXES[axis]}" for part in ("first", "rest", "moved"))
+            layers.append(Slice(name=first, bottoms=(blob,), tops=(first, rest), axis=axis, points=(1,)))
+            # A blob that no layer reads would have to be silenced, and OpenCV's Silence copies it.
+            layers.append(Concat(name=moved, bottoms=(first, first, rest), tops=(moved,), axis=axis))
+            blob = moved
+        return layers, blob
 
     def _padded(self, conv: ConvDesc, top: str) -> list[LayerDesc]:
         """The convolution alone, from `conv.bottom` to `top`, with TensorFlow's padding in the dialect."""
@@ -113,21 +144,20 @@ class BodyLowerer:
         if way == "tf_pad":
             assert pad == same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)
             return [self._convolution(conv, conv.bottom, top, conv.kernel, (0, 0), tf_pad=True)]
-        return self._sliced(conv, top, rows, columns)
-
-    def _sliced(
-        self,
-        conv: ConvDesc,
-        top: str,
-        rows: tuple[int, int, int, int, int, int],
-        columns: tuple[int, int, int, int, int, int],
-    ) -> list[LayerDesc]:
-        """A convolution with more windows than TensorFlow's, and Slice layers that cut off the others, rows first."""
         high, wide = slice_axis(*rows), slice_axis(*columns)
+        if self.moves:
+            narrow = self.moves[conv.name].narrow if conv.name in self.moves else ()
+            pads = (high.pad - (ROWS in narrow), wide.pad - (COLUMNS in narrow))
+            return [self._convolution(conv, conv.bottom, top, conv.kernel, pads)]
         blob = f"{conv.name}/pad"
-        layers: list[LayerDesc] = [self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))]
-        cuts = [(axis, suffix, cut) for axis, suffix, cut in ((2, "rows", high), (3, "columns", wide)) if not cut.whole]
-        for last, (axis, suffix, cut) in enumerate(cuts, start=1 - len(cuts)):
+        layer = self._convolution(conv, conv.bottom, blob, conv.kernel, (high.pad, wide.pad))
+        return [layer, *self._cut(conv, blob, top, cuts_of(conv))]
+
+    def _cut(self, conv: ConvDesc, blob: str, top: str, cuts: Cuts) -> list[LayerDesc]:
+        """Slice layers from `blob` to `top` that cut off windows that TensorFlow has not, rows first."""
+        layers: list[LayerDesc] = []
+        for last, (axis, cut) in enumerate(cuts, start=1 - len(cuts)):
+            suffix = _SUFFIXES[axis]
             names = _CUTS_COMPAT if self.compat else _CUTS
             layer, before, kept = (name.format(conv=conv.name, suffix=suffix, axis=axis - 1) for name in names)
             kept = top if last == 0 else kept

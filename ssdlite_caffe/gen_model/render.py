@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _PADDING = {
     "exact": "as TensorFlow's; where it pads one more after than before, the kernel is one larger, its first taps zero",
     "slice": "as TensorFlow's; where it pads one more after than before, one more window is computed and cut off",
+    "shift": "as TensorFlow's; where it pads one more after than before, on moved maps, and one more window is cut off",
     "pad-layer": "as TensorFlow's; where it pads one more after than before, by a Pad layer",
     "tf_pad": "as TensorFlow's; where it pads one more after than before, by tf_pad",
     "symmetric": "the same on both sides",

@@ -17,6 +17,7 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.files import refuse_existing
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import refuse_irregular_boxes
 from ssdlite_caffe.keras.model import Inputs, KerasModel, Outputs, build_model, detector_of
 from ssdlite_caffe.keras.names import layer_name
 from ssdlite_caffe.keras.store import save, suffix_of
@@ -59,6 +60,7 @@ def import_detector(
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     if labels is not None:
         check_classes(labels, arch.num_classes, labels_name)
+    refuse_irregular_boxes(arch, "the Keras model has the same boxes on the centre of each cell")
     net = build(arch)
     values = keras_values(model, net)
     if variances == "fold":

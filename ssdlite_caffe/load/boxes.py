@@ -90,6 +90,12 @@ def rematch_cell(tf_sizes: Sizes, old: Sizes, new: Sizes) -> CellMatch:
     )
 
 
+def resized_cell(old: Sizes, new: Sizes) -> CellMatch:
+    """Boxes in the same order, of other sizes: those of a PriorBox for the model's own, or the other way round."""
+    heights, widths = ([_ratio(a[i], b[i]) for a, b in zip(old, new, strict=True)] for i in (0, 1))
+    return CellMatch(tuple(range(len(old))), tuple(heights), tuple(widths))
+
+
 def refold_box_predictor(
     kernel: FloatArray, bias: FloatArray, match: CellMatch, variances: tuple[float, float, float, float]
 ) -> tuple[FloatArray, FloatArray]:

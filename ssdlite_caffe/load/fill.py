@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.layers import BOXES_LAYER
+from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
 from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.fold import fold_into_convolution
 from ssdlite_caffe.load.layouts import enlarge_kernel, reverse_input_channels
 from ssdlite_caffe.load.names import named_as, with_blobs_of
+from ssdlite_caffe.load.own_boxes import (
+    boxes_layer_blobs,
+    holds_own_boxes,
+    order_in_cell,
+    own_default_boxes,
+    own_priors,
+)
 from ssdlite_caffe.load.units import UnitWeights, unit_problems, unit_weights
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules import CONVOLUTIONS
@@ -80,6 +90,7 @@ class _Filler:
         self.weights: dict[str, UnitWeights | None] = {}
         self.matches: dict[str, CellMatch | None] = {}
         self.input_size = desc.arch.input_size
+        self.own = holds_own_boxes(net, desc)
 
     def run(self) -> LayerBlobs:
         shapes = infer_for_any(self.net)
@@ -147,7 +158,8 @@ class _Filler:
         same_input = read is not None and read[2:] == self.desc.arch.input_size
         for conv in self.convs.values():
             shape = blobs.get(conv.top)
-            if same_input and shape is not None and shape[2:] != conv.out_size:
+            other = shape is not None and shape[2:] != conv.out_size and not is_moved(shape, conv.out_size)
+            if same_input and shape is not None and other:
                 self.problems.append(f"layer {conv.name!r} makes maps of {shape[2:]}, the model's are {conv.out_size}")
         others = {"sigmoid": "Softmax", "softmax": "Sigmoid"}
         wrong = others[self.desc.arch.score_converter]
@@ -156,6 +168,8 @@ class _Filler:
 
     def layer_blobs(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
         """Blobs of one layer; None for a layer without any, or one for which a problem was added."""
+        if layer.name == BOXES_LAYER:
+            return self.boxes()
         if layer.type in CONVOLUTIONS:
             return self.convolution(layer)
         if layer.type == "BatchNorm":
@@ -229,13 +243,22 @@ class _Filler:
 
     def match(self, feature_map: FeatureMapDesc) -> CellMatch | None:
         name = feature_map.blob + "_mbox_priorbox"
+        layer = self.layers.get(name)
+        if self.own:
+            if layer is not None:
+                self.problems.append(
+                    f"layer {name!r} makes other default boxes than the model's: {self.desc.arch.irregular_boxes}; "
+                    "write the net with --priors constant"
+                )
+                return None
+            order = order_in_cell(feature_map, self.desc.arch.input_size)
+            return CellMatch(order, (1.0,) * len(order), (1.0,) * len(order))
         caffe_sizes = cell_sizes(self.prior(feature_map), self.input_size)
         if len(caffe_sizes) != len(feature_map.tf_boxes):
             self.problems.append(
                 f"layer {name!r} makes {len(caffe_sizes)} boxes per cell, the model has {len(feature_map.tf_boxes)}"
             )
             return None
-        layer = self.layers.get(name)
         moving = [] if layer is None else moving_fields(layer.prior_box_param)
         if moving:
             self.problems.append(
@@ -243,6 +266,19 @@ class _Filler:
             )
             return None
         return match_cell(feature_map.tf_boxes, caffe_sizes)
+
+    def boxes(self) -> tuple[FloatArray, ...] | None:
+        """Blobs of the layer that holds all default boxes, in the order of `match`."""
+        boxes, net = own_default_boxes(self.model, self.desc), self.desc
+        if self.input_size != net.arch.input_size:  # for fine-tuning
+            if net.arch.irregular_boxes:
+                self.problems.append(f"the model's boxes are for its own input size: {net.arch.irregular_boxes}")
+                return None
+            other = build(replace(net.arch, input_size=self.input_size))
+            boxes = tf_default_boxes(other).astype(np.float32)
+            maps = tuple(replace(m, size=o.size) for m, o in zip(net.feature_maps, other.feature_maps, strict=True))
+            net = replace(net, feature_maps=maps)
+        return boxes_layer_blobs(own_priors(boxes, net))
 
     def prior(self, feature_map: FeatureMapDesc) -> PriorBoxDesc:
         """The net's own PriorBox, which may have been edited; that of the NetDesc where the net has none."""

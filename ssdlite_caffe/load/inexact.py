@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.load.fill import kernel_size
 from ssdlite_caffe.load.names import named_as, with_blobs_of
@@ -23,7 +24,8 @@ def inexact(net: caffe_pb2.NetParameter, desc: NetDesc) -> list[str]:
     Raises:
         ArchError: the model's net cannot have the input size of `net`.
     """
-    shape = infer(net).blobs.get("data")
+    shapes = infer(net).blobs
+    shape = shapes.get("data")
     if shape is not None and shape[2:] != desc.arch.input_size:
         desc = build(replace(desc.arch, input_size=(shape[2], shape[3])))
     convs = {conv.name: conv for conv in with_blobs_of(named_as(desc, net), net).convolutions}
@@ -38,7 +40,11 @@ def inexact(net: caffe_pb2.NetParameter, desc: NetDesc) -> list[str]:
     cut = {layer.bottom[0] for layer in net.layer if layer.type == "Slice"}
     padded = [layer for layer in net.layer if layer.type in CONVOLUTIONS and layer.name in convs]
     shifted = [
-        layer for layer in padded if layer.top[0] not in cut and _shifted(layer.convolution_param, convs[layer.name])
+        layer
+        for layer in padded
+        if layer.top[0] not in cut
+        and _shifted(layer.convolution_param, convs[layer.name])
+        and not is_moved(shapes.get(layer.top[0]) or (), convs[layer.name].out_size)
     ]
     lines = []
     if unbounded:

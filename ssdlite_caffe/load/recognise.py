@@ -29,7 +29,7 @@ from ssdlite_caffe.gen_model.arch import (
     ScoreConverter,
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors
+from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, cell_boxes_of_anchors, has_own_grid
 from ssdlite_caffe.gen_model.families import family as family_table
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.load.graph_check import check_graph, input_problems, padding_problems
@@ -67,6 +67,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
     if settings.unsupported:
         raise ModelError(f"{model.source} has what a Caffe net cannot do: {', '.join(settings.unsupported)}")
     mean, scale = _pixels(settings, arch)
+    boxes, irregular = _cell_boxes(model, build(arch))
     arch = dataclasses.replace(
         arch,
         batch_norm_epsilon=_usual_epsilon(model, arch.batch_norm_epsilon),
@@ -74,7 +75,8 @@ def recognise(model: DumpedModel) -> ArchSpec:
         extra_activation=_extra_activation(model),
         residuals=_residuals(model, arch),
         explicit_padding=_padding_rule(model, arch),
-        boxes=_cell_boxes(model, build(arch)),
+        boxes=boxes,
+        irregular_boxes=irregular,
         variances=_variances(model),
         score_converter=_score_converter(model),
         nms=_nms(settings, arch.nms),
@@ -314,11 +316,15 @@ def _nms(settings: Settings, default: Nms) -> Nms:
     return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 
 
-def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[CellBoxes, ...]:
+def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...], str]:
     """The default boxes of one cell of each map, found from the boxes of all cells, or from the pipeline.config.
 
+    Returns:
+        The boxes, and in which way those of all cells are not these on the centre of each cell, as a sentence; empty if
+        they are.
+
     Raises:
-        ModelError: the count of boxes is wrong, or boxes are not on the centres of their cells.
+        ModelError: the count of boxes is wrong, or they are no boxes.
     """
     settings = model.settings
     if settings.default_boxes is None:
@@ -330,22 +336,27 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[CellBoxes, ...]:
             raise ModelError(
                 f"the pipeline.config makes {made} default boxes per cell, the model's predictors need {wanted}"
             )
-        return cells
-    boxes = settings.default_boxes.astype(np.float64)
+        if not has_own_grid(settings.anchors):
+            return cells, ""
+        boxes = anchor_boxes(settings.anchors, [m.size for m in net.feature_maps], net.arch.input_size)
+    else:
+        boxes = settings.default_boxes.astype(np.float64)
     if len(boxes) != net.num_default_boxes:
         raise ModelError(f"the model has {len(boxes)} default boxes, its predictors need {net.num_default_boxes}")
-    found, start = [], 0
+    found, reasons, start = [], [], 0
     for feature_map in net.feature_maps:
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
         stop = start + height * width * count
         grid = boxes[start:stop].reshape(height, width, count, 4)
-        found.append(_cell(grid, feature_map.blob, settings.box_rounding))
+        cell, irregular = _cell(grid, feature_map.blob, settings.box_rounding)
+        found.append(cell)
+        reasons += [irregular] if irregular else []
         start = stop
-    return tuple(found)
+    return tuple(found), reasons[0] if reasons else ""
 
 
-def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
-    """The boxes of a cell.
+def _cell(grid: np.ndarray, name: str, rounding: float) -> tuple[CellBoxes, str]:
+    """The boxes of a cell, and in which way those of all cells are not these, as a sentence.
 
     Args:
         grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax.
@@ -363,15 +374,13 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> CellBoxes:
         np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"), -1
     )
     off = np.abs(centres - expected[:, :, None, :]).max()
+    irregular = ""
     if not off <= CENTRE_TOLERANCE + rounding:
-        raise ModelError(
-            f"default boxes of {name} are up to {off:.2g} of the input off the centres of their cells; "
-            "Caffe's PriorBox puts every box on the centre"
-        )
+        irregular = f"default boxes of {name} are up to {off:.2g} of the input off the centres of their cells"
     sizes = grid[..., 2:] - grid[..., :2]
     ordered = np.sort(sizes.reshape(height * width, -1, 2), axis=0)
     # The median; np.median imports numpy's masked arrays, which takes longer than this whole function.
     typical = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE:
-        raise ModelError(f"default boxes of {name} differ from cell to cell; Caffe's PriorBox has the same in each")
-    return CellBoxes(tuple((float(h), float(w)) for h, w in typical))
+        irregular = irregular or f"default boxes of {name} differ from cell to cell"
+    return CellBoxes(tuple((float(h), float(w)) for h, w in typical)), irregular

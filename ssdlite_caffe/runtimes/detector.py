@@ -89,7 +89,7 @@ class Detector:
             )
         if decoder != "caffe":
             assert score_threshold is None, "for the decoder `caffe`"
-            self._net = open_net(runtime, folder.headless_prototxt, folder.deploy_caffemodel)
+            self._net = folder.open_headless(runtime)
             return
         self._net, self.score_threshold = _open_deploy(folder, runtime, score_threshold)
 

@@ -17,14 +17,19 @@ from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
 from ssdlite_caffe.errors import ArchError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect
 from ssdlite_caffe.runtimes.keras_file import keras_file
+from ssdlite_caffe.runtimes.loose_priors import WithPriors, deploy_net_of, read_priors
+from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.terminal import size_text
 
 DEPLOY, HEADLESS, TRAIN, TEST = "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt"
 DEPLOY_WEIGHTS, TRAIN_WEIGHTS = "deploy.caffemodel", "train.caffemodel"
 """Weights of the deploy and headless nets, and of the train and test nets."""
 LABEL_MAP, REPORT = "labelmap.prototxt", "report.json"
+PRIORS = "priors.npy"
+"""Default boxes and variances, float32 (N, 8), of a folder whose headless net has none, and which has no deploy net."""
 NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
 """Files of every converted folder; those of the train and test nets may be missing."""
 
@@ -118,7 +123,8 @@ class ModelFolder:
             ArchError: the architecture in report.json is not valid.
             LabelMapError: the label map contradicts itself or the architecture.
         """
-        missing = [name for name in NEEDED if not (path / name).is_file()]
+        loose = (path / PRIORS).is_file()
+        missing = [name for name in NEEDED if not (path / name).is_file() and not (loose and name == DEPLOY)]
         if len(missing) == len(NEEDED) and (kind := _model_kind(path)):
             raise PrototxtError(
                 f"{path} is a {kind}, not a converted model; convert it first, type: ssdlite-caffe convert "
@@ -231,17 +237,41 @@ class ModelFolder:
 
     @property
     def deploy_prototxt(self) -> Path:
-        """The net with its DetectionOutput layer."""
-        return self.path / DEPLOY
+        """The net with its DetectionOutput layer; a temporary one if the folder's default boxes are in a file."""
+        return self._deploy()[0]
 
     @property
     def deploy_caffemodel(self) -> Path:
-        """Weights of the deploy and the headless net."""
-        return self.path / DEPLOY_WEIGHTS
+        """Weights of the deploy and the headless net; a temporary file, as `deploy_prototxt`."""
+        return self._deploy()[1]
+
+    def _deploy(self) -> tuple[Path, Path]:
+        prototxt, weights = self.path / DEPLOY, self.path / DEPLOY_WEIGHTS
+        if prototxt.is_file() or self.priors is None:
+            return prototxt, weights
+        written = self.written_as(HEADLESS)
+        return deploy_net_of(self.arch, written[0] if written else Dialect(), self.priors, weights)
+
+    @property
+    def priors(self) -> Path | None:
+        """The file of default boxes, if the headless net has none."""
+        path = self.path / PRIORS
+        return path if path.is_file() and not (self.path / DEPLOY).is_file() else None
+
+    def open_headless(self, runtime: NetRuntime) -> RunningNet:
+        """Load the headless net, which gives mbox_loc, mbox_conf and mbox_priorbox.
+
+        Raises:
+            SsdliteError: the runtime is not installed, or cannot load the net.
+        """
+        net = open_net(runtime, self.headless_prototxt, self.path / DEPLOY_WEIGHTS)
+        if self.priors is None:
+            return net
+        return WithPriors(net, read_priors(self.priors, build(self.arch).num_default_boxes))
 
     @property
     def headless_prototxt(self) -> Path:
-        """The net that ends at mbox_loc, mbox_conf and mbox_priorbox."""
+        """The net that ends at mbox_loc, mbox_conf and mbox_priorbox, which a folder may have in a file instead."""
         return self.path / HEADLESS
 
 

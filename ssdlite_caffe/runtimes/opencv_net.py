@@ -6,11 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import ImageError, PrototxtError
+from ssdlite_caffe.gen_model.render import quoted
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.text import read_net
@@ -64,6 +66,21 @@ def _sources(net: caffe_pb2.NetParameter) -> dict[str, tuple[str, int]]:
     return sources
 
 
+_READER = "read of "
+"""Beginning of the names of layers that are added."""
+
+
+def _reader(blob: str) -> str:
+    return f"""
+layer {{
+  name: {quoted(_READER + blob)}
+  type: "Power"
+  bottom: {quoted(blob)}
+  top: {quoted(_READER + blob)}
+}}
+"""
+
+
 class OpenCvNet:
     """A net loaded from a prototxt and a caffemodel, on the CPU."""
 
@@ -86,18 +103,39 @@ class OpenCvNet:
         self.prototxt = prototxt
         self._inputs = _inputs(net)
         self._source = _sources(net)
+        self._caffemodel, self._winograd = caffemodel, winograd
         self._detections = next((layer.top[0] for layer in net.layer if layer.type == "DetectionOutput"), None)
+        self._net = self._load()
+        self._reading: set[str] = set()
+
+    def _load(self, added: str = "") -> Any:
+        """OpenCV's net; `added`: text of more layers at its end."""
         try:
             # OpenCV gets the content, since it crashes with a file name that is not UTF-8.
-            text, weights = (np.frombuffer(path.read_bytes(), np.uint8) for path in (prototxt, caffemodel))
-            self._net = self._cv2.dnn.readNetFromCaffe(text, weights)
-            self._net.setPreferableBackend(self._cv2.dnn.DNN_BACKEND_OPENCV)
-            self._net.setPreferableTarget(self._cv2.dnn.DNN_TARGET_CPU)
-            self._net.enableWinograd(winograd)
+            text, weights = (path.read_bytes() for path in (self.prototxt, self._caffemodel))
+            text += added.encode()
+            net = self._cv2.dnn.readNetFromCaffe(np.frombuffer(text, np.uint8), np.frombuffer(weights, np.uint8))
+            net.setPreferableBackend(self._cv2.dnn.DNN_BACKEND_OPENCV)
+            net.setPreferableTarget(self._cv2.dnn.DNN_TARGET_CPU)
+            net.enableWinograd(self._winograd)
         except OSError as error:
             raise PrototxtError(f"cannot read {error.filename}: {error.strerror or error}") from error
         except self._cv2.error as error:
-            raise PrototxtError(f"OpenCV cannot load {prototxt} with {caffemodel}: {one_line(error)}") from error
+            raise PrototxtError(
+                f"OpenCV cannot load {self.prototxt} with {self._caffemodel}: {one_line(error)}"
+            ) from error
+        return net
+
+    def _keep(self, outputs: Sequence[str]) -> None:
+        """Let layers at the net's end read those outputs that are not their layer's first top.
+
+        OpenCV keeps the first top of a layer that is asked for, and writes later layers' values over the others.
+        """
+        kept = {name for name in outputs if name in self._source and self._source[name][1] > 0}
+        if kept:
+            self._reading |= kept
+            self._net = self._load("".join(map(_reader, sorted(self._reading))))
+            self._source.update({name: (_READER + name, 0) for name in kept})
 
     def forward(self, blob: FloatArray, outputs: Sequence[str]) -> dict[str, FloatArray]:
         """Run the net.
@@ -118,6 +156,7 @@ class OpenCvNet:
         unknown = [output for output in outputs if output not in self._source and output != name]
         if unknown:
             raise PrototxtError(f"{self.prototxt} has no blob or layer named {', '.join(unknown)}")
+        self._keep(outputs)
         layers = list(dict.fromkeys(self._source[name][0] for name in outputs if name in self._source))
         try:
             self._net.setInput(blob)

@@ -129,6 +129,13 @@ def _reshape(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Arra
     return [xs[0].reshape(reshape(xs[0].shape, list(param.shape.dim), param.axis, param.num_axes))]
 
 
+def _inner_product(layer: Layer, weights: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
+    param = layer.inner_product_param
+    x = xs[0].reshape(*xs[0].shape[: axis_index(param.axis, xs[0].ndim)], -1)
+    y = x @ (weights[0] if param.transpose else weights[0].T)
+    return [y + weights[1] if param.bias_term else y]
+
+
 def _same(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
     return [xs[0]] * len(layer.top)
 
@@ -176,6 +183,7 @@ LAYERS: dict[str, Function] = {
     "Eltwise": _eltwise,
     "Exp": _exp,
     "Flatten": _flatten,
+    "InnerProduct": _inner_product,
     "Pad": _pad,
     "Permute": _permute,
     "Power": _power,

@@ -16,7 +16,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+from ssdlite_caffe.load.own_boxes import own_default_boxes
 from ssdlite_caffe.runtimes.decode import decode_boxes
 from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs, RawNames, TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
@@ -95,9 +95,7 @@ def decode_encodings(encodings: npt.NDArray[Any], model: DumpedModel, arch: Arch
     The model's own default boxes are used, or, where it has none or has them in a rounded form, the architecture's.
     """
     settings = model.settings
-    default_boxes = settings.default_boxes
-    if default_boxes is None or settings.box_rounding:
-        default_boxes = tf_default_boxes(build(arch)).astype(np.float32)
+    default_boxes = own_default_boxes(model, build(arch))
     assert settings.box_coder_scales is not None, "identified without a box coder"
     sy, sx, sh, sw = settings.box_coder_scales
     variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], encodings.dtype)

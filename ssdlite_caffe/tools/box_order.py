@@ -7,24 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
-from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
-from ssdlite_caffe.load.boxes import match_cell
-
-
-def _match(feature_map: FeatureMapDesc, input_size: tuple[int, int]) -> tuple[int, ...]:
-    return match_cell(feature_map.tf_boxes, cell_sizes(feature_map.prior, input_size)).source
-
-
-def caffe_order(net: NetDesc) -> npt.NDArray[np.intp]:
-    """Index of each of Caffe's default boxes in TensorFlow's order."""
-    parts, start = [], 0
-    for feature_map in net.feature_maps:
-        cells, count = feature_map.size[0] * feature_map.size[1], len(feature_map.tf_boxes)
-        within = np.asarray(_match(feature_map, net.arch.input_size))
-        parts.append((start + np.arange(cells)[:, None] * count + within).reshape(-1))
-        start += cells * count
-    return np.concatenate(parts)
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.load.own_boxes import order_in_cell
 
 
 def in_caffe_order(
@@ -35,5 +19,5 @@ def in_caffe_order(
         return values
     feature_map = next(m for m in net.feature_maps if conv in m.conf)
     channels = np.arange(values.shape[1]).reshape(len(feature_map.tf_boxes), -1)
-    chosen = values[:, channels[list(_match(feature_map, net.arch.input_size))].reshape(-1)]
+    chosen = values[:, channels[list(order_in_cell(feature_map, net.arch.input_size))].reshape(-1)]
     return chosen * np.float32(1.0 if logit_scale is None else logit_scale)

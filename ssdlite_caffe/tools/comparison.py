@@ -12,14 +12,16 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import Nms
+from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.gen_model.netdesc import ConvDesc
+from ssdlite_caffe.load.own_boxes import caffe_order
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
-from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
+from ssdlite_caffe.tools.box_order import in_caffe_order
 from ssdlite_caffe.tools.compare import DetectionDifference, Difference, compare_detections, difference
 from ssdlite_caffe.tools.detection_check import choose, compare
 from ssdlite_caffe.tools.local_check import LocalDifference
@@ -103,8 +105,8 @@ class Nets(NamedTuple):
     @classmethod
     def of(cls, folder: ModelFolder, runtime: NetRuntime) -> Nets:
         """Load a folder's deploy and headless nets."""
-        prototxts = folder.deploy_prototxt, folder.headless_prototxt
-        return cls(*(open_net(runtime, prototxt, folder.deploy_caffemodel) for prototxt in prototxts))
+        deploy = open_net(runtime, folder.deploy_prototxt, folder.deploy_caffemodel)
+        return cls(deploy, folder.open_headless(runtime))
 
 
 class Comparison:
@@ -140,7 +142,7 @@ class Comparison:
         got = self.deploy.forward(blob, [*names, *extra])
         for conv in self.net.convolutions:
             if conv.role != "box_predictor":
-                self._layer(conv, got[conv.top], layers[conv.name])
+                self._layer(conv, without_front(got[conv.top], conv.out_size), layers[conv.name])
         self._headless(blob, got)
         caffe_boxes, caffe_scores = _caffe_boxes(got, self.arch.num_classes)
         tf_boxes, tf_scores, note = reference.boxes(fed, layers)

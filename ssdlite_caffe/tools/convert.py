@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions
-from ssdlite_caffe.files import new_folder, refuse_folder, write_text
+from ssdlite_caffe.files import file_sha256, new_folder, refuse_folder, write_text
 from ssdlite_caffe.gen_model.arch import LEAST_SCORE, ArchSpec, matters
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.own_boxes import layer_priors, own_default_boxes, own_priors
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.class_names import label_map_of
@@ -29,6 +32,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     DEPLOY_WEIGHTS,
     HEADLESS,
     LABEL_MAP,
+    PRIORS,
     REPORT,
     TEST,
     TRAIN,
@@ -149,7 +153,10 @@ def write_model_files(
     net = build(arch)
     files: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
+    loose = options.dialect.priors == "none"
     for name, stage in STAGES:
+        if loose and name == DEPLOY:  # it would need the default boxes
+            continue
         progress(f"writing {name}")
         dialect = stage_dialect(options.dialect, stage)
         texts[name] = render(net, dialect, stage, options.data)
@@ -160,7 +167,12 @@ def write_model_files(
             "data": dataclasses.asdict(options.data),
             "sha256": _sha256(texts[name].encode()),
         }
+    if loose:
+        own = own_priors(own_default_boxes(model, net), net) if arch.irregular_boxes else layer_priors(net)
+        np.save(folder / PRIORS, own)
+        files[PRIORS] = {"values": own.size, "sha256": file_sha256(folder / PRIORS)}
     for name, prototxt in WEIGHTS.items():
+        prototxt = prototxt if prototxt in texts else HEADLESS
         progress(f"writing {name}")
         parsed = parse_net(texts[prototxt], name=prototxt)
         filled = fill(parsed, net, model)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.reference_windows import Array
 from ssdlite_caffe.tools.rounding import UNIT, error_of
@@ -109,12 +110,16 @@ def walk(net: ReferenceNet, blob: Array, targets: Mapping[str, Array]) -> Walked
         net.compute(layer, blobs)
         for top in layer.top:
             if top in targets and last[top] == index:
-                target = (
-                    targets[top].reshape(blobs[top].shape) if targets[top].size == blobs[top].size else targets[top]
-                )
-                differences[top] = local_difference(blobs[top], target, errors[top])
-                blobs[top] = target
-                errors[top] = np.zeros_like(target)
+                target = targets[top]
+                ours, error = (without_front(side[top], target.shape[2:]) for side in (blobs, errors))
+                target = target.reshape(ours.shape) if target.size == ours.size else target
+                differences[top] = local_difference(ours, target, error)
+                if ours.shape == target.shape:
+                    blobs[top], errors[top] = blobs[top].copy(), errors[top].copy()
+                    without_front(blobs[top], target.shape[2:])[...] = target
+                    without_front(errors[top], target.shape[2:])[...] = 0
+                else:
+                    blobs[top], errors[top] = target, np.zeros_like(target)
     return Walked(differences, blobs, errors)
 
 

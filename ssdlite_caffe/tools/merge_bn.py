@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ssdlite_caffe.coco.label_map import check_classes, load_label_map
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.render import quoted
 from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.merge import Blobs, Merged, fit, merge_batch_norm, without_batch_norm
@@ -29,6 +31,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     DIALECT_KEYS,
     HEADLESS,
     LABEL_MAP,
+    PRIORS,
     REPORT,
     TEST,
     TRAIN,
@@ -83,10 +86,13 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
         for name in (DEPLOY, HEADLESS):
             if (folder / name).is_file():
                 _write_net(folder / name, written / name)
-        deploy = read_net(written / DEPLOY)
+        if (folder / PRIORS).is_file():
+            shutil.copyfile(folder / PRIORS, written / PRIORS)
+        final = _final(folder)
+        deploy = read_net(written / final)
         blobs = _with_constants(merged, deploy)
-        fit(blobs, deploy, f"{source.weights} does not fit {folder / DEPLOY}")
-        files = {DEPLOY_WEIGHTS: _write_weights(written / DEPLOY_WEIGHTS, deploy, DEPLOY, blobs)}
+        fit(blobs, deploy, f"{source.weights} does not fit {folder / final}")
+        files = {DEPLOY_WEIGHTS: _write_weights(written / DEPLOY_WEIGHTS, deploy, final, blobs)}
         if source.net.name == TEST:
             try:
                 files |= _write_train(written, out, source, merged)
@@ -136,14 +142,20 @@ def _opened(folder: Path, weights: Path | None) -> _Folder:
     description = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
     # A folder that version 0.2 merged has a deploy net alone.
     bare = weights is None and not any((folder / name).is_file() for name in (TEST, TRAIN_WEIGHTS))
-    net, chosen = (DEPLOY, folder / DEPLOY_WEIGHTS) if bare else (TEST, weights or folder / TRAIN_WEIGHTS)
+    final = _final(folder)
+    net, chosen = (final, folder / DEPLOY_WEIGHTS) if bare else (TEST, weights or folder / TRAIN_WEIGHTS)
     bare = bare and chosen.is_file()
-    needed = (DEPLOY, LABEL_MAP) if bare else (TEST, DEPLOY, LABEL_MAP)
+    needed = (final, LABEL_MAP) if bare else (TEST, final, LABEL_MAP)
     missing = [name for name in needed if not (folder / name).is_file()]
     if description is None or missing:
         lacks = ", ".join([*missing, *([] if description else [" or ".join(_DESCRIPTIONS)])])
         raise PrototxtError(f"{folder} is not a training folder or a converted model: {lacks} missing")
     return _Folder(folder, _described(description), folder / net, chosen)
+
+
+def _final(folder: Path) -> str:
+    """The prototxt for the merged weights: deploy, or headless in a folder whose default boxes are in a file."""
+    return HEADLESS if (folder / PRIORS).is_file() and not (folder / DEPLOY).is_file() else DEPLOY
 
 
 def _merged(prototxt: Path, weights: Path, *, keep_rest: bool = False) -> Merged:
@@ -169,7 +181,12 @@ def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
     """The merged blobs for a deploy net whose layers that learn nothing may be others than the test net's."""
     shapes = infer_for_any(deploy, phase="TEST").param_shapes
     own = constants(merged.net, infer_for_any(merged.net, phase="TEST").param_shapes)
-    kept = {name: blobs for name, blobs in merged.blobs.items() if name not in own or name in shapes}
+    left = {BOXES_LAYER} - {layer.name for layer in deploy.layer}  # a headless net may have its default boxes in a file
+    kept = {
+        name: blobs
+        for name, blobs in merged.blobs.items()
+        if name not in left and (name not in own or name in shapes)
+    }
     return {**constants(deploy, shapes), **kept}
 
 
@@ -262,11 +279,11 @@ def _is_merged_already(source: _Folder, merged: Merged) -> bool:
     if (
         "merged_from" not in source.description
         or not path.is_file()
-        or any(layer.type == "BatchNorm" for layer in read_net(source.path / DEPLOY).layer)
+        or any(layer.type == "BatchNorm" for layer in read_net(source.path / _final(source.path)).layer)
     ):
         return False
     own = {layer.name: layer.blobs for layer in read_caffemodel(path).layer if layer.blobs}
-    blobs = _with_constants(merged, read_net(source.path / DEPLOY))
+    blobs = _with_constants(merged, read_net(source.path / _final(source.path)))
     return own.keys() == blobs.keys() and all(_same(own[name], arrays) for name, arrays in blobs.items())
 
 

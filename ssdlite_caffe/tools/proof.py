@@ -21,7 +21,10 @@ import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.gen_model.layers import BOXES_LAYER
+from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
+from ssdlite_caffe.load.own_boxes import caffe_order, own_default_boxes, own_priors
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet
@@ -29,7 +32,7 @@ from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.reference_windows import Array
 from ssdlite_caffe.runtimes.resize import caffe_blob
 from ssdlite_caffe.runtimes.source_detector import DoubleSource
-from ssdlite_caffe.tools.box_order import caffe_order, in_caffe_order
+from ssdlite_caffe.tools.box_order import in_caffe_order
 from ssdlite_caffe.tools.likely_cause import BatchNorm, Segment, likely_cause, segment_of
 from ssdlite_caffe.tools.local_check import LocalDifference, Walked, box_errors, local_difference, walk
 from ssdlite_caffe.tools.reference_side import ReferenceSide
@@ -139,7 +142,14 @@ class Proof:
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         walked = walk(self.deploy, blob, targets)
         stages = [
-            self._layer(conv, walked, got[conv.top], whole[conv.top], self._ordered(conv, single), targets, blob)
+            self._layer(
+                conv,
+                walked,
+                *(without_front(side[conv.top], conv.out_size) for side in (got, whole)),
+                self._ordered(conv, single),
+                targets,
+                blob,
+            )
             for conv in self.convolutions
         ]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
@@ -158,14 +168,14 @@ class Proof:
 
     def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
         layers, used = segment_of(self.deploy, conv.top, targets)
-        known = {self.deploy.input: blob.astype(np.float64), **walked.blobs, **targets}
+        known = {self.deploy.input: blob.astype(np.float64), **walked.blobs}  # the targets among them
         unit = next(unit for unit in self.reference.model.units if unit.scope == conv.tf_scope)
         tensors = {part: self.reference.model.tensors[name] for part, name in unit.tensors.items()}
         norm = None
         if unit.epsilon is not None and "moving_variance" in tensors:
             variance = tensors["moving_variance"].astype(np.float64)
             norm = BatchNorm(variance, tensors.get("beta", np.zeros_like(variance)).astype(np.float64), unit.epsilon)
-        theirs = targets[conv.top].reshape(walked.blobs[conv.top].shape)
+        theirs = walked.blobs[conv.top]
         return likely_cause(self.deploy, Segment(layers, {name: known[name] for name in used}, conv.top, theirs, norm))
 
     def _ends(
@@ -200,7 +210,13 @@ class Proof:
 
     def _box_cause_on(self, feature_map: FeatureMapDesc, priors: Array) -> tuple[str, str]:
         layer = f"{feature_map.blob}_mbox_priorbox"
-        wanted = caffe_prior_boxes(feature_map.prior, feature_map.size, self.net.arch.input_size)
+        if BOXES_LAYER in self.deploy.weights and self.folder.priors is None:
+            layer = BOXES_LAYER
+            start = sum(m.size[0] * m.size[1] * len(m.tf_boxes) for m in self.net.feature_maps[: feature_map.index])
+            own = own_priors(own_default_boxes(self.reference.model, self.net), self.net)
+            wanted = own[start : start + priors.shape[1], :4].astype(np.float64)
+        else:
+            wanted = caffe_prior_boxes(feature_map.prior, feature_map.size, self.net.arch.input_size)
         gap = float(np.abs(priors[0] - wanted).max()) if priors[0].shape == wanted.shape else math.inf
         if gap > 1e-6:
             return layer, f"the default boxes: they are off by up to {gap:.2g} of the image"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ssdlite_caffe.prototxt.binary import (
     write_caffemodel,
 )
 from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
-from ssdlite_caffe.runtimes.model_folder import LABEL_MAP, REPORT, ModelFolder
+from ssdlite_caffe.runtimes.model_folder import HEADLESS, LABEL_MAP, PRIORS, REPORT, ModelFolder
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, moved_places
 
 
@@ -130,7 +131,11 @@ def _write_files(
             texts[name] = _text(old, name, stage, nets)
             write_text(folder / name, texts[name])
             files[name] = {**entries[name], "sha256": file_sha256(folder / name)}
+    if old.priors is not None:
+        shutil.copyfile(old.priors, folder / PRIORS)
+        files[PRIORS] = {**entries.get(PRIORS, {}), "sha256": file_sha256(folder / PRIORS)}
     for name, prototxt in WEIGHTS.items():
+        prototxt = prototxt if prototxt in texts else HEADLESS
         if name in entries and prototxt in texts:
             net = parse_net(texts[prototxt], name=prototxt)
             problems = move_classes(read_caffemodel(old.path / name), net, nets, rows)

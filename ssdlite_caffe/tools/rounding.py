@@ -108,6 +108,12 @@ def _softmax(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors
     return np.asarray(LAYERS["Softmax"](layer, weights, xs)[0] * np.expm1(2 * worst))
 
 
+def _inner_product(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
+    sizes = [np.abs(values) for values in weights]
+    moved = LAYERS["InnerProduct"](layer, [sizes[0], np.zeros_like(sizes[-1])], [errors[0]])[0]
+    return np.asarray(moved + UNIT * LAYERS["InnerProduct"](layer, sizes, [np.abs(xs[0])])[0])
+
+
 def _nothing(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
     return np.zeros_like(LAYERS[layer.type](layer, weights, xs)[0])
 
@@ -120,6 +126,7 @@ _BOUNDS: dict[str, _Bound] = {
     "DepthwiseConvolution": _convolution,
     "Eltwise": _eltwise,
     "Exp": _exp,
+    "InnerProduct": _inner_product,
     "Power": _power,
     "PriorBox": _nothing,
     "ReLU": _relu,

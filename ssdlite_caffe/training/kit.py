@@ -18,7 +18,7 @@ from ssdlite_caffe.errors import ArchError, DatasetError, OutputError, SsdliteEr
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import small_boxes
+from ssdlite_caffe.gen_model.default_boxes import refuse_irregular_boxes, small_boxes
 from ssdlite_caffe.gen_model.dialect import BatchNormDialect, DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
@@ -121,6 +121,13 @@ def write_kit(
     """
     labels = load_label_map(label_map)
     resizer, arch = arch.resizer, dataclasses.replace(arch, num_classes=len(labels), resizer=Resizer())
+    if options.dialect.priors == "constant" and options.source is None:
+        raise ArchError(
+            "the default boxes of --priors constant are in the weights, which a kit has only with --from; give it, or "
+            "leave out --priors"
+        )
+    if options.small_boxes:
+        refuse_irregular_boxes(arch, "--small-boxes makes PriorBox's")
     small = _with_small_boxes(arch)
     if options.small_boxes and small == arch:
         raise ArchError("the net's default boxes are as small as TensorFlow's already; leave out --small-boxes")
@@ -135,7 +142,7 @@ def write_kit(
     }
     if not resizer.plain:
         kit["resizer_before"] = resizer.text()
-    if options.lmdbs:
+    if options.lmdbs and not arch.irregular_boxes:
         kit["default_boxes"] = _shares(net, build(small), options.lmdbs[0], labels)
     with new_folder(out, marker=KIT, force=force) as folder:
         write_text(folder / LABEL_MAP, labels.to_prototxt())

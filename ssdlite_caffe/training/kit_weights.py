@@ -14,10 +14,12 @@ from ssdlite_caffe.coco.remap import remap_rows
 from ssdlite_caffe.coco.same_classes import ClassMatch, is_unnamed, match_classes
 from ssdlite_caffe.errors import LabelMapError, PrototxtError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes
+from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.netdesc import NetDesc
-from ssdlite_caffe.load.boxes import class_predictor_rows, refold_box_predictor, rematch_cell
+from ssdlite_caffe.load.boxes import class_predictor_rows, refold_box_predictor, rematch_cell, resized_cell
 from ssdlite_caffe.load.layouts import enlarge_kernel
+from ssdlite_caffe.load.own_boxes import boxes_layer_blobs, holds_own_boxes, own_priors, sizes_in_cell
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_from_array, blob_shape, blob_to_array, read_caffemodel, write_caffemodel
 from ssdlite_caffe.prototxt.shapes import infer
@@ -71,10 +73,13 @@ def write_initial_weights(
     if not finetune:
         refuse_other_classes(match, source)
     kept, left = for_classes(_taken(weights, net), match)
+    old = build(model.arch)
+    own = holds_own_boxes(weights, old), holds_own_boxes(net, desc)
+    _set_own_boxes(kept, old, desc, own)
     problems = _change_kernels(kept, net, desc) or misfits(net, caffe_pb2.NetParameter(layer=kept))
     if problems:
         raise PrototxtError(f"{path} does not fit the net:\n  " + "\n  ".join(problems))
-    _change_boxes(kept, build(model.arch), desc)
+    _change_boxes(kept, old, desc, own)
     write_caffemodel(out, caffe_pb2.NetParameter(name=weights.name, layer=kept))
     for line in match.remarks(str(source)):
         say(line)
@@ -174,14 +179,42 @@ def _change_kernels(
     return problems[:_MOST_LISTED]
 
 
-def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc) -> None:
+def _set_own_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc, own: tuple[bool, bool]) -> None:
+    """Give the net's layer of default boxes its numbers, if it has one: the model's, or those of the new net's boxes.
+
+    Args:
+        layers: of a caffemodel; changed in place.
+        old: description of the model.
+        new: description of the net.
+        own: whether the predictors of each are for boxes that are held as numbers.
+    """
+    kept = next((layer for layer in layers if layer.name == BOXES_LAYER), None)
+    if not own[1]:
+        layers[:] = [layer for layer in layers if layer is not kept]
+        return
+    same = (old.arch.boxes, old.arch.input_size) == (new.arch.boxes, new.arch.input_size)
+    if kept is not None and (same or new.arch.irregular_boxes):
+        return
+    if kept is None:
+        kept = caffe_pb2.LayerParameter(name=BOXES_LAYER, type="InnerProduct")
+        layers.append(kept)
+    del kept.blobs[:]
+    priors = own_priors(tf_default_boxes(new).astype(np.float32), new)
+    kept.blobs.extend(blob_from_array(array) for array in boxes_layer_blobs(priors))
+
+
+def _change_boxes(layers: list[caffe_pb2.LayerParameter], old: NetDesc, new: NetDesc, own: tuple[bool, bool]) -> None:
     """Convert predictors for the default boxes of another net, so that the detections stay the same."""
     named = {layer.name: layer for layer in layers}
     for before, after in zip(old.feature_maps, new.feature_maps, strict=True):
-        if before.prior == after.prior:
+        sizes = (
+            sizes_in_cell(before, old.arch.input_size, own=own[0]),
+            sizes_in_cell(after, new.arch.input_size, own=own[1]),
+        )
+        if sizes[0] == sizes[1] and before.prior.variances == after.prior.variances:
             continue
-        sizes = cell_sizes(before.prior, old.arch.input_size), cell_sizes(after.prior, new.arch.input_size)
-        match = rematch_cell(before.tf_boxes, *sizes)
+        same = before.prior == after.prior and before.tf_boxes == after.tf_boxes
+        match = resized_cell(*sizes) if same else rematch_cell(before.tf_boxes, *sizes)
         boxes, classes = named.get(before.blob + BOXES), named.get(before.blob + PREDICTOR)
         if boxes is not None:
             _set_blobs(boxes, refold_box_predictor(*_kernel_and_bias(boxes), match, before.prior.variances))

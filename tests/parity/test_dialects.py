@@ -40,7 +40,7 @@ Run = Callable[[Dialect, list[tuple[str, np.ndarray]]], list[Detections]]
 EXACT = [
     Dialect(activation=activation, padding=padding, batch_norm=norm)
     for activation, padding, norm in itertools.product(
-        ("relu6", "stock"), ("exact", "slice"), ("fold", "keep", "fold-body")
+        ("relu6", "stock"), ("exact", "slice", "shift"), ("fold", "keep", "fold-body")
     )
 ]  # type: ignore[arg-type]
 

@@ -102,7 +102,11 @@ def make(made: dict[Dialect, Folders], command: Command, tmp_path_factory: pytes
             paths = Folders(*(folder / name for name in Folders._fields))
             (folder / "map.yaml").write_text(MAPPING)
             changes = {key: value for key, value in dataclasses.asdict(dialect).items() if value is not None}
-            options = [text for key, value in changes.items() for text in (OPTIONS.get(key, f"--{key}"), value)]
+            options = [
+                text
+                for key, value in changes.items()
+                for text in (OPTIONS.get(key, "--" + key.replace("_", "-")), value)
+            ]
             good(command("convert", MODEL, "-l", LABELS, *options, "-o", paths.converted))
             good(command("merge-bn", paths.converted, "-o", paths.merged))
             for source, target in ((paths.converted, paths.remapped), (paths.merged, paths.merged_remapped)):

@@ -87,7 +87,7 @@ def reference(family: FamilyName) -> list[np.ndarray]:
 
 
 EXACT: list[tuple[ActivationDialect, PaddingDialect]] = [
-    pair for pair in itertools.product(("relu6", "stock"), ("exact", "slice")) if pair != ("relu6", "exact")
+    pair for pair in itertools.product(("relu6", "stock"), ("exact", "slice", "shift")) if pair != ("relu6", "exact")
 ]  # type: ignore[misc]
 
 

@@ -21,6 +21,7 @@ from ssdlite_caffe.gen_model.dialect import (
 from ssdlite_caffe.gen_model.layers import (
     BatchNorm,
     Clip,
+    Concat,
     Convolution,
     DetectionOutput,
     Eltwise,
@@ -149,6 +150,51 @@ def test_explicit_padding_needs_no_dialect() -> None:
     whole = [layers_of(net, Dialect(padding=padding)) for padding in get_args(PaddingDialect)]
     assert all(layers == whole[0] for layers in whole)
     assert {c.kernel for c in whole[0] if isinstance(c, Convolution)} == {(1, 1), (3, 3)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_shift_has_the_kernels_and_no_larger_pad_in_depthwise_layers(nets: dict[str, NetDesc], name: str) -> None:
+    shift = [c for c in layers_of(nets[name], Dialect(padding="shift")) if isinstance(c, Convolution)]
+    for layer, conv in zip(shift, nets[name].convolutions, strict=True):
+        assert layer.kernel == conv.kernel
+        if conv.depthwise and conv.kernel == (3, 3):
+            assert max(layer.pad) <= max(layer.dilation), layer.name
+    for stage in ("train", "test"):
+        assert layers_of(nets[name], Dialect(padding="shift"), stage) == layers_of(
+            nets[name], Dialect(padding="slice"), stage
+        )
+
+
+def names_of(layers: list[LayerDesc], kind: type[LayerDesc]) -> set[str]:
+    return {layer.name for layer in layers if isinstance(layer, kind)}
+
+
+def test_where_shift_moves_and_cuts(nets: dict[str, NetDesc]) -> None:
+    """Where it costs least: a wide map by the pad of the 1x1 convolution that writes it, another one by a copy."""
+    layers = layers_of(nets["v2"], Dialect(padding="shift"))
+    padded = {c.name for c in layers if isinstance(c, Convolution) and c.kernel == (1, 1) and c.pad == (1, 1)}
+    assert padded == {"conv/project"}
+    copies = names_of(layers, Concat)
+    assert {"conv_6/expand/moved_rows", "layer_19_2_2/depthwise/moved_columns"} <= copies
+    assert not [name for name in copies if name.startswith("conv_1/")]
+    cuts = {layer.name: layer.points for layer in layers if isinstance(layer, Slice) and "/slice_" in layer.name}
+    assert cuts["conv/project/slice_rows"] == (151,)
+    assert cuts["conv_1/project/slice_rows"] == cuts["Conv/slice_columns"] == (1,)
+    assert "conv_1/depthwise/slice_rows" not in cuts
+    # V3-small's stem is not cut, since the next layer wants its map moved.
+    layers = layers_of(nets["v3-small"], Dialect(padding="shift"))
+    assert not [name for name in names_of(layers, Slice) | names_of(layers, Concat) if name.startswith("Conv/")]
+
+
+def test_shift_moves_axes_by_themselves() -> None:
+    net = build(default_arch("v2", 4, input_size=(300, 299)))
+    layers = layers_of(net, Dialect(padding="shift"))
+    (project,) = [c for c in layers if isinstance(c, Convolution) and c.name == "conv/project"]
+    assert project.pad == (1, 1)  # 150 x 150 pixels
+    net = build(default_arch("v2", 4, input_size=(300, 297)))
+    layers = layers_of(net, Dialect(padding="shift"))
+    (project,) = [c for c in layers if isinstance(c, Convolution) and c.name == "conv/project"]
+    assert project.pad == (1, 0)  # 150 x 149 pixels
 
 
 def test_what_slices_cut_off_is_silenced(nets: dict[str, NetDesc]) -> None:

@@ -67,6 +67,26 @@ def test_blobs_have_their_final_values(tmp_path: Path, blob: np.ndarray) -> None
     np.testing.assert_allclose(values["rest"], expected[:, 1:], atol=1e-6)
 
 
+def test_parts_of_a_slice_keep_their_values(tmp_path: Path, blob: np.ndarray) -> None:
+    """OpenCV writes later blobs over them, except over the first, unless a layer at the end reads them."""
+    layers = [(f"p{i}", "Power", "rest" if i == 0 else f"p{i - 1}", f"p{i}") for i in range(6)]
+    text = (
+        INPUT
+        + "layer { name: 's' type: 'Slice' bottom: 'data' top: 'first' top: 'rest' slice_param { axis: 2 "
+        + ("slice_point: 1 } }\n")
+    )
+    text += "".join(
+        f"layer {{ name: '{name}' type: '{kind}' bottom: '{bottom}' top: '{top}' power_param {{ shift: 1 }} }}\n"
+        for name, kind, bottom, top in layers
+    )
+    net = load(tmp_path, text)
+    for _ in range(2):
+        found = net.forward(blob, ["first", "rest", "p5"])
+        np.testing.assert_array_equal(found["first"], blob[:, :, :1])
+        np.testing.assert_array_equal(found["rest"], blob[:, :, 1:])
+        np.testing.assert_allclose(found["p5"], blob[:, :, 1:] + 6, rtol=1e-6)
+
+
 def test_a_second_run_leaves_earlier_results_alone(tmp_path: Path, blob: np.ndarray) -> None:
     net = load(tmp_path, NET)
     before = net.forward(blob, ["twice"])["twice"]

@@ -17,6 +17,7 @@ from ssdlite_caffe.gen_model.rewrites.gates import gate_as_deconvolution, gate_a
 from ssdlite_caffe.gen_model.rewrites.input_as_layer import input_as_layer
 from ssdlite_caffe.gen_model.rewrites.outputs_per_map import outputs_per_map
 from ssdlite_caffe.gen_model.rewrites.power_as_scale import power_as_scale
+from ssdlite_caffe.gen_model.rewrites.priors import priors_as_constants, without_priors
 from ssdlite_caffe.gen_model.rewrites.tops_named_as_layers import tops_named_as_layers
 
 
@@ -29,6 +30,8 @@ class Rewrite(NamedTuple):
 
 
 REWRITES = (
+    Rewrite("priors", "constant", priors_as_constants),
+    Rewrite("priors", "none", without_priors),
     Rewrite("outputs", "per-map", outputs_per_map),
     Rewrite("coefficients", "power", coefficients_as_power),
     Rewrite("linear", "scale", power_as_scale),  # the Power layers of the rewrite before it, too
