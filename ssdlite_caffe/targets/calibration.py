@@ -165,8 +165,10 @@ def resized(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     return np.rint(np.clip(pixels_of(arch, image), 0, 255)).astype(np.uint8)
 
 
-def write_calibration(folder: Path, calibration: Calibration, form: CalibrationForm, arch: ArchSpec) -> None:
-    """Write images and their list into a target's folder.
+def write_calibration(
+    folder: Path, calibration: Calibration, form: CalibrationForm, arch: ArchSpec, name: str = LIST
+) -> None:
+    """Write images and their list, a file `name`, into a target's folder.
 
     The list has a path a line, as seen from the folder.
     """
@@ -176,7 +178,7 @@ def write_calibration(folder: Path, calibration: Calibration, form: CalibrationF
         path = f"{FOLDER}/{number:04d}{_SUFFIXES[form]}"  # a user's own names may have blanks, which lists cannot hold
         _write(folder / path, image, form, arch)
         lines.append(f"{path}\n")
-    write_text(folder / LIST, "".join(lines))
+    write_text(folder / name, "".join(lines))
 
 
 def _write(path: Path, image: npt.NDArray[np.uint8], form: CalibrationForm, arch: ArchSpec) -> None:

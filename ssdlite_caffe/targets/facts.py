@@ -8,9 +8,11 @@ from typing import Any
 
 from ssdlite_caffe import __version__
 from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.targets.target import Target, TargetNet
 
 
@@ -32,6 +34,11 @@ class NetFacts:
     dialect: str
     outputs: tuple[Output, ...]
 
+    @property
+    def stem(self) -> str:
+        """The prototxt's name without its suffix."""
+        return self.file.removesuffix(".prototxt")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -45,6 +52,8 @@ class Facts:
         height, width: of the network input.
         mean, scale: network input = (pixel - mean) * scale, for every channel.
         std: 1 / scale.
+        resizer: how images are resized.
+        pad: of a letterbox: blue, green, red, as values of 0 to 255.
         labels: class names by id, background first.
         num_classes: with background.
         boxes: number of default boxes.
@@ -66,6 +75,8 @@ class Facts:
     mean: float
     scale: float
     std: float
+    resizer: Resizer
+    pad: tuple[float, ...]
     labels: tuple[str, ...]
     num_classes: int
     boxes: int
@@ -116,6 +127,8 @@ def facts_of(
         mean=arch.pixel_mean,
         scale=arch.pixel_scale,
         std=1 / arch.pixel_scale,
+        resizer=arch.resizer,
+        pad=_pad(arch),
         labels=tuple(names.display_names),
         num_classes=arch.num_classes,
         boxes=net.num_default_boxes,
@@ -130,6 +143,14 @@ def facts_of(
         checked=f"{target.checked.how}: {target.checked.what}",
         words=target.words(net),
     )
+
+
+def _pad(arch: ArchSpec) -> tuple[float, ...]:
+    """The padding of a letterbox in the units of pixels: blue, green, red."""
+    values = arch.resizer.pad_value[::-1]
+    if arch.resizer.normalise_first:
+        values = tuple(value / arch.pixel_scale + arch.pixel_mean for value in values)
+    return values
 
 
 def python_text(text: str) -> str:

@@ -7,9 +7,8 @@ from ssdlite_caffe.targets.target import Checked, Target, TargetNet
 OPENCV = Target(
     name="opencv",
     title="OpenCV DNN",
-    nets=(TargetNet("model.prototxt", "model.caffemodel", "deploy"),),
+    nets=(TargetNet("model.prototxt", "model.caffemodel", "deploy", irregular="constant"),),
     checked=Checked("run", "OpenCV 4.8 to 4.14"),
     limits="opencv",
-    files=("README.md",),
-    calibration="bgr-png",
+    files=("README.md", "detect.py", "ssd.py"),
 )

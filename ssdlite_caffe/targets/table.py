@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.targets.mnn import MNN
+from ssdlite_caffe.targets.ncnn import NCNN
+from ssdlite_caffe.targets.onnx import ONNX
 from ssdlite_caffe.targets.opencv import OPENCV
+from ssdlite_caffe.targets.openvino import OPENVINO
+from ssdlite_caffe.targets.paddle import PADDLE
+from ssdlite_caffe.targets.rknn import RKNN
+from ssdlite_caffe.targets.sophgo import SOPHGO
 from ssdlite_caffe.targets.target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (OPENCV,)}
+_ALL = (
+    OPENCV,
+    MNN,
+    OPENVINO,
+    NCNN,
+    RKNN,
+    SOPHGO,
+    PADDLE,
+    ONNX,
+)
+TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 
 def targets_named(names: Sequence[str]) -> list[Target]:

@@ -11,10 +11,11 @@ from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 
 NetStage = Literal["deploy", "headless"]
-PriorsForm = Literal["npy", "numbers", "anchors"]
+PriorsForm = Literal["npy", "raw", "numbers", "anchors"]
 """How default boxes are written where the net has none.
 
-npy: `priors.npy`, float32 2 x N * 4, corners as fractions and then variances, as PriorBox gives them.
+npy: `priors.npy`, float32 N x 8: corners xmin, ymin, xmax, ymax as fractions, then variances.
+raw: `priors.bin`, flat little-endian float32 in PriorBox's order, 2 x N * 4: all corners, then all variances.
 numbers: `mbox_priorbox.txt`, the same values, a number a line.
 anchors: `anchors.txt`, a line `xmin ymin xmax ymax var0 var1 var2 var3` a box, corners in pixels of the network input.
 """
@@ -35,12 +36,17 @@ class TargetNet:
         weights: its caffemodel; nets that name the same one share it.
         stage: deploy has DetectionOutput, headless ends at box encodings and logits.
         dialect: how it is written.
+        score_threshold: of its DetectionOutput; None: the model's.
+        irregular: of models whose default boxes no PriorBox layer makes. skip: a deploy net is not written; constant:
+            it is written with the default boxes as numbers.
     """
 
     file: str
     weights: str
     stage: NetStage
     dialect: Dialect = field(default_factory=Dialect)
+    score_threshold: float | None = None
+    irregular: Literal["skip", "constant"] = "skip"
 
     def options(self) -> dict[str, str]:
         """The fields of the dialect that are not the default's."""
@@ -71,10 +77,12 @@ class Target:
         nets: at least one; the first is the one that the README speaks of.
         checked: how it is known.
         limits: key of `prototxt.limits.LIMITS`: what its reader takes.
-        files: files of the folder, each from a template of the same name with `.j2` in `templates/targets/<name>/`; the
-            folder's README.md is always one of them.
+        files: files of the folder, each from a template of the same name with `.j2` in `templates/targets/<name>/` or,
+            if several targets have it, in `templates/targets/shared/`; the folder's README.md is always one of them.
         priors: forms of the default boxes, for nets without PriorBox.
         calibration: form of calibration images; None: the program quantises nothing.
+        calibration_list: file name of their list.
+        calibrated_files: further files, written where there are calibration images.
         decoder: whether decode.py and decode.c are written.
         inexact: what the program computes otherwise, and by how much; a sentence each.
         refuses: why a net cannot be written for the target; empty if it can.
@@ -89,7 +97,22 @@ class Target:
     files: tuple[str, ...] = ()
     priors: tuple[PriorsForm, ...] = ()
     calibration: CalibrationForm | None = None
+    calibration_list: str = "calibration.txt"
+    calibrated_files: tuple[str, ...] = ()
     decoder: bool = False
     inexact: tuple[str, ...] = ()
     refuses: Callable[[NetDesc], str] = lambda _: ""
     words: Callable[[NetDesc], dict[str, Any]] = lambda _: {}
+
+    def nets_of(self, net: NetDesc) -> tuple[TargetNet, ...]:
+        """The nets that are written of a detector: without those that need PriorBox where it cannot make the boxes."""
+        if not net.arch.irregular_boxes:
+            return self.nets
+        found = []
+        for one in self.nets:
+            if one.stage == "deploy" and one.dialect.priors == "layer":
+                if one.irregular == "skip":
+                    continue
+                one = dataclasses.replace(one, dialect=dataclasses.replace(one.dialect, priors="constant"))
+            found.append(one)
+        return tuple(found)
