@@ -37,7 +37,7 @@ ASCEND = Runtime(
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
     checks=(
         in_place("it takes no layer in place; use --names tops"),
-        top_of_another_name("documents want the layer's name; use --names tops"),
+        top_of_another_name("its documents of 2021-22 want tops with the names of their layers; use --names tops"),
         priors_in_pairs("it wants as many max_size as min_size, each greater; use --priors constant"),
     ),
     rules={**RULES, "SSDDetectionOutput": Rule(unknown, (3, 3), (2, 2))},

@@ -16,11 +16,6 @@ def scale_of_two(text: str, severity: Severity = "error") -> Check:
     return Check(lambda layer, _: text if layer.type == "Scale" and len(layer.bottom) == 2 else "", severity)
 
 
-def scale_of_blobs(text: str, severity: Severity = "error") -> Check:
-    """A Scale layer with factors of its own."""
-    return Check(lambda layer, _: text if layer.type == "Scale" and len(layer.bottom) == 1 else "", severity)
-
-
 def broadcast(text: str, severity: Severity = "error") -> Check:
     """An Eltwise layer whose bottoms differ in shape."""
 
@@ -56,7 +51,7 @@ def top_of_another_name(text: str, severity: Severity = "warning") -> Check:
 
     def find(layer: Layer, _: LayerShapes) -> str:
         other = len(layer.top) == 1 and bool(layer.bottom) and layer.top[0] != layer.name
-        return f"its top is named {layer.top[0]}; {text}" if other and layer.top[0] not in layer.bottom else ""
+        return text if other and layer.top[0] not in layer.bottom else ""
 
     return Check(find, severity)
 
@@ -99,8 +94,3 @@ def priors_in_pairs(text: str) -> Check:
         return text if layer.type == "PriorBox" and not fine else ""
 
     return Check(find)
-
-
-def power_of_one(text: str) -> Check:
-    """A Power layer with another power than 1."""
-    return Check(lambda layer, _: text if layer.type == "Power" and layer.power_param.power != 1 else "")

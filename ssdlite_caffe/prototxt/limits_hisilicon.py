@@ -54,6 +54,7 @@ NNIE = Runtime(
         "Pad": KERNEL,
         "DepthwiseConvolution": GROUP,
         "ConvolutionDepthwise": GROUP,
+        "Exp": HEADLESS,
         "DetectionOutput": HEADLESS,
         "PriorBox": _ON_THE_CPU,
         "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",

@@ -21,8 +21,8 @@ OPENVINO = Runtime(
     Source("run", "openvino-dev 2023.3; the layer types are from the extractors in its wheel"),
     types(
         "ArgMax Axpy BN BatchNorm Bias Concat Convolution Crop Deconvolution DetectionOutput Dropout ELU Eltwise "
-        "Flatten InnerProduct Input Interp LRN MVN Normalize PReLU PSROIPooling Permute Pooling Power PriorBox Proposal "
-        "ROIPooling ReLU ReLU6 Reshape Scale ShuffleChannel Sigmoid Slice Softmax Split TanH"
+        "Flatten InnerProduct Input Interp LRN MVN Normalize PReLU PSROIPooling Permute Pooling Power PriorBox "
+        "Proposal ROIPooling ReLU ReLU6 Reshape Scale ShuffleChannel Sigmoid Slice Softmax Split TanH"
     ),
     instead={
         "Clip": RELU6,
