@@ -8,6 +8,7 @@ from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.runtime import (
     GROUP,
     KERNEL,
+    NO_SILENCE,
     STOCK_ACTIVATION,
     TRAINING,
     TRAINING_LAYERS,
@@ -31,6 +32,7 @@ ASCEND = Runtime(
         "HardSwish": STOCK_ACTIVATION,
         "HardSigmoid": STOCK_ACTIVATION,
         "Pad": KERNEL,
+        "Silence": NO_SILENCE,
         "DepthwiseConvolution": GROUP,
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),
     },

@@ -8,6 +8,7 @@ from ssdlite_caffe.prototxt.runtime import (
     HEADLESS,
     KERNEL,
     NO_PRIORS,
+    NO_SILENCE,
     STOCK_ACTIVATION,
     TRAINING,
     TRAINING_LAYERS,
@@ -28,6 +29,7 @@ SVP = Runtime(
         "Permute Softmax Normalize Pad MVN Reduction ArgMax Interp Upsample ShuffleChannel LSTM"
     ),
     instead={
+        "Silence": NO_SILENCE,
         "DetectionOutput": f"its own one wants Softmax before it; {HEADLESS}",
         "PriorBox": _ON_THE_CPU,
         "HardSwish": STOCK_ACTIVATION,
@@ -55,11 +57,13 @@ NNIE = Runtime(
         "DepthwiseConvolution": GROUP,
         "ConvolutionDepthwise": GROUP,
         "Exp": HEADLESS,
+        "Silence": NO_SILENCE,
         "DetectionOutput": HEADLESS,
         "PriorBox": _ON_THE_CPU,
         "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
-    even_kernels="it is made for 3x3 kernels; use --padding slice (exact) or --padding symmetric (not exact)",
+    even_kernels="it is made for 3x3 kernels; use --padding slice without its Silence layer "
+    "(exact) or --padding symmetric (not exact)",
 )

@@ -24,7 +24,7 @@ MNN = Runtime(
         "AbsVal ArgMax BatchNorm Bias Clip Concat Convolution ConvolutionDepthwise Crop Deconvolution DetectionOutput "
         "Dropout ELU Eltwise Embed Exp Flatten InnerProduct Input Interp LRN LSTM Log MVN Normalize PReLU Permute "
         "Pooling Power PriorBox Proposal ROIPooling ReLU ReLU6 Reduction Reshape Resize Scale ShuffleChannel Sigmoid "
-        "Slice Softmax Split TanH Threshold Tile Upsample"
+        "Silence Slice Softmax Split TanH Threshold Tile Upsample"
     ),
     instead={
         "HardSwish": STOCK_ACTIVATION,
@@ -47,4 +47,5 @@ MNN = Runtime(
         broadcast("it converts this and computes something else; use --gate deconvolution or interp"),
         coefficients("it ignores the factors of a sum; use --coefficients power, or --clip late"),
     ),
+    warnings={"Silence": "it drops the layer, so what a Slice cuts off becomes an output of the net"},
 )

@@ -23,8 +23,8 @@ RKNN = Runtime(
     types(
         "ArgMax BN BNLL BatchNorm Clip Concat Convolution ConvolutionDepthwise Crop Deconvolution Dropout Eltwise "
         "Flatten HardSigmoid HardSwish InnerProduct Input LRN LSTM Normalize PReLU Permute Pooling Power PriorBox "
-        "Proposal ROIPooling ReLU ReLU6 Reduction Reorg Reshape Resize Scale Sigmoid Slice Softmax Split TanH Tile "
-        "Upsample"
+        "Proposal ROIPooling ReLU ReLU6 Reduction Reorg Reshape Resize Scale Sigmoid Silence Slice Softmax Split TanH "
+        "Tile Upsample"
     ),
     instead={
         "DetectionOutput": f"it drops the layer with a printed line; {HEADLESS}",
@@ -36,6 +36,9 @@ RKNN = Runtime(
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
     checks=(no_stride("it reads a stride that is not written as 0; use --fields all"),),
-    warnings={"PriorBox": f"it drops the layer with a printed line; {NO_PRIORS}"},
+    warnings={
+        "Silence": "it drops the layer with a printed line",
+        "PriorBox": f"it drops the layer with a printed line; {NO_PRIORS}",
+    },
 )
 """`--activation stock` runs, but less exactly than ReLU6 in fp16 and int8, so it is not advised here."""

@@ -115,6 +115,7 @@ RELU6 = "write ReLU6 (--activation relu6)"
 CLIP_LATE = "convert with --clip late, or use a headless net"
 LINEAR_SCALE = "write it as a Scale layer with constant weights (--linear scale)"
 NO_PRIORS = "write the default boxes to a file (--priors none)"
+NO_SILENCE = "it computes nothing: take the layer out, or use --padding exact"
 GROUP = "write Convolution with group (--depthwise Convolution)"
 TRAINING_LAYERS = (
     "AnnotatedData", "Data", "ImageData", "HDF5Data", "WindowData", "VideoData", "DummyData",
