@@ -24,6 +24,8 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import read_caffemodel
 from ssdlite_caffe.prototxt.lint import lint
 from ssdlite_caffe.prototxt.text import parse
+from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
+from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.targets.calibration import Calibration
 from ssdlite_caffe.targets.table import TARGETS
 from ssdlite_caffe.targets.write import refuse_targets, write_target
@@ -232,6 +234,36 @@ def test_acuity_input(written: Folder) -> None:
     types = {layer.type for layer in parsed(folder / "headless.prototxt").layer}
     assert "Clip" in types
     assert not types & {"ReLU6", "Power", "PriorBox", "DetectionOutput"}
+
+
+def run_in_double(folder: Path, prototxt: str, weights: str, outputs: list[str]) -> dict[str, np.ndarray]:
+    """Blobs of a net for one input, in float64, from numpy."""
+    net = ReferenceNet(folder / prototxt, folder / weights, double=True)
+    blob = np.random.default_rng(1).uniform(-1, 1, (1, 3, 64, 96)).astype(np.float32)
+    return net.forward(blob, outputs)
+
+
+def test_every_net_computes_the_same(written: Folder) -> None:
+    """Box encodings, or boxes where the default boxes are constants, and logits; weights are the caffemodel's own."""
+    arch = default_arch("v3-small", 4, input_size=(64, 96))
+    usual = run_in_double(
+        written("caffe-ssd", arch), "deploy.prototxt", "deploy.caffemodel", ["mbox_loc", "mbox_conf", "mbox_priorbox"]
+    )
+    for name in ("hisilicon-svp", "hisilicon-nnie", "acuity"):
+        found = run_in_double(
+            written(name, arch), "headless.prototxt", "headless.caffemodel", ["mbox_loc", "mbox_conf"]
+        )
+        for blob, values in found.items():
+            np.testing.assert_allclose(values, usual[blob], rtol=1e-6, atol=1e-6, err_msg=f"{name} {blob}")
+    folder = written("ascend", arch)
+    text = (folder / "deploy.prototxt").read_text()
+    (folder / "body.prototxt").write_text(text[: text.rindex("layer {\n")])
+    found = run_in_double(folder, "body.prototxt", "deploy.caffemodel", [*usual, "mbox_conf_flatten"])
+    boxes = [decode_boxes(one["mbox_loc"], *split_priors(one["mbox_priorbox"])) for one in (usual, found)]
+    np.testing.assert_allclose(boxes[1], boxes[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["mbox_conf"], usual["mbox_conf"], rtol=1e-6, atol=1e-6)
+    scores = 1 / (1 + np.exp(-usual["mbox_conf"]))
+    np.testing.assert_allclose(found["mbox_conf_flatten"], scores, rtol=1e-6, atol=1e-6)
 
 
 PEGASUS = """
