@@ -166,7 +166,12 @@ def names_of(net: NetDesc) -> list[str]:
 
 def load_module(folder: Path, name: str = "decode") -> ModuleType:
     """decode.py of a folder as a module."""
-    spec = importlib.util.spec_from_file_location(name, folder / "decode.py")
+    return load_file(folder / "decode.py", name)
+
+
+def load_file(path: Path, name: str = "script") -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
