@@ -291,6 +291,7 @@ def test_integers_and_half_floats(folder: Path) -> None:
         pytest.param(2, "3 files; give 2, or 12 for the feature maps", id="three"),
         pytest.param(2, "must be HEIGHTxWIDTH in pixels, such as 480x640, got '480'", id="size"),
         pytest.param(2, "must be SCALE,ZERO, such as 0.0471,-3, got '0'", id="scale"),
+        pytest.param(2, "must be a number, such as 0.3, got 'nan'", id="score"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -336,6 +337,8 @@ def test_what_is_wrong_is_said_in_one_line(
         files.append("conf.npy")
     elif case == "size":
         options = ["--image-size", "480"]
+    elif case == "score":
+        options = ["--score-threshold", "nan"]
     else:
         options = ["--conf-scale", "0"]
     done = run_python(folder, *files, *options)
