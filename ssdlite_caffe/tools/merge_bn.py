@@ -184,9 +184,7 @@ def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
     own = constants(merged.net, infer_for_any(merged.net, phase="TEST").param_shapes)
     left = {BOXES_LAYER} - {layer.name for layer in deploy.layer}  # a headless net may have its default boxes in a file
     kept = {
-        name: blobs
-        for name, blobs in merged.blobs.items()
-        if name not in left and (name not in own or name in shapes)
+        name: blobs for name, blobs in merged.blobs.items() if name not in left and (name not in own or name in shapes)
     }
     return {**constants(deploy, shapes), **kept}
 

@@ -37,7 +37,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(["--target", "rknn", "--calibrate", "EMPTY"], "EMPTY", id="no images"),
         pytest.param(["--target", "rknn", "--calibrate", "no/such"], "no/such does not exist", id="nowhere"),
         pytest.param(["--target", "rknn", "--calibrate", "BROKEN"], "no image of ", id="all broken"),
-        pytest.param(["--target", "rknn", "--calibrate", "BROKEN", "--calibrate", "VOC"], "has annotations; ", id="mixed"),
+        pytest.param(
+            ["--target", "rknn", "--calibrate", "BROKEN", "--calibrate", "VOC"], "has annotations; ", id="mixed"
+        ),
     ],
 )  # fmt: skip
 def test_refused_in_one_line(
@@ -86,9 +88,7 @@ def test_the_list_names_every_target(command: Command) -> None:
         assert name in result.out
 
 
-def test_remap_does_not_carry_targets_along_and_says_so(
-    targets_folder: Path, tmp_path: Path, command: Command
-) -> None:
+def test_remap_does_not_carry_targets_along_and_says_so(targets_folder: Path, tmp_path: Path, command: Command) -> None:
     mapping = tmp_path / "map.txt"
     mapping.write_text("round: circle\n", "utf-8")
     result = command("remap", targets_folder, "--map", mapping, "-o", tmp_path / "out")
@@ -108,7 +108,9 @@ def test_merge_bn_does_not_carry_targets_along_and_says_so(
     assert "targets" not in json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("report", [{}, {"targets": None}, {"targets": []}, {"notes": ["one"]}, {"targets": {"mnn": 1}}])
+@pytest.mark.parametrize(
+    "report", [{}, {"targets": None}, {"targets": []}, {"notes": ["one"]}, {"targets": {"mnn": 1}}]
+)
 def test_reports_without_targets_stay_as_they_are(report: dict[str, object]) -> None:
     assert without_targets(report) == {key: value for key, value in report.items() if key != "targets"}
 

@@ -278,7 +278,9 @@ def test_integers_and_half_floats(folder: Path) -> None:
         pytest.param(1, "conf.npy has 2 values that are NaN or infinite, the first at place 0", id="inf"),
         pytest.param(1, "box encodings have the shape (257, 4), which is not 258 x 4", id="short"),
         pytest.param(1, "class logits have the shape (4, 258), which is not 258 x 4", id="transposed"),
-        pytest.param(1, "default boxes must have the shape (258, 8) or PriorBox's (1, 2, 1032), got (8, 258)", id="priors"),
+        pytest.param(
+            1, "default boxes must have the shape (258, 8) or PriorBox's (1, 2, 1032), got (8, 258)", id="priors"
+        ),
         pytest.param(1, "cannot read none.npy: No such file or directory", id="missing"),
         pytest.param(1, "cannot read priors.npy: No such file or directory", id="no priors"),
         pytest.param(1, "loc.npy is no .npy file", id="text"),

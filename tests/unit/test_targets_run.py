@@ -1,4 +1,4 @@
-"""The folders of targets whose programs can be run: what is in them, and that scripts and configurations can be read."""
+"""The folders of targets whose programs can be run: what is in them; scripts and settings can be read."""
 
 from __future__ import annotations
 
@@ -247,7 +247,9 @@ def test_sophgo(targets_folder: Path) -> None:
 
 
 def test_paddle(targets_folder: Path) -> None:
-    scales = [layer for layer in read_net(targets_folder / "paddle" / "headless.prototxt").layer if layer.type == "Scale"]
+    scales = [
+        layer for layer in read_net(targets_folder / "paddle" / "headless.prototxt").layer if layer.type == "Scale"
+    ]
     assert all(len(layer.bottom) == 1 for layer in scales)
     assert "--disable_feedback=True" in (targets_folder / "paddle" / "convert.sh").read_text("utf-8")
 
