@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -54,6 +53,7 @@ NETS = {
     "no threshold": small_net(3, "softmax", score_threshold=-1.0, max_total=2**31 - 1, max_per_class=2**31 - 1),
     "threshold 0": small_net(2, score_threshold=0.0, iou_threshold=1.0, max_total=500, max_per_class=500),
     "near 1": small_net(3, score_threshold=0.999, iou_threshold=0.0),
+    "one of each class": small_net(6, max_per_class=1, max_total=5),
 }
 
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -75,9 +75,7 @@ def random_outputs(net: NetDesc, seed: int) -> tuple[str, Outputs]:
     return kind, (loc, conf, np.stack([corners.ravel(), variances])[None])
 
 
-def _usual(
-    random: np.random.Generator, net: NetDesc, loc: np.ndarray, conf: np.ndarray, corners: np.ndarray
-) -> None:
+def _usual(random: np.random.Generator, net: NetDesc, loc: np.ndarray, conf: np.ndarray, corners: np.ndarray) -> None:
     """As a net's."""
 
 
@@ -135,15 +133,26 @@ def _at_the_threshold(
     conf[:, 0] = 0  # so softmax of these two is the sigmoid
 
 
+def _one_class(
+    random: np.random.Generator, net: NetDesc, loc: np.ndarray, conf: np.ndarray, corners: np.ndarray
+) -> None:
+    """All boxes of the first class with one score, and a few of the last class that are just better."""
+    conf[:] = -5
+    conf[:, 0] = 0
+    conf[:, 1] = 3
+    conf[::50, 1] = -5
+    conf[::50, -1] = 3.001
+
+
 KINDS_OF_OUTPUTS: dict[
     str, Callable[[np.random.Generator, NetDesc, np.ndarray, np.ndarray, np.ndarray], None]
 ] = {
     "usual": _usual, "ties": _ties, "none": _none, "all": _all, "huge": _huge, "not finite": _not_finite,
-    "no area": _no_area, "at the threshold": _at_the_threshold,
+    "no area": _no_area, "at the threshold": _at_the_threshold, "one class": _one_class,
 }  # fmt: skip
 KINDS = tuple(KINDS_OF_OUTPUTS)
 
-IMAGES = ((100, 200), (333, 97), (128, 128), (480, 640), (37, 36))
+IMAGES = ((100, 200), (333, 97), (128, 128), (480, 640), (37, 36), (128, 82), (1000, 372))
 """(height, width) of images for letterboxes."""
 
 
@@ -166,7 +175,12 @@ def names_of(net: NetDesc) -> list[str]:
 
 def load_module(folder: Path, name: str = "decode") -> ModuleType:
     """decode.py of a folder as a module."""
-    spec = importlib.util.spec_from_file_location(name, folder / "decode.py")
+    return load_file(folder / "decode.py", name)
+
+
+def load_file(path: Path, name: str = "script") -> ModuleType:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -206,58 +220,56 @@ class _Detection(ctypes.Structure):
 _Exp = ctypes.CFUNCTYPE(ctypes.c_float, ctypes.c_float)
 
 
-class Library(NamedTuple):
-    """decode.c of a net, compiled and loaded."""
+@dataclasses.dataclass
+class Library:
+    """decode.c of a net, compiled and loaded.
+
+    Attributes:
+        net: whose it is.
+        library: its functions.
+    """
 
     net: NetDesc
     library: ctypes.CDLL
-    callback: object
+    _callback: object = None
 
     def __call__(self, outputs: Outputs, image: tuple[int, int] | None = None) -> Detections:
-        """Detections of one image; without `image`, a letterbox is taken to be filled."""
+        """Detections of one image; `image` is its size for a letterbox."""
         single = [np.ascontiguousarray(values, F).ravel() for values in outputs]
         pointers = [values.ctypes.data_as(ctypes.c_void_p) for values in single]
         room = 1 + min(self.net.arch.nms.max_total, self.net.num_default_boxes * (self.net.arch.num_classes - 1))
         found = (_Detection * room)()
         found[room - 1].index = -7  # must stay
-        if image is not None:
-            count = self.library.ssd_decode_image(*pointers, *image, found)
-        elif self.net.arch.resizer.letterboxes:
-            work = ctypes.create_string_buffer(self.net.num_default_boxes * 64)  # more than an ssd_workspace needs
-            one = ctypes.c_float(1)
-            count = self.library.ssd_decode_with(work, *pointers, one, one, found)
-        else:
+        if image is None:
             count = self.library.ssd_decode(*pointers, found)
+        else:
+            count = self.library.ssd_decode_image(*pointers, *image, found)
         assert 0 <= count < room
         assert found[room - 1].index == -7
         rows = found[:count]
         boxes = np.asarray([list(one.box) for one in rows], F).reshape(-1, 4)
-        return Detections(np.asarray([r.class_id for r in rows], np.int64), np.asarray([r.score for r in rows], F), boxes)
-
-
-def c_decoder(net: NetDesc, folder: Path, *, numpys_exp: bool = False) -> Library:
-    """decode.c of a net, written into a folder, compiled and loaded.
-
-    Args:
-        net: the net.
-        folder: for the files.
-        numpys_exp: use numpy's exp in place of the compiler's expf, which differs in the last bit; sums of softmax are
-            the decoder's own.
-    """
-    source = decoder_files(net, names_of(net))["decode.c"]
-    if numpys_exp:
-        source = source.replace(
-            "#include <stddef.h>", "#include <stddef.h>\nfloat (*given_exp)(float) = 0;\n#define expf given_exp"
+        return Detections(
+            np.asarray([r.class_id for r in rows], np.int64), np.asarray([r.score for r in rows], F), boxes
         )
+
+    def take_numpys_exp(self) -> None:
+        """Use numpy's exp in place of the compiler's expf, which gives other last bits here and there."""
+
+        def exp(value: float) -> float:
+            with np.errstate(all="ignore"):
+                return float(np.exp(F(value)))
+
+        self._callback = _Exp(exp)  # kept, since the library has its address
+        ctypes.c_void_p.in_dll(self.library, "used_exp").value = ctypes.cast(self._callback, ctypes.c_void_p).value
+
+
+_MATH = "#include <math.h>\n"
+
+
+def c_decoder(net: NetDesc, folder: Path) -> Library:
+    """decode.c of a net, written into a folder, compiled and loaded; its expf can be replaced."""
+    source = decoder_files(net, names_of(net))["decode.c"]
+    assert source.count(_MATH) == 1
+    source = source.replace(_MATH, f"{_MATH}float (*used_exp)(float) = expf;\n#define expf used_exp\n")
     (folder / "decode.c").write_text(source, "utf-8")
-    library = ctypes.CDLL(str(compile_c(folder, "-O2", "-shared", "-fPIC", output="decode.so")))
-
-    def exp(value: float) -> float:
-        with np.errstate(all="ignore"):
-            return float(np.exp(F(value)))
-
-    callback = _Exp(exp)
-    if numpys_exp:
-        _Exp.in_dll(library, "given_exp")  # it is there
-        ctypes.c_void_p.in_dll(library, "given_exp").value = ctypes.cast(callback, ctypes.c_void_p).value
-    return Library(net, library, callback)
+    return Library(net, ctypes.CDLL(str(compile_c(folder, "-O2", "-shared", "-fPIC", output="decode.so"))))

@@ -22,4 +22,6 @@ def remap(
     from ssdlite_caffe import api
 
     report = api.remap(folder, mapping, out, force=force)
-    print_result(report, as_json, f"{report['arch']['num_classes']} classes, background included, are in {out}")
+    lines = [f"{report['arch']['num_classes']} classes, background included, are in {out}"]
+    lines += [f"note: {note}" for note in report.get("notes", ())]
+    print_result(report, as_json, "\n".join(lines))

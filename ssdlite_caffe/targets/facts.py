@@ -151,9 +151,9 @@ def facts_of(
 def _pad(arch: ArchSpec) -> tuple[float, ...]:
     """The padding of a letterbox in the units of pixels: blue, green, red."""
     values = arch.resizer.pad_value[::-1]
-    if arch.resizer.normalise_first:
-        values = tuple(value / arch.pixel_scale + arch.pixel_mean for value in values)
-    return values
+    if not arch.resizer.normalise_first:
+        return values
+    return tuple(value / arch.pixel_scale + arch.pixel_mean for value in values)
 
 
 def python_text(text: str) -> str:

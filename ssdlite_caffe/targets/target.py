@@ -22,8 +22,7 @@ anchors: `anchors.txt`, a line `xmin ymin xmax ymax var0 var1 var2 var3` a box, 
 CalibrationForm = Literal["bgr-png", "rgb-png", "npy", "raw"]
 """Calibration images, all resized as the model does.
 
-bgr-png, rgb-png: PNG files; the former has blue where PNG has red, for readers that keep the order of a file's
-    channels.
+bgr-png, rgb-png: PNG files; the former has blue where PNG has red, for readers that keep a file's order of channels.
 npy: normalised network input, float32 1 x 3 x H x W, BGR. raw: the same as flat float32.
 """
 

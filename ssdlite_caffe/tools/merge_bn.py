@@ -37,6 +37,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     TRAIN,
     TRAIN_WEIGHTS,
     ModelFolder,
+    without_targets,
 )
 from ssdlite_caffe.tools.convert import moved_places
 
@@ -183,9 +184,7 @@ def _with_constants(merged: Merged, deploy: caffe_pb2.NetParameter) -> Blobs:
     own = constants(merged.net, infer_for_any(merged.net, phase="TEST").param_shapes)
     left = {BOXES_LAYER} - {layer.name for layer in deploy.layer}  # a headless net may have its default boxes in a file
     kept = {
-        name: blobs
-        for name, blobs in merged.blobs.items()
-        if name not in left and (name not in own or name in shapes)
+        name: blobs for name, blobs in merged.blobs.items() if name not in left and (name not in own or name in shapes)
     }
     return {**constants(deploy, shapes), **kept}
 
@@ -230,7 +229,7 @@ def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec, out: Path) -
     """The report without its list of files."""
     described = source.description if "files" in source.description else {}
     report = {
-        **copy.deepcopy(described),
+        **without_targets(copy.deepcopy(described)),
         "ssdlite_caffe": __version__,
         "arch": arch.to_dict(),
         "resizer": dataclasses.asdict(arch.resizer),
