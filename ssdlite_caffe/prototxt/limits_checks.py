@@ -85,6 +85,16 @@ def sizes(kernel: int, pad: int, group: int) -> Check:
     return Check(find)
 
 
+def enlarged_pixel(text: str) -> Check:
+    """An Interp that makes a map of one pixel larger in both directions, as --gate interp has it."""
+
+    def find(layer: Layer, shapes: LayerShapes) -> str:
+        before, after = ((blobs[0].shape or ())[2:] if blobs else () for blobs in (shapes.bottoms, shapes.tops))
+        return text if layer.type == "Interp" and 1 in before and after and before != after else ""
+
+    return Check(find)
+
+
 def priors_in_pairs(text: str) -> Check:
     """A PriorBox with another number of max_size than of min_size, or one that is not greater."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssdlite_caffe.prototxt.limits_checks import sizes
+from ssdlite_caffe.prototxt.limits_checks import enlarged_pixel, sizes
 from ssdlite_caffe.prototxt.runtime import (
     GROUP,
     HEADLESS,
@@ -26,10 +26,10 @@ SVP = Runtime(
     types(
         "Input Convolution ConvolutionDepthwise Deconvolution Pooling InnerProduct LRN BatchNorm Scale Bias ReLU ReLU6 "
         "Clip PReLU ELU Sigmoid TanH BNLL AbsVal Power Exp Log Dropout Eltwise Concat Slice Split Crop Flatten Reshape "
-        "Permute Softmax Normalize Pad MVN Reduction ArgMax Interp Upsample ShuffleChannel LSTM"
+        "Permute Softmax Normalize Pad MVN Reduction ArgMax Interp Upsample ShuffleChannel LSTM Silence Swish "
+        "Threshold Tile SPP Reorg PSROIPooling"
     ),
     instead={
-        "Silence": NO_SILENCE,
         "DetectionOutput": f"its own one wants Softmax before it; {HEADLESS}",
         "PriorBox": _ON_THE_CPU,
         "HardSwish": STOCK_ACTIVATION,
@@ -38,7 +38,11 @@ SVP = Runtime(
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
-    checks=(sizes(kernel=64, pad=15, group=2048),),
+    checks=(
+        sizes(kernel=64, pad=15, group=2048),
+        enlarged_pixel("it enlarges no map of one pixel; for a squeeze-excite gate use --gate scale"),
+    ),
+    warnings={"Silence": "it takes one for one of two tops of a Slice, and drops others; or use --padding exact"},
 )
 
 NNIE = Runtime(

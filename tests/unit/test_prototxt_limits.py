@@ -103,6 +103,8 @@ TRAPS = [
      "it takes kernels of at most 64, this is 65, a pad of at most 15, this is 40", "error"),
     ("hisilicon-svp", HEAD + layer("Convolution", "convolution_param { num_output: 8 kernel_h: 3 kernel_w: 99 }"),
      "it takes kernels of at most 64, this is 99", "error"),
+    ("hisilicon-svp", GATE + layer("Interp", "interp_param { height: 6 width: 6 }", 'bottom: "p"'),
+     "one pixel", "error"),
     ("ascend", HEAD + layer("ReLU", top="d"), "it takes no layer in place", "error"),
     ("ascend", HEAD + layer("ReLU", top="other"), "names of their layers", "warning"),
     ("ascend", HEAD + layer("PriorBox", "prior_box_param { min_size: 3 max_size: 3 }", SAME),
@@ -127,6 +129,7 @@ FINE = [
     ("paddle", GATE + PROD),
     ("ascend", HEAD + layer("PriorBox", "prior_box_param { min_size: 3 max_size: 4 }", SAME)),
     ("onnx", HEAD + layer("Eltwise", "", SAME)),
+    ("hisilicon-svp", HEAD + layer("Interp", "interp_param { height: 9 width: 9 }")),
     ("hisilicon-svp", HEAD + layer("Convolution", "convolution_param { num_output: 8 kernel_size: 4 pad: 1 }")),
 ]
 
