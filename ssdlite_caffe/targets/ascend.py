@@ -104,7 +104,7 @@ ASCEND = Target(
     ),
     checked=Checked("read", "Huawei's documents of ATC, CANN 9, not run"),
     limits="ascend",
-    files=("README.md", "insert_op.cfg", "convert.sh"),
+    files=("README.md", "insert_op.cfg", "convert.sh", "ssd.py"),
     calibration="rgb-png",
     calibration_list="image_list.txt",
     inexact_for=_inexact,

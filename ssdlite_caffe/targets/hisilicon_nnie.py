@@ -15,10 +15,14 @@ HISILICON_NNIE = Target(
         TargetNet(
             "headless.prototxt", "headless.caffemodel", "headless", Dialect(activation="stock", priors="none")
         ),
+        TargetNet(
+            "headless_maps.prototxt", "headless.caffemodel", "headless",
+            Dialect(activation="stock", priors="none", outputs="per-map"),
+        ),
     ),
     checked=Checked("read", "configurations and reports of its users, not run"),
     limits="hisilicon-nnie",
-    files=("README.md", "nnie.cfg", "mean.txt"),
+    files=("README.md", "nnie.cfg", "mean.txt", "ssd.py"),
     priors=("npy", "raw"),
     calibration="rgb-png",
     calibration_list="image_list.txt",

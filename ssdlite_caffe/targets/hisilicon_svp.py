@@ -13,10 +13,15 @@ from ssdlite_caffe.targets.target import Checked, Target, TargetNet
 HISILICON_SVP = Target(
     name="hisilicon-svp",
     title="HiSilicon SVP_NNN (ATC)",
-    nets=(TargetNet("headless.prototxt", "headless.caffemodel", "headless", Dialect(priors="none")),),
+    nets=(
+        TargetNet("headless.prototxt", "headless.caffemodel", "headless", Dialect(priors="none")),
+        TargetNet(
+            "headless_maps.prototxt", "headless.caffemodel", "headless", Dialect(priors="none", outputs="per-map")
+        ),
+    ),
     checked=Checked("read", "HiSilicon's ATC guide of 2025-12, not run"),
     limits="hisilicon-svp",
-    files=("README.md", "insert_op.cfg", "convert.sh"),
+    files=("README.md", "insert_op.cfg", "convert.sh", "ssd.py"),
     priors=("npy", "raw", "anchors"),
     calibration="rgb-png",
     calibration_list="image_list.txt",
