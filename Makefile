@@ -8,7 +8,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast check format protos kits images clean
+.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast check format protos kits pages images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
 
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done
+
+pages: $(VENV)/.dev  ## write the tables of docs/runtimes.md anew
+	@$(BIN)/python -m ssdlite_caffe.targets.page docs/runtimes.md
 
 images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
 	@echo "==> making docs/images anew"

@@ -92,12 +92,15 @@ class Facts:
     words: dict[str, Any]
 
 
-def net_facts(target_net: TargetNet, net: caffe_pb2.NetParameter) -> NetFacts:
-    """What the README says of a net; `net` is its parsed prototxt."""
-    blobs = infer(net).blobs
-    read = {bottom for layer in net.layer for bottom in layer.bottom}
-    made = dict.fromkeys(top for layer in net.layer for top in layer.top)
-    outputs = tuple(Output(name, tuple(blobs[name] or ())) for name in made if name not in read)
+def net_facts(target_net: TargetNet, net: caffe_pb2.NetParameter, desc: NetDesc) -> NetFacts:
+    """What the README says of a net; `net` is its parsed prototxt, `desc` what it was rendered from."""
+    if target_net.edit:
+        outputs = tuple(Output(name, shape) for name, shape in target_net.edit.outputs(desc))
+    else:
+        blobs = infer(net).blobs
+        read = {bottom for layer in net.layer for bottom in layer.bottom}
+        made = dict.fromkeys(top for layer in net.layer for top in layer.top)
+        outputs = tuple(Output(name, tuple(blobs[name] or ())) for name in made if name not in read)
     options = " ".join(f"--{field} {value}" for field, value in target_net.options().items())
     return NetFacts(target_net.file, target_net.weights, target_net.stage, options, outputs)
 
@@ -139,7 +142,7 @@ def facts_of(
         max_total=nms.max_total,
         calibration=calibration[0],
         calibration_count=calibration[1],
-        inexact=(*inexact, *target.inexact),
+        inexact=(*inexact, *target.inexact, *target.inexact_for(net)),
         checked=f"{target.checked.how}: {target.checked.what}",
         words=target.words(net),
     )

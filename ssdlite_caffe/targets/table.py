@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.targets.acuity import ACUITY
+from ssdlite_caffe.targets.ascend import ASCEND
+from ssdlite_caffe.targets.bvlc import BVLC
+from ssdlite_caffe.targets.caffe_ssd import CAFFE_SSD
+from ssdlite_caffe.targets.hisilicon_nnie import HISILICON_NNIE
+from ssdlite_caffe.targets.hisilicon_svp import HISILICON_SVP
 from ssdlite_caffe.targets.mnn import MNN
 from ssdlite_caffe.targets.ncnn import NCNN
 from ssdlite_caffe.targets.onnx import ONNX
@@ -24,6 +30,12 @@ _ALL = (
     SOPHGO,
     PADDLE,
     ONNX,
+    CAFFE_SSD,
+    BVLC,
+    HISILICON_SVP,
+    HISILICON_NNIE,
+    ASCEND,
+    ACUITY,
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 

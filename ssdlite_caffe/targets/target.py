@@ -28,6 +28,19 @@ npy: normalised network input, float32 1 x 3 x H x W, BGR. raw: the same as flat
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A change of a deploy net for a detection layer that no Caffe has.
+
+    Attributes:
+        text: from a rendered prototxt to that of the program.
+        outputs: name and shape of each output, which `prototxt.shapes` does not know.
+    """
+
+    text: Callable[[str], str]
+    outputs: Callable[[NetDesc], tuple[tuple[str, tuple[int, ...]], ...]]
+
+
+@dataclass(frozen=True)
 class TargetNet:
     """One net of a target.
 
@@ -39,6 +52,7 @@ class TargetNet:
         score_threshold: of its DetectionOutput; None: the model's.
         irregular: of models whose default boxes no PriorBox layer makes. skip: a deploy net is not written; constant:
             it is written with the default boxes as numbers.
+        edit: what is changed after rendering.
     """
 
     file: str
@@ -47,6 +61,7 @@ class TargetNet:
     dialect: Dialect = field(default_factory=Dialect)
     score_threshold: float | None = None
     irregular: Literal["skip", "constant"] = "skip"
+    edit: Edit | None = None
 
     def options(self) -> dict[str, str]:
         """The fields of the dialect that are not the default's."""
@@ -85,6 +100,7 @@ class Target:
         calibrated_files: further files, written where there are calibration images.
         decoder: whether decode.py and decode.c are written.
         inexact: what the program computes otherwise, and by how much; a sentence each.
+        inexact_for: the same, of one detector.
         refuses: why a net cannot be written for the target; empty if it can.
         words: further values for the templates, computed from the net.
     """
@@ -101,6 +117,7 @@ class Target:
     calibrated_files: tuple[str, ...] = ()
     decoder: bool = False
     inexact: tuple[str, ...] = ()
+    inexact_for: Callable[[NetDesc], tuple[str, ...]] = lambda _: ()
     refuses: Callable[[NetDesc], str] = lambda _: ""
     words: Callable[[NetDesc], dict[str, Any]] = lambda _: {}
 

@@ -14,8 +14,9 @@ from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import environment, render
 from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import write_filled
-from ssdlite_caffe.prototxt.text import parse_net
+from ssdlite_caffe.prototxt.text import parse, parse_net
 from ssdlite_caffe.targets.calibration import Calibration, write_calibration
 from ssdlite_caffe.targets.decoder import decoder_files
 from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of, net_facts, python_text
@@ -78,12 +79,15 @@ def write_target(
         clips = target_net.stage == "deploy" and net.arch.nms.clip_first
         inexact += (f"{target_net.file}: {_INEXACT[choice]}" for choice in dialect.inexact(clip_first=clips))
         text = render(_with_threshold(net, target_net), dialect, target_net.stage)
+        parsed = usual = parse_net(text, name=target_net.file)
+        if target_net.edit:
+            text = target_net.edit.text(text)
+            parsed = parse(text, caffe_pb2.NetParameter, target_net.file, allow_unknown=True)
         write_text(folder / target_net.file, text)
-        parsed = parse_net(text, name=target_net.file)
         if target_net.weights not in filled:  # the nets that share weights have the same layers with weights
-            write_filled(folder / target_net.weights, parsed, fill(parsed, net, model).blobs)
+            write_filled(folder / target_net.weights, parsed, fill(usual, net, model).blobs)
             filled.add(target_net.weights)
-        written.append(net_facts(target_net, parsed))
+        written.append(net_facts(target_net, parsed, net))
     priors = priors_of(net, model)
     for form in target.priors:
         write_priors(folder, priors, form, net.arch.input_size)
