@@ -295,7 +295,7 @@ def targets_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def without_targets(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report for a folder that is made of another one, whose targets' folders are not carried along; a note says so."""
+    """The report of a folder for one made of it, which has no folders of targets; a note says so."""
     rest = {key: value for key, value in report.items() if key not in ("targets", "target_notes")}
     names = list(targets_of(report))
     if names:

@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from ssdlite_caffe.runtimes.model_folder import without_targets
+from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
 from tests.scenes import draw_scene
 
@@ -81,11 +82,14 @@ def test_too_few_and_broken_images_are_named(
     assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
 
 
-def test_the_list_names_every_target(command: Command) -> None:
+def test_the_list_and_the_page_name_every_target(command: Command) -> None:
     result = command("convert", "--target", "list")
     assert result.status == 0
-    for name in ("opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle", "onnx"):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "targets.md").read_text("utf-8")
+    assert {"opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle", "onnx"} <= TARGETS.keys()
+    for name in TARGETS:
         assert name in result.out
+        assert f"| `{name}` |" in page
 
 
 def test_remap_does_not_carry_targets_along_and_says_so(targets_folder: Path, tmp_path: Path, command: Command) -> None:
