@@ -8,7 +8,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits exactness images clean
+.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 exactness: $(VENV)/.dev  ## measure every model at hand; tables of README.md and docs/exactness.md (some 40 minutes; ARGS=...)
 	@echo "==> measuring how exact the models at hand are"
 	@$(BIN)/python benchmarks/exactness.py $(ARGS)
+
+pages: $(VENV)/.dev  ## write the tables of docs/runtimes.md anew
+	@$(BIN)/python -m ssdlite_caffe.targets.page docs/runtimes.md
 
 images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
 	@echo "==> making docs/images anew"

@@ -43,6 +43,11 @@ def convert(
     data: str = "",
     batch_size: int = 0,
     expected: Sequence[AnyPath] = (),
+    targets: Sequence[str] = (),
+    calibrate: Sequence[AnyPath] = (),
+    calibration_count: int = 100,
+    calibration_split: str = "trainval",
+    calibration_images: AnyPath | None = None,
     force: bool = False,
     progress: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -60,6 +65,12 @@ def convert(
         data: path of the LMDB in the train and test nets.
         batch_size: of the train and test nets; 0: 24 and 8.
         expected: images and folders; what a device gets and should give for them is written to `out`/expected.
+        targets: names of programs; each gets a folder of its name in `out`, see docs/targets.md.
+        calibrate: images for the quantisers of these programs: one folder in VOC's layout, one COCO instances_*.json,
+            or images and folders of images.
+        calibration_count: how many of them to take.
+        calibration_split: of VOC data.
+        calibration_images: folder of COCO's images.
         force: replace an earlier folder.
         progress: called with a text when the next step begins.
 
@@ -72,6 +83,16 @@ def convert(
     from ssdlite_caffe.tools.convert import ConvertOptions
     from ssdlite_caffe.tools.convert import convert as run
 
+    additions = []
+    if targets or calibrate:
+        from ssdlite_caffe.targets.calibration import Wanted
+        from ssdlite_caffe.targets.convert import targets_addition
+        from ssdlite_caffe.targets.table import targets_named
+
+        places = tuple(Path(path) for path in calibrate)
+        where = None if calibration_images is None else Path(calibration_images)
+        wanted = Wanted(places, calibration_count, calibration_split, where) if places else None
+        additions.append(targets_addition(targets_named(targets), wanted))
     options = ConvertOptions(
         dialect=dialect or Dialect(),
         label_map=None if label_map is None else os.fspath(label_map),
@@ -80,7 +101,7 @@ def convert(
         data=DataPaths(lmdb=data, batch_size=batch_size),
         expected=tuple(Path(image) for image in expected),
     )
-    return run(Path(model), Path(out), options, force=force, progress=progress)
+    return run(Path(model), Path(out), options, additions=additions, force=force, progress=progress)
 
 
 def verify(

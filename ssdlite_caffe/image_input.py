@@ -90,12 +90,13 @@ def network_input(
         ImageError: see `content_size`.
     """
     if resizer.normalise_first:
-        pixels = _normalised(image.astype(np.float32), mean, scale)
+        pixels = normalised(image.astype(np.float32), mean, scale)
         return resized_pixels(pixels, size, resizer, resizer.pad_value)[None]
-    return _normalised(resized_pixels(image, size, resizer, resizer.pad_value), mean, scale)[None]
+    return normalised(resized_pixels(image, size, resizer, resizer.pad_value), mean, scale)[None]
 
 
-def _normalised(pixels: FloatArray, mean: float, scale: float) -> FloatArray:
+def normalised(pixels: FloatArray, mean: float, scale: float) -> FloatArray:
+    """(pixels - mean) * scale in float32 and in this order, in the array itself, which is also returned."""
     pixels -= np.float32(mean)
     pixels *= np.float32(scale)
     return pixels

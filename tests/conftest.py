@@ -90,6 +90,27 @@ def example_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def targets_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `convert` makes of the example model for all targets that take it, with two calibration images."""
+    import cv2
+
+    from ssdlite_caffe import convert
+    from ssdlite_caffe.gen_model.build import build, default_arch
+    from ssdlite_caffe.targets.table import TARGETS
+    from tests.scenes import draw_scene
+
+    images = tmp_path_factory.mktemp("images")
+    for seed in range(2):
+        cv2.imwrite(str(images / f"{seed}.png"), draw_scene(seed)[0])
+    folder = tmp_path_factory.mktemp("targets") / "out"
+    net = build(default_arch("v3-small", 4))
+    names = [name for name, target in TARGETS.items() if not target.refuses(net)]
+    labels = example_model.parent / "labelmap.pbtxt"
+    convert(example_model, folder, label_map=labels, targets=names, calibrate=[images], calibration_count=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def caffe_prefix() -> Path:
     """The built Caffe: the folder named by SSDLITE_CAFFE_PREFIX, or the one that `ssdlite-caffe caffe build` writes."""
     from ssdlite_caffe.caffe.prefix import find_prefix

@@ -42,6 +42,17 @@ from ssdlite_caffe.gen_model.dialect import (
 from ssdlite_caffe.terminal import status
 
 _DIALECT = "Dialect: how the layers are written"
+_CALIBRATION = "Calibration images"
+
+
+def _list_targets(names: list[str] | None) -> list[str] | None:
+    """Print the targets and end, if the list is asked for."""
+    if names and "list" in names:
+        from ssdlite_caffe.targets.listing import print_targets
+
+        print_targets()
+        raise typer.Exit
+    return names
 
 
 def convert(
@@ -101,6 +112,37 @@ def convert(
             rich_help_panel=RESULT,
         ),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A program that takes Caffe files; may be repeated. OUT/NAME gets what its users need. "
+            "list: name them all.",
+            show_default="none",
+            rich_help_panel=RESULT,
+            callback=_list_targets,
+            is_eager=True,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Images for the quantisers of targets: a folder in VOC's layout, COCO's instances_*.json, or images "
+            "and folders; may be repeated.",
+            show_default="none",
+            rich_help_panel=_CALIBRATION,
+        ),
+    ] = None,
+    count: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many of these images to take; every class appears.", rich_help_panel=_CALIBRATION
+        ),
+    ] = 100,
+    split: Annotated[
+        str, typer.Option(help="List in ImageSets/Main of VOC data.", rich_help_panel=_CALIBRATION)
+    ] = "trainval",
+    images: Annotated[Path | None, typer.Option(help="Folder of COCO's images.", rich_help_panel=_CALIBRATION)] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +161,13 @@ def convert(
             dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip, **more),
             score_threshold=score_threshold,
             pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
-            expected=expected or [], force=force, progress=progress,
+            expected=expected or [], targets=target or [],
+            calibrate=calibrate or [], calibration_count=count,
+            calibration_split=split, calibration_images=images, force=force, progress=progress,
         )  # fmt: skip
     written = f"\nwhat a device is given and should give is in {out / 'expected'}" if expected else ""
+    for name in target or []:
+        written += f"\nfor {report['targets'][name]['title']}: {out / name}, see README.md there"
+    for text in report.get("target_notes", ()):
+        written += f"\nnote: {text}"
     print_result(report, as_json, convert_summary(report, out) + written)

@@ -10,12 +10,18 @@ import typer
 
 from ssdlite_caffe.commands.options import Json
 
+RuntimeName = Literal[
+    "opencv", "caffe-ssd", "bvlc", "ncnn", "mnn", "openvino", "rknn", "sophgo", "hisilicon-svp", "hisilicon-nnie",
+    "nnie", "ascend", "acuity", "paddle", "onnx",
+]  # fmt: skip
+"""The keys of `prototxt.limits.LIMITS`, and `nnie`, the earlier name of hisilicon-nnie."""
+
 
 def lint(
     net: Annotated[Path, typer.Argument(help="Prototxt to check.")],
     runtime: Annotated[
-        Literal["opencv", "bvlc", "ncnn", "nnie"] | None,
-        typer.Option(help="Warn of layers that this runtime does not support."),
+        RuntimeName | None,
+        typer.Option(help="Warn of what this program does not take; the names are those of convert --target."),
     ] = None,
     phase: Annotated[
         Literal["TRAIN", "TEST"] | None,

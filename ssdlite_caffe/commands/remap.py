@@ -9,7 +9,6 @@ import typer
 
 from ssdlite_caffe.commands.app import print_result
 from ssdlite_caffe.commands.options import Folder, Force, Json
-from ssdlite_caffe.terminal import note
 
 
 def remap(
@@ -21,9 +20,8 @@ def remap(
 ) -> None:
     """Give a converted model other classes, by moving the rows of its class predictors."""
     from ssdlite_caffe import api
-    from ssdlite_caffe.runtimes.folder_files import PROOF_DROPPED
 
     report = api.remap(folder, mapping, out, force=force)
-    if PROOF_DROPPED in report.get("notes", ()):
-        note(PROOF_DROPPED)
-    print_result(report, as_json, f"{report['arch']['num_classes']} classes, background included, are in {out}")
+    lines = [f"{report['arch']['num_classes']} classes, background included, are in {out}"]
+    lines += [f"note: {note}" for note in report.get("notes", ())]
+    print_result(report, as_json, "\n".join(lines))

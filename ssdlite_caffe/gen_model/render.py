@@ -101,17 +101,17 @@ def render(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths | None 
         ArchError: the net cannot be written in the dialect or for the stage.
     """
     lowered = lower(net, dialect, stage, data or DataPaths())
-    return _environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, dialect, stage))
+    return environment().get_template(f"{stage}.j2").render(net=lowered, facts=_facts(net, dialect, stage))
 
 
 def render_solver(solver: Solver) -> str:
     """The prototxt of a solver."""
-    return _environment().get_template("solver.j2").render(solver=solver)
+    return environment().get_template("solver.j2").render(solver=solver)
 
 
 def render_script(name: str, needed: Sequence[str]) -> str:
     """A shell script of a training folder, train.sh or test.sh; `needed` are the files that it checks for."""
-    return _environment().get_template(f"{name}.j2").render(kit={"needed": needed})
+    return environment().get_template(f"{name}.j2").render(kit={"needed": needed})
 
 
 def number(value: float) -> str:
@@ -129,10 +129,11 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Reads the templates of text files, with the filters `num` and `quoted`, which write exact values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(  # noqa: S701 - prototxt, not HTML; strings go through `quoted`
+    made = Environment(  # noqa: S701 - prototxt, not HTML; strings go through `quoted`
         loader=PackageLoader("ssdlite_caffe", "templates"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -140,10 +141,10 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         auto_reload=False,
     )
-    environment.filters["num"] = number
-    environment.filters["quoted"] = quoted
-    environment.filters["shell"] = shlex.quote
-    return environment
+    made.filters["num"] = number
+    made.filters["quoted"] = quoted
+    made.filters["shell"] = shlex.quote
+    return made
 
 
 def _facts(net: NetDesc, dialect: Dialect, stage: Stage) -> Facts:

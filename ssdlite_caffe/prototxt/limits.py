@@ -1,135 +1,67 @@
 """What each runtime can do with a prototxt: the layer types it runs, and the fields it rejects or requires.
 
-Sources of the tables: OpenCV DNN 4.x (tried out; `limits_opencv.py`), BVLC Caffe's master
-(layer registry and caffe.proto), ncnn's caffe2ncnn (its code), the HiSilicon NNIE mapper (reports of its users).
+One file a program, `limits_<program>.py`; each table says where it is from. This one gathers them and applies them.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import Message
 
 from ssdlite_caffe.prototxt import caffe_pb2
+from ssdlite_caffe.prototxt.limits_acuity import ACUITY
+from ssdlite_caffe.prototxt.limits_ascend import ASCEND
+from ssdlite_caffe.prototxt.limits_caffe import BVLC, CAFFE_SSD
+from ssdlite_caffe.prototxt.limits_hisilicon import NNIE, SVP
+from ssdlite_caffe.prototxt.limits_mnn import MNN
+from ssdlite_caffe.prototxt.limits_ncnn import NCNN
+from ssdlite_caffe.prototxt.limits_onnx import ONNX
 from ssdlite_caffe.prototxt.limits_opencv import OPENCV
-from ssdlite_caffe.prototxt.runtime import (
-    HEADLESS,
-    KERNEL,
-    STOCK_ACTIVATION,
-    TRAINING,
-    TRAINING_LAYERS,
-    FieldRule,
-    Runtime,
-    types,
-)
-from ssdlite_caffe.prototxt.shapes import Finding
+from ssdlite_caffe.prototxt.limits_openvino import OPENVINO
+from ssdlite_caffe.prototxt.limits_paddle import PADDLE
+from ssdlite_caffe.prototxt.limits_rknn import RKNN
+from ssdlite_caffe.prototxt.limits_sophgo import SOPHGO
+from ssdlite_caffe.prototxt.runtime import Runtime
+from ssdlite_caffe.prototxt.shapes import Finding, LayerShapes
 
-_BVLC_UNKNOWN = (
-    "transform_param.resize_param", "transform_param.noise_param", "transform_param.emit_constraint",
-    "transform_param.crop_h", "transform_param.crop_w", "transform_param.distort_param", "transform_param.expand_param",
-    "convolution_param.tf_pad", "convolution_param.width_group", "convolution_param.height_group",
-    "pooling_param.ceil_mode", "batch_norm_param.weight_filler", "batch_norm_param.bias_filler",
-    "batch_norm_param.use_alpha_beta", "batch_norm_param.do_all_reduce", "dropout_param.scale_train",
-)  # fmt: skip
-_BVLC_LAST_FIELD = 148
-"""clip_param, the greatest number in BVLC's LayerParameter."""
-
-_BVLC = Runtime(
-    "BVLC Caffe",
-    types(
-        "AbsVal Accuracy ArgMax BNLL BatchNorm BatchReindex Bias Clip Concat ContrastiveLoss Convolution Crop Data "
-        "Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output "
-        "HingeLoss Im2col ImageData InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData "
-        "MultinomialLogisticLoss PReLU Parameter Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid "
-        "SigmoidCrossEntropyLoss Silence Slice Softmax SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData"
-    ),
-    instead={
-        "ReLU6": f"write Clip, or {STOCK_ACTIVATION}",
-        "HardSwish": STOCK_ACTIVATION,
-        "HardSigmoid": STOCK_ACTIVATION,
-        "Pad": KERNEL,
-        "DepthwiseConvolution": "write Convolution with group",
-        "ConvolutionDepthwise": "write Convolution with group",
-        "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",
-        **dict.fromkeys(
-            ("Permute", "PriorBox", "DetectionOutput", "MultiBoxLoss", "DetectionEvaluate", "AnnotatedData"),
-            "it needs the SSD branch",
-        ),
-    },
-    fields=tuple(FieldRule(path, "error", "it does not know this field") for path in _BVLC_UNKNOWN),
-)
-
-_NCNN = Runtime(
-    "ncnn (caffe2ncnn)",
-    types(
-        "Input MemoryData Convolution ConvolutionDepthwise DepthwiseConvolution Deconvolution Pooling InnerProduct "
-        "LRN MVN BatchNorm BN Scale ReLU ReLU6 PReLU ELU Sigmoid TanH BNLL AbsVal Power Exp Log Threshold Dropout "
-        "Eltwise Concat Slice Split Crop Flatten Reshape Permute Softmax Normalize PriorBox DetectionOutput Silence "
-        "ShuffleChannel Interp Reorg ROIPooling PSROIPooling Embed LSTM"
-    ),
-    instead={
-        "Clip": f"write ReLU6, which becomes its Clip, or {STOCK_ACTIVATION}",
-        "HardSwish": STOCK_ACTIVATION,
-        "HardSigmoid": STOCK_ACTIVATION,
-        "Pad": KERNEL,
-        **dict.fromkeys(TRAINING_LAYERS, TRAINING),
-    },
-    fields=(
-        FieldRule("convolution_param.tf_pad", "error", f"it pads both sides equally; {KERNEL}"),
-        FieldRule("prior_box_param.reduce_boxes", "error", "it does not know this field"),
-        FieldRule(
-            "detection_output_param.code_type",
-            "error",
-            "it decodes every box as CENTER_SIZE, which is wrong for boxes decoded before; convert with --clip late",
-            value=caffe_pb2.PriorBoxParameter.CORNER,
-        ),
-    ),
-    old_nets="error",
-    net_inputs="caffe2ncnn does not read the input fields of the net itself; an Input layer tells it the size: use "
-    "--input-form layer",
-)
-
-_NNIE = Runtime(
-    "HiSilicon NNIE",
-    types(
-        "Input Convolution Deconvolution Pooling InnerProduct LRN BatchNorm Scale Bias ReLU PReLU Sigmoid TanH BNLL "
-        "AbsVal Power Dropout Eltwise Concat Slice Split Crop Flatten Reshape Permute Softmax Normalize"
-    ),
-    instead={
-        "ReLU6": f"{STOCK_ACTIVATION}; --activation relu runs too but is not exact",
-        "Clip": f"{STOCK_ACTIVATION}; --activation relu runs too but is not exact",
-        "HardSwish": STOCK_ACTIVATION,
-        "HardSigmoid": STOCK_ACTIVATION,
-        "Pad": KERNEL,
-        "DepthwiseConvolution": "write Convolution with group",
-        "ConvolutionDepthwise": "write Convolution with group",
-        "DetectionOutput": HEADLESS,
-        "PriorBox": "its boxes are constants; compute them on the CPU",
-        "Interp": "for a squeeze-excite gate use --gate scale or deconvolution",
-        **dict.fromkeys(TRAINING_LAYERS, TRAINING),
-    },
-    fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
-    even_kernels="it is made for 3x3 kernels; use --padding slice (exact) or --padding symmetric (not exact)",
-)
-
-LIMITS: dict[str, Runtime] = {"opencv": OPENCV, "bvlc": _BVLC, "ncnn": _NCNN, "nnie": _NNIE}
+LIMITS: dict[str, Runtime] = {
+    "opencv": OPENCV,
+    "caffe-ssd": CAFFE_SSD,
+    "bvlc": BVLC,
+    "ncnn": NCNN,
+    "mnn": MNN,
+    "openvino": OPENVINO,
+    "rknn": RKNN,
+    "sophgo": SOPHGO,
+    "hisilicon-svp": SVP,
+    "hisilicon-nnie": NNIE,
+    "ascend": ASCEND,
+    "acuity": ACUITY,
+    "paddle": PADDLE,
+    "onnx": ONNX,
+}
+"""The programs by the names that `lint --runtime` and `convert --target` take."""
+OTHER_NAMES = {"nnie": "hisilicon-nnie"}
+"""Names of earlier versions, which `lint --runtime` still takes."""
 
 
-def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator[Finding]:
+def judge(net: caffe_pb2.NetParameter, name: str, shapes: Sequence[LayerShapes]) -> Iterator[Finding]:
     """Problems that a runtime would have with a net.
 
     Args:
         net: the net.
         name: key of LIMITS.
-        layers: indices into `net.layer` of the layers to check, those of one phase.
+        shapes: of the layers to check, those of one phase.
     """
     runtime = LIMITS[name]
+    layers = [one.index for one in shapes]
     if net.input and runtime.net_inputs:
         yield Finding("warning", "runtime", runtime.net_inputs)
     if runtime.all_phases:
         yield from _other_phases(net, runtime, layers)
-    for index in layers:
+    for index, shaped in zip(layers, shapes, strict=True):
         layer = net.layer[index]
         if layer.type not in runtime.rules:  # reported as unknown already
             continue
@@ -139,15 +71,19 @@ def judge(net: caffe_pb2.NetParameter, name: str, layers: list[int]) -> Iterator
             yield Finding("error", "runtime", text, index)
             continue
         yield from _fields(runtime, layer, index)
+        for check in runtime.checks:
+            found = check.find(layer, shaped)
+            if found:
+                yield Finding(check.severity, "runtime", f"{runtime.title}: {found}", index)
         if layer.type in runtime.warnings:
             yield Finding("warning", "runtime", f"{runtime.title}: {runtime.warnings[layer.type]}", index)
         if runtime.whole_slices and layer.type == "Slice" and not layer.slice_param.slice_point:
             yield from _unread(net, runtime, index)
         if runtime.even_kernels and any(size % 2 == 0 for size in layer.convolution_param.kernel_size):
             yield Finding("warning", "runtime", f"{runtime.title}: {runtime.even_kernels}", index)
-        if runtime is _BVLC:
+        if runtime.last_field:
             for descriptor, _ in layer.ListFields():
-                if descriptor.number > _BVLC_LAST_FIELD:
+                if descriptor.number > runtime.last_field:
                     yield Finding("error", "runtime", f"{runtime.title} does not know {descriptor.name}", index)
 
 

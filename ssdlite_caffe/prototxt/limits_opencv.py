@@ -5,12 +5,14 @@ from __future__ import annotations
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.rules_opencv import ALL_OPENCV_RULES, OPENCV_RULES
 from ssdlite_caffe.prototxt.runtime import (
+    GROUP,
     KERNEL,
     STOCK_ACTIVATION,
     TRAINING,
     TRAINING_LAYERS,
     FieldRule,
     Runtime,
+    Source,
     types,
 )
 
@@ -39,6 +41,7 @@ _CORNER_SIZE = caffe_pb2.PriorBoxParameter.CORNER_SIZE
 
 OPENCV = Runtime(
     "OpenCV DNN",
+    Source("run", "OpenCV 4.8 to 4.14, layer by layer and field by field"),
     types(
         "Input Convolution ConvolutionDepthwise Deconvolution Pooling InnerProduct LRN MVN BatchNorm Scale ReLU ReLU6 "
         "PReLU ELU Sigmoid TanH HardSwish HardSigmoid Swish Mish BNLL AbsVal Power Exp Log Dropout Eltwise Axpy Concat "
@@ -49,7 +52,7 @@ OPENCV = Runtime(
     instead={
         "Clip": f"write ReLU6, or {STOCK_ACTIVATION}",
         "Pad": KERNEL,
-        "DepthwiseConvolution": "write Convolution with group",
+        "DepthwiseConvolution": GROUP,
         "Bias": "write Scale with bias_term",
         "Upsample": "write Interp or Deconvolution",
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.limits import LIMITS, judge
+from ssdlite_caffe.prototxt.limits import LIMITS, OTHER_NAMES, judge
 from ssdlite_caffe.prototxt.outline import Outline, outline
 from ssdlite_caffe.prototxt.rules_ssd import RULES
 from ssdlite_caffe.prototxt.shapes import LayerShapes, NetShapes, Phase, Severity, infer
@@ -90,13 +90,14 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     Args:
         text: the prototxt of a net, with its byte order mark if it has one.
         name: the file's name in the report.
-        runtime: key of LIMITS, to check for what it rejects too.
+        runtime: key of LIMITS or OTHER_NAMES, to check for what it rejects too.
         phase: which layers to check; None: that of `default_phase`.
 
     Raises:
         PrototxtError: the text has a syntax error (wrong fields and values are in the report), or the runtime is
             unknown.
     """
+    runtime = OTHER_NAMES.get(runtime, runtime) if runtime else None
     if runtime is not None and runtime not in LIMITS:
         raise PrototxtError(f"unknown runtime {runtime!r}; known are {', '.join(LIMITS)}")
     found = outline(text.removeprefix(_MARK), name, caffe_pb2.NetParameter)
@@ -108,7 +109,7 @@ def lint(text: str, name: str = "<text>", *, runtime: str | None = None, phase: 
     shapes = infer(net, phase=phase, rules=rules, unsure=_unsure(found))
     indices = [layer.index for layer in shapes.layers]
     other = _other_file(text, net, found)
-    problems = other or [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime, indices)]
+    problems = other or [*_of_text(net, found, runtime), *_of_net(net, shapes, found, runtime)]
     if text.startswith(_MARK):
         problems.append(LintProblem("error", "byte-order-mark", _MARK_TEXT, 1, None))
     if _REPLACED in text:
@@ -154,7 +155,10 @@ def _of_text(
     net: caffe_pb2.NetParameter, found: Outline[caffe_pb2.NetParameter], runtime: str | None
 ) -> Iterator[LintProblem]:
     """Problems of the text: unknown fields, wrong values."""
+    own = LIMITS[runtime].own_fields if runtime else frozenset()
     for problem in found.problems:
+        if problem.message == "LayerParameter" and problem.field in own:
+            continue
         severity: Severity = "error"
         text = problem.text
         if runtime is not None and problem.harmless and problem.message in LIMITS[runtime].skips:
@@ -167,12 +171,11 @@ def _of_net(
     shapes: NetShapes,
     found: Outline[caffe_pb2.NetParameter],
     runtime: str | None,
-    indices: list[int],
 ) -> Iterator[LintProblem]:
     """Problems of layers and shapes, without those that only follow from a value that could not be read."""
     nameless = {problem.layer for problem in found.problems if problem.lost and problem.field == "type"}
     harmless = LIMITS[runtime].harmless if runtime else ()
-    for problem in (*shapes.problems, *(judge(net, runtime, indices) if runtime else ())):
+    for problem in (*shapes.problems, *(judge(net, runtime, shapes.layers) if runtime else ())):
         if problem.kind in harmless:
             continue
         if problem.kind == "unknown-type" and problem.layer in nameless:

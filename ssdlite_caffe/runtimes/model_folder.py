@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -283,3 +284,22 @@ def _model_kind(path: Path) -> str:
         return locate(path).kind
     except ModelError:
         return ""
+
+
+def targets_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a report says of each folder that `convert --target` wrote, by name; empty without such folders."""
+    found = report.get("targets")
+    return {name: entry for name, entry in found.items() if isinstance(entry, dict)} if isinstance(found, dict) else {}
+
+
+def without_targets(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a folder for one made of it, which has no folders of targets; a note says so."""
+    rest = {key: value for key, value in report.items() if key not in ("targets", "target_notes")}
+    names = list(targets_of(report))
+    if names:
+        note = (
+            f"the folders of targets ({', '.join(names)}) are not carried along; "
+            "`convert --target` writes them of a model only"
+        )
+        rest["notes"] = [*rest.get("notes", ()), note]
+    return rest

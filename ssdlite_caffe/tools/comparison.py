@@ -18,7 +18,7 @@ from ssdlite_caffe.load.own_boxes import caffe_order
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.model_folder import ModelFolder, targets_of
 from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
 from ssdlite_caffe.tools.box_order import in_caffe_order
@@ -241,11 +241,17 @@ def _changed_files(folder: ModelFolder) -> list[str]:
     """Files that verify does not run and that have changed since convert wrote them."""
     files = folder.report.get("files", {})
     run = {path.name for path in (folder.deploy_prototxt, folder.deploy_caffemodel, folder.headless_prototxt)}
-    return [
+    changed = [
         name
         for name, entry in files.items()
         if name not in run and entry.get("sha256") != file_sha256(folder.path / name)
     ]
+    for target, entry in targets_of(folder.report).items():  # folders that `convert --target` wrote
+        for name, digest in entry.get("files", {}).items():
+            path = folder.path / target / name
+            if not path.is_file() or file_sha256(path) != digest:
+                changed.append(f"{target}/{name}")
+    return changed
 
 
 def _within_rounding(

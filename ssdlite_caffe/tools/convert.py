@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,22 @@ WEIGHTS = {DEPLOY_WEIGHTS: DEPLOY, TRAIN_WEIGHTS: TRAIN}
 """Each caffemodel and the prototxt it is for; the headless net uses deploy's weights, the test net train's."""
 
 Progress = Callable[[str], None]
+Check = Callable[[NetDesc], None]
+Finish = Callable[[Path, DumpedModel, NetDesc, LabelMap, Progress], dict[str, Any]]
+"""Writes more into a converted folder; what it returns is added to the report."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a layer above adds to a converted folder.
+
+    Attributes:
+        check: raises an error if it cannot be added to this detector; called before anything is written.
+        finish: called when the folder is complete.
+    """
+
+    check: Check
+    finish: Finish
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,13 @@ class ConvertOptions:
 
 
 def convert(
-    source: Path, out: Path, options: ConvertOptions, *, force: bool = False, progress: Progress = lambda _: None
+    source: Path,
+    out: Path,
+    options: ConvertOptions,
+    *,
+    additions: Sequence[Addition] = (),
+    force: bool = False,
+    progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Convert `source` into the folder `out`, and return the report that is written there as report.json.
 
@@ -95,10 +117,16 @@ def convert(
         found, where = label_map_of(source, options.label_map)
         names = found or opened.labels or numbered(arch.num_classes)
         check_classes(names, arch.num_classes, where or "the label map")
+        for addition in additions:
+            addition.check(build(arch))
         with new_folder(out, marker=REPORT, force=force) as folder:
             report = write_model_files(folder, opened.model, arch, names, options, progress, out)
             if images:
                 write_expected(folder, opened, images, progress)
+            for addition in additions:
+                report |= addition.finish(folder, opened.model, build(arch), names, progress)
+            if additions:
+                write_text(folder / REPORT, json.dumps(report, indent=2) + "\n", force=True)
     return report
 
 

@@ -38,6 +38,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     TRAIN,
     TRAIN_WEIGHTS,
     ModelFolder,
+    without_targets,
 )
 from ssdlite_caffe.tools.convert import moved_places
 
@@ -229,7 +230,7 @@ def _folder_report(source: _Folder, merged: Merged, arch: ArchSpec, out: Path) -
     """The report without its list of files."""
     described = source.description if "files" in source.description else {}
     report = {
-        **without_proofs(copy.deepcopy(described)),
+        **without_proofs(without_targets(copy.deepcopy(described))),
         "ssdlite_caffe": __version__,
         "arch": arch.to_dict(),
         "resizer": dataclasses.asdict(arch.resizer),

@@ -28,7 +28,7 @@ from ssdlite_caffe.prototxt.binary import (
 )
 from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
 from ssdlite_caffe.runtimes.folder_files import without_proofs
-from ssdlite_caffe.runtimes.model_folder import HEADLESS, LABEL_MAP, PRIORS, REPORT, ModelFolder
+from ssdlite_caffe.runtimes.model_folder import HEADLESS, LABEL_MAP, PRIORS, REPORT, ModelFolder, without_targets
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, moved_places
 
 
@@ -180,7 +180,8 @@ def change_classes(net: caffe_pb2.NetParameter, nets: tuple[NetDesc, NetDesc]) -
 
 
 def _report(old: ModelFolder, net: NetDesc, files: dict[str, Any]) -> dict[str, Any]:
-    report = {**without_proofs(copy.deepcopy(old.report)), "arch": net.arch.to_dict(), "files": files}
+    kept = without_proofs(without_targets(copy.deepcopy(old.report)))
+    report = {**kept, "arch": net.arch.to_dict(), "files": files}
     if net.arch.score_converter == "softmax" and net.arch.num_classes < old.arch.num_classes:
         note = "softmax is computed over the remaining classes, so their scores are higher than the source model's"
         report["notes"] = [*(n for n in report.get("notes", []) if n != note), note]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ssdlite_caffe
+from ssdlite_caffe.targets.page import BEGIN, with_tables
 from tests.unit.test_commands_app import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,3 +93,13 @@ def test_every_page_is_in_the_index() -> None:
         (index.parent / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)]+)\)", index.read_text())
     }
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs") and page != index} <= listed
+
+
+@pytest.mark.slow
+def test_runtimes_is_made_of_the_tables() -> None:
+    """`make pages` writes it anew."""
+    page = (ROOT / "docs" / "runtimes.md").read_text("utf-8")
+    assert with_tables(page) == page
+    assert "| `ascend` |" in page
+    with pytest.raises(ValueError, match="once each"):
+        with_tables(page + BEGIN)

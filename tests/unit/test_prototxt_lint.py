@@ -59,7 +59,7 @@ def test_problems_of_text_and_shapes_come_in_order_of_lines():
 def test_syntax_errors_raise():
     with pytest.raises(PrototxtError, match=r"^n\.prototxt:2:13: Expected"):
         lint('name: "n"\nlayer { top 3 }', "n.prototxt")
-    with pytest.raises(PrototxtError, match="known are opencv, bvlc, ncnn, nnie"):
+    with pytest.raises(PrototxtError, match="known are opencv, caffe-ssd, bvlc, ncnn, mnn"):
         lint(NET, runtime="tflite")
 
 

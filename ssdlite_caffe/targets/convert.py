@@ -1,0 +1,46 @@
+"""The targets of a conversion: each gets a folder of its name in the converted folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.targets.calibration import Wanted, calibration_of, check_wanted
+from ssdlite_caffe.targets.target import Target
+from ssdlite_caffe.targets.write import refuse_targets, write_target
+from ssdlite_caffe.tools.convert import Addition, Progress
+
+
+def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) -> Addition:
+    """What `convert` adds to its folder for targets: OUT/<name>/ for each, and `targets` in the report.
+
+    Args:
+        targets: the programs.
+        wanted: calibration images, for the programs that quantise; None: none.
+
+    Raises:
+        SsdliteError: no program quantises, or no such images are there.
+    """
+    if wanted is not None:
+        if not any(target.calibration for target in targets):
+            names = ", ".join(target.name for target in targets) or "none"
+            raise ArchError(f"--calibrate is for a --target that quantises; given: {names}")
+        check_wanted(wanted)
+
+    def finish(folder: Path, model: DumpedModel, net: NetDesc, names: LabelMap, progress: Progress) -> dict[str, Any]:
+        entries = {}
+        calibration = None if wanted is None else calibration_of(wanted, ModelFolder.open(folder), progress)
+        for target in targets:
+            progress(f"writing {target.name}")
+            (folder / target.name).mkdir()
+            entries[target.name] = write_target(folder / target.name, target, net, model, names, calibration)
+        notes = () if calibration is None else calibration.notes
+        return {"targets": entries, "target_notes": list(notes)}
+
+    return Addition(lambda net: refuse_targets(net, targets), finish)

@@ -1,0 +1,134 @@
+"""`convert --target` and `--calibrate`: what is refused, what is said, and what other commands make of such folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+
+from ssdlite_caffe.runtimes.model_folder import without_targets
+from ssdlite_caffe.targets.table import TARGETS
+from tests.commands import Command
+from tests.scenes import draw_scene
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for seed in range(3):
+        cv2.imwrite(str(folder / f"{seed}.png"), draw_scene(seed)[0])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(["--target", "nosuch"], "unknown target 'nosuch'; known are opencv, mnn, ", id="unknown"),
+        pytest.param(["--target", "MNN"], "unknown target 'MNN'; known are opencv, mnn, ", id="capitals"),
+        pytest.param(["--target", "mnn", "--target", "mnn"], "target mnn is given twice", id="twice"),
+        pytest.param(["--target", "onnx"], "target onnx: layer ", id="refused"),
+        pytest.param(["--calibrate", "IMAGES"], "--calibrate is for a --target that quantises; given: none", id="none"),
+        pytest.param(
+            ["--target", "openvino", "--calibrate", "IMAGES"],
+            "--calibrate is for a --target that quantises; given: openvino", id="not quantised",
+        ),
+        pytest.param(["--target", "rknn", "--calibrate", "EMPTY"], "EMPTY", id="no images"),
+        pytest.param(["--target", "rknn", "--calibrate", "no/such"], "no/such does not exist", id="nowhere"),
+        pytest.param(["--target", "rknn", "--calibrate", "BROKEN"], "no image of ", id="all broken"),
+        pytest.param(
+            ["--target", "rknn", "--calibrate", "BROKEN", "--calibrate", "VOC"], "has annotations; ", id="mixed"
+        ),
+    ],
+)  # fmt: skip
+def test_refused_in_one_line(
+    options: list[str], said: str, images: Path, example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    places = {"IMAGES": images, "EMPTY": tmp_path / "empty", "BROKEN": tmp_path / "broken", "VOC": tmp_path / "voc"}
+    for name in ("empty", "broken", "voc/Annotations"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "broken" / "one.png").write_bytes(b"no image")
+    given = [str(places.get(one, one)) for one in options]
+    result = command("convert", example_model, "-o", tmp_path / "out", "-q", *given)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.count("\n") == 1
+    assert str(places.get(said, said)) in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_exists_is_not_replaced(example_model: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "out" / "mnn").mkdir(parents=True)
+    result = command("convert", example_model, "-o", tmp_path / "out", "-q", "--target", "mnn")
+    assert result.status == 1
+    assert "exists" in result.err
+    assert list((tmp_path / "out").rglob("*")) == [tmp_path / "out" / "mnn"]
+
+
+def test_too_few_and_broken_images_are_named(
+    images: Path, example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    (data / "bad.png").write_bytes(b"no image")
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn", "--calibrate", data, "--count", 5
+    )
+    assert result.status == 0
+    assert "note: 3 calibration images, fewer than the 5 that were asked for" in result.out
+    assert "note: skipped: " in result.out
+    assert "bad.png" in result.out
+    assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
+
+
+def test_the_list_and_the_page_name_every_target(command: Command) -> None:
+    result = command("convert", "--target", "list")
+    assert result.status == 0
+    page = (Path(__file__).resolve().parents[2] / "docs" / "targets.md").read_text("utf-8")
+    assert {"opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle", "onnx"} <= TARGETS.keys()
+    for name in TARGETS:
+        assert name in result.out
+        assert f"| `{name}` |" in page
+
+
+def test_remap_does_not_carry_targets_along_and_says_so(targets_folder: Path, tmp_path: Path, command: Command) -> None:
+    mapping = tmp_path / "map.txt"
+    mapping.write_text("round: circle\n", "utf-8")
+    result = command("remap", targets_folder, "--map", mapping, "-o", tmp_path / "out")
+    assert (result.status, result.err) == (0, "")
+    assert "note: the folders of targets (opencv, mnn, " in result.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert "targets" not in report
+    assert not (tmp_path / "out" / "mnn").exists()
+
+
+def test_merge_bn_does_not_carry_targets_along_and_says_so(
+    targets_folder: Path, tmp_path: Path, command: Command
+) -> None:
+    result = command("merge-bn", targets_folder, "-o", tmp_path / "out")
+    assert (result.status, result.err) == (0, "")
+    assert "note: the folders of targets (opencv, mnn, " in result.out
+    assert "targets" not in json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    "report", [{}, {"targets": None}, {"targets": []}, {"notes": ["one"]}, {"targets": {"mnn": 1}}]
+)
+def test_reports_without_targets_stay_as_they_are(report: dict[str, object]) -> None:
+    assert without_targets(report) == {key: value for key, value in report.items() if key != "targets"}
+
+
+def test_verify_checks_the_targets_files(targets_folder: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.runtimes.model_folder import ModelFolder
+    from ssdlite_caffe.tools.comparison import _changed_files
+
+    copy = tmp_path / "out"
+    shutil.copytree(targets_folder, copy)
+    assert _changed_files(ModelFolder.open(copy)) == []
+    (copy / "mnn" / "headless.prototxt").write_text("name: 'other'", "utf-8")
+    (copy / "rknn" / "priors.npy").unlink()
+    shutil.rmtree(copy / "paddle")
+    changed = _changed_files(ModelFolder.open(copy))
+    assert {"mnn/headless.prototxt", "rknn/priors.npy", "paddle/headless.prototxt"} <= set(changed)
+    assert not any(name.startswith("openvino") for name in changed)

@@ -1,0 +1,283 @@
+"""The folders of targets whose programs can be run: what is in them; scripts and settings can be read."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from ssdlite_caffe.dump.model import DumpedModel
+from ssdlite_caffe.gen_model.arch import ArchSpec
+from ssdlite_caffe.gen_model.build import build, default_arch
+from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.prototxt.text import read_net
+from ssdlite_caffe.resizer import Resizer
+from ssdlite_caffe.runtimes.images import read_image
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
+from ssdlite_caffe.runtimes.resize import caffe_blob, pixels_of
+from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of
+from ssdlite_caffe.targets.onnx import ONNX
+from ssdlite_caffe.targets.opencv import OPENCV
+from ssdlite_caffe.targets.openvino import OPENVINO
+from ssdlite_caffe.targets.priors import priors_of
+from ssdlite_caffe.targets.rknn import RKNN
+from ssdlite_caffe.targets.table import TARGETS
+from ssdlite_caffe.targets.write import rendered
+from tests.decoders import load_file
+from tests.scenes import draw_scene
+
+RUN = ("opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle")
+HEADLESS = RUN[1:]
+SCALE = "0.00784313725490196"
+
+
+def types(path: Path) -> set[str]:
+    return {layer.type for layer in read_net(path).layer}
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_readme_is_short_and_names_what_is_there(name: str, targets_folder: Path) -> None:
+    folder = targets_folder / name
+    text = (folder / "README.md").read_text("utf-8")
+    assert text.startswith(f"# {TARGETS[name].title}\n")
+    assert len(text.splitlines()) <= 25
+    assert "\n\n\n" not in text
+    for line in text.splitlines():
+        if line.startswith("      "):  # a command
+            words = [word for word in shlex.split(line) if "=" not in word]
+            assert (folder / words[1]).is_file(), line
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_scripts_compile(name: str, targets_folder: Path) -> None:
+    folder = targets_folder / name
+    for path in folder.glob("*.py"):
+        ast.parse(path.read_text("utf-8"), str(path))
+        assert max(map(len, path.read_text("utf-8").splitlines())) <= 160, path
+    for path in folder.glob("*.sh"):
+        subprocess.run(["sh", "-n", path], check=True)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_report_names_every_file(name: str, targets_folder: Path) -> None:
+    entry = json.loads((targets_folder / "report.json").read_text("utf-8"))["targets"][name]
+    there = {path.relative_to(targets_folder / name).as_posix() for path in (targets_folder / name).rglob("*.*")}
+    assert entry["files"].keys() == there
+    assert entry["exact"] is True
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+def test_headless_nets_have_no_default_boxes_and_give_the_models_outputs(name: str, targets_folder: Path) -> None:
+    folder = targets_folder / name
+    assert not types(folder / "headless.prototxt") & {"PriorBox", "DetectionOutput"}
+    model = ModelFolder.open(targets_folder)
+    blob = caffe_blob((pixels_of(model.arch, draw_scene(1)[0]) - np.float32(127.5))[None] / np.float32(127.5))
+    wanted = OpenCvNet(model.headless_prototxt, model.deploy_caffemodel).forward(blob, ["mbox_loc", "mbox_conf"])
+    (weights,) = folder.glob("*.caffemodel")
+    found = OpenCvNet(folder / "headless.prototxt", weights).forward(blob, ["mbox_loc", "mbox_conf"])
+    for output, values in wanted.items():
+        assert np.abs(found[output] - values).max() <= 1e-5 * np.abs(values).max()
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+def test_decoders_and_default_boxes(name: str, targets_folder: Path) -> None:
+    folder = targets_folder / name
+    net = build(ModelFolder.open(targets_folder).arch)
+    boxes = [caffe_prior_boxes(m.prior, m.size, net.arch.input_size) for m in net.feature_maps]
+    priors = np.load(folder / "priors.npy")
+    assert priors.shape == (2034, 8)
+    assert priors.dtype == np.float32
+    np.testing.assert_array_equal(priors[:, :4], np.concatenate(boxes).astype(np.float32))
+    np.testing.assert_array_equal(priors[:, 4:], np.broadcast_to(np.float32(net.arch.variances), (2034, 4)))
+    flat = np.fromfile(folder / "priors.bin", "<f4")
+    np.testing.assert_array_equal(flat, np.concatenate([priors[:, :4].ravel(), priors[:, 4:].ravel()]))
+    assert {"decode.py", "decode.c", "priors.h"} <= {path.name for path in folder.iterdir()}
+
+
+def test_decode_reads_priors_of_the_folder_as_of_priorbox(targets_folder: Path) -> None:
+    module = load_file(targets_folder / "mnn" / "decode.py")
+    priors = np.load(targets_folder / "mnn" / "priors.npy")
+    blob = np.stack([priors[:, :4].ravel(), priors[:, 4:].ravel()])[None]
+    generator = np.random.default_rng(0)
+    loc = generator.normal(size=(1, 2034 * 4)).astype(np.float32)
+    conf = generator.normal(size=(1, 2034 * 4)).astype(np.float32)
+    for one, other in zip(module.decode(loc, conf, priors), module.decode(loc, conf, blob), strict=True):
+        assert one.tobytes() == other.tobytes()
+        assert len(one)
+
+
+def test_opencvs_script_detects(targets_folder: Path) -> None:
+    image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
+    done = subprocess.run(
+        [sys.executable, targets_folder / "opencv" / "detect.py", image], capture_output=True, text=True, check=True
+    )
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(rows) == 6
+    best = max(rows, key=lambda row: float(row[2]))
+    assert best[2:] == ["0.9443", "137.4", "64.0", "191.0", "116.8"]
+    none = subprocess.run(
+        [sys.executable, targets_folder / "opencv" / "detect.py", "no.png"], capture_output=True, text=True, check=False
+    )
+    assert (none.returncode, none.stderr) == (1, "no.png is not an image that OpenCV can read\n")
+
+
+@pytest.mark.parametrize(
+    "resizer",
+    [
+        Resizer(),
+        Resizer(half_pixel_centers=True),
+        Resizer(align_corners=True),
+        Resizer(method="nearest"),
+        Resizer(method="nearest", align_corners=True),
+        Resizer(method="nearest", half_pixel_centers=True),
+        Resizer("keep_aspect_ratio", min_dimension=96, max_dimension=96, pad_value=(1.0, 2.0, 3.0)),
+    ],
+    ids=str,
+)
+def test_scripts_resize_as_the_model_does(resizer: Resizer, tmp_path: Path, targets_folder: Path) -> None:
+    arch = dataclasses.replace(default_arch("v2", 4, input_size=(96, 96)), resizer=resizer)
+    (tmp_path / "ssd.py").write_text(rendered(OPENCV, "ssd.py", facts(arch, targets_folder)), "utf-8")
+    module = load_file(tmp_path / "ssd.py")
+    generator = np.random.default_rng(0)
+    for size in ((50, 131), (131, 50), (300, 400), (96, 96)):
+        image = generator.integers(0, 256, (*size, 3), np.uint8)
+        expected = pixels_of(arch, image)[..., ::-1]
+        np.testing.assert_array_equal(module.pixels(np.ascontiguousarray(image[..., ::-1])), expected)
+
+
+def facts(arch: ArchSpec, folder: Path) -> Facts:
+    return facts_of(OPENCV, build(arch), ModelFolder.open(folder).labels, (), ())
+
+
+def test_mnn(targets_folder: Path) -> None:
+    folder = targets_folder / "mnn"
+    settings = json.loads((folder / "quantize.json").read_text("utf-8"))
+    assert settings["format"] == "BGR"
+    assert settings["mean"] == [127.5] * 3
+    assert settings["normal"] == [0.00784313725490196] * 3
+    assert (settings["width"], settings["height"], settings["used_sample_num"]) == (320, 320, 2)
+    assert len(list((folder / settings["path"]).iterdir())) == 2
+    lines = (folder / "convert.sh").read_text("utf-8")
+    assert "mnnconvert -f CAFFE --modelFile model.caffemodel --prototxt deploy.prototxt" in lines
+    for net in ("headless.prototxt", "deploy.prototxt"):
+        scales = [layer for layer in read_net(folder / net).layer if layer.type == "Scale"]
+        assert all(len(layer.bottom) == 1 for layer in scales)  # it wants weights in every one
+
+
+def test_openvino(targets_folder: Path) -> None:
+    lines = (targets_folder / "openvino" / "convert.sh").read_text("utf-8")
+    assert "mo --framework caffe --input_model model.caffemodel --input_proto headless.prototxt" in lines
+
+
+def test_ncnn(targets_folder: Path) -> None:
+    folder = targets_folder / "ncnn"
+    (layer,) = (layer for layer in read_net(folder / "deploy.prototxt").layer if layer.type == "DetectionOutput")
+    assert round(layer.detection_output_param.confidence_threshold, 6) == 0.001
+    lines = (folder / "convert.sh").read_text("utf-8")
+    assert '"mean=[127.5,127.5,127.5]"' in lines
+    assert f'"norm=[{SCALE},{SCALE},{SCALE}]"' in lines
+    assert '"shape=[320,320,3]" pixel=BGR' in lines
+    assert read_net(folder / "headless.prototxt").layer[0].type == "Input"
+
+
+def model_config(text: str) -> dict[str, str]:
+    """The values of a YAML file of plain keys, each in its own line."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"(  )*\w+:( \S.*)?", line) for line in lines)
+    return dict(line.strip().split(": ", 1) for line in lines if ": " in line)
+
+
+def test_rknn(targets_folder: Path) -> None:
+    folder = targets_folder / "rknn"
+    settings = model_config((folder / "model_config.yml").read_text("utf-8"))
+    assert settings["platform"] == "caffe"
+    assert settings["quantize"] == settings["quant_img_RGB2BGR"] == "true"
+    assert settings["mean_values"] == settings["std_values"] == "[127.5, 127.5, 127.5]"
+    for key in ("prototxt_file_path", "caffemodel_file_path", "dataset"):
+        assert (folder / settings[key]).is_file()
+    images = (folder / settings["dataset"]).read_text("utf-8").split()
+    assert len(images) == 2
+    assert all((folder / image).is_file() for image in images)
+    numbers = np.asarray((folder / "mbox_priorbox.txt").read_text("utf-8").split(), np.float32)
+    np.testing.assert_array_equal(numbers, np.fromfile(folder / "priors.bin", "<f4"))
+    net = read_net(folder / "headless.prototxt")
+    assert all(layer.convolution_param.stride for layer in net.layer if layer.type == "Convolution")
+    outputs = {top for layer in read_net(folder / "headless_maps.prototxt").layer for top in layer.top}
+    assert not {"mbox_loc", "mbox_conf"} & outputs
+
+
+def test_rknn_without_images_is_not_quantised(targets_folder: Path) -> None:
+    net = NetFacts("headless.prototxt", "headless.caffemodel", "headless", "", ())
+    found = facts_of(RKNN, build(default_arch("v2", 4)), ModelFolder.open(targets_folder).labels, (net,), ())
+    text = rendered(RKNN, "model_config.yml", found)
+    settings = model_config(text)
+    assert settings["quantize"] == "false"
+    assert "dataset" not in settings
+
+
+def test_calibration_images_are_resized_usual_files(targets_folder: Path) -> None:
+    arch = ModelFolder.open(targets_folder).arch
+    for name in ("mnn", "ncnn", "rknn", "sophgo"):
+        first = sorted((targets_folder / name / "calibration").iterdir())[0]
+        expected = np.rint(pixels_of(arch, np.ascontiguousarray(draw_scene(0)[0][..., ::-1])))
+        np.testing.assert_array_equal(read_image(first)[..., ::-1], expected)
+
+
+def test_sophgo(targets_folder: Path) -> None:
+    folder = targets_folder / "sophgo"
+    lines = (folder / "convert.sh").read_text("utf-8")
+    assert "--mean 127.5,127.5,127.5" in lines
+    assert f"--scale {SCALE},{SCALE},{SCALE} --pixel_format bgr" in lines
+    assert '--input_shapes "[[1,3,320,320]]"' in lines
+    assert "run_calibration headless_maps.mlir --dataset calibration --input_num 2" in lines
+    assert "Power" not in types(folder / "headless.prototxt")
+    script = ast.parse((folder / "detect.py").read_text("utf-8"))
+    names = {target.id: ast.literal_eval(node.value) for node in script.body if isinstance(node, ast.Assign)
+             for target in node.targets if isinstance(target, ast.Name) and target.id in ("LOC", "CONF")}  # fmt: skip
+    tops = {top for layer in read_net(folder / "headless_maps.prototxt").layer for top in layer.top}
+    assert len(names["LOC"]) == len(names["CONF"]) == 6
+    assert {*names["LOC"], *names["CONF"]} <= tops
+
+
+def test_paddle(targets_folder: Path) -> None:
+    scales = [
+        layer for layer in read_net(targets_folder / "paddle" / "headless.prototxt").layer if layer.type == "Scale"
+    ]
+    assert all(len(layer.bottom) == 1 for layer in scales)
+    assert "--disable_feedback=True" in (targets_folder / "paddle" / "convert.sh").read_text("utf-8")
+
+
+def test_onnx_refuses_products_of_maps() -> None:
+    reason = ONNX.refuses(build(default_arch("v3-small", 4)))
+    assert "Eltwise PROD" in reason
+    assert "openvino" in reason
+    assert ONNX.refuses(build(default_arch("v2", 4))) == ""
+
+
+def test_irregular_boxes_are_the_models_own() -> None:
+    net = build(dataclasses.replace(default_arch("v2", 4), irregular_boxes="boxes differ"))
+    boxes = np.random.default_rng(0).random((net.num_default_boxes, 4), np.float32)  # ymin, xmin, ymax, xmax
+    settings = SimpleNamespace(default_boxes=boxes, box_rounding=0, anchors=None)
+    found = priors_of(net, cast(DumpedModel, SimpleNamespace(settings=settings)))
+    assert found.shape == (len(boxes), 8)
+    assert {tuple(row) for row in found[:, :4].tolist()} == {tuple(row) for row in boxes[:, [1, 0, 3, 2]].tolist()}
+
+
+def test_irregular_boxes_have_no_priorbox() -> None:
+    arch = default_arch("v2", 4)
+    regular, irregular = build(arch), build(dataclasses.replace(arch, irregular_boxes="boxes differ"))
+    assert [one.stage for one in OPENVINO.nets_of(regular)] == ["headless", "deploy"]
+    assert [one.stage for one in OPENVINO.nets_of(irregular)] == ["headless"]
+    (only,) = OPENCV.nets_of(irregular)
+    assert (only.stage, only.dialect.priors) == ("deploy", "constant")
