@@ -297,9 +297,6 @@ def without_targets(report: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in report.items() if key not in ("targets", "target_notes")}
     names = list(targets_of(report))
     if names:
-        note = (
-            f"the folders of targets ({', '.join(names)}) are not carried along; "
-            "`convert --target` writes them of a model only"
-        )
+        note = f"the folders of targets ({', '.join(names)}) are not carried along; only `convert` writes them"
         rest["notes"] = [*rest.get("notes", ()), note]
     return rest

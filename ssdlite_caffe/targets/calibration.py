@@ -100,6 +100,11 @@ def choose(classes: Sequence[frozenset[int]], count: int) -> list[int]:
     return sorted(chosen)
 
 
+def has_annotations(wanted: Wanted) -> bool:
+    """Whether the data says which classes are in an image; else the model has to look for them."""
+    return any(_annotated(path) for path in wanted.paths)
+
+
 def check_wanted(wanted: Wanted) -> None:
     """Check what can be checked before a model is read.
 

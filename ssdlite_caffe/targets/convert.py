@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ArchError
+from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
-from ssdlite_caffe.targets.calibration import Wanted, calibration_of, check_wanted
+from ssdlite_caffe.targets.calibration import Calibration, Wanted, calibration_of, check_wanted, has_annotations
 from ssdlite_caffe.targets.target import Target
 from ssdlite_caffe.targets.write import refuse_targets, write_target
-from ssdlite_caffe.tools.convert import Addition, Progress
+from ssdlite_caffe.tools.convert import Addition, ConvertOptions, Progress, write_model_files
 
 
 def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) -> Addition:
@@ -35,7 +37,7 @@ def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) ->
 
     def finish(folder: Path, model: DumpedModel, net: NetDesc, names: LabelMap, progress: Progress) -> dict[str, Any]:
         entries = {}
-        calibration = None if wanted is None else calibration_of(wanted, ModelFolder.open(folder), progress)
+        calibration = None if wanted is None else _calibration(wanted, folder, model, net, names, progress)
         for target in targets:
             progress(f"writing {target.name}")
             (folder / target.name).mkdir()
@@ -44,3 +46,15 @@ def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) ->
         return {"targets": entries, "target_notes": list(notes)}
 
     return Addition(lambda net: refuse_targets(net, targets), finish)
+
+
+def _calibration(
+    wanted: Wanted, folder: Path, model: DumpedModel, net: NetDesc, names: LabelMap, progress: Progress
+) -> Calibration:
+    """Choose images. Where the model has to look for classes, it runs in a dialect that OpenCV takes."""
+    if has_annotations(wanted):
+        return calibration_of(wanted, ModelFolder.open(folder), progress)
+    with tempfile.TemporaryDirectory() as place:
+        dialect = Dialect(priors="constant" if net.arch.irregular_boxes else "layer")
+        write_model_files(Path(place), model, net.arch, names, ConvertOptions(dialect), lambda _: None)
+        return calibration_of(wanted, ModelFolder.open(Path(place)), progress)

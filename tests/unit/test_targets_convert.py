@@ -82,6 +82,19 @@ def test_too_few_and_broken_images_are_named(
     assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
 
 
+def test_classes_are_looked_for_whatever_the_dialect(
+    images: Path, example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    """OpenCV has no Pad layer."""
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "-q", "--padding", "pad-layer", "--target", "rknn",
+        "--calibrate", images, "--count", 2,
+    )  # fmt: skip
+    assert (result.status, result.err) == (0, "")
+    assert "Pad" in (tmp_path / "out" / "deploy.prototxt").read_text("utf-8")
+    assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 2
+
+
 def test_the_list_and_the_page_name_every_target(command: Command) -> None:
     result = command("convert", "--target", "list")
     assert result.status == 0
