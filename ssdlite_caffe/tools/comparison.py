@@ -78,8 +78,9 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The difference divided by its bound; at most 1 if it passes."""
-        return (self.relative if self.relative_bound else self.absolute) / self.bound
+        """The difference divided by its bound; Inf if that is 0 and there is one."""
+        found = self.relative if self.relative_bound else self.absolute
+        return found / self.bound if self.bound else math.inf if found else 0.0
 
 
 @dataclass(frozen=True)
