@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.gen_model.build import build
+from ssdlite_caffe.load.own_boxes import caffe_order
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.resize import caffe_blob
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
-from ssdlite_caffe.tools.box_order import caffe_order
 
 Array = npt.NDArray[np.float64]
 Decoded = tuple[Array, Array]

@@ -77,14 +77,14 @@ def pixels_of(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> FloatArray:
     return resized_pixels(image, arch.input_size, arch.resizer, pad)
 
 
-def caffe_blob(nhwc: FloatArray) -> FloatArray:
+def caffe_blob(nhwc: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Move a batch of RGB images to Caffe's layout. Exact: values are moved, not computed.
 
     Args:
-        nhwc: float32 (N, H, W, 3), RGB.
+        nhwc: float32 or float64 (N, H, W, 3), RGB.
 
     Returns:
-        float32 (N, 3, H, W), BGR, C-contiguous.
+        Of the same dtype (N, 3, H, W), BGR, C-contiguous.
     """
     return np.ascontiguousarray(nhwc[..., ::-1].transpose(0, 3, 1, 2))
 

@@ -79,6 +79,10 @@ class DoubleSource:
             self._last = fed, self._graph.run(self._source.double_input(fed), self._names)
         return {name: self._last[1][name] for name in names}
 
+    def stem_input(self, fed: FloatArray) -> npt.NDArray[np.float64]:
+        """What the model's first convolution reads in float64 for a network input (1, H, W, 3)."""
+        return self._source.stem_input(fed)
+
     def raw(self, fed: FloatArray) -> DetectorOutputs:
         """Box encodings, logits, boxes and scores of every default box, in float64, as the detector's `raw`.
 

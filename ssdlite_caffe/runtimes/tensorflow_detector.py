@@ -214,6 +214,10 @@ class TensorFlowDetector:
         """What the graph of `in_double` reads for a network input: the same."""
         return fed.astype(np.float64)
 
+    def stem_input(self, fed: FloatArray) -> npt.NDArray[np.float64]:
+        """What the first convolution reads in the graph of `in_double` for a network input: the same."""
+        return fed.astype(np.float64)
+
     def in_double(self, names: Sequence[str]) -> DoubleGraph:
         """The graph in float64, from the network input to these tensors or operations.
 

@@ -158,6 +158,17 @@ class TfliteDetector:
             return fed.astype(np.float64) / self._arch.pixel_scale + self._arch.pixel_mean
         return self._as_input(fed).astype(np.float64)
 
+    def stem_input(self, fed: FloatArray) -> npt.NDArray[np.float64]:
+        """What the first convolution reads in the graph of `in_double` for a network input.
+
+        The same; but of a file that reads quantised pixels scale * (pixel - zero point), whose float32 scale is off by
+        its rounding.
+        """
+        tensor = self._input
+        if not tensor.quantised:
+            return fed.astype(np.float64)
+        return (self._as_input(fed).astype(np.float64) - float(tensor.zero_point[0])) * float(tensor.scale[0])
+
     def own_detections(self, fed: FloatArray) -> Detections | None:
         """The detections that the file itself computes, boxes not clipped; None if it ends in raw outputs.
 

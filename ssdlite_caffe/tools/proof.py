@@ -161,6 +161,7 @@ class Proof:
         """
         self.reference, self.folder, self.runtime = reference, folder, runtime
         self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
+        self.stem_input = double.stem_input
         self.net: NetDesc = reference.net
         self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
         self.whole = WholeNet(self.deploy, self.net, reference.model)
@@ -171,13 +172,13 @@ class Proof:
 
     def image(self, fed: FloatArray) -> Image:
         """Compare both sides on a network input (1, H, W, 3)."""
-        blob = caffe_blob(fed)
+        blob, stem = caffe_blob(fed), caffe_blob(self.stem_input(fed))
         names = [conv.top for conv in self.convolutions]
         single, double = self.reference.layers(fed), self.double.layers(fed)
         tf_boxes, tf_scores, _ = self.reference.boxes(fed, single)
         boxes64, scores64, _ = self.double.boxes(fed, double)
         got = self.runtime.forward(blob, [*names, *HEADS])
-        written = self.deploy.forward(blob, [*names, *HEADS])
+        written = self.deploy.forward(stem, [*names, *HEADS])
         targets = {conv.top: self._ordered(conv, double) for conv in self.convolutions}
         rounding = {  # each layer's values are dropped once they are compared: all of them are some 100 MB a side
             conv.top: _rounding(
@@ -189,23 +190,23 @@ class Proof:
             for conv in self.convolutions
         }
         del single, double
-        walked = walk(self.deploy, blob, targets)
-        stages = [self._layer(conv, walked, rounding[conv.top], targets, blob) for conv in self.convolutions]
+        walked = walk(self.deploy, stem, targets)
+        stages = [self._layer(conv, walked, rounding[conv.top], targets, stem) for conv in self.convolutions]
         model = tf_boxes[self.order], tf_scores[self.order], boxes64[self.order], scores64[self.order]
-        return self._ends(stages, walked, got, written, model, blob)
+        return self._ends(stages, walked, got, written, model, stem)
 
     def _ordered(self, conv: ConvDesc, values: dict[str, Any]) -> Any:
         return in_caffe_order(self.net, conv, values[conv.name], self.reference.model.settings.logit_scale)
 
     def _layer(
-        self, conv: ConvDesc, walked: Walked, rounding: Rounding, targets: dict[str, Array], blob: FloatArray
+        self, conv: ConvDesc, walked: Walked, rounding: Rounding, targets: dict[str, Array], blob: Array
     ) -> Stage:
         local = walked.differences[conv.top]
         if not local.ok and conv.name not in self.causes:
             self.causes[conv.name] = self._cause(conv, walked, targets, blob)
         return Stage(conv.name, local, rounding, self.causes.get(conv.name, ""))
 
-    def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: FloatArray) -> str:
+    def _cause(self, conv: ConvDesc, walked: Walked, targets: dict[str, Array], blob: Array) -> str:
         layers, used = segment_of(self.deploy, conv.top, targets)
         known = {self.deploy.input: blob.astype(np.float64), **walked.blobs}  # the targets among them
         unit = next(unit for unit in self.reference.model.units if unit.scope == conv.tf_scope)
@@ -219,7 +220,7 @@ class Proof:
 
     def _ends(
         self, stages: list[Stage], walked: Walked, got: dict[str, FloatArray], written: dict[str, Array],
-        model: tuple[Any, Any, Any, Any], blob: FloatArray,
+        model: tuple[Any, Any, Any, Any], blob: Array,
     ) -> Image:  # fmt: skip
         """Boxes and scores: from the model's own layers, and from the input on."""
         classes = self.net.arch.num_classes

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -125,7 +124,7 @@ class WholeNet:
         self.unrounded = unrounded(net, desc, model)
 
     def compare(
-        self, blob: FloatArray, boxes: Array, scores: Array, written: tuple[Array, Array]
+        self, blob: Array, boxes: Array, scores: Array, written: tuple[Array, Array]
     ) -> tuple[WholeDifference, WholeDifference]:
         """The differences of boxes and of scores in one image.
 
