@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,46 @@ def test_opencvs_script_detects(targets_folder: Path) -> None:
         [sys.executable, targets_folder / "opencv" / "detect.py", "no.png"], capture_output=True, text=True, check=False
     )
     assert (none.returncode, none.stderr) == (1, "no.png is not an image that OpenCV can read\n")
+
+
+CAFFE = """
+import types
+import numpy as np
+TEST = 1
+class Net:
+    def __init__(self, *arguments):
+        self.blobs = {"data": types.SimpleNamespace(data=np.zeros((1, 3, HEIGHT, WIDTH), np.float32))}
+    def forward(self):
+        np.save("fed.npy", self.blobs["data"].data)
+        return {"detection_out": np.float32([[[[0, 2, 0.9, 0.25, 0.25, 0.5, 1.0]]]])}
+"""
+"""A module for caffe-ssd's script: it detects one object of class 2, and writes what it was fed."""
+
+
+def caffe_ssd(folder: Path, *arguments: object) -> list[list[str]]:
+    """What caffe-ssd's script prints for a net of this folder's ssd.py."""
+    module = load_file(folder / "ssd.py")
+    text = CAFFE.replace("HEIGHT", str(module.HEIGHT)).replace("WIDTH", str(module.WIDTH))
+    (folder / "caffe.py").write_text(text, "utf-8")
+    done = subprocess.run(
+        [sys.executable, folder / "detect.py", *map(str, arguments)],
+        cwd=folder, capture_output=True, check=True,
+    )  # fmt: skip
+    return [line.split("\t") for line in done.stdout.decode("utf-8").rstrip("\n").split("\n")]
+
+
+@pytest.mark.parametrize("name", ["opencv", "caffe-ssd"])
+def test_names_are_lines_that_end_in_newlines_alone(name: str, targets_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(targets_folder / name, tmp_path / name)
+    names = (folder / "labels.txt").read_text("utf-8").splitlines()
+    (folder / "labels.txt").write_text("".join(f"{one}\u2028a\x85b\n" for one in names), "utf-8")
+    image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
+    if name == "caffe-ssd":
+        rows = caffe_ssd(folder, image)
+    else:
+        done = subprocess.run([sys.executable, folder / "detect.py", image], capture_output=True, check=True)
+        rows = [line.split("\t") for line in done.stdout.decode("utf-8").rstrip("\n").split("\n")]
+    assert {row[1] for row in rows} <= {f"{one}\u2028a\x85b" for one in names}
 
 
 @pytest.mark.parametrize(
