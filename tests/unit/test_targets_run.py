@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ from ssdlite_caffe.runtimes.images import read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, pixels_of
+from ssdlite_caffe.targets.decoder import decoder_files
 from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of
 from ssdlite_caffe.targets.onnx import ONNX
 from ssdlite_caffe.targets.opencv import OPENCV
@@ -35,7 +37,7 @@ from ssdlite_caffe.targets.priors import priors_of
 from ssdlite_caffe.targets.rknn import RKNN
 from ssdlite_caffe.targets.table import TARGETS
 from ssdlite_caffe.targets.write import rendered
-from tests.decoders import load_file
+from tests.decoders import load_file, names_of, random_outputs, reference, small_net
 from tests.scenes import draw_scene
 
 RUN = ("opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle")
@@ -171,6 +173,67 @@ def test_names_are_lines_that_end_in_newlines_alone(name: str, targets_folder: P
         done = subprocess.run([sys.executable, folder / "detect.py", image], capture_output=True, check=True)
         rows = [line.split("\t") for line in done.stdout.decode("utf-8").rstrip("\n").split("\n")]
     assert {row[1] for row in rows} <= {f"{one}\u2028a\x85b" for one in names}
+
+
+def test_opencvs_script_takes_a_network_input(targets_folder: Path, tmp_path: Path) -> None:
+    folder = targets_folder / "opencv"
+    module = load_file(folder / "ssd.py")
+    image = Path(__file__).resolve().parents[2] / "examples" / "shapes.png"
+    values, (height, width) = module.read(image)
+    np.save(tmp_path / "input.npy", module.blob_of(values))
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    np.save(tmp_path / "other.npy", np.zeros((1, 3, 8, 8), np.float32))
+    command = [sys.executable, folder / "detect.py"]
+    done = subprocess.run(
+        [*command, image, tmp_path / "input.npy"], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    rows = [line.split("\t")[1:] for line in done.stdout.splitlines()]
+    assert len(rows) == 12
+    factors = np.tile([module.WIDTH / width, module.HEIGHT / height], 2)
+    for one, other in zip(rows[:6], rows[6:], strict=True):
+        assert one[:2] == other[:2]
+        np.testing.assert_allclose(np.float64(other[2:]), np.float64(one[2:]) * factors, atol=0.2)
+    for name, said in (("bad.npy", "numpy can read"), ("other.npy", "float32 of the shape (1, 3, 320, 320)")):
+        none = subprocess.run([*command, tmp_path / name], capture_output=True, text=True, check=False)
+        assert (none.returncode, none.stderr.count("\n")) == (1, 1)
+        assert said in none.stderr
+
+
+LETTERBOXED = small_net(4, letterbox=True)
+
+
+def test_a_network_input_of_a_letterbox_has_boxes_in_its_own_pixels(targets_folder: Path, tmp_path: Path) -> None:
+    """DetectionOutput's: no part of the input is known to be padding."""
+    folder = shutil.copytree(targets_folder / "caffe-ssd", tmp_path / "folder")
+    (folder / "ssd.py").write_text(rendered(OPENCV, "ssd.py", facts(LETTERBOXED.arch, targets_folder)), "utf-8")
+    blob = np.random.default_rng(0).random((1, 3, 128, 128), np.float32)
+    np.save(folder / "input.npy", blob)
+    ((_, _, _, *box),) = caffe_ssd(folder, "input.npy")
+    assert box == ["32.0", "32.0", "64.0", "128.0"]
+    np.testing.assert_array_equal(np.load(folder / "fed.npy"), blob)
+    cv2.imwrite(str(folder / "image.png"), np.zeros((48, 64, 3), np.uint8))  # fills the upper three quarters
+    ((_, _, _, *box),) = caffe_ssd(folder, "image.png")
+    assert box == ["16.0", "16.0", "32.0", "48.0"]
+
+
+def test_raw_outputs_of_a_letterboxed_network_input_are_not_divided(
+    targets_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = random_outputs(LETTERBOXED, 0)[1]
+    for file, text in decoder_files(LETTERBOXED, names_of(LETTERBOXED)).items():
+        (tmp_path / file).write_text(text, "utf-8")
+    (tmp_path / "ssd.py").write_text(rendered(OPENCV, "ssd.py", facts(LETTERBOXED.arch, targets_folder)), "utf-8")
+    np.save(tmp_path / "priors.npy", outputs[2])
+    np.save(tmp_path / "input.npy", np.zeros((1, 3, 128, 128), np.float32))
+    monkeypatch.setitem(sys.modules, "decode", load_file(tmp_path / "decode.py"))
+    monkeypatch.setattr(sys, "argv", ["detect.py", str(tmp_path / "input.npy")])
+    load_file(tmp_path / "ssd.py").main(lambda blob: outputs[:2])
+    shown = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    expected = reference(LETTERBOXED, outputs)
+    rows = [(f"{score:.4f}", *(f"{side * 128:.1f}" for side in box))
+            for score, box in zip(expected.scores, expected.boxes, strict=True) if score >= 0.3]  # fmt: skip
+    assert rows
+    assert [tuple(row[2:]) for row in shown] == rows
 
 
 @pytest.mark.parametrize(
