@@ -12,6 +12,7 @@ import pytest
 from ssdlite_caffe.runtimes.model_folder import without_targets
 from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
+from tests.datasets import write_voc
 from tests.scenes import draw_scene
 
 
@@ -80,6 +81,37 @@ def test_too_few_and_broken_images_are_named(
     assert "note: skipped: " in result.out
     assert "bad.png" in result.out
     assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
+
+
+BOX = (5, 5, 20, 20)
+
+
+def test_annotations_of_no_class_of_the_model_are_refused(example_model: Path, tmp_path: Path, command: Command) -> None:
+    voc = write_voc(tmp_path / "voc", {"a": [("cat", BOX, 0), ("class_7", BOX, 0)], "b": [("cat", BOX, 0)], "c": []})
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "-q", "--target", "rknn", "--calibrate", voc,
+        "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "is of the model's classes, circle, square, triangle; it has 'cat' (2), 'class_7' (1); give " in result.err
+    assert "--label-map" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_objects_are_counted_by_class(example_model: Path, tmp_path: Path, command: Command) -> None:
+    objects = [("circle", BOX, 0), ("cat", BOX, 0), ("class_7", BOX, 0), ("cat", BOX, 0), ("circle", (9, 9, 9, 20), 0)]
+    voc = write_voc(tmp_path / "voc", {"a": objects})
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn", "--calibrate", voc,
+        "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert [line for line in result.out.splitlines() if line.startswith("note: ")] == [
+        "note: 3 objects skipped, of classes that the model does not have: 'cat' (2), 'class_7' (1)",
+        "note: 1 times box (N, N, N, N) is empty: xmin = xmax or ymin = ymax; object skipped",
+        "note: 1 calibration image, fewer than the 100 that were asked for",
+        "note: no calibration image has any of the 2 classes: square, triangle",
+    ]
 
 
 def test_classes_are_looked_for_whatever_the_dialect(
