@@ -30,6 +30,7 @@ from ssdlite_caffe.commands.options import (
     NmsOption,
     PipelineConfig,
     ScoreThreshold,
+    is_given,
 )
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -56,6 +57,7 @@ def _list_targets(names: list[str] | None) -> list[str] | None:
 
 
 def convert(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     label_map: LabelMapOption = None,
@@ -151,6 +153,9 @@ def convert(
     from ssdlite_caffe.gen_model.dialect import Dialect
     from ssdlite_caffe.tools.convert import convert_summary
 
+    unused = [name for name in ("count", "split", "images") if is_given(context, name)]
+    if unused and not calibrate:
+        raise typer.BadParameter(f"--{unused[0]} is of the images of --calibrate, which is not given")
     more = given(
         linear=linear, gate=gate, coefficients=coefficients, names=names, outputs=outputs, fields=fields,
         input_form=input_form, priors=priors,

@@ -59,6 +59,16 @@ def test_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", [["--count", "100"], ["--split", "train"], ["--images", "folder"]])
+def test_options_of_calibration_need_it(
+    option: list[str], example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    result = command("convert", example_model, "-o", tmp_path / "out", "--target", "rknn", *option)
+    assert (result.status, result.out) == (2, "")
+    assert f"{option[0]} is of the images of --calibrate" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_exists_is_not_replaced(example_model: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "out" / "mnn").mkdir(parents=True)
     result = command("convert", example_model, "-o", tmp_path / "out", "-q", "--target", "mnn")
