@@ -211,8 +211,13 @@ def _annotated(path: Path) -> bool:
 
 
 def _image_paths(paths: Sequence[Path]) -> list[Path]:
+    """The images; one that is given twice, also by way of its folder or a link, is there once."""
     found = [source for source in find_sources(paths) if not isinstance(source, ImageError)]
-    return [source.path for source in found if source.path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [source.path for source in found if source.path.suffix.lower() in IMAGE_SUFFIXES]
+    once: dict[Path, Path] = {}
+    for path in images:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) -> list[Candidate]:

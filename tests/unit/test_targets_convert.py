@@ -124,6 +124,20 @@ def test_skipped_objects_are_counted_by_class(example_model: Path, tmp_path: Pat
     ]
 
 
+def test_an_image_that_is_given_twice_counts_once(
+    images: Path, example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "link.png").symlink_to(images / "1.png")
+    given = [images, images / "0.png", images.parent / images.name / ".." / images.name, tmp_path / "link.png"]
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn",
+        *(word for path in given for word in ("--calibrate", path)),
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert "note: 3 calibration images, fewer than the 100" in result.out
+    assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
+
+
 def test_classes_are_looked_for_whatever_the_dialect(
     images: Path, example_model: Path, tmp_path: Path, command: Command
 ) -> None:
