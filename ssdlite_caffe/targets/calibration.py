@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.label_map import LabelMap, numbered
 from ssdlite_caffe.data.annotations import reasons, unknown_class
 from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import DatasetError, ImageError
@@ -115,7 +115,7 @@ def check_wanted(wanted: Wanted) -> None:
     """Check what can be checked before a model is read.
 
     Raises:
-        DatasetError: nothing is there, or the kinds of data are mixed.
+        DatasetError: nothing is there, the kinds of data are mixed, or annotated data cannot be opened.
         ImageError: a folder has no images.
     """
     annotated = [path for path in wanted.paths if _annotated(path)]
@@ -124,6 +124,8 @@ def check_wanted(wanted: Wanted) -> None:
             f"{annotated[0]} has annotations; give it alone to --calibrate, or only images and folders of images"
         )
     if annotated:
+        # The model's classes are not known yet, and a label map saves VOC's reader to look for names in every file.
+        open_images(annotated[0], numbered(2), split=wanted.split, images=wanted.images)
         return
     for source in find_sources(wanted.paths):
         if isinstance(source, ImageError):

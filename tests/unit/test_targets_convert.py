@@ -12,7 +12,7 @@ import pytest
 from ssdlite_caffe.runtimes.model_folder import without_targets
 from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
-from tests.datasets import write_voc
+from tests.datasets import coco_content, some_voc, write_coco, write_voc
 from tests.scenes import draw_scene
 
 
@@ -57,6 +57,37 @@ def test_refused_in_one_line(
     assert result.err.count("\n") == 1
     assert str(places.get(said, said)) in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--calibrate", "VOC", "--split", "nosuch"], "voc has no split 'nosuch'; it has: trainval\n"),
+        (["--calibrate", "COCO"], "give it with --images\n"),
+        (["--calibrate", "COCO", "--images", "no/such"], "no/such is not a folder; give the folder of the images\n"),
+        (["--calibrate", "no.json", "--images", "IMAGES"], "no.json does not exist"),
+    ],
+)
+def test_data_that_cannot_be_opened_are_refused_before_the_model_is_read(
+    options: list[str], said: str, tmp_path: Path, command: Command
+) -> None:
+    folder, instances = write_coco(tmp_path, coco_content())
+    places = {"VOC": some_voc(tmp_path / "voc"), "COCO": instances, "IMAGES": folder}
+    (tmp_path / "broken.pb").write_bytes(b"no model")
+    given = [places.get(one, one) for one in options]
+    result = command("convert", tmp_path / "broken.pb", "-o", tmp_path / "out", "-q", "--target", "rknn", *given)
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert said in result.err
+
+
+def test_annotations_of_coco(example_model: Path, tmp_path: Path, command: Command) -> None:
+    folder, instances = write_coco(tmp_path, coco_content())
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn", "--calibrate", instances, "--images",
+        folder, "--count", 2, "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert "note: no calibration image has the class triangle\n" in result.out
 
 
 @pytest.mark.parametrize("option", [["--count", "100"], ["--split", "train"], ["--images", "folder"]])
