@@ -192,6 +192,19 @@ def test_the_list_and_the_page_name_every_target(command: Command) -> None:
         assert f"| `{name}` |" in page
 
 
+def test_the_list_says_who_takes_no_net(command: Command) -> None:
+    assert "none: " in command("convert", "--target", "list").out
+    for words in (["--target", "list", "--json"], ["--json", "--target", "list"]):
+        result = command("convert", *words)
+        assert (result.status, result.err) == (0, "")
+        found = {entry["target"]: entry for entry in json.loads(result.out)}
+        assert list(found) == list(TARGETS)
+        assert (found["bvlc"]["nets"], found["opencv"]["nets"]) == ([], ["deploy"])
+        assert "has no Permute, PriorBox and DetectionOutput layers" in found["bvlc"]["refused"]
+        assert found["opencv"]["refused"] == found["onnx"]["refused"] == ""
+        assert found["bvlc"]["checked"]["how"] == "read"
+
+
 def test_remap_does_not_carry_targets_along_and_says_so(targets_folder: Path, tmp_path: Path, command: Command) -> None:
     mapping = tmp_path / "map.txt"
     mapping.write_text("round: circle\n", "utf-8")
