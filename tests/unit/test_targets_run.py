@@ -296,6 +296,41 @@ def test_ncnn(targets_folder: Path) -> None:
     assert read_net(folder / "headless.prototxt").layer[0].type == "Input"
 
 
+def readme(name: str, arch: ArchSpec, folder: Path) -> str:
+    """README.md of a target's folder for a detector."""
+    target = TARGETS[name]
+    nets = tuple(NetFacts(one.file, one.weights, one.stage, "", ()) for one in target.nets)
+    return rendered(target, "README.md", facts_of(target, build(arch), ModelFolder.open(folder).labels, nets, ()))
+
+
+WITH_NETS = [name for name in TARGETS if name != "bvlc"]
+
+
+@pytest.mark.parametrize("name", WITH_NETS)
+def test_readme_says_what_a_letterbox_asks_for(name: str, targets_folder: Path) -> None:
+    text = readme(name, LETTERBOXED.arch, targets_folder)
+    stages = {net.stage for net in TARGETS[name].nets}
+    for net in TARGETS[name].nets:
+        said = f"\n- boxes of `{net.file}` are fractions of the network input: divide them by the image's share of it"
+        assert text.count(said) == (net.stage == "deploy"), text
+    assert text.count("`decode.py --image-size HxW`") == ("headless" in stages)
+    assert "\n\n\n" not in text
+    assert "image's share" not in readme(name, default_arch("v2", 4), targets_folder)
+    assert all(line.startswith(("#", "- ", "  ")) for line in text.splitlines() if line)
+
+
+@pytest.mark.parametrize("name", WITH_NETS)
+def test_readme_says_what_bicubic_cannot(name: str, targets_folder: Path) -> None:
+    arch = dataclasses.replace(default_arch("v2", 4, input_size=(96, 128)), resizer=Resizer(method="bicubic"))
+    text = readme(name, arch, targets_folder)
+    said = "TensorFlow's bicubic does, which `ssd.py` cannot: give it images that "
+    assert f"{said}are 128 x 96 pixels\n" in text
+    box = Resizer("keep_aspect_ratio", "bicubic", min_dimension=96, max_dimension=128)
+    padded = dataclasses.replace(LETTERBOXED.arch, resizer=box)
+    assert f"{said}need only be padded\n" in readme(name, padded, targets_folder)
+    assert "bicubic" not in readme(name, default_arch("v2", 4), targets_folder)
+
+
 def test_ncnn_says_what_its_whole_net_does_not_do(targets_folder: Path) -> None:
     folder = targets_folder / "ncnn"
     undefined = (
