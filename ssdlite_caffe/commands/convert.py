@@ -51,7 +51,7 @@ _LIST, _JSON = "targets are listed", "as JSON"
 
 def _list_targets(context: typer.Context, names: list[str] | None) -> list[str] | None:
     """Print the targets and end, if the list is asked for."""
-    context.meta[_LIST] = bool(names) and "list" in names
+    context.meta[_LIST] = "list" in (names or ())
     _print_list(context)
     return names
 

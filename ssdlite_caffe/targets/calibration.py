@@ -242,8 +242,9 @@ def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) ->
     unknown = Counter(name for name in map(unknown_class, problems) if name)
     counted = _listed([f"{name} ({count})" for name, count in unknown.most_common()])
     if unknown and not any(one.classes for one in candidates):
+        known = _listed(labelled.labels.display_names[1:])
         raise DatasetError(
-            f"--calibrate: no object of {data} is of the model's classes, {_listed(labelled.labels.display_names[1:])}; "
+            f"--calibrate: no object of {data} is of the model's classes, {known}; "
             f"it has {counted}; give the class names that the model was trained with, with --label-map"
         )
     if unknown:

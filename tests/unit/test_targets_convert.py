@@ -127,7 +127,9 @@ def test_too_few_and_broken_images_are_named(
 BOX = (5, 5, 20, 20)
 
 
-def test_annotations_of_no_class_of_the_model_are_refused(example_model: Path, tmp_path: Path, command: Command) -> None:
+def test_annotations_of_no_class_of_the_model_are_refused(
+    example_model: Path, tmp_path: Path, command: Command
+) -> None:
     voc = write_voc(tmp_path / "voc", {"a": [("cat", BOX, 0), ("class_7", BOX, 0)], "b": [("cat", BOX, 0)], "c": []})
     result = command(
         "convert", example_model, "-o", tmp_path / "out", "-q", "--target", "rknn", "--calibrate", voc,
