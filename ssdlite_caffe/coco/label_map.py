@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 BUILTIN = ("coco", "voc")
 _MAX_FILE_BYTES = 1 << 20
 _MAX_ID = 1 << 16
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+"""Characters that a class name cannot have: control characters, all that Unicode ends lines at, and lone surrogates."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,11 @@ def check_name(name: str) -> None:
     """Check that a class name is a single line of UTF-8 text.
 
     Raises:
-        LabelMapError: it is empty, or has control characters or lone surrogates.
+        LabelMapError: it is empty, or has control characters, line separators or lone surrogates.
     """
     if not name or _UNFIT.search(name):
-        raise LabelMapError(f"{name[:60]!a} is not a class name: it is empty or has control characters")
+        what = "it is empty, or has control characters or line separators"
+        raise LabelMapError(f"{name[:60]!a} is not a class name: {what}")
 
 
 def read_text(path: Path) -> str:

@@ -24,12 +24,12 @@ from ssdlite_caffe.commands.options import (
     RESULT,
     Dequantize,
     Force,
-    Json,
     LabelMapOption,
     Model,
     NmsOption,
     PipelineConfig,
     ScoreThreshold,
+    is_given,
 )
 from ssdlite_caffe.gen_model.dialect import (
     ActivationDialect,
@@ -45,17 +45,34 @@ _DIALECT = "Dialect: how the layers are written"
 _CALIBRATION = "Calibration images"
 
 
-def _list_targets(names: list[str] | None) -> list[str] | None:
-    """Print the targets and end, if the list is asked for."""
-    if names and "list" in names:
-        from ssdlite_caffe.targets.listing import print_targets
+_LIST, _JSON = "targets are listed", "as JSON"
+"""Keys of `context.meta`: a list needs no model, so it is printed before missing arguments are refused."""
 
-        print_targets()
-        raise typer.Exit
+
+def _list_targets(context: typer.Context, names: list[str] | None) -> list[str] | None:
+    """Print the targets and end, if the list is asked for."""
+    context.meta[_LIST] = "list" in (names or ())
+    _print_list(context)
     return names
 
 
+def _with_json(context: typer.Context, as_json: bool) -> bool:
+    """The list may come before or after --json."""
+    context.meta[_JSON] = as_json
+    _print_list(context)
+    return as_json
+
+
+def _print_list(context: typer.Context) -> None:
+    if context.meta.get(_LIST) and _JSON in context.meta:
+        from ssdlite_caffe.targets.listing import print_targets
+
+        print_targets(as_json=context.meta[_JSON])
+        raise typer.Exit
+
+
 def convert(
+    context: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
     label_map: LabelMapOption = None,
@@ -144,13 +161,21 @@ def convert(
     ] = "trainval",
     images: Annotated[Path | None, typer.Option(help="Folder of COCO's images.", rich_help_panel=_CALIBRATION)] = None,
     force: Force = False,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the result as JSON.", rich_help_panel=RESULT, callback=_with_json, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Convert a detector into a folder of Caffe files."""
     from ssdlite_caffe import api
     from ssdlite_caffe.gen_model.dialect import Dialect
     from ssdlite_caffe.tools.convert import convert_summary
 
+    unused = [name for name in ("count", "split", "images") if is_given(context, name)]
+    if unused and not calibrate:
+        raise typer.BadParameter(f"--{unused[0]} is of the images of --calibrate, which is not given")
     more = given(
         linear=linear, gate=gate, coefficients=coefficients, names=names, outputs=outputs, fields=fields,
         input_form=input_form, priors=priors,

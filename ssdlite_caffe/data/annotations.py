@@ -34,6 +34,8 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _UNSET = frozenset({"", "0", "0.0", "false", "no", "none", "null", "n/a", "unspecified", "undefined", "unknown"})
 _DIGITS = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _SHOWN = 80
+_UNKNOWN_CLASS = re.compile(r"(?P<name>['\"].*?) is not in the label map.*|label (?P<id>-?\d+) is not a class id.*")
+"""What `ClassIds` and `labelled_images.stored_boxes` say of classes that are in no label map."""
 
 
 class Problem(NamedTuple):
@@ -76,6 +78,15 @@ def reasons(problems: Iterable[Problem], most: int = 10) -> list[str]:
     """The most frequent reasons, numbers in them left out, with their effects and counts, a line each."""
     found = Counter((_DIGITS.sub("N", problem.what), problem.effect) for problem in problems)
     return [f"{count} times {what}; {effect}" for (what, effect), count in found.most_common(most)]
+
+
+def unknown_class(problem: Problem) -> str | None:
+    """The class of an object that was skipped because the label map does not have it, as a message shows it; or None.
+
+    That is a name in quotes or, of an LMDB, a class id.
+    """
+    found = _UNKNOWN_CLASS.fullmatch(problem.what) if problem.effect == "object skipped" else None
+    return found and (found["name"] or found["id"])
 
 
 class Box(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.coco.label_map import LabelMap
+from ssdlite_caffe.coco.label_map import LabelMap, numbered
+from ssdlite_caffe.data.annotations import reasons, unknown_class
 from ssdlite_caffe.data.labelled_images import LabelledImages, open_images
 from ssdlite_caffe.errors import DatasetError, ImageError
 from ssdlite_caffe.files import write_bytes, write_text
@@ -29,6 +31,10 @@ LOOKED_AT = 10
 """Images without annotations that the model looks at for each one that is taken, evenly over the list."""
 SEEN = 0.3
 """Least score of a detection that counts as an object of its class, where there are no annotations."""
+_SHOWN = 8
+"""Most classes that a message names."""
+_MATTER = ("image skipped", "object skipped")
+"""What a user is told of annotations; which classes are in an image does not depend on the rest."""
 _SUFFIXES: dict[CalibrationForm, str] = {"bgr-png": ".png", "rgb-png": ".png", "npy": ".npy", "raw": ".bin"}
 
 
@@ -109,7 +115,7 @@ def check_wanted(wanted: Wanted) -> None:
     """Check what can be checked before a model is read.
 
     Raises:
-        DatasetError: nothing is there, or the kinds of data are mixed.
+        DatasetError: nothing is there, the kinds of data are mixed, or annotated data cannot be opened.
         ImageError: a folder has no images.
     """
     annotated = [path for path in wanted.paths if _annotated(path)]
@@ -118,6 +124,8 @@ def check_wanted(wanted: Wanted) -> None:
             f"{annotated[0]} has annotations; give it alone to --calibrate, or only images and folders of images"
         )
     if annotated:
+        # The model's classes are not known yet, and a label map saves VOC's reader to look for names in every file.
+        open_images(annotated[0], numbered(2), split=wanted.split, images=wanted.images)
         return
     for source in find_sources(wanted.paths):
         if isinstance(source, ImageError):
@@ -142,7 +150,7 @@ def calibration_of(wanted: Wanted, folder: ModelFolder, progress: Callable[[str]
     if _annotated(data):
         progress(f"reading {data}")
         labelled = open_images(data, folder.labels, split=wanted.split, images=wanted.images)
-        candidates = list(_from_annotations(labelled, notes))
+        candidates = _from_annotations(data, labelled, notes)
     else:
         candidates = list(_from_detections(_image_paths(wanted.paths), wanted.count, folder, notes, progress))
     if not candidates:
@@ -162,7 +170,8 @@ def calibration_of(wanted: Wanted, folder: ModelFolder, progress: Callable[[str]
     if not images:
         raise DatasetError(f"--calibrate: no image of {data} can be read: {notes[-1]}")
     if len(images) < wanted.count:
-        notes.append(f"{len(images)} calibration images, fewer than the {wanted.count} that were asked for")
+        taken = "1 calibration image" if len(images) == 1 else f"{len(images)} calibration images"
+        notes.append(f"{taken}, fewer than the {wanted.count} that were asked for")
     return Calibration(tuple(images), (*notes, *_unseen(folder.labels, seen)))
 
 
@@ -204,19 +213,46 @@ def _annotated(path: Path) -> bool:
 
 
 def _image_paths(paths: Sequence[Path]) -> list[Path]:
+    """The images; one that is given twice, also by way of its folder or a link, is there once."""
     found = [source for source in find_sources(paths) if not isinstance(source, ImageError)]
-    return [source.path for source in found if source.path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [source.path for source in found if source.path.suffix.lower() in IMAGE_SUFFIXES]
+    once: dict[Path, Path] = {}
+    for path in images:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
-def _from_annotations(labelled: LabelledImages, notes: list[str]) -> Iterator[Candidate]:
+def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) -> list[Candidate]:
+    """The images with their classes; what was skipped is added to `notes`.
+
+    Raises:
+        DatasetError: there are objects, and the model has the class of none.
+    """
+    candidates = []
+    problems = list(labelled.problems)
     for number in range(len(labelled)):
         try:
-            image, _ = labelled.read(number)
+            image, wrong = labelled.read(number)
         except (ImageError, DatasetError) as error:
             notes.append(f"skipped: {error}")
             continue
+        problems += wrong
         classes = frozenset(box.label for box in image.boxes)
-        yield Candidate(image.name, classes, _reader(labelled, number))
+        candidates.append(Candidate(image.name, classes, _reader(labelled, number)))
+    unknown = Counter(name for name in map(unknown_class, problems) if name)
+    counted = _listed([f"{name} ({count})" for name, count in unknown.most_common()])
+    if unknown and not any(one.classes for one in candidates):
+        known = _listed(labelled.labels.display_names[1:])
+        raise DatasetError(
+            f"--calibrate: no object of {data} is of the model's classes, {known}; "
+            f"it has {counted}; give the class names that the model was trained with, with --label-map"
+        )
+    if unknown:
+        objects = "1 object" if unknown.total() == 1 else f"{unknown.total()} objects"
+        notes.append(f"{objects} skipped, of classes that the model does not have: {counted}")
+    others = [one for one in problems if one.effect in _MATTER and unknown_class(one) is None]
+    notes += reasons(others, len(others))
+    return candidates
 
 
 def _reader(labelled: LabelledImages, number: int) -> Callable[[], Pixels]:
@@ -249,6 +285,9 @@ def _unseen(labels: LabelMap, seen: set[int]) -> list[str]:
     names = [name for number, name in enumerate(labels.display_names) if number and number not in seen]
     if not names:
         return []
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    one = len(names) == 1
-    return [f"no calibration image has {'the class' if one else f'{len(names)} classes:'} {shown}"]
+    what = "the class" if len(names) == 1 else f"any of the {len(names)} classes:"
+    return [f"no calibration image has {what} {_listed(names)}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

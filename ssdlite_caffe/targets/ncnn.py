@@ -7,9 +7,28 @@ confidence_threshold, which sigmoid scores may have beside a class: hence the lo
 from __future__ import annotations
 
 from ssdlite_caffe.gen_model.dialect import Dialect
+from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.targets.target import Checked, Target, TargetNet
 
 _THRESHOLD = 0.001
+
+
+def _inexact(net: NetDesc) -> tuple[str, ...]:
+    """What is not exact about the deploy net, where it is written."""
+    deploy = next((one for one in NCNN.nets_of(net) if one.stage == "deploy"), None)
+    found = []
+    if deploy and net.arch.score_converter == "sigmoid":
+        found.append(
+            f"{deploy.file}: ncnn leaves boxes undefined whose background score is at least {1 - _THRESHOLD:g}, "
+            "which sigmoid scores may have beside a class"
+        )
+    if deploy and net.arch.nms.score_threshold < _THRESHOLD:
+        found.append(
+            f"{deploy.file}: detections with scores up to its threshold {_THRESHOLD:g} are missing; "
+            f"the model's is {net.arch.nms.score_threshold:g}"
+        )
+    return tuple(found)
+
 
 NCNN = Target(
     name="ncnn",
@@ -26,5 +45,6 @@ NCNN = Target(
     priors=("npy", "raw"),
     calibration="rgb-png",
     decoder=True,
+    inexact_for=_inexact,
     words=lambda _: {"threshold": _THRESHOLD},
 )  # fmt: skip

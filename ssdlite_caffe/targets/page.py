@@ -22,6 +22,7 @@ from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.limits import LIMITS, judge
 from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import parse
+from ssdlite_caffe.targets.listing import no_nets
 from ssdlite_caffe.targets.table import TARGETS
 from ssdlite_caffe.targets.target import Edit, NetStage, Target, TargetNet
 
@@ -71,8 +72,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _program(target: Target) -> Sequence[str]:
     nets = "; ".join(_net(one) for one in target.nets)
-    if target not in _taken():
-        nets = f"none: {target.refuses(_detector('v1')).partition(';')[0]}"
+    if no_nets(target):
+        nets = f"none: {no_nets(target).partition(';')[0]}"
     also = {
         "decoders": target.decoder, "default boxes": target.priors, "calibration images": target.calibration,
     }  # fmt: skip
@@ -89,7 +90,7 @@ def _net(one: TargetNet) -> str:
 
 def _taken() -> list[Target]:
     """The targets that take any detector."""
-    return [target for target in TARGETS.values() if not target.refuses(_detector("v1"))]
+    return [target for target in TARGETS.values() if not no_nets(target)]
 
 
 def _choices(target: Target) -> Sequence[str]:

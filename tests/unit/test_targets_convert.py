@@ -12,6 +12,7 @@ import pytest
 from ssdlite_caffe.runtimes.model_folder import without_targets
 from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
+from tests.datasets import coco_content, some_voc, write_coco, write_voc
 from tests.scenes import draw_scene
 
 
@@ -58,6 +59,47 @@ def test_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--calibrate", "VOC", "--split", "nosuch"], "voc has no split 'nosuch'; it has: trainval\n"),
+        (["--calibrate", "COCO"], "give it with --images\n"),
+        (["--calibrate", "COCO", "--images", "no/such"], "no/such is not a folder; give the folder of the images\n"),
+        (["--calibrate", "no.json", "--images", "IMAGES"], "no.json does not exist"),
+    ],
+)
+def test_data_that_cannot_be_opened_are_refused_before_the_model_is_read(
+    options: list[str], said: str, tmp_path: Path, command: Command
+) -> None:
+    folder, instances = write_coco(tmp_path, coco_content())
+    places = {"VOC": some_voc(tmp_path / "voc"), "COCO": instances, "IMAGES": folder}
+    (tmp_path / "broken.pb").write_bytes(b"no model")
+    given = [places.get(one, one) for one in options]
+    result = command("convert", tmp_path / "broken.pb", "-o", tmp_path / "out", "-q", "--target", "rknn", *given)
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert said in result.err
+
+
+def test_annotations_of_coco(example_model: Path, tmp_path: Path, command: Command) -> None:
+    folder, instances = write_coco(tmp_path, coco_content())
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn", "--calibrate", instances, "--images",
+        folder, "--count", 2, "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert "note: no calibration image has the class triangle\n" in result.out
+
+
+@pytest.mark.parametrize("option", [["--count", "100"], ["--split", "train"], ["--images", "folder"]])
+def test_options_of_calibration_need_it(
+    option: list[str], example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    result = command("convert", example_model, "-o", tmp_path / "out", "--target", "rknn", *option)
+    assert (result.status, result.out) == (2, "")
+    assert f"{option[0]} is of the images of --calibrate" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_exists_is_not_replaced(example_model: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "out" / "mnn").mkdir(parents=True)
     result = command("convert", example_model, "-o", tmp_path / "out", "-q", "--target", "mnn")
@@ -82,6 +124,53 @@ def test_too_few_and_broken_images_are_named(
     assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
 
 
+BOX = (5, 5, 20, 20)
+
+
+def test_annotations_of_no_class_of_the_model_are_refused(
+    example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    voc = write_voc(tmp_path / "voc", {"a": [("cat", BOX, 0), ("class_7", BOX, 0)], "b": [("cat", BOX, 0)], "c": []})
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "-q", "--target", "rknn", "--calibrate", voc,
+        "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "is of the model's classes, circle, square, triangle; it has 'cat' (2), 'class_7' (1); give " in result.err
+    assert "--label-map" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_skipped_objects_are_counted_by_class(example_model: Path, tmp_path: Path, command: Command) -> None:
+    objects = [("circle", BOX, 0), ("cat", BOX, 0), ("class_7", BOX, 0), ("cat", BOX, 0), ("circle", (9, 9, 9, 20), 0)]
+    voc = write_voc(tmp_path / "voc", {"a": objects})
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn", "--calibrate", voc,
+        "--label-map", example_model.parent / "labelmap.pbtxt",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert [line for line in result.out.splitlines() if line.startswith("note: ")] == [
+        "note: 3 objects skipped, of classes that the model does not have: 'cat' (2), 'class_7' (1)",
+        "note: 1 times box (N, N, N, N) is empty: xmin = xmax or ymin = ymax; object skipped",
+        "note: 1 calibration image, fewer than the 100 that were asked for",
+        "note: no calibration image has any of the 2 classes: square, triangle",
+    ]
+
+
+def test_an_image_that_is_given_twice_counts_once(
+    images: Path, example_model: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "link.png").symlink_to(images / "1.png")
+    given = [images, images / "0.png", images.parent / images.name / ".." / images.name, tmp_path / "link.png"]
+    result = command(
+        "convert", example_model, "-o", tmp_path / "out", "--target", "rknn",
+        *(word for path in given for word in ("--calibrate", path)),
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    assert "note: 3 calibration images, fewer than the 100" in result.out
+    assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
+
+
 def test_classes_are_looked_for_whatever_the_dialect(
     images: Path, example_model: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -103,6 +192,19 @@ def test_the_list_and_the_page_name_every_target(command: Command) -> None:
     for name in TARGETS:
         assert name in result.out
         assert f"| `{name}` |" in page
+
+
+def test_the_list_says_who_takes_no_net(command: Command) -> None:
+    assert "none: " in command("convert", "--target", "list").out
+    for words in (["--target", "list", "--json"], ["--json", "--target", "list"]):
+        result = command("convert", *words)
+        assert (result.status, result.err) == (0, "")
+        found = {entry["target"]: entry for entry in json.loads(result.out)}
+        assert list(found) == list(TARGETS)
+        assert (found["bvlc"]["nets"], found["opencv"]["nets"]) == ([], ["deploy"])
+        assert "has no Permute, PriorBox and DetectionOutput layers" in found["bvlc"]["refused"]
+        assert found["opencv"]["refused"] == found["onnx"]["refused"] == ""
+        assert found["bvlc"]["checked"]["how"] == "read"
 
 
 def test_remap_does_not_carry_targets_along_and_says_so(targets_folder: Path, tmp_path: Path, command: Command) -> None:

@@ -6,6 +6,7 @@ import ast
 import ctypes
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -348,6 +349,17 @@ def test_what_is_wrong_is_said_in_one_line(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert status == 2 or (done.stderr.startswith("decode.py: ") and done.stderr.count("\n") == 1)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_has_had_enough(options: list[str], folder: Path) -> None:
+    """As in `decode.py ... | head`."""
+    closed, pipe = os.pipe()
+    os.close(closed)
+    command = [sys.executable, "decode.py", "loc.npy", "conf.npy", *options]
+    done = subprocess.run(command, cwd=folder, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_a_letterbox_needs_the_size_of_the_image(tmp_path: Path) -> None:
