@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,16 +109,18 @@ def check_proof(folder: Path, source: Path | None = None, *, runtime: str | None
     path = folder / REPORT
     if not path.is_file():
         what = (
-            "has no" if folder.is_dir() else "is a file, not a folder with" if folder.exists() else "does not exist; no"
-        )
-        raise PrototxtError(f"{folder} {what} {REPORT}; give a folder that `ssdlite-caffe convert` wrote")
+            f"has no {REPORT}" if folder.is_dir() else f"is a file, not a folder with {REPORT}" if folder.exists()
+            else "does not exist"
+        )  # fmt: skip
+        raise PrototxtError(f"{folder} {what}; give a folder that `ssdlite-caffe convert` wrote")
     report = read_report(path)
     said = proofs_of(report, str(path))
     wanted = list(said) if runtime is None else [name for name in said if name == runtime]
     if not wanted:
         other = f" with {runtime}, but one with {', '.join(map(_name, said))}" if said else ""
         raise PrototxtError(
-            f"{folder} has no proof{other}; verify it and record one: ssdlite-caffe verify MODEL {folder} --record"
+            f"{folder} has no proof{other}; verify it and record one: ssdlite-caffe verify MODEL "
+            f"{shlex.quote(str(folder))} --record{'' if runtime is None else f' --runtime {runtime}'}"
         )
     unknown = next((name for name in wanted if not _RUNTIME.fullmatch(name)), None)
     if unknown is not None:

@@ -244,6 +244,7 @@ def test_runtimes_side_by_side(command: Command, folder: Path, model: Path) -> N
     assert command("verify", folder, "--check", "--runtime", "caffe").status == 1
     result = command("verify", folder, "--check", "--runtime", "reference")
     assert "has no proof with reference, but one with 'opencv', 'caffe'; verify it" in result.err
+    assert result.err.rstrip().endswith(f"verify MODEL {folder} --record --runtime reference")
 
 
 def _set(*path: str | int, to: object) -> Change:
@@ -336,7 +337,9 @@ def test_reports_that_cannot_be_read(refused: Command, folder: Path, text: str, 
 def test_no_folder(refused: Command, folder: Path, model: Path) -> None:
     (folder / "report.json").unlink()
     assert "out has no report.json; give a folder" in refused("verify", folder, "--check").err
-    assert "does not exist" in refused("verify", folder / "none", "--check").err
+    none = folder / "none"
+    wanted = f"{none} does not exist; give a folder that `ssdlite-caffe convert` wrote\n"
+    assert refused("verify", none, "--check").err.endswith(wanted)
     assert "is a file, not a folder" in refused("verify", model, "--check").err
 
 
@@ -353,6 +356,11 @@ def test_options_that_a_check_does_not_have(command: Command, folder: Path, more
 
 def test_paths_that_are_missing_or_too_many(command: Command, folder: Path, model: Path) -> None:
     assert "MODEL is missing" in " ".join(command("verify", folder).err.replace("│", " ").split())
+    for path in (model, model.parent):
+        alone = command("verify", path, "--record")
+        assert alone.status == 2
+        said = "".join(alone.err.replace("│", " ").split())
+        assert f"FOLDERismissing,intowhich{path}wasconverted;giveMODELFOLDER" in said
     assert command("verify", model, model, folder, "--check").status == 2
     assert command("verify", "--check").status == 2
     assert f"type: ssdlite-caffe verify {model} {folder}" in command("verify", folder, model, "--check").err
