@@ -50,7 +50,7 @@ def test_an_equal_net(command: Command, example_model: Path, folder: Path) -> No
     assert said["source"] == {
         "name": example_model.name, "form": "frozen graph", "sha256": file_sha256(example_model),
     }  # fmt: skip
-    assert said["files"] == {name: file_sha256(folder / name) for name in FILES}
+    assert said["files"] == {name: file_sha256(folder / name) for name in FILES if (folder / name).is_file()}
     assert said["images"] == [{"name": "shapes.png", "sha256": file_sha256(image)}]
     assert started <= datetime.strptime(said["date"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     assert 0 < said["float64"]["share"] <= 1
