@@ -49,6 +49,12 @@ def refuse_swapped(command: str, first: Path, second: Path, kinds: tuple[frozens
         )
 
 
+def is_model_alone(path: Path) -> bool:
+    """Whether a path is clearly a model, and not one that is converted."""
+    kinds = set(_kinds(path))
+    return MODEL in kinds and CONVERTED not in kinds
+
+
 def refuse_swapped_images(data: Path, images: Path | None) -> None:
     """Refuse COCO's annotations and the folder of its images in each other's option.
 

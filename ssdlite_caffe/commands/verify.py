@@ -138,12 +138,14 @@ def verify(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Run TensorFlow and the converted net on the same inputs and compare them layer by layer."""
-    from ssdlite_caffe.commands.swapped import CONVERTED, MODEL, refuse_swapped
+    from ssdlite_caffe.commands.swapped import CONVERTED, MODEL, is_model_alone, refuse_swapped
 
     if len(model) > 1:
         raise typer.BadParameter(f"one path too many: {folder}; give MODEL FOLDER")
     mode = _mode(context)
     if not model and mode != "check":
+        if is_model_alone(folder):
+            raise typer.BadParameter(f"FOLDER is missing, into which {folder} was converted; give MODEL FOLDER")
         raise typer.BadParameter(f"MODEL is missing, which {folder} was converted from; --check alone can do without")
     if model:
         refuse_swapped("verify {first} {second}", model[0], folder, (frozenset({MODEL}), frozenset({CONVERTED})))

@@ -22,6 +22,7 @@ FUNCTIONAL = CALLS | CONDITIONS | LOOPS | {"Case", "StatelessCase", "For", "Remo
 _DEPTH = 16
 """Most calls in each other."""
 _MAX_NODES = 1 << 18
+"""Most nodes and calls together: calls of functions without nodes take time too, and their number multiplies."""
 _OUTPUTS = {
     "Switch": ("output_false", "output_true"),
     "Merge": ("output", "value_index"),
@@ -89,6 +90,7 @@ class _Body:
         self, graph: pb.GraphDef, functions: Mapping[str, pb.FunctionDef], source: str, names: set[str]
     ) -> None:
         self._graph, self._functions, self._source, self._names = graph, functions, source, names
+        self._calls = 0
 
     def add(self, node: pb.NodeDef, inputs: list[str], name: str, depth: int, pivot: str = "") -> list[str] | None:
         """Write a node or what it calls.
@@ -105,6 +107,10 @@ class _Body:
         """
         if depth > _DEPTH:
             raise ModelError(f"{self._source}: {name} ({node.op}) calls more than {_DEPTH} functions in each other")
+        if len(self._graph.node) + self._calls > _MAX_NODES:
+            raise ModelError(
+                f"{self._source} has more than {_MAX_NODES} nodes and calls, with those inside its functions"
+            )
         data = [text for text in inputs if not text.startswith("^")]
         if node.op in CALLS or node.op in self._functions:
             return self._called(self._function(node, "f"), data, name, depth, pivot)
@@ -114,8 +120,6 @@ class _Body:
             return self._loop(node, data, name, depth)
         if node.op in FUNCTIONAL:
             raise ModelError(f"{self._source}: {name} ({node.op}) calls functions in a way that is not read here")
-        if len(self._graph.node) > _MAX_NODES:
-            raise ModelError(f"{self._source} has more than {_MAX_NODES} nodes, with those of its functions")
         copy = self._graph.node.add()
         copy.CopyFrom(node)
         copy.name = name
@@ -151,6 +155,7 @@ class _Body:
 
     def _called(self, function: pb.FunctionDef, inputs: list[str], name: str, depth: int, pivot: str = "") -> list[str]:
         """Write the body of a function, and return its outputs."""
+        self._calls += 1
         arguments = [argument.name for argument in function.signature.input_arg]
         if len(arguments) != len(inputs):
             raise ModelError(

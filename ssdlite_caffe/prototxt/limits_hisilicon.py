@@ -68,6 +68,6 @@ NNIE = Runtime(
         **dict.fromkeys(TRAINING_LAYERS, TRAINING),
     },
     fields=(FieldRule("convolution_param.tf_pad", "error", f"it does not know this field; {KERNEL}"),),
-    even_kernels="it is made for 3x3 kernels; use --padding slice without its Silence layer "
-    "(exact) or --padding symmetric (not exact)",
+    even_kernels="it is made for 3x3 kernels; one of even size keeps the net exact, and only --padding symmetric, "
+    "which is not exact, writes none",
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ssdlite_caffe.errors import PrototxtError
@@ -23,6 +25,11 @@ PROOFS = "proofs"
 PROOF_DROPPED = "a proof that `verify --record` wrote was of other files, and is not carried along"
 
 _MAX_REPORT_BYTES = 64 << 20
+MOST_TARGET_FILES = 100_000
+"""More than anybody calibrates with."""
+_TARGET_FILE = re.compile(
+    r"[a-z][a-z0-9_-]{0,40}/[^\\:\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,400}"
+)
 
 
 def without_proofs(report: dict[str, Any]) -> dict[str, Any]:
@@ -51,3 +58,47 @@ def read_report(path: Path) -> dict[str, Any]:
     if not isinstance(report, dict) or not isinstance(report.get("arch"), dict):
         raise PrototxtError(f"{path} has no architecture under the key 'arch'; convert the model again")
     return report
+
+
+def targets_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a report says of each folder that `convert --target` wrote, by name; empty without such folders."""
+    found = report.get("targets")
+    return {name: entry for name, entry in found.items() if isinstance(entry, dict)} if isinstance(found, dict) else {}
+
+
+def is_target_file(name: str) -> bool:
+    """Whether a name, such as `mnn/headless.prototxt`, can only be that of a file inside a target's folder."""
+    return bool(_TARGET_FILE.fullmatch(name)) and ".." not in name.split("/") and str(PurePosixPath(name)) == name
+
+
+def target_files(report: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The files in the folders that `convert --target` wrote, with their SHA-256, as a report says it.
+
+    Args:
+        report: which anybody may have written.
+        where: its path, for messages.
+
+    Returns:
+        `mnn/headless.prototxt` -> hex digits.
+
+    Raises:
+        PrototxtError: the names are not those of files inside the folder of their target, or there are too many.
+    """
+    found: dict[str, str] = {}
+    for target, entry in targets_of(report).items():
+        files = entry.get("files", {})
+        if not isinstance(files, dict):
+            raise PrototxtError(f"{where}: 'files' of the target {target[:80]!a} must be an object; convert again")
+        for file, digest in files.items():
+            name = f"{target}/{file}"
+            if not is_target_file(name):
+                raise PrototxtError(
+                    f"{where}: {file[:80]!a} of the target {target[:80]!a} is no name of a file inside its folder; "
+                    "convert again"
+                )
+            found[name] = str(digest)
+    if len(found) > MOST_TARGET_FILES:
+        raise PrototxtError(
+            f"{where} names {len(found)} files of targets, more than {MOST_TARGET_FILES}; convert again"
+        )
+    return found

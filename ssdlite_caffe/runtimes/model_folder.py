@@ -29,7 +29,7 @@ from ssdlite_caffe.runtimes.folder_files import REPORT as REPORT
 from ssdlite_caffe.runtimes.folder_files import TEST as TEST
 from ssdlite_caffe.runtimes.folder_files import TRAIN as TRAIN
 from ssdlite_caffe.runtimes.folder_files import TRAIN_WEIGHTS as TRAIN_WEIGHTS
-from ssdlite_caffe.runtimes.folder_files import read_report
+from ssdlite_caffe.runtimes.folder_files import read_report, targets_of
 from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.loose_priors import WithPriors, deploy_net_of, read_priors
 from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
@@ -284,12 +284,6 @@ def _model_kind(path: Path) -> str:
         return locate(path).kind
     except ModelError:
         return ""
-
-
-def targets_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a report says of each folder that `convert --target` wrote, by name; empty without such folders."""
-    found = report.get("targets")
-    return {name: entry for name, entry in found.items() if isinstance(entry, dict)} if isinstance(found, dict) else {}
 
 
 def without_targets(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,10 @@ def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) ->
         notes = () if calibration is None else calibration.notes
         return {"targets": entries, "target_notes": list(notes)}
 
-    return Addition(lambda net: refuse_targets(net, targets), finish)
+    inputs = [] if wanted is None else [("--calibrate", path) for path in wanted.paths]
+    if wanted is not None and wanted.images is not None:
+        inputs.append(("--images", wanted.images))
+    return Addition(lambda net: refuse_targets(net, targets), finish, tuple(inputs))
 
 
 def _calibration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from ssdlite_caffe.load.own_boxes import caffe_order
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
-from ssdlite_caffe.runtimes.model_folder import ModelFolder, targets_of
+from ssdlite_caffe.runtimes.folder_files import REPORT, target_files
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime, RunningNet, open_net
 from ssdlite_caffe.runtimes.resize import caffe_blob, window_of
 from ssdlite_caffe.tools.box_order import in_caffe_order
@@ -130,7 +132,7 @@ class Comparison:
     def rows(self) -> tuple[Row, ...]:
         """The rows of all images, and one for the files that verify does not run."""
         changed = _changed_files(self.folder)
-        note = f"changed since the conversion: {', '.join(changed)}" if changed else "unchanged since the conversion"
+        note = _files_note(changed)
         files = Row("other files", "files", (), float(len(changed)), float(len(changed)), 0.5, False, not changed, note)
         return (*self.worst.values(), files)
 
@@ -238,21 +240,29 @@ class Comparison:
                        max(self.bounds.box, self.bounds.score), False, not found.unpaired, note))  # fmt: skip
 
 
-def _changed_files(folder: ModelFolder) -> list[str]:
-    """Files that verify does not run and that have changed since convert wrote them."""
-    files = folder.report.get("files", {})
+def _changed_files(folder: ModelFolder) -> dict[str, str]:
+    """Files that verify does not run and that are not as convert wrote them: `changed` or `missing`, by name."""
     run = {path.name for path in (folder.deploy_prototxt, folder.deploy_caffemodel, folder.headless_prototxt)}
-    changed = [
-        name
-        for name, entry in files.items()
-        if name not in run and entry.get("sha256") != file_sha256(folder.path / name)
-    ]
-    for target, entry in targets_of(folder.report).items():  # folders that `convert --target` wrote
-        for name, digest in entry.get("files", {}).items():
-            path = folder.path / target / name
-            if not path.is_file() or file_sha256(path) != digest:
-                changed.append(f"{target}/{name}")
-    return changed
+    known = {name: entry.get("sha256") for name, entry in folder.report.get("files", {}).items() if name not in run}
+    known |= target_files(folder.report, str(folder.path / REPORT))
+    states = {}
+    for name, digest in known.items():
+        path = folder.path / name
+        if not path.is_file():
+            states[name] = "missing"
+        elif file_sha256(path) != digest:
+            states[name] = "changed"
+    return states
+
+
+def _files_note(states: Mapping[str, str]) -> str:
+    """A phrase for what `_changed_files` found."""
+    changed, missing = (
+        ", ".join(name for name, state in states.items() if state == one) for one in ("changed", "missing")
+    )
+    said = [f"changed since the conversion: {changed}"] if changed else []
+    said += [f"missing: {missing}"] if missing else []
+    return "; ".join(said) or "unchanged since the conversion"
 
 
 def _within_rounding(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe import __version__
-from ssdlite_caffe.coco.label_map import LabelMap, check_classes, numbered
+from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions
-from ssdlite_caffe.files import file_sha256, new_folder, refuse_folder, write_text
+from ssdlite_caffe.files import file_sha256, new_folder, write_text
 from ssdlite_caffe.gen_model.arch import LEAST_SCORE, ArchSpec, matters
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
@@ -40,6 +40,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     ModelFolder,
     RecordedPath,
 )
+from ssdlite_caffe.tools.replaced import Inputs, refuse_losses
 from ssdlite_caffe.tools.source import open_model
 
 STAGES: tuple[tuple[str, Stage], ...] = (
@@ -64,10 +65,12 @@ class Addition:
     Attributes:
         check: raises an error if it cannot be added to this detector; called before anything is written.
         finish: called when the folder is complete.
+        inputs: files and folders that it reads.
     """
 
     check: Check
     finish: Finish
+    inputs: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def convert(
     """
     from ssdlite_caffe.tools.expected import read_expected_images, write_expected  # which import this module
 
-    refuse_folder(out, marker=REPORT, force=force)  # before the model is read
+    inputs = [*_inputs(source, options), *(one for addition in additions for one in addition.inputs)]
+    refuse_losses(out, inputs, force=force)  # before the model is read
     images = read_expected_images(options.expected)
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
@@ -128,6 +132,17 @@ def convert(
             if additions:
                 write_text(folder / REPORT, json.dumps(report, indent=2) + "\n", force=True)
     return report
+
+
+def _inputs(source: Path, options: ConvertOptions) -> Inputs:
+    yield "the model", source
+    if options.reading.pipeline_config is not None:
+        yield "the pipeline.config", options.reading.pipeline_config
+    if options.label_map is not None and options.label_map not in BUILTIN:
+        yield "the label map", Path(options.label_map)
+    yield from (("--expected", path) for path in options.expected)
+    if options.data.lmdb and Path(options.data.lmdb).exists():  # written into the nets, and not read here
+        yield "the LMDB", Path(options.data.lmdb)
 
 
 def write_model_files(

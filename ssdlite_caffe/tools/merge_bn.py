@@ -41,6 +41,7 @@ from ssdlite_caffe.runtimes.model_folder import (
     without_targets,
 )
 from ssdlite_caffe.tools.convert import moved_places
+from ssdlite_caffe.tools.replaced import refuse_losses
 
 MERGED = "merged.json"
 """Report of `merge_files`; it is not named report.json, since it does not describe a detector."""
@@ -78,6 +79,7 @@ def merge_folder(folder: Path, weights: Path | None, out: Path, *, force: bool =
         PrototxtError: a file is missing, or the weights do not fit.
         OutputError: `out` exists, or cannot be written.
     """
+    refuse_losses(out, [] if weights is None else [("the caffemodel", weights)], within=folder, force=force)
     source = _opened(folder, weights)
     labels = load_label_map(folder / LABEL_MAP)
     arch = ArchSpec.from_dict(source.description["arch"])
@@ -125,6 +127,7 @@ def merge_files(
         PrototxtError: a file cannot be read, or the net cannot be folded.
         OutputError: `out` exists, or cannot be written.
     """
+    refuse_losses(out, [("the net", prototxt), ("the caffemodel", weights)], marker=MERGED, force=force)
     merged = _merged(prototxt, weights, keep_rest=keep_rest)
     report = {
         **_report(merged, prototxt, weights),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssdlite_caffe.errors import ModelError, OutputError, PrototxtError
 from ssdlite_caffe.files import file_sha256
-from ssdlite_caffe.runtimes.folder_files import DEPLOY, PROOFS, REPORT, read_report
+from ssdlite_caffe.runtimes.folder_files import DEPLOY, PROOFS, REPORT, read_report, target_files
 from ssdlite_caffe.tools.proof_record import ProofRecord, arch_sha256, date_text, proofs_of
 
 State = Literal["unchanged", "changed", "missing", "not given"]
@@ -108,16 +109,18 @@ def check_proof(folder: Path, source: Path | None = None, *, runtime: str | None
     path = folder / REPORT
     if not path.is_file():
         what = (
-            "has no" if folder.is_dir() else "is a file, not a folder with" if folder.exists() else "does not exist; no"
-        )
-        raise PrototxtError(f"{folder} {what} {REPORT}; give a folder that `ssdlite-caffe convert` wrote")
+            f"has no {REPORT}" if folder.is_dir() else f"is a file, not a folder with {REPORT}" if folder.exists()
+            else "does not exist"
+        )  # fmt: skip
+        raise PrototxtError(f"{folder} {what}; give a folder that `ssdlite-caffe convert` wrote")
     report = read_report(path)
     said = proofs_of(report, str(path))
     wanted = list(said) if runtime is None else [name for name in said if name == runtime]
     if not wanted:
         other = f" with {runtime}, but one with {', '.join(map(_name, said))}" if said else ""
         raise PrototxtError(
-            f"{folder} has no proof{other}; verify it and record one: ssdlite-caffe verify MODEL {folder} --record"
+            f"{folder} has no proof{other}; verify it and record one: ssdlite-caffe verify MODEL "
+            f"{shlex.quote(str(folder))} --record{'' if runtime is None else f' --runtime {runtime}'}"
         )
     unknown = next((name for name in wanted if not _RUNTIME.fullmatch(name)), None)
     if unknown is not None:
@@ -125,9 +128,11 @@ def check_proof(folder: Path, source: Path | None = None, *, runtime: str | None
             f"{path}: {_name(unknown)} under {PROOFS!r} is no name of a runtime; record the proof again"
         )
     records = {name: ProofRecord.from_dict(said[name], f"{path}: {PROOFS}.{name}") for name in wanted}
-    bare = next((name for name, record in records.items() if DEPLOY not in record.files), None)
-    if bare is not None and (folder / DEPLOY).is_file():
-        raise PrototxtError(f"{path}: {PROOFS}.{bare}.files has no {DEPLOY!r}; record the proof again")
+    needed = [file for file in (DEPLOY, *target_files(report, str(path))) if (folder / file).is_file()]
+    for name, record in records.items():
+        bare = next((file for file in needed if file not in record.files), None)
+        if bare is not None:
+            raise PrototxtError(f"{path}: {PROOFS}.{name}.files has no {bare!r}; record the proof again")
     digest = None if source is None else source_sha256(source)
     if source is not None and digest is None:
         raise ModelError(f"{source} holds dumped weights, which have no graph to verify; give the model")
@@ -179,7 +184,7 @@ def _lines(proof: CheckedProof) -> list[str]:
     names = ", ".join(name for name, _ in record.images[:4]) + (", ..." if count > 4 else "")
     images = "1 image" if count == 1 else f"{count} images"
     lines = [
-        f"{proof.runtime}: {', '.join(proof.changed)} since this was recorded: {record.verdict}"
+        f"{proof.runtime}: {_some(proof.changed)} since this was recorded: {record.verdict}"
         if proof.changed
         else f"{proof.runtime}: unchanged, and {record.verdict}",
         f"  recorded {date_text(record.date)} with ssdlite-caffe {record.versions['ssdlite-caffe']}, TensorFlow "
@@ -197,9 +202,25 @@ def _lines(proof: CheckedProof) -> list[str]:
     if record.tolerance is not None:
         lines.append(f"  with --tolerance {record.tolerance:g}")
     model = f"{record.source['form']} {record.source['name']}", _model(proof.model)
-    states = [model, *proof.files.items()]
+    targets = {name.partition("/")[0]: 0 for name in proof.files if "/" in name}
+    states = [model]
+    for name, state in proof.files.items():  # a target may have thousands of images
+        if "/" in name and state == "unchanged":
+            targets[name.partition("/")[0]] += 1
+        else:
+            states.append((name, state))
+    states += [
+        (f"{name}/", f"unchanged, {count} {'file' if count == 1 else 'files'}")
+        for name, count in targets.items()
+        if count
+    ]
     width = max(len(name) for name, _ in states)
     return [*lines, *(f"  {name:{width}}  {state}" for name, state in states)]
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - 8
+    return ", ".join(names[:8]) + (f" and {more} more" if more > 0 else "")
 
 
 def _model(state: State) -> str:

@@ -20,15 +20,17 @@ from ssdlite_caffe.runtimes.folder_files import (
     DEPLOY_WEIGHTS,
     HEADLESS,
     LABEL_MAP,
+    MOST_TARGET_FILES,
     PRIORS,
     PROOFS,
     TEST,
     TRAIN,
     TRAIN_WEIGHTS,
+    is_target_file,
 )
 
 FILES = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, PRIORS, LABEL_MAP, TRAIN, TEST, TRAIN_WEIGHTS)
-"""Files of a folder that a record has the hashes of, where the folder has them."""
+"""Files of a folder that a record has the hashes of, where the folder has them, with those of its targets."""
 NEEDED = (DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP)
 """Files that every folder has."""
 FIGURES = ("boxes", "scores", "boxes_in_float64", "scores_in_float64")
@@ -246,13 +248,20 @@ def _shown(value: object) -> str:
 
 
 def _files(fields: _Fields) -> dict[str, str]:
-    other = next((name for name in fields.said if name not in FILES), None)
+    targets = [name for name in fields.said if name not in FILES and is_target_file(name)]
+    other = next((name for name in fields.said if name not in FILES and not is_target_file(name)), None)
     if other is not None:
         raise PrototxtError(
             f"{fields.where} names {_shown(other)}, which is no file of a converted folder ({', '.join(FILES)}); "
             "record the proof again"
         )
-    return {name: fields.sha256(name) for name in FILES if name in fields.said or name in NEEDED}
+    if len(targets) > MOST_TARGET_FILES:
+        raise PrototxtError(
+            f"{fields.where} names {len(targets)} files of targets, more than {MOST_TARGET_FILES}; "
+            "record the proof again"
+        )
+    names = [*(name for name in FILES if name in fields.said or name in NEEDED), *targets]
+    return {name: fields.sha256(name) for name in names}
 
 
 def _at_stage(fields: _Fields, key: str, value: str) -> AtStage | None:

@@ -17,7 +17,7 @@ from ssdlite_caffe import __version__
 from ssdlite_caffe.errors import ImageError, MissingRuntimeError, ModelError, PrototxtError
 from ssdlite_caffe.files import file_sha256, held_folder, refuse_unwritable, write_text
 from ssdlite_caffe.imports import import_opencv, import_tensorflow
-from ssdlite_caffe.runtimes.folder_files import PROOFS, REPORT, read_report
+from ssdlite_caffe.runtimes.folder_files import PROOFS, REPORT, read_report, target_files
 from ssdlite_caffe.runtimes.images import find_sources
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
@@ -53,7 +53,8 @@ class Fingerprints:
             SsdliteError: something is missing, or cannot be read.
         """
         opened = ModelFolder.open(folder)
-        files = {name: file_sha256(folder / name) for name in FILES if (folder / name).is_file()}
+        names = (*FILES, *target_files(opened.report, str(folder / REPORT)))
+        files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
         if images:
             hashes = tuple(_image_sha256(found) for found in find_sources(images)[:limit])
         else:

@@ -30,6 +30,7 @@ from ssdlite_caffe.prototxt.text import format_message, parse_net, read_net
 from ssdlite_caffe.runtimes.folder_files import without_proofs
 from ssdlite_caffe.runtimes.model_folder import HEADLESS, LABEL_MAP, PRIORS, REPORT, ModelFolder, without_targets
 from ssdlite_caffe.tools.convert import STAGES, WEIGHTS, moved_places
+from ssdlite_caffe.tools.replaced import refuse_losses
 
 
 def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = False) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def remap_folder(source: Path, mapping: str | Path, out: Path, *, force: bool = 
         PrototxtError: `source` is not a converted model, or its files do not fit together.
         OutputError: `out` exists already or cannot be written.
     """
+    refuse_losses(out, [("the mapping", Path(mapping))] if Path(mapping).exists() else [], within=source, force=force)
     old = ModelFolder.open(source)
     classes = load_mapping(mapping)
     labels = _source_labels(old.labels, mapping)

@@ -145,3 +145,17 @@ def test_ascends_own_layer_and_its_field() -> None:
     assert lint(text, runtime="ascend").problems == ()
     assert {one.kind for one in lint(text, runtime="opencv").problems} >= {"unknown-type"}
     assert {one.kind for one in lint(text).problems} == {"unknown-type", "unknown-field"}
+
+
+@pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
+def test_what_nnie_advises_can_be_done(family: str) -> None:
+    """Its own target's nets are warned of, and the choice that the warning names has no warning, as no other has."""
+    detector = build(default_arch(family, 4))
+    own = TARGETS["hisilicon-nnie"].nets[0].dialect
+    warned: dict[str, set[str]] = {}
+    for padding in ("exact", "slice", "shift", "pad-layer", "tf_pad", "symmetric"):
+        text = render(detector, dataclasses.replace(own, padding=padding), "headless")
+        warned[padding] = {problem.text for problem in lint(text, runtime="hisilicon-nnie").problems}
+    (said,) = warned["exact"]
+    assert "only --padding symmetric, which is not exact, writes none" in said
+    assert [padding for padding, found in warned.items() if not found] == ["symmetric"]

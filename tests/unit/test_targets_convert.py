@@ -236,14 +236,32 @@ def test_reports_without_targets_stay_as_they_are(report: dict[str, object]) -> 
 
 def test_verify_checks_the_targets_files(targets_folder: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.runtimes.model_folder import ModelFolder
-    from ssdlite_caffe.tools.comparison import _changed_files
+    from ssdlite_caffe.tools.comparison import _changed_files, _files_note
 
     copy = tmp_path / "out"
     shutil.copytree(targets_folder, copy)
-    assert _changed_files(ModelFolder.open(copy)) == []
+    assert _changed_files(ModelFolder.open(copy)) == {}
     (copy / "mnn" / "headless.prototxt").write_text("name: 'other'", "utf-8")
     (copy / "rknn" / "priors.npy").unlink()
     shutil.rmtree(copy / "paddle")
     changed = _changed_files(ModelFolder.open(copy))
-    assert {"mnn/headless.prototxt", "rknn/priors.npy", "paddle/headless.prototxt"} <= set(changed)
+    assert (changed["mnn/headless.prototxt"], changed["rknn/priors.npy"]) == ("changed", "missing")
+    assert changed["paddle/headless.prototxt"] == "missing"
+    assert _files_note({"a": "changed", "b": "missing", "c": "missing"}) == (
+        "changed since the conversion: a; missing: b, c"
+    )
+    assert _files_note({}) == "unchanged since the conversion"
     assert not any(name.startswith("openvino") for name in changed)
+
+
+def test_a_proof_has_the_hashes_of_the_targets_files(targets_folder: Path, example_model: Path, tmp_path: Path) -> None:
+    from ssdlite_caffe.tools.proof_write import Fingerprints
+
+    copy = tmp_path / "out"
+    shutil.copytree(targets_folder, copy)
+    (copy / "rknn" / "mine.rknn").write_bytes(b"of a user's tool")
+    before = Fingerprints.of(example_model, copy, [], 1).files
+    on_disk = {path.relative_to(copy).as_posix() for path in copy.glob("*/**/*") if path.is_file()}
+    assert {name for name in before if "/" in name} == on_disk - {"rknn/mine.rknn"}
+    (copy / "mnn" / "headless.prototxt").write_text("name: 'other'", "utf-8")
+    assert Fingerprints.of(example_model, copy, [], 1).files != before

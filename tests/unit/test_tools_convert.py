@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary, stage_dialect
+from tests.commands import Command, tree
 
 FILES = {
     "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt", "deploy.caffemodel", "train.caffemodel",
@@ -213,6 +215,65 @@ class TestLabelMap:
         with pytest.raises(LabelMapError, match=r"labels\.pbtxt: id 2 is given twice: 'b' and 'c'"):
             convert(example_model, tmp_path / "out", ConvertOptions(label_map=str(path)))
         assert [p.name for p in tmp_path.iterdir()] == ["labels.pbtxt"]
+
+
+class TestLosses:
+    """What --force must not delete."""
+
+    @pytest.fixture
+    def out(self, example_folder: Path, example_model: Path, tmp_path: Path) -> Path:
+        path = Path(shutil.copytree(example_folder, tmp_path / "out"))
+        for file in ("frozen_inference_graph.pb", "pipeline.config", "labelmap.pbtxt", "shapes.png"):
+            shutil.copyfile(example_model.parent / file, path / file)
+        return path
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ((), "the model {out}/frozen_inference_graph.pb lies inside {out}, which is replaced; move it"),
+            (("--pipeline-config", "{out}/pipeline.config"), "the pipeline.config {out}/pipeline.config lies inside"),
+            (("-l", "{out}/labelmap.pbtxt"), "the label map {out}/labelmap.pbtxt lies inside"),
+            (("--expected", "{out}/../out/shapes.png"), "--expected {out}/../out/shapes.png lies inside"),
+            (("--calibrate", "{out}", "--target", "ncnn"), "--calibrate {out} lies inside"),
+            (("--calibrate", "{examples}/shapes.png", "--images", "{out}", "--target", "ncnn"), "--images {out} lies"),
+            (("-d", "{out}/shapes.png"), "the LMDB {out}/shapes.png lies inside"),
+            (("-l", "{linked}/labelmap.pbtxt"), "the label map {linked}/labelmap.pbtxt lies inside"),
+        ],
+    )
+    def test_inputs_inside_the_folder(
+        self, refused: Command, out: Path, example_model: Path, options: tuple[str, ...], said: str
+    ) -> None:
+        linked = out.parent / "linked"
+        linked.symlink_to(out)
+        names = {"out": out, "examples": example_model.parent, "linked": linked}
+        model = example_model if options else out / example_model.name
+        before = tree(out)
+        given = [option.format(**names) for option in options]
+        assert said.format(**names) in refused("convert", model, "-o", out, "--force", *given).err
+        assert tree(out) == before
+
+    def test_files_in_the_folder_of_a_target(self, command: Command, example_model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        given = ("convert", example_model, "-o", out, "--target", "ncnn", "--force")
+        assert command(*given).status == 0
+        (out / "ncnn" / "__pycache__").mkdir()
+        (out / "ncnn" / "__pycache__" / "ssd.pyc").write_bytes(b"made by the way")
+        assert command(*given).status == 0
+        (out / "ncnn" / "made").mkdir()
+        for number in range(5):
+            (out / "ncnn" / "made" / f"{number}.bin").write_bytes(b"mine")
+        before = tree(out)
+        merge = ("merge-bn", out, "-o", out, "--force")
+        for arguments in (given, merge):
+            result = command(*arguments)
+            assert (result.status, result.out) == (1, "")
+            assert result.err == (
+                f"ssdlite-caffe: {out} holds files that convert did not write: ncnn/made/0.bin, ncnn/made/1.bin, "
+                "ncnn/made/2.bin and 2 more; they would be deleted: move them, or write another folder\n"
+            )
+        assert tree(out) == before
+        shutil.move(out / "ncnn" / "made", tmp_path / "made")
+        assert command(*given).status == 0
 
 
 class TestFailure:

@@ -95,6 +95,96 @@ def test_unchanged(command: Command, folder: Path, model: Path) -> None:
     assert tree(folder) == before
 
 
+def with_targets(folder: Path, model: Path) -> None:
+    """Add the folder of a target, and record it."""
+    (folder / "rknn" / "images").mkdir(parents=True)
+    hashes = {}
+    for name in ("README.md", "images/0.png", "images/1.png"):
+        (folder / "rknn" / name).write_text(name)
+        hashes[name] = file_sha256(folder / "rknn" / name)
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "targets": {"rknn": {"files": hashes}}}))
+    record = record_of(folder, model)
+    record["files"] |= {f"rknn/{name}": digest for name, digest in hashes.items()}
+    write(folder, {"opencv": record})
+
+
+def test_files_of_targets(command: Command, folder: Path, model: Path) -> None:
+    with_targets(folder, model)
+    sound = command("verify", folder, "--check")
+    assert sound.status == 0
+    assert ["rknn/", "unchanged,", "3", "files"] in [line.split() for line in sound.out.splitlines()]
+    (folder / "rknn" / "README.md").write_text("mine")
+    (folder / "rknn" / "images" / "0.png").unlink()
+    (folder / "rknn" / "mine.rknn").write_text("what a user's tool wrote is no file of the record")
+    result = command("verify", folder, "--check")
+    assert (result.status, result.err) == (1, "")
+    first, *rest = [line.split() for line in result.out.splitlines()]
+    assert first[:5] == ["opencv:", "rknn/README.md", "changed,", "rknn/images/0.png", "missing"]
+    assert ["rknn/README.md", "changed"] in rest
+    assert ["rknn/images/0.png", "missing"] in rest
+    assert ["rknn/", "unchanged,", "1", "file"] in rest
+
+
+def test_many_changed_files_are_counted(command: Command, folder: Path, model: Path) -> None:
+    record = record_of(folder, model)
+    record["files"] |= {f"rknn/images/{number}.png": "0" * 64 for number in range(20)}
+    write(folder, {"opencv": record})
+    first = command("verify", folder, "--check").out.splitlines()[0]
+    assert first.endswith("rknn/images/7.png missing and 12 more since this was recorded: equal on 2 images")
+
+
+def test_a_record_without_the_files_of_targets(refused: Command, folder: Path, model: Path) -> None:
+    with_targets(folder, model)
+    write(folder, {"opencv": record_of(folder, model)})
+    assert (
+        "proofs.opencv.files has no 'rknn/README.md'; record the proof again"
+        in refused("verify", folder, "--check").err
+    )
+
+
+BAD_NAMES = (
+    "../x",
+    "a/../../x",
+    "/etc/passwd",
+    "a//b",
+    "./a",
+    "..",
+    "",
+    "a\\..\\x",
+    "c:x",
+    "a\n",
+    "a/",
+    "\ud800",
+    "a" * 401,
+)
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_are_not_inside_the_folder_of_a_target(refused: Command, folder: Path, name: str) -> None:
+    changed(folder, lambda one: one["files"].update({f"rknn/{name}": "0" * 64}))
+    assert "which is no file of a converted folder" in refused("verify", folder, "--check").err
+    changed(folder, lambda one: one["files"].pop(f"rknn/{name}"))
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "targets": {"rknn": {"files": {name: "0" * 64}}}}))
+    assert "of the target 'rknn' is no name of a file inside its folder" in refused("verify", folder, "--check").err
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ({"..": {"files": {"x": ""}}}, "'x' of the target '..' is no name of a file"),
+        ({"rknn": {"files": []}}, "'files' of the target 'rknn' must be an object"),
+        ({"rknn": {"files": {str(number): "" for number in range(100_001)}}}, "names 100001 files of targets, more"),
+    ],
+    ids=["outside", "a list", "too many"],
+)
+def test_targets_that_are_not_valid(refused: Command, folder: Path, targets: object, said: str) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "targets": targets}))
+    assert said in refused("verify", folder, "--check").err
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("what", ["changed", "missing"])
 def test_a_file(command: Command, folder: Path, name: str, what: str) -> None:
@@ -154,6 +244,7 @@ def test_runtimes_side_by_side(command: Command, folder: Path, model: Path) -> N
     assert command("verify", folder, "--check", "--runtime", "caffe").status == 1
     result = command("verify", folder, "--check", "--runtime", "reference")
     assert "has no proof with reference, but one with 'opencv', 'caffe'; verify it" in result.err
+    assert result.err.rstrip().endswith(f"verify MODEL {folder} --record --runtime reference")
 
 
 def _set(*path: str | int, to: object) -> Change:
@@ -246,7 +337,9 @@ def test_reports_that_cannot_be_read(refused: Command, folder: Path, text: str, 
 def test_no_folder(refused: Command, folder: Path, model: Path) -> None:
     (folder / "report.json").unlink()
     assert "out has no report.json; give a folder" in refused("verify", folder, "--check").err
-    assert "does not exist" in refused("verify", folder / "none", "--check").err
+    none = folder / "none"
+    wanted = f"{none} does not exist; give a folder that `ssdlite-caffe convert` wrote\n"
+    assert refused("verify", none, "--check").err.endswith(wanted)
     assert "is a file, not a folder" in refused("verify", model, "--check").err
 
 
@@ -263,6 +356,11 @@ def test_options_that_a_check_does_not_have(command: Command, folder: Path, more
 
 def test_paths_that_are_missing_or_too_many(command: Command, folder: Path, model: Path) -> None:
     assert "MODEL is missing" in " ".join(command("verify", folder).err.replace("│", " ").split())
+    for path in (model, model.parent):
+        alone = command("verify", path, "--record")
+        assert alone.status == 2
+        said = "".join(alone.err.replace("│", " ").split())
+        assert f"FOLDERismissing,intowhich{path}wasconverted;giveMODELFOLDER" in said
     assert command("verify", model, model, folder, "--check").status == 2
     assert command("verify", "--check").status == 2
     assert f"type: ssdlite-caffe verify {model} {folder}" in command("verify", folder, model, "--check").err

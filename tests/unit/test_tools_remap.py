@@ -347,6 +347,16 @@ def test_a_folder_is_replaced_only_with_force(source: Path, tmp_path: Path) -> N
     assert ModelFolder.open(source).arch.num_classes == 3
 
 
+def test_what_is_read_must_not_lie_in_the_folder_that_is_replaced(source: Path, tmp_path: Path) -> None:
+    (source / "m.yaml").write_text(MAPPING)
+    with pytest.raises(OutputError, match=r"the mapping .*m\.yaml lies inside .*source, which is replaced"):
+        remap_folder(source, source / "m.yaml", source, force=True)
+    inner = Path(shutil.copytree(source, source / "inner"))
+    with pytest.raises(OutputError, match=r"the folder .*inner lies inside .*source, which is replaced"):
+        remap_folder(inner, shutil.copyfile(inner / "m.yaml", tmp_path / "m.yaml"), source, force=True)
+    assert (inner / "m.yaml").is_file()
+
+
 def test_coco2voc_is_remap_with_its_mapping(
     converted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
