@@ -65,6 +65,8 @@ class Execution(Evaluator):
         self._arrays: dict[int, tuple[int, dict[int, Array]]] = {} if outside is None else outside._arrays
         self._depth: int = 0 if outside is None else outside._depth + 1
         self._rounds: list[Ref] = [] if outside is None else outside._rounds
+        self._begun: set[Ref] = set()
+        """Loops whose first values are being computed."""
 
     def _is_from_outside(self, node: Node) -> bool:
         return node.op == "Enter" and self._outside is not None and node.attr_text("frame_name") == self._frame
@@ -130,7 +132,13 @@ class Execution(Evaluator):
         frame = frames.pop()
         if self._depth == _DEPTH:
             raise NotConstantError(f"more than {_DEPTH} loops in each other")
-        state = {name: self.value(merge.inputs[0]) for name, merge in merges.items()}
+        if condition in self._begun:
+            raise NotConstantError(f"the loop {frame} begins with its own end")
+        self._begun.add(condition)
+        try:
+            state = {name: self.value(merge.inputs[0]) for name, merge in merges.items()}
+        finally:
+            self._begun.discard(condition)
         if any(value is _NO_VALUE for value in state.values()):  # the loop is in the branch that is not taken
             self._values.update(dict.fromkeys(exits, _NO_VALUES))
             return _NO_VALUE

@@ -71,6 +71,15 @@ def test_a_loop_without_end_is_given_up() -> None:
         value(b, "sum")
 
 
+def test_a_loop_that_begins_with_its_own_end() -> None:
+    b = GraphBuilder()
+    loop(b, b.const("rounds", 4, "int32"))
+    (enter,) = (node for node in b.definition.node if node.name == "total/enter")
+    enter.input[0] = "total/exit"
+    with pytest.raises(NotConstantError, match="the loop loop begins with its own end"):
+        value(b, "sum", rows=np.zeros((4, 3), np.float32))
+
+
 def test_a_row_that_was_not_written() -> None:
     b = GraphBuilder()
     b.node("array", "TensorArrayV3", b.const("two", 2, "int32"))
