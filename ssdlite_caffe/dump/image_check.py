@@ -34,6 +34,8 @@ _SMALL, _WIDE = (61, 43), (40, 127)
 """(height, width) of two made-up images, which are larger than the input on no side or on one side of few detectors."""
 _LARGE = 1 << 20
 """Pixels of an input for which no larger image is made up."""
+_MOST_PIXELS = 1 << 22
+"""Of a network input that images are made for."""
 _BOUND = 1e-4
 """Largest difference, as a share of half the range of network inputs. Rounding gives up to 3e-5, see Resizer."""
 _NAMED = 8
@@ -85,6 +87,9 @@ def check_preprocessing(constants: Constants, settings: Settings) -> tuple[str, 
     if isinstance(holders, str):
         return _unchecked(holders)
     wanted = {node.name for node in before}
+    height, width = settings.input_size or (1, 1)
+    if height * width > _MOST_PIXELS:
+        return _unchecked(f"its input of {height}x{width} pixels is too large to try")
     for size in _sizes(holders, settings):
         image = np.random.default_rng(size).integers(0, 256, (*size, 3)).astype(np.uint8)
         try:
@@ -197,16 +202,17 @@ def _given(holders: list[Node], image: npt.NDArray[np.uint8]) -> dict[str, tuple
 def _expected(image: npt.NDArray[np.uint8], settings: Settings, scale: float, offset: float) -> FloatArray:
     """What a converted net is fed with."""
     size = (image.shape[0], image.shape[1])
-    if settings.resizer is None or settings.input_size is None:
-        return network_input(image, size, mean=-offset / scale, scale=scale)
-    return network_input(image, settings.input_size, mean=-offset / scale, scale=scale, resizer=settings.resizer)
+    with np.errstate(all="ignore"):  # a damaged graph's factors may be too large for float32
+        if settings.resizer is None or settings.input_size is None:
+            return network_input(image, size, mean=-offset / scale, scale=scale)
+        return network_input(image, settings.input_size, mean=-offset / scale, scale=scale, resizer=settings.resizer)
 
 
 def _difference(found: npt.NDArray[Any], expected: FloatArray, half_range: float) -> str | None:
     """How a network input differs, as a phrase; None if it does not."""
     if found.shape != expected.shape or found.dtype.kind != "f":
         return f"a network input of the shape {found.shape}, not {expected.shape}"
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         wrong = ~(np.abs(found - expected) <= _BOUND * max(half_range, 1.0))
     if not wrong.any():
         return None
