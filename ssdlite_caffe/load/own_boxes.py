@@ -83,6 +83,11 @@ def layer_priors(net: NetDesc) -> FloatArray:
     return np.concatenate(parts).astype(np.float32)
 
 
+def headless_priors(model: DumpedModel, net: NetDesc) -> FloatArray:
+    """What the box encodings of a net without default boxes are relative to, in the form of `own_priors`."""
+    return own_priors(own_default_boxes(model, net), net) if net.arch.irregular_boxes else layer_priors(net)
+
+
 def boxes_layer_blobs(priors: FloatArray, channels: int = 3) -> tuple[FloatArray, FloatArray]:
     """Weights and bias of the layer BOXES_LAYER for priors (N, 8): zeros (8 N, channels); corners, then variances."""
     bias = np.concatenate([priors[:, :4].reshape(-1), priors[:, 4:].reshape(-1)]).astype(np.float32)

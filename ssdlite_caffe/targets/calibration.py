@@ -26,7 +26,7 @@ from ssdlite_caffe.targets.target import CalibrationForm
 
 COUNT = 100
 """Images that are taken, unless another number is asked for."""
-FOLDER, LIST = "calibration", "calibration.txt"
+FOLDER = "calibration"
 LOOKED_AT = 10
 """Images without annotations that the model looks at for each one that is taken, evenly over the list."""
 SEEN = 0.3
@@ -180,9 +180,7 @@ def resized(arch: ArchSpec, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     return np.rint(np.clip(pixels_of(arch, image), 0, 255)).astype(np.uint8)
 
 
-def write_calibration(
-    folder: Path, calibration: Calibration, form: CalibrationForm, arch: ArchSpec, name: str = LIST
-) -> None:
+def write_calibration(folder: Path, calibration: Calibration, form: CalibrationForm, arch: ArchSpec, name: str) -> None:
     """Write images and their list, a file `name`, into a target's folder.
 
     The list has a path a line, as seen from the folder.

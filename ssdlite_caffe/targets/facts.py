@@ -101,7 +101,7 @@ def net_facts(target_net: TargetNet, net: caffe_pb2.NetParameter, desc: NetDesc)
         read = {bottom for layer in net.layer for bottom in layer.bottom}
         made = dict.fromkeys(top for layer in net.layer for top in layer.top)
         outputs = tuple(Output(name, tuple(blobs[name] or ())) for name in made if name not in read)
-    options = " ".join(f"--{field} {value}" for field, value in target_net.options().items())
+    options = " ".join(target_net.option_texts())
     return NetFacts(target_net.file, target_net.weights, target_net.stage, options, outputs)
 
 

@@ -82,7 +82,7 @@ def _program(target: Target) -> Sequence[str]:
 
 
 def _net(one: TargetNet) -> str:
-    options = [f"`--{field.replace('_', '-')} {value}`" for field, value in one.options().items()]
+    options = [f"`{text}`" for text in one.option_texts()]
     if one.score_threshold is not None:
         options.append(f"`--score-threshold {one.score_threshold:g}`")
     return ", ".join([one.stage, *options])

@@ -8,21 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.files import write_bytes, write_text
-from ssdlite_caffe.gen_model.netdesc import NetDesc
-from ssdlite_caffe.load.own_boxes import layer_priors, own_default_boxes, own_priors
 from ssdlite_caffe.runtimes.model_folder import PRIORS
 from ssdlite_caffe.targets.target import PriorsForm
 
 FILES: dict[PriorsForm, str] = {
     "npy": PRIORS, "raw": "priors.bin", "numbers": "mbox_priorbox.txt", "anchors": "anchors.txt",
 }  # fmt: skip
-
-
-def priors_of(net: NetDesc, model: DumpedModel) -> FloatArray:
-    """The default boxes that a headless net's outputs are relative to, float32 (N, 8): corners, then variances."""
-    return own_priors(own_default_boxes(model, net), net) if net.arch.irregular_boxes else layer_priors(net)
 
 
 def priors_blob(priors: FloatArray) -> FloatArray:
@@ -35,7 +27,7 @@ def write_priors(folder: Path, priors: FloatArray, form: PriorsForm, size: tuple
 
     Args:
         folder: to write to.
-        priors: from `priors_of`.
+        priors: float32 (N, 8), from `headless_priors`.
         form: how.
         size: (height, width) of the network input.
     """

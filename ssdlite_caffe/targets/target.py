@@ -68,6 +68,11 @@ class TargetNet:
         default = dataclasses.asdict(Dialect())
         return {name: value for name, value in dataclasses.asdict(self.dialect).items() if value != default[name]}
 
+    def option_texts(self) -> list[str]:
+        """The same as options of `convert`: `--input-form fields`."""
+        named = {"batch_norm": "bn"}
+        return [f"--{named.get(name, name.replace('_', '-'))} {value}" for name, value in self.options().items()]
+
 
 @dataclass(frozen=True)
 class Checked:

@@ -14,13 +14,14 @@ from ssdlite_caffe.files import file_sha256, write_text
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.gen_model.render import environment, render
 from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.own_boxes import headless_priors
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse, parse_net
 from ssdlite_caffe.targets.calibration import Calibration, write_calibration
 from ssdlite_caffe.targets.decoder import decoder_files
 from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of, net_facts, python_text
-from ssdlite_caffe.targets.priors import FILES, priors_blob, priors_of, write_priors
+from ssdlite_caffe.targets.priors import FILES, priors_blob, write_priors
 from ssdlite_caffe.targets.target import Target, TargetNet
 
 LABELS = "labels.txt"
@@ -88,7 +89,7 @@ def write_target(
             write_filled(folder / target_net.weights, parsed, fill(usual, net, model).blobs)
             filled.add(target_net.weights)
         written.append(net_facts(target_net, parsed, net))
-    priors = priors_of(net, model)
+    priors = headless_priors(model, net)
     for form in target.priors:
         write_priors(folder, priors, form, net.arch.input_size)
     if target.decoder:

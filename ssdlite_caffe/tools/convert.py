@@ -23,7 +23,7 @@ from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import GateDesc, NetDesc
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.load.fill import fill
-from ssdlite_caffe.load.own_boxes import layer_priors, own_default_boxes, own_priors
+from ssdlite_caffe.load.own_boxes import headless_priors
 from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.class_names import label_map_of
@@ -183,7 +183,7 @@ def write_model_files(
             "sha256": _sha256(texts[name].encode()),
         }
     if loose:
-        own = own_priors(own_default_boxes(model, net), net) if arch.irregular_boxes else layer_priors(net)
+        own = headless_priors(model, net)
         np.save(folder / PRIORS, own)
         files[PRIORS] = {"values": own.size, "sha256": file_sha256(folder / PRIORS)}
     for name, prototxt in WEIGHTS.items():

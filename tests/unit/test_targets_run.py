@@ -22,6 +22,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
 from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.load.own_boxes import headless_priors
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.images import read_image
@@ -34,7 +35,6 @@ from ssdlite_caffe.targets.ncnn import NCNN
 from ssdlite_caffe.targets.onnx import ONNX
 from ssdlite_caffe.targets.opencv import OPENCV
 from ssdlite_caffe.targets.openvino import OPENVINO
-from ssdlite_caffe.targets.priors import priors_of
 from ssdlite_caffe.targets.rknn import RKNN
 from ssdlite_caffe.targets.table import TARGETS
 from ssdlite_caffe.targets.write import rendered
@@ -428,7 +428,7 @@ def test_irregular_boxes_are_the_models_own() -> None:
     net = build(dataclasses.replace(default_arch("v2", 4), irregular_boxes="boxes differ"))
     boxes = np.random.default_rng(0).random((net.num_default_boxes, 4), np.float32)  # ymin, xmin, ymax, xmax
     settings = SimpleNamespace(default_boxes=boxes, box_rounding=0, anchors=None)
-    found = priors_of(net, cast(DumpedModel, SimpleNamespace(settings=settings)))
+    found = headless_priors(cast(DumpedModel, SimpleNamespace(settings=settings)), net)
     assert found.shape == (len(boxes), 8)
     assert {tuple(row) for row in found[:, :4].tolist()} == {tuple(row) for row in boxes[:, [1, 0, 3, 2]].tolist()}
 
