@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.errors import ArchError, LabelMapError, TensorError
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.render import environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,8 +87,8 @@ def decoder_files(net: NetDesc, names: Sequence[str], priors: npt.NDArray[Any] |
         TensorError: `priors` has not two values for each coordinate of the net's default boxes.
     """
     values = _values(net, names)
-    environment = _environment()
-    files = {name: environment.get_template(f"targets/{name}.j2").render(d=values) for name in (PYTHON, C)}
+    templates = _environment()
+    files = {name: templates.get_template(f"targets/{name}.j2").render(d=values) for name in (PYTHON, C)}
     if priors is not None:
         files[PRIORS] = _priors_header(priors, values.boxes)
     return files
@@ -180,15 +181,6 @@ _PLAIN = frozenset(range(32, 127)) - frozenset(b'"\\?')
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(  # noqa: S701 - source text, not HTML
-        loader=PackageLoader("ssdlite_caffe", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        auto_reload=False,
-    )
-    environment.filters.update({"python": _python, "c": _c, "c_string": _c_string})
-    return environment
+    made = environment().overlay()
+    made.filters = {**made.filters, "python": _python, "c": _c, "c_string": _c_string}
+    return made
