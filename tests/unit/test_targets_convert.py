@@ -8,8 +8,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssdlite_caffe.runtimes.model_folder import without_targets
+from ssdlite_caffe.targets.calibration import choose
 from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
 from tests.datasets import coco_content, some_voc, write_coco, write_voc
@@ -265,3 +268,20 @@ def test_a_proof_has_the_hashes_of_the_targets_files(targets_folder: Path, examp
     assert {name for name in before if "/" in name} == on_disk - {"rknn/mine.rknn"}
     (copy / "mnn" / "headless.prototxt").write_text("name: 'other'", "utf-8")
     assert Fingerprints.of(example_model, copy, [], 1).files != before
+
+
+def test_the_image_with_most_classes_is_taken_first() -> None:
+    """Of those with the rarest class; so that few images have all classes."""
+    classes = [frozenset(one) for one in ({1}, {1, 2, 3}, {2}, {3}, {1, 2}, {3})]
+    assert choose(classes, 1) == [1]
+    assert 1 in choose(classes, 2)
+
+
+@given(st.lists(st.frozensets(st.integers(1, 6)), min_size=1, max_size=30), st.integers(1, 40))
+def test_chosen_images_have_every_class(classes: list[frozenset[int]], count: int) -> None:
+    picked = choose(classes, count)
+    assert picked == sorted(set(picked))
+    assert len(picked) == min(count, len(classes))
+    every = frozenset().union(*classes)
+    if count >= len(every):
+        assert frozenset().union(*(classes[index] for index in picked)) == every
