@@ -35,19 +35,54 @@ Prefix = Annotated[
 
 
 def build(
-    prefix: Prefix = None,
-    source: Annotated[Path | None, typer.Option(help="Sources of a Caffe SSD fork, in place of the download.")] = None,
-    cuda: Cuda = False,
-    cudnn: Cudnn = True,
-    native: Annotated[bool, typer.Option(help="Optimise for this processor; the build may not run on others.")] = True,
-    portable: Annotated[
-        bool, typer.Option("--portable", help="For other machines: any processor since 2013, and few libraries.")
+    prefix: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the built Caffe; by default SSDLITE_CAFFE_PREFIX, or a folder in the user's cache.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Sources of a Caffe SSD fork, in place of the download.", rich_help_panel=_BUILD),
+    ] = None,
+    cuda: Annotated[
+        bool, typer.Option("--cuda/--cpu", help="Build for GPU and CPU, or for the CPU only.", rich_help_panel=_TARGET)
     ] = False,
-    pycaffe: Pycaffe = True,
+    cudnn: Annotated[
+        bool, typer.Option("--cudnn/--no-cudnn", help="Use cuDNN in a GPU build.", rich_help_panel=_TARGET)
+    ] = True,
+    native: Annotated[
+        bool,
+        typer.Option(help="Optimise for this processor; the build may not run on others.", rich_help_panel=_TARGET),
+    ] = True,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="For other machines: any processor since 2013, and few libraries.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = False,
+    pycaffe: Annotated[
+        bool,
+        typer.Option(
+            help="Build Caffe's Python module, for the Python that runs this command.", rich_help_panel=_TARGET
+        ),
+    ] = True,
     jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=0, help="Compiler processes; 0: as many as processors and memory allow.")
+        int,
+        typer.Option(
+            "-j",
+            "--jobs",
+            min=0,
+            help="Compiler processes; 0: as many as processors and memory allow.",
+            rich_help_panel=_BUILD,
+        ),
     ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Delete an earlier build and build again.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete an earlier build and build again.", rich_help_panel=_BUILD)
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build Caffe with our layers, which takes about 6 minutes on 2 cores; does nothing if it is built already."""

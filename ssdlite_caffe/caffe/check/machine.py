@@ -87,10 +87,11 @@ class Machine:
             StepError: it fails, or takes longer than `seconds`.
         """
         command = [os.fspath(self.prefix / "bin" / name), *arguments]
+        seconds = max(1.0, seconds)
         try:
             done = subprocess.run(  # noqa: S603
                 command, env=self.environment(more), cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=max(1.0, seconds), check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             said = (error.stdout or b"").decode("utf-8", "replace")
@@ -109,7 +110,7 @@ class Machine:
 
     def describe(self) -> dict[str, Any]:
         """What the results are of: processor, GPU, driver, libraries; what is not there is not named."""
-        facts: dict[str, Any] = {"system": f"{platform.system()} {platform.release()}, {platform.machine()}"}
+        facts: dict[str, Any] = {"system": f"{platform.system()}, {platform.machine()}"}
         facts["processor"] = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -118,7 +119,7 @@ class Machine:
         for name in CUDA_LIBRARIES:
             file = next((path for folder in self._folders for path in sorted(Path(folder).glob(f"{name}.*"))), None)
             if file is not None and self.gpu is not None:
-                facts[name] = os.fspath(file.resolve())
+                facts[name] = file.resolve().name
         return facts
 
     def memory_used(self) -> Iterator[float]:

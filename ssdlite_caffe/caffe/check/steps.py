@@ -85,7 +85,7 @@ def forward(machine: Machine, case: Path, *, seconds: float, cpu: bool, more: di
     with tempfile.TemporaryDirectory() as folder:
         machine.caffe(
             "forward", f"--model={case / 'net.prototxt'}", f"--weights={case / 'net.caffemodel'}",
-            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--folder={folder}",
+            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--out={folder}",
             seconds=seconds, cpu=cpu, more=more,
         )  # fmt: skip
         return {blob: np.load(Path(folder) / f"{blob}.npy", allow_pickle=False) for blob in wanted}
@@ -107,6 +107,8 @@ def outputs(machine: Machine, cases: Path, seconds: float) -> Result:
             bound = max(LEAST_ERROR, MOST_ERROR * errors["CPU"])
             if not errors["CPU"] < 1e-4 or not errors.get("GPU", 0.0) <= bound:
                 far.append(f"{case.name} {blob} {errors}")
+    if not rows:
+        raise MissingError("the bundle has no nets: it was packed without --model")
     if far:
         return Result("outputs", "failed", f"too far from float64: {'; '.join(far)}", rows)
     return Result("outputs", "ok", "largest error against float64, as a share of the largest value", rows)
