@@ -7,7 +7,7 @@
 Lines keep their numbers. What these rules do not cover (a launch with shared memory or a stream, `extern __shared__`,
 `__constant__`, inline assembly) ends the build with the file and the line.
 
-Usage: python rewrite.py FROM TO [OLD NEW].. (OLD is replaced by NEW first, and must stand in the file once)
+Usage: python rewrite.py FROM TO
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 COMMENT_OR_TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 LAUNCH = re.compile(r"<<<(?P<where>[^;]*?)>>>\s*\(")
 NAME = re.compile(r"[A-Za-z_]\w*")
-SHARED = re.compile(r"\b__shared__\s+(?P<type>[\w:]+(?:<[^;]*>)?)\s+(?P<name>\w+)\s*(?P<sizes>(?:\[[^\]]*\])*)\s*;")
+SHARED = re.compile(r"(?<!extern )\b__shared__\s+(?P<type>[\w:]+(?:<[^;]*>)?)\s+(?P<name>\w+)\s*(?P<sizes>(?:\[[^\]]+\])*)\s*;")
 REFUSED = re.compile(r"<<<|\b(?:__shared__|__constant__|asm|__device__\s+\w+\s+\w+\s*[;=\[])")
 
 
@@ -114,16 +114,13 @@ def rewrite(text: str, name: str) -> str:
     plain = with_shared(with_launches(without_comments(text)))
     if left := REFUSED.search(plain):
         raise RewriteError(f"line {plain.count(chr(10), 0, left.start()) + 1}: {left.group()} is not covered")
-    return f'#include "device.hpp"\n#line 1 "{name}"\n{plain}'
+    # Headers with kernels are read by .cu files alone, or have them in macros that only these use.
+    words = '#include "device.hpp"\n' if name.endswith(".cu") else ""
+    return f'{words}#line 1 "{name}"\n{plain}'
 
 
-def main(source: str, target: str, *changes: str) -> None:
-    text = Path(source).read_text(encoding="utf-8")
-    for old, new in zip(changes[::2], changes[1::2], strict=True):
-        if text.count(old) != 1:
-            raise RewriteError(f"{text.count(old)} times in the file: {old}")
-        text = text.replace(old, new)
-    written = rewrite(text, source)
+def main(source: str, target: str) -> None:
+    written = rewrite(Path(source).read_text(encoding="utf-8"), source)
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(written, encoding="utf-8")

@@ -2,7 +2,7 @@
 #ifndef SSDLITE_CAFFE_EMULATOR_CUDA_RUNTIME_H_
 #define SSDLITE_CAFFE_EMULATOR_CUDA_RUNTIME_H_
 
-#include "device.hpp"
+#include <cstddef>
 
 #define CUDA_VERSION 12000
 #define CUDART_VERSION 12000

@@ -89,6 +89,9 @@ T Shuffled(const Site& site, Exchange exchange, unsigned mask, T value, int lane
 
 void WarpBarrier(const Site& site, unsigned mask);
 
+/// In a copy of the code with mistakes (test/mistakes.py): whether this run makes the one with this number.
+bool Seeded(int number);
+
 }  // namespace emulator
 
 #define EMULATOR_SITE(name) (::emulator::Site{name, __FILE__, __LINE__})
@@ -107,10 +110,10 @@ namespace emulator {
 inline unsigned MaskOf(unsigned mask = 0xffffffffu) { return mask; }
 }  // namespace emulator
 
-#define threadIdx (::emulator::builtins.thread_index)
-#define blockIdx (::emulator::builtins.block_index)
-#define blockDim (::emulator::builtins.block_size)
-#define gridDim (::emulator::builtins.grid_size)
+static constexpr uint3& threadIdx = ::emulator::builtins.thread_index;
+static constexpr uint3& blockIdx = ::emulator::builtins.block_index;
+static constexpr dim3& blockDim = ::emulator::builtins.block_size;
+static constexpr dim3& gridDim = ::emulator::builtins.grid_size;
 constexpr int warpSize = 32;
 
 template <typename T>

@@ -1,1 +1,2 @@
-// Included by the fork's math_functions.cu and softmax_layer.cu, which use nothing of it.
+// Included by the fork, which uses nothing of it in what is emulated.
+#include <functional>
