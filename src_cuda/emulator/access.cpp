@@ -26,7 +26,7 @@ const std::vector<std::pair<const char*, const char*>>& Constants() {
     dl_iterate_phdr(
         [](dl_phdr_info* info, size_t, void* to) {
           for (int i = 0; i < info->dlpi_phnum; ++i) {
-            const ElfW(Phdr)& part = info->dlpi_phdr[i];
+            const ElfW(Phdr) & part = info->dlpi_phdr[i];
             const char* const from = reinterpret_cast<const char*>(info->dlpi_addr + part.p_vaddr);
             if ((part.p_type == PT_LOAD && !(part.p_flags & PF_W)) || part.p_type == PT_GNU_RELRO) {
               static_cast<decltype(found)*>(to)->emplace_back(from, from + part.p_memsz);
@@ -88,9 +88,9 @@ void CheckCells(const Region& region, const char* at, const size_t size, const b
     const bool whole = bytes == 4;
     if (whole && !IsOver(cell.write)) { FoundRace(at + done, verb, "writes", cell.write, pc); }
     if (write) {
-      if (whole && (!IsOver(cell.read) || (cell.more_readers && cell.read.interval >= now.first_of_launch &&
-                                           (cell.read.interval == now.interval ||
-                                            cell.read.interval < now.first_of_block)))) {
+      if (whole &&
+          (!IsOver(cell.read) || (cell.more_readers && cell.read.interval >= now.first_of_launch &&
+                                  (cell.read.interval == now.interval || cell.read.interval < now.first_of_block)))) {
         FoundRace(at + done, "writes", "reads", cell.read, pc);
       }
       cell.write = me;
@@ -135,7 +135,8 @@ inline void Check(const void* address, const size_t size, const bool write, cons
 }
 
 void CheckAligned(const void* at, const size_t size, const bool write, const void* pc) {
-  if (running.kernel && reinterpret_cast<uintptr_t>(at) % size != 0 && (global_memory.Holds(at) || shared_memory.Holds(at))) {
+  if (running.kernel && reinterpret_cast<uintptr_t>(at) % size != 0 &&
+      (global_memory.Holds(at) || shared_memory.Holds(at))) {
     Found("misaligned", Who() + " needs an aligned address: " + Place(at), pc);
   }
   Check(at, size, write, pc);
@@ -172,28 +173,28 @@ std::vector<Finding> TakeFindings() {
 
 // ---- the names that the compiler calls
 #define PC __builtin_return_address(0)
-#define ACCESS(size)                                                                                  \
-  void __tsan_read##size(void* at) { emulator::CheckAligned(at, size, false, PC); }                   \
-  void __tsan_write##size(void* at) { emulator::CheckAligned(at, size, true, PC); }                   \
-  void __tsan_unaligned_read##size(const void* at) { emulator::CheckAligned(at, size, false, PC); }   \
+#define ACCESS(size)                                                                                \
+  void __tsan_read##size(void* at) { emulator::CheckAligned(at, size, false, PC); }                 \
+  void __tsan_write##size(void* at) { emulator::CheckAligned(at, size, true, PC); }                 \
+  void __tsan_unaligned_read##size(const void* at) { emulator::CheckAligned(at, size, false, PC); } \
   void __tsan_unaligned_write##size(void* at) { emulator::CheckAligned(at, size, true, PC); }
-#define ATOMIC(bits, T)                                                                                       \
-  T __tsan_atomic##bits##_load(const volatile T* at, int) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }   \
+#define ATOMIC(bits, T)                                                                                             \
+  T __tsan_atomic##bits##_load(const volatile T* at, int) { return __atomic_load_n(at, __ATOMIC_SEQ_CST); }         \
   void __tsan_atomic##bits##_store(volatile T* at, T value, int) { __atomic_store_n(at, value, __ATOMIC_SEQ_CST); } \
-  T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                                            \
-    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                                  \
-  }                                                                                                           \
-  T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                                           \
-    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                                   \
-  }                                                                                                           \
-  T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                                           \
-    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                                   \
-  }                                                                                                           \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* expected, T value, int, int) {         \
-    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);       \
-  }                                                                                                           \
-  int __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* expected, T value, int, int) {           \
-    return __atomic_compare_exchange_n(at, expected, value, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);        \
+  T __tsan_atomic##bits##_exchange(volatile T* at, T value, int) {                                                  \
+    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                                        \
+  }                                                                                                                 \
+  T __tsan_atomic##bits##_fetch_add(volatile T* at, T value, int) {                                                 \
+    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);                                                         \
+  }                                                                                                                 \
+  T __tsan_atomic##bits##_fetch_sub(volatile T* at, T value, int) {                                                 \
+    return __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST);                                                         \
+  }                                                                                                                 \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* at, T* expected, T value, int, int) {               \
+    return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);             \
+  }                                                                                                                 \
+  int __tsan_atomic##bits##_compare_exchange_weak(volatile T* at, T* expected, T value, int, int) {                 \
+    return __atomic_compare_exchange_n(at, expected, value, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);              \
   }
 
 extern "C" {

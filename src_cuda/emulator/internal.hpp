@@ -37,8 +37,8 @@ extern Region global_memory, shared_memory, stacks;
 
 /// What runs on the device now.
 struct Running {
-  bool kernel;       // whether a thread of the device runs, and not the emulator or the host
-  Site launch;       // of the kernel or the call
+  bool kernel;  // whether a thread of the device runs, and not the emulator or the host
+  Site launch;  // of the kernel or the call
   uint32_t interval, first_of_block, first_of_launch;
   uint16_t thread, warp_epoch;
   const char *stack, *stack_end;

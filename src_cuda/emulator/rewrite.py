@@ -19,7 +19,9 @@ from pathlib import Path
 COMMENT_OR_TEXT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 LAUNCH = re.compile(r"<<<(?P<where>[^;]*?)>>>\s*\(")
 NAME = re.compile(r"[A-Za-z_]\w*")
-SHARED = re.compile(r"(?<!extern )\b__shared__\s+(?P<type>[\w:]+(?:<[^;]*>)?)\s+(?P<name>\w+)\s*(?P<sizes>(?:\[[^\]]+\])*)\s*;")
+SHARED = re.compile(
+    r"(?<!extern )\b__shared__\s+(?P<type>[\w:]+(?:<[^;]*>)?)\s+(?P<name>\w+)\s*(?P<sizes>(?:\[[^\]]+\])*)\s*;"
+)
 REFUSED = re.compile(r"<<<|\b(?:__shared__|__constant__|asm|__device__\s+\w+\s+\w+\s*[;=\[])")
 
 
@@ -90,15 +92,18 @@ def with_launches(text: str) -> str:
         lines = ("\\\n" if "\\\n" in head else "\n") * head.count("\n")  # in a macro, each line goes on
         call = (
             f'::emulator::Launch(EMULATOR_SITE("{kernel}"), {", ".join(map(one_line, where))})'
-            f"([](const auto&... values) {{ {kernel}(values...); }}{',' if arguments.strip() else ''}{lines}{arguments})"
+            f"([](const auto&... values) {{ {kernel}(values...); }}"
+            f"{',' if arguments.strip() else ''}{lines}{arguments})"
         )
         text = text[:begin] + call + text[end + 1 :]
     return text
 
 
 def with_shared(text: str) -> str:
-    """Shared variables as references to the emulator's memory. A tag of its own stands for each, and each
-    instantiation of a template has its own tag, as it has its own variable."""
+    """Shared variables as references to the emulator's memory.
+
+    A tag of its own stands for each, and each instantiation of a template has its own, as it has its own variable.
+    """
 
     def one(found: re.Match[str]) -> str:
         kind, name, sizes = found["type"], found["name"], found["sizes"]
@@ -120,6 +125,7 @@ def rewrite(text: str, name: str) -> str:
 
 
 def main(source: str, target: str) -> None:
+    """Write the file `target`, and its folder where there is none."""
     written = rewrite(Path(source).read_text(encoding="utf-8"), source)
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,8 @@ TYPED_TEST(GpuLayersTest, BatchNormAndScaleEqualTheCpus) {
   for (const vector<int>& shape : shapes) {
     for (const bool in_place : {false, true}) {
       this->CheckAgainstCpu("type: 'BatchNorm' phase: TRAIN", shape, in_place);
-      this->CheckAgainstCpu("type: 'BatchNorm' batch_norm_param { use_global_stats: true eps: 0.001 }", shape, in_place);
+      this->CheckAgainstCpu("type: 'BatchNorm' batch_norm_param { use_global_stats: true eps: 0.001 }", shape,
+                            in_place);
       this->CheckAgainstCpu("type: 'Scale' scale_param { bias_term: true }", shape, in_place);
       this->CheckAgainstCpu("type: 'Scale'", shape, in_place);
     }

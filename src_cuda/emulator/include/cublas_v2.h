@@ -22,16 +22,16 @@ typedef int* cublasHandle_t;
 cublasStatus_t cublasCreate(cublasHandle_t* handle);
 cublasStatus_t cublasDestroy(cublasHandle_t handle);
 
-#define EMULATOR_BLAS(T, S)                                                                                         \
-  cublasStatus_t cublas##S##gemm(cublasHandle_t, cublasOperation_t, cublasOperation_t, int m, int n, int k,         \
-                                 const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c,     \
-                                 int ldc);                                                                          \
+#define EMULATOR_BLAS(T, S)                                                                                            \
+  cublasStatus_t cublas##S##gemm(cublasHandle_t, cublasOperation_t, cublasOperation_t, int m, int n, int k,            \
+                                 const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c,        \
+                                 int ldc);                                                                             \
   cublasStatus_t cublas##S##gemv(cublasHandle_t, cublasOperation_t, int m, int n, const T* alpha, const T* a, int lda, \
-                                 const T* x, int incx, const T* beta, T* y, int incy);                              \
-  cublasStatus_t cublas##S##axpy(cublasHandle_t, int n, const T* alpha, const T* x, int incx, T* y, int incy);      \
-  cublasStatus_t cublas##S##copy(cublasHandle_t, int n, const T* x, int incx, T* y, int incy);                      \
-  cublasStatus_t cublas##S##scal(cublasHandle_t, int n, const T* alpha, T* x, int incx);                            \
-  cublasStatus_t cublas##S##dot(cublasHandle_t, int n, const T* x, int incx, const T* y, int incy, T* result);      \
+                                 const T* x, int incx, const T* beta, T* y, int incy);                                 \
+  cublasStatus_t cublas##S##axpy(cublasHandle_t, int n, const T* alpha, const T* x, int incx, T* y, int incy);         \
+  cublasStatus_t cublas##S##copy(cublasHandle_t, int n, const T* x, int incx, T* y, int incy);                         \
+  cublasStatus_t cublas##S##scal(cublasHandle_t, int n, const T* alpha, T* x, int incx);                               \
+  cublasStatus_t cublas##S##dot(cublasHandle_t, int n, const T* x, int incx, const T* y, int incy, T* result);         \
   cublasStatus_t cublas##S##asum(cublasHandle_t, int n, const T* x, int incx, T* result);
 EMULATOR_BLAS(float, S)
 EMULATOR_BLAS(double, D)

@@ -97,8 +97,7 @@ bool Seeded(int number);
 #define EMULATOR_SITE(name) (::emulator::Site{name, __FILE__, __LINE__})
 #define __syncthreads() ::emulator::Barrier(EMULATOR_SITE("__syncthreads"))
 #define __syncwarp(...) ::emulator::WarpBarrier(EMULATOR_SITE("__syncwarp"), ::emulator::MaskOf(__VA_ARGS__))
-#define __shfl_sync(mask, ...) \
-  ::emulator::Shuffled(EMULATOR_SITE("__shfl_sync"), ::emulator::kIndex, mask, __VA_ARGS__)
+#define __shfl_sync(mask, ...) ::emulator::Shuffled(EMULATOR_SITE("__shfl_sync"), ::emulator::kIndex, mask, __VA_ARGS__)
 #define __shfl_up_sync(mask, ...) \
   ::emulator::Shuffled(EMULATOR_SITE("__shfl_up_sync"), ::emulator::kUp, mask, __VA_ARGS__)
 #define __shfl_down_sync(mask, ...) \

@@ -36,10 +36,11 @@ std::string NetText() {
     for (const bool depthwise : {false, true}) {
       const std::string name = (depthwise ? "dw" : "conv") + std::to_string(i);
       const std::string filler = " weight_filler { type: 'msra' } ";
-      text += LayerText("Convolution", name, last, name,
-                    depthwise ? "convolution_param { num_output: 8 group: 8 kernel_size: 3 pad: 1 bias_term: false" +
-                                    filler + "} "
-                              : "convolution_param { num_output: 8 kernel_size: 1 bias_term: false" + filler + "} ");
+      text += LayerText(
+          "Convolution", name, last, name,
+          depthwise
+              ? "convolution_param { num_output: 8 group: 8 kernel_size: 3 pad: 1 bias_term: false" + filler + "} "
+              : "convolution_param { num_output: 8 kernel_size: 1 bias_term: false" + filler + "} ");
       text += LayerText("BatchNorm", name + "/bn", name, name);
       text += LayerText("Scale", name + "/scale", name, name, "scale_param { bias_term: true } ");
       text += LayerText("ReLU6", name + "/relu", name, name);
@@ -67,7 +68,8 @@ TEST(CopiesTest, OfATrainingStep) {
   SolverParameter param;
   ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
       "base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.0001 max_iter: 100 display: 0 snapshot: 0"
-      " snapshot_after_train: false solver_mode: GPU net_param { " + NetText() + " }",
+      " snapshot_after_train: false solver_mode: GPU net_param { " +
+          NetText() + " }",
       &param));
   SGDSolver<float> solver(param);
   solver.Step(3);

@@ -11,9 +11,7 @@
 
 namespace {
 
-__global__ void Number(int* to) {
-  to[blockIdx.x * blockDim.x + threadIdx.x] = blockIdx.x * blockDim.x + threadIdx.x;
-}
+__global__ void Number(int* to) { to[blockIdx.x * blockDim.x + threadIdx.x] = blockIdx.x * blockDim.x + threadIdx.x; }
 
 __global__ void Turn(const float* from, float* to, const bool barrier) {
   __shared__ float held[64];
@@ -299,7 +297,8 @@ TEST_F(EmulatorTest, Libraries) {
   float* const a = Device<float>({1, 2, 3, 4, 5, 6});
   float* const c = Unwritten<float>(4);
   // By columns: A is 2 x 3, its transpose 3 x 2.
-  EXPECT_EQ(CUBLAS_STATUS_SUCCESS, cublasSgemm(nullptr, CUBLAS_OP_N, CUBLAS_OP_T, 2, 2, 3, &one, a, 2, a, 2, &none, c, 2));
+  EXPECT_EQ(CUBLAS_STATUS_SUCCESS,
+            cublasSgemm(nullptr, CUBLAS_OP_N, CUBLAS_OP_T, 2, 2, 3, &one, a, 2, a, 2, &none, c, 2));
   EXPECT_EQ(std::vector<float>({35, 44, 44, 56}), Host(c, 4));
   EXPECT_EQ("", Kinds());
   cublasSgemm(nullptr, CUBLAS_OP_N, CUBLAS_OP_T, 2, 2, 4, &one, a, 2, a, 2, &none, c, 2);
@@ -323,7 +322,8 @@ TEST_F(EmulatorTest, CopiesAreCounted) {
 TEST_F(EmulatorTest, TheHostHasNoDeviceMemory) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   float* const at = Device<float>({1, 2});
-  EXPECT_DEATH(static_cast<volatile float*>(at)[1] = 3, "the host touches the device's memory: byte 4 of an allocation of 8");
+  EXPECT_DEATH(static_cast<volatile float*>(at)[1] = 3,
+               "the host touches the device's memory: byte 4 of an allocation of 8");
 }
 
 }  // namespace
