@@ -41,9 +41,9 @@ cublasStatus_t cublasCreate(cublasHandle_t* made) {
 cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
 
 #define EMULATOR_BLAS(T, S, s)                                                                                         \
-  cublasStatus_t cublas##S##gemm(cublasHandle_t, cublasOperation_t trans_a, cublasOperation_t trans_b, int m, int n,   \
-                                 int k, const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c, \
-                                 int ldc) {                                                                            \
+  cublasStatus_t EMULATOR_NAME(S, gemm)(cublasHandle_t, cublasOperation_t trans_a, cublasOperation_t trans_b, int m,   \
+                                        int n, int k, const T* alpha, const T* a, int lda, const T* b, int ldb,        \
+                                        const T* beta, T* c, int ldc) {                                                \
     const bool plain_a = trans_a == CUBLAS_OP_N, plain_b = trans_b == CUBLAS_OP_N;                                     \
     if (m < 0 || n < 0 || k < 0 || lda < std::max(1, plain_a ? m : k) || ldb < std::max(1, plain_b ? k : n) ||         \
         ldc < std::max(1, m)) {                                                                                        \
@@ -57,8 +57,8 @@ cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
     cblas_##s##gemm(CblasColMajor, Order(trans_a), Order(trans_b), m, n, k, *alpha, a, lda, b, ldb, *beta, c, ldc);    \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##gemv(cublasHandle_t, cublasOperation_t trans, int m, int n, const T* alpha, const T* a,    \
-                                 int lda, const T* x, int incx, const T* beta, T* y, int incy) {                       \
+  cublasStatus_t EMULATOR_NAME(S, gemv)(cublasHandle_t, cublasOperation_t trans, int m, int n, const T* alpha,         \
+                                        const T* a, int lda, const T* x, int incx, const T* beta, T* y, int incy) {    \
     if (m < 0 || n < 0 || lda < std::max(1, m)) { return CUBLAS_STATUS_INVALID_VALUE; }                                \
     const int length = trans == CUBLAS_OP_N ? n : m, results = trans == CUBLAS_OP_N ? m : n;                           \
     Opened open;                                                                                                       \
@@ -69,7 +69,7 @@ cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
     cblas_##s##gemv(CblasColMajor, Order(trans), m, n, *alpha, a, lda, x, incx, *beta, y, incy);                       \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##axpy(cublasHandle_t, int n, const T* alpha, const T* x, int incx, T* y, int incy) {        \
+  cublasStatus_t EMULATOR_NAME(S, axpy)(cublasHandle_t, int n, const T* alpha, const T* x, int incx, T* y, int incy) { \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "axpy", x, Extent<T>(n, incx));                                                              \
     ReadRange("cublas" #S "axpy", y, Extent<T>(n, incy));                                                              \
@@ -77,28 +77,28 @@ cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
     cblas_##s##axpy(n, *alpha, x, incx, y, incy);                                                                      \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##copy(cublasHandle_t, int n, const T* x, int incx, T* y, int incy) {                        \
+  cublasStatus_t EMULATOR_NAME(S, copy)(cublasHandle_t, int n, const T* x, int incx, T* y, int incy) {                 \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "copy", x, Extent<T>(n, incx));                                                              \
     WriteRange("cublas" #S "copy", y, Extent<T>(n, incy));                                                             \
     cblas_##s##copy(n, x, incx, y, incy);                                                                              \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##scal(cublasHandle_t, int n, const T* alpha, T* x, int incx) {                              \
+  cublasStatus_t EMULATOR_NAME(S, scal)(cublasHandle_t, int n, const T* alpha, T* x, int incx) {                       \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "scal", x, Extent<T>(n, incx));                                                              \
     WriteRange("cublas" #S "scal", x, Extent<T>(n, incx));                                                             \
     cblas_##s##scal(n, *alpha, x, incx);                                                                               \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##dot(cublasHandle_t, int n, const T* x, int incx, const T* y, int incy, T* result) {        \
+  cublasStatus_t EMULATOR_NAME(S, dot)(cublasHandle_t, int n, const T* x, int incx, const T* y, int incy, T* result) { \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "dot", x, Extent<T>(n, incx));                                                               \
     ReadRange("cublas" #S "dot", y, Extent<T>(n, incy));                                                               \
     *result = cblas_##s##dot(n, x, incx, y, incy);                                                                     \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
-  cublasStatus_t cublas##S##asum(cublasHandle_t, int n, const T* x, int incx, T* result) {                             \
+  cublasStatus_t EMULATOR_NAME(S, asum)(cublasHandle_t, int n, const T* x, int incx, T* result) {                      \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "asum", x, Extent<T>(n, incx));                                                              \
     *result = cblas_##s##asum(n, x, incx);                                                                             \

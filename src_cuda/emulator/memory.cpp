@@ -26,7 +26,7 @@ struct Allocation {
 
 std::recursive_mutex mutex;
 std::map<char*, Allocation> allocations;
-size_t limit = size_t(16) << 20;  // memory is used up to here; it grows when no gap is found
+size_t limit = size_t(1) << 18;  // memory is used up to here; it grows when no gap is found
 size_t cursor = 0;                // the next allocation is looked for from here, so that freed memory rests for a while
 int opened = 0;
 cudaError_t last_error = cudaSuccess;

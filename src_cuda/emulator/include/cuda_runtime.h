@@ -35,6 +35,7 @@ struct cudaDeviceProp {
   int deviceOverlap, multiProcessorCount, kernelExecTimeoutEnabled;
 };
 
+extern "C" {
 cudaError_t cudaMalloc(void** at, size_t size);
 cudaError_t cudaFree(void* at);
 cudaError_t cudaMallocHost(void** at, size_t size);
@@ -60,6 +61,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to);
+}
 
 template <typename T>
 cudaError_t cudaMalloc(T** at, size_t size) {

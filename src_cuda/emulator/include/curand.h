@@ -23,6 +23,7 @@ enum curandRngType_t { CURAND_RNG_PSEUDO_DEFAULT = 100 };
 struct EmulatedGenerator;
 typedef EmulatedGenerator* curandGenerator_t;
 
+extern "C" {
 curandStatus_t curandCreateGenerator(curandGenerator_t* generator, curandRngType_t type);
 curandStatus_t curandDestroyGenerator(curandGenerator_t generator);
 curandStatus_t curandSetPseudoRandomGeneratorSeed(curandGenerator_t generator, unsigned long long seed);  // NOLINT
@@ -33,5 +34,6 @@ curandStatus_t curandGenerateUniformDouble(curandGenerator_t generator, double* 
 curandStatus_t curandGenerateNormal(curandGenerator_t generator, float* to, size_t count, float mean, float deviation);
 curandStatus_t curandGenerateNormalDouble(curandGenerator_t generator, double* to, size_t count, double mean,
                                           double deviation);
+}
 
 #endif  // SSDLITE_CAFFE_EMULATOR_CURAND_H_

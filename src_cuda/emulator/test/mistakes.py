@@ -19,14 +19,15 @@ WRONG_VALUES = ""
 class Mistake:
     """A change of `old`, which stands in the file once, to `new`, where SEEDED is true in a run that asks for it.
 
-    `found` is the kind of the finding, or WRONG_VALUES where only the results tell. `tests` is a filter of GoogleTest.
+    `found` is the kind of the first finding, of several where the order of threads decides, or WRONG_VALUES where only
+    the results tell. `tests` is a filter of GoogleTest.
     """
 
     name: str
     file: str
     old: str
     new: str
-    found: str
+    found: tuple[str, ...]
     tests: str
 
 
@@ -39,7 +40,7 @@ MISTAKES = (
         DEPTHWISE,
         "  __syncthreads();  // threads may still read",
         "  if (!SEEDED) { __syncthreads(); }  // threads may still read",
-        "race",
+        ("race",),
         LOOPS,
     ),
     Mistake(
@@ -47,7 +48,7 @@ MISTAKES = (
         DEPTHWISE,
         "  __syncthreads();\n  if (threadIdx.x < kWarp) {",
         "  if (!SEEDED) { __syncthreads(); }\n  if (threadIdx.x < kWarp) {",
-        "race",
+        ("race", "unwritten"),
         LOOPS,
     ),
     Mistake(
@@ -55,7 +56,7 @@ MISTAKES = (
         DEPTHWISE,
         "if (threadIdx.x % kWarp == 0) { of_warp",
         "if (threadIdx.x % kWarp == 0 || SEEDED) { of_warp",
-        "race",
+        ("race",),
         LOOPS,
     ),
     Mistake(
@@ -63,7 +64,7 @@ MISTAKES = (
         DEPTHWISE,
         "of_warp[threadIdx.x / kWarp] = value; }",
         "of_warp[threadIdx.x / kWarp] = value; }\n  if (SEEDED && threadIdx.x < kWarp) { __syncthreads(); }",
-        "barrier",
+        ("barrier",),
         LOOPS,
     ),
     Mistake(
@@ -71,7 +72,7 @@ MISTAKES = (
         DEPTHWISE,
         "for (int apart = kWarp / 2;",
         "for (int apart = SEEDED ? kWarp / 4 : kWarp / 2;",
-        WRONG_VALUES,
+        (WRONG_VALUES,),
         LOOPS,
     ),
     Mistake(
@@ -79,7 +80,7 @@ MISTAKES = (
         DEPTHWISE,
         "{ value += __shfl_down_sync(0xffffffffu",
         "{ value += __shfl_down_sync(SEEDED ? 0xffffu : 0xffffffffu",
-        "mask",
+        ("mask",),
         LOOPS,
     ),
     Mistake(
@@ -87,7 +88,7 @@ MISTAKES = (
         DEPTHWISE,
         "      value += __shfl_down_sync(0xffffffffu, value, apart);",
         "      value += __shfl_down_sync(0xffffffffu, value, apart, SEEDED ? kThreads / kWarp / 2 : kWarp);",
-        WRONG_VALUES,
+        (WRONG_VALUES,),
         LOOPS,
     ),
     Mistake(
@@ -95,7 +96,7 @@ MISTAKES = (
         DEPTHWISE,
         "Dtype sum[K > 0 ? K * K + 1 : 1] = {};",
         "Dtype sum[K > 0 ? K * K + 1 : 1];\n  for (Dtype& one : sum) { if (!SEEDED) { one = 0; } }",
-        WRONG_VALUES,
+        (WRONG_VALUES,),
         LOOPS,
     ),
     Mistake(
@@ -103,7 +104,7 @@ MISTAKES = (
         DEPTHWISE,
         "ix >= 0 && ix < s.width ? __ldg(line + ix)",
         "ix >= 0 && ix < s.width + SEEDED ? __ldg(line + ix)",
-        WRONG_VALUES,
+        ("out of bounds", WRONG_VALUES),
         LOOPS,
     ),
     Mistake(
@@ -111,7 +112,7 @@ MISTAKES = (
         DEPTHWISE,
         "if (y + r < s.out_height) {",
         "if (y + r < s.out_height + SEEDED) {",
-        "race",
+        ("race", "out of bounds"),
         LOOPS,
     ),
     Mistake(
@@ -119,7 +120,7 @@ MISTAKES = (
         DEPTHWISE,
         "Dtype* out = output + (static_cast<int64_t>(plane) * s.out_height + y)",
         "Dtype* out = output + (static_cast<int64_t>(plane) * s.out_height + y + SEEDED)",
-        "out of bounds",
+        ("out of bounds",),
         LOOPS,
     ),
     Mistake(
@@ -127,7 +128,7 @@ MISTAKES = (
         DEPTHWISE,
         "kernel[(i - r * S) * K + j]",
         "kernel[(i - r * S) * K + j + (SEEDED ? K : 0)]",
-        "undefined",
+        ("undefined",),
         LOOPS,
     ),
     Mistake(
@@ -135,7 +136,7 @@ MISTAKES = (
         DEPTHWISE,
         "t < (K > 0 ? K * K + 1 : 1); ++t",
         "t < (K > 0 ? K * K + 1 : 1) - SEEDED; ++t",
-        "unwritten",
+        ("unwritten",),
         LOOPS,
     ),
     Mistake(
@@ -143,7 +144,7 @@ MISTAKES = (
         DEPTHWISE,
         "if (threadIdx.x == 0) { to[t] = total; }",
         "if (threadIdx.x == 0 || SEEDED) { to[t] = total; }",
-        "race",
+        ("race",),
         LOOPS,
     ),
     Mistake(
@@ -151,7 +152,7 @@ MISTAKES = (
         DEPTHWISE,
         "input_diff[at] = sum;",
         "input_diff[at] = SEEDED ? input_diff[at] + sum : sum;",
-        "unwritten",
+        (WRONG_VALUES,),
         LOOPS,
     ),
     Mistake(
@@ -159,7 +160,7 @@ MISTAKES = (
         DEPTHWISE,
         "const dim3 grid(K > 0 ? channels :",
         "const dim3 grid(K > 0 ? channels - (SEEDED && channels > 1) :",
-        "unwritten",
+        ("unwritten",),
         LOOPS,
     ),
     Mistake(
@@ -168,7 +169,7 @@ MISTAKES = (
         "ForwardGpu(shape_, this->num_ * this->channels_, this->channels_, bottom[i]->gpu_data(),",
         "ForwardGpu(shape_, this->num_ * this->channels_, this->channels_,\n"
         "               SEEDED ? bottom[i]->cpu_data() : bottom[i]->gpu_data(),",
-        "out of bounds",
+        ("out of bounds",),
         LOOPS,
     ),
     Mistake(
@@ -176,7 +177,7 @@ MISTAKES = (
         DEPTHWISE,
         "Dtype* parts = room->mutable_gpu_data();",
         "Dtype* parts = room->mutable_gpu_data();\n  if (SEEDED) { parts[0] = 0; }",
-        "the host touches the device's memory",
+        ("the host touches the device's memory",),
         LOOPS,
     ),
     Mistake(
@@ -184,7 +185,7 @@ MISTAKES = (
         "pointwise.cuh",
         "if (i < n) { y[i] = op.Value(x[i]); }",
         "if (i < n + SEEDED) { y[i] = op.Value(x[i]); }",
-        "out of bounds",
+        ("out of bounds",),
         "PointwiseLayersTest/2.ForwardAndBackwardFollowTheFormula",
     ),
     Mistake(
@@ -192,7 +193,7 @@ MISTAKES = (
         "pointwise.cuh",
         "return (n - 1) / CAFFE_CUDA_NUM_THREADS + 1;",
         "return (n - 1) / CAFFE_CUDA_NUM_THREADS + !SEEDED;",
-        "invalid configuration argument",
+        ("invalid configuration argument",),
         "PointwiseLayersTest/2.ForwardAndBackwardFollowTheFormula",
     ),
     Mistake(
@@ -200,7 +201,7 @@ MISTAKES = (
         "base_conv_layer.cu",
         "caffe_gpu_set(out_spatial_dim_, Dtype(1), ones_.mutable_gpu_data());",
         "caffe_gpu_set(out_spatial_dim_ - SEEDED, Dtype(1), ones_.mutable_gpu_data());",
-        "unwritten",
+        ("unwritten",),
         "ConvGradientsTest/2.*:ConvLayersTest/2.*Bias*",
     ),
 )
