@@ -9,6 +9,7 @@
 
 namespace {
 
+using emulator::CountToHost;
 using emulator::Opened;
 using emulator::ReadRange;
 using emulator::WriteRange;
@@ -95,12 +96,14 @@ cublasStatus_t cublasDestroy(cublasHandle_t) { return CUBLAS_STATUS_SUCCESS; }
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "dot", x, Extent<T>(n, incx));                                                               \
     ReadRange("cublas" #S "dot", y, Extent<T>(n, incy));                                                               \
+    CountToHost(sizeof(T));                                                                                            \
     *result = cblas_##s##dot(n, x, incx, y, incy);                                                                     \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }                                                                                                                    \
   cublasStatus_t EMULATOR_NAME(S, asum)(cublasHandle_t, int n, const T* x, int incx, T* result) {                      \
     Opened open;                                                                                                       \
     ReadRange("cublas" #S "asum", x, Extent<T>(n, incx));                                                              \
+    CountToHost(sizeof(T));                                                                                            \
     *result = cblas_##s##asum(n, x, incx);                                                                             \
     return CUBLAS_STATUS_SUCCESS;                                                                                      \
   }

@@ -80,7 +80,11 @@ add_library(seedable_kernels OBJECT ${SEEDABLE_KERNELS})
 target_link_libraries(kernels PRIVATE emulated kernel_settings)
 target_link_libraries(seedable_kernels PRIVATE emulated kernel_settings)
 # Most of the time goes into the headers, those of the messages above all: several files are compiled as one.
+# Those without messages are left alone: some share names that each file has for itself.
 set_target_properties(caffe kernels PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+foreach(name columns cpu_gemm depthwise depthwise_weights thread_pool)
+  set_source_files_properties(${OURS}/util/${name}.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endforeach()
 foreach(target caffe kernels seedable_kernels)
   add_dependencies(${target} messages rewritten_headers)
 endforeach()

@@ -73,6 +73,7 @@ void Withdraw(const Region& region, const void* at, size_t size);
 
 void SetError(cudaError_t error);
 void CountLaunch();
+void CountToHost(size_t size);
 uint32_t Random();
 
 /// Reserves address space that takes memory only where it is used.

@@ -27,7 +27,7 @@ struct Allocation {
 std::recursive_mutex mutex;
 std::map<char*, Allocation> allocations;
 size_t limit = size_t(1) << 18;  // memory is used up to here; it grows when no gap is found
-size_t cursor = 0;                // the next allocation is looked for from here, so that freed memory rests for a while
+size_t cursor = 0;               // the next allocation is looked for from here, so that freed memory rests for a while
 int opened = 0;
 cudaError_t last_error = cudaSuccess;
 Copies copies;
@@ -168,6 +168,7 @@ void WriteRange(const char* what, const void* at, size_t size) {
 
 void SetError(cudaError_t error) { last_error = error; }
 void CountLaunch() { ++copies.launches; }
+void CountToHost(size_t size) { copies.to_host.push_back(size); }
 const Copies& AllCopies() { return copies; }
 
 }  // namespace emulator

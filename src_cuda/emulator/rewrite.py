@@ -120,7 +120,7 @@ def rewrite(text: str, name: str) -> str:
     if left := REFUSED.search(plain):
         raise RewriteError(f"line {plain.count(chr(10), 0, left.start()) + 1}: {left.group()} is not covered")
     # Headers with kernels are read by .cu files alone, or have them in macros that only these use.
-    words = '#include "device.hpp"\n' if name.endswith(".cu") else ""
+    words = '#include "cuda_runtime.h"\n#include "device.hpp"\n' if name.endswith(".cu") else ""
     return f'{words}#line 1 "{name}"\n{plain}'
 
 

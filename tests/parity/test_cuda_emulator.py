@@ -113,6 +113,6 @@ def test_what_is_not_covered_is_refused(code: str, line: int) -> None:
 def test_lines_keep_their_numbers() -> None:
     code = "/* a\n<<<b */ Kernel<T,\n  2>\n  <<<Blocks(n), 32>>>(n,\n    x);\n__shared__ float\n  held[4];\nlast\n"
     lines = rewriting.rewrite(code, "a.cu").splitlines()
-    assert lines[1] == '#line 1 "a.cu"'
-    assert lines[2:].index("last") == code.splitlines().index("last")
+    assert lines[2] == '#line 1 "a.cu"'
+    assert lines[3:].index("last") == code.splitlines().index("last")
     assert "Kernel<T, 2>(values...)" in "".join(lines)

@@ -4,6 +4,10 @@
 
 #include <cstddef>
 
+#define __global__
+#define __device__
+#define __host__
+
 #define CUDA_VERSION 12000
 #define CUDART_VERSION 12000
 
@@ -30,7 +34,7 @@ typedef EmulatedEvent* cudaEvent_t;
 
 struct cudaDeviceProp {
   char name[256];
-  size_t totalGlobalMem, sharedMemPerBlock, memPitch, totalConstMem;
+  size_t totalGlobalMem, sharedMemPerBlock, memPitch, totalConstMem, textureAlignment;
   int regsPerBlock, warpSize, maxThreadsPerBlock, maxThreadsDim[3], maxGridSize[3], clockRate, major, minor;
   int deviceOverlap, multiProcessorCount, kernelExecTimeoutEnabled;
 };

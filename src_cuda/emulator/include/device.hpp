@@ -10,10 +10,6 @@
 #include <tuple>
 #include <utility>
 
-#define __global__
-#define __device__
-#define __host__
-
 struct uint3 {
   unsigned x, y, z;
 };

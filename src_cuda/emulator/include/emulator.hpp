@@ -21,7 +21,8 @@ std::vector<Finding> TakeFindings();
 /// The order of blocks and threads follows from this. The environment variable EMULATOR_SEED sets the first.
 void SetSeed(uint32_t seed);
 
-/// Copies since the program began. Those between host and device each make the host wait for the device.
+/// Copies since the program began. Those between host and device each make the host wait for the device; a sum or a
+/// product that cuBLAS returns is one, too.
 struct Copies {
   std::vector<size_t> to_device, to_host;  // sizes in bytes
   size_t within_device;
