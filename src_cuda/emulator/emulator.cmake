@@ -83,6 +83,8 @@ target_link_libraries(seedable_kernels PRIVATE emulated kernel_settings)
 # Most of the time goes into the headers, those of the messages above all: several files are compiled as one.
 # Those without messages are left alone: some share names that each file has for itself.
 set_target_properties(caffe kernels PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+# It has kernels with the names of the softmax layer's.
+set_source_files_properties(${REWRITTEN}/bbox_util.cu.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 foreach(name columns cpu_gemm depthwise depthwise_weights thread_pool)
   set_source_files_properties(${OURS}/util/${name}.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endforeach()

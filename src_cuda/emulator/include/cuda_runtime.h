@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #define __global__
+#define __launch_bounds__(...)  // for registers
 #define __device__
 #define __host__
 
