@@ -8,7 +8,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda emulator test-emulator test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean
+.PHONY: help demo example caffe caffe-cuda gpu-bundle gpu-check test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean emulator test-emulator
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -52,6 +52,19 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 	@$(BIN)/ssdlite-caffe caffe build --cuda --prefix build/caffe-cuda --jobs $(JOBS)
 	@echo "==> running the layer tests, on the GPU where there is one"
 	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
+
+gpu-bundle: $(VENV)/.demo  ## pack a Caffe for GPUs and its check into build/gpu-bundle.tar.xz (needs no GPU; some 25 minutes)
+	@echo "==> installing CUDA's compiler, cuBLAS, cuRAND and cuDNN (some 1 GB)"
+	@$(BIN)/python -m pip install --quiet --editable '.[caffe,cuda]'
+	@echo "==> building Caffe for other machines' GPUs"
+	@$(BIN)/ssdlite-caffe caffe build --cuda --portable --no-pycaffe --prefix build/caffe-gpu --jobs $(JOBS)
+	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb -o build/gpu-model --force --quiet
+	@$(BIN)/ssdlite-caffe caffe bundle --prefix build/caffe-gpu --check --model build/gpu-model -o build/gpu-bundle.tar.xz --force
+
+gpu-check:  ## check build/gpu-bundle.tar.xz on this machine's GPU (needs Python with numpy, CUDA's libraries; 8 minutes)
+	@test -f build/gpu-bundle.tar.xz || { echo "build/gpu-bundle.tar.xz is not there: run make gpu-bundle, or copy it here"; exit 1; }
+	@rm -rf build/gpu-check && mkdir -p build/gpu-check && tar -xf build/gpu-bundle.tar.xz -C build/gpu-check
+	@cd build/gpu-check/ssdlite-caffe && $(PYTHON) -m check -o "$(abspath build)"
 
 emulator: $(VENV)/.demo  ## build the layers' GPU code for an emulated GPU in build/emulator (some 4 minutes)
 	@echo "==> building the layers for an emulated GPU"
@@ -115,7 +128,7 @@ format: $(VENV)/.dev  ## let ruff and clang-format rewrite the code
 	@find src_cuda -regex '.*\.\(cpp\|hpp\|cu\|cuh\)' | xargs $(BIN)/clang-format -i
 
 protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto ssdlite_caffe/*/*/*.proto
 
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done

@@ -49,8 +49,9 @@ target_link_options(emulator PUBLIC -no-pie)
 
 # ---- Caffe for it. Headers with launches are found rewritten.
 rewritten(pointwise ${OURS}/include/caffe/util/pointwise.cuh caffe/util/pointwise.cuh)
+rewritten(sums ${OURS}/include/caffe/util/channel_sums.cuh caffe/util/channel_sums.cuh)
 rewritten(functions ${CAFFE_SOURCE}/include/caffe/util/math_functions.hpp caffe/util/math_functions.hpp)
-add_custom_target(rewritten_headers DEPENDS ${pointwise} ${functions})
+add_custom_target(rewritten_headers DEPENDS ${pointwise} ${sums} ${functions})
 add_library(emulated INTERFACE)
 target_include_directories(emulated BEFORE INTERFACE ${REWRITTEN} ${EMULATOR}/include)
 target_link_libraries(emulated INTERFACE settings emulator)
@@ -92,7 +93,7 @@ set(CAFFE_OBJECTS $<TARGET_OBJECTS:caffe> $<TARGET_OBJECTS:kernels> $<TARGET_OBJ
 
 # ---- tests: those of the layers, which a GPU runs as well, and those of the emulator
 set(EMULATED_TESTS ${OURS}/test/test_conv_layers.cpp ${OURS}/test/test_conv_gradients.cpp
-    ${OURS}/test/test_depthwise_conv_layer.cpp ${OURS}/test/test_pointwise_layers.cpp ${OURS}/test/test_gpu_layers.cpp
+    ${OURS}/test/test_depthwise_conv_layer.cpp ${OURS}/test/test_norm_layers.cpp ${OURS}/test/test_pointwise_layers.cpp ${OURS}/test/test_gpu_layers.cpp
     ${EMULATOR}/test/test_copies.cpp)
 add_library(layer_tests OBJECT ${OURS}/test/main.cpp ${EMULATOR}/test/findings.cpp ${EMULATED_TESTS})
 target_link_libraries(layer_tests PRIVATE emulated GTest::gtest)
