@@ -15,7 +15,7 @@ set(EMULATED_LAYERS
 set(EMULATED_PARTS
     blob common layer net solver syncedmem layer_factory sgd_solver
     math_functions im2col bbox_util insert_splits upgrade_proto io hdf5 benchmark
-    columns cpu_gemm depthwise depthwise_weights pointwise_conv thread_pool)
+    columns cpu_gemm depthwise depthwise_weights thread_pool)
 # Those of mistakes.py.
 set(SEEDABLE base_conv_layer depthwise_conv_layer relu6_layer)
 
