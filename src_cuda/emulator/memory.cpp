@@ -29,6 +29,7 @@ std::map<char*, Allocation> allocations;
 size_t limit = size_t(1) << 18;  // memory is used up to here; it grows when no gap is found
 size_t cursor = 0;               // the next allocation is looked for from here, so that freed memory rests for a while
 int opened = 0;
+bool zeros_count = false;
 cudaError_t last_error = cudaSuccess;
 Copies copies;
 struct sigaction before;
@@ -169,6 +170,7 @@ void WriteRange(const char* what, const void* at, size_t size) {
 void SetError(cudaError_t error) { last_error = error; }
 void CountLaunch() { ++copies.launches; }
 void CountToHost(size_t size) { copies.to_host.push_back(size); }
+void CountZeros(const bool count) { zeros_count = count; }
 const Copies& AllCopies() { return copies; }
 
 }  // namespace emulator
@@ -258,7 +260,7 @@ cudaError_t cudaMemset(void* at, int value, size_t size) {
   // layer wrote, which the emulator is to find: this first memset does not count as writing.
   const bool by_caffe = found->second.fresh && found->first == at && found->second.size == size && value == 0;
   found->second.fresh = false;
-  if (!by_caffe) { emulator::WriteRange("cudaMemset", at, size); }
+  if (!by_caffe || emulator::zeros_count) { emulator::WriteRange("cudaMemset", at, size); }
   std::memset(at, value, size);
   return cudaSuccess;
 }

@@ -8,6 +8,7 @@
 #define __launch_bounds__(...)  // for registers
 #define __device__
 #define __host__
+#define __launch_bounds__(...)
 
 #define CUDA_VERSION 12000
 #define CUDART_VERSION 12000

@@ -21,6 +21,10 @@ std::vector<Finding> TakeFindings();
 /// The order of blocks and threads follows from this. The environment variable EMULATOR_SEED sets the first.
 void SetSeed(uint32_t seed);
 
+/// Whether the zeros with which Caffe fills new memory count as written: a solver's history begins with them. Not at
+/// first.
+void CountZeros(bool count);
+
 /// Copies since the program began. Those between host and device each make the host wait for the device; a sum or a
 /// product that cuBLAS returns is one, too.
 struct Copies {

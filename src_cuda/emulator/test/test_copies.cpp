@@ -69,6 +69,7 @@ std::string TimesOf(const int times, const size_t size) {
 TEST(CopiesTest, OfATrainingStep) {
   Caffe::set_mode(Caffe::GPU);
   Caffe::set_random_seed(7);
+  emulator::CountZeros(true);
   SolverParameter param;
   ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
       "base_lr: 0.01 lr_policy: 'fixed' momentum: 0.9 weight_decay: 0.0001 max_iter: 100 display: 0 snapshot: 0"
@@ -81,11 +82,14 @@ TEST(CopiesTest, OfATrainingStep) {
   const size_t in = copies.to_device.size(), out = copies.to_host.size();
   constexpr int kSteps = 2;
   solver.Step(kSteps);
-  // In: the images, which the host makes. Nothing else changes on the host, so neither do the vectors of ones.
-  EXPECT_EQ(TimesOf(kSteps, 2 * 3 * 8 * 8 * sizeof(float)), Sizes(copies.to_device, in));
-  // Out: the loss, and of each BatchNorm the gradient of its third blob: the layer keeps that blob on the host, where
-  // the solver then adds its gradient, which is zero.
-  EXPECT_EQ(TimesOf(kSteps * (2 * kBlocks + 1), sizeof(float)), Sizes(copies.to_host, out));
+  // In: the images, which the host makes, and the loss, which the layer writes on the host and the net then multiplies
+  // by its weight on the device. The vectors of ones of BatchNorm and Scale stay where they are.
+  EXPECT_EQ(TimesOf(kSteps, sizeof(float)) + TimesOf(kSteps, 2 * 3 * 8 * 8 * sizeof(float)),
+            Sizes(copies.to_device, in));
+  // Out: three numbers of the loss; and of each BatchNorm the gradient of its third blob: the layer keeps that blob on
+  // the host, where the solver then adds its gradient, which is zero.
+  EXPECT_EQ(TimesOf(kSteps * (2 * kBlocks + 3), sizeof(float)), Sizes(copies.to_host, out));
+  emulator::CountZeros(false);
   Caffe::set_mode(Caffe::CPU);
 }
 
