@@ -37,11 +37,13 @@ class ReadOptions:
         pipeline_config: a pipeline.config to use instead of the one beside the model.
         nms: see `suppression.NmsChoice`.
         dequantize: use the dequantised weights of a quantised TensorFlow Lite model.
+        ema: use the moving averages of weights in a training checkpoint of PyTorch.
     """
 
     pipeline_config: Path | None = None
     nms: NmsChoice = "auto"
     dequantize: bool = False
+    ema: bool = False
 
     def __post_init__(self) -> None:
         """Check the choice.
@@ -54,7 +56,7 @@ class ReadOptions:
 
 
 def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedModel:
-    """Read a detector from a frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file or dumped weights folder.
+    """Read a detector: frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file, state_dict or dumped weights.
 
     `locate` says which file of a folder is read. Settings that it does not have are taken from the pipeline.config, the
     given one or the one beside it, and then from the folder's other files.
@@ -71,6 +73,10 @@ def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedMo
     """
     options = options or ReadOptions()
     found = locate(path)
+    if found.kind == "state_dict":
+        return _state_dict(found, options)
+    if options.ema:
+        raise ModelError(f"--ema is for training checkpoints of PyTorch; {path} is a {found.kind}")
     model = _read(found, options)
     if model.form == "weights folder":
         return _with_given_config(model, options)
@@ -85,8 +91,19 @@ def _read(found: Located, options: ReadOptions) -> DumpedModel:
         "frozen graph": lambda: _frozen_graph(found.path),
         "checkpoint": lambda: _checkpoint(found.path, options.pipeline_config),
         "TensorFlow Lite": lambda: _tflite(found.path, options.dequantize),
+        "state_dict": lambda: _state_dict(found, options),
     }
     return readers[found.kind]()
+
+
+def _state_dict(found: Located, options: ReadOptions) -> DumpedModel:
+    from ssdlite_caffe.dump.torch.read import read_torch_model
+
+    if options.pipeline_config is not None or options.nms != "auto" or options.dequantize:
+        raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a state_dict: {found.path}")
+    model = read_torch_model(found.path, ema=options.ema)
+    notes = [*([found.note] if found.note else []), *model.notes]
+    return dataclasses.replace(model, origins={"weights": model.source, **model.origins}, notes=tuple(notes))
 
 
 def _weights_folder(path: Path) -> DumpedModel:

@@ -76,7 +76,9 @@ class Nms:
         score_threshold: a finite number.
         max_per_class, max_total: 1 or more.
         clip_first: clip to the image before suppression, as graphs exported early in 2018 do.
-        top_k: Caffe's limit of candidates per class before suppression; None: no limit, as in TensorFlow.
+        top_k: limit of candidates per class before suppression; None: no limit, as in TensorFlow.
+        keep_empty: with `clip_first`, whether boxes without area in the image count in the limits, as in torchvision;
+            False: they are dropped before suppression. They are no detections in any case.
 
     Raises:
         ArchError: a value is out of range.
@@ -88,6 +90,7 @@ class Nms:
     max_total: int = 100
     clip_first: bool = False
     top_k: int | None = None
+    keep_empty: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.iou_threshold <= 1:
@@ -121,6 +124,9 @@ class ArchSpec:
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
         residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
+        full_tail: whether a MobileNetV3 detector's last blocks have the classifier's channels, and not half of them.
+        code_limit: the most that width and height of a box encoding may be after their multiplication by the variance,
+            before exp; None: any number.
         irregular_boxes: in which way the model's default boxes are not the same on the centre of each cell, as a
             sentence; empty if they are. The boxes themselves are in the model, and in the weights of a converted net.
         resizer: how images are resized to the input size; a letterbox's input is a square of its max_dimension.
@@ -159,6 +165,8 @@ class ArchSpec:
     compat: CompatName | None = None
     resizer: Resizer = field(default_factory=Resizer)
     irregular_boxes: str = ""
+    full_tail: bool = False
+    code_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -180,6 +188,10 @@ class ArchSpec:
             raise ArchError(f"pixel mean must be within -{_MAX_PIXEL:g}..{_MAX_PIXEL:g}, got {self.pixel_mean}")
         if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
             raise ArchError(f"constant of squeeze-excite gates must be positive, got {self.gate_scale}")
+        if self.full_tail and not self.is_v3:
+            raise ArchError(f"only a MobileNetV3 has a full tail, not a {self.family}")
+        if self.code_limit is not None and not (math.isfinite(self.code_limit) and self.code_limit > 0):
+            raise ArchError(f"the limit of box encodings must be positive, got {self.code_limit}")
         side = self.resizer.max_dimension
         if self.resizer.letterboxes and self.input_size != (side, side):
             raise ArchError(
@@ -200,7 +212,7 @@ class ArchSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, which `from_dict` reads.
 
-        It is without `compat`, `resizer` and `irregular_boxes` where they are the usual ones.
+        It is without fields that are newer than the first files, where they are the usual ones.
 
         So files that were written before there were these fields have the same content.
         """
@@ -211,6 +223,12 @@ class ArchSpec:
             del data["resizer"]
         if not self.irregular_boxes:
             del data["irregular_boxes"]
+        if not self.full_tail:
+            del data["full_tail"]
+        if self.code_limit is None:
+            del data["code_limit"]
+        if not self.nms.keep_empty:
+            del data["nms"]["keep_empty"]
         return data
 
     @classmethod

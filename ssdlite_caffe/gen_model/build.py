@@ -116,7 +116,7 @@ def _classifier(arch: ArchSpec) -> NetDesc:
 def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
     """The backbone, and the first feature map inside it."""
     table = family_of(arch)
-    rows = table.classifier if arch.classifier else table.detector
+    rows = table.classifier if arch.classifier or arch.full_tail else table.detector
     chain = Chain(arch, table)
     first: _Tap | None = None
     chain.conv_row(rows.stem, "stem")

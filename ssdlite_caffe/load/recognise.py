@@ -83,6 +83,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         pixel_mean=mean,
         pixel_scale=scale,
         resizer=settings.resizer or arch.resizer,
+        code_limit=settings.code_limit,
     )
     check_graph(model, build(arch))
     return arch
@@ -141,12 +142,13 @@ def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, h
     widths = dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned))
     rows = [row for row in itertools.product(widths, families, depths) if _stem_fits(model, *row)]
     for width, family, min_depth in rows or itertools.product(COMMON_WIDTHS, families, depths[:1]):
-        for extra_depthwise in (None, head == "ssd"):
-            arch = default_arch(
-                family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
-            )
+        arch = default_arch(
+            family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
+        )
+        for extra_depthwise, full_tail in itertools.product((None, head == "ssd"), (False, True)[: 1 + arch.is_v3]):
             yield dataclasses.replace(
                 arch,
+                full_tail=full_tail,
                 min_depth=min_depth,
                 head_kernel=head_kernel,
                 extra_depthwise=extra_depthwise,
@@ -312,6 +314,8 @@ def _nms(settings: Settings, default: Nms) -> Nms:
         "max_per_class": settings.max_per_class,
         "max_total": settings.max_total,
         "clip_first": settings.clip_first,
+        "top_k": settings.max_candidates,
+        "keep_empty": settings.keeps_empty or None,
     }
     return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 
