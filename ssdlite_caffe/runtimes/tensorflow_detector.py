@@ -75,12 +75,17 @@ class RawNames:
 
 
 def check_runnable(found: Located) -> None:
-    """Refuse what TensorFlow cannot run, as far as the files show it, before TensorFlow is loaded.
+    """Refuse what TensorFlow or PyTorch cannot run, as far as the files show it, before either is loaded.
 
     Raises:
         ModelError: it is of another kind or damaged, is a detector of TensorFlow 2, or has no graph or no convolution.
+        MissingRuntimeError: it is a state_dict, and PyTorch is not installed.
     """
-    if found.kind == "frozen graph":
+    if found.kind == "state_dict":
+        from ssdlite_caffe.runtimes.torch_detector import check_torch
+
+        check_torch()
+    elif found.kind == "frozen graph":
         graph = parse_graph_def(read_bytes(found.path), found.path)
         if not any(node.op in CONVOLUTIONS for node in graph.node):
             graph_of(graph, found.path)  # says where the convolutions are
