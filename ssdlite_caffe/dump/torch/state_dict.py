@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.frozen import read_bytes, sha256
+from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
 from ssdlite_caffe.dump.torch.archive import Archive
 from ssdlite_caffe.dump.torch.legacy import read_legacy
 from ssdlite_caffe.dump.torch.names import LEGACY_START, ZIP_START
