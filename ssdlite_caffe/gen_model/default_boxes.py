@@ -225,8 +225,9 @@ def prior_box_for(
 
     Boxes in pairs of ratios r and 1/r at one scale, with one or two squares, are written as the public nets write them:
     min_size, max_size if there are two squares, each r, and flip. Boxes of other ratios at the smallest square's scale
-    are written likewise, without flip. All other sets are written as one min_size and a ratio for each further box.
-    There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`).
+    are written likewise, without flip. Boxes that are cut to the input's width or height, as torchvision's are, are
+    written as those that they were cut from. All other sets are written as one min_size and a ratio for each further
+    box. There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`).
 
     Raises:
         ArchError: there are no boxes, or the height or width of one is not positive.
@@ -239,7 +240,28 @@ def prior_box_for(
     height, width = input_size
     pixels = [(h * height, w * width) for h, w in cell.sizes]
     shapes = [(math.sqrt(h * w), w / h) for h, w in pixels]
-    return _paired(shapes, variances) or _unpaired(shapes, variances)
+    uncut = _uncut(pixels, input_size)
+    return _paired(shapes, variances) or (uncut and _paired(uncut, variances)) or _unpaired(shapes, variances)
+
+
+def _uncut(pixels: list[tuple[float, float]], input_size: tuple[int, int]) -> list[tuple[float, float]]:
+    """(scale, ratio) of boxes before their cut to the input's size; empty if none is cut.
+
+    An oblong box of the smallest square's scale s has width * height = s * s, so the side that is cut is s * s / other.
+    """
+    squares = [height for height, width in pixels if _near(height, width)]
+    if not squares:
+        return []
+    area, found, cut = min(squares) ** 2, [], False
+    for height, width in pixels:
+        whole = height, width
+        if _near(width, input_size[1]) and area / height > width:
+            whole = height, area / height
+        elif _near(height, input_size[0]) and area / width > height:
+            whole = area / width, width
+        cut = cut or whole != (height, width)
+        found.append((math.sqrt(whole[0] * whole[1]), whole[1] / whole[0]))
+    return found if cut else []
 
 
 def small_boxes(cell: CellBoxes, input_size: tuple[int, int]) -> CellBoxes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class TorchDetector:
         self._last = None
 
     def _built(self, model: DumpedModel, score_threshold: float | None) -> Any:
-        """torchvision's net with random weights, of the model's class count and tail; nothing is downloaded.
+        """Torchvision's net with random weights, of the model's class count and tail; nothing is downloaded.
 
         Source: ssdlite320_mobilenet_v3_large, which builds the full tail only with weights that it downloads.
         """

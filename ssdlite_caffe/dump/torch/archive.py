@@ -8,6 +8,7 @@ or whose name leads elsewhere, is refused with the whole file.
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zipfile
 import zlib
@@ -60,7 +61,7 @@ class Archive:
             members[info.filename] = member
             ends.append((info.header_offset, member.start + member.size, info.filename))
         ends.sort()
-        for (_, end, _), (begin, _, name) in zip(ends, ends[1:], strict=False):
+        for (_, end, _), (begin, _, name) in itertools.pairwise(ends):
             if begin < end:
                 raise ModelError(f"{source} has members that lie over each other, {_shown(name)} among them")
         self._members = members

@@ -13,8 +13,10 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def read_legacy(data: bytes, source: str) -> tuple[Any, dict[str, memoryview], bool]:
-    """The object of such a file, the bytes that begin with each storage's numbers, and whether these have the least
-    byte first.
+    """Read such a file.
+
+    Returns:
+        Its object, the bytes of each storage, and whether numbers have their least byte first.
 
     Raises:
         ModelError: it is damaged or cut short, or calls something.

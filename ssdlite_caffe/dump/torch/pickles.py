@@ -35,12 +35,12 @@ class StorageRef(NamedTuple):
     Attributes:
         key: its name in the file.
         dtype: of DTYPES.
-        count: of numbers.
+        numbers: how many.
     """
 
     key: str
     dtype: str
-    count: int
+    numbers: int
 
 
 class TensorRef(NamedTuple):
@@ -261,8 +261,8 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": lambda _, __: None,
     "FRAME": lambda _, __: None,
-    "POP": lambda m, _: m.stack.pop() and None,
-    "POP_MARK": lambda m, _: m.popped_to_mark() and None,
+    "POP": lambda m, _: _drop(m.stack.pop()),
+    "POP_MARK": lambda m, _: _drop(m.popped_to_mark()),
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
     "PUT": lambda m, place: m.put(place),
     "BINPUT": lambda m, place: m.put(place),
@@ -295,3 +295,7 @@ def _dict(machine: _Machine) -> None:
     values = machine.popped_to_mark()
     machine.stack.append({})
     machine.set_items(values)
+
+
+def _drop(_: Any) -> None:
+    """Nothing of a value."""

@@ -10,7 +10,7 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.torch.other_models import known_model
-from ssdlite_caffe.dump.torch.state_dict import StateDict, Tensor, read_state_dict
+from ssdlite_caffe.dump.torch.state_dict import Tensor, read_state_dict
 from ssdlite_caffe.dump.torch.torchvision import (
     BOXES_PER_CELL,
     MARK,
@@ -58,9 +58,7 @@ def read_torch_model(path: Path, *, ema: bool = False) -> DumpedModel:
         *([f"{doubles} tensors of float64 are rounded to float32"] if doubles else []),
         f"a state_dict does not say its settings: those of torchvision's {TITLE} are used",
     )
-    return DumpedModel(
-        str(path), "state_dict", found.sha256, values, units, settings_of(classes), skipped, notes=notes
-    )
+    return DumpedModel(str(path), "state_dict", found.sha256, values, units, settings_of(classes), skipped, notes=notes)
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -79,7 +77,7 @@ def _usual_prefix(names: Iterable[str]) -> str:
     listed, prefix = [name for name in names if not name.endswith(_BESIDE)], ""
     while listed:
         one = next((p for p in _PREFIXES if all(name.startswith(prefix + p) for name in listed)), None)
-        if one is None or one == "model." and all(_after(name, prefix + one).isdigit() for name in listed):
+        if one is None or (one == "model." and all(_after(name, prefix + one).isdigit() for name in listed)):
             return prefix  # YOLO's names are model.0, model.1, ...
         prefix += one
     return prefix
@@ -140,7 +138,9 @@ def _units(wanted: tuple[Layer, ...], values: dict[str, FloatArray]) -> Iterator
 def _classes(path: Path, values: dict[str, FloatArray]) -> int:
     """The class count with background, from the class predictors' outputs."""
     predictors = [
-        f"head.{kind}_head.module_list.{index}.1.weight" for kind in ("regression", "classification") for index in range(6)
+        f"head.{kind}_head.module_list.{index}.1.weight"
+        for kind in ("regression", "classification")
+        for index in range(6)
     ]
     outputs = [values[name].shape[-1] for name in predictors]
     if outputs[:6] != [4 * BOXES_PER_CELL] * 6 or len(set(outputs[6:])) > 1 or outputs[6] % BOXES_PER_CELL:

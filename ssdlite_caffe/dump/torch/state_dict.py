@@ -177,9 +177,7 @@ def _tensors(
     }
 
 
-def _values(
-    name: str, ref: TensorRef, read: Callable[[str], memoryview], little: bool, source: str
-) -> np.ndarray:
+def _values(name: str, ref: TensorRef, read: Callable[[str], memoryview], little: bool, source: str) -> np.ndarray:
     """The values of a tensor; all of it must lie within its storage, which must lie within the file.
 
     Raises:
@@ -189,15 +187,15 @@ def _values(
     count = math.prod(ref.shape)
     last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
     shown = f"tensor {name[:80]!a} in {source}, of the shape {ref.shape},"
-    if count > ref.storage.count:  # with a stride of 0 a few numbers would make a huge tensor
-        raise TensorError(f"{shown} has more values than its storage, which has {ref.storage.count}")
-    if count and last >= ref.storage.count:
-        raise TensorError(f"{shown} reaches beyond its storage: to number {last} of {ref.storage.count}")
+    if count > ref.storage.numbers:  # with a stride of 0 a few numbers would make a huge tensor
+        raise TensorError(f"{shown} has more values than its storage, which has {ref.storage.numbers}")
+    if count and last >= ref.storage.numbers:
+        raise TensorError(f"{shown} reaches beyond its storage: to number {last} of {ref.storage.numbers}")
     found = read(ref.storage.key)
-    if len(found) != ref.storage.count * kind.itemsize:
+    if len(found) != ref.storage.numbers * kind.itemsize:
         raise TensorError(
-            f"{shown} has a storage of {len(found)} bytes, {ref.storage.count} numbers need "
-            f"{ref.storage.count * kind.itemsize}"
+            f"{shown} has a storage of {len(found)} bytes, {ref.storage.numbers} numbers need "
+            f"{ref.storage.numbers * kind.itemsize}"
         )
     if not count:
         return np.zeros(ref.shape, kind)

@@ -138,7 +138,10 @@ def swapped_codes(count: int) -> np.ndarray:
 
 
 def tensorflow_layout(layer: Layer, part: str, values: FloatArray) -> FloatArray:
-    """A tensor in TensorFlow's layout: HWIO, or HWCM for a depthwise kernel, from OIHW; box encodings' outputs moved."""
+    """A tensor in TensorFlow's layout: kernels HWIO or (depthwise) HWCM, outputs of box predictors in its order.
+
+    Values are moved, not computed.
+    """
     if is_box_predictor(layer.output) and len(values) % 4 == 0:
         values = values[swapped_codes(len(values))]
     if part == "weights" and values.ndim == 4:
