@@ -17,9 +17,9 @@ _KERAS_EXTRACTOR = re.compile(r"(?:^|/)(\w+_keras_feature_extractor)(?:/|$)")
 _TENSORFLOW_1_BACKBONE = re.compile(r"(?:^|/)FeatureExtractor/MobilenetV[123]/")
 _OLD_PYTORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickled magic number, with which files of torch.save began before PyTorch 1.6."""
-_PYTORCH = "a PyTorch file; models of PyTorch are not read, give the TensorFlow detector"
+_PYTORCH = "a PyTorch file, where a TensorFlow graph was expected"
 _OTHER_SUFFIXES = {
-    ".pth": "PyTorch", ".pt": "PyTorch", ".safetensors": "safetensors", ".onnx": "ONNX", ".caffemodel": "Caffe",
+    ".onnx": "ONNX", ".caffemodel": "Caffe",
     ".mlmodel": "Core ML", ".pbtxt": "text", ".keras": "Keras", ".h5": "Keras", ".hdf5": "Keras",
 }  # fmt: skip
 _MOST_NAMED = 4
@@ -36,7 +36,7 @@ def foreign_kind(data: bytes) -> str | None:
     if data.startswith(_OLD_PYTORCH):
         return _PYTORCH
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8 and b'"dtype"' in data[:512]:
-        return "a safetensors file; models of PyTorch are not read, give the TensorFlow detector"
+        return "a safetensors file, where a TensorFlow graph was expected"
     if data.startswith(b"\x1f\x8b"):
         return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
     if data[4:8] == b"TFL3":

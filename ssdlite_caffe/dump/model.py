@@ -179,6 +179,8 @@ class DumpedModel:
         scoped: whether units have the variable scopes of the Object Detection API. False for a file with unreliable
             names, whose backbone is numbered (`op_12`) until `load.identify` names it.
         origins: what (`weights`, `suppression`, ...) -> the file that it is from.
+        constants: numbers with which the model computes and which float32 only comes near, such as 1/6 where it divides
+            by 6; a net holds them rounded.
         notes: sentences for the user about how the model was read.
         inexact: reasons why a net made from it gives other detections than the model; empty if there are none.
     """
@@ -195,5 +197,6 @@ class DumpedModel:
     arch: dict[str, Any] | None = None
     scoped: bool = True
     origins: dict[str, str] = field(default_factory=dict)
+    constants: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()

@@ -6,13 +6,13 @@ models/detection/anchor_utils.py (DefaultBoxGenerator).
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, Nms
 from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.resizer import Resizer
-import itertools
 
 _SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
 _RATIOS = (2, 3)

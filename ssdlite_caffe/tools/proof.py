@@ -163,7 +163,8 @@ class Proof:
         self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
         self.stem_input = double.stem_input
         self.net: NetDesc = reference.net
-        self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        read = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        self.deploy = read.with_constants(reference.model.constants)
         # Kernels that read a scaled output are multiplied and rounded when the model is read: not the model's own.
         scaled = any(unit.output_scale != 1.0 for unit in reference.model.units)
         self.whole = None if scaled else WholeNet(self.deploy, self.net, reference.model)

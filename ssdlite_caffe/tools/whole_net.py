@@ -72,7 +72,12 @@ def unrounded(net: ReferenceNet, desc: NetDesc, model: DumpedModel) -> Unrounded
         problem = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of a list, its first entry
         return Unrounded(net, 0, {}, problem)
     folded, others, weights = 0, {}, {}
+    exact_constants = net.with_constants(model.constants, exact=True).weights
+    layers = {layer.name: layer for layer in net.layers}
     for name, written in net.weights.items():
+        if layers[name].type == "Power":
+            weights[name] = exact_constants[name]
+            continue
         exact = [np.asarray(values, np.float64) for values in made.get(name, ())]
         if [values.shape for values in exact] != [values.shape for values in written]:
             others[name] = sum(values.size for values in written)

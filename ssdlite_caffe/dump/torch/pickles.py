@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from ssdlite_caffe.errors import ModelError
 
-MAX_OPERATIONS = 1_000_000
+MAX_OPERATIONS = 500_000
 """Of one pickle; a training checkpoint of an SSDlite with its optimizer has some 100,000."""
 SAVE = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 

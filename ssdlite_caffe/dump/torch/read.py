@@ -13,6 +13,7 @@ from ssdlite_caffe.dump.torch.other_models import known_model
 from ssdlite_caffe.dump.torch.state_dict import Tensor, read_state_dict
 from ssdlite_caffe.dump.torch.torchvision import (
     BOXES_PER_CELL,
+    CONSTANTS,
     MARK,
     TITLE,
     Layer,
@@ -58,7 +59,17 @@ def read_torch_model(path: Path, *, ema: bool = False) -> DumpedModel:
         *([f"{doubles} tensors of float64 are rounded to float32"] if doubles else []),
         f"a state_dict does not say its settings: those of torchvision's {TITLE} are used",
     )
-    return DumpedModel(str(path), "state_dict", found.sha256, values, units, settings_of(classes), skipped, notes=notes)
+    return DumpedModel(
+        str(path),
+        "state_dict",
+        found.sha256,
+        values,
+        units,
+        settings_of(classes),
+        skipped,
+        constants=CONSTANTS,
+        notes=notes,
+    )
 
 
 def without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

@@ -32,6 +32,8 @@ CODE_LIMIT = math.log(1000 / 16)
 """The most that dw and dh may be after their division by 5, before exp: bbox_xform_clip of BoxCoder."""
 _EPSILON = 0.001
 _GATE = 1 / 6
+CONSTANTS = (1 / 6,)
+"""Hard-swish and gates divide by 6; see `DumpedModel.constants`."""
 _BACKBONE = "FeatureExtractor/MobilenetV3"
 _SQUEEZE_EXCITE = (3, 4, 5, 10, 11, 12, 13, 14)
 _HARD_SWISH_FROM = 6
