@@ -53,7 +53,7 @@ def test_that_the_attack_is_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_calls(make: Callable[[Path], Path], name: str, harmless: Harmless, tmp_path: Path) -> None:
-    assert f"the pickle in FILE calls {name}, which no weights need; it was not called" in harmless(
+    assert f"FILE has a pickle that calls {name}, which no weights need; it was not called" in harmless(
         make(tmp_path / "weights.pth")
     )
 
@@ -61,15 +61,15 @@ def test_calls(make: Callable[[Path], Path], name: str, harmless: Harmless, tmp_
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (attack.calls_by_instruction_inst, "has the instruction INST, which no weights need"),
-        (attack.calls_by_instruction_obj, "has the instruction OBJ, which no weights need"),
+        (attack.calls_by_instruction_inst, "with the instruction INST, which no weights need"),
+        (attack.calls_by_instruction_obj, "with the instruction OBJ, which no weights need"),
         (attack.makes_an_object, "holds a whole pickled module under 'model', subprocess.Popen"),
-        (attack.sets_a_state_of_a_function, "is damaged: TypeError: a state is set in what is no object"),
-        (attack.names_an_extension, "has the instruction EXT1, which no weights need"),
+        (attack.sets_a_state_of_a_function, "has a damaged pickle: TypeError: a state is set in what is no object"),
+        (attack.names_an_extension, "with the instruction EXT1, which no weights need"),
         (attack.asks_for_another_file, "a storage is not written as torch.save writes it"),
         (attack.holds_a_huge_memo, "holds a NoneType, not a state_dict"),
-        (attack.has_a_text_longer_than_the_file, "the pickle in FILE is damaged"),
-        (attack.has_a_number_of_too_many_digits, "the pickle in FILE is damaged"),
+        (attack.has_a_text_longer_than_the_file, "FILE has a damaged pickle"),
+        (attack.has_a_number_of_too_many_digits, "FILE has a damaged pickle"),
         (attack.has_endless_operations, "has a pickle of more than 500000 operations"),
         (attack.has_a_key_whose_hash_takes_for_ever, "holds no tensors by name"),
         (attack.holds_itself, "holds no tensors by name, but 'state_dict'"),

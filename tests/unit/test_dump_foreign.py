@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 import zipfile
 from collections.abc import Callable
@@ -47,8 +46,6 @@ def arrays() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
-        ("weights.pth", zipped("weights/data.pkl", "weights/data/0"), "the pickle in .* is damaged"),
-        ("old.pt", pickle.dumps(0x1950A86A20F9469CFC6C, 2) + bytes(60), "the pickle in .* is damaged"),
         ("detector.zip", zipped("metadata.json", "config.json", "model.weights.h5"), r"is a Keras model; .*\.keras"),
         ("detector.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(90), r"is a Keras or HDF5 file \(.h5\); .*\.h5"),
         ("arrays.npz", arrays(), "is a NumPy archive"),

@@ -103,8 +103,8 @@ def load(stream: BinaryIO, source: str) -> Any:
                 return machine.pop()
             machine.step(operation.name, argument)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise ModelError(f"the pickle in {source} is damaged: {_short(error)}") from error
-    raise ModelError(f"the pickle in {source} is damaged: it has no end")
+        raise ModelError(f"{source} has a damaged pickle: {_short(error)}") from error
+    raise ModelError(f"{source} has a damaged pickle: it has no end")
 
 
 def _short(error: Exception) -> str:
@@ -142,7 +142,7 @@ class _Machine:
         elif name in _STEPS:
             _STEPS[name](self, argument)
         else:
-            raise ModelError(f"the pickle in {self.source} has the instruction {name}, which no weights need; {SAVE}")
+            raise ModelError(f"{self.source} has a pickle with the instruction {name}, which no weights need; {SAVE}")
 
     def put(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
@@ -194,7 +194,7 @@ class _Machine:
             self.stack.append(Opaque(name))
         else:
             raise ModelError(
-                f"the pickle in {self.source} calls {name}, which no weights need; it was not called. If you trust the "
+                f"{self.source} has a pickle that calls {name}, which no weights need; it was not called. If you trust the "
                 f"file, load it in Python, and {SAVE}"
             )
 
