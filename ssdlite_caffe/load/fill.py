@@ -316,6 +316,8 @@ class _Filler:
             )
             return None
         kernel, bias = weights.kernel, weights.bias
+        # The BatchNorm's layers need no kernel any more, and all kernels together are as large as the model.
+        self.weights[conv.name] = UnitWeights(np.empty((len(kernel), 0), kernel.dtype), weights.bias, weights.norm)
         if layer.name + "/bn" in self.layers:
             if param.bias_term:
                 self.problems.append(f"layer {layer.name!r} has a bias and a BatchNorm; gen writes one or the other")

@@ -110,7 +110,7 @@ class TorchDetector:
 
         The file has passed our reader, so it calls nothing.
         """
-        found, _ = without_prefix(dict(read_state_dict(self.path, ema=ema).tensors))
+        found, _ = without_prefix(read_state_dict(self.path, ema=ema).tensors)
         ours = {name: one for name, one in found.items() if name != "n_averaged"}
         with contextlib.suppress(Exception):  # safetensors, checkpoints with other classes, older versions
             theirs = self._torch.load(self.path, map_location="cpu", weights_only=True)

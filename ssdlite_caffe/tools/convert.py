@@ -199,6 +199,7 @@ def write_model_files(
             "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
             "sha256": digest,
         }
+        del filled  # as large as the model, and the next one would be made beside it
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)
     files[LABEL_MAP] = {"sha256": _sha256(label_text.encode())}

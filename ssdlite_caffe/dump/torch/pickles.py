@@ -194,8 +194,8 @@ class _Machine:
             self.stack.append(Opaque(name))
         else:
             raise ModelError(
-                f"{self.source} has a pickle that calls {name}, which no weights need; it was not called. If you trust the "
-                f"file, load it in Python, and {SAVE}"
+                f"{self.source} has a pickle that calls {name}, which no weights need; it was not called. If you trust "
+                f"the file, load it in Python, and {SAVE}"
             )
 
     def new_object(self, _: Any = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,12 @@ def read_torch_model(path: Path, *, ema: bool = False) -> DumpedModel:
     )
 
 
-def without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def without_prefix(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """The tensors without what a wrapper put before their names (`module.`), and what that is."""
     marked = [name.removesuffix(MARK) for name in tensors if name.endswith(MARK)]
     prefix = marked[0] if marked and (not marked[0] or marked[0].endswith(".")) else ""
     if not marked:
         prefix = _usual_prefix(tensors)
-    if not prefix:
-        return tensors, ""
     return {name.removeprefix(prefix): one for name, one in tensors.items()}, prefix
 
 
@@ -153,7 +151,7 @@ def _classes(path: Path, values: dict[str, FloatArray]) -> int:
         for kind in ("regression", "classification")
         for index in range(6)
     ]
-    outputs = [values[name].shape[-1] for name in predictors]
+    outputs = [int(values[name].shape[-1]) for name in predictors]
     if outputs[:6] != [4 * BOXES_PER_CELL] * 6 or len(set(outputs[6:])) > 1 or outputs[6] % BOXES_PER_CELL:
         raise ModelError(
             f"{path} has predictors with {outputs[:6]} outputs for boxes and {outputs[6:]} for classes; torchvision's "

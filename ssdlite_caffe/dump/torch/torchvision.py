@@ -148,7 +148,7 @@ def tensorflow_layout(layer: Layer, part: str, values: FloatArray) -> FloatArray
         values = values[swapped_codes(len(values))]
     if part == "weights" and values.ndim == 4:
         values = values.transpose(2, 3, 0, 1) if layer.depthwise else values.transpose(2, 3, 1, 0)
-    return np.ascontiguousarray(values)
+    return np.array(values, order="C")  # never a view, which would keep the whole file in memory
 
 
 def unit_of(layer: Layer, outputs: int) -> ConvUnit:
