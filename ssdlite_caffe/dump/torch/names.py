@@ -16,6 +16,8 @@ def is_torch_file(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # opening a pipe would wait for its writer
+            return False
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
     except OSError:
