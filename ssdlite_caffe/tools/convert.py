@@ -366,8 +366,8 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
     source = report["source"]
     lines = [
         f"{source['form']} {source['given']}",
-        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
-        f"input {height}x{width}, {arch.score_converter} scores",
+        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}{', full tail' * arch.full_tail}, "
+        f"{arch.num_classes} classes with background, input {height}x{width}, {arch.score_converter} scores",
         *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.dump.torch.state_dict import read_state_dict
 from ssdlite_caffe.dump.torch.torchvision import default_boxes, layers
-from ssdlite_caffe.errors import ModelError, TensorError
+from ssdlite_caffe.errors import MissingRuntimeError, ModelError, TensorError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
 from ssdlite_caffe.gen_model.torchvision import torchvision_arch
 from ssdlite_caffe.load.identify import identify
+from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from tests.torch_files import (
     ORDERED_DICT,
     call,
@@ -288,3 +292,23 @@ class TestOtherModels:
         (tmp_path / "weights.pth").write_text("<!doctype html><p>Not found")
         with pytest.raises(ModelError, match="is a web page"):
             read_model(tmp_path / "weights.pth")
+
+
+def test_without_pytorch_verify_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssdlite_caffe.runtimes.torch_detector import check_torch
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingRuntimeError, match=r"is run by PyTorch .*pip install 'ssdlite-caffe\[torch\]'"):
+        check_torch()
+
+
+def test_the_options_of_a_converted_folder_have_ema(weights: Weights, tmp_path: Path) -> None:
+    tensors, storages = tensors_of(weights)
+    source = zip_file(tmp_path / "checkpoint.pth", {"model_ema": tensors}, storages)
+    convert(source, tmp_path / "out", ConvertOptions(reading=ReadOptions(ema=True)))
+    folder = ModelFolder.open(tmp_path / "out")
+    assert folder.reading == ReadOptions(ema=True)
+    assert folder.report["source"]["form"] == "state_dict"
+    assert folder.arch.code_limit is not None
+    assert folder.arch.nms.keep_empty
