@@ -194,4 +194,4 @@ def test_limits_are_those_of_the_models_own_boxes() -> None:
     sizes, given = (one[:, 2:] - one[:, :2] for one in (own, corners.astype(np.float64)))
     np.testing.assert_allclose(np.exp(limits) * given, 62.5 * sizes, rtol=1e-5)
     assert (limits < np.log(62.5) - 0.01).any()
-    assert code_limits(build(arch_of(model())), corners) is None
+    assert code_limits(build(arch_of()), corners) is None
