@@ -153,6 +153,11 @@ class TestTensors:
         assert found["turned"].as_float32().tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
+def test_tensors_that_are_all_the_same(harmless: Harmless, tmp_path: Path) -> None:
+    path = attack.tensors_that_are_all_the_same(tmp_path / "weights.pth", random_weights(3), 1 << 20)
+    assert "the tensors of FILE have 1702887424 bytes together, more than the file" in harmless(path)
+
+
 @pytest.mark.parametrize("numbers", [5, 1 << 61, -1])
 def test_legacy_storages_beyond_the_end(numbers: int, harmless: Harmless, tmp_path: Path) -> None:
     assert "FILE is cut short or damaged: the storage '0'" in harmless(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.torch_files import (
@@ -179,6 +180,11 @@ def whole_module(path: Path) -> Path:
 
 def whole_module_in_a_checkpoint(path: Path) -> Path:
     return zip_file(path, {"epoch": 3, "model": new(named("ultralytics.nn.tasks", "DetectionModel"), {})}, {})
+
+
+def tensors_that_are_all_the_same(path: Path, names: Iterable[str], numbers: int) -> Path:
+    """One storage that is each of hundreds of tensors: they would take hundreds of times the file."""
+    return zip_file(path, {name: tensor("0", "f4", numbers, (numbers,)) for name in names}, {"0": bytes(4 * numbers)})
 
 
 def tensor_with(path: Path, name: str, weights: dict[str, Raw], storages: dict[str, bytes], replaced: Raw) -> Path:

@@ -6,7 +6,7 @@ import io
 import struct
 from typing import Any
 
-from ssdlite_caffe.dump.torch.pickles import StorageRef, load
+from ssdlite_caffe.dump.torch.pickles import ITEM_SIZES, StorageRef, load
 from ssdlite_caffe.errors import ModelError
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -29,8 +29,7 @@ def read_legacy(data: bytes, source: str) -> tuple[Any, dict[str, memoryview], b
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ModelError(f"{source} is damaged: its list of storages is no list of names")
     little = system.get("little_endian", True) is not False
-    sizes = {"f8": 8, "i8": 8, "f4": 4, "i4": 4, "f2": 2, "bfloat16": 2, "i2": 2, "i1": 1, "u1": 1, "?": 1}
-    types = {ref.key: sizes[ref.dtype] for ref in _storages(found)}
+    types = {ref.key: ITEM_SIZES[ref.dtype] for ref in _storages(found)}
     place, storages = stream.tell(), {}
     for key in keys:
         if place + 8 > len(data):

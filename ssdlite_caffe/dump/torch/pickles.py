@@ -28,6 +28,9 @@ DTYPES = {
 }  # fmt: skip
 """Class of a storage in the module torch -> numpy's type code, or `bfloat16`."""
 
+ITEM_SIZES = {"f8": 8, "i8": 8, "f4": 4, "i4": 4, "f2": 2, "bfloat16": 2, "i2": 2, "i1": 1, "u1": 1, "?": 1}
+"""Type code -> bytes of a number."""
+
 
 class StorageRef(NamedTuple):
     """A run of numbers in the file.

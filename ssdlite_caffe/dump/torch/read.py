@@ -46,6 +46,12 @@ def read_torch_model(path: Path, *, ema: bool = False) -> DumpedModel:
     tensors, prefix = without_prefix(found.tensors)
     wanted = layers()
     skipped = _checked(path, tensors, wanted, prefix)
+    total = sum(tensors[name].nbytes for layer in wanted for name in layer.parts.values())
+    if total > found.size:  # each would be copied
+        raise TensorError(
+            f"the tensors of {path} have {total} bytes together, more than the file, which has {found.size}: they lie "
+            "over each other"
+        )
     values: dict[str, FloatArray] = {}
     for layer in wanted:
         for part, name in layer.parts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
 from ssdlite_caffe.dump.torch.archive import Archive
 from ssdlite_caffe.dump.torch.legacy import read_legacy
 from ssdlite_caffe.dump.torch.names import LEGACY_START, ZIP_START
-from ssdlite_caffe.dump.torch.pickles import SAVE, Opaque, TensorRef, load
+from ssdlite_caffe.dump.torch.pickles import ITEM_SIZES, SAVE, Opaque, TensorRef, load
 from ssdlite_caffe.errors import ModelError, TensorError
 from ssdlite_caffe.imports import import_safetensors
 
@@ -45,6 +46,11 @@ class Tensor:
     values: Callable[[], np.ndarray]
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its values."""
+        return math.prod(self.shape) * ITEM_SIZES[self.dtype]
+
+    @property
     def is_float(self) -> bool:
         """Whether it holds floating-point numbers."""
         return self.dtype in _FLOATS
@@ -65,11 +71,13 @@ class StateDict:
     Attributes:
         tensors: by name, as in the file.
         sha256: of the file, hex.
+        size: of the file, in bytes.
         notes: sentences for the user about which weights they are.
     """
 
     tensors: Mapping[str, Tensor]
     sha256: str
+    size: int
     notes: tuple[str, ...] = ()
 
 
@@ -86,20 +94,21 @@ def read_state_dict(path: Path, *, ema: bool = False) -> StateDict:
     """
     data, source = read_bytes(path), str(path)
     digest = sha256(data)
-    if data.startswith(ZIP_START):
-        archive = Archive(data, source)
-        found = load(io.BytesIO(archive.pickle()), source)
-        little = archive.little_endian()
+    if data.startswith((ZIP_START, LEGACY_START)):
+        read: Callable[[str], memoryview]
+        if data.startswith(ZIP_START):
+            archive = Archive(data, source)
+            found, little = load(io.BytesIO(archive.pickle()), source), archive.little_endian()
+            read = functools.partial(_member, archive)
+        else:
+            found, storages, little = read_legacy(data, source)
+            read = functools.partial(_stored, storages, source)
         chosen, notes = _chosen(found, source, ema)
-        return StateDict(_tensors(chosen, lambda key: archive.read(f"data/{key}"), little, source), digest, notes)
-    if data.startswith(LEGACY_START):
-        found, storages, little = read_legacy(data, source)
-        chosen, notes = _chosen(found, source, ema)
-        return StateDict(_tensors(chosen, lambda key: _stored(storages, key, source), little, source), digest, notes)
+        return StateDict(_tensors(chosen, read, little, source), digest, len(data), notes)
     if _looks_safe(data, path):
         if ema:
             raise ModelError(f"--ema is for training checkpoints; {path} is a .safetensors file, which holds one model")
-        return StateDict(_safetensors(data, source), digest)
+        return StateDict(_safetensors(data, source), digest, len(data))
     from ssdlite_caffe.dump.foreign import foreign_kind
 
     kind = foreign_kind(data)
@@ -114,7 +123,11 @@ def _looks_safe(data: bytes, path: Path) -> bool:
     return path.suffix.lower() == ".safetensors" or (data[8:9] == b"{" and b'"dtype"' in data[:4096])
 
 
-def _stored(storages: Mapping[str, memoryview], key: str, source: str) -> memoryview:
+def _member(archive: Archive, key: str) -> memoryview:
+    return archive.read(f"data/{key}")
+
+
+def _stored(storages: Mapping[str, memoryview], source: str, key: str) -> memoryview:
     if key not in storages:
         raise ModelError(f"{source} is not complete: it has no storage {key[:40]!a}")
     return storages[key]
