@@ -97,7 +97,7 @@ def _weights_folder(path: Path) -> DumpedModel:
 
 
 def _saved_model(path: Path) -> DumpedModel:
-    from ssdlite_caffe.dump.tf1.saved_model import read_saved_model
+    from ssdlite_caffe.dump.saved_model import read_saved_model
 
     return read_saved_model(path)
 

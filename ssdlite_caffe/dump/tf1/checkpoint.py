@@ -23,7 +23,8 @@ from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.model_bytes import read_bytes
 from ssdlite_caffe.dump.pipeline.config import Pipeline, fill_gaps, read_pipeline
 from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
-from ssdlite_caffe.dump.tf1.variables import Variables, hash_files, shards
+from ssdlite_caffe.dump.model_bytes import hash_files, shards
+from ssdlite_caffe.dump.tf1.variables import Variables
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer
 
