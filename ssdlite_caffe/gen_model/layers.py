@@ -141,6 +141,26 @@ class Spread(LayerDesc):
         return "Deconvolution"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upsample(LayerDesc):
+    """Nearest neighbour, twice as high and wide: a depthwise Deconvolution of ones, whose windows do not overlap.
+
+    Each output is one input times 1, so it is exact.
+
+    Attributes:
+        all_fields: see Convolution.
+    """
+
+    constants: tuple[float] = (1.0,)
+    channels: int
+    all_fields: bool = False
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Deconvolution"
+
+
 class ReLU(LayerDesc):
     """max(x, 0)."""
 
