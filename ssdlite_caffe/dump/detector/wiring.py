@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.upsampling import doubled_input
 from ssdlite_caffe.dump.graph.view import Node, Ref
 
 _PADS = frozenset({"Pad", "PadV2"})
@@ -96,7 +97,7 @@ def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth
     mean = _mean(constants, node)
     if mean is not None:
         return f"{mean}({expression(constants, outputs, node.inputs[0], depth + 1)})"
-    doubled = _doubled(constants, node)
+    doubled = doubled_input(graph, constants.plain, node)
     if doubled is not None:
         return f"doubled({expression(constants, outputs, doubled, depth + 1)})"
     return f"{node.op} {node.name}"
@@ -109,45 +110,6 @@ def _mean(constants: Constants, node: Node) -> str | None:
         return f"mean{window[1]}x{window[2]}" if len(window) == 4 and window[0] == window[3] == 1 else None
     axes = constants.plain.get(node.inputs[1]) if node.op == "Mean" and len(node.inputs) == 2 else None
     return "mean" if axes is not None and sorted(int(a) % 4 for a in axes.reshape(-1)) == [1, 2] else None
-
-
-def _doubled(constants: Constants, node: Node) -> Ref | None:
-    """What a node makes twice as high and wide by nearest neighbour; None for other nodes.
-
-    The Object Detection API packs a map with itself behind its columns, reshapes it, and does the same with its rows.
-    Source: `nearest_neighbor_upsampling` in object_detection/utils/ops.py.
-    """
-    if node.op == "ResizeNearestNeighbor":
-        return _resized_twice(constants, node)
-    ref = node.ref
-    for axis in (2, 3):
-        reshape = constants.graph[constants.graph.origin(ref)]
-        if reshape.op != "Reshape" or not reshape.inputs:
-            return None
-        pack = constants.graph[constants.graph.origin(reshape.inputs[0])]
-        parts = {constants.graph.origin(part) for part in pack.inputs}
-        if pack.op != "Pack" or len(pack.inputs) != 2 or len(parts) != 1 or pack.attr_int("axis") != axis:
-            return None
-        shape = constants.plain.get(reshape.inputs[1])
-        if shape is not None and len(shape) != 4:
-            return None
-        (ref,) = parts
-    return ref
-
-
-def _resized_twice(constants: Constants, node: Node) -> Ref | None:
-    """The input of a ResizeNearestNeighbor to twice its size, without corners or half pixels; None for others."""
-    if node.attr_bool("align_corners") or node.attr_bool("half_pixel_centers"):
-        return None
-    graph = constants.graph
-    size = graph[graph.origin(node.inputs[1])]
-    operands = size.inputs if size.op == "Pack" else (node.inputs[1],)
-    doubling = all(_is_twice(constants, graph[graph.origin(ref)]) for ref in operands)
-    return node.inputs[0] if doubling else None
-
-
-def _is_twice(constants: Constants, node: Node) -> bool:
-    return node.op == "Mul" and any((v := constants.plain.get(r)) is not None and (v == 2).all() for r in node.inputs)
 
 
 @dataclass(frozen=True)
