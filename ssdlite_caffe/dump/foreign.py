@@ -13,7 +13,6 @@ from ssdlite_caffe.errors import ModelError
 
 _OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 """The variable that every object-based checkpoint has; its name stands in the index in one piece, since it is first."""
-_TENSORFLOW_2 = "detectors of TensorFlow 2 are not read; give one of the TensorFlow 1 Object Detection API"
 _READ = (
     "of TensorFlow 2's Object Detection API, ssd_mobilenet_v2_keras (ssd_mobilenet_v2_320x320) and "
     "ssd_mobilenet_v2_fpn_keras (FPNLite) are read"
@@ -91,19 +90,16 @@ def _keras_advice(suffix: str) -> str:
     )
 
 
-def refuse_object_based(prefix: Path) -> None:
-    """Refuse an object-based checkpoint, from its index alone; one that cannot be read is left to its reader.
+def is_object_based(prefix: Path) -> bool:
+    """Whether TensorFlow 2 wrote a checkpoint, which names objects where a TensorFlow 1 checkpoint names scopes.
 
-    Raises:
-        ModelError: TensorFlow 2 wrote the checkpoint, which names objects where a TensorFlow 1 checkpoint names scopes.
+    From its index alone; one that cannot be read is left to its reader.
     """
     index = prefix.with_name(prefix.name + ".index")
     try:
-        known = index.is_file() and _OBJECT_GRAPH in index.read_bytes()
+        return index.is_file() and _OBJECT_GRAPH in index.read_bytes()
     except OSError:
-        return
-    if known:
-        raise ModelError(f"{prefix} is an object-based checkpoint of TensorFlow 2; {_TENSORFLOW_2}")
+        return False
 
 
 def refuse_tensorflow_2(graph: pb.GraphDef, source: Path) -> None:

@@ -29,11 +29,17 @@ from ssdlite_caffe.gen_model.arch import (
     ScoreConverter,
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, cell_boxes_of_anchors, has_own_grid
+from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, has_own_grid
 from ssdlite_caffe.gen_model.families import family as family_table
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.load.graph_check import check_graph, input_problems, padding_problems
-from ssdlite_caffe.load.recognise_pyramid import activated_in_pyramid, grid_of, pyramid_maps_of, pyramid_of
+from ssdlite_caffe.load.recognise_pyramid import (
+    activated_in_pyramid,
+    cells_of_config,
+    grid_of,
+    pyramid_maps_of,
+    pyramid_of,
+)
 from ssdlite_caffe.load.units import unit_problems
 
 COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
@@ -240,6 +246,8 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
     """The rule of residual sums that the model follows; the first if none fits, for which `check_graph` then raises."""
+    if model.form == "checkpoint" and (model.settings.feature_extractor_type or "").endswith("_keras"):
+        return "tf2"  # there is no graph that shows it
     made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
     return next((rule for rule, net in made if not input_problems(model, net)), "tf1")
 
@@ -342,15 +350,15 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...]
     settings = model.settings
     own_grid = net.arch.pyramid is not None
     if settings.default_boxes is None:
-        if settings.anchors is None:
+        if settings.anchors is None and settings.pyramid_anchors is None:
             raise unsaid(model, "default boxes")
-        cells = cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
+        cells = cells_of_config(settings, net)
         made, wanted = ([len(cell.sizes) for cell in listed] for listed in (cells, net.arch.boxes))
         if made != wanted:
             raise ModelError(
                 f"the pipeline.config makes {made} default boxes per cell, the model's predictors need {wanted}"
             )
-        if not has_own_grid(settings.anchors):
+        if settings.anchors is None or not has_own_grid(settings.anchors):
             return cells, ""
         boxes = anchor_boxes(settings.anchors, [m.size for m in net.feature_maps], net.arch.input_size)
     else:

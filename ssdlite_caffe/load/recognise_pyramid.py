@@ -7,9 +7,11 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
-from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.arch import Grid, Pyramid
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.errors import ArchError, ModelError
+from ssdlite_caffe.gen_model.arch import CellBoxes, Grid, Pyramid
+from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors, pyramid_boxes
+from ssdlite_caffe.gen_model.netdesc import NetDesc
 
 _PROJECTION = re.compile(r"/fpn/projection_(\d+)$")
 _COARSE = re.compile(r"/fpn/bottom_up_Conv2d_\d+$")
@@ -55,6 +57,33 @@ def pyramid_of(model: DumpedModel) -> Pyramid | None:
 def pyramid_maps_of(pyramid: Pyramid) -> int:
     """How many maps predictors read."""
     return pyramid.backbone_maps + pyramid.coarse_maps
+
+
+def cells_of_config(settings: Settings, net: NetDesc) -> tuple[CellBoxes, ...]:
+    """The boxes of a cell of each map that a pipeline.config's anchor generator makes.
+
+    Raises:
+        ArchError: a number of the generator is out of range, or it has other levels than the net has maps.
+    """
+    anchors, size = settings.pyramid_anchors, net.arch.input_size
+    if anchors is None:
+        assert settings.anchors is not None, "there are no anchors at all"
+        return cell_boxes_of_anchors(settings.anchors, size)
+    maps = [feature_map.size for feature_map in net.feature_maps]
+    if anchors.max_level - anchors.min_level + 1 != len(maps):
+        raise ArchError(
+            f"the multiscale_anchor_generator has levels {anchors.min_level} to {anchors.max_level}, the model has "
+            f"{len(maps)} feature maps"
+        )
+    return pyramid_boxes(
+        size,
+        anchors.min_level,
+        anchors.max_level,
+        anchor_scale=anchors.anchor_scale,
+        aspect_ratios=anchors.aspect_ratios,
+        scales_per_octave=anchors.scales_per_octave,
+        map_sizes=maps,
+    )
 
 
 def activated_in_pyramid(scope: str) -> bool:

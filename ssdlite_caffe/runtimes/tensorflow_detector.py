@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.detector.raw_outputs import RAW_OUTPUTS, TFLITE_OP
-from ssdlite_caffe.dump.foreign import refuse_object_based
+from ssdlite_caffe.dump.foreign import is_object_based
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS
 from ssdlite_caffe.dump.locate import Located, locate
 from ssdlite_caffe.dump.model_bytes import read_bytes
@@ -89,7 +89,11 @@ def check_runnable(found: Located) -> None:
             graph_of(graph, found.path)  # says where the convolutions are
             raise ModelError(f"{found.path} has no convolution, so it is not a MobileNet detector")
     elif found.kind == "checkpoint":
-        refuse_object_based(found.path)
+        if is_object_based(found.path):
+            raise ModelError(
+                f"{found.path} is an object-based checkpoint of TensorFlow 2, which has no graph to run; give the "
+                "SavedModel of the same weights, as exporter_main_v2.py writes it"
+            )
         shards(found.path)
         meta = meta_graph_of(found.path)
         if not meta.is_file():
