@@ -132,6 +132,7 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     for arch in candidates(model, families, head, head_kernel):
         differences = _differences(build(arch), shapes)
         if not differences:
+            _compare_width(model, arch)
             return arch
         if not nearest or len(differences) < len(nearest):
             nearest, best = differences, arch
@@ -139,6 +140,30 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
         f"{model.source} is most like a {best.family} {best.head} of width multiplier {best.width_multiplier:g}, but "
         f"differs in {len(nearest)} convolutions: " + "; ".join(nearest[:4]) + ("; ..." if len(nearest) > 4 else "")
     )
+
+
+def _compare_width(model: DumpedModel, arch: ArchSpec) -> None:
+    """Refuse a checkpoint of TensorFlow 2 whose pipeline.config has another width.
+
+    Raises:
+        ModelError: no net of the pipeline.config's width multiplier has its kernels.
+    """
+    wanted = model.settings.depth_multiplier
+    if not _is_keras_checkpoint(model) or wanted is None:
+        return
+    same = dataclasses.replace(arch, width_multiplier=round(wanted, 6))
+    if {c.tf_scope: wanted_shape(c) for c in build(same).convolutions} != {
+        c.tf_scope: wanted_shape(c) for c in build(arch).convolutions
+    }:
+        raise ModelError(
+            f"{model.source} and its pipeline.config contradict each other: the checkpoint is of width multiplier "
+            f"{arch.width_multiplier:g}, the pipeline.config's depth_multiplier is {wanted:g}; give the pipeline.config "
+            "that it was trained with"
+        )
+
+
+def _is_keras_checkpoint(model: DumpedModel) -> bool:
+    return model.form == "checkpoint" and (model.settings.feature_extractor_type or "").endswith("_keras")
 
 
 def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
@@ -246,7 +271,7 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
     """The rule of residual sums that the model follows; the first if none fits, for which `check_graph` then raises."""
-    if model.form == "checkpoint" and (model.settings.feature_extractor_type or "").endswith("_keras"):
+    if _is_keras_checkpoint(model):
         return "tf2"  # there is no graph that shows it
     made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
     return next((rule for rule, net in made if not input_problems(model, net)), "tf1")

@@ -6,6 +6,7 @@ It has the variables under the paths of Python's objects; the object graph in it
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ from ssdlite_caffe.dump.detector.settings import class_count
 from ssdlite_caffe.dump.detector.take_apart import require_detector, require_finite
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.dump.model_bytes import hash_files, shards
-from ssdlite_caffe.dump.pipeline.config import Pipeline, fill_gaps, find_pipeline, read_pipeline
+from ssdlite_caffe.dump.pipeline.config import Pipeline, PyramidConfig, fill_gaps, find_pipeline, read_pipeline
 from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
 from ssdlite_caffe.dump.tf2.bundle import OBJECT_GRAPH, Bundle
 from ssdlite_caffe.dump.tf2.variables import Part, map_count, parts_of
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer
 
+_PROJECTION = "/fpn/projection_"
+_SMOOTHED = re.compile(r"/fpn/(?:smoothing|bottom_up_Conv2d)_\d+$")
+_TOWER = re.compile(r"^BoxPredictor_0/(Box|Class|)PredictionTower/conv2d_(\d+)$")
+_HEAD = "BoxPredictor_0/BoxEncodingPredictor"
 
 def read_object_checkpoint(prefix: Path, *, pipeline_config: Path | None = None) -> DumpedModel:
     """A detector from the checkpoint at a prefix and its pipeline.config.
@@ -41,6 +46,8 @@ def read_object_checkpoint(prefix: Path, *, pipeline_config: Path | None = None)
     tensors, units, skipped = _units(bundle, pipeline, str(prefix))
     require_detector(str(prefix), (unit.scope for unit in units))
     require_finite(str(prefix), tensors)
+    if pipeline.pyramid is not None:
+        _compare_pyramid(str(prefix), units, tensors, pipeline.pyramid, config)
     count = Settings(num_classes=class_count(str(prefix), units, tensors), unsupported=pipeline.settings.unsupported)
     settings = fill_gaps(count, pipeline.settings, source=str(prefix), config=str(config))
     # TensorFlow 2's detectors normalise pixels before they resize images.
@@ -88,6 +95,42 @@ def _compare_type(source: str, names: dict[str, str], pipeline: Pipeline, config
         raise ModelError(
             f"{source} and {config} contradict each other: the checkpoint is of {found}, the pipeline.config of "
             f"{wanted}; give the pipeline.config that it was trained with"
+        )
+
+
+def _compare_pyramid(
+    source: str, units: tuple[ConvUnit, ...], tensors: dict[str, FloatArray], wanted: PyramidConfig, config: Path
+) -> None:
+    """Check that the pipeline.config describes the pyramid whose kernels the checkpoint has.
+
+    Raises:
+        ModelError: it does not; the first differences are named.
+    """
+    shapes = {unit.scope: tensors[unit.tensors["weights"]].shape for unit in units}
+    maps = sum(scope.endswith("/BoxEncodingPredictor") for scope in shapes)
+    towers = {m.group(1, 2): scope for scope in shapes if (m := _TOWER.match(scope))}
+    found: list[tuple[str, object, object]] = [("feature maps", maps, wanted.maps)]
+    found += [("channels of the pyramid", shape[3], wanted.channels) for s, shape in shapes.items() if _PROJECTION in s]
+    found += [
+        ("a separable pyramid", f"{scope}_depthwise" in shapes, wanted.depthwise)
+        for scope in shapes
+        if _SMOOTHED.search(scope)
+    ]
+    layers = len({number for _, number in towers})
+    found.append(("layers before the predictors", layers, wanted.tower_layers))
+    if layers and wanted.tower_layers:
+        found.append(("one tower for boxes and classes", ("", "0") in towers, wanted.shared_tower))
+        found += [("channels of the towers", shapes[scope][3], wanted.tower_channels) for scope in towers.values()]
+    separable = f"{_HEAD}_depthwise" in shapes
+    found.append(("separable predictors", separable, wanted.predictor_depthwise))
+    kernel = shapes[f"{_HEAD}_depthwise" if separable else _HEAD][0]
+    found.append(("the predictors' kernel", kernel, wanted.kernel))
+    differences = list(dict.fromkeys(f"{what} {one} in the checkpoint, {two} in the pipeline.config"
+                                     for what, one, two in found if one != two))  # fmt: skip
+    if differences:
+        raise ModelError(
+            f"{source} and {config} contradict each other: {'; '.join(differences[:3])}; give the pipeline.config that "
+            "it was trained with"
         )
 
 
