@@ -14,8 +14,7 @@ from ssdlite_caffe.dump.graph.functions import without_functions
 from ssdlite_caffe.dump.graph.tensors import Array
 from ssdlite_caffe.dump.graph.view import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
-from ssdlite_caffe.dump.model_bytes import hash_files, shards
+from ssdlite_caffe.dump.model_bytes import hash_files, read_bytes, sha256, shards
 from ssdlite_caffe.dump.tf1.variables import Variables
 from ssdlite_caffe.dump.tf2.saved_model import serving_graph
 from ssdlite_caffe.errors import ModelError

@@ -291,8 +291,8 @@ def prior_box_for(
     min_size, max_size if there are two squares, each r, and flip. Boxes of other ratios at the smallest square's scale
     are written likewise, without flip. All other sets are written as one min_size and a ratio for each further box.
     There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`). Boxes
-    that are not on the centres of cells get a step, and an offset if both axes have the same; else 0.5, and what is left
-    is folded into the predictor (see `load/boxes.py`).
+    that are not on the centres of cells get a step, and an offset if both axes have the same; else 0.5, and what is
+    left is folded into the predictor (see `load/boxes.py`).
 
     Raises:
         ArchError: there are no boxes, or the height or width of one is not positive.
@@ -463,9 +463,7 @@ def tf_default_boxes(net: NetDesc) -> npt.NDArray[np.float64]:
     """TensorFlow's default boxes, float64 (N, 4): ymin, xmin, ymax, xmax as fractions, in its predictors' order."""
     import numpy as np
 
-    return np.concatenate(
-        [_grid(m.size, m.tf_boxes, *(m.grid or ())) for m in net.feature_maps]
-    )
+    return np.concatenate([_grid(m.size, m.tf_boxes, *(m.grid or ())) for m in net.feature_maps])
 
 
 def caffe_prior_boxes(

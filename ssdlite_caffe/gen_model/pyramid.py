@@ -1,8 +1,9 @@
 """FPNLite: a feature pyramid on MobileNetV2, and predictors behind a tower of convolutions that all maps share.
 
-The last maps of the backbone are projected to one channel count. From the coarsest on, each is doubled in size, added to
-the projection of the next finer one, and smoothed. Coarser maps follow from the coarsest projection by strides of 2. The
-tower's kernels are the same for all maps; its BatchNorms are each map's own. Here every map has a copy of the kernels.
+The last maps of the backbone are projected to one channel count. From the coarsest on, each is doubled in size, added
+to the projection of the next finer one, and smoothed. Coarser maps follow from the coarsest projection by strides of 2.
+The tower's kernels are the same for all maps; its BatchNorms are each map's own. Here every map has a copy of the
+kernels.
 
 Source: ssd_mobilenet_v2_fpn_keras_feature_extractor.py, KerasFpnTopDownFeatureMaps in feature_map_generators.py, and
 WeightSharedConvolutionalBoxPredictor in convolutional_keras_box_predictor.py of the OD API.

@@ -92,6 +92,8 @@ def build_model(
     """
     if arch.classifier:
         raise ArchError("only detectors can be built as Keras models, and this architecture is a classifier")
+    if arch.pyramid is not None:
+        raise ArchError("a detector with a feature pyramid (fpnlite) cannot be built as a Keras model yet")
     if inputs == "image" and not arch.resizer.plain:
         raise ArchError(
             "a Keras model or graph that reads images of any size resizes them bilinearly to the input size, and this "

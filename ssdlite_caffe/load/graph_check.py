@@ -12,7 +12,16 @@ from dataclasses import astuple
 from ssdlite_caffe.dump.detector.wiring import joined
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc, Padding, UpsampleDesc
+from ssdlite_caffe.gen_model.netdesc import (
+    AddDesc,
+    ConvDesc,
+    GateDesc,
+    GlobalPoolDesc,
+    NetDesc,
+    NodeDesc,
+    Padding,
+    UpsampleDesc,
+)
 from ssdlite_caffe.gen_model.padding import same_padding
 
 

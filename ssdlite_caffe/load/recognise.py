@@ -157,8 +157,8 @@ def _compare_width(model: DumpedModel, arch: ArchSpec) -> None:
     }:
         raise ModelError(
             f"{model.source} and its pipeline.config contradict each other: the checkpoint is of width multiplier "
-            f"{arch.width_multiplier:g}, the pipeline.config's depth_multiplier is {wanted:g}; give the pipeline.config "
-            "that it was trained with"
+            f"{arch.width_multiplier:g}, the pipeline.config's depth_multiplier is {wanted:g}; give the "
+            "pipeline.config that it was trained with"
         )
 
 
@@ -299,11 +299,7 @@ def _gate_scale(model: DumpedModel, default: float) -> float:
 def _extra_activation(model: DumpedModel) -> Activation:
     """The activation of the extra layers and of the heads' depthwise part; relu6 if no file says it."""
     of_pyramid = pyramid_of(model) is not None
-    found = {
-        u.activation
-        for u in model.units
-        if u.activation is not None and _is_extra(u.scope, of_pyramid)
-    }
+    found = {u.activation for u in model.units if u.activation is not None and _is_extra(u.scope, of_pyramid)}
     # V1's own blocks are named Conv2d_3_pointwise: without a prefix, so they do not match.
     if len(found) > 1:
         raise ModelError(
@@ -373,7 +369,7 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...]
         ModelError: the count of boxes is wrong, or they are no boxes.
     """
     settings = model.settings
-    own_grid = net.arch.pyramid is not None
+    free = None if net.arch.pyramid is None else net.arch.input_size
     if settings.default_boxes is None:
         if settings.anchors is None and settings.pyramid_anchors is None:
             raise unsaid(model, "default boxes")
@@ -395,7 +391,7 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...]
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
         stop = start + height * width * count
         grid = boxes[start:stop].reshape(height, width, count, 4)
-        cell, irregular = _cell(grid, feature_map.blob, settings.box_rounding, net.arch.input_size if own_grid else None)
+        cell, irregular = _cell(grid, feature_map.blob, settings.box_rounding, free)
         found.append(cell)
         reasons += [irregular] if irregular else []
         start = stop

@@ -19,10 +19,9 @@ from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.functions import without_functions
 from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.dump.model_bytes import read_bytes
+from ssdlite_caffe.dump.model_bytes import hash_files, read_bytes, shards
 from ssdlite_caffe.dump.pipeline.config import Pipeline, fill_gaps, find_pipeline, read_pipeline
 from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
-from ssdlite_caffe.dump.model_bytes import hash_files, shards
 from ssdlite_caffe.dump.tf1.variables import Variables
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer

@@ -73,7 +73,7 @@ class Bundle:
 
     def _bytes(self, key: str) -> bytes:
         entry = self._entries[key]
-        if not (0 <= entry.shard_id < len(self._shards) and 0 <= entry.offset and 0 <= entry.size <= _MOST_BYTES):
+        if not (0 <= entry.shard_id < len(self._shards) and entry.offset >= 0 and 0 <= entry.size <= _MOST_BYTES):
             raise self._damaged(key, "its place is not in the data files")
         try:
             with self._shards[entry.shard_id].open("rb") as stream:

@@ -29,6 +29,7 @@ _SMOOTHED = re.compile(r"/fpn/(?:smoothing|bottom_up_Conv2d)_\d+$")
 _TOWER = re.compile(r"^BoxPredictor_0/(Box|Class|)PredictionTower/conv2d_(\d+)$")
 _HEAD = "BoxPredictor_0/BoxEncodingPredictor"
 
+
 def read_object_checkpoint(prefix: Path, *, pipeline_config: Path | None = None) -> DumpedModel:
     """A detector from the checkpoint at a prefix and its pipeline.config.
 
@@ -171,9 +172,7 @@ def _name_of(part: Part) -> str:
     return f"{part.scope}/biases" if part.part == "biases" else f"{part.scope}/BatchNorm/{part.part}"
 
 
-def _unit(
-    scope: str, parts: dict[str, str], depthwise: dict[str, bool], pipeline: Pipeline, source: str
-) -> ConvUnit:
+def _unit(scope: str, parts: dict[str, str], depthwise: dict[str, bool], pipeline: Pipeline, source: str) -> ConvUnit:
     if "weights" not in parts:
         raise ModelError(f"{source}: {scope} has {', '.join(sorted(parts))} but no kernel")
     if ("moving_mean" in parts) != ("moving_variance" in parts):
