@@ -123,7 +123,12 @@ def _fpnlite(arch: ArchSpec, pyramid: Pyramid) -> NetDesc:
             )
             for kind, read, values in (("loc", tower.box, 4), ("conf", tower.classes, arch.num_classes))
         }
-        maps.append(_described_map(arch, tap, index, predictors["loc"], predictors["conf"]))
+        # The 1x1 convolutions differ from map to map by what is folded into them: see load/boxes.py.
+        loc, conf = (
+            (*(replace(c, shares=f"mbox_{kind}/depthwise") for c in convs[:-1]), convs[-1])
+            for kind, convs in predictors.items()
+        )
+        maps.append(_described_map(arch, tap, index, loc, conf))
     return NetDesc(title(arch), arch, (*chain.sections, *sections), tuple(maps))
 
 

@@ -228,6 +228,7 @@ class BodyLowerer:
             tf_pad=tf_pad,
             fillers=self.train,
             filler_std=_PREDICTOR_STD if gaussian else 0.0,
+            shared=conv.shares if self.train and not (conv.batch_norm and self._folded(conv)) else "",
         )
 
     def _folded(self, conv: ConvDesc) -> bool:

@@ -51,6 +51,8 @@ class ConvDesc:
         in_size, out_size: (height, width) of the feature maps.
         blob: the top blob, if it is not named as the layer.
         plain: it has neither BatchNorm nor bias: the depthwise part of a separable convolution.
+        shares: what the kernel is of that other convolutions have too; empty if it is its own. Weights are in each of
+            them; in training they learn one kernel.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ConvDesc:
     dilation: tuple[int, int] = (1, 1)
     blob: str = ""
     plain: bool = False
+    shares: str = ""
 
     @property
     def top(self) -> str:

@@ -201,7 +201,7 @@ def _tower(
 ) -> tuple[tuple[Section, ...], Tap]:
     name, nodes = f"{read.blob}_{caffe}", []
     for number in range(pyramid.tower_layers):
-        nodes += separable(
+        convs = separable(
             arch,
             f"{name}_{number}",
             f"BoxPredictor_{index}/{tf}/conv2d_{number}",
@@ -213,6 +213,7 @@ def _tower(
             activation=arch.extra_activation,
             batch_norm=pyramid.tower_batch_norm,
         )
+        nodes += [replace(conv, shares=f"{caffe}{conv.name.removeprefix(name)}") for conv in convs]
         read = _tap(nodes[-1])
     return ((Section(f"{name}: {pyramid.tower_layers} convolutions", tuple(nodes)),) if nodes else ()), read
 

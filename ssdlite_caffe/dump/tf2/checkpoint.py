@@ -177,5 +177,5 @@ def _unit(scope: str, parts: dict[str, str], depthwise: dict[str, bool], pipelin
         raise ModelError(f"{source}: {scope} has {', '.join(sorted(parts))} but no kernel")
     if ("moving_mean" in parts) != ("moving_variance" in parts):
         raise ModelError(f"{source}: the BatchNorm of {scope} has only one of moving_mean and moving_variance")
-    kind = "depthwise" if depthwise[scope] else "conv"
-    return ConvUnit(scope, kind, parts, pipeline.epsilon_of(scope) if "moving_mean" in parts else None)
+    epsilon = pipeline.epsilon_of(scope) if "moving_mean" in parts else None
+    return ConvUnit(scope, "depthwise" if depthwise[scope] else "conv", parts, epsilon)

@@ -27,18 +27,23 @@ _Words = npt.NDArray[np.uint32]
 @cache
 def _table() -> _Words:
     """The state after two bytes, as one little-endian number, from the state 0."""
-    table = np.arange(1 << 16, dtype=np.uint32)
+    table: _Words = np.arange(1 << 16, dtype=np.uint32)
     for _ in range(16):
-        table = (table >> 1) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        table = _shifted(table)
     return table
 
 
 @cache
 def _byte_table() -> list[int]:
-    table = np.arange(256, dtype=np.uint32)
+    table: _Words = np.arange(256, dtype=np.uint32)
     for _ in range(8):
-        table = (table >> 1) ^ np.where(table & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
+        table = _shifted(table)
     return [int(value) for value in table]
+
+
+def _shifted(states: _Words) -> _Words:
+    """The states after one bit of 0."""
+    return (states >> np.uint32(1)) ^ np.where(states & np.uint32(1), np.uint32(_POLYNOMIAL), np.uint32(0))
 
 
 def crc32c(data: bytes | memoryview) -> int:
