@@ -243,7 +243,8 @@ class ImageSteps:
         """
         again = [ref for ref in node.inputs if self._graph[ref].op == "NextIteration"]
         if again:
-            return again[0]
+            before = [ref for ref in node.inputs if ref not in again]
+            return before[0] if before and self._passed_on(again[0]) == node.name else again[0]
         for ref in node.inputs:
             switch = self._switch(ref)
             if switch is not None:
@@ -251,6 +252,17 @@ class ImageSteps:
                 if truth.size == 1 and bool(truth.reshape(())) == bool(switch.port):
                     return ref
         raise _unknown(node)
+
+    def _passed_on(self, ref: Ref) -> str:
+        """What a loop passes on unchanged from one turn to the next; the name of its Merge if it is such a value."""
+        seen: set[str] = set()
+        while ref.name not in seen:
+            seen.add(ref.name)
+            node = self._graph[ref]
+            if node.op not in IDENTITIES | {"NextIteration", "Switch"} or not node.inputs:
+                break
+            ref = node.inputs[0]
+        return ref.name
 
     def _switch(self, ref: Ref) -> Ref | None:
         """The output of a condition's Switch that a branch begins at: port 1 where the condition is true."""
