@@ -94,7 +94,13 @@ def gen(
     ] = None,
     head: Annotated[
         HeadKind | None,
-        typer.Option("-t", "--type", help="Extra layers and predictors.", show_default="ssdlite", rich_help_panel=_NET),
+        typer.Option(
+            "-t",
+            "--type",
+            help="Extra layers and predictors; fpnlite: a feature pyramid, for version 2.",
+            show_default="ssdlite",
+            rich_help_panel=_NET,
+        ),
     ] = None,
     classifier: Annotated[
         bool, typer.Option("--classifier", help="An ImageNet classifier, not a detector.", rich_help_panel=_NET)
@@ -116,7 +122,7 @@ def gen(
             metavar="N|HxW",
             callback=_size,
             help="Input in pixels, height x width.",
-            show_default="300; version 3: 320; classifier: 224",
+            show_default="300; version 3, fpnlite: 320; classifier: 224",
             rich_help_panel=_NET,
         ),
     ] = None,

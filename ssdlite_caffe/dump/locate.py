@@ -6,7 +6,7 @@ The first of these in a folder is read:
     saved_model.pb                 a SavedModel
     frozen_inference_graph.pb      a frozen graph, exported for TensorFlow, or (the zoo's V3 archives) TensorFlow Lite
     tflite_graph.pb                a frozen graph exported for TensorFlow Lite
-    model.ckpt.*                   a TF1 checkpoint; of several the one that the file `checkpoint` names, and where
+    model.ckpt.*, ckpt-*           a checkpoint; of several the one that the file `checkpoint` names, and where
                                    there is no such file the one of the highest step
     model.tflite                   a TensorFlow Lite file; any other name if it is the only one
     *.pth, *.pt, *.safetensors     a state_dict of PyTorch, if it is the only one
@@ -25,16 +25,16 @@ from typing import Literal
 
 from ssdlite_caffe.dump.foreign import what_else_is_in
 from ssdlite_caffe.dump.model_bytes import SAVED_MODEL_START, starts_with
+from ssdlite_caffe.dump.pipeline.config import config_of
+from ssdlite_caffe.dump.saved_model import is_saved_model_folder
 from ssdlite_caffe.dump.store import MANIFEST
 from ssdlite_caffe.dump.tf1.checkpoint import choose_checkpoint, is_checkpoint
-from ssdlite_caffe.dump.tf1.saved_model import is_saved_model_folder
 from ssdlite_caffe.dump.torch.names import SUFFIXES, is_torch_file
 from ssdlite_caffe.errors import ModelError
 
 Kind = Literal["weights folder", "SavedModel", "frozen graph", "checkpoint", "TensorFlow Lite", "state_dict"]
 FROZEN = "frozen_inference_graph.pb"
 TFLITE_GRAPH = "tflite_graph.pb"
-CONFIG = "pipeline.config"
 SAVED_MODEL = "saved_model.pb"
 SAVED_MODEL_FOLDER = "saved_model"
 TFLITE_SUFFIX = ".tflite"
@@ -169,4 +169,4 @@ def _state_dict(folder: Path, _: Path | None) -> Located | None:
 
 
 def _config(folder: Path) -> Path | None:
-    return folder / CONFIG if (folder / CONFIG).is_file() else None
+    return config_of(folder)

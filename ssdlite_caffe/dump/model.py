@@ -79,6 +79,17 @@ class AnchorGenerator:
 
 
 @dataclass(frozen=True)
+class PyramidAnchors:
+    """The multiscale_anchor_generator of a pipeline.config; names are those of its proto."""
+
+    min_level: int = 3
+    max_level: int = 7
+    anchor_scale: float = 4.0
+    aspect_ratios: tuple[float, ...] = ()
+    scales_per_octave: int = 2
+
+
+@dataclass(frozen=True)
 class TfliteNms:
     """NMS options of a TFLite_Detection_PostProcess operation.
 
@@ -122,7 +133,7 @@ class Settings:
         code_limit: see `gen_model.arch.ArchSpec`.
         feature_extractor_type: only from a pipeline.config (`ssd_mobilenet_v2`); for a note if it does not match.
         depth_multiplier, min_depth: only from a pipeline.config; tried first when the width is searched for.
-        anchors: only from a pipeline.config; a graph has the boxes themselves.
+        anchors, pyramid_anchors: only from a pipeline.config, one of the two; a graph has the boxes themselves.
         extra_activation: only from a pipeline.config: activation of the extra layers and of the heads' depthwise part.
         explicit_padding: only from a pipeline.config: use_explicit_padding.
         box_order, class_order: the scopes whose box encodings and class logits are joined, in order; None if the graph
@@ -153,6 +164,7 @@ class Settings:
     depth_multiplier: float | None = None
     min_depth: int | None = None
     anchors: AnchorGenerator | None = None
+    pyramid_anchors: PyramidAnchors | None = None
     extra_activation: Literal["relu6", "relu", "none"] | None = None
     explicit_padding: bool | None = None
     box_order: tuple[str, ...] | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ssdlite_caffe.dump.detector.take_apart import take_apart
+from ssdlite_caffe.dump.foreign import is_object_based
 from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
@@ -114,12 +115,16 @@ def _weights_folder(path: Path) -> DumpedModel:
 
 
 def _saved_model(path: Path) -> DumpedModel:
-    from ssdlite_caffe.dump.tf1.saved_model import read_saved_model
+    from ssdlite_caffe.dump.saved_model import read_saved_model
 
     return read_saved_model(path)
 
 
 def _checkpoint(path: Path, config: Path | None) -> DumpedModel:
+    if is_object_based(path):
+        from ssdlite_caffe.dump.tf2.checkpoint import read_object_checkpoint
+
+        return read_object_checkpoint(path, pipeline_config=config)
     from ssdlite_caffe.dump.tf1.checkpoint import read_checkpoint
 
     return read_checkpoint(path, pipeline_config=config)
@@ -257,7 +262,8 @@ def _gaps(settings: Settings) -> list[str]:
 
 
 def _lacks(settings: Settings, names: tuple[str, ...]) -> bool:
-    if names[0] == "default_boxes" and settings.anchors is not None and settings.box_coder_scales is not None:
+    anchors = settings.anchors or settings.pyramid_anchors
+    if names[0] == "default_boxes" and anchors is not None and settings.box_coder_scales is not None:
         return False  # boxes are computed from the pipeline.config's anchors
     return any(getattr(settings, name) is None for name in names)
 

@@ -122,6 +122,12 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         raise OptionsError(f"{text!r} is not a list of numbers; write them with commas, as 1,2,0.5") from None
 
 
+_OF_SSD_ANCHORS = {
+    "--min-scale", "--max-scale", "--scales", "--aspect-ratios", "--interpolated-ratio", "--reduce-lowest",
+    "--extra-layers",
+}  # fmt: skip
+
+
 def arch_from_options(
     version: Version,
     num_classes: int,
@@ -166,6 +172,23 @@ def arch_from_options(
         arch = default_arch(
             name, num_classes, input_size=input_size, width_multiplier=width_multiplier, classifier=True
         )
+    elif head == "fpnlite":
+        unfit = sorted(set(boxes.given()) & _OF_SSD_ANCHORS)
+        if unfit:
+            raise OptionsError(
+                f"--type fpnlite cannot be combined with {', '.join(unfit)}: its default boxes follow from its levels"
+            )
+        arch = default_arch(
+            name,
+            num_classes,
+            input_size=input_size,
+            head=head,
+            width_multiplier=width_multiplier,
+            score_converter=boxes.scores or "sigmoid",
+            nms=_nms(boxes),
+        )
+        kernel = arch.head_kernel if boxes.head_kernel is None else boxes.head_kernel
+        arch = replace(arch, variances=_variances(boxes), head_kernel=kernel)
     else:
         side = family(name).input_size
         size = input_size or (side, side)
