@@ -40,6 +40,7 @@ def convert(
     pipeline_config: AnyPath | None = None,
     nms: NmsChoice = "auto",
     dequantize: bool = False,
+    ema: bool = False,
     data: str = "",
     batch_size: int = 0,
     expected: Sequence[AnyPath] = (),
@@ -54,7 +55,8 @@ def convert(
     """Convert a detector into a folder of Caffe files.
 
     Args:
-        model: frozen graph, TensorFlow Lite file, SavedModel folder, checkpoint, Keras file, or a folder with one.
+        model: frozen graph, TensorFlow Lite file, SavedModel folder, checkpoint, state_dict of torchvision, Keras file,
+            or a folder with one.
         out: the folder to write.
         label_map: `coco`, `voc`, or a label map file; None: the model's own, or numbered names.
         dialect: how the deploy and headless nets are written; None: the default, which is exact.
@@ -62,6 +64,7 @@ def convert(
         pipeline_config: of the training; None: the one beside the model.
         nms: `auto`, `graph`, `config` or `regular`; see --nms of the command.
         dequantize: convert a fully quantised .tflite; its detections will differ.
+        ema: take the moving averages of the weights from a training checkpoint of PyTorch.
         data: path of the LMDB in the train and test nets.
         batch_size: of the train and test nets; 0: 24 and 8.
         expected: images and folders; what a device gets and should give for them is written to `out`/expected.
@@ -96,7 +99,7 @@ def convert(
     options = ConvertOptions(
         dialect=dialect or Dialect(),
         label_map=None if label_map is None else os.fspath(label_map),
-        reading=ReadOptions(None if pipeline_config is None else Path(pipeline_config), nms, dequantize),
+        reading=ReadOptions(None if pipeline_config is None else Path(pipeline_config), nms, dequantize, ema),
         score_threshold=score_threshold,
         data=DataPaths(lmdb=data, batch_size=batch_size),
         expected=tuple(Path(image) for image in expected),
@@ -222,7 +225,8 @@ def evaluate(
     Args:
         model: folder that `convert` wrote, or a TensorFlow, Keras or TensorFlow Lite model.
         data: folder in VOC's layout, LMDB, or COCO's instances_*.json.
-        runtimes: any of `tensorflow`, `opencv`, `caffe`, `keras`, `tflite`; empty: one for each form that is given.
+        runtimes: any of `tensorflow`, `opencv`, `caffe`, `keras`, `tflite`, `torch`; empty: one for each form that is
+            given.
         label_map: `coco`, `voc` or a file, in place of the model's class names.
         split: list in ImageSets/Main of VOC data.
         images: folder of COCO's images.

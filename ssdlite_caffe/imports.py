@@ -16,6 +16,7 @@ _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _TENSORFLOW = "pip install 'ssdlite-caffe[tensorflow]'"
 _KERAS = "pip install 'ssdlite-caffe[keras]'"
 _OPENCV = "pip install 'ssdlite-caffe[opencv]'"
+_TORCH = "pip install 'ssdlite-caffe[torch]'"
 _OPENCV_ENVIRONMENT = {
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
     "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",  # a video must not send us to the network
@@ -150,3 +151,38 @@ def import_pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def import_safetensors() -> Any:
+    """The module safetensors.
+
+    Raises:
+        MissingRuntimeError: it is not installed.
+    """
+    try:
+        import safetensors
+    except ImportError as error:
+        raise MissingRuntimeError(
+            f"a .safetensors file needs the library safetensors ({error}); install it with: pip install safetensors"
+        ) from error
+    return safetensors
+
+
+def import_torch() -> tuple[Any, Any]:
+    """PyTorch and torchvision, on as many threads as PyTorch takes.
+
+    Returns:
+        The modules torch and torchvision.
+
+    Raises:
+        MissingRuntimeError: one is not installed, or cannot be loaded.
+    """
+    try:
+        with contextlib.nullcontext() if "torchvision" in sys.modules else silenced():
+            import torch
+            import torchvision
+    except (ImportError, OSError, RuntimeError) as error:  # a torchvision for another torch fails late
+        raise MissingRuntimeError(
+            f"a model of torchvision is run by PyTorch ({error}); install it with: {_TORCH}"
+        ) from error
+    return torch, torchvision

@@ -47,6 +47,9 @@ NETS = {
     "softmax above 0.3": small_net(7, "softmax", score_threshold=0.3),
     "clips first": small_net(4, clip_first=True, score_threshold=0.01, max_total=40),
     "few of each class": small_net(4, score_threshold=0.25, max_per_class=3, max_total=7, iou_threshold=0.45),
+    "clips first, keeps empty": small_net(
+        4, clip_first=True, keep_empty=True, score_threshold=0.01, max_total=12, top_k=20
+    ),
     "few candidates": small_net(3, top_k=5, clip_first=True, iou_threshold=0.3),
     "letterbox": small_net(4, letterbox=True, score_threshold=0.1, max_per_class=10, max_total=15),
     "letterbox, softmax, clips first": small_net(9, "softmax", letterbox=True, clip_first=True),

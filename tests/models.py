@@ -49,7 +49,7 @@ def model_of(arch: ArchSpec, *, checkpoint: bool = False, seed: int | None = 0) 
                 tensors[parts[part]] = values(channels, low, high)
             if random is None:
                 tensors[parts["moving_variance"]] += 1
-        else:
+        elif conv.bias:
             parts["biases"] = f"{scope}/biases"
             tensors[parts["biases"]] = values(channels)
         unit = ConvUnit(scope, kind, parts, arch.batch_norm_epsilon if conv.batch_norm else None)

@@ -23,6 +23,7 @@ from ssdlite_caffe.commands.options import (
     DATA,
     RESULT,
     Dequantize,
+    Ema,
     Force,
     LabelMapOption,
     Model,
@@ -79,6 +80,7 @@ def convert(
     pipeline_config: PipelineConfig = None,
     nms: NmsOption = "auto",
     dequantize: Dequantize = False,
+    ema: Ema = False,
     score_threshold: ScoreThreshold = None,
     activation: Annotated[
         ActivationDialect, typer.Option(help="Layers for ReLU6; relu is not exact.", rich_help_panel=_DIALECT)
@@ -185,7 +187,7 @@ def convert(
             model, out, label_map=label_map,
             dialect=Dialect(activation, padding, batch_norm, depthwise, engine, clip, **more),
             score_threshold=score_threshold,
-            pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, data=lmdb, batch_size=batch_size,
+            pipeline_config=pipeline_config, nms=nms, dequantize=dequantize, ema=ema, data=lmdb, batch_size=batch_size,
             expected=expected or [], targets=target or [],
             calibrate=calibrate or [], calibration_count=count,
             calibration_split=split, calibration_images=images, force=force, progress=progress,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ssdlite_caffe.commands.app import print_result
-from ssdlite_caffe.commands.options import Dequantize, Force, Json, Model, NmsOption, PipelineConfig, reading
+from ssdlite_caffe.commands.options import Dequantize, Ema, Force, Json, Model, NmsOption, PipelineConfig, reading
 from ssdlite_caffe.terminal import status
 
 
@@ -21,6 +21,7 @@ def dump(
     pipeline_config: PipelineConfig = None,
     nms: NmsOption = "auto",
     dequantize: Dequantize = False,
+    ema: Ema = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +30,7 @@ def dump(
 
     if list_ == (out is not None):
         raise typer.BadParameter("give either -o or --list")
-    options = reading(pipeline_config, nms, dequantize)
+    options = reading(pipeline_config, nms, dequantize, ema)
     if out is None:
         tensors = tool.list_tensors(model, reading=options)
         print_result(tensors, as_json, tool.tensor_lines(tensors))

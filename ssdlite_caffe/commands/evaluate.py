@@ -26,14 +26,15 @@ _FORMS = "Other forms of the model"
 
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(help="Folder that convert wrote, or a TensorFlow, Keras or TensorFlow Lite model.")
+        Path,
+        typer.Argument(help="Folder that convert wrote, or a TensorFlow, Keras, TensorFlow Lite or PyTorch model."),
     ],
     data: Annotated[Path, typer.Option(help=DATA_HELP, rich_help_panel=DATA)],
     runtime: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="tensorflow, opencv, caffe, keras or tflite; may be repeated.",
+            help="tensorflow, opencv, caffe, keras, tflite or torch; may be repeated.",
             show_default="the model's own",
         ),
     ] = None,

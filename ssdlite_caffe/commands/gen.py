@@ -39,6 +39,7 @@ from ssdlite_caffe.gen_model.options import (
     ExtraLayers,
     Flags,
     OptionsError,
+    SourceName,
     arch_from_options,
     dialect_from_options,
     parse_numbers,
@@ -93,7 +94,13 @@ def gen(
     ] = None,
     head: Annotated[
         HeadKind | None,
-        typer.Option("-t", "--type", help="Extra layers and predictors.", show_default="ssdlite", rich_help_panel=_NET),
+        typer.Option(
+            "-t",
+            "--type",
+            help="Extra layers and predictors; fpnlite: a feature pyramid, for version 2.",
+            show_default="ssdlite",
+            rich_help_panel=_NET,
+        ),
     ] = None,
     classifier: Annotated[
         bool, typer.Option("--classifier", help="An ImageNet classifier, not a detector.", rich_help_panel=_NET)
@@ -115,10 +122,24 @@ def gen(
             metavar="N|HxW",
             callback=_size,
             help="Input in pixels, height x width.",
-            show_default="300; version 3: 320; classifier: 224",
+            show_default="300; version 3, fpnlite: 320; classifier: 224",
             rich_help_panel=_NET,
         ),
     ] = None,
+    source: Annotated[
+        SourceName,
+        typer.Option(
+            "--source",
+            help="torchvision: its ssdlite320_mobilenet_v3_large as it stands, -v 3-large.",
+            rich_help_panel=_NET,
+        ),
+    ] = "tensorflow",
+    full_tail: Annotated[
+        bool,
+        typer.Option(
+            "--full-tail", help="The last blocks of a version 3 detector are not halved.", rich_help_panel=_NET
+        ),
+    ] = False,
     explicit_padding: Annotated[
         bool,
         typer.Option("--explicit-padding", help="As use_explicit_padding in TensorFlow.", rich_help_panel=_NET),
@@ -379,7 +400,7 @@ def gen(
             boxes=boxes,
         )
     arch = _as_usage_error(arch_from_options)(
-        version or "2",
+        version or ("3-large" if source == "torchvision" else "2"),
         class_num,
         head=head,
         classifier=classifier,
@@ -388,6 +409,8 @@ def gen(
         epsilon=eps,
         explicit_padding=explicit_padding,
         boxes=boxes,
+        source=source,
+        full_tail=full_tail,
     )
     flags = Flags(relu6, tfpad, nobn, batchnorm, no_batchnorm)
     more = given(

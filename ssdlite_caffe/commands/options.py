@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 SOURCE, NET, DATA, RESULT = "Source", "Net", "Data", "Result"
 """Panels of --help."""
 
-_FORMS = "Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), "
+_FORMS = (
+    "Frozen graph (.pb), TensorFlow Lite file (.tflite), SavedModel folder, TF1 checkpoint (prefix), "
+    "state_dict of torchvision (.pth, .pt, .safetensors), "
+)
 _IN_A_FOLDER = (
     "or a folder. In a folder, the first of these is read: manifest.json (of `dump`), saved_model.pb, "
-    "frozen_inference_graph.pb, tflite_graph.pb, checkpoint, model.tflite"
+    "frozen_inference_graph.pb, tflite_graph.pb, checkpoint, model.tflite, *.pth"
 )
 _SETTINGS = "; missing settings come from pipeline.config in the folder, then from the other files."
 TensorFlowModel = Annotated[Path, typer.Argument(metavar="MODEL", help=f"{_FORMS}{_IN_A_FOLDER}{_SETTINGS}")]
@@ -44,6 +47,14 @@ Dequantize = Annotated[
     typer.Option(
         "--dequantize",
         help="Convert a fully quantised .tflite with dequantised weights; its detections will differ.",
+        rich_help_panel=SOURCE,
+    ),
+]
+Ema = Annotated[
+    bool,
+    typer.Option(
+        "--ema",
+        help="Take the moving averages (EMA) of the weights from a training checkpoint of PyTorch.",
         rich_help_panel=SOURCE,
     ),
 ]
@@ -84,12 +95,15 @@ Csv = Annotated[bool, typer.Option("--csv", help="Print the result as CSV.", ric
 
 
 def reading(
-    pipeline_config: Path | None, nms: Literal["auto", "graph", "config", "regular"], dequantize: bool
+    pipeline_config: Path | None,
+    nms: Literal["auto", "graph", "config", "regular"],
+    dequantize: bool,
+    ema: bool = False,
 ) -> ReadOptions:
     """The options for `read_model`."""
     from ssdlite_caffe.dump.read import ReadOptions
 
-    return ReadOptions(pipeline_config, nms, dequantize)
+    return ReadOptions(pipeline_config, nms, dequantize, ema)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -14,7 +14,8 @@ DATA, IMAGES = "annotated data", "images"
 PROTOTXT, CAFFEMODEL = "a prototxt", "a caffemodel"
 
 _BY_SUFFIX = {
-    ".pb": MODEL, ".tflite": MODEL, ".keras": MODEL, ".h5": MODEL, ".prototxt": PROTOTXT, ".caffemodel": CAFFEMODEL,
+    ".pb": MODEL, ".tflite": MODEL, ".keras": MODEL, ".h5": MODEL, ".pth": MODEL, ".pt": MODEL,
+    ".safetensors": MODEL, ".prototxt": PROTOTXT, ".caffemodel": CAFFEMODEL,
     ".json": DATA,
 }  # fmt: skip
 MODELS_AND_DATA = frozenset({MODEL, CONVERTED}), frozenset({DATA})

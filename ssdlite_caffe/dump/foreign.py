@@ -7,19 +7,29 @@ import re
 import zipfile
 from pathlib import Path
 
+from ssdlite_caffe.dump.detector.keras_scopes import EXTRACTOR, EXTRACTORS
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.errors import ModelError
 
 _OBJECT_GRAPH = b"_CHECKPOINTABLE_OBJECT_GRAPH"
 """The variable that every object-based checkpoint has; its name stands in the index in one piece, since it is first."""
-_TENSORFLOW_2 = "detectors of TensorFlow 2 are not read; give one of the TensorFlow 1 Object Detection API"
-_KERAS_EXTRACTOR = re.compile(r"(?:^|/)(\w+_keras_feature_extractor)(?:/|$)")
+_READ = (
+    "of TensorFlow 2's Object Detection API, ssd_mobilenet_v2_keras (ssd_mobilenet_v2_320x320) and "
+    "ssd_mobilenet_v2_fpn_keras (FPNLite) are read"
+)
+_OTHER_DETECTORS = (
+    (re.compile(r"(?i)bifpn|efficient_?net"), "EfficientDet"),
+    (re.compile(r"(?i)center_?net|hourglass"), "CenterNet"),
+    (re.compile(r"(?i)first_?stage|RPNConv|faster_?rcnn|mask_?rcnn"), "Faster R-CNN"),
+    (re.compile(r"(?i)yolo"), "YOLO"),
+)
+"""How names of nodes tell other detectors."""
 _TENSORFLOW_1_BACKBONE = re.compile(r"(?:^|/)FeatureExtractor/MobilenetV[123]/")
 _OLD_PYTORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickled magic number, with which files of torch.save began before PyTorch 1.6."""
-_PYTORCH = "a PyTorch file; models of PyTorch are not read, give the TensorFlow detector"
+_PYTORCH = "a PyTorch file, where a TensorFlow graph was expected"
 _OTHER_SUFFIXES = {
-    ".pth": "PyTorch", ".pt": "PyTorch", ".safetensors": "safetensors", ".onnx": "ONNX", ".caffemodel": "Caffe",
+    ".onnx": "ONNX", ".caffemodel": "Caffe",
     ".mlmodel": "Core ML", ".pbtxt": "text", ".keras": "Keras", ".h5": "Keras", ".hdf5": "Keras",
 }  # fmt: skip
 _MOST_NAMED = 4
@@ -36,7 +46,7 @@ def foreign_kind(data: bytes) -> str | None:
     if data.startswith(_OLD_PYTORCH):
         return _PYTORCH
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8 and b'"dtype"' in data[:512]:
-        return "a safetensors file; models of PyTorch are not read, give the TensorFlow detector"
+        return "a safetensors file, where a TensorFlow graph was expected"
     if data.startswith(b"\x1f\x8b"):
         return "a gzip archive; unpack it (tar xzf) and give the frozen_inference_graph.pb inside"
     if data[4:8] == b"TFL3":
@@ -80,39 +90,38 @@ def _keras_advice(suffix: str) -> str:
     )
 
 
-def refuse_object_based(prefix: Path) -> None:
-    """Refuse an object-based checkpoint, from its index alone; one that cannot be read is left to its reader.
+def is_object_based(prefix: Path) -> bool:
+    """Whether TensorFlow 2 wrote a checkpoint, which names objects where a TensorFlow 1 checkpoint names scopes.
 
-    Raises:
-        ModelError: TensorFlow 2 wrote the checkpoint, which names objects where a TensorFlow 1 checkpoint names scopes.
+    From its index alone; one that cannot be read is left to its reader.
     """
     index = prefix.with_name(prefix.name + ".index")
     try:
-        known = index.is_file() and _OBJECT_GRAPH in index.read_bytes()
+        return index.is_file() and _OBJECT_GRAPH in index.read_bytes()
     except OSError:
-        return
-    if known:
-        raise ModelError(f"{prefix} is an object-based checkpoint of TensorFlow 2; {_TENSORFLOW_2}")
+        return False
 
 
 def refuse_tensorflow_2(graph: pb.GraphDef, source: Path) -> None:
-    """Refuse a SavedModel whose functions hold a detector of TensorFlow 2, or none.
+    """Refuse a SavedModel whose functions hold another detector than those that are read, or none.
 
     A detector of TensorFlow 1 that TensorFlow 2 wrapped and saved is in functions too, under its old names.
 
     Raises:
-        ModelError: no function has convolutions of a TensorFlow 1 detector.
+        ModelError: no function has convolutions of a detector that is read; another one is named.
     """
     if any(node.op == "Conv2D" for node in graph.node):
         return
     names = [node.name for function in graph.library.function for node in function.node_def]
     if any(_TENSORFLOW_1_BACKBONE.search(name) for name in names):
         return
-    found = next((match.group(1) for name in names if (match := _KERAS_EXTRACTOR.search(name))), None)
-    if found is not None:
-        raise ModelError(f"{source} is a SavedModel of TensorFlow 2's Object Detection API ({found}); {_TENSORFLOW_2}")
+    extractor = next((match.group(1) for name in names if (match := EXTRACTOR.search(name))), None)
+    if extractor in EXTRACTORS:
+        return
     if any(node.op == "Conv2D" for function in graph.library.function for node in function.node_def):
-        raise ModelError(f"{source} is a SavedModel of TensorFlow 2, and not an SSD MobileNet; {_TENSORFLOW_2}")
+        kind = extractor or next((what for pattern, what in _OTHER_DETECTORS if any(map(pattern.search, names))), None)
+        found = f"of a detector that is not read ({kind})" if kind else "and not an SSD MobileNet"
+        raise ModelError(f"{source} is a SavedModel of TensorFlow 2, {found}; {_READ}")
 
 
 def what_else_is_in(folder: Path) -> str:

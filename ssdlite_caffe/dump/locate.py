@@ -6,9 +6,10 @@ The first of these in a folder is read:
     saved_model.pb                 a SavedModel
     frozen_inference_graph.pb      a frozen graph, exported for TensorFlow, or (the zoo's V3 archives) TensorFlow Lite
     tflite_graph.pb                a frozen graph exported for TensorFlow Lite
-    model.ckpt.*                   a TF1 checkpoint; of several the one that the file `checkpoint` names, and where
+    model.ckpt.*, ckpt-*           a checkpoint; of several the one that the file `checkpoint` names, and where
                                    there is no such file the one of the highest step
     model.tflite                   a TensorFlow Lite file; any other name if it is the only one
+    *.pth, *.pt, *.safetensors     a state_dict of PyTorch, if it is the only one
     saved_model/saved_model.pb     a SavedModel in the folder that the exporter puts it in
 
 Settings that this file does not have are taken from the pipeline.config beside it, then from the folder's other files.
@@ -24,15 +25,16 @@ from typing import Literal
 
 from ssdlite_caffe.dump.foreign import what_else_is_in
 from ssdlite_caffe.dump.model_bytes import SAVED_MODEL_START, starts_with
+from ssdlite_caffe.dump.pipeline.config import config_of
+from ssdlite_caffe.dump.saved_model import is_saved_model_folder
 from ssdlite_caffe.dump.store import MANIFEST
 from ssdlite_caffe.dump.tf1.checkpoint import choose_checkpoint, is_checkpoint
-from ssdlite_caffe.dump.tf1.saved_model import is_saved_model_folder
+from ssdlite_caffe.dump.torch.names import SUFFIXES, is_torch_file
 from ssdlite_caffe.errors import ModelError
 
-Kind = Literal["weights folder", "SavedModel", "frozen graph", "checkpoint", "TensorFlow Lite"]
+Kind = Literal["weights folder", "SavedModel", "frozen graph", "checkpoint", "TensorFlow Lite", "state_dict"]
 FROZEN = "frozen_inference_graph.pb"
 TFLITE_GRAPH = "tflite_graph.pb"
-CONFIG = "pipeline.config"
 SAVED_MODEL = "saved_model.pb"
 SAVED_MODEL_FOLDER = "saved_model"
 TFLITE_SUFFIX = ".tflite"
@@ -72,8 +74,8 @@ def locate(path: Path | str) -> Located:
             raise ModelError(
                 f"{path} {what}"
                 if what
-                else f"{path} holds no {MANIFEST}, {SAVED_MODEL}, {FROZEN}, {TFLITE_GRAPH}, checkpoint or "
-                f"{TFLITE_SUFFIX} file"
+                else f"{path} holds no {MANIFEST}, {SAVED_MODEL}, {FROZEN}, {TFLITE_GRAPH}, checkpoint, "
+                f"{TFLITE_SUFFIX} file or state_dict (.pth)"
             )
         return dataclasses.replace(found[0], others=tuple(found[1:]))
     if path.name == MANIFEST:
@@ -105,6 +107,8 @@ def _file(path: Path) -> Located:
         return Located("TensorFlow Lite", path, config)
     if path.suffix.lower() in _OF_CAFFE:
         raise ModelError(f"{path} is a file of Caffe already; give the TensorFlow model")
+    if is_torch_file(path):
+        return Located("state_dict", path, None)
     if starts_with(path, SAVED_MODEL_START):
         if path.name != SAVED_MODEL:
             raise ModelError(f"{path} is the graph of a SavedModel; give the SavedModel's folder")
@@ -126,7 +130,7 @@ def _in_folder(folder: Path) -> Iterator[Located]:
         if (folder / name).is_file():
             before = True
             yield Located("frozen graph", folder / name, config)
-    for choose in (_checkpoint, _tflite):
+    for choose in (_checkpoint, _tflite, _state_dict):
         try:
             chosen = choose(folder, config)
         except ModelError:
@@ -156,5 +160,13 @@ def _tflite(folder: Path, config: Path | None) -> Located | None:
     return Located("TensorFlow Lite", usual if usual in found else found[0], config) if found else None
 
 
+def _state_dict(folder: Path, _: Path | None) -> Located | None:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise ModelError(f"{folder} holds {len(found)} files of PyTorch ({names}); give one of them")
+    return Located("state_dict", found[0], None) if found else None
+
+
 def _config(folder: Path) -> Path | None:
-    return folder / CONFIG if (folder / CONFIG).is_file() else None
+    return config_of(folder)

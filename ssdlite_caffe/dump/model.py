@@ -1,6 +1,7 @@
-"""The result of reading a TensorFlow model: named tensors, the convolutions they belong to, and settings.
+"""The result of reading a model: named tensors, the convolutions they belong to, and settings.
 
-All readers (frozen graph, checkpoint, SavedModel, TensorFlow Lite, folder of dumped weights) return a `DumpedModel`.
+All readers (frozen graph, checkpoint, SavedModel, TensorFlow Lite, state_dict of PyTorch, folder of dumped weights)
+return a `DumpedModel`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,17 @@ class AnchorGenerator:
 
 
 @dataclass(frozen=True)
+class PyramidAnchors:
+    """The multiscale_anchor_generator of a pipeline.config; names are those of its proto."""
+
+    min_level: int = 3
+    max_level: int = 7
+    anchor_scale: float = 4.0
+    aspect_ratios: tuple[float, ...] = ()
+    scales_per_octave: int = 2
+
+
+@dataclass(frozen=True)
 class TfliteNms:
     """NMS options of a TFLite_Detection_PostProcess operation.
 
@@ -116,9 +128,12 @@ class Settings:
         logit_scale: class logits are multiplied by this before the score converter, usually 1.0.
         iou_threshold, score_threshold, max_per_class, max_total: see `gen_model.arch.Nms`.
         clip_first: whether boxes are clipped to the image before suppression, not after.
+        max_candidates: how many of each class, the best, take part in suppression; None: all.
+        keeps_empty: whether boxes that clipping leaves without area count in the limits, see `gen_model.arch.Nms`.
+        code_limit: see `gen_model.arch.ArchSpec`.
         feature_extractor_type: only from a pipeline.config (`ssd_mobilenet_v2`); for a note if it does not match.
         depth_multiplier, min_depth: only from a pipeline.config; tried first when the width is searched for.
-        anchors: only from a pipeline.config; a graph has the boxes themselves.
+        anchors, pyramid_anchors: only from a pipeline.config, one of the two; a graph has the boxes themselves.
         extra_activation: only from a pipeline.config: activation of the extra layers and of the heads' depthwise part.
         explicit_padding: only from a pipeline.config: use_explicit_padding.
         box_order, class_order: the scopes whose box encodings and class logits are joined, in order; None if the graph
@@ -142,10 +157,14 @@ class Settings:
     max_per_class: int | None = None
     max_total: int | None = None
     clip_first: bool | None = None
+    max_candidates: int | None = None
+    keeps_empty: bool = False
+    code_limit: float | None = None
     feature_extractor_type: str | None = None
     depth_multiplier: float | None = None
     min_depth: int | None = None
     anchors: AnchorGenerator | None = None
+    pyramid_anchors: PyramidAnchors | None = None
     extra_activation: Literal["relu6", "relu", "none"] | None = None
     explicit_padding: bool | None = None
     box_order: tuple[str, ...] | None = None
@@ -156,15 +175,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class DumpedModel:
-    """A TensorFlow detector as the readers return it.
+    """A detector as the readers return it.
 
     Attributes:
         source: the path that it was read from, as given.
         form: the kind of file.
         sha256: hash of the file (of a checkpoint: of its data shards), hex.
-        tensors: name -> float32 array, C-contiguous; names are the variables' (`<scope>/weights`,
+        tensors: name -> float32 array, C-contiguous; names are the file's, those of variables (`<scope>/weights`,
             `<scope>/depthwise_weights`, `<scope>/biases`, `<scope>/BatchNorm/gamma`, ... `<scope>/BatchNorm/scale`,
-            `<scope>/BatchNorm/offset`).
+            `<scope>/BatchNorm/offset`) or of a state_dict (`backbone.features.0.0.0.weight`).
         units: every convolution, in graph order (of a checkpoint: sorted by scope).
         settings: see Settings.
         skipped: name -> reason, for each tensor of the file that is not part of the detector.
@@ -172,12 +191,16 @@ class DumpedModel:
         scoped: whether units have the variable scopes of the Object Detection API. False for a file with unreliable
             names, whose backbone is numbered (`op_12`) until `load.identify` names it.
         origins: what (`weights`, `suppression`, ...) -> the file that it is from.
+        constants: numbers with which the model computes and which float32 only comes near, such as 1/6 where it divides
+            by 6; a net holds them rounded.
         notes: sentences for the user about how the model was read.
         inexact: reasons why a net made from it gives other detections than the model; empty if there are none.
     """
 
     source: str
-    form: Literal["frozen graph", "checkpoint", "SavedModel", "TensorFlow Lite", "weights folder", "Keras model"]
+    form: Literal[
+        "frozen graph", "checkpoint", "SavedModel", "TensorFlow Lite", "state_dict", "weights folder", "Keras model"
+    ]  # fmt: skip
     sha256: str
     tensors: dict[str, FloatArray]
     units: tuple[ConvUnit, ...]
@@ -186,5 +209,6 @@ class DumpedModel:
     arch: dict[str, Any] | None = None
     scoped: bool = True
     origins: dict[str, str] = field(default_factory=dict)
+    constants: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     inexact: tuple[str, ...] = ()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from ssdlite_caffe.errors import ModelError
 
 MAX_BYTES = 1 << 31
 """protobuf's limit of one message, in bytes."""
+_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
 SAVED_MODEL_START = b"\x08\x01\x12"
 """The first bytes of a SavedModel: saved_model_schema_version 1, then a meta graph."""
 
@@ -47,3 +49,35 @@ def starts_with(path: Path, start: bytes, *, at: int = 0) -> bool:
             return stream.read(at + len(start))[at:] == start
     except OSError:
         return False
+
+
+def shards(prefix: Path) -> list[Path]:
+    """The data files of a checkpoint, in order.
+
+    Raises:
+        ModelError: the index or a shard is missing; the text names it.
+    """
+    index = prefix.with_name(prefix.name + ".index")
+    if not index.is_file():
+        raise ModelError(f"the checkpoint {prefix} is not complete: {index} is missing")
+    present = {}
+    total = 1
+    for path in sorted(prefix.parent.iterdir()):
+        found = _SHARD.search(path.name) if path.name.startswith(prefix.name + ".data-") else None
+        if found and path.name == prefix.name + found.group(0):
+            present[int(found.group(1))] = path
+            total = max(total, int(found.group(2)))
+    missing = [f"{prefix.name}.data-{i:05d}-of-{total:05d}" for i in range(total) if i not in present]
+    if missing:
+        raise ModelError(f"the checkpoint {prefix} is not complete: {', '.join(missing[:4])} missing")
+    return [present[i] for i in range(total)]
+
+
+def hash_files(paths: list[Path]) -> str:
+    """SHA-256 of the bytes of all files, one after the other, hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

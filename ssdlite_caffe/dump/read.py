@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ssdlite_caffe.dump.detector.take_apart import take_apart
+from ssdlite_caffe.dump.foreign import is_object_based
 from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
 from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
@@ -38,11 +39,13 @@ class ReadOptions:
         pipeline_config: a pipeline.config to use instead of the one beside the model.
         nms: see `suppression.NmsChoice`.
         dequantize: use the dequantised weights of a quantised TensorFlow Lite model.
+        ema: use the moving averages of weights in a training checkpoint of PyTorch.
     """
 
     pipeline_config: Path | None = None
     nms: NmsChoice = "auto"
     dequantize: bool = False
+    ema: bool = False
 
     def __post_init__(self) -> None:
         """Check the choice.
@@ -55,7 +58,7 @@ class ReadOptions:
 
 
 def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedModel:
-    """Read a detector from a frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file or dumped weights folder.
+    """Read a detector: frozen graph, TF1 checkpoint, SavedModel, TensorFlow Lite file, state_dict or dumped weights.
 
     `locate` says which file of a folder is read. Settings that it does not have are taken from the pipeline.config, the
     given one or the one beside it, and then from the folder's other files.
@@ -72,6 +75,10 @@ def read_model(path: Path | str, options: ReadOptions | None = None) -> DumpedMo
     """
     options = options or ReadOptions()
     found = locate(path)
+    if found.kind == "state_dict":
+        return _state_dict(found, options)
+    if options.ema:
+        raise ModelError(f"--ema is for training checkpoints of PyTorch; {path} is a {found.kind}")
     model = _read(found, options)
     if model.form == "weights folder":
         return _with_given_config(model, options)
@@ -86,8 +93,19 @@ def _read(found: Located, options: ReadOptions) -> DumpedModel:
         "frozen graph": lambda: _frozen_graph(found.path),
         "checkpoint": lambda: _checkpoint(found.path, options.pipeline_config),
         "TensorFlow Lite": lambda: _tflite(found.path, options.dequantize),
+        "state_dict": lambda: _state_dict(found, options),
     }
     return readers[found.kind]()
+
+
+def _state_dict(found: Located, options: ReadOptions) -> DumpedModel:
+    from ssdlite_caffe.dump.torch.read import read_torch_model
+
+    if options.pipeline_config is not None or options.nms != "auto" or options.dequantize:
+        raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a state_dict: {found.path}")
+    model = read_torch_model(found.path, ema=options.ema)
+    notes = [*([found.note] if found.note else []), *model.notes]
+    return dataclasses.replace(model, origins={"weights": model.source, **model.origins}, notes=tuple(notes))
 
 
 def _weights_folder(path: Path) -> DumpedModel:
@@ -97,12 +115,16 @@ def _weights_folder(path: Path) -> DumpedModel:
 
 
 def _saved_model(path: Path) -> DumpedModel:
-    from ssdlite_caffe.dump.tf1.saved_model import read_saved_model
+    from ssdlite_caffe.dump.saved_model import read_saved_model
 
     return read_saved_model(path)
 
 
 def _checkpoint(path: Path, config: Path | None) -> DumpedModel:
+    if is_object_based(path):
+        from ssdlite_caffe.dump.tf2.checkpoint import read_object_checkpoint
+
+        return read_object_checkpoint(path, pipeline_config=config)
     from ssdlite_caffe.dump.tf1.checkpoint import read_checkpoint
 
     return read_checkpoint(path, pipeline_config=config)
@@ -240,7 +262,8 @@ def _gaps(settings: Settings) -> list[str]:
 
 
 def _lacks(settings: Settings, names: tuple[str, ...]) -> bool:
-    if names[0] == "default_boxes" and settings.anchors is not None and settings.box_coder_scales is not None:
+    anchors = settings.anchors or settings.pyramid_anchors
+    if names[0] == "default_boxes" and anchors is not None and settings.box_coder_scales is not None:
         return False  # boxes are computed from the pipeline.config's anchors
     return any(getattr(settings, name) is None for name in names)
 

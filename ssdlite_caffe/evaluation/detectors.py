@@ -142,6 +142,24 @@ def _tflite(model: ModelForms) -> Iterator[Opened]:
     yield Opened(lambda image: detector(image).above(least), model.tflite, least)
 
 
+@contextlib.contextmanager
+def _torch(model: ModelForms) -> Iterator[Opened]:
+    """Torchvision's own detections, with the converted model's score threshold unless another one is given."""
+    from ssdlite_caffe.dump.read import ReadOptions, read_model
+    from ssdlite_caffe.load.identify import identify
+    from ssdlite_caffe.runtimes.torch_detector import TorchDetector
+
+    check_form(model, "torch")
+    assert model.torch is not None, "checked"
+    reading = ReadOptions() if model.folder is None else model.folder.reading
+    known, arch = identify(read_model(model.torch, reading))
+    check_classes(model.labels, arch.num_classes)
+    own = (arch if model.folder is None else model.folder.arch).nms.score_threshold
+    least = own if model.score_threshold is None else model.score_threshold
+    with TorchDetector(model.torch, known, ema=reading.ema, score_threshold=least) as detector:
+        yield Opened(lambda image: detector.detect_image(_rgb(image)), model.torch, least)
+
+
 def check_runtimes(names: Sequence[str]) -> None:
     """Check names of runtimes.
 
@@ -160,4 +178,5 @@ RUNTIMES: Mapping[str, Callable[[ModelForms], AbstractContextManager[Opened]]] =
     "reference": _net("reference"),
     "keras": _keras,
     "tflite": _tflite,
+    "torch": _torch,
 }

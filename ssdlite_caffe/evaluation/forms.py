@@ -12,6 +12,7 @@ from ssdlite_caffe.coco.label_map import LabelMap, check_classes
 from ssdlite_caffe.dump.fingerprint import model_sha256
 from ssdlite_caffe.dump.locate import all_of, locate
 from ssdlite_caffe.dump.tf1.checkpoint import is_checkpoint
+from ssdlite_caffe.dump.torch.names import SUFFIXES
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.runtimes.class_names import label_map_of
@@ -31,7 +32,8 @@ class ModelForms:
         tensorflow: the TensorFlow model.
         keras: the Keras model.
         tflite: the TensorFlow Lite model.
-        source: which of the last three is from the folder's report and not given by the user; it must be unchanged.
+        torch: the state_dict of PyTorch.
+        source: which of the last four is from the folder's report and not given by the user; it must be unchanged.
         lacks: why the model that the folder was converted from is not among them; empty if it is.
         score_threshold: least score of a detection in every runtime, 0 to 1; None: each form's own.
     """
@@ -41,14 +43,15 @@ class ModelForms:
     tensorflow: Path | None = None
     keras: Path | None = None
     tflite: Path | None = None
+    torch: Path | None = None
     source: Path | None = None
     lacks: str = ""
     score_threshold: float | None = None
 
     @property
     def path(self) -> Path | None:
-        """Path of the first form that exists: folder, Keras, TensorFlow Lite, TensorFlow."""
-        forms = (self.folder.path if self.folder else None, self.keras, self.tflite, self.tensorflow)
+        """Path of the first form that exists: folder, Keras, TensorFlow Lite, PyTorch, TensorFlow."""
+        forms = (self.folder.path if self.folder else None, self.keras, self.tflite, self.torch, self.tensorflow)
         return next((path for path in forms if path is not None), None)
 
 
@@ -86,9 +89,13 @@ def open_model_forms(
     if path.is_dir() and not (path / REPORT).is_file():
         with contextlib.suppress(ModelError):  # the checks below raise a better error
             located = locate(path)
-            path = located.path if located.kind == "TensorFlow Lite" else path
+            path = located.path if located.kind in ("TensorFlow Lite", "state_dict") else path
     path = keras_file(path) or path
     kind = model_kind(path)
+    if kind == "torch":
+        if labels is None:
+            raise DatasetError(f"{path} has no class names; give them with --label-map")
+        return ModelForms(labels, None, tensorflow, keras, tflite, path, score_threshold=score_threshold)
     if kind:
         from ssdlite_caffe.keras.detectors import labels_of
 
@@ -133,13 +140,17 @@ def _with_source(forms: ModelForms, folder: ModelFolder) -> ModelForms:
         return dataclasses.replace(forms, tensorflow=there, source=there)
     lacks = f"{folder.path} was converted from {there}, which TensorFlow does not run; give a graph with --tensorflow"
     forms = dataclasses.replace(forms, lacks=lacks)
+    if kind == "torch":
+        return dataclasses.replace(forms, torch=there, source=there)
     if kind == "keras":
         return forms if forms.keras is not None else dataclasses.replace(forms, keras=there, source=there)
     return forms if forms.tflite is not None else dataclasses.replace(forms, tflite=there, source=there)
 
 
 def model_kind(path: Path) -> str:
-    """`keras` or `tflite`, by the suffix of the file; empty for any other."""
+    """`keras`, `tflite` or `torch`, by the suffix of the file; empty for any other."""
+    if path.suffix.lower() in SUFFIXES:
+        return "torch"
     return "keras" if path.name.endswith((".keras", ".h5")) else "tflite" if path.suffix == ".tflite" else ""
 
 
@@ -161,6 +172,7 @@ def check_form(model: ModelForms, runtime: str) -> None:
             model.tflite,
             f"{model.path} is not a TensorFlow Lite model; give one with --tflite (`keras export tflite` writes it)",
         ),
+        "torch": (model.torch, f"{model.path} is not a state_dict of PyTorch, nor was it converted from one"),
     }
     if runtime not in forms:
         return
@@ -169,7 +181,7 @@ def check_form(model: ModelForms, runtime: str) -> None:
         raise ModelError(model.lacks if runtime == "tensorflow" and model.lacks else problem)
     if model.folder is not None and path == model.source:
         _check_unchanged(model.folder, path, runtime)
-    if runtime == "tensorflow":
+    if runtime in ("tensorflow", "torch"):
         check_runnable(locate(path))
     elif not path.is_file():
         raise ModelError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} does not exist")

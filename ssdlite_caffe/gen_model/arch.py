@@ -17,7 +17,7 @@ from ssdlite_caffe.resizer import Resizer
 FamilyName = Literal["v1", "v2", "v3-large", "v3-small", "v3-large-minimalistic", "v3-small-minimalistic"]
 Version = Literal["1", "2", "3-large", "3-small", "3-large-minimalistic", "3-small-minimalistic"]
 """The names of the families on the command line, in the order of `FamilyName`."""
-HeadKind = Literal["ssdlite", "ssd"]
+HeadKind = Literal["ssdlite", "ssd", "fpnlite"]
 ScoreConverter = Literal["sigmoid", "softmax"]
 Activation = Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"]
 """hard_sigmoid is the squeeze-excite gate, relu6(x + 3) * gate_scale."""
@@ -48,14 +48,81 @@ _MAX_COUNT = 2**31 - 1
 _MAX_PIXEL = 1e6
 
 
+Grid = tuple[tuple[float, float], tuple[float, float]]
+"""(height, width) from cell to cell, and (y, x) of the first cell's boxes, as fractions of the input."""
+
+
 @dataclass(frozen=True)
 class CellBoxes:
     """The default boxes of one feature map: the same in each of its cells, on the centre of the cell.
 
-    `sizes` has their (height, width) as fractions of the input's height and width, in TensorFlow's order.
+    Attributes:
+        sizes: their (height, width) as fractions of the input's height and width, in TensorFlow's order.
+        grid: where they are, if not on the centres of cells: ((height, width) from cell to cell, (y, x) of the first
+            box's centre), as fractions of the input.
     """
 
     sizes: tuple[tuple[float, float], ...]
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The feature pyramid of an FPNLite detector, and the tower before its predictors.
+
+    Attributes:
+        min_level, max_level: of the maps that predictors read; a map of level n is 2**n times smaller than the input.
+        channels: of the pyramid's maps, after the width multiplier.
+        depthwise: whether the pyramid's 3x3 convolutions are separable (FPNLite) or full (FPN).
+        batch_norm: whether they have a BatchNorm; else a bias.
+        tower_layers: convolutions before the predictors.
+        tower_channels: of each of them.
+        shared_tower: one tower for boxes and classes, or one for each.
+        predictor_depthwise: whether tower and predictors are separable.
+        tower_batch_norm: as `batch_norm`; each feature map has its own.
+
+    Raises:
+        ArchError: a value is out of range.
+    """
+
+    min_level: int = 3
+    max_level: int = 7
+    channels: int = 128
+    depthwise: bool = True
+    batch_norm: bool = True
+    tower_layers: int = 4
+    tower_channels: int = 128
+    shared_tower: bool = True
+    predictor_depthwise: bool = True
+    tower_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_level <= min(self.max_level, _TOP_LEVEL) or self.max_level > _MOST_LEVEL:
+            raise ArchError(
+                f"levels of a feature pyramid must be 2..{_TOP_LEVEL} for the finest and up to {_MOST_LEVEL} for the "
+                f"coarsest, got {self.min_level} to {self.max_level}"
+            )
+        if min(self.channels, self.tower_channels) < 1 or not 0 <= self.tower_layers <= _MOST_TOWER_LAYERS:
+            raise ArchError(
+                f"a feature pyramid must have at least 1 channel and 0..{_MOST_TOWER_LAYERS} tower layers, got "
+                f"{self.channels}, {self.tower_channels} and {self.tower_layers}"
+            )
+
+    @property
+    def backbone_maps(self) -> int:
+        """How many maps are of the backbone; they are its last ones, also where `max_level` is below 5."""
+        return min(self.max_level, _TOP_LEVEL) + 1 - self.min_level
+
+    @property
+    def coarse_maps(self) -> int:
+        """How many maps follow behind the backbone's."""
+        return max(self.max_level - _TOP_LEVEL, 0)
+
+
+_TOP_LEVEL = 5
+"""The backbone's coarsest level."""
+_MOST_LEVEL = 12
+_MOST_TOWER_LAYERS = 64
 
 
 def matters(score_threshold: float) -> bool:
@@ -76,7 +143,9 @@ class Nms:
         score_threshold: a finite number.
         max_per_class, max_total: 1 or more.
         clip_first: clip to the image before suppression, as graphs exported early in 2018 do.
-        top_k: Caffe's limit of candidates per class before suppression; None: no limit, as in TensorFlow.
+        top_k: limit of candidates per class before suppression; None: no limit, as in TensorFlow.
+        keep_empty: with `clip_first`, whether boxes without area in the image count in the limits, as in torchvision;
+            False: they are dropped before suppression. They are no detections in any case.
 
     Raises:
         ArchError: a value is out of range.
@@ -88,6 +157,7 @@ class Nms:
     max_total: int = 100
     clip_first: bool = False
     top_k: int | None = None
+    keep_empty: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.iou_threshold <= 1:
@@ -105,7 +175,8 @@ class ArchSpec:
 
     Attributes:
         family: the family of its backbone.
-        head: ssdlite has depthwise-separable predictors and extra layers, ssd full convolutions.
+        head: ssdlite has depthwise-separable predictors and extra layers, ssd full convolutions; fpnlite has a feature
+            pyramid, and predictors behind a tower whose kernels are the same for all maps.
         extra_depthwise: whether the extra layers are depthwise-separable; None: as the predictors are. A
             pipeline.config has one switch for each: the model zoo's `ssd_mobilenet_v2_coco_2018_03_29` has full
             predictors and separable extra layers.
@@ -121,8 +192,12 @@ class ArchSpec:
         gate_scale: the constant of the squeeze-excite gate (0.16667 in TensorFlow's graphs, not 1/6).
         residuals: which of V2's blocks end in a residual sum; see Residuals.
         pixel_mean, pixel_scale: network input = (pixel - pixel_mean) * pixel_scale, for every channel.
+        full_tail: whether a MobileNetV3 detector's last blocks have the classifier's channels, and not half of them.
+        code_limit: the most that width and height of a box encoding may be after their multiplication by the variance,
+            before exp; None: any number.
         irregular_boxes: in which way the model's default boxes are not the same on the centre of each cell, as a
             sentence; empty if they are. The boxes themselves are in the model, and in the weights of a converted net.
+        pyramid: of fpnlite heads; None for others.
         resizer: how images are resized to the input size; a letterbox's input is a square of its max_dimension.
         boxes: default boxes of each feature map; empty for a classifier. With `irregular_boxes` typical sizes, for
             their number and their order in a cell.
@@ -159,6 +234,9 @@ class ArchSpec:
     compat: CompatName | None = None
     resizer: Resizer = field(default_factory=Resizer)
     irregular_boxes: str = ""
+    pyramid: Pyramid | None = None
+    full_tail: bool = False
+    code_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -180,6 +258,14 @@ class ArchSpec:
             raise ArchError(f"pixel mean must be within -{_MAX_PIXEL:g}..{_MAX_PIXEL:g}, got {self.pixel_mean}")
         if not (math.isfinite(self.gate_scale) and self.gate_scale > 0):
             raise ArchError(f"constant of squeeze-excite gates must be positive, got {self.gate_scale}")
+        if (self.head == "fpnlite") != (self.pyramid is not None) or (self.pyramid and self.classifier):
+            raise ArchError("a detector with fpnlite heads has a feature pyramid, no other net has one")
+        if self.pyramid is not None and self.family != "v2":
+            raise ArchError(f"a feature pyramid is for the family v2, got {self.family}")
+        if self.full_tail and not self.is_v3:
+            raise ArchError(f"only a MobileNetV3 has a full tail, not a {self.family}")
+        if self.code_limit is not None and not (math.isfinite(self.code_limit) and self.code_limit > 0):
+            raise ArchError(f"the limit of box encodings must be positive, got {self.code_limit}")
         side = self.resizer.max_dimension
         if self.resizer.letterboxes and self.input_size != (side, side):
             raise ArchError(
@@ -200,7 +286,7 @@ class ArchSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, which `from_dict` reads.
 
-        It is without `compat`, `resizer` and `irregular_boxes` where they are the usual ones.
+        It is without fields that are newer than the first files, where they are the usual ones.
 
         So files that were written before there were these fields have the same content.
         """
@@ -211,6 +297,17 @@ class ArchSpec:
             del data["resizer"]
         if not self.irregular_boxes:
             del data["irregular_boxes"]
+        if self.pyramid is None:
+            del data["pyramid"]
+        for cell in data["boxes"]:
+            if cell["grid"] is None:
+                del cell["grid"]
+        if not self.full_tail:
+            del data["full_tail"]
+        if self.code_limit is None:
+            del data["code_limit"]
+        if not self.nms.keep_empty:
+            del data["nms"]["keep_empty"]
         return data
 
     @classmethod
@@ -228,8 +325,11 @@ class ArchSpec:
             values = dict(data)
             values["input_size"] = _pair(values["input_size"])
             values["boxes"] = tuple(
-                CellBoxes(tuple((float(h), float(w)) for h, w in cell["sizes"])) for cell in values.get("boxes", ())
+                CellBoxes(tuple((float(h), float(w)) for h, w in cell["sizes"]), _grid(cell.get("grid")))
+                for cell in values.get("boxes", ())
             )
+            if values.get("pyramid") is not None:
+                values["pyramid"] = Pyramid(**dict(values["pyramid"]))
             if "variances" in values:
                 x, y, w, h = (float(v) for v in values["variances"])
                 values["variances"] = (x, y, w, h)
@@ -240,6 +340,13 @@ class ArchSpec:
             return cls(**values)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArchError(f"not an architecture: {type(error).__name__}: {error}") from error
+
+
+def _grid(value: Any) -> Grid | None:
+    if value is None:
+        return None
+    (high, wide), (y, x) = value
+    return (float(high), float(wide)), (float(y), float(x))
 
 
 def _pair(value: Any) -> tuple[int, int]:

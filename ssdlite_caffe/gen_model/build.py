@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, FamilyName, HeadKind, Nms, ScoreConverter
+from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, FamilyName, HeadKind, Nms, Pyramid, ScoreConverter
 from ssdlite_caffe.gen_model.blocks import Chain, describe_conv
 from ssdlite_caffe.gen_model.compat import class_layer, family_of, predictor_channels, title
-from ssdlite_caffe.gen_model.default_boxes import prior_box_for, ssd_boxes
+from ssdlite_caffe.gen_model.default_boxes import prior_box_for, pyramid_boxes, ssd_boxes
 from ssdlite_caffe.gen_model.families import InvertedResidual, family
-from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, GlobalPoolDesc, NetDesc, Role
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, GlobalPoolDesc, NetDesc, Role, Section
+from ssdlite_caffe.gen_model.pyramid import SOURCES, Tap, pyramid_maps, separable, towers
 from ssdlite_caffe.gen_model.rounding import truncate
 
 EXTRA_DEPTHS = (512, 256, 256, 128)
 """Channels of feature maps 2..5 before the width multiplier: layer_depth in the OD API's feature extractors."""
 
+_PYRAMID_SIDE = 320
 NUM_MAPS = 2 + len(EXTRA_DEPTHS)
 LEAST_INPUT = 33
 """Least height and width; the OD API's feature extractors reject smaller images (check_min_image_dim)."""
-
-
-@dataclass(frozen=True)
-class _Tap:
-    """A blob that predictors read."""
-
-    blob: str
-    channels: int
-    size: tuple[int, int]
 
 
 def build(arch: ArchSpec) -> NetDesc:
@@ -53,13 +46,19 @@ def default_arch(
 ) -> ArchSpec:
     """An ArchSpec with the model zoo's settings for everything that is not given.
 
-    Detectors: 300x300 (V1, V2) or 320x320 (V3), min_depth 16, scales 0.2 to 0.95. Classifiers: 224x224, min_depth 8.
+    Detectors: 300x300 (V1, V2) or 320x320 (V3, FPNLite), min_depth 16, scales 0.2 to 0.95; FPNLite: levels 3 to 7, 128
+    channels. Classifiers: 224x224, min_depth 8.
 
     Raises:
         ArchError: a value is out of range.
     """
+    pyramid = None
     side = 224 if classifier else family(name).input_size
+    if head == "fpnlite" and not classifier:
+        pyramid, side = Pyramid(channels=truncate(Pyramid.channels * width_multiplier, 16)), _PYRAMID_SIDE
     size = input_size or (side, side)
+    if boxes is None and not classifier:
+        boxes = ssd_boxes(size) if pyramid is None else pyramid_boxes(size, pyramid.min_level, pyramid.max_level)
     return ArchSpec(
         family=name,
         num_classes=num_classes,
@@ -68,7 +67,8 @@ def default_arch(
         width_multiplier=width_multiplier,
         min_depth=8 if classifier else 16,
         classifier=classifier,
-        boxes=() if classifier else (ssd_boxes(size) if boxes is None else boxes),
+        boxes=() if classifier else boxes or (),
+        pyramid=pyramid,
         score_converter=score_converter,
         nms=nms or Nms(),
     )
@@ -80,19 +80,56 @@ def _detector(arch: ArchSpec) -> NetDesc:
             f"input size of a detector must be at least {LEAST_INPUT}x{LEAST_INPUT}, got "
             f"{arch.input_size[0]}x{arch.input_size[1]}"
         )
-    if len(arch.boxes) != NUM_MAPS:
-        raise ArchError(
-            f"a {arch.family} detector needs default boxes for {NUM_MAPS} feature maps, got {len(arch.boxes)}"
-        )
+    maps = NUM_MAPS if arch.pyramid is None else arch.pyramid.backbone_maps + arch.pyramid.coarse_maps
+    if len(arch.boxes) != maps:
+        raise ArchError(f"a {arch.family} detector needs default boxes for {maps} feature maps, got {len(arch.boxes)}")
+    if arch.pyramid is not None:
+        return _fpnlite(arch, arch.pyramid)
     if arch.head_kernel < 1 or (arch.head == "ssdlite" and arch.head_kernel == 1):
         least = 2 if arch.head == "ssdlite" else 1
         raise ArchError(f"predictor kernel of {arch.head} heads must be at least {least}, got {arch.head_kernel}")
-    chain, first = _body(arch)
-    taps = [first, _tap(chain)]
+    chain, outputs = _body(arch)
+    taps = [_first_map(chain, outputs), _tap(chain)]
     for index, depth in enumerate(EXTRA_DEPTHS, start=2):
         taps.append(_extra(chain, index, depth))
-    maps = tuple(_feature_map(arch, tap, index) for index, tap in enumerate(taps))
-    return NetDesc(title(arch), arch, tuple(chain.sections), maps)
+    return NetDesc(
+        title(arch),
+        arch,
+        tuple(chain.sections),
+        tuple(_feature_map(arch, tap, index) for index, tap in enumerate(taps)),
+    )
+
+
+def _fpnlite(arch: ArchSpec, pyramid: Pyramid) -> NetDesc:
+    chain, outputs = _body(arch)
+    taps = pyramid_maps(chain, pyramid, [outputs[number] for number in SOURCES])
+    sections: list[Section] = []
+    maps: list[FeatureMapDesc] = []
+    for index, tap in enumerate(taps):
+        tower = towers(arch, pyramid, tap, index)
+        sections += tower.sections
+        predictors = {
+            kind: separable(
+                arch,
+                f"{tap.blob}_mbox_{kind}",
+                f"BoxPredictor_{index}/{_PREDICTORS[kind][0]}",
+                _PREDICTORS[kind][1],
+                read,
+                out=values * len(arch.boxes[index].sizes),
+                kernel=arch.head_kernel,
+                is_separable=pyramid.predictor_depthwise,
+                activation="none",
+                batch_norm=False,
+            )
+            for kind, read, values in (("loc", tower.box, 4), ("conf", tower.classes, arch.num_classes))
+        }
+        # The 1x1 convolutions differ from map to map by what is folded into them: see load/boxes.py.
+        loc, conf = (
+            (*(replace(c, shares=f"mbox_{kind}/depthwise") for c in convs[:-1]), convs[-1])
+            for kind, convs in predictors.items()
+        )
+        maps.append(_described_map(arch, tap, index, loc, conf))
+    return NetDesc(title(arch), arch, (*chain.sections, *sections), tuple(maps))
 
 
 def _classifier(arch: ArchSpec) -> NetDesc:
@@ -113,39 +150,43 @@ def _classifier(arch: ArchSpec) -> NetDesc:
     return NetDesc(title(arch), arch, tuple(chain.sections), ())
 
 
-def _body(arch: ArchSpec) -> tuple[Chain, _Tap]:
-    """The backbone, and the first feature map inside it."""
+def _body(arch: ArchSpec) -> tuple[Chain, list[Tap]]:
+    """The backbone, and the output of each of its blocks."""
     table = family_of(arch)
-    rows = table.classifier if arch.classifier else table.detector
+    rows = table.classifier if arch.classifier or arch.full_tail else table.detector
     chain = Chain(arch, table)
-    first: _Tap | None = None
+    outputs: list[Tap] = []
     chain.conv_row(rows.stem, "stem")
     chain.end_section(f"{rows.stem.caffe}: stem, stride {rows.stem.stride}")
     for number, row in enumerate(rows.blocks):
         if isinstance(row, InvertedResidual):
             chain.inverted_residual(row, number)
-            node = chain.sections[-1].nodes[0]
-            assert isinstance(node, ConvDesc)
         else:
             chain.separable(row, number + 1)
-            node = chain.sections[-1].nodes[-1]
-            assert isinstance(node, ConvDesc)
-        if number == table.first_map:
-            first = _Tap(node.top, node.num_output, node.out_size)
+        outputs.append(_tap(chain))
     if rows.last is not None:
         # `keep_width` is slim's finegrain_classification_mode, which the public narrow classifiers have.
         full = arch.classifier and table.pooled is None and arch.compat is None
         chain.conv_row(rows.last, "last", keep_width=full)
         chain.end_section(f"{rows.last.caffe}: last 1x1")
-    assert first is not None
-    return chain, first
+    return chain, outputs
 
 
-def _tap(chain: Chain) -> _Tap:
-    return _Tap(chain.blob, chain.channels, chain.size)
+def _first_map(chain: Chain, outputs: list[Tap]) -> Tap:
+    """The first feature map of SSD: the expansion of an inverted residual, or a separable block's output."""
+    number = chain.family.first_map
+    node = chain.sections[number + 1].nodes[0]  # the stem's section is before those of the blocks
+    if not isinstance(chain.family.detector.blocks[number], InvertedResidual):
+        return outputs[number]
+    assert isinstance(node, ConvDesc)
+    return Tap(node.top, node.num_output, node.out_size)
 
 
-def _extra(chain: Chain, index: int, channels: int) -> _Tap:
+def _tap(chain: Chain) -> Tap:
+    return Tap(chain.blob, chain.channels, chain.size)
+
+
+def _extra(chain: Chain, index: int, channels: int) -> Tap:
     """The two layers that lead to feature map `index`: 1x1, then 3x3 with stride 2.
 
     Source: multi_resolution_feature_maps in the OD API's feature_map_generators.py; scopes contain the final depth.
@@ -169,17 +210,25 @@ def _extra(chain: Chain, index: int, channels: int) -> _Tap:
     return _tap(chain)
 
 
-def _feature_map(arch: ArchSpec, tap: _Tap, index: int) -> FeatureMapDesc:
-    sizes = arch.boxes[index].sizes
+def _feature_map(arch: ArchSpec, tap: Tap, index: int) -> FeatureMapDesc:
+    boxes = len(arch.boxes[index].sizes)
+    loc = _predictor(arch, tap, index, "loc", 4 * boxes)
+    return _described_map(arch, tap, index, loc, _predictor(arch, tap, index, "conf", arch.num_classes * boxes))
+
+
+def _described_map(
+    arch: ArchSpec, tap: Tap, index: int, loc: tuple[ConvDesc, ...], conf: tuple[ConvDesc, ...]
+) -> FeatureMapDesc:
     return FeatureMapDesc(
         blob=tap.blob,
         index=index,
         channels=tap.channels,
         size=tap.size,
-        tf_boxes=sizes,
+        tf_boxes=arch.boxes[index].sizes,
         prior=prior_box_for(arch.boxes[index], arch.input_size, arch.variances),
-        loc=_predictor(arch, tap, index, "loc", 4 * len(sizes)),
-        conf=_predictor(arch, tap, index, "conf", arch.num_classes * len(sizes)),
+        loc=loc,
+        conf=conf,
+        grid=arch.boxes[index].grid,
     )
 
 
@@ -189,7 +238,7 @@ _PREDICTORS: dict[str, tuple[str, Role]] = {
 }
 
 
-def _predictor(arch: ArchSpec, tap: _Tap, index: int, kind: str, out: int) -> tuple[ConvDesc, ...]:
+def _predictor(arch: ArchSpec, tap: Tap, index: int, kind: str, out: int) -> tuple[ConvDesc, ...]:
     """One head of one map. Source: box_head.py and class_head.py in the OD API's predictors/heads: always SAME."""
     tf, role = _PREDICTORS[kind]
     name, scope = f"{tap.blob}_mbox_{kind}", f"BoxPredictor_{index}/{tf}"

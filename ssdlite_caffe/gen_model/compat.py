@@ -118,12 +118,14 @@ def family_of(arch: ArchSpec) -> Family:
     return family(arch.family) if arch.compat is None else _family(arch.compat, arch.family)
 
 
+_HEAD_TITLES: dict[HeadKind, str] = {"ssdlite": "-SSDLite", "ssd": "-SSD", "fpnlite": "-FPNLite"}
+
+
 def title(arch: ArchSpec) -> str:
     """The name of the net."""
     if project_of(arch):
         return TITLES[arch.family][arch.classifier]
-    head = "" if arch.classifier else "-SSDLite" if arch.head == "ssdlite" else "-SSD"
-    return family(arch.family).title + head
+    return family(arch.family).title + ("" if arch.classifier else _HEAD_TITLES[arch.head])
 
 
 def class_layer(arch: ArchSpec, name: str) -> str:

@@ -11,10 +11,11 @@ import itertools
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ssdlite_caffe.errors import ArchError
-from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes
+from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, Grid
 from ssdlite_caffe.gen_model.netdesc import NetDesc, PriorBoxDesc
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ _NEAR = 1e-3
 
 _APART = 1e-3
 """Least distance of a PriorBox's ratios from each other and from 1: Caffe skips a ratio within 1e-6 of another."""
+
+_SAME_PLACE = 1e-9
+"""Largest distance of two centres that are the same, as a fraction of the input."""
 
 
 def ssd_boxes(
@@ -86,6 +90,66 @@ def _box(input_size: tuple[int, int], base: tuple[float, float], scale: float, r
     height, width = input_size
     short, root = min(height, width), math.sqrt(ratio)
     return scale / root * base[0] * (short / height), scale * root * base[1] * (short / width)
+
+
+def pyramid_boxes(
+    input_size: tuple[int, int],
+    min_level: int = 3,
+    max_level: int = 7,
+    *,
+    anchor_scale: float = 4.0,
+    aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
+    scales_per_octave: int = 2,
+    map_sizes: Sequence[tuple[int, int]] | None = None,
+) -> tuple[CellBoxes, ...]:
+    """The boxes of the OD API's multiscale_anchor_generator: of each level, 2**level pixels from cell to cell.
+
+    A box's size in pixels is anchor_scale * 2**level * 2**(octave / scales_per_octave), times sqrt(ratio) for the width
+    and divided by it for the height. The first cell's centre is half a cell from the edge only on an axis whose length
+    is a multiple of 2**level; otherwise it is on the edge.
+
+    Args:
+        input_size: (height, width).
+        min_level: of the first map.
+        max_level: of the last map.
+        anchor_scale: see above.
+        aspect_ratios: width / height; slower than scales in a cell's order.
+        scales_per_octave: boxes of each ratio.
+        map_sizes: (height, width) of each map; None: the input divided by 2**level, rounded up.
+
+    Raises:
+        ArchError: a number is not positive.
+
+    Source: multiscale_grid_anchor_generator.py and grid_anchor_generator.py.
+    """
+    if scales_per_octave < 1 or not all(math.isfinite(v) and v > 0 for v in (anchor_scale, *aspect_ratios)):
+        raise ArchError(
+            f"anchor scale, aspect ratios and scales per octave must be positive, got {anchor_scale:g}, "
+            f"{', '.join(f'{ratio:g}' for ratio in aspect_ratios)} and {scales_per_octave}"
+        )
+    height, width = input_size
+    cells = []
+    for number, level in enumerate(range(min_level, max_level + 1)):
+        stride = 2**level
+        scales = [anchor_scale * stride * 2 ** (octave / scales_per_octave) for octave in range(scales_per_octave)]
+        sizes = tuple(
+            (scale / math.sqrt(ratio) / height, scale * math.sqrt(ratio) / width)
+            for ratio in aspect_ratios
+            for scale in scales
+        )
+        y, x = (0.0 if side % stride else stride / 2 / side for side in input_size)
+        grid = (stride / height, stride / width), (y, x)
+        size = tuple(-(-side // stride) for side in input_size) if map_sizes is None else map_sizes[number]
+        cells.append(CellBoxes(sizes, None if on_centres(grid, size) else grid))
+    return tuple(cells)
+
+
+def on_centres(grid: Grid, map_size: Sequence[int]) -> bool:
+    """Whether the boxes of a grid are on the centres of the cells of a map of (height, width)."""
+    return all(
+        abs(first - 0.5 / count) <= _SAME_PLACE and (count == 1 or abs(step - 1 / count) * count <= _SAME_PLACE)
+        for step, first, count in zip(*grid, map_size, strict=True)
+    )
 
 
 class Anchors(Protocol):
@@ -225,8 +289,11 @@ def prior_box_for(
 
     Boxes in pairs of ratios r and 1/r at one scale, with one or two squares, are written as the public nets write them:
     min_size, max_size if there are two squares, each r, and flip. Boxes of other ratios at the smallest square's scale
-    are written likewise, without flip. All other sets are written as one min_size and a ratio for each further box.
-    There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`).
+    are written likewise, without flip. Boxes that are cut to the input's width or height, as torchvision's are, are
+    written as those that they were cut from. All other sets are written as one min_size and a ratio for each further
+    box. There is only one min_size because OpenCV's importer reads only one. Sizes are whole pixels (see `_whole`).
+    Boxes that are not on the centres of cells get a step, and an offset if both axes have the same; else 0.5, and what
+    is left is folded into the predictor (see `load/boxes.py`).
 
     Raises:
         ArchError: there are no boxes, or the height or width of one is not positive.
@@ -239,7 +306,41 @@ def prior_box_for(
     height, width = input_size
     pixels = [(h * height, w * width) for h, w in cell.sizes]
     shapes = [(math.sqrt(h * w), w / h) for h, w in pixels]
-    return _paired(shapes, variances) or _unpaired(shapes, variances)
+    uncut = _uncut(pixels, input_size)
+    prior = _paired(shapes, variances) or (uncut and _paired(uncut, variances)) or _unpaired(shapes, variances)
+    return prior if cell.grid is None else _placed(prior, cell.grid, input_size)
+
+
+def _uncut(pixels: list[tuple[float, float]], input_size: tuple[int, int]) -> list[tuple[float, float]]:
+    """(scale, ratio) of boxes before their cut to the input's size; empty if none is cut.
+
+    An oblong box of the smallest square's scale s has width * height = s * s, so the side that is cut is s * s / other.
+    """
+    squares = [height for height, width in pixels if _near(height, width)]
+    if not squares:
+        return []
+    area, found, cut = min(squares) ** 2, [], False
+    for height, width in pixels:
+        whole = height, width
+        if _near(width, input_size[1]) and area / height > width:
+            whole = height, area / height
+        elif _near(height, input_size[0]) and area / width > height:
+            whole = area / width, width
+        cut = cut or whole != (height, width)
+        found.append((math.sqrt(whole[0] * whole[1]), whole[1] / whole[0]))
+    return found if cut else []
+
+
+def _placed(prior: PriorBoxDesc, grid: Grid, input_size: tuple[int, int]) -> PriorBoxDesc:
+    """A PriorBox with the step of a grid, and its offset."""
+    step = tuple(_pixels(fraction * side) for fraction, side in zip(grid[0], input_size, strict=True))
+    offsets = [_round(first / along) for first, along in zip(grid[1], grid[0], strict=True)]
+    return replace(prior, step=(step[0], step[1]), offset=offsets[0] if offsets[0] == offsets[1] else 0.5)
+
+
+def _pixels(value: float) -> float:
+    """The value, as a whole number of pixels where it is one."""
+    return float(round(value)) if abs(value - round(value)) <= _NEAR * value else _round(value)
 
 
 def small_boxes(cell: CellBoxes, input_size: tuple[int, int]) -> CellBoxes:
@@ -384,11 +485,23 @@ def tf_default_boxes(net: NetDesc) -> npt.NDArray[np.float64]:
     """TensorFlow's default boxes, float64 (N, 4): ymin, xmin, ymax, xmax as fractions, in its predictors' order."""
     import numpy as np
 
-    return np.concatenate([_grid(m.size, m.tf_boxes) for m in net.feature_maps])
+    return np.concatenate([_grid(m.size, m.tf_boxes, *(m.grid or ())) for m in net.feature_maps])
 
 
 def caffe_prior_boxes(
     prior: PriorBoxDesc, map_size: tuple[int, int], input_size: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
     """Boxes of a PriorBox layer, float64 (N, 4): xmin, ymin, xmax, ymax as fractions, in Caffe's order."""
-    return _grid(map_size, cell_sizes(prior, input_size))[:, [1, 0, 3, 2]]
+    return _grid(map_size, cell_sizes(prior, input_size), *prior_grid(prior, map_size, input_size))[:, [1, 0, 3, 2]]
+
+
+def prior_grid(prior: PriorBoxDesc, map_size: tuple[int, int], input_size: tuple[int, int]) -> Grid:
+    """Where a PriorBox layer puts its boxes: at (i + offset) * step.
+
+    Source: prior_box_layer.cpp of the SSD branch, Forward_cpu; a step of 0 is the image's size / the map's.
+    """
+    if prior.step is None:
+        high, wide = (1 / count for count in map_size)
+    else:
+        high, wide = (step / side for step, side in zip(prior.step, input_size, strict=True))
+    return (high, wide), (prior.offset * high, prior.offset * wide)

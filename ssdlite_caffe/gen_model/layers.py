@@ -23,6 +23,7 @@ class LayerDesc:
     Attributes:
         phase: TRAIN or TEST for a layer of one phase only, else empty.
         learning: (lr_mult, decay_mult) of each blob; empty outside of training.
+        shared: name of the first blob, for layers that learn one together; empty for others and outside of training.
         constants: the number that fills each blob of a layer that learns nothing, in Caffe's order; empty for others.
             They are written as constant fillers, from which `load/constants.py` makes the caffemodel's blobs.
     """
@@ -33,6 +34,7 @@ class LayerDesc:
     phase: Literal["", "TRAIN", "TEST"] = ""
     learning: tuple[tuple[float, float], ...] = ()
     constants: tuple[float, ...] = ()
+    shared: str = ""
 
     @property
     def kind(self) -> str:
@@ -133,6 +135,26 @@ class Spread(LayerDesc):
     constants: tuple[float] = (1.0,)
     channels: int
     size: tuple[int, int]
+    all_fields: bool = False
+
+    @property
+    def type(self) -> str:
+        """Caffe's layer type."""
+        return "Deconvolution"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample(LayerDesc):
+    """Nearest neighbour, twice as high and wide: a depthwise Deconvolution of ones, whose windows do not overlap.
+
+    Each output is one input times 1, so it is exact.
+
+    Attributes:
+        all_fields: see Convolution.
+    """
+
+    constants: tuple[float] = (1.0,)
+    channels: int
     all_fields: bool = False
 
     @property

@@ -180,8 +180,9 @@ def _detector_end(net: NetDesc, dialect: Dialect, stage: Stage, data: DataPaths)
         # The clipping layers work for one image; the test net has larger batches.
         clips = net.arch.nms.clip_first and dialect.clip == "exact" and stage == "deploy"
         if clips:
+            limit = net.arch.code_limit if dialect.priors == "constant" else None
             sections.append(
-                LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes()))
+                LayerSection("boxes decoded, and clipped to the image before suppression", tuple(clipped_boxes(limit)))
             )
         sections.append(LayerSection("detections", tuple(_detections(net, stage, data, clips))))
     return sections

@@ -28,9 +28,10 @@ from ssdlite_caffe.gen_model.layers import (
     Scale,
     Silence,
     Slice,
+    Upsample,
 )
 from ssdlite_caffe.gen_model.moved_maps import COLUMNS, ROWS, Cuts, Moves, cuts_of
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc, Padding
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NodeDesc, Padding, UpsampleDesc
 from ssdlite_caffe.gen_model.padding import (
     exact_axis,
     same_padding,
@@ -80,6 +81,16 @@ class BodyLowerer:
             return [Eltwise(name=node.name, bottoms=node.bottoms, tops=(node.top,), operation="SUM")]
         if isinstance(node, GlobalPoolDesc):
             return [GlobalPooling(name=node.name, bottoms=(node.bottom,), tops=(node.top,))]
+        if isinstance(node, UpsampleDesc):
+            return [
+                Upsample(
+                    name=node.name,
+                    bottoms=(node.bottom,),
+                    tops=(node.top,),
+                    channels=node.channels,
+                    learning=(_FROZEN,) if self.train else (),
+                )
+            ]
         return _gate(node)
 
     def silence(self) -> list[LayerDesc]:
@@ -191,7 +202,7 @@ class BodyLowerer:
         *,
         tf_pad: bool = False,
     ) -> Convolution:
-        bias = self._folded(conv) or (conv.bias and not self._unbiased())
+        bias = not conv.plain and (self._folded(conv) or (conv.bias and not self._unbiased()))
         learning = ((_WEIGHT, _BIAS) if bias else (_WEIGHT,)) if self.train else ()
         rows, columns = (
             spread_axis(size, taps, zeros, steps) if self._spread(conv) else (zeros, steps)
@@ -217,6 +228,7 @@ class BodyLowerer:
             tf_pad=tf_pad,
             fillers=self.train,
             filler_std=_PREDICTOR_STD if gaussian else 0.0,
+            shared=conv.shares if self.train and not (conv.batch_norm and self._folded(conv)) else "",
         )
 
     def _folded(self, conv: ConvDesc) -> bool:

@@ -7,6 +7,8 @@ OpenCV needs default boxes without variances, while Caffe still reads the varian
 
 For a default box with corners (min, max), size s = max - min and centre c = (min + max) / 2, and a box encoding
 (txy, twh) times its variances: box = c + txy * s -+ exp(twh) * s / 2, clipped to 0..1 as 1 - relu(1 - relu(box)).
+With a limit L of box encodings, twh is min(twh, L), written as twh - relu(twh - L), which keeps smaller ones bit for
+bit.
 
 Source: DecodeBBox in bbox_util.cpp of the SSD branch, for both code types.
 """
@@ -19,8 +21,14 @@ CLIPPED = "mbox_loc_clipped"
 """The blob that DetectionOutput reads in place of mbox_loc."""
 
 
-def clipped_boxes() -> list[LayerDesc]:
-    """Layers from mbox_loc and mbox_priorbox to CLIPPED, for a batch of one image."""
+def clipped_boxes(limit: float | None = None) -> list[LayerDesc]:
+    """Layers from mbox_loc and mbox_priorbox to CLIPPED, for a batch of one image.
+
+    Args:
+        limit: the most that width and height times their variances may be; it must be the same for all default boxes,
+            which it is where they are the model's own.
+    """
+    growing = "box_wh" if limit is None else "box_wh_limited"
     return [
         Slice(name="prior_parts", bottoms=("mbox_priorbox",), tops=("prior_row", "variance_row"), axis=1, points=(1,)),
         _boxes("prior_corners", "prior_row"),
@@ -33,7 +41,8 @@ def clipped_boxes() -> list[LayerDesc]:
         Slice(name="box_code_parts", bottoms=("box_scaled_codes",), tops=("box_xy", "box_wh"), axis=2, points=(2,)),
         _product("box_shift", "box_xy", "prior_size"),
         _sum("box_centre", "prior_centre", "box_shift", ()),
-        Exp(name="box_growth", bottoms=("box_wh",), tops=("box_growth",)),
+        *([] if limit is None else _limited("box_wh", growing, limit)),
+        Exp(name="box_growth", bottoms=(growing,), tops=("box_growth",)),
         _product("box_size", "box_growth", "prior_size"),
         _sum("box_min", "box_centre", "box_size", (1.0, -0.5)),
         _sum("box_max", "box_centre", "box_size", (1.0, 0.5)),
@@ -46,6 +55,16 @@ def clipped_boxes() -> list[LayerDesc]:
         Power(name="prior_precisions", bottoms=("prior_variances",), tops=("prior_precisions",), power=-1.0),
         _product("boxes/codes", "boxes/difference", "prior_precisions"),
         Flatten(name=CLIPPED, bottoms=("boxes/codes",), tops=(CLIPPED,)),
+    ]
+
+
+def _limited(blob: str, top: str, limit: float) -> list[LayerDesc]:
+    """min(blob, limit) for each value."""
+    beyond = f"{blob}/beyond"
+    return [
+        Power(name=f"{blob}/excess", bottoms=(blob,), tops=(beyond,), shift=-limit),
+        ReLU(name=beyond, bottoms=(beyond,), tops=(beyond,)),
+        _sum(top, blob, beyond, (1.0, -1.0)),
     ]
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ssdlite_caffe.gen_model.arch import Activation, ArchSpec
+from ssdlite_caffe.gen_model.arch import Activation, ArchSpec, Grid
 
 Role = Literal[
     "stem", "expand", "depthwise", "project", "pointwise", "se_reduce", "se_expand", "last", "extra",
-    "head_depthwise", "box_predictor", "class_predictor", "classifier",
+    "tower", "head_depthwise", "box_predictor", "class_predictor", "classifier",
 ]  # fmt: skip
 
 
@@ -50,6 +50,9 @@ class ConvDesc:
         activation: what follows it.
         in_size, out_size: (height, width) of the feature maps.
         blob: the top blob, if it is not named as the layer.
+        plain: it has neither BatchNorm nor bias: the depthwise part of a separable convolution.
+        shares: what the kernel is of that other convolutions have too; empty if it is its own. Weights are in each of
+            them; in training they learn one kernel.
     """
 
     name: str
@@ -68,6 +71,8 @@ class ConvDesc:
     out_size: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     blob: str = ""
+    plain: bool = False
+    shares: str = ""
 
     @property
     def top(self) -> str:
@@ -82,7 +87,7 @@ class ConvDesc:
     @property
     def bias(self) -> bool:
         """Whether TensorFlow's convolution has a bias."""
-        return not self.batch_norm
+        return not self.batch_norm and not self.plain
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,23 @@ class GateDesc:
     size: tuple[int, int]
 
 
-NodeDesc = ConvDesc | AddDesc | GlobalPoolDesc | GateDesc
+@dataclass(frozen=True)
+class UpsampleDesc:
+    """A map of twice the height and width: each value becomes four equal ones (nearest neighbour)."""
+
+    name: str
+    bottom: str
+    top: str
+    channels: int
+    in_size: tuple[int, int]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the map that it writes."""
+        return 2 * self.in_size[0], 2 * self.in_size[1]
+
+
+NodeDesc = ConvDesc | AddDesc | GlobalPoolDesc | GateDesc | UpsampleDesc
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,10 @@ class PriorBoxDesc:
     """Parameters of one Caffe PriorBox layer; sizes in pixels of the network input.
 
     Caffe's order in a cell, for each min_size: (min, ratio 1), (sqrt(min * max), ratio 1) when there is a max_size,
-    then for each aspect_ratio r: r, and 1/r when `flip`. No `step`: the cell is input / feature map, as in TensorFlow.
+    then for each aspect_ratio r: r, and 1/r when `flip`. Boxes are at (i + offset) * step.
+
+    Attributes:
+        step: (height, width) in pixels from cell to cell; None: input / feature map.
     """
 
     min_sizes: tuple[float, ...]
@@ -144,6 +168,7 @@ class PriorBoxDesc:
     flip: bool
     variances: tuple[float, float, float, float]
     offset: float = 0.5
+    step: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +180,7 @@ class FeatureMapDesc:
         index: TensorFlow's BoxPredictor_<index>.
         tf_boxes: (height, width) of the default boxes of a cell as fractions of the input, in TensorFlow's order.
         loc, conf: the predictor's convolutions in order: depthwise and 1x1 for ssdlite, one for ssd.
+        grid: see `arch.CellBoxes`.
     """
 
     blob: str
@@ -165,6 +191,7 @@ class FeatureMapDesc:
     prior: PriorBoxDesc
     loc: tuple[ConvDesc, ...]
     conf: tuple[ConvDesc, ...]
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ from ssdlite_caffe.gen_model.dialect import (
     Stage,
 )
 from ssdlite_caffe.gen_model.families import family
+from ssdlite_caffe.gen_model.torchvision import torchvision_arch
 
+SourceName = Literal["tensorflow", "torchvision"]
+"""Whose net is written."""
 VERSIONS: dict[Version, FamilyName] = dict(zip(get_args(Version), FAMILIES, strict=True))
 
 
@@ -119,6 +122,12 @@ def parse_numbers(text: str) -> tuple[float, ...]:
         raise OptionsError(f"{text!r} is not a list of numbers; write them with commas, as 1,2,0.5") from None
 
 
+_OF_SSD_ANCHORS = {
+    "--min-scale", "--max-scale", "--scales", "--aspect-ratios", "--interpolated-ratio", "--reduce-lowest",
+    "--extra-layers",
+}  # fmt: skip
+
+
 def arch_from_options(
     version: Version,
     num_classes: int,
@@ -130,14 +139,32 @@ def arch_from_options(
     epsilon: float | None = None,
     explicit_padding: bool = False,
     boxes: BoxOptions | None = None,
+    source: SourceName = "tensorflow",
+    full_tail: bool = False,
 ) -> ArchSpec:
     """The ArchSpec for the given options, with the model zoo's values for the others.
+
+    With the source torchvision all values are torchvision's, and only class count and tail can be chosen.
 
     Raises:
         OptionsError: options contradict each other.
         ArchError: a value is out of range.
     """
     name, boxes = VERSIONS[version], boxes or BoxOptions()
+    if full_tail and (classifier or not name.startswith("v3")):
+        raise OptionsError("--full-tail is for MobileNetV3 detectors, whose last blocks are halved without it")
+    if source == "torchvision":
+        given = (
+            ("--type ssd", head == "ssd"), ("--classifier", classifier), ("--eps", epsilon is not None),
+            ("--width-multiplier", width_multiplier != 1.0), ("--input-size", input_size not in (None, (320, 320))),
+        )  # fmt: skip
+        unfit = [*(option for option, there in given if there), *boxes.given()]
+        if name != "v3-large" or unfit:
+            raise OptionsError(
+                "--source torchvision is its ssdlite320_mobilenet_v3_large as it stands, -v 3-large; it cannot be "
+                f"combined with {', '.join(unfit) or f'-v {version}'}"
+            )
+        return torchvision_arch(num_classes, full_tail=full_tail)
     if classifier:
         unfit = [*(["--type"] if head else []), *boxes.given()]
         if unfit:
@@ -145,6 +172,23 @@ def arch_from_options(
         arch = default_arch(
             name, num_classes, input_size=input_size, width_multiplier=width_multiplier, classifier=True
         )
+    elif head == "fpnlite":
+        unfit = sorted(set(boxes.given()) & _OF_SSD_ANCHORS)
+        if unfit:
+            raise OptionsError(
+                f"--type fpnlite cannot be combined with {', '.join(unfit)}: its default boxes follow from its levels"
+            )
+        arch = default_arch(
+            name,
+            num_classes,
+            input_size=input_size,
+            head=head,
+            width_multiplier=width_multiplier,
+            score_converter=boxes.scores or "sigmoid",
+            nms=_nms(boxes),
+        )
+        kernel = arch.head_kernel if boxes.head_kernel is None else boxes.head_kernel
+        arch = replace(arch, variances=_variances(boxes), head_kernel=kernel)
     else:
         side = family(name).input_size
         size = input_size or (side, side)
@@ -162,6 +206,7 @@ def arch_from_options(
             arch,
             variances=_variances(boxes),
             head_kernel=arch.head_kernel if boxes.head_kernel is None else boxes.head_kernel,
+            full_tail=full_tail,
             extra_depthwise=None if boxes.extra_layers is None else boxes.extra_layers == "separable",
         )
     if epsilon is not None and not 0 < epsilon < 1:

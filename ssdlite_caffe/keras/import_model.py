@@ -60,6 +60,11 @@ def import_detector(
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     if labels is not None:
         check_classes(labels, arch.num_classes, labels_name)
+    if arch.code_limit is not None or arch.nms.top_k is not None:
+        raise ModelError(
+            f"{model.source} is a model of torchvision, whose limits of boxes and candidates the Keras model has not; "
+            "keras import takes TensorFlow models"
+        )
     refuse_irregular_boxes(arch, "the Keras model has the same boxes on the centre of each cell")
     net = build(arch)
     values = keras_values(model, net)

@@ -11,7 +11,7 @@ from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes, numbere
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import Activation, ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GlobalPoolDesc, NetDesc, NodeDesc
+from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc
 from ssdlite_caffe.gen_model.padding import same_padding
 from ssdlite_caffe.imports import import_keras
 from ssdlite_caffe.keras.names import (
@@ -92,6 +92,8 @@ def build_model(
     """
     if arch.classifier:
         raise ArchError("only detectors can be built as Keras models, and this architecture is a classifier")
+    if arch.pyramid is not None:
+        raise ArchError("a detector with a feature pyramid (fpnlite) cannot be built as a Keras model yet")
     if inputs == "image" and not arch.resizer.plain:
         raise ArchError(
             "a Keras model or graph that reads images of any size resizes them bilinearly to the input size, and this "
@@ -169,6 +171,7 @@ class _Builder:
             return layers.Add(name=name, dtype=self.dtype)([blobs[bottom] for bottom in node.bottoms])
         if isinstance(node, GlobalPoolDesc):
             return layers.GlobalAveragePooling2D(keepdims=True, name=name, dtype=self.dtype)(blobs[node.bottom])
+        assert isinstance(node, GateDesc), "a pyramid is refused by build_model"
         return layers.Multiply(name=name, dtype=self.dtype)([blobs[node.bottom], blobs[node.gate]])
 
     def heads(self, blobs: dict[str, Any]) -> Iterator[Any]:

@@ -6,7 +6,8 @@ Caffe decodes (cx, cy, cw, ch) with a PriorBox of height H', width W' and the sa
     x = vx * cx * W' + X,  y = vy * cy * H' + Y,  w = exp(vw * cw) * W',  h = exp(vh * ch) * H'.
 Both give the same box when
     cx = tx * (W / W') / (sx * vx),          cw = (tw / sw + ln(W / W')) / vw,  and likewise cy, ch.
-These are a scale and an offset for each output of the predictor, so they can be folded into its weights and bias.
+These are a scale and an offset for each output of the predictor, so they can be folded into its weights and bias. A
+distance of the centres, X - X', is folded too: it adds (X - X') / (W' * vx) to cx, and likewise to cy.
 
 Source: faster_rcnn_box_coder.py of the TensorFlow OD API; DecodeBBox in bbox_util.cpp of the Caffe SSD branch.
 """
@@ -14,7 +15,7 @@ Source: faster_rcnn_box_coder.py of the TensorFlow OD API; DecodeBBox in bbox_ut
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,11 +35,21 @@ class CellMatch:
     Attributes:
         source: index of TensorFlow's box.
         height_ratio, width_ratio: TensorFlow's size / Caffe's size; exactly 1.0 where they are equal.
+        down, right: from Caffe's centre to TensorFlow's, in heights and widths of Caffe's box; empty: 0 for all.
     """
 
     source: tuple[int, ...]
     height_ratio: tuple[float, ...]
     width_ratio: tuple[float, ...]
+    down: tuple[float, ...] = ()
+    right: tuple[float, ...] = ()
+
+    def shifted(self, shift: tuple[float, float], caffe_sizes: Sizes) -> CellMatch:
+        """The match with the same distance (y, x) between all centres, as fractions of the input."""
+        if shift == (0.0, 0.0):
+            return self
+        down, right = (tuple(shift[axis] / size[axis] for size in caffe_sizes) for axis in (0, 1))
+        return replace(self, down=down, right=right)
 
 
 def match_cell(tf_sizes: Sizes, caffe_sizes: Sizes) -> CellMatch:
@@ -151,6 +162,8 @@ def box_predictor_rows(
             _reciprocal(sh, vh),
         )
         offset[4 * c + 2 : 4 * c + 4] = (math.log(width) / vw, math.log(height) / vh)
+        if match.down:
+            offset[4 * c : 4 * c + 2] = (match.right[c] / vx, match.down[c] / vy)
     moved = kernel[rows] * factor[:, None, None, None]
     return moved.astype(kernel.dtype), (bias[rows] * factor + offset).astype(kernel.dtype)
 

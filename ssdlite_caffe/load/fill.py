@@ -11,7 +11,7 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import cell_sizes, prior_grid, tf_default_boxes
 from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
@@ -38,6 +38,8 @@ FILLED = CONVOLUTIONS | {"BatchNorm", "Scale"}
 FACTOR = np.ones(1, np.float32)
 """BatchNorm's third blob: Caffe divides mean and variance by it, and a 0 would silently set both to 0."""
 
+SAME_STEP = 1e-5
+"""Relative difference up to which two steps are equal, and two centres, in steps."""
 MOST_LISTED = 40
 """Problems that are listed; with more of them the net is a different one."""
 
@@ -259,13 +261,30 @@ class _Filler:
                 f"layer {name!r} makes {len(caffe_sizes)} boxes per cell, the model has {len(feature_map.tf_boxes)}"
             )
             return None
-        moving = [] if layer is None else moving_fields(layer.prior_box_param)
+        moving = [] if layer is None else moving_fields(layer.prior_box_param, placed=feature_map.grid is not None)
         if moving:
             self.problems.append(
                 f"layer {name!r} sets {', '.join(moving)}: its boxes are not on the centres of their cells; remove it"
             )
             return None
-        return match_cell(feature_map.tf_boxes, caffe_sizes)
+        shift = self.shift(feature_map)
+        if shift is None:
+            self.problems.append(f"layer {name!r} has another step from cell to cell than the model's default boxes")
+            return None
+        return match_cell(feature_map.tf_boxes, caffe_sizes).shifted(shift, caffe_sizes)
+
+    def shift(self, feature_map: FeatureMapDesc) -> tuple[float, float] | None:
+        """(y, x) from the centres of the PriorBox's boxes to those of the model's; None if they have another step."""
+        if self.input_size != self.desc.arch.input_size or feature_map.grid is None:  # fine-tuning, or cell centres
+            return 0.0, 0.0
+        ours = prior_grid(self.prior(feature_map), feature_map.size, self.input_size)
+        found = []
+        for axis, count in enumerate(feature_map.size):
+            (step, first), (wanted, start) = ((grid[0][axis], grid[1][axis]) for grid in (ours, feature_map.grid))
+            if count > 1 and abs(step - wanted) > SAME_STEP * wanted:
+                return None
+            found.append(0.0 if abs(start - first) <= SAME_STEP * wanted else start - first)
+        return found[0], found[1]
 
     def boxes(self) -> tuple[FloatArray, ...] | None:
         """Blobs of the layer that holds all default boxes, in the order of `match`."""
@@ -289,7 +308,13 @@ class _Filler:
         variances = list(param.variance) or [0.1]  # Caffe's own default
         x, y, width, height = variances * 4 if len(variances) == 1 else variances
         return PriorBoxDesc(
-            tuple(param.min_size), tuple(param.max_size), tuple(param.aspect_ratio), param.flip, (x, y, width, height)
+            tuple(param.min_size),
+            tuple(param.max_size),
+            tuple(param.aspect_ratio),
+            param.flip,
+            (x, y, width, height),
+            param.offset,
+            (param.step_h or param.step, param.step_w or param.step) if param.step_h or param.step else None,
         )
 
     def convolution(self, layer: caffe_pb2.LayerParameter) -> tuple[FloatArray, ...] | None:
@@ -316,12 +341,16 @@ class _Filler:
             )
             return None
         kernel, bias = weights.kernel, weights.bias
+        # The BatchNorm's layers need no kernel any more, and all kernels together are as large as the model.
+        self.weights[conv.name] = UnitWeights(np.empty((len(kernel), 0), kernel.dtype), weights.bias, weights.norm)
         if layer.name + "/bn" in self.layers:
             if param.bias_term:
                 self.problems.append(f"layer {layer.name!r} has a bias and a BatchNorm; gen writes one or the other")
                 return None
             return (enlarge_kernel(kernel, size),)
         affine = weights.affine()
+        if conv.plain and affine is None and bias is None and not param.bias_term:
+            return (enlarge_kernel(kernel, size),)
         if affine is not None:
             kernel, bias = fold_into_convolution(kernel, bias, affine)
         if not param.bias_term:
@@ -376,10 +405,15 @@ class _Filler:
         return norm.gamma, norm.beta
 
 
-def moving_fields(param: caffe_pb2.PriorBoxParameter) -> list[str]:
-    """Fields of a PriorBox that move or cut boxes; without them boxes are on the centres of cells of equal size."""
-    found = [name for name in ("step", "step_h", "step_w", "img_size", "img_h", "img_w") if param.HasField(name)]
-    return [*found, *(["clip"] if param.clip else []), *(["an offset other than 0.5"] if param.offset != 0.5 else [])]
+def moving_fields(param: caffe_pb2.PriorBoxParameter, *, placed: bool = False) -> list[str]:
+    """Fields of a PriorBox that move or cut boxes; without them boxes are on the centres of cells of equal size.
+
+    With `placed`, the model's own boxes are not there either, and step and offset are not among these fields.
+    """
+    steps = () if placed else ("step", "step_h", "step_w")
+    found = [name for name in (*steps, "img_size", "img_h", "img_w") if param.HasField(name)]
+    moved = param.offset != 0.5 and not placed
+    return [*found, *(["clip"] if param.clip else []), *(["an offset other than 0.5"] if moved else [])]
 
 
 def kernel_size(param: caffe_pb2.ConvolutionParameter) -> tuple[int, int]:

@@ -12,7 +12,16 @@ from dataclasses import astuple
 from ssdlite_caffe.dump.detector.wiring import joined
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc, Padding
+from ssdlite_caffe.gen_model.netdesc import (
+    AddDesc,
+    ConvDesc,
+    GateDesc,
+    GlobalPoolDesc,
+    NetDesc,
+    NodeDesc,
+    Padding,
+    UpsampleDesc,
+)
 from ssdlite_caffe.gen_model.padding import same_padding
 
 
@@ -105,6 +114,8 @@ def expression_of(node: NodeDesc, blobs: Mapping[str, str], scope: str) -> str:
         return joined("sum", (blobs[bottom] for bottom in node.bottoms))
     if isinstance(node, GateDesc):
         return joined("product", (blobs[node.bottom], blobs[node.gate]))
+    if isinstance(node, UpsampleDesc):
+        return f"doubled({blobs[node.bottom]})"
     return f"mean({blobs[node.bottom]})"
 
 

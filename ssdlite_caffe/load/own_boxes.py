@@ -7,6 +7,8 @@ boxes of a cell are in the order in which PriorBox would have them, so that pred
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -86,6 +88,26 @@ def layer_priors(net: NetDesc) -> FloatArray:
 def headless_priors(model: DumpedModel, net: NetDesc) -> FloatArray:
     """What the box encodings of a net without default boxes are relative to, in the form of `own_priors`."""
     return own_priors(own_default_boxes(model, net), net) if net.arch.irregular_boxes else layer_priors(net)
+
+
+def code_limits(net: NetDesc, corners: npt.NDArray[Any]) -> npt.NDArray[np.float64] | None:
+    """The most that variance * encoding of width and height may be, float64 (N, 2); None without a `code_limit`.
+
+    The model limits log(size / its default box's size) to L. The net's default box may have another size, which is
+    folded into the predictor, so the net's limit is L + log(the model's size / the net's).
+
+    Args:
+        net: has the limit and the model's default boxes.
+        corners: the net's default boxes (N, 4): xmin, ymin, xmax, ymax, in Caffe's order.
+    """
+    if net.arch.code_limit is None:
+        return None
+    size, parts = net.arch.input_size, []
+    for m in net.feature_maps:
+        own = np.asarray(sizes_in_cell(m, size, own=True))[:, ::-1]
+        parts.append(np.tile(own, (m.size[0] * m.size[1], 1)))
+    given = np.asarray(corners, np.float64)
+    return net.arch.code_limit + np.log(np.concatenate(parts) / (given[:, 2:] - given[:, :2]))
 
 
 def boxes_layer_blobs(priors: FloatArray, channels: int = 3) -> tuple[FloatArray, FloatArray]:

@@ -29,10 +29,17 @@ from ssdlite_caffe.gen_model.arch import (
     ScoreConverter,
 )
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, cell_boxes_of_anchors, has_own_grid
+from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, has_own_grid
 from ssdlite_caffe.gen_model.families import family as family_table
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
 from ssdlite_caffe.load.graph_check import check_graph, input_problems, padding_problems
+from ssdlite_caffe.load.recognise_pyramid import (
+    activated_in_pyramid,
+    cells_of_config,
+    grid_of,
+    pyramid_maps_of,
+    pyramid_of,
+)
 from ssdlite_caffe.load.units import unit_problems
 
 COMMON_WIDTHS = (1.0, 0.75, 0.5, 0.35, 1.4, 1.3, 0.25)
@@ -83,6 +90,7 @@ def recognise(model: DumpedModel) -> ArchSpec:
         pixel_mean=mean,
         pixel_scale=scale,
         resizer=settings.resizer or arch.resizer,
+        code_limit=settings.code_limit,
     )
     check_graph(model, build(arch))
     return arch
@@ -119,10 +127,13 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
         raise unsaid(model, "input size")
     shapes = {u.scope: _kernel_shape(model, u) for u in model.units}
     head, head_kernel = head_of(model)
+    if pyramid_of(model) is not None:
+        head = "fpnlite"
     nearest: list[str] = []
     for arch in candidates(model, families, head, head_kernel):
         differences = _differences(build(arch), shapes)
         if not differences:
+            _compare_width(model, arch)
             return arch
         if not nearest or len(differences) < len(nearest):
             nearest, best = differences, arch
@@ -132,26 +143,54 @@ def _matching_arch(model: DumpedModel) -> ArchSpec:
     )
 
 
+def _compare_width(model: DumpedModel, arch: ArchSpec) -> None:
+    """Refuse a checkpoint of TensorFlow 2 whose pipeline.config has another width.
+
+    Raises:
+        ModelError: no net of the pipeline.config's width multiplier has its kernels.
+    """
+    wanted = model.settings.depth_multiplier
+    if not _is_keras_checkpoint(model) or wanted is None:
+        return
+    same = dataclasses.replace(arch, width_multiplier=round(wanted, 6))
+    if {c.tf_scope: wanted_shape(c) for c in build(same).convolutions} != {
+        c.tf_scope: wanted_shape(c) for c in build(arch).convolutions
+    }:
+        raise ModelError(
+            f"{model.source} and its pipeline.config contradict each other: the checkpoint is of width multiplier "
+            f"{arch.width_multiplier:g}, the pipeline.config's depth_multiplier is {wanted:g}; give the "
+            "pipeline.config that it was trained with"
+        )
+
+
+def _is_keras_checkpoint(model: DumpedModel) -> bool:
+    return model.form == "checkpoint" and (model.settings.feature_extractor_type or "").endswith("_keras")
+
+
 def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, head_kernel: int) -> Iterator[ArchSpec]:
     """The given families at every plausible width, usual widths first, with the model's class count and input size."""
     settings = model.settings
     hints = () if settings.depth_multiplier is None else (round(settings.depth_multiplier, 6),)  # a float32: 0.34999999
     scanned = tuple(round(step / 100, 2) for step in range(5, 201))
+    pyramid = pyramid_of(model) if head == "fpnlite" else None
     depths = (16, 8, 1, 32) if settings.min_depth is None else (settings.min_depth,)
     widths = dict.fromkeys((*hints, *COMMON_WIDTHS, *scanned))
     rows = [row for row in itertools.product(widths, families, depths) if _stem_fits(model, *row)]
     for width, family, min_depth in rows or itertools.product(COMMON_WIDTHS, families, depths[:1]):
-        for extra_depthwise in (None, head == "ssd"):
-            arch = default_arch(
-                family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
-            )
+        arch = default_arch(
+            family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
+        )
+        separable = (None,) if head == "fpnlite" else (None, head == "ssd")
+        for extra_depthwise, full_tail in itertools.product(separable, (False, True)[: 1 + arch.is_v3]):
             yield dataclasses.replace(
                 arch,
+                full_tail=full_tail,
                 min_depth=min_depth,
                 head_kernel=head_kernel,
                 extra_depthwise=extra_depthwise,
                 explicit_padding=_explicit_padding(model),
-                boxes=_placeholder_boxes(model, arch),
+                boxes=_placeholder_boxes(model, len(arch.boxes) if pyramid is None else pyramid_maps_of(pyramid)),
+                pyramid=pyramid,
             )
 
 
@@ -169,14 +208,14 @@ def _explicit_padding(model: DumpedModel) -> bool:
     return any(isinstance(padding, tuple) for padding in found) if found else bool(model.settings.explicit_padding)
 
 
-def _placeholder_boxes(model: DumpedModel, arch: ArchSpec) -> tuple[CellBoxes, ...]:
+def _placeholder_boxes(model: DumpedModel, maps: int) -> tuple[CellBoxes, ...]:
     """As many boxes per cell as the box predictors have; `_cell_boxes` finds their sizes when the maps are known."""
     counts = []
-    for index in range(len(arch.boxes)):
+    for index in range(maps):
         unit = _unit(model, f"BoxPredictor_{index}/BoxEncodingPredictor")
         if unit is None:
             raise ModelError(
-                f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; a detector has {len(arch.boxes)} "
+                f"{model.source} has no BoxPredictor_{index}/BoxEncodingPredictor; a detector has {maps} "
                 "feature maps with one each"
             )
         counts.append(model.tensors[unit.tensors["weights"]].shape[3] // 4)
@@ -235,6 +274,8 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
     """The rule of residual sums that the model follows; the first if none fits, for which `check_graph` then raises."""
+    if _is_keras_checkpoint(model):
+        return "tf2"  # there is no graph that shows it
     made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
     return next((rule for rule, net in made if not input_problems(model, net)), "tf1")
 
@@ -260,11 +301,8 @@ def _gate_scale(model: DumpedModel, default: float) -> float:
 
 def _extra_activation(model: DumpedModel) -> Activation:
     """The activation of the extra layers and of the heads' depthwise part; relu6 if no file says it."""
-    found = {
-        u.activation
-        for u in model.units
-        if u.activation is not None and ("Predictor_depthwise" in u.scope or "_Conv2d_" in u.scope)
-    }
+    of_pyramid = pyramid_of(model) is not None
+    found = {u.activation for u in model.units if u.activation is not None and _is_extra(u.scope, of_pyramid)}
     # V1's own blocks are named Conv2d_3_pointwise: without a prefix, so they do not match.
     if len(found) > 1:
         raise ModelError(
@@ -272,6 +310,13 @@ def _extra_activation(model: DumpedModel) -> Activation:
             "is supported"
         )
     return found.pop() if found else model.settings.extra_activation or "relu6"
+
+
+def _is_extra(scope: str, of_pyramid: bool) -> bool:
+    """Whether a convolution has the activation of the extra layers and the heads' depthwise part."""
+    if of_pyramid:
+        return activated_in_pyramid(scope)
+    return "Predictor_depthwise" in scope or "_Conv2d_" in scope
 
 
 def _pixels(settings: Settings, default: ArchSpec) -> tuple[float, float]:
@@ -312,6 +357,8 @@ def _nms(settings: Settings, default: Nms) -> Nms:
         "max_per_class": settings.max_per_class,
         "max_total": settings.max_total,
         "clip_first": settings.clip_first,
+        "top_k": settings.max_candidates,
+        "keep_empty": settings.keeps_empty or None,
     }
     return dataclasses.replace(default, **{k: v for k, v in found.items() if v is not None})
 
@@ -327,16 +374,17 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...]
         ModelError: the count of boxes is wrong, or they are no boxes.
     """
     settings = model.settings
+    free = None if net.arch.pyramid is None else net.arch.input_size
     if settings.default_boxes is None:
-        if settings.anchors is None:
+        if settings.anchors is None and settings.pyramid_anchors is None:
             raise unsaid(model, "default boxes")
-        cells = cell_boxes_of_anchors(settings.anchors, net.arch.input_size)
+        cells = cells_of_config(settings, net)
         made, wanted = ([len(cell.sizes) for cell in listed] for listed in (cells, net.arch.boxes))
         if made != wanted:
             raise ModelError(
                 f"the pipeline.config makes {made} default boxes per cell, the model's predictors need {wanted}"
             )
-        if not has_own_grid(settings.anchors):
+        if settings.anchors is None or not has_own_grid(settings.anchors):
             return cells, ""
         boxes = anchor_boxes(settings.anchors, [m.size for m in net.feature_maps], net.arch.input_size)
     else:
@@ -348,20 +396,23 @@ def _cell_boxes(model: DumpedModel, net: NetDesc) -> tuple[tuple[CellBoxes, ...]
         (height, width), count = feature_map.size, len(feature_map.tf_boxes)
         stop = start + height * width * count
         grid = boxes[start:stop].reshape(height, width, count, 4)
-        cell, irregular = _cell(grid, feature_map.blob, settings.box_rounding)
+        cell, irregular = _cell(grid, feature_map.blob, settings.box_rounding, free)
         found.append(cell)
         reasons += [irregular] if irregular else []
         start = stop
     return tuple(found), reasons[0] if reasons else ""
 
 
-def _cell(grid: np.ndarray, name: str, rounding: float) -> tuple[CellBoxes, str]:
+def _cell(
+    grid: np.ndarray, name: str, rounding: float, input_size: tuple[int, int] | None = None
+) -> tuple[CellBoxes, str]:
     """The boxes of a cell, and in which way those of all cells are not these, as a sentence.
 
     Args:
         grid: float64 (height, width, boxes, 4), ymin, xmin, ymax, xmax.
         name: of the feature map, for messages.
         rounding: how far the file's number format may have moved the centres, which are assumed to be exact.
+        input_size: of a net whose boxes may be on a grid of their own; None for others.
     """
     if not (np.abs(grid) <= _FARTHEST).all() or not (grid[..., 2:] > grid[..., :2]).all():
         raise ModelError(
@@ -374,8 +425,10 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> tuple[CellBoxes, str]
         np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij"), -1
     )
     off = np.abs(centres - expected[:, :, None, :]).max()
-    irregular = ""
-    if not off <= CENTRE_TOLERANCE + rounding:
+    irregular, placed = "", None
+    if not off <= CENTRE_TOLERANCE + rounding and input_size is not None:
+        placed = grid_of(centres, input_size, CENTRE_TOLERANCE + rounding)
+    if placed is None and not off <= CENTRE_TOLERANCE + rounding:
         irregular = f"default boxes of {name} are up to {off:.2g} of the input off the centres of their cells"
     sizes = grid[..., 2:] - grid[..., :2]
     ordered = np.sort(sizes.reshape(height * width, -1, 2), axis=0)
@@ -383,4 +436,4 @@ def _cell(grid: np.ndarray, name: str, rounding: float) -> tuple[CellBoxes, str]
     typical = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     if not np.abs(sizes / typical - 1).max() <= SIZE_TOLERANCE:
         irregular = irregular or f"default boxes of {name} differ from cell to cell"
-    return CellBoxes(tuple((float(h), float(w)) for h, w in typical)), irregular
+    return CellBoxes(tuple((float(h), float(w)) for h, w in typical), placed), irregular

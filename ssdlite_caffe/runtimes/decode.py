@@ -42,7 +42,11 @@ def split_priors(priors: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def decode_boxes(
-    loc: npt.NDArray[Any], priors: npt.NDArray[Any], variances: npt.NDArray[Any], dtype: Any = np.float32
+    loc: npt.NDArray[Any],
+    priors: npt.NDArray[Any],
+    variances: npt.NDArray[Any],
+    dtype: Any = np.float32,
+    limits: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[Any]:
     """Decode box encodings with the formulas of Caffe's CENTER_SIZE code type.
 
@@ -53,6 +57,7 @@ def decode_boxes(
         priors: (N, 4) default boxes: xmin, ymin, xmax, ymax.
         variances: (4,) or (N, 4).
         dtype: in which it is computed, float32 or float64.
+        limits: (N, 2), the most that variance * encoding of width and height may be; see `load.own_boxes.code_limits`.
 
     Returns:
         (N, 4): xmin, ymin, xmax, ymax, not clipped.
@@ -69,6 +74,8 @@ def decode_boxes(
     size = priors[:, 2:] - priors[:, :2]
     centre = (priors[:, :2] + priors[:, 2:]) * np.float32(0.5)
     centre += encodings[:, :2] * size
+    if limits is not None:
+        encodings[:, 2:] = np.minimum(encodings[:, 2:], np.asarray(limits, dtype))
     with np.errstate(over="ignore"):
         half = np.exp(encodings[:, 2:]) * size * np.float32(0.5)
     return np.concatenate([centre - half, centre + half], axis=1)
@@ -132,7 +139,8 @@ def choose_detections(
     1. Candidates are the scores above `nms.score_threshold`; with `nms.top_k` set, the best `top_k` of each class.
     2. In each class, by falling score, a box is kept unless its IoU with a kept box is above `iou_threshold`, until
        `max_per_class` are kept.
-    3. Boxes are clipped to the image, and those without area in it are dropped; with `nms.clip_first` before step 1.
+    3. Boxes are clipped to the image, and those without area in it are dropped; with `nms.clip_first` before step 1, or
+       with `nms.keep_empty` clipped before and dropped after it.
     4. The best `max_total` of all classes are returned.
 
     Of equal scores the lower class comes first, then the lower index.
@@ -160,7 +168,8 @@ def choose_detections(
     inside = _area(clipped) > 0 if clip else np.ones(len(boxes), dtype=bool)
     if nms.clip_first:
         boxes = clipped
-        counted &= inside[:, None]
+        if not nms.keep_empty:
+            counted &= inside[:, None]
 
     # Transposed, so that the stable sort puts equal scores in the order of class, then index.
     classes, indices = np.nonzero(counted.T)
@@ -168,7 +177,9 @@ def choose_detections(
     if nms.top_k is not None:
         order = order[_rank(classes[order]) < nms.top_k]
     classes, indices = classes[order], indices[order]
-    kept = _greedy(boxes[indices], classes, inside[indices], nms)
+    counts = np.ones(len(indices), bool) if nms.keep_empty else inside[indices]
+    kept = _greedy(boxes[indices], classes, counts, nms)
+    kept = kept[inside[indices[kept]]]
     classes, indices = classes[kept], indices[kept]
     found = in_image(clipped[indices], window) if clip else clipped[indices]
     return Detections(classes.astype(np.int64), scores[indices, classes], found)
@@ -255,6 +266,7 @@ def decode(
     converter: Scores,
     clip: bool = True,
     window: Window = WHOLE,
+    limits: npt.NDArray[Any] | None = None,
 ) -> Detections:
     """Decode the three outputs of a headless net for one image.
 
@@ -266,6 +278,7 @@ def decode(
         converter: score converter, from logits to scores.
         clip: see `choose_detections`.
         window: see `choose_detections`.
+        limits: see `decode_boxes`.
 
     Raises:
         TensorError: the sizes of the three do not fit together.
@@ -274,7 +287,8 @@ def decode(
     if not len(corners) or conf.size % len(corners):
         raise TensorError(f"{conf.size} class logits cannot be divided among {len(corners)} default boxes")
     scores = convert_scores(conf.reshape(len(corners), -1), converter)
-    return choose_detections(decode_boxes(loc, corners, variances), scores, nms, clip=clip, window=window)
+    boxes = decode_boxes(loc, corners, variances, limits=limits)
+    return choose_detections(boxes, scores, nms, clip=clip, window=window)
 
 
 def parse_detection_out(rows: npt.NDArray[Any]) -> Detections:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from ssdlite_caffe.errors import ImageError, ModelError, OutputError, SsdliteError
 from ssdlite_caffe.files import refuse_existing
+from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.imports import import_opencv
+from ssdlite_caffe.load.own_boxes import code_limits
 from ssdlite_caffe.prototxt.text import format_message, read_net
 from ssdlite_caffe.runtimes.decode import convert_scores, decode, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of, clip_keeping_all, decode_centres, postprocess
@@ -108,7 +110,8 @@ class Detector:
             encodings, anchors = loc.reshape(-1, 4)[:, [1, 0, 3, 2]], anchors_of(corners[:, [1, 0, 3, 2]])
             boxes = decode_centres(encodings, anchors, (1 / y, 1 / x, 1 / height, 1 / width))
             return clip_keeping_all(postprocess(boxes, scores, self._tflite_nms), window)
-        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, window=window)
+        limits = code_limits(build(arch), split_priors(priors)[0]) if arch.code_limit is not None else None
+        return decode(loc, conf, priors, arch.nms, converter=arch.score_converter, window=window, limits=limits)
 
 
 def _open_deploy(folder: ModelFolder, runtime: NetRuntime, score_threshold: float | None) -> tuple[RunningNet, float]:

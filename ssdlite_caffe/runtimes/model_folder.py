@@ -162,14 +162,15 @@ class ModelFolder:
             return ReadOptions(pipeline_config)
         try:
             config, nms, dequantize = said["pipeline_config"], said["nms"], said["dequantize"]
-            if nms not in get_args(NmsChoice) or not isinstance(dequantize, bool):
-                raise ValueError(f"nms {nms!r}, dequantize {dequantize!r}")
+            ema = said.get("ema", False)
+            if nms not in get_args(NmsChoice) or not isinstance(dequantize, bool) or not isinstance(ema, bool):
+                raise ValueError(f"nms {nms!r}, dequantize {dequantize!r}, ema {ema!r}")
             recorded = None if config is None else RecordedPath.of(config, said.get("pipeline_config_relative"))
         except (KeyError, TypeError, ValueError) as error:
             raise PrototxtError(
                 f"{self.path / REPORT}: the options under 'reading' are not valid: {error}; convert the model again"
             ) from error
-        reading = ReadOptions(pipeline_config, nms, dequantize)
+        reading = ReadOptions(pipeline_config, nms, dequantize, ema)
         if pipeline_config is not None or recorded is None:
             return reading
         found = recorded.found_from(self.path)

@@ -58,9 +58,10 @@ def _clip(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
     return [np.clip(xs[0], layer.clip_param.min, layer.clip_param.max)]
 
 
-def _power(layer: Layer, _: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
+def _power(layer: Layer, weights: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
+    """(scale * x + shift) ** power; a weight, which no file has, is the scale: see `ReferenceNet.with_constants`."""
     param = layer.power_param
-    y = xs[0] * param.scale + param.shift
+    y = xs[0] * (weights[0] if weights else param.scale) + param.shift
     return [y if param.power == 1 else y**param.power]
 
 

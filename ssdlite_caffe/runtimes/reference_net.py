@@ -91,6 +91,21 @@ class ReferenceNet:
         other.weights = dict(weights)
         return other
 
+    def with_constants(self, constants: Sequence[float], *, exact: bool = False) -> ReferenceNet:
+        """The same net with the scales of Power layers that are roundings of these numbers as weights of theirs.
+
+        Args:
+            constants: see `DumpedModel.constants`.
+            exact: the numbers themselves, in place of their roundings.
+        """
+        of = {float(np.float32(one)): one for one in constants}
+        found = {
+            layer.name: (np.asarray(of[layer.power_param.scale] if exact else layer.power_param.scale, self.dtype),)
+            for layer in self.layers
+            if layer.type == "Power" and layer.power_param.scale in of
+        }
+        return self.with_weights({**self.weights, **found})
+
     def forward(self, blob: Array, outputs: Sequence[str]) -> dict[str, Array]:
         """Run the net.
 

@@ -1,4 +1,4 @@
-"""Running the source model of a converted net, in TensorFlow or in TensorFlow Lite's interpreter."""
+"""Running the source model of a converted net, in TensorFlow, TensorFlow Lite's interpreter or PyTorch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ from ssdlite_caffe.load.own_boxes import own_default_boxes
 from ssdlite_caffe.runtimes.decode import decode_boxes
 from ssdlite_caffe.runtimes.tensorflow_detector import DetectorOutputs, RawNames, TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
+from ssdlite_caffe.runtimes.torch_detector import TorchDetector
 
-SourceDetector = TensorFlowDetector | TfliteDetector
+SourceDetector = TensorFlowDetector | TfliteDetector | TorchDetector
+RUNS_IN = {"TensorFlow Lite": "TensorFlow Lite", "state_dict": "PyTorch"}
+"""Form of a model -> what runs it; TensorFlow runs all others."""
 
 
-def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractContextManager[SourceDetector]:
-    """Load the model at `path` in TensorFlow or, for a .tflite file, in TensorFlow Lite's interpreter.
+def open_source(
+    path: Path, model: DumpedModel, arch: ArchSpec, *, ema: bool = False
+) -> AbstractContextManager[SourceDetector]:
+    """Load the model at `path` in what runs it: TensorFlow, TensorFlow Lite's interpreter or PyTorch.
 
     Args:
         path: the model, as given to `read_model`.
         model: the result of `read_model`.
         arch: the architecture that `identify` found.
+        ema: see `ReadOptions`.
 
     Raises:
         SsdliteError: it cannot be loaded, or the runtime is not installed.
@@ -38,6 +44,8 @@ def open_source(path: Path, model: DumpedModel, arch: ArchSpec) -> AbstractConte
     found = locate(path)
     if found.kind == "TensorFlow Lite":
         return TfliteDetector(found.path, arch, normalises=model.settings.pixel_scale is not None)
+    if found.kind == "state_dict":
+        return TorchDetector(found.path, model, ema=ema)
     return TensorFlowDetector(path)
 
 
@@ -104,4 +112,7 @@ def decode_encodings(encodings: npt.NDArray[Any], model: DumpedModel, arch: Arch
     assert settings.box_coder_scales is not None, "identified without a box coder"
     sy, sx, sh, sw = settings.box_coder_scales
     variances = np.asarray([1 / sx, 1 / sy, 1 / sw, 1 / sh], encodings.dtype)
-    return decode_boxes(encodings[:, [1, 0, 3, 2]], default_boxes[:, [1, 0, 3, 2]], variances, encodings.dtype)
+    limit = arch.code_limit
+    limits = None if limit is None else np.full((len(encodings), 2), limit)
+    boxes = default_boxes[:, [1, 0, 3, 2]]
+    return decode_boxes(encodings[:, [1, 0, 3, 2]], boxes, variances, encodings.dtype, limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,18 +16,18 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.detector.raw_outputs import RAW_OUTPUTS, TFLITE_OP
-from ssdlite_caffe.dump.foreign import refuse_object_based
+from ssdlite_caffe.dump.foreign import is_object_based
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS
 from ssdlite_caffe.dump.locate import Located, locate
-from ssdlite_caffe.dump.model_bytes import read_bytes
+from ssdlite_caffe.dump.model_bytes import read_bytes, shards
+from ssdlite_caffe.dump.saved_model import refuse_unreadable_saved_model
 from ssdlite_caffe.dump.tf1.checkpoint import meta_graph_of, refuse_training_graph
 from ssdlite_caffe.dump.tf1.frozen import graph_of, parse_graph_def
-from ssdlite_caffe.dump.tf1.saved_model import refuse_unreadable_saved_model
-from ssdlite_caffe.dump.tf1.variables import shards
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.tensorflow_double import DoubleGraph
+from ssdlite_caffe.runtimes.tensorflow_signature import FrozenSignature, frozen_signature
 
 _BEFORE_STEM = ("Identity", "Pad", "PadV2")
 _AROUND_SCORES = ("Identity", "Reshape", "Sigmoid", "Softmax", "Mul", "RealDiv")
@@ -76,18 +77,27 @@ class RawNames:
 
 
 def check_runnable(found: Located) -> None:
-    """Refuse what TensorFlow cannot run, as far as the files show it, before TensorFlow is loaded.
+    """Refuse what TensorFlow or PyTorch cannot run, as far as the files show it, before either is loaded.
 
     Raises:
         ModelError: it is of another kind or damaged, is a detector of TensorFlow 2, or has no graph or no convolution.
+        MissingRuntimeError: it is a state_dict, and PyTorch is not installed.
     """
-    if found.kind == "frozen graph":
+    if found.kind == "state_dict":
+        from ssdlite_caffe.runtimes.torch_detector import check_torch
+
+        check_torch()
+    elif found.kind == "frozen graph":
         graph = parse_graph_def(read_bytes(found.path), found.path)
         if not any(node.op in CONVOLUTIONS for node in graph.node):
             graph_of(graph, found.path)  # says where the convolutions are
             raise ModelError(f"{found.path} has no convolution, so it is not a MobileNet detector")
     elif found.kind == "checkpoint":
-        refuse_object_based(found.path)
+        if is_object_based(found.path):
+            raise ModelError(
+                f"{found.path} is an object-based checkpoint of TensorFlow 2, which has no graph to run; give the "
+                "SavedModel of the same weights, as exporter_main_v2.py writes it"
+            )
         shards(found.path)
         meta = meta_graph_of(found.path)
         if not meta.is_file():
@@ -122,13 +132,16 @@ class TensorFlowDetector:
         check_runnable(found)
         self.path = found.path
         self._raw: tuple[str, str] | None = None
+        self._aliases: dict[str, str] = {}
         self._tf = import_tensorflow()
         v1 = self._tf.compat.v1
         self._graph = self._tf.Graph()
         self._session = v1.Session(graph=self._graph, config=v1.ConfigProto(device_count={"GPU": 0}))
         try:
+            with self._reading():
+                signature = frozen_signature(self._tf, found.path) if found.kind == "SavedModel" else None
             with self._graph.as_default(), self._reading():
-                self._load(found)
+                self._load(found, signature)
             self.network_input: str = self._root(self._stem().inputs[0], _BEFORE_STEM).name
             uint8 = (o.outputs[0] for o in self._operations(["Placeholder"]) if o.outputs[0].dtype == self._tf.uint8)
             self._image: str | None = next((tensor.name for tensor in uint8), None)
@@ -225,12 +238,14 @@ class TensorFlowDetector:
         Raises:
             ModelError: it has an operation that cannot be computed in float64.
         """
-        operations = list(dict.fromkeys(name.partition(":")[0] for name in names))
+        known = [self._named(name) for name in names]
+        operations = list(dict.fromkeys(name.partition(":")[0] for name in known))
         with self._reading():
             definition = self._tf.compat.v1.graph_util.convert_variables_to_constants(
                 self._session, self._graph.as_graph_def(), operations
             )
-        return DoubleGraph(definition, self.network_input, names, source=str(self.path))
+        aliases = dict(zip(names, known, strict=True))
+        return DoubleGraph(definition, self.network_input, known, source=str(self.path), aliases=aliases)
 
     def detect(self, network_input: FloatArray, image_size: tuple[int, int] | None = None) -> Detections:
         """The graph's detections for a network input (1, H, W, 3); boxes are fractions of the image, clipped.
@@ -257,12 +272,13 @@ class TensorFlowDetector:
         if missing:
             raise ModelError(f"{self.path} has no tensor named {', '.join(missing)}")
         with self._reading():
-            values = self._session.run([name if ":" in name else f"{name}:0" for name in names], feed)
+            known = [self._named(name) for name in names]
+            values = self._session.run([name if ":" in name else f"{name}:0" for name in known], feed)
         return dict(zip(names, values, strict=True))
 
     def _has(self, name: str) -> bool:
         try:
-            self._graph.as_graph_element(name)
+            self._graph.as_graph_element(self._named(name))
         except (KeyError, ValueError):
             return False
         return True
@@ -275,9 +291,13 @@ class TensorFlowDetector:
         except (errors.OpError, ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             raise ModelError(f"TensorFlow cannot run {self.path}: {_reason(error)}") from error
 
-    def _load(self, found: Located) -> None:
+    def _load(self, found: Located, signature: FrozenSignature | None) -> None:
         v1 = self._tf.compat.v1
-        if found.kind == "SavedModel":
+        if signature is not None:
+            self._tf.graph_util.import_graph_def(signature.definition, name="")
+            names = {_uncalled(node.name): node.name for node in signature.definition.node}
+            self._aliases = {**{short: name for short, name in names.items() if short != name}, **signature.outputs}
+        elif found.kind == "SavedModel":
             self._load_saved_model(found.path)
         elif found.kind == "checkpoint":
             saver = v1.train.import_meta_graph(os.fspath(meta_graph_of(found.path)), clear_devices=True)
@@ -302,6 +322,16 @@ class TensorFlowDetector:
         tags = loader_impl.parse_saved_model(os.fspath(folder)).meta_graphs[0].meta_info_def.tags
         self._tf.compat.v1.saved_model.loader.load(self._session, list(tags), os.fspath(folder))
 
+    def _named(self, name: str) -> str:
+        """The name in this graph of a tensor or operation of a TensorFlow 2 SavedModel; others keep their name.
+
+        An operation's name begins with the names of the calls that it is inside of, of which there may be more or fewer
+        in this graph; an output has the name that the signature gives it.
+        """
+        operation, colon, port = name.partition(":")
+        known = self._aliases.get(operation) or self._aliases.get(_uncalled(operation), operation)
+        return known if ":" in known else known + colon + port
+
     def _operations(self, types: Iterable[str]) -> Iterator[Any]:
         return (o for o in self._graph.get_operations() if o.type in types)
 
@@ -310,7 +340,7 @@ class TensorFlowDetector:
             raise ModelError(
                 f"{self.path} has no operation {name}, so it is not a detector of the OD API with its decoder"
             )
-        return self._graph.get_operation_by_name(name)
+        return self._graph.get_operation_by_name(self._named(name))
 
     def _stem(self) -> Any:
         """The first convolution of the graph."""
@@ -327,6 +357,14 @@ class TensorFlowDetector:
             if tensor is None:
                 raise ModelError(f"{self.path}: the input of the first convolution is a constant, not an image")
         return tensor
+
+
+_CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+
+
+def _uncalled(name: str) -> str:
+    """The name of an operation without those of the calls around it."""
+    return _CALLS.sub("", name)
 
 
 def _reason(error: Exception) -> str:

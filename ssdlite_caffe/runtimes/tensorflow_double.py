@@ -6,7 +6,7 @@ what its formulas say; its weights are still the float32 values that it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,15 @@ DoubleArray = npt.NDArray[np.float64]
 class DoubleGraph:
     """A graph in a session of its own, on the CPU; a context manager that closes it."""
 
-    def __init__(self, definition: Any, network_input: str, outputs: Sequence[str], *, source: str) -> None:
+    def __init__(
+        self,
+        definition: Any,
+        network_input: str,
+        outputs: Sequence[str],
+        *,
+        source: str,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         """Rewrite the graph.
 
         Args:
@@ -29,6 +37,7 @@ class DoubleGraph:
             network_input: the tensor (`a/b:0`) or operation that is fed.
             outputs: tensors or operations that can be computed.
             source: the model, for errors.
+            aliases: other names by which `run` knows outputs -> their names in the graph.
 
         Raises:
             ModelError: an operation has no kernel for float64, or the graph cannot be rewritten.
@@ -36,6 +45,7 @@ class DoubleGraph:
         """
         self._tf = import_tensorflow()
         self._source = source
+        self._aliases = aliases or {}
         self._input, _, port = network_input.partition(":")
         if port not in ("", "0"):
             raise ModelError(f"{source}: the network input is {network_input}, not the first output of an operation")
@@ -69,7 +79,8 @@ class DoubleGraph:
         Raises:
             ModelError: an operation has no kernel for float64.
         """
-        fetched = [name if ":" in name else f"{name}:0" for name in names]
+        known = [self._aliases.get(name, name) for name in names]
+        fetched = [name if ":" in name else f"{name}:0" for name in known]
         try:
             values = self._session.run(fetched, {f"{self._input}:0": network_input.astype(np.float64)})
         except self._tf.errors.OpError as error:

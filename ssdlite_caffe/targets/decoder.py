@@ -63,6 +63,7 @@ class _Values:
     most_in_all: int
     most_candidates: int
     clip_first: bool
+    keep_empty: bool
     letterbox: tuple[int, int] | None
     min_dimension: int
     max_dimension: int
@@ -140,6 +141,7 @@ def _values(net: NetDesc, names: Sequence[str]) -> _Values:
         most_in_all=min(nms.max_total, boxes * (arch.num_classes - 1)),
         most_candidates=boxes if nms.top_k is None else min(nms.top_k, boxes),
         clip_first=nms.clip_first,
+        keep_empty=nms.clip_first and nms.keep_empty,
         letterbox=(least, most) if resizer.letterboxes else None,
         min_dimension=least,
         max_dimension=most,

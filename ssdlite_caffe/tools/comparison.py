@@ -14,8 +14,8 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.gen_model.moved_maps import without_front
-from ssdlite_caffe.gen_model.netdesc import ConvDesc
-from ssdlite_caffe.load.own_boxes import caffe_order
+from ssdlite_caffe.gen_model.netdesc import ConvDesc, NetDesc
+from ssdlite_caffe.load.own_boxes import caffe_order, code_limits
 from ssdlite_caffe.runtimes.decode import decode_boxes, detections_of, split_priors
 from ssdlite_caffe.runtimes.decode_tflite import postprocess
 from ssdlite_caffe.runtimes.detections import Detections
@@ -152,7 +152,7 @@ class Comparison:
             if conv.role != "box_predictor":
                 self._layer(conv, without_front(got[conv.top], conv.out_size), layers[conv.name])
         self._headless(blob, got)
-        caffe_boxes, caffe_scores = _caffe_boxes(got, self.arch.num_classes)
+        caffe_boxes, caffe_scores = _caffe_boxes(got, self.net)
         tf_boxes, tf_scores, note = reference.boxes(fed, layers)
         order = caffe_order(self.net)
         self._absolute("boxes", difference(caffe_boxes, tf_boxes[order]), self.bounds.box, note)
@@ -297,9 +297,8 @@ def _within_rounding(
     return compare(got, wanted, box_noise=box_noise + 2e-7, score_noise=score_noise + 2e-7), aside
 
 
-def _caffe_boxes(got: dict[str, FloatArray], num_classes: int) -> tuple[FloatArray, FloatArray]:
+def _caffe_boxes(got: dict[str, FloatArray], net: NetDesc) -> tuple[FloatArray, FloatArray]:
     """Decoded boxes (N, 4) and scores (N, C) of the Caffe net, in Caffe's order."""
     corners, variances = split_priors(got["mbox_priorbox"])
-    return decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances), got["mbox_conf_flatten"].reshape(
-        -1, num_classes
-    )
+    boxes = decode_boxes(got["mbox_loc"].reshape(-1, 4), corners, variances, limits=code_limits(net, corners))
+    return boxes, got["mbox_conf_flatten"].reshape(-1, net.arch.num_classes)

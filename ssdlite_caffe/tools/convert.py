@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,7 @@ def write_model_files(
             "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
             "sha256": digest,
         }
+        del filled  # as large as the model, and the next one would be made beside it
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)
     files[LABEL_MAP] = {"sha256": _sha256(label_text.encode())}
@@ -229,6 +231,7 @@ def _report(
     if arch.resizer.letterboxes and arch.nms.clip_first:
         inexact.append("boxes clipped to the padded input, not to the image, before suppression")
     notes = [*model.notes, *threshold_notes(arch, options.score_threshold), *_gate_notes(net, options.dialect)]
+    notes += _limit_notes(arch, options.dialect)
     if not arch.resizer.plain:
         notes.append(
             f"{TRAIN} and {TEST} resize as OpenCV does"
@@ -277,6 +280,28 @@ def _gate_notes(net: NetDesc, dialect: Dialect) -> list[str]:
     return [f"--gate {dialect.gate}: {DEPLOY} {reasons[dialect.gate]}; {TRAIN} and {TEST} have Scale layers instead"]
 
 
+def _limit_notes(arch: ArchSpec, dialect: Dialect) -> list[str]:
+    """A sentence on the limit of box sizes; none if the model has none, or the net has it too.
+
+    A box that is cut is 2 g times its default box's size or larger, with g = exp(limit) / 2. Clipped to the image, it
+    is what the larger one is unless its centre is more than g times the default box's size away from an edge.
+    """
+    if arch.code_limit is None or (dialect.priors == "constant" and dialect.clip == "exact" and arch.nms.clip_first):
+        return []
+    most = math.exp(arch.code_limit)
+    least = min(min(size) for cell in arch.boxes for size in cell.sizes)
+    far = most / 2 * least - 1
+    return [
+        f"the model cuts boxes to {most:g} times the width and height of their default boxes, and {DEPLOY} does not"
+        + (
+            f"; clipped to the image, boxes are the same unless their centre is {far:.1f} times its size beyond it"
+            if dialect.clip == "exact" and arch.nms.clip_first
+            else ""
+        )
+        + "; --priors constant with --clip exact cuts them too"
+    ]
+
+
 def threshold_notes(arch: ArchSpec, given: float | None) -> list[str]:
     """A sentence on a score threshold of the model's own that is too high for measuring; none if one was given."""
     threshold = arch.nms.score_threshold
@@ -312,6 +337,8 @@ def moved_places(old: ModelFolder, out: Path) -> dict[str, Any]:
 def reading_to_dict(reading: ReadOptions, folder: Path) -> dict[str, Any]:
     """Plain data for report.json in `folder`."""
     data = dataclasses.asdict(reading)
+    if not reading.ema:  # reports from before there were state_dicts have the same content
+        del data["ema"]
     if reading.pipeline_config is not None:
         recorded = RecordedPath.at(reading.pipeline_config, folder)
         data.update(pipeline_config=str(recorded.path), pipeline_config_relative=recorded.relative)
@@ -339,8 +366,8 @@ def convert_summary(report: dict[str, Any], out: Path) -> str:
     source = report["source"]
     lines = [
         f"{source['form']} {source['given']}",
-        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}, {arch.num_classes} classes with background, "
-        f"input {height}x{width}, {arch.score_converter} scores",
+        f"{arch.family} {arch.head}, width {arch.width_multiplier:g}{', full tail' * arch.full_tail}, "
+        f"{arch.num_classes} classes with background, input {height}x{width}, {arch.score_converter} scores",
         *([] if arch.resizer.plain else [f"images resized by {arch.resizer.text()}"]),
         f"{report['default_boxes']} default boxes on {maps}",
         f"NMS for each class: IoU {arch.nms.iou_threshold:g}, scores from {arch.nms.score_threshold:g}, "

@@ -78,7 +78,8 @@ def _one_class(
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """(class id, index, whether it is certain) of each box of a class that may be kept."""
     used = clip_boxes(boxes) if nms.clip_first else boxes
-    possible, certainly_one = _inside(boxes, noise.box) if nms.clip_first else (np.ones(len(boxes), bool),) * 2
+    drops = nms.clip_first and not nms.keep_empty
+    possible, certainly_one = _inside(boxes, noise.box) if drops else (np.ones(len(boxes), bool),) * 2
     candidates = np.flatnonzero(possible & (scores > noise.threshold - noise.score))
     candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
     values = scores[candidates]

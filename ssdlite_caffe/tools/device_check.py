@@ -180,7 +180,7 @@ def compare_dump(
     tallies: dict[str, _Tally] = {}
     matches: Matches | None = None
     notes: list[str] = []
-    progress("starting TensorFlow")
+    progress("starting what runs the model")
     with open_model(source, reading or folder.reading) as opened:
         check_same(opened.model, folder)
         with opened.run() as running:

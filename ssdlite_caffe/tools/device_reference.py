@@ -11,13 +11,14 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.load.names import with_blobs_of
+from ssdlite_caffe.load.own_boxes import code_limits
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import choose_detections, clip_detections, convert_scores, decode_boxes, split_priors
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
 from ssdlite_caffe.runtimes.resize import caffe_blob
-from ssdlite_caffe.runtimes.source_detector import SourceDetector
+from ssdlite_caffe.runtimes.source_detector import RUNS_IN, SourceDetector
 from ssdlite_caffe.tools.box_order import in_caffe_order
 from ssdlite_caffe.tools.local_check import walk
 from ssdlite_caffe.tools.reference_side import ReferenceSide
@@ -71,7 +72,7 @@ class DeviceReference:
     @property
     def runs_in(self) -> str:
         """What runs the model."""
-        return "TensorFlow Lite" if self.side.model.form == "TensorFlow Lite" else "TensorFlow"
+        return RUNS_IN.get(self.side.model.form, "TensorFlow")
 
     def image(self, image: npt.NDArray[np.uint8]) -> ImageValues:
         """The reference of an image, uint8 (H, W, 3), RGB."""
@@ -104,7 +105,7 @@ class DeviceReference:
             scores: N * C values.
         """
         corners, variances = split_priors(_single(priors).reshape(1, 2, -1))
-        boxes = decode_boxes(_single(loc), corners, variances)
+        boxes = decode_boxes(_single(loc), corners, variances, limits=code_limits(self.side.net, corners))
         if scores is None:
             assert logits is not None
             scores = convert_scores(logits.reshape(len(boxes), -1), self.arch.score_converter)

@@ -77,7 +77,7 @@ def write_expected(
         SsdliteError: the model cannot be run, or a file cannot be written.
     """
     model = ModelFolder.open(folder)
-    progress("starting TensorFlow")
+    progress("starting what runs the model")
     with opened.run() as running:
         reference = DeviceReference(opened, model, running)
         for image in images:

@@ -194,7 +194,7 @@ def find_departure(
     words = _words(command)
     name, image = first_image(folder, images)
     tolerance = TOLERANCE if tolerance is None else tolerance
-    progress("starting TensorFlow")
+    progress("starting what runs the model")
     with open_model(source, reading or folder.reading) as opened:
         check_same(opened.model, folder)
         with opened.run() as running:

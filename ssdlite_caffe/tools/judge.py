@@ -46,7 +46,7 @@ def _judged(row: Row, stage: Stage, ratio: Ratio) -> Row:
     ok = row.ok or ratio.largest < WRONG_RATIO
     note = row.note
     if ok and not row.ok:
-        moved = f"TensorFlow's own rounding moves this by {stage.rounding.model:.1e}"
+        moved = f"the model's own rounding moves this by {stage.rounding.model:.1e}"
         note = f"{note}; {moved}" if note else moved
     return replace(row, ok=ok, note=note, double=local, ratio=ratio.judged)
 

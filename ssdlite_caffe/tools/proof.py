@@ -163,7 +163,8 @@ class Proof:
         self.double = ReferenceSide(reference.model, reference.graph_nms, reference.net, double)
         self.stem_input = double.stem_input
         self.net: NetDesc = reference.net
-        self.deploy = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        read = ReferenceNet(folder.deploy_prototxt, folder.deploy_caffemodel, double=True)
+        self.deploy = read.with_constants(reference.model.constants)
         # Kernels that read a scaled output are multiplied and rounded when the model is read: not the model's own.
         scaled = any(unit.output_scale != 1.0 for unit in reference.model.units)
         self.whole = None if scaled else WholeNet(self.deploy, self.net, reference.model)
@@ -228,10 +229,10 @@ class Proof:
         classes = self.net.arch.num_classes
         loc, priors = walked.blobs["mbox_loc"], walked.blobs["mbox_priorbox"]
         errors = box_errors(loc, walked.errors["mbox_loc"], priors)
-        boxes = local_difference(boxes_of(walked.blobs), model[2], errors)
+        boxes = local_difference(boxes_of(walked.blobs, self.net), model[2], errors)
         conf, conf_errors = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (walked.blobs, walked.errors))
         scores = local_difference(conf, model[3], conf_errors)
-        runtime_boxes, own_boxes = boxes_of(got), boxes_of(written)
+        runtime_boxes, own_boxes = boxes_of(got, self.net), boxes_of(written, self.net)
         runtime_scores, own_scores = (side["mbox_conf_flatten"].reshape(-1, classes) for side in (got, written))
         part, cause = ("", "") if boxes.ok else self._box_cause(boxes, priors)
         ends = (

@@ -1,4 +1,4 @@
-"""TensorFlow's side of `verify`: layers, boxes, scores and detections of the source model, as a reference."""
+"""The source model's side of `verify`: layers, boxes, scores and detections of the source model, as a reference."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from ssdlite_caffe.runtimes.resize import input_of, window_of
 from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector, decode_encodings
 from ssdlite_caffe.runtimes.tensorflow_detector import TensorFlowDetector
 from ssdlite_caffe.runtimes.tflite_detector import TfliteDetector
+from ssdlite_caffe.runtimes.torch_detector import TorchDetector
+
+_WITH_DETECTIONS = (TensorFlowDetector, TorchDetector)
+"""Runtimes in which a model may read images and end in detections."""
 
 
 class ReferenceSide:
-    """The source model, running in TensorFlow or in TensorFlow Lite's interpreter.
+    """The source model, running in TensorFlow, TensorFlow Lite's interpreter or PyTorch.
 
     Where the graph has no decoder or no NMS of its own, or one with other options than the converted net's, its raw
     outputs are decoded by the reference decoder; the notes say so.
@@ -52,7 +56,7 @@ class ReferenceSide:
 
     def own_network_input(self, image: npt.NDArray[np.uint8]) -> FloatArray | None:
         """The network input that the graph itself computes from the image; None if it does not read images."""
-        if not isinstance(self.source, TensorFlowDetector) or not self.source.has_detections:
+        if not isinstance(self.source, _WITH_DETECTIONS) or not self.source.has_detections:
             return None
         stem = self.source.network_input
         found: FloatArray = self.source.run_image(image, [stem])[stem]
@@ -134,7 +138,7 @@ class ReferenceSide:
             image_size: (height, width) of the image, to which boxes are clipped.
         """
         alike = replace(self.graph_nms, score_threshold=self.arch.nms.score_threshold) == self.arch.nms
-        if isinstance(self.source, TensorFlowDetector) and self.source.has_detections and alike:
+        if isinstance(self.source, _WITH_DETECTIONS) and self.source.has_detections and alike:
             return self.source.detect(fed, image_size), ""
         window = window_of(image_size, self.arch.resizer)
         found = choose_detections(boxes, scores, self.arch.nms, window=window)

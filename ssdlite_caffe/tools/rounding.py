@@ -86,10 +86,11 @@ def _eltwise(layer: Layer, _: Sequence[Array], xs: Sequence[Array], errors: Sequ
     return np.asarray(sum(c * e for c, e in zip(coefficients, errors, strict=True)))
 
 
-def _power(layer: Layer, _: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
+def _power(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:
+    """A scale that is a weight is the rounding of one of the model's constants, as a weight's value is."""
     param = layer.power_param
     slope = np.abs(param.power * (param.shift + param.scale * xs[0]) ** (param.power - 1) * param.scale)
-    return np.asarray(errors[0] * slope)
+    return np.asarray((errors[0] + (UNIT * np.abs(xs[0]) if weights else 0)) * slope)
 
 
 def _exp(layer: Layer, weights: Sequence[Array], xs: Sequence[Array], errors: Sequence[Array]) -> Array:

@@ -22,7 +22,7 @@ from ssdlite_caffe.runtimes.model_folder import DEPLOY, ModelFolder
 
 _OF_THE_MODEL = ("input_size", "num_classes", "pixel_mean", "pixel_scale", "variances", "score_converter")
 _CORNER, _CENTER_SIZE = caffe_pb2.PriorBoxParameter.CORNER, caffe_pb2.PriorBoxParameter.CENTER_SIZE
-_OF_NMS = ("iou_threshold", "max_per_class", "max_total", "clip_first")
+_OF_NMS = ("iou_threshold", "max_per_class", "max_total", "clip_first", "keep_empty")
 
 
 def other_settings(model: ArchSpec, folder: ModelFolder) -> list[str]:

@@ -1,4 +1,4 @@
-"""Opening the model that a command is given: TensorFlow, TensorFlow Lite or Keras."""
+"""Opening the model that a command is given: TensorFlow, TensorFlow Lite, PyTorch or Keras."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ class OpenedModel:
     arch: ArchSpec
     labels: LabelMap | None
     _runs: Path
+    _ema: bool = False
 
     def run(self) -> AbstractContextManager[SourceDetector]:
-        """Load the model in TensorFlow, or in TensorFlow Lite's interpreter.
+        """Load the model in TensorFlow, TensorFlow Lite's interpreter or PyTorch.
 
         Raises:
             SsdliteError: it cannot be loaded, or the runtime is not installed.
         """
-        return open_source(self._runs, self.model, self.arch)
+        return open_source(self._runs, self.model, self.arch, ema=self._ema)
 
 
 @contextlib.contextmanager
 def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[OpenedModel]:
-    """Read a model of TensorFlow, TensorFlow Lite or Keras.
+    """Read a model of TensorFlow, TensorFlow Lite, PyTorch or Keras.
 
     A Keras model is traced into a frozen graph with bit-exact weights, which is then read.
 
@@ -61,10 +62,10 @@ def open_model(path: Path, reading: ReadOptions | None = None) -> Iterator[Opene
     keras = keras_file(path)
     if keras is None:
         model, arch = identify(read_model(path, reading))
-        yield OpenedModel(model, arch, None, path)
+        yield OpenedModel(model, arch, None, path, reading is not None and reading.ema)
         return
     if reading is not None and reading != ReadOptions():
-        raise ModelError(f"--pipeline-config, --nms and --dequantize do not apply to a Keras model: {keras}")
+        raise ModelError(f"--pipeline-config, --nms, --dequantize and --ema do not apply to a Keras model: {keras}")
     from ssdlite_caffe.keras.export_pb import frozen_graph
     from ssdlite_caffe.keras.store import load
 

@@ -21,7 +21,7 @@ from ssdlite_caffe.resizer import Resizer
 from ssdlite_caffe.runtimes.keras_file import keras_file
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import NetRuntime
-from ssdlite_caffe.runtimes.source_detector import DoubleSource, SourceDetector
+from ssdlite_caffe.runtimes.source_detector import RUNS_IN, DoubleSource, SourceDetector
 from ssdlite_caffe.runtimes.tensorflow_detector import check_runnable
 from ssdlite_caffe.tools.comparison import Bounds, Comparison, ImageComparison, Nets, Row
 from ssdlite_caffe.tools.judge import judged
@@ -132,7 +132,7 @@ def verify(
                     names.append(name)
     if not names:
         raise ModelError("verify needs at least one image")
-    side = "TensorFlow Lite" if model.form == "TensorFlow Lite" else "TensorFlow"
+    side = RUNS_IN.get(model.form, "TensorFlow")
     exact = bool(folder.report.get("exact", True))
     rows = judged(comparison.rows(), double.found)
     return VerifyReport(

@@ -80,7 +80,7 @@ def verify_images(
     if tolerance is not None:
         # Layers come before the sigmoid and the small variances of the boxes, which make differences smaller.
         bounds = Bounds(layer=max(LAYER_RELATIVE, 10 * tolerance), box=tolerance, score=tolerance)
-    progress("starting TensorFlow")
+    progress("starting what runs the model")
     report = verify(source, model, compared, runtime=runtime, pipeline_config=pipeline_config, bounds=bounds, keep=keep)
     if html is not None:
         write_text(html, page(report, kept, model.labels.display_names), force=force)

@@ -27,6 +27,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.netdesc import NetDesc
 from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.own_boxes import code_limits
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import decode_boxes, split_priors
 from ssdlite_caffe.runtimes.reference_net import ReferenceNet
@@ -71,7 +72,12 @@ def unrounded(net: ReferenceNet, desc: NetDesc, model: DumpedModel) -> Unrounded
         problem = " ".join(line.strip() for line in str(error).splitlines()[:2])  # of a list, its first entry
         return Unrounded(net, 0, {}, problem)
     folded, others, weights = 0, {}, {}
+    exact_constants = net.with_constants(model.constants, exact=True).weights
+    layers = {layer.name: layer for layer in net.layers}
     for name, written in net.weights.items():
+        if layers[name].type == "Power":
+            weights[name] = exact_constants[name]
+            continue
         exact = [np.asarray(values, np.float64) for values in made.get(name, ())]
         if [values.shape for values in exact] != [values.shape for values in written]:
             others[name] = sum(values.size for values in written)
@@ -121,6 +127,7 @@ class WholeNet:
 
     def __init__(self, net: ReferenceNet, desc: NetDesc, model: DumpedModel) -> None:
         """Prepare the net; the arguments are those of `unrounded`."""
+        self.net = desc
         self.unrounded = unrounded(net, desc, model)
 
     def compare(
@@ -136,7 +143,7 @@ class WholeNet:
         """
         blobs = self.unrounded.net.forward(blob, OUTPUTS)
         loc, priors = blobs["mbox_loc"], blobs["mbox_priorbox"]
-        own_boxes, own_scores = boxes_of(blobs), blobs["mbox_conf_flatten"].reshape(-1, scores.shape[1])
+        own_boxes, own_scores = boxes_of(blobs, self.net), blobs["mbox_conf_flatten"].reshape(-1, scores.shape[1])
         rounded = box_errors(loc, np.zeros_like(loc), priors)
         return (
             self._difference("boxes in float64", own_boxes, boxes, written[0], (DOUBLE_BOX, rounded)),
@@ -173,10 +180,10 @@ class WholeNet:
         return f"{count} weights of {name}{more} are not what the conversion makes of the model's"
 
 
-def boxes_of(blobs: dict[str, Array]) -> Array:
+def boxes_of(blobs: dict[str, Array], net: NetDesc) -> Array:
     """Decoded boxes (N, 4) xmin, ymin, xmax, ymax of a net's outputs, in their dtype."""
     corners, variances = split_priors(blobs["mbox_priorbox"])
-    return decode_boxes(blobs["mbox_loc"], corners, variances, blobs["mbox_loc"].dtype)
+    return decode_boxes(blobs["mbox_loc"], corners, variances, blobs["mbox_loc"].dtype, code_limits(net, corners))
 
 
 def _largest(values: Array) -> float:

@@ -305,7 +305,7 @@ def test_the_page_holds_both_sides(example_model: Path, example_folder: Path, tm
     text = html.read_text()
     assert (text.count("data:image/jpeg;base64,"), text.count("data:image/png;base64,")) == (4, 2)
     assert verdict(report) in text
-    assert said == ["starting TensorFlow", "compared drawn 0", "compared drawn 1"]
+    assert said == ["starting what runs the model", "compared drawn 0", "compared drawn 1"]
     assert page(report, [], []).count("data:") == 0
     verify_images(example_model, example_folder, [], **options, force=True)
     assert html.read_text() == text, "the same comparison gives the same page"

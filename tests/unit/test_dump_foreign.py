@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import pickle
-import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -40,11 +37,6 @@ def zipped(*names: str) -> bytes:
     return stream.getvalue()
 
 
-def safetensors() -> bytes:
-    header = json.dumps({"head.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    return struct.pack("<Q", len(header)) + header + bytes(4)
-
-
 def arrays() -> bytes:
     stream = io.BytesIO()
     np.savez(stream, a=np.zeros(2))
@@ -54,9 +46,6 @@ def arrays() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
-        ("weights.pth", zipped("weights/data.pkl", "weights/data/0"), "is a PyTorch file"),
-        ("old.pt", pickle.dumps(0x1950A86A20F9469CFC6C, 2) + bytes(60), "is a PyTorch file"),
-        ("model.safetensors", safetensors(), "is a safetensors file"),
         ("detector.zip", zipped("metadata.json", "config.json", "model.weights.h5"), r"is a Keras model; .*\.keras"),
         ("detector.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(90), r"is a Keras or HDF5 file \(.h5\); .*\.h5"),
         ("arrays.npz", arrays(), "is a NumPy archive"),
@@ -74,13 +63,17 @@ def test_files(tmp_path: Path, opened: Callable[[Path], object], name: str, data
 
 
 @pytest.mark.parametrize("place", ["", "checkpoint", "ckpt-0", "ckpt-0.index", "ckpt-0.data-00000-of-00001"])
-def test_an_object_based_checkpoint(tmp_path: Path, opened: Callable[[Path], object], place: str) -> None:
+def test_an_object_based_checkpoint_is_damaged_or_has_no_graph(
+    tmp_path: Path, opened: Callable[[Path], object], place: str
+) -> None:
     (tmp_path / "ckpt-0.index").write_bytes(
         b"\0\0\0\0\0\x1c\x1f_CHECKPOINTABLE_OBJECT_GRAPH\x08\x07model/_box_predictor"
     )
     (tmp_path / "ckpt-0.data-00000-of-00001").write_bytes(b"x")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-0"\n')
-    with pytest.raises(ModelError, match=r"ckpt-0 is an object-based checkpoint of TensorFlow 2; .* not read"):
+    read = r"ckpt-0\.index is damaged, or not the index of a checkpoint"
+    run = "ckpt-0 is an object-based checkpoint of TensorFlow 2, which has no graph to run; give the SavedModel"
+    with pytest.raises(ModelError, match=read if opened is read_model else run):
         opened(tmp_path / place)
 
 
@@ -97,12 +90,24 @@ def saved_model(folder: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "saved_model", "saved_model/saved_model.pb"])
-def test_a_saved_model_of_tensorflow_2(tmp_path: Path, opened: Callable[[Path], object], place: str) -> None:
-    saved_model(tmp_path / "saved_model", "ssd_mobile_net_v2_fpn_keras_feature_extractor/model/Conv1/Conv2D")
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        ("ssd_res_net50v1_fpn_keras_feature_extractor/model/conv1_conv/Conv2D", "ssd_res_net50v1_fpn_keras"),
+        ("ssd_mobile_net_v1_fpn_keras_feature_extractor_1/model/conv1/Conv2D", "ssd_mobile_net_v1_fpn_keras"),
+        ("EfficientDet-D0/bifpn/node_00/1_up_lvl_6/1x1_pre_sample/conv/Conv2D", "EfficientDet"),
+        ("center_net_hourglass_feature_extractor/hourglass_network/conv2d/Conv2D", "CenterNet"),
+        ("FirstStageBoxPredictor/ConvolutionalBoxHead/Conv2D", "Faster R-CNN"),
+    ],
+)
+def test_a_saved_model_of_another_detector_is_named(
+    tmp_path: Path, opened: Callable[[Path], object], place: str, node: str, kind: str
+) -> None:
+    saved_model(tmp_path / "saved_model", node)
     with pytest.raises(
         ModelError,
-        match=r"saved_model is a SavedModel of TensorFlow 2's Object Detection API "
-        r"\(ssd_mobile_net_v2_fpn_keras_feature_extractor\); detectors of TensorFlow 2 are not read",
+        match=rf"saved_model is a SavedModel of TensorFlow 2, of a detector that is not read \({kind}\w*\); "
+        "of TensorFlow 2's Object Detection API, ssd_mobilenet_v2_keras .* are read",
     ):
         opened(tmp_path / place)
 
@@ -113,18 +118,20 @@ def test_a_saved_model_of_another_net(tmp_path: Path, opened: Callable[[Path], o
         opened(tmp_path)
 
 
-def test_a_graph_of_tensorflow_1_that_tensorflow_2_saved_is_left_to_tensorflow(tmp_path: Path) -> None:
-    from ssdlite_caffe.errors import MissingRuntimeError
-
-    saved_model(tmp_path / "saved_model", "import/FeatureExtractor/MobilenetV2/Conv/Conv2D")
-    with pytest.raises(MissingRuntimeError):
+@pytest.mark.parametrize(
+    "node", ["import/FeatureExtractor/MobilenetV2/Conv/Conv2D", "ssd_mobile_net_v2_keras_feature_extractor/a/Conv2D"]
+)
+def test_a_saved_model_without_a_signature(tmp_path: Path, node: str) -> None:
+    saved_model(tmp_path / "saved_model", node)
+    with pytest.raises(ModelError, match="must have the signature serving_default, got none"):
         read_model(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        (("weights.pth", "model.json"), r"holds weights\.pth, no TensorFlow model \(PyTorch\)"),
+        (("weights.onnx", "model.json"), r"holds weights\.onnx, no TensorFlow model \(ONNX\)"),
+        (("a.pth", "b.pt"), r"holds 2 files of PyTorch \(a\.pth, b\.pt\); give one of them"),
         (("deploy.prototxt", "deploy.caffemodel"), "is a converted model; give the TensorFlow model"),
         (("kit.json",), "is a training folder"),
         (("JPEGImages/a.jpg", "Annotations/a.xml"), "holds annotated images, not a model; are the arguments swapped"),

@@ -15,7 +15,8 @@ from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, ssd_boxes, tf_de
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.load.own_boxes import caffe_order, layer_priors, own_priors
+from ssdlite_caffe.gen_model.torchvision import torchvision_arch
+from ssdlite_caffe.load.own_boxes import caffe_order, code_limits, layer_priors, own_priors
 from ssdlite_caffe.load.recognise import recognise
 from ssdlite_caffe.runtimes.loose_priors import read_priors
 from tests.filling import arch_of, filled, model, net_of, problems
@@ -181,3 +182,16 @@ class TestReadPriors:
         (tmp_path / "priors.npy").write_bytes(b"none")
         with pytest.raises(PrototxtError, match="cannot read"):
             read_priors(tmp_path / "priors.npy", 8)
+
+
+def test_limits_are_those_of_the_models_own_boxes() -> None:
+    """A limit of the model's box, as a multiple of its size, is the same number of pixels in the net."""
+    net = build(torchvision_arch(3))
+    corners = layer_priors(net)[:, :4]
+    limits = code_limits(net, corners)
+    assert limits is not None
+    own = tf_default_boxes(net)[caffe_order(net)][:, [1, 0, 3, 2]]
+    sizes, given = (one[:, 2:] - one[:, :2] for one in (own, corners.astype(np.float64)))
+    np.testing.assert_allclose(np.exp(limits) * given, 62.5 * sizes, rtol=1e-5)
+    assert (limits < np.log(62.5) - 0.01).any()
+    assert code_limits(build(arch_of()), corners) is None

@@ -298,3 +298,29 @@ def test_no_candidate_gives_no_detection() -> None:
     found = choose_detections(np.zeros((3, 4), F), np.zeros((3, 2), F), Nms())
     assert isinstance(found, Detections)
     assert (len(found), found.boxes.shape) == (0, (0, 4))
+
+
+class TestTorchvision:
+    """What torchvision does otherwise than TensorFlow."""
+
+    def test_boxes_without_area_count_and_are_dropped(self) -> None:
+        """The best box is left of the image: with `keep_empty` it takes one of two places."""
+        boxes = np.asarray([[-0.5, 0.1, -0.1, 0.4], [0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.8]], F)
+        scores = np.asarray([[0, 0.9], [0, 0.8], [0, 0.7]], F)
+        nms = Nms(score_threshold=0.1, max_per_class=2, max_total=2, clip_first=True)
+        kept = choose_detections(boxes, scores, dataclasses.replace(nms, keep_empty=True))
+        np.testing.assert_array_equal(kept.scores, scores[1:2, 1])
+        np.testing.assert_array_equal(choose_detections(boxes, scores, nms).scores, scores[1:, 1])
+
+    def test_limits_cut_sizes_and_nothing_else(self) -> None:
+        random = np.random.default_rng(0)
+        priors = np.asarray([[0.4, 0.4, 0.6, 0.6]] * 50, F)
+        loc = random.normal(0, 20, (50, 4)).astype(F)
+        variances = np.asarray([0.1, 0.1, 0.2, 0.2], F)
+        limits = np.full((50, 2), 1.5)
+        free, cut = (decode_boxes(loc, priors, variances, np.float64, each) for each in (None, limits))
+        sizes, cut_sizes = (one[:, 2:] - one[:, :2] for one in (free, cut))
+        np.testing.assert_allclose(cut_sizes, np.minimum(sizes, np.exp(1.5) * 0.2), rtol=1e-6)
+        np.testing.assert_allclose(free[:, :2] + free[:, 2:], cut[:, :2] + cut[:, 2:], rtol=1e-6, atol=1e-6)
+        assert (cut_sizes < sizes * 0.99).any()
+        assert (cut_sizes == sizes).any()

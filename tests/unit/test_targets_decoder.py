@@ -38,7 +38,7 @@ from tests.decoders import (
 )
 
 SEEDS = range(80)
-"""For each of 13 nets, so that there are more than 1000 outputs."""
+"""For each of 14 nets, so that there are more than 1000 outputs."""
 
 
 def same_bits(got: Detections, expected: Detections) -> bool:

@@ -134,3 +134,19 @@ def test_a_walk_goes_on_from_the_models_values(tmp_path: Path) -> None:
     assert not free.differences
     assert np.array_equal(free.blobs["u"], net.forward(x, ["u"])["u"])
     assert (free.errors["u"] == 2 * free.errors["t"]).all()
+
+
+def test_a_constant_that_float32_rounds_is_a_rounded_weight(tmp_path: Path) -> None:
+    """1/6 as float32 is off by 3e-8 of itself, which is allowed, and 0.16667 is not."""
+    text = layer("Power", "power_param { scale: 0.16666667 }")
+    net = ReferenceNet(*write_net(tmp_path, given_input(1, 3, 6, 5) + text, 0), double=True)
+    x = np.random.default_rng(0).normal(0, 3, (1, 3, 6, 5))
+    known = net.with_constants([1 / 6])
+    np.testing.assert_array_equal(net.forward(x, ["t"])["t"], known.forward(x, ["t"])["t"])
+    exact = net.with_constants([1 / 6], exact=True).forward(x, ["t"])["t"]
+    np.testing.assert_array_equal(exact, x * (1 / 6))
+    allowed, found = walk(known, x, {}).errors["t"], np.abs(known.forward(x, ["t"])["t"] - exact)
+    assert (found <= allowed).all()
+    assert (found > allowed / 4).all()
+    assert not walk(net, x, {}).errors["t"].any()
+    assert (np.abs(x * 0.16667 - exact) > 100 * allowed).all()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.detector.affine import Constants
 from ssdlite_caffe.dump.detector.graph_resizer import SIZES
-from ssdlite_caffe.dump.detector.image_steps import ImageSteps, Normalise, UnknownStepError
+from ssdlite_caffe.dump.detector.image_steps import ImageSteps, Normalise, UnknownStepError, batch_axis
 from ssdlite_caffe.dump.detector.preprocessing import WHOLE_TYPES, changes_image, first_convolution, image_path, is_read
 from ssdlite_caffe.dump.graph.constant_ops import MAX_OUTPUT, NotConstantError
 from ssdlite_caffe.dump.graph.execution import Execution
@@ -55,7 +55,9 @@ class ImageExecution(Execution):
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
         found = super()._outputs(node)
-        if not is_read(node) and node.op != "Const" and any(value.ndim > 2 for value in found):
+        if is_read(node) or (node.op == "StridedSlice" and batch_axis(self, node) is not None):
+            return found
+        if node.op != "Const" and any(value.ndim > 2 for value in found):
             raise changes_image(self.graph, node)
         return found
 

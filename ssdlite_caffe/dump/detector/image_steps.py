@@ -148,9 +148,14 @@ class ImageSteps:
                 image = self._image(node.inputs[at])
                 # A loop goes over the images of a batch.
                 return replace(image, rank={"Read": 3, "Gather": 4}.get(node.op[11:].rstrip("V23"), image.rank))
-        if not node.inputs or node.op not in _PASSED | {"ExpandDims", "Squeeze", "Unpack"}:
+        if not node.inputs or node.op not in _PASSED | {"ExpandDims", "Squeeze", "Unpack", "StridedSlice"}:
             raise _unknown(node)
         image = self._image(node.inputs[0])
+        if node.op == "StridedSlice":
+            change = batch_axis(self._constants, node)
+            if change is None or image.rank + change not in (3, 4):
+                raise _unknown(node)
+            return replace(image, rank=image.rank + change)
         if node.op == "ExpandDims":
             return replace(image, rank=image.rank + 1)
         if node.op == "Squeeze":
@@ -178,6 +183,8 @@ class ImageSteps:
         return image.after(Padding((top, bottom), (left, right), (float(value.reshape(())),)), size)
 
     def _channel(self, node: Node, image: Image, port: int) -> Image:
+        if image.rank == 4 and node.attr_int("axis") in (0, -4) and node.attr_int("num") == 1:
+            return replace(image, rank=3)  # the image of a batch of one
         if image.rank != 3 or image.channel is not None or node.attr_int("axis") not in (2, -1):
             raise _unknown(node)
         return replace(image, rank=2, channel=port)
@@ -185,6 +192,8 @@ class ImageSteps:
     def _joined(self, node: Node) -> Image:
         """Three channels of an image, in their order, as one; they may have been padded with different values."""
         parts = [self._image(ref) for ref in node.inputs]
+        if len(parts) == 1 and parts[0].rank == 3 and node.attr_int("axis") in (0, -4):
+            return replace(parts[0], rank=4)  # a batch of one
         if [part.channel for part in parts] != [0, 1, 2] or node.attr_int("axis") not in (2, -1):
             raise _unknown(node)
         if any(part.size != parts[0].size or len(part.steps) != len(parts[0].steps) for part in parts):
@@ -234,7 +243,8 @@ class ImageSteps:
         """
         again = [ref for ref in node.inputs if self._graph[ref].op == "NextIteration"]
         if again:
-            return again[0]
+            before = [ref for ref in node.inputs if ref not in again]
+            return before[0] if before and self._passed_on(again[0]) == node.name else again[0]
         for ref in node.inputs:
             switch = self._switch(ref)
             if switch is not None:
@@ -242,6 +252,17 @@ class ImageSteps:
                 if truth.size == 1 and bool(truth.reshape(())) == bool(switch.port):
                     return ref
         raise _unknown(node)
+
+    def _passed_on(self, ref: Ref) -> str:
+        """What a loop passes on unchanged from one turn to the next; the name of its Merge if it is such a value."""
+        seen: set[str] = set()
+        while ref.name not in seen:
+            seen.add(ref.name)
+            node = self._graph[ref]
+            if node.op not in IDENTITIES | {"NextIteration", "Switch"} or not node.inputs:
+                break
+            ref = node.inputs[0]
+        return ref.name
 
     def _switch(self, ref: Ref) -> Ref | None:
         """The output of a condition's Switch that a branch begins at: port 1 where the condition is true."""
@@ -256,6 +277,22 @@ class ImageSteps:
                 seen.add(current.name)
                 pending.extend(node.inputs)
         return None
+
+
+def batch_axis(constants: Evaluator, node: Node) -> int | None:
+    """What a StridedSlice does to an image's rank: 1 for image[newaxis, ...], -1 for batch[0]; None for other slices.
+
+    TensorFlow 2's detectors prepare the images of a batch one by one, each as a batch of one.
+    """
+    begin, end, strides = (constants.get(ref) for ref in node.inputs[1:4])
+    if begin is None or end is None or strides is None or begin.ndim != 1 or (strides != 1).any():
+        return None
+    if node.attr_int("shrink_axis_mask") == 1 and not node.attr_int("new_axis_mask") and len(begin) == 1:
+        return -1 if begin[0] == 0 else None
+    rest = (1 << len(begin)) - 2
+    whole = node.attr_int("begin_mask") & node.attr_int("end_mask") & rest == rest
+    others = whole or (len(begin) == 2 and node.attr_int("ellipsis_mask") == 2)
+    return 1 if node.attr_int("new_axis_mask") == 1 and others and not node.attr_int("shrink_axis_mask") else None
 
 
 def _once(known: dict[Ref, _T], ref: Ref, compute: Callable[[Ref], _T]) -> _T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssdlite_caffe.dump.detector.upsampling import doubled_input
 from ssdlite_caffe.dump.graph.constants import Evaluator
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.graph.windows import window_padding
@@ -14,6 +15,8 @@ _ELEMENTWISE = frozenset(
         "FusedBatchNormV3", "Mul", "Add", "AddV2", "Sub", "RealDiv", "Minimum", "Maximum",
     }
 )  # fmt: skip
+_DOUBLING = frozenset({"Reshape", "ResizeNearestNeighbor"})
+"""Ops that a map made twice as high and wide ends in."""
 _WINDOWS = CONVOLUTIONS | {"MaxPool", "AvgPool"}
 
 
@@ -64,6 +67,8 @@ class FeatureMaps:
         """The input of `node` that is a feature map; None for an unknown op."""
         if node.op in IDENTITIES or node.op in _WINDOWS or node.op in ("Pad", "PadV2"):
             return node.inputs[0] if node.inputs else None
+        if node.op in _DOUBLING:
+            return doubled_input(self._graph, self._constants, node)
         if node.op not in _ELEMENTWISE:
             return None
         return next((ref for ref in node.inputs if self._constants.get(ref) is None), None)
@@ -76,6 +81,8 @@ class FeatureMaps:
             return tuple(int(size + pad.sum()) for size, pad in zip(shape, paddings, strict=True))
         if node.op in _WINDOWS:
             return self._windows(node, shape)
+        if node.op in _DOUBLING:
+            return (shape[0], 2 * shape[1], 2 * shape[2], shape[3])
         return tuple(shape)
 
     def _windows(self, node: Node, shape: Sequence[int]) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ssdlite_caffe.dump.detector.affine import ADDS, DIVISIONS, Constants
 from ssdlite_caffe.dump.detector.graph_resizer import graph_resizer
+from ssdlite_caffe.dump.detector.image_steps import batch_axis
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.errors import ModelError
@@ -97,7 +98,7 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     """
     path = image_path(constants.graph, stem.inputs[0])
     scaled = {node.name for node in path if _affine(constants, node) is not None}
-    _refuse_others(constants.graph, path)
+    _refuse_others(constants, path)
 
     def before(ref: Ref) -> bool | None:
         earlier = scaled & {node.name for node in image_path(constants.graph, ref)}
@@ -115,7 +116,7 @@ def network_input(constants: Constants, stem: Node) -> NetworkInput:
     return NetworkInput(origin, size, read.resizer, scale if known else None, offset if known else None)
 
 
-def _refuse_others(graph: Graph, path: list[Node]) -> None:
+def _refuse_others(constants: Constants, path: list[Node]) -> None:
     """Refuse ops on the image that are not read here, since the net would lack them.
 
     Ops on integers are allowed: they compute sizes and count loops.
@@ -128,8 +129,9 @@ def _refuse_others(graph: Graph, path: list[Node]) -> None:
         cut = (
             node.op == "Cast" and node.attr_type("SrcT") in _FLOAT_TYPES and node.attr_type("DstT") not in _FLOAT_TYPES
         )
-        if cut or not (whole or is_read(node)):
-            raise changes_image(graph, node)
+        batch = node.op == "StridedSlice" and batch_axis(constants.plain, node) is not None
+        if cut or not (whole or batch or is_read(node)):
+            raise changes_image(constants.graph, node)
 
 
 def is_read(node: Node) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.detector.affine import Constants
 from ssdlite_caffe.dump.detector.image_check import check_preprocessing
+from ssdlite_caffe.dump.detector.keras_scopes import EXTRACTOR, EXTRACTORS
 from ssdlite_caffe.dump.detector.postprocessing import check_post_processing
 from ssdlite_caffe.dump.detector.settings import settings_from_graph
 from ssdlite_caffe.dump.detector.units import Units, find_units, refuse_quantised
@@ -80,11 +81,19 @@ def require_finite(source: str, tensors: Mapping[str, FloatArray]) -> None:
 
 
 def refuse_other_nets(graph: Graph) -> None:
-    """Refuse a detector of the Object Detection API with another net.
+    """Refuse a detector of the Object Detection API with another net; of TensorFlow 2's, FPNLite is read.
 
     Raises:
         ModelError: a scope of such a net is in the graph.
     """
+    keras = next((match.group(1) for node in graph if (match := EXTRACTOR.search(node.name))), None)
+    if keras is not None:
+        if keras not in EXTRACTORS:
+            raise ModelError(
+                f"{graph.source} is a detector of TensorFlow 2 that is not read ({keras}); "
+                f"{' and '.join(EXTRACTORS.values())} are"
+            )
+        return
     for pattern, what in _OTHER_NETS:
         found = next((match for node in graph if (match := pattern.search(node.name))), None)
         if found is not None:

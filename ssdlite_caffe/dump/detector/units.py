@@ -23,6 +23,7 @@ from ssdlite_caffe.dump.detector.affine import (
     scale_and_offset,
     step_at,
 )
+from ssdlite_caffe.dump.detector.keras_scopes import keras_scope
 from ssdlite_caffe.dump.detector.wiring import expression, renamed_expression, scopes_in
 from ssdlite_caffe.dump.graph.constants import NotConstantError
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS, Graph, Node, Ref
@@ -86,7 +87,13 @@ def strip_prefix(scope: str) -> str:
 
 
 def scope_of(node: Node, kernel: str) -> str:
-    """The variable scope of a convolution: its kernel's, or if that was renamed, the node's name without the op."""
+    """The variable scope of a convolution: its kernel's, or if that was renamed, the node's name without the op.
+
+    A detector of TensorFlow 2 has its scopes here as TensorFlow 1 has them; see `keras_scopes`.
+    """
+    keras = keras_scope(node.name)
+    if keras is not None:
+        return keras
     found = _KERNEL_NAME.match(kernel)
     scope = found.group("scope") if found else _NODE_TAIL.sub("", node.name)
     return strip_prefix(scope)

@@ -30,6 +30,12 @@ _OUTPUTS = {
     "NonMaxSuppressionV4": ("selected_indices", "valid_outputs"),
     "NonMaxSuppressionV5": ("selected_indices", "selected_scores", "valid_outputs"),
     "CombinedNonMaxSuppression": ("nmsed_boxes", "nmsed_scores", "nmsed_classes", "valid_detections"),
+    "TFLite_Detection_PostProcess": (
+        "detection_boxes",
+        "detection_classes",
+        "detection_scores",
+        "num_detections",
+    ),
     "TensorArrayV3": ("handle", "flow"),
     "TensorListPopBack": ("output_handle", "tensor"),
 }

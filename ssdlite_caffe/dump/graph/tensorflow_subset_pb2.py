@@ -24,19 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0ssdlite_caffe/dump/graph/tensorflow_subset.proto\x12\x18ssdlite_caffe.tensorflow\"z\n\x10TensorShapeProto\x12;\n\x03\x64im\x18\x02 \x03(\x0b\x32..ssdlite_caffe.tensorflow.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xc5\x02\n\x0bTensorProto\x12\x31\n\x05\x64type\x18\x01 \x01(\x0e\x32\".ssdlite_caffe.tensorflow.DataType\x12@\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProto\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x12\n\ndouble_val\x18\x06 \x03(\x01\x12\x0f\n\x07int_val\x18\x07 \x03(\x05\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x11\n\tint64_val\x18\n \x03(\x03\x12\x10\n\x08\x62ool_val\x18\x0b \x03(\x08\x12\x10\n\x08half_val\x18\r \x03(\x05\x12\x12\n\nuint32_val\x18\x10 \x03(\r\x12\x12\n\nuint64_val\x18\x11 \x03(\x04\"\xde\x04\n\tAttrValue\x12=\n\x04list\x18\x01 \x01(\x0b\x32-.ssdlite_caffe.tensorflow.AttrValue.ListValueH\x00\x12\x0b\n\x01s\x18\x02 \x01(\x0cH\x00\x12\x0b\n\x01i\x18\x03 \x01(\x03H\x00\x12\x0b\n\x01\x66\x18\x04 \x01(\x02H\x00\x12\x0b\n\x01\x62\x18\x05 \x01(\x08H\x00\x12\x32\n\x04type\x18\x06 \x01(\x0e\x32\".ssdlite_caffe.tensorflow.DataTypeH\x00\x12;\n\x05shape\x18\x07 \x01(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProtoH\x00\x12\x37\n\x06tensor\x18\x08 \x01(\x0b\x32%.ssdlite_caffe.tensorflow.TensorProtoH\x00\x12\x15\n\x0bplaceholder\x18\t \x01(\x0cH\x00\x12\x36\n\x04\x66unc\x18\n \x01(\x0b\x32&.ssdlite_caffe.tensorflow.NameAttrListH\x00\x1a\xdb\x01\n\tListValue\x12\t\n\x01s\x18\x02 \x03(\x0c\x12\t\n\x01i\x18\x03 \x03(\x03\x12\t\n\x01\x66\x18\x04 \x03(\x02\x12\t\n\x01\x62\x18\x05 \x03(\x08\x12\x30\n\x04type\x18\x06 \x03(\x0e\x32\".ssdlite_caffe.tensorflow.DataType\x12\x39\n\x05shape\x18\x07 \x03(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProto\x12\x35\n\x06tensor\x18\x08 \x03(\x0b\x32%.ssdlite_caffe.tensorflow.TensorProtoB\x07\n\x05value\"\x1c\n\x0cNameAttrList\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xcf\x01\n\x07NodeDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x39\n\x04\x61ttr\x18\x05 \x03(\x0b\x32+.ssdlite_caffe.tensorflow.NodeDef.AttrEntry\x1aP\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.ssdlite_caffe.tensorflow.AttrValue:\x02\x38\x01\"\xd9\x03\n\x0b\x46unctionDef\x12\x42\n\tsignature\x18\x01 \x01(\x0b\x32/.ssdlite_caffe.tensorflow.FunctionDef.Signature\x12\x33\n\x08node_def\x18\x03 \x03(\x0b\x32!.ssdlite_caffe.tensorflow.NodeDef\x12;\n\x03ret\x18\x04 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.RetEntry\x1a\x45\n\x08\x41rgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bnumber_attr\x18\x05 \x01(\t\x12\x16\n\x0etype_list_attr\x18\x06 \x01(\t\x1a\xa0\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\tinput_arg\x18\x02 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.Argument\x12\x42\n\noutput_arg\x18\x03 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.Argument\x1a*\n\x08RetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"M\n\x12\x46unctionDefLibrary\x12\x37\n\x08\x66unction\x18\x01 \x03(\x0b\x32%.ssdlite_caffe.tensorflow.FunctionDef\"z\n\x08GraphDef\x12/\n\x04node\x18\x01 \x03(\x0b\x32!.ssdlite_caffe.tensorflow.NodeDef\x12=\n\x07library\x18\x02 \x01(\x0b\x32,.ssdlite_caffe.tensorflow.FunctionDefLibrary\"\xa7\x01\n\x0cMetaGraphDef\x12\x46\n\rmeta_info_def\x18\x01 \x01(\x0b\x32/.ssdlite_caffe.tensorflow.MetaGraphDef.MetaInfo\x12\x35\n\tgraph_def\x18\x02 \x01(\x0b\x32\".ssdlite_caffe.tensorflow.GraphDef\x1a\x18\n\x08MetaInfo\x12\x0c\n\x04tags\x18\x04 \x03(\t\"m\n\nSavedModel\x12\"\n\x1asaved_model_schema_version\x18\x01 \x01(\x03\x12;\n\x0bmeta_graphs\x18\x02 \x03(\x0b\x32&.ssdlite_caffe.tensorflow.MetaGraphDef*\x84\x02\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\r\n\tDT_DOUBLE\x10\x02\x12\x0c\n\x08\x44T_INT32\x10\x03\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\x0c\n\x08\x44T_INT16\x10\x05\x12\x0b\n\x07\x44T_INT8\x10\x06\x12\r\n\tDT_STRING\x10\x07\x12\x0c\n\x08\x44T_INT64\x10\t\x12\x0b\n\x07\x44T_BOOL\x10\n\x12\x0f\n\x0b\x44T_BFLOAT16\x10\x0e\x12\r\n\tDT_UINT16\x10\x11\x12\x0b\n\x07\x44T_HALF\x10\x13\x12\x0f\n\x0b\x44T_RESOURCE\x10\x14\x12\x0e\n\nDT_VARIANT\x10\x15\x12\r\n\tDT_UINT32\x10\x16\x12\r\n\tDT_UINT64\x10\x17\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0ssdlite_caffe/dump/graph/tensorflow_subset.proto\x12\x18ssdlite_caffe.tensorflow\"z\n\x10TensorShapeProto\x12;\n\x03\x64im\x18\x02 \x03(\x0b\x32..ssdlite_caffe.tensorflow.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xc5\x02\n\x0bTensorProto\x12\x31\n\x05\x64type\x18\x01 \x01(\x0e\x32\".ssdlite_caffe.tensorflow.DataType\x12@\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProto\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x12\n\ndouble_val\x18\x06 \x03(\x01\x12\x0f\n\x07int_val\x18\x07 \x03(\x05\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x11\n\tint64_val\x18\n \x03(\x03\x12\x10\n\x08\x62ool_val\x18\x0b \x03(\x08\x12\x10\n\x08half_val\x18\r \x03(\x05\x12\x12\n\nuint32_val\x18\x10 \x03(\r\x12\x12\n\nuint64_val\x18\x11 \x03(\x04\"\xde\x04\n\tAttrValue\x12=\n\x04list\x18\x01 \x01(\x0b\x32-.ssdlite_caffe.tensorflow.AttrValue.ListValueH\x00\x12\x0b\n\x01s\x18\x02 \x01(\x0cH\x00\x12\x0b\n\x01i\x18\x03 \x01(\x03H\x00\x12\x0b\n\x01\x66\x18\x04 \x01(\x02H\x00\x12\x0b\n\x01\x62\x18\x05 \x01(\x08H\x00\x12\x32\n\x04type\x18\x06 \x01(\x0e\x32\".ssdlite_caffe.tensorflow.DataTypeH\x00\x12;\n\x05shape\x18\x07 \x01(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProtoH\x00\x12\x37\n\x06tensor\x18\x08 \x01(\x0b\x32%.ssdlite_caffe.tensorflow.TensorProtoH\x00\x12\x15\n\x0bplaceholder\x18\t \x01(\x0cH\x00\x12\x36\n\x04\x66unc\x18\n \x01(\x0b\x32&.ssdlite_caffe.tensorflow.NameAttrListH\x00\x1a\xdb\x01\n\tListValue\x12\t\n\x01s\x18\x02 \x03(\x0c\x12\t\n\x01i\x18\x03 \x03(\x03\x12\t\n\x01\x66\x18\x04 \x03(\x02\x12\t\n\x01\x62\x18\x05 \x03(\x08\x12\x30\n\x04type\x18\x06 \x03(\x0e\x32\".ssdlite_caffe.tensorflow.DataType\x12\x39\n\x05shape\x18\x07 \x03(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProto\x12\x35\n\x06tensor\x18\x08 \x03(\x0b\x32%.ssdlite_caffe.tensorflow.TensorProtoB\x07\n\x05value\"\xae\x01\n\x0cNameAttrList\x12\x0c\n\x04name\x18\x01 \x01(\t\x12>\n\x04\x61ttr\x18\x02 \x03(\x0b\x32\x30.ssdlite_caffe.tensorflow.NameAttrList.AttrEntry\x1aP\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.ssdlite_caffe.tensorflow.AttrValue:\x02\x38\x01\"\xcf\x01\n\x07NodeDef\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02op\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x03(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x39\n\x04\x61ttr\x18\x05 \x03(\x0b\x32+.ssdlite_caffe.tensorflow.NodeDef.AttrEntry\x1aP\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.ssdlite_caffe.tensorflow.AttrValue:\x02\x38\x01\"\xea\x04\n\x0b\x46unctionDef\x12\x42\n\tsignature\x18\x01 \x01(\x0b\x32/.ssdlite_caffe.tensorflow.FunctionDef.Signature\x12\x33\n\x08node_def\x18\x03 \x03(\x0b\x32!.ssdlite_caffe.tensorflow.NodeDef\x12;\n\x03ret\x18\x04 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.RetEntry\x12=\n\x04\x61ttr\x18\x05 \x03(\x0b\x32/.ssdlite_caffe.tensorflow.FunctionDef.AttrEntry\x1a\x45\n\x08\x41rgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bnumber_attr\x18\x05 \x01(\t\x12\x16\n\x0etype_list_attr\x18\x06 \x01(\t\x1a\xa0\x01\n\tSignature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\tinput_arg\x18\x02 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.Argument\x12\x42\n\noutput_arg\x18\x03 \x03(\x0b\x32..ssdlite_caffe.tensorflow.FunctionDef.Argument\x1a*\n\x08RetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aP\n\tAttrEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x32\n\x05value\x18\x02 \x01(\x0b\x32#.ssdlite_caffe.tensorflow.AttrValue:\x02\x38\x01\"M\n\x12\x46unctionDefLibrary\x12\x37\n\x08\x66unction\x18\x01 \x03(\x0b\x32%.ssdlite_caffe.tensorflow.FunctionDef\"z\n\x08GraphDef\x12/\n\x04node\x18\x01 \x03(\x0b\x32!.ssdlite_caffe.tensorflow.NodeDef\x12=\n\x07library\x18\x02 \x01(\x0b\x32,.ssdlite_caffe.tensorflow.FunctionDefLibrary\"\x1a\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xc3\x02\n\x0cSignatureDef\x12\x42\n\x06inputs\x18\x01 \x03(\x0b\x32\x32.ssdlite_caffe.tensorflow.SignatureDef.InputsEntry\x12\x44\n\x07outputs\x18\x02 \x03(\x0b\x32\x33.ssdlite_caffe.tensorflow.SignatureDef.OutputsEntry\x1aS\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32$.ssdlite_caffe.tensorflow.TensorInfo:\x02\x38\x01\x1aT\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x33\n\x05value\x18\x02 \x01(\x0b\x32$.ssdlite_caffe.tensorflow.TensorInfo:\x02\x38\x01\"\xd5\x02\n\x0cMetaGraphDef\x12\x46\n\rmeta_info_def\x18\x01 \x01(\x0b\x32/.ssdlite_caffe.tensorflow.MetaGraphDef.MetaInfo\x12\x35\n\tgraph_def\x18\x02 \x01(\x0b\x32\".ssdlite_caffe.tensorflow.GraphDef\x12O\n\rsignature_def\x18\x05 \x03(\x0b\x32\x38.ssdlite_caffe.tensorflow.MetaGraphDef.SignatureDefEntry\x1a\x18\n\x08MetaInfo\x12\x0c\n\x04tags\x18\x04 \x03(\t\x1a[\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x05value\x18\x02 \x01(\x0b\x32&.ssdlite_caffe.tensorflow.SignatureDef:\x02\x38\x01\"m\n\nSavedModel\x12\"\n\x1asaved_model_schema_version\x18\x01 \x01(\x03\x12;\n\x0bmeta_graphs\x18\x02 \x03(\x0b\x32&.ssdlite_caffe.tensorflow.MetaGraphDef\"\x9a\x02\n\x14TrackableObjectGraph\x12M\n\x05nodes\x18\x01 \x03(\x0b\x32>.ssdlite_caffe.tensorflow.TrackableObjectGraph.TrackableObject\x1aK\n\x10SerializedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tfull_name\x18\x02 \x01(\t\x12\x16\n\x0e\x63heckpoint_key\x18\x03 \x01(\t\x1a\x66\n\x0fTrackableObject\x12S\n\nattributes\x18\x02 \x03(\x0b\x32?.ssdlite_caffe.tensorflow.TrackableObjectGraph.SerializedTensor\";\n\x11\x42undleHeaderProto\x12\x12\n\nnum_shards\x18\x01 \x01(\x05\x12\x12\n\nendianness\x18\x02 \x01(\x05\"\xd0\x01\n\x10\x42undleEntryProto\x12\x31\n\x05\x64type\x18\x01 \x01(\x0e\x32\".ssdlite_caffe.tensorflow.DataType\x12\x39\n\x05shape\x18\x02 \x01(\x0b\x32*.ssdlite_caffe.tensorflow.TensorShapeProto\x12\x10\n\x08shard_id\x18\x03 \x01(\x05\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x0e\n\x06\x63rc32c\x18\x06 \x01(\x07\x12\x0e\n\x06slices\x18\x07 \x03(\x0c*\x84\x02\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\r\n\tDT_DOUBLE\x10\x02\x12\x0c\n\x08\x44T_INT32\x10\x03\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\x0c\n\x08\x44T_INT16\x10\x05\x12\x0b\n\x07\x44T_INT8\x10\x06\x12\r\n\tDT_STRING\x10\x07\x12\x0c\n\x08\x44T_INT64\x10\t\x12\x0b\n\x07\x44T_BOOL\x10\n\x12\x0f\n\x0b\x44T_BFLOAT16\x10\x0e\x12\r\n\tDT_UINT16\x10\x11\x12\x0b\n\x07\x44T_HALF\x10\x13\x12\x0f\n\x0b\x44T_RESOURCE\x10\x14\x12\x0e\n\nDT_VARIANT\x10\x15\x12\r\n\tDT_UINT32\x10\x16\x12\r\n\tDT_UINT64\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ssdlite_caffe.dump.graph.tensorflow_subset_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_NAMEATTRLIST_ATTRENTRY']._loaded_options = None
+  _globals['_NAMEATTRLIST_ATTRENTRY']._serialized_options = b'8\001'
   _globals['_NODEDEF_ATTRENTRY']._loaded_options = None
   _globals['_NODEDEF_ATTRENTRY']._serialized_options = b'8\001'
   _globals['_FUNCTIONDEF_RETENTRY']._loaded_options = None
   _globals['_FUNCTIONDEF_RETENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=2340
-  _globals['_DATATYPE']._serialized_end=2600
+  _globals['_FUNCTIONDEF_ATTRENTRY']._loaded_options = None
+  _globals['_FUNCTIONDEF_ATTRENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._loaded_options = None
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._loaded_options = None
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_METAGRAPHDEF_SIGNATUREDEFENTRY']._loaded_options = None
+  _globals['_METAGRAPHDEF_SIGNATUREDEFENTRY']._serialized_options = b'8\001'
+  _globals['_DATATYPE']._serialized_start=3717
+  _globals['_DATATYPE']._serialized_end=3977
   _globals['_TENSORSHAPEPROTO']._serialized_start=78
   _globals['_TENSORSHAPEPROTO']._serialized_end=200
   _globals['_TENSORSHAPEPROTO_DIM']._serialized_start=181
@@ -47,28 +57,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRVALUE']._serialized_end=1137
   _globals['_ATTRVALUE_LISTVALUE']._serialized_start=909
   _globals['_ATTRVALUE_LISTVALUE']._serialized_end=1128
-  _globals['_NAMEATTRLIST']._serialized_start=1139
-  _globals['_NAMEATTRLIST']._serialized_end=1167
-  _globals['_NODEDEF']._serialized_start=1170
-  _globals['_NODEDEF']._serialized_end=1377
-  _globals['_NODEDEF_ATTRENTRY']._serialized_start=1297
-  _globals['_NODEDEF_ATTRENTRY']._serialized_end=1377
-  _globals['_FUNCTIONDEF']._serialized_start=1380
-  _globals['_FUNCTIONDEF']._serialized_end=1853
-  _globals['_FUNCTIONDEF_ARGUMENT']._serialized_start=1577
-  _globals['_FUNCTIONDEF_ARGUMENT']._serialized_end=1646
-  _globals['_FUNCTIONDEF_SIGNATURE']._serialized_start=1649
-  _globals['_FUNCTIONDEF_SIGNATURE']._serialized_end=1809
-  _globals['_FUNCTIONDEF_RETENTRY']._serialized_start=1811
-  _globals['_FUNCTIONDEF_RETENTRY']._serialized_end=1853
-  _globals['_FUNCTIONDEFLIBRARY']._serialized_start=1855
-  _globals['_FUNCTIONDEFLIBRARY']._serialized_end=1932
-  _globals['_GRAPHDEF']._serialized_start=1934
-  _globals['_GRAPHDEF']._serialized_end=2056
-  _globals['_METAGRAPHDEF']._serialized_start=2059
-  _globals['_METAGRAPHDEF']._serialized_end=2226
-  _globals['_METAGRAPHDEF_METAINFO']._serialized_start=2202
-  _globals['_METAGRAPHDEF_METAINFO']._serialized_end=2226
-  _globals['_SAVEDMODEL']._serialized_start=2228
-  _globals['_SAVEDMODEL']._serialized_end=2337
+  _globals['_NAMEATTRLIST']._serialized_start=1140
+  _globals['_NAMEATTRLIST']._serialized_end=1314
+  _globals['_NAMEATTRLIST_ATTRENTRY']._serialized_start=1234
+  _globals['_NAMEATTRLIST_ATTRENTRY']._serialized_end=1314
+  _globals['_NODEDEF']._serialized_start=1317
+  _globals['_NODEDEF']._serialized_end=1524
+  _globals['_NODEDEF_ATTRENTRY']._serialized_start=1234
+  _globals['_NODEDEF_ATTRENTRY']._serialized_end=1314
+  _globals['_FUNCTIONDEF']._serialized_start=1527
+  _globals['_FUNCTIONDEF']._serialized_end=2145
+  _globals['_FUNCTIONDEF_ARGUMENT']._serialized_start=1787
+  _globals['_FUNCTIONDEF_ARGUMENT']._serialized_end=1856
+  _globals['_FUNCTIONDEF_SIGNATURE']._serialized_start=1859
+  _globals['_FUNCTIONDEF_SIGNATURE']._serialized_end=2019
+  _globals['_FUNCTIONDEF_RETENTRY']._serialized_start=2021
+  _globals['_FUNCTIONDEF_RETENTRY']._serialized_end=2063
+  _globals['_FUNCTIONDEF_ATTRENTRY']._serialized_start=1234
+  _globals['_FUNCTIONDEF_ATTRENTRY']._serialized_end=1314
+  _globals['_FUNCTIONDEFLIBRARY']._serialized_start=2147
+  _globals['_FUNCTIONDEFLIBRARY']._serialized_end=2224
+  _globals['_GRAPHDEF']._serialized_start=2226
+  _globals['_GRAPHDEF']._serialized_end=2348
+  _globals['_TENSORINFO']._serialized_start=2350
+  _globals['_TENSORINFO']._serialized_end=2376
+  _globals['_SIGNATUREDEF']._serialized_start=2379
+  _globals['_SIGNATUREDEF']._serialized_end=2702
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_start=2533
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_end=2616
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_start=2618
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_end=2702
+  _globals['_METAGRAPHDEF']._serialized_start=2705
+  _globals['_METAGRAPHDEF']._serialized_end=3046
+  _globals['_METAGRAPHDEF_METAINFO']._serialized_start=2929
+  _globals['_METAGRAPHDEF_METAINFO']._serialized_end=2953
+  _globals['_METAGRAPHDEF_SIGNATUREDEFENTRY']._serialized_start=2955
+  _globals['_METAGRAPHDEF_SIGNATUREDEFENTRY']._serialized_end=3046
+  _globals['_SAVEDMODEL']._serialized_start=3048
+  _globals['_SAVEDMODEL']._serialized_end=3157
+  _globals['_TRACKABLEOBJECTGRAPH']._serialized_start=3160
+  _globals['_TRACKABLEOBJECTGRAPH']._serialized_end=3442
+  _globals['_TRACKABLEOBJECTGRAPH_SERIALIZEDTENSOR']._serialized_start=3263
+  _globals['_TRACKABLEOBJECTGRAPH_SERIALIZEDTENSOR']._serialized_end=3338
+  _globals['_TRACKABLEOBJECTGRAPH_TRACKABLEOBJECT']._serialized_start=3340
+  _globals['_TRACKABLEOBJECTGRAPH_TRACKABLEOBJECT']._serialized_end=3442
+  _globals['_BUNDLEHEADERPROTO']._serialized_start=3444
+  _globals['_BUNDLEHEADERPROTO']._serialized_end=3503
+  _globals['_BUNDLEENTRYPROTO']._serialized_start=3506
+  _globals['_BUNDLEENTRYPROTO']._serialized_end=3714
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ssdlite_caffe.dump.model import AnchorGenerator, Settings
+from ssdlite_caffe.dump.model import AnchorGenerator, PyramidAnchors, Settings
 from ssdlite_caffe.dump.pipeline.resizer import read_resizer, resizer_text
 from ssdlite_caffe.errors import ModelError
 
@@ -25,6 +25,37 @@ SLIM_EPSILON = float(np.float32(1e-3))
 """BatchNorm epsilon of a backbone without override_base_feature_extractor_hyperparams: slim's default."""
 
 
+CONFIG = "pipeline.config"
+_CHECKPOINTS = "checkpoint"
+"""The folder that TensorFlow 2's exporter puts the checkpoint in, below that of the pipeline.config."""
+KERAS_EXTRACTORS = ("ssd_mobilenet_v2_keras", "ssd_mobilenet_v2_fpn_keras")
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """What a pipeline.config says of a feature pyramid and of the predictors that all maps share.
+
+    Attributes:
+        maps: that predictors read.
+        channels: of the pyramid's maps.
+        depthwise: whether the pyramid's 3x3 convolutions are separable.
+        tower_layers: convolutions before the predictors.
+        tower_channels: of each.
+        kernel: side of the predictors' kernels in pixels.
+        shared_tower: one tower for boxes and classes.
+        predictor_depthwise: whether tower and predictors are separable.
+    """
+
+    maps: int
+    channels: int
+    depthwise: bool
+    tower_layers: int
+    tower_channels: int
+    kernel: int
+    shared_tower: bool
+    predictor_depthwise: bool
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """The content of a pipeline.config.
@@ -36,6 +67,7 @@ class Pipeline:
         nms_unsupported: the phrases of `settings.unsupported` that are about NMS.
         twice: a sentence on the first field that is given twice; empty if none is.
         refused_resizer: the image_resizer, if images cannot be resized so here; empty if they can.
+        pyramid: None without shared predictors.
     """
 
     settings: Settings
@@ -46,6 +78,34 @@ class Pipeline:
     nms_unsupported: tuple[str, ...] = ()
     twice: str = ""
     refused_resizer: str = ""
+    pyramid: PyramidConfig | None = None
+
+    def epsilon_of(self, scope: str) -> float:
+        """The BatchNorm epsilon of a convolution."""
+        if scope.startswith("BoxPredictor_"):
+            return self.head_epsilon
+        return self.extra_epsilon if "_Conv2d_" in scope or "/fpn/" in scope else self.backbone_epsilon
+
+
+def find_pipeline(prefix: Path, given: Path | None) -> Path:
+    """The pipeline.config that was given, or the one beside a checkpoint.
+
+    Raises:
+        ModelError: there is none.
+    """
+    beside = config_of(prefix.parent)
+    if given is None and beside is None:
+        raise ModelError(
+            f"the checkpoint {prefix} holds no input size, default boxes or thresholds, and there is no "
+            f"{prefix.parent / CONFIG}; give its pipeline.config with --pipeline-config"
+        )
+    return given or beside  # type: ignore[return-value]
+
+
+def config_of(folder: Path) -> Path | None:
+    """The pipeline.config in a folder, or beside a folder with TensorFlow 2's checkpoint; None if there is none."""
+    places = [folder, folder.parent] if folder.name == _CHECKPOINTS else [folder]
+    return next((place / CONFIG for place in places if (place / CONFIG).is_file()), None)
 
 
 def settings_from_pipeline(path: Path) -> Settings:
@@ -110,8 +170,11 @@ def _parsed(text: str, path: Path) -> tuple[pb.TrainEvalPipelineConfig, str]:
 
 def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pipeline:
     extractor, predictor = ssd.feature_extractor, ssd.box_predictor.convolutional_box_predictor
+    shared = ssd.box_predictor.weight_shared_convolutional_box_predictor
+    is_shared = ssd.box_predictor.HasField("weight_shared_convolutional_box_predictor")
+    head = shared.conv_hyperparams if is_shared else predictor.conv_hyperparams
     overridden = extractor.override_base_feature_extractor_hyperparams
-    extra = extractor.conv_hyperparams.batch_norm.epsilon
+    extra = _epsilon(extractor.conv_hyperparams)
     resizer = read_resizer(ssd.image_resizer)
     settings = Settings(
         input_size=resizer.input_size,
@@ -123,6 +186,7 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
         depth_multiplier=extractor.depth_multiplier,
         min_depth=extractor.min_depth,
         anchors=_anchors(ssd.anchor_generator),
+        pyramid_anchors=_pyramid_anchors(ssd.anchor_generator),
         extra_activation=_activation(extractor.conv_hyperparams.activation),
         explicit_padding=extractor.use_explicit_padding,
         unsupported=_unsupported(ssd),
@@ -131,10 +195,42 @@ def _pipeline(config: pb.TrainEvalPipelineConfig, ssd: pb.Ssd, path: Path) -> Pi
         settings=_with_post_processing(settings, ssd),
         backbone_epsilon=extra if overridden else SLIM_EPSILON,
         extra_epsilon=extra,
-        head_epsilon=predictor.conv_hyperparams.batch_norm.epsilon,
+        head_epsilon=_epsilon(head),
         moving_averages=config.eval_config.use_moving_averages,
         nms_unsupported=_nms_unsupported(ssd),
         refused_resizer=resizer.refused,
+        pyramid=_pyramid(extractor, shared) if is_shared else None,
+    )
+
+
+def _epsilon(hyperparams: pb.Hyperparams) -> float:
+    norm = hyperparams.sync_batch_norm if hyperparams.HasField("sync_batch_norm") else hyperparams.batch_norm
+    return float(norm.epsilon)
+
+
+def _pyramid(extractor: pb.SsdFeatureExtractor, shared: pb.WeightSharedConvolutionalBoxPredictor) -> PyramidConfig:
+    return PyramidConfig(
+        maps=extractor.fpn.max_level - extractor.fpn.min_level + 1,
+        channels=max(int(extractor.fpn.additional_layer_depth * extractor.depth_multiplier), extractor.min_depth),
+        depthwise=extractor.use_depthwise,
+        tower_layers=shared.num_layers_before_predictor,
+        tower_channels=shared.depth,
+        kernel=shared.kernel_size,
+        shared_tower=shared.share_prediction_tower,
+        predictor_depthwise=shared.use_depthwise,
+    )
+
+
+def _pyramid_anchors(generator: pb.AnchorGenerator) -> PyramidAnchors | None:
+    if generator.WhichOneof("anchor_generator_oneof") != "multiscale_anchor_generator":
+        return None
+    multi = generator.multiscale_anchor_generator
+    return PyramidAnchors(
+        min_level=multi.min_level,
+        max_level=multi.max_level,
+        anchor_scale=multi.anchor_scale,
+        aspect_ratios=tuple(multi.aspect_ratios),
+        scales_per_octave=multi.scales_per_octave,
     )
 
 
@@ -194,13 +290,31 @@ def _unsupported(ssd: pb.Ssd) -> tuple[str, ...]:
     convolutional = predictor.convolutional_box_predictor
     coder = ssd.box_coder.WhichOneof("box_coder_oneof")
     anchors = ssd.anchor_generator.WhichOneof("anchor_generator_oneof")
+    shared = predictor.weight_shared_convolutional_box_predictor
+    is_keras = ssd.feature_extractor.type in KERAS_EXTRACTORS
+    generators = (None, "ssd_anchor_generator", *(["multiscale_anchor_generator"] if is_keras else []))
+    is_shared = predictor.HasField("weight_shared_convolutional_box_predictor")
+    pixels = anchors == "multiscale_anchor_generator" and not (
+        ssd.anchor_generator.multiscale_anchor_generator.normalize_coordinates
+    )
+    activation = ssd.feature_extractor.conv_hyperparams.activation
+    own = ssd.feature_extractor.override_base_feature_extractor_hyperparams and is_keras
     problems = {
         "a class predictor without a background column": not ssd.add_background_class,
         f"the box coder {coder}": coder not in (None, "faster_rcnn_box_coder"),
-        f"the anchor generator {anchors}": anchors not in (None, "ssd_anchor_generator"),
-        "predictors shared by the feature maps": predictor.HasField("weight_shared_convolutional_box_predictor"),
+        f"the anchor generator {anchors}": anchors not in generators,
+        "default boxes in pixels": pixels,
+        "predictors shared by the feature maps": is_shared and not is_keras,
+        "a score converter in the class predictor": shared.score_converter != 0,
+        "other activations in the predictors than in the extra layers": is_keras
+        and is_shared
+        and shared.num_layers_before_predictor > 0
+        and shared.conv_hyperparams.activation != activation,
+        "another activation than ReLU6 in the backbone": own and _activation(activation) != "relu6",
         f"boxes of {convolutional.box_code_size} numbers": convolutional.box_code_size != 4,
-        "clipped box encodings": convolutional.HasField("box_encodings_clip_range"),
+        f"boxes of {shared.box_code_size} numbers, shared": shared.box_code_size != 4,
+        "clipped box encodings": convolutional.HasField("box_encodings_clip_range")
+        or shared.HasField("box_encodings_clip_range"),
         "a sigmoid in the class predictor": convolutional.apply_sigmoid_to_scores,
         "an input padded to a multiple": ssd.feature_extractor.pad_to_multiple != 1,
     }

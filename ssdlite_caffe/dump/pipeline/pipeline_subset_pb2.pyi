@@ -86,8 +86,18 @@ class ImageResizer(_message.Message):
     pad_to_multiple_resizer: PadToMultipleResizer
     def __init__(self, keep_aspect_ratio_resizer: _Optional[_Union[KeepAspectRatioResizer, _Mapping]] = ..., fixed_shape_resizer: _Optional[_Union[FixedShapeResizer, _Mapping]] = ..., identity_resizer: _Optional[_Union[IdentityResizer, _Mapping]] = ..., conditional_shape_resizer: _Optional[_Union[ConditionalShapeResizer, _Mapping]] = ..., pad_to_multiple_resizer: _Optional[_Union[PadToMultipleResizer, _Mapping]] = ...) -> None: ...
 
+class FeaturePyramidNetworks(_message.Message):
+    __slots__ = ("min_level", "max_level", "additional_layer_depth")
+    MIN_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    ADDITIONAL_LAYER_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    min_level: int
+    max_level: int
+    additional_layer_depth: int
+    def __init__(self, min_level: _Optional[int] = ..., max_level: _Optional[int] = ..., additional_layer_depth: _Optional[int] = ...) -> None: ...
+
 class SsdFeatureExtractor(_message.Message):
-    __slots__ = ("type", "depth_multiplier", "min_depth", "conv_hyperparams", "pad_to_multiple", "use_explicit_padding", "use_depthwise", "override_base_feature_extractor_hyperparams", "num_layers")
+    __slots__ = ("type", "depth_multiplier", "min_depth", "conv_hyperparams", "pad_to_multiple", "use_explicit_padding", "use_depthwise", "override_base_feature_extractor_hyperparams", "num_layers", "fpn")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     DEPTH_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     MIN_DEPTH_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +107,7 @@ class SsdFeatureExtractor(_message.Message):
     USE_DEPTHWISE_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_BASE_FEATURE_EXTRACTOR_HYPERPARAMS_FIELD_NUMBER: _ClassVar[int]
     NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    FPN_FIELD_NUMBER: _ClassVar[int]
     type: str
     depth_multiplier: float
     min_depth: int
@@ -106,10 +117,11 @@ class SsdFeatureExtractor(_message.Message):
     use_depthwise: bool
     override_base_feature_extractor_hyperparams: bool
     num_layers: int
-    def __init__(self, type: _Optional[str] = ..., depth_multiplier: _Optional[float] = ..., min_depth: _Optional[int] = ..., conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., pad_to_multiple: _Optional[int] = ..., use_explicit_padding: bool = ..., use_depthwise: bool = ..., override_base_feature_extractor_hyperparams: bool = ..., num_layers: _Optional[int] = ...) -> None: ...
+    fpn: FeaturePyramidNetworks
+    def __init__(self, type: _Optional[str] = ..., depth_multiplier: _Optional[float] = ..., min_depth: _Optional[int] = ..., conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., pad_to_multiple: _Optional[int] = ..., use_explicit_padding: bool = ..., use_depthwise: bool = ..., override_base_feature_extractor_hyperparams: bool = ..., num_layers: _Optional[int] = ..., fpn: _Optional[_Union[FeaturePyramidNetworks, _Mapping]] = ...) -> None: ...
 
 class Hyperparams(_message.Message):
-    __slots__ = ("activation", "batch_norm")
+    __slots__ = ("activation", "batch_norm", "sync_batch_norm")
     class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NONE: _ClassVar[Hyperparams.Activation]
@@ -122,9 +134,11 @@ class Hyperparams(_message.Message):
     SWISH: Hyperparams.Activation
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     BATCH_NORM_FIELD_NUMBER: _ClassVar[int]
+    SYNC_BATCH_NORM_FIELD_NUMBER: _ClassVar[int]
     activation: Hyperparams.Activation
     batch_norm: BatchNorm
-    def __init__(self, activation: _Optional[_Union[Hyperparams.Activation, str]] = ..., batch_norm: _Optional[_Union[BatchNorm, _Mapping]] = ...) -> None: ...
+    sync_batch_norm: BatchNorm
+    def __init__(self, activation: _Optional[_Union[Hyperparams.Activation, str]] = ..., batch_norm: _Optional[_Union[BatchNorm, _Mapping]] = ..., sync_batch_norm: _Optional[_Union[BatchNorm, _Mapping]] = ...) -> None: ...
 
 class BatchNorm(_message.Message):
     __slots__ = ("epsilon",)
@@ -190,6 +204,22 @@ class SsdAnchorGenerator(_message.Message):
     interpolated_scale_aspect_ratio: float
     def __init__(self, num_layers: _Optional[int] = ..., min_scale: _Optional[float] = ..., max_scale: _Optional[float] = ..., aspect_ratios: _Optional[_Iterable[float]] = ..., reduce_boxes_in_lowest_layer: bool = ..., base_anchor_height: _Optional[float] = ..., base_anchor_width: _Optional[float] = ..., height_stride: _Optional[_Iterable[int]] = ..., width_stride: _Optional[_Iterable[int]] = ..., height_offset: _Optional[_Iterable[int]] = ..., width_offset: _Optional[_Iterable[int]] = ..., scales: _Optional[_Iterable[float]] = ..., interpolated_scale_aspect_ratio: _Optional[float] = ...) -> None: ...
 
+class MultiscaleAnchorGenerator(_message.Message):
+    __slots__ = ("min_level", "max_level", "anchor_scale", "aspect_ratios", "scales_per_octave", "normalize_coordinates")
+    MIN_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_SCALE_FIELD_NUMBER: _ClassVar[int]
+    ASPECT_RATIOS_FIELD_NUMBER: _ClassVar[int]
+    SCALES_PER_OCTAVE_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZE_COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    min_level: int
+    max_level: int
+    anchor_scale: float
+    aspect_ratios: _containers.RepeatedScalarFieldContainer[float]
+    scales_per_octave: int
+    normalize_coordinates: bool
+    def __init__(self, min_level: _Optional[int] = ..., max_level: _Optional[int] = ..., anchor_scale: _Optional[float] = ..., aspect_ratios: _Optional[_Iterable[float]] = ..., scales_per_octave: _Optional[int] = ..., normalize_coordinates: bool = ...) -> None: ...
+
 class OtherAnchorGenerator(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -202,9 +232,9 @@ class AnchorGenerator(_message.Message):
     FLEXIBLE_GRID_ANCHOR_GENERATOR_FIELD_NUMBER: _ClassVar[int]
     grid_anchor_generator: OtherAnchorGenerator
     ssd_anchor_generator: SsdAnchorGenerator
-    multiscale_anchor_generator: OtherAnchorGenerator
+    multiscale_anchor_generator: MultiscaleAnchorGenerator
     flexible_grid_anchor_generator: OtherAnchorGenerator
-    def __init__(self, grid_anchor_generator: _Optional[_Union[OtherAnchorGenerator, _Mapping]] = ..., ssd_anchor_generator: _Optional[_Union[SsdAnchorGenerator, _Mapping]] = ..., multiscale_anchor_generator: _Optional[_Union[OtherAnchorGenerator, _Mapping]] = ..., flexible_grid_anchor_generator: _Optional[_Union[OtherAnchorGenerator, _Mapping]] = ...) -> None: ...
+    def __init__(self, grid_anchor_generator: _Optional[_Union[OtherAnchorGenerator, _Mapping]] = ..., ssd_anchor_generator: _Optional[_Union[SsdAnchorGenerator, _Mapping]] = ..., multiscale_anchor_generator: _Optional[_Union[MultiscaleAnchorGenerator, _Mapping]] = ..., flexible_grid_anchor_generator: _Optional[_Union[OtherAnchorGenerator, _Mapping]] = ...) -> None: ...
 
 class BoxEncodingsClipRange(_message.Message):
     __slots__ = ()
@@ -228,17 +258,35 @@ class ConvolutionalBoxPredictor(_message.Message):
     box_encodings_clip_range: BoxEncodingsClipRange
     def __init__(self, conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., num_layers_before_predictor: _Optional[int] = ..., kernel_size: _Optional[int] = ..., box_code_size: _Optional[int] = ..., apply_sigmoid_to_scores: bool = ..., use_depthwise: bool = ..., box_encodings_clip_range: _Optional[_Union[BoxEncodingsClipRange, _Mapping]] = ...) -> None: ...
 
-class OtherBoxPredictor(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+class WeightSharedConvolutionalBoxPredictor(_message.Message):
+    __slots__ = ("conv_hyperparams", "depth", "num_layers_before_predictor", "kernel_size", "box_code_size", "share_prediction_tower", "use_depthwise", "score_converter", "box_encodings_clip_range")
+    CONV_HYPERPARAMS_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    NUM_LAYERS_BEFORE_PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BOX_CODE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PREDICTION_TOWER_FIELD_NUMBER: _ClassVar[int]
+    USE_DEPTHWISE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CONVERTER_FIELD_NUMBER: _ClassVar[int]
+    BOX_ENCODINGS_CLIP_RANGE_FIELD_NUMBER: _ClassVar[int]
+    conv_hyperparams: Hyperparams
+    depth: int
+    num_layers_before_predictor: int
+    kernel_size: int
+    box_code_size: int
+    share_prediction_tower: bool
+    use_depthwise: bool
+    score_converter: PostProcessing.ScoreConverter
+    box_encodings_clip_range: BoxEncodingsClipRange
+    def __init__(self, conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., depth: _Optional[int] = ..., num_layers_before_predictor: _Optional[int] = ..., kernel_size: _Optional[int] = ..., box_code_size: _Optional[int] = ..., share_prediction_tower: bool = ..., use_depthwise: bool = ..., score_converter: _Optional[_Union[PostProcessing.ScoreConverter, str]] = ..., box_encodings_clip_range: _Optional[_Union[BoxEncodingsClipRange, _Mapping]] = ...) -> None: ...
 
 class BoxPredictor(_message.Message):
     __slots__ = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
     CONVOLUTIONAL_BOX_PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_SHARED_CONVOLUTIONAL_BOX_PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     convolutional_box_predictor: ConvolutionalBoxPredictor
-    weight_shared_convolutional_box_predictor: OtherBoxPredictor
-    def __init__(self, convolutional_box_predictor: _Optional[_Union[ConvolutionalBoxPredictor, _Mapping]] = ..., weight_shared_convolutional_box_predictor: _Optional[_Union[OtherBoxPredictor, _Mapping]] = ...) -> None: ...
+    weight_shared_convolutional_box_predictor: WeightSharedConvolutionalBoxPredictor
+    def __init__(self, convolutional_box_predictor: _Optional[_Union[ConvolutionalBoxPredictor, _Mapping]] = ..., weight_shared_convolutional_box_predictor: _Optional[_Union[WeightSharedConvolutionalBoxPredictor, _Mapping]] = ...) -> None: ...
 
 class BatchNonMaxSuppression(_message.Message):
     __slots__ = ("score_threshold", "iou_threshold", "max_detections_per_class", "max_total_detections", "use_static_shapes", "use_class_agnostic_nms", "soft_nms_sigma")

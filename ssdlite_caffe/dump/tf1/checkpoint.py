@@ -15,15 +15,14 @@ from ssdlite_caffe.dump.detector.preprocessing import first_convolution, network
 from ssdlite_caffe.dump.detector.settings import class_count
 from ssdlite_caffe.dump.detector.take_apart import require_detector, require_finite
 from ssdlite_caffe.dump.detector.units import find_units, strip_prefix
-from ssdlite_caffe.dump.foreign import refuse_object_based
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.functions import without_functions
 from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.dump.model_bytes import read_bytes
-from ssdlite_caffe.dump.pipeline.config import Pipeline, fill_gaps, read_pipeline
+from ssdlite_caffe.dump.model_bytes import hash_files, read_bytes, shards
+from ssdlite_caffe.dump.pipeline.config import Pipeline, fill_gaps, find_pipeline, read_pipeline
 from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
-from ssdlite_caffe.dump.tf1.variables import Variables, hash_files, shards
+from ssdlite_caffe.dump.tf1.variables import Variables
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer
 
@@ -116,21 +115,6 @@ def choose_checkpoint(path: Path) -> tuple[Path, str]:
     )
 
 
-def find_pipeline(prefix: Path, given: Path | None) -> Path:
-    """The pipeline.config that was given, or the one beside a checkpoint.
-
-    Raises:
-        ModelError: there is none.
-    """
-    beside = prefix.parent / "pipeline.config"
-    if given is None and not beside.is_file():
-        raise ModelError(
-            f"the checkpoint {prefix} holds no input size, default boxes or thresholds, and there is no {beside}; "
-            "give its pipeline.config with --pipeline-config"
-        )
-    return given or beside
-
-
 def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> DumpedModel:
     """A detector from a checkpoint and its pipeline.config.
 
@@ -140,7 +124,6 @@ def read_checkpoint(path: Path, *, pipeline_config: Path | None = None) -> Dumpe
         MissingRuntimeError: TensorFlow is not installed.
     """
     prefix = checkpoint_prefix(path)
-    refuse_object_based(prefix)
     data = shards(prefix)
     config = find_pipeline(prefix, pipeline_config)
     pipeline = read_pipeline(config)
@@ -277,14 +260,7 @@ def units_of_variables(tensors: dict[str, FloatArray], pipeline: Pipeline, sourc
                 scope=scope,
                 kind="depthwise" if kinds[scope] == "depthwise_weights" else "conv",
                 tensors=parts,
-                epsilon=_epsilon(scope, pipeline) if "moving_mean" in parts else None,
+                epsilon=pipeline.epsilon_of(scope) if "moving_mean" in parts else None,
             )
         )
     return tuple(units)
-
-
-def _epsilon(scope: str, pipeline: Pipeline) -> float:
-    """The BatchNorm epsilon of a convolution; the config has one for heads, extra layers and backbone each."""
-    if scope.startswith("BoxPredictor_"):
-        return pipeline.head_epsilon
-    return pipeline.extra_epsilon if "_Conv2d_" in scope else pipeline.backbone_epsilon

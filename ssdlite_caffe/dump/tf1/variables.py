@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +12,6 @@ from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 
 WITHOUT_TENSORFLOW = "A frozen graph (frozen_inference_graph.pb) is read without it"
-_SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
-
-
-def shards(prefix: Path) -> list[Path]:
-    """The data files of a checkpoint, in order.
-
-    Raises:
-        ModelError: the index or a shard is missing; the text names it.
-    """
-    index = prefix.with_name(prefix.name + ".index")
-    if not index.is_file():
-        raise ModelError(f"the checkpoint {prefix} is not complete: {index} is missing")
-    present = {}
-    total = 1
-    for path in sorted(prefix.parent.iterdir()):
-        found = _SHARD.search(path.name) if path.name.startswith(prefix.name + ".data-") else None
-        if found and path.name == prefix.name + found.group(0):
-            present[int(found.group(1))] = path
-            total = max(total, int(found.group(2)))
-    missing = [f"{prefix.name}.data-{i:05d}-of-{total:05d}" for i in range(total) if i not in present]
-    if missing:
-        raise ModelError(f"the checkpoint {prefix} is not complete: {', '.join(missing[:4])} missing")
-    return [present[i] for i in range(total)]
-
-
-def hash_files(paths: list[Path]) -> str:
-    """SHA-256 of the bytes of all files, one after the other, hex."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class Variables:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ssdlite_caffe.gen_model.layers import Convolution, LayerDesc, LoweredNet, Spread
+from ssdlite_caffe.gen_model.layers import Convolution, LayerDesc, LoweredNet, Spread, Upsample
 from ssdlite_caffe.gen_model.rewrites.replace import replaced
 
 
@@ -48,7 +48,7 @@ def all_fields(net: LoweredNet) -> LoweredNet:
     """
 
     def layers_for(layer: LayerDesc) -> Sequence[LayerDesc]:
-        if isinstance(layer, Convolution | Spread):
+        if isinstance(layer, Convolution | Spread | Upsample):
             return (dataclasses.replace(layer, all_fields=True),)
         return (layer,)
 

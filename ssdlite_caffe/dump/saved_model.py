@@ -14,11 +14,10 @@ from ssdlite_caffe.dump.graph.functions import without_functions
 from ssdlite_caffe.dump.graph.tensors import Array
 from ssdlite_caffe.dump.graph.view import VARIABLES, Graph
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
-from ssdlite_caffe.dump.tf1.frozen import graph_of
-from ssdlite_caffe.dump.tf1.variables import WITHOUT_TENSORFLOW, Variables, hash_files, shards
+from ssdlite_caffe.dump.model_bytes import hash_files, read_bytes, sha256, shards
+from ssdlite_caffe.dump.tf1.variables import Variables
+from ssdlite_caffe.dump.tf2.saved_model import serving_graph
 from ssdlite_caffe.errors import ModelError
-from ssdlite_caffe.imports import import_tensorflow
 
 _NEEDED = "a SavedModel with variables"
 
@@ -31,7 +30,7 @@ def is_saved_model_folder(path: Path) -> bool:
 def read_saved_model(folder: Path) -> DumpedModel:
     """A detector from a SavedModel folder.
 
-    TensorFlow is needed only where the weights are not constants of the graph itself.
+    TensorFlow is needed only for TensorFlow 1's variables.
 
     Raises:
         ModelError: a file is missing or damaged, or the model is not an SSD MobileNet.
@@ -47,7 +46,7 @@ def read_saved_model(folder: Path) -> DumpedModel:
         definition = without_functions(meta.graph_def, str(folder))
         graph = Graph(definition.node, source=str(folder), variables=values)
     else:
-        graph = graph_of(_frozen(folder, meta), folder)
+        graph = serving_graph(meta, folder, _prefix(folder))
     units, settings, skipped, notes = take_apart(graph)
     return DumpedModel(str(folder), "SavedModel", digest, units.tensors, units.units, settings, skipped, notes=notes)
 
@@ -126,40 +125,3 @@ def _variables(definition: pb.GraphDef, prefix: Path) -> dict[str, Array]:
         if key is not None and stored.is_float(key):
             values[node.name] = stored.value(key)
     return values
-
-
-def _frozen(folder: Path, meta: pb.MetaGraphDef) -> pb.GraphDef:
-    """The serving function of a TensorFlow 2 SavedModel, with its variables as constants."""
-    tf = import_tensorflow("a TensorFlow 2 SavedModel", WITHOUT_TENSORFLOW)
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    try:
-        loaded = tf.saved_model.load(str(folder), tags=list(meta.meta_info_def.tags))
-        function = _signature(loaded.signatures, folder)
-        definition = _called(convert_variables_to_constants_v2(function).graph.as_graph_def())
-    except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"{folder} cannot be loaded as a SavedModel: {reason}") from error
-    return pb.GraphDef.FromString(definition.SerializeToString())
-
-
-def _called(definition: Any) -> Any:
-    """A GraphDef, or, if it has no convolutions itself, the body of its one function with convolutions.
-
-    Freezing inlines functions, except those with TensorFlow 1 loops. A TensorFlow 1 graph that was wrapped and saved by
-    TensorFlow 2 is such a function.
-    """
-    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
-
-    bodies = [f for f in definition.library.function if any(node.op == "Conv2D" for node in f.node_def)]
-    if _has_convolutions(definition) or len(bodies) != 1:
-        return definition
-    return function_def_to_graph(bodies[0]).as_graph_def()
-
-
-def _signature(signatures: Any, folder: Path) -> Any:
-    names = list(signatures)
-    name = "serving_default" if "serving_default" in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise ModelError(f"{folder} must have the signature serving_default, got {', '.join(names) or 'none'}")
-    return signatures[name]

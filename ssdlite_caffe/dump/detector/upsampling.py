@@ -1,0 +1,52 @@
+"""Maps made twice as high and wide by nearest neighbour, in the forms that feature pyramids have."""
+
+from __future__ import annotations
+
+from ssdlite_caffe.dump.graph.constants import Evaluator
+from ssdlite_caffe.dump.graph.view import Graph, Node, Ref
+
+
+def doubled_input(graph: Graph, plain: Evaluator, node: Node) -> Ref | None:
+    """What a node makes twice as high and wide by nearest neighbour; None for other nodes.
+
+    The Object Detection API packs a map with itself behind its columns, reshapes it, and does the same with its rows,
+    or, with use_native_resize_op, resizes it.
+
+    Args:
+        graph: of the node.
+        plain: its evaluator.
+        node: the last one of these.
+
+    Source: `nearest_neighbor_upsampling` in object_detection/utils/ops.py; feature_map_generators.py.
+    """
+    if node.op == "ResizeNearestNeighbor":
+        return _resized_twice(graph, plain, node)
+    ref = node.ref
+    for axis in (2, 3):
+        reshape = graph[graph.origin(ref)]
+        if reshape.op != "Reshape" or not reshape.inputs:
+            return None
+        pack = graph[graph.origin(reshape.inputs[0])]
+        parts = {graph.origin(part) for part in pack.inputs}
+        if pack.op != "Pack" or len(pack.inputs) != 2 or len(parts) != 1 or pack.attr_int("axis") != axis:
+            return None
+        shape = plain.get(reshape.inputs[1])
+        if shape is not None and len(shape) != 4:
+            return None
+        (ref,) = parts
+    return ref
+
+
+def _resized_twice(graph: Graph, plain: Evaluator, node: Node) -> Ref | None:
+    """The input of a resize to twice its size, without corners or half pixels; None for others."""
+    if node.attr_bool("align_corners") or node.attr_bool("half_pixel_centers"):
+        return None
+    size = graph[graph.origin(node.inputs[1])]
+    operands = size.inputs if size.op == "Pack" else (node.inputs[1],)
+    twice = operands and all(_is_twice(graph[graph.origin(ref)], plain) for ref in operands)
+    return node.inputs[0] if twice else None
+
+
+def _is_twice(node: Node, plain: Evaluator) -> bool:
+    values = [plain.get(ref) for ref in node.inputs]
+    return node.op == "Mul" and any(value is not None and bool((value == 2).all()) for value in values)

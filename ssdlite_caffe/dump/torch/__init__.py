@@ -1,0 +1,1 @@
+"""Models of PyTorch: state_dicts in .pth, .pt and .safetensors files, read without PyTorch."""
