@@ -48,7 +48,13 @@ def frozen_signature(tf: Any, folder: Path) -> FrozenSignature | None:
     function = loaded.signatures[name]
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     outputs = dict(zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs), strict=False))
-    return FrozenSignature(_called(frozen.graph.as_graph_def()), outputs)
+    definition = _called(frozen.graph.as_graph_def())
+    if not any(node.op in CONVOLUTIONS for node in definition.node):
+        raise ModelError(
+            f"TensorFlow cannot run {folder}: no output depends on a convolution, as in a SavedModel exported for "
+            "TensorFlow Lite; give the SavedModel that exporter_main_v2.py writes of the same weights"
+        )
+    return FrozenSignature(definition, outputs)
 
 
 def _called(definition: Any) -> Any:

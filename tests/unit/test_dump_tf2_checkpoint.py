@@ -34,9 +34,7 @@ def ssd(width: float = 0.35, size: tuple[int, int] = (96, 128), classes: int = 4
     return dataclasses.replace(arch, head_kernel=1, residuals="tf2")
 
 
-def fpnlite(
-    width: float = 0.35, size: tuple[int, int] = (96, 160), classes: int = 3, **numbers: object
-) -> ArchSpec:
+def fpnlite(width: float = 0.35, size: tuple[int, int] = (96, 160), classes: int = 3, **numbers: object) -> ArchSpec:
     pyramid = dataclasses.replace(
         Pyramid(channels=max(int(DEPTH * width), 16), tower_channels=24, tower_layers=2),
         **numbers,  # type: ignore[arg-type]

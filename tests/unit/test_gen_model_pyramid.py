@@ -55,7 +55,7 @@ def test_an_architecture_is_read_back() -> None:
 
 @pytest.mark.parametrize("size", [(300, 300), (320, 336), (48, 64)])
 def test_an_input_that_does_not_halve_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ArchError, match="does not fit a feature pyramid: .* use multiples of 32"):
+    with pytest.raises(ArchError, match=r"does not fit a feature pyramid: .* use multiples of 32"):
         build(fpnlite(size))
 
 
@@ -92,7 +92,7 @@ def test_what_is_folded_into_the_predictor_gives_the_same_boxes(high: int, wide:
     for cell, level in zip(pyramid_boxes(size), range(3, 8), strict=True):
         maps = (-(-size[0] // 2**level), -(-size[1] // 2**level))
         prior = prior_box_for(cell, size, (0.1, 0.1, 0.2, 0.2))
-        grid = cell.grid or tuple((tuple(1 / n for n in maps), tuple(0.5 / n for n in maps)))
+        grid = cell.grid or (tuple(1 / n for n in maps), tuple(0.5 / n for n in maps))
         ours = prior_grid(prior, maps, size)
         shift = (grid[1][0] - ours[1][0], grid[1][1] - ours[1][1])
         sizes = cell_sizes(prior, size)
