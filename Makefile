@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+TARGETS ?=
+space := $(subst ,, )
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -79,13 +81,13 @@ test-cuda: $(VENV)/.dev caffe-cuda  ## build Caffe for GPUs and run the tests of
 	@echo "==> running the tests of the GPU build"
 	@$(BIN)/python -m pytest tests/parity/test_caffe_gpu_build.py
 
-target-envs: $(VENV)/.dev  ## install the programs that take Caffe files, each in an environment of its own (some 8 GB)
+target-envs: $(VENV)/.dev  ## install the programs that take Caffe files (some 8 GB; TARGETS="mnn openvino" names some)
 	@echo "==> installing the programs that take Caffe files"
-	@$(BIN)/python -m tests.targets.environments
+	@$(BIN)/python -m tests.targets.environments $(TARGETS)
 
-test-targets: target-envs  ## run these programs on real models and compare them with OpenCV (some 30 minutes)
+test-targets: target-envs  ## run these programs on real models and compare them (some 40 minutes; TARGETS="mnn openvino")
 	@echo "==> running the programs that take Caffe files"
-	@$(PYTEST) tests/targets -m target
+	@$(PYTEST) tests/targets -m target $(if $(TARGETS),-k "$(subst $(space), or ,$(strip $(TARGETS)))")
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
 	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser or target)"
