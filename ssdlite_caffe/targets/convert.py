@@ -17,6 +17,7 @@ from ssdlite_caffe.targets.calibration import Calibration, Wanted, calibration_o
 from ssdlite_caffe.targets.target import Target
 from ssdlite_caffe.targets.write import refuse_targets, write_target
 from ssdlite_caffe.tools.convert import Addition, ConvertOptions, Progress, write_model_files
+from ssdlite_caffe.tools.device_check import EXPECTED
 
 
 def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) -> Addition:
@@ -38,10 +39,11 @@ def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) ->
     def finish(folder: Path, model: DumpedModel, net: NetDesc, names: LabelMap, progress: Progress) -> dict[str, Any]:
         entries = {}
         calibration = None if wanted is None else _calibration(wanted, folder, model, net, names, progress)
+        expected = folder / EXPECTED if (folder / EXPECTED).is_dir() else None
         for target in targets:
             progress(f"writing {target.name}")
             (folder / target.name).mkdir()
-            entries[target.name] = write_target(folder / target.name, target, net, model, names, calibration)
+            entries[target.name] = write_target(folder / target.name, target, net, model, names, calibration, expected)
         notes = () if calibration is None else calibration.notes
         return {"targets": entries, "target_notes": list(notes)}
 
