@@ -399,7 +399,8 @@ def test_sophgo(targets_folder: Path) -> None:
     assert "--mean 127.5,127.5,127.5" in lines
     assert f"--scale {SCALE},{SCALE},{SCALE} --pixel_format bgr" in lines
     assert '--input_shapes "[[1,3,320,320]]"' in lines
-    assert "run_calibration headless_maps.mlir --dataset calibration --input_num 2" in lines
+    assert "NET=${NET:-headless_maps}\n" in lines
+    assert 'run_calibration "$NET.mlir" --dataset calibration --input_num 2' in lines
     assert "Power" not in types(folder / "headless.prototxt")
     script = ast.parse((folder / "detect.py").read_text("utf-8"))
     names = {target.id: ast.literal_eval(node.value) for node in script.body if isinstance(node, ast.Assign)
