@@ -12,12 +12,12 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.runtimes.folder_files import EXPECTED
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.targets.calibration import Calibration, Wanted, calibration_of, check_wanted, has_annotations
 from ssdlite_caffe.targets.target import Target
 from ssdlite_caffe.targets.write import refuse_targets, write_target
 from ssdlite_caffe.tools.convert import Addition, ConvertOptions, Progress, write_model_files
-from ssdlite_caffe.tools.device_check import EXPECTED
 
 
 def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) -> Addition:

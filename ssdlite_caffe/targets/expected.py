@@ -12,9 +12,9 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.runtimes.folder_files import is_target_file
+from ssdlite_caffe.prototxt.shapes import infer
+from ssdlite_caffe.runtimes.folder_files import EXPECTED, EXPECTED_IMAGE, is_target_file
 from ssdlite_caffe.runtimes.joined_heads import outputs_per_map
-from ssdlite_caffe.tools.device_check import EXPECTED, EXPECTED_IMAGE
 from ssdlite_caffe.tools.device_reference import HEADS
 
 _COPIED = (EXPECTED_IMAGE, "image.bin", "input.npy", "input.bin", "detections.json")
@@ -56,18 +56,16 @@ def outputs_of(heads: Mapping[str, FloatArray], net: caffe_pb2.NetParameter) -> 
 
     Args:
         heads: mbox_loc and mbox_conf, (1, values) each.
-        net: with weights' shapes left out; it says how long the outputs of its feature maps are.
+        net: its prototxt.
 
     Returns:
         (1, values) by name.
     """
-    from ssdlite_caffe.prototxt.shapes import infer
-
     parts = outputs_per_map(net)
     if not parts:
         return dict(heads)
     shapes = infer(net).blobs
-    found = {}
+    found: dict[str, FloatArray] = {}
     for head, names in parts.items():
         sizes = [int(np.prod(shapes[name] or ())) for name in names]
         pieces = np.split(heads[head], np.cumsum(sizes)[:-1], axis=1)

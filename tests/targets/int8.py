@@ -1,6 +1,6 @@
 """What int8 costs on annotated images, with joined outputs and with those of each feature map.
 
-`python -m tests.targets.int8 [--images N] [--only TEXT]` converts the V2 of shared/models that detects blood cells, runs
+`python -m tests.targets.int8 [--images N] [--only TEXT]` converts a V2 of shared/models that detects blood cells, runs
 the simulators of RKNN and tpu-mlir on test images, and writes int8.json and the table in docs/targets.md.
 """
 
