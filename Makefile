@@ -115,8 +115,10 @@ exactness: $(VENV)/.dev  ## measure every model at hand; tables of README.md and
 	@echo "==> measuring how exact the models at hand are"
 	@$(BIN)/python benchmarks/exactness.py $(ARGS)
 
-pages: $(VENV)/.dev  ## write the tables of docs/runtimes.md anew
+pages: $(VENV)/.dev  ## write the tables of targets in docs/runtimes.md, docs/targets.md and README.md anew
 	@$(BIN)/python -m ssdlite_caffe.targets.page docs/runtimes.md
+	@$(BIN)/python -m tests.targets.results --page
+	@$(BIN)/python -m tests.targets.int8 --page
 
 images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
 	@echo "==> making docs/images anew"

@@ -157,8 +157,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--images", type=int, default=72, metavar="N", help="test images, evenly over the split")
     parser.add_argument("--only", default="", metavar="TEXT", help="forms with this in their names")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page alone")
     options = parser.parse_args(arguments)
     shared, results = find_shared(), read()
+    if options.page:
+        PAGE.write_text(with_table(PAGE.read_text("utf-8"), results), "utf-8")
+        return 0
     if shared is None:
         print("no folder shared/ with models and data beside the repository", file=sys.stderr)
         return 1
