@@ -106,7 +106,7 @@ format: $(VENV)/.dev  ## let ruff and clang-format rewrite the code
 	@find src_cuda -regex '.*\.\(cpp\|hpp\|cu\|cuh\)' | xargs $(BIN)/clang-format -i
 
 protos: $(VENV)/.dev  ## write the *_pb2 modules anew from their .proto files
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. ssdlite_caffe/*/*.proto ssdlite_caffe/*/*/*.proto
 
 kits: $(VENV)/.dev  ## write the kits in coco/ and voc/ anew
 	@for name in coco voc; do $(BIN)/ssdlite-caffe kit $$name -o $$name --force; done

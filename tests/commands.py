@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 
 
 class Result(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 
 TYPES = {
     "float32": pb.DT_FLOAT,

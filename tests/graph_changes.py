@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.graph import Graph, Ref
-from ssdlite_caffe.dump.tensors import to_array
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.tensors import to_array
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 
 OUTPUTS = ("num_detections", "detection_classes", "detection_scores", "detection_boxes")
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import Parts, take_apart
-from ssdlite_caffe.dump.graph import Graph
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.take_apart import Parts, take_apart
+from ssdlite_caffe.dump.detector.units import find_units
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.units import find_units
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores, decode_boxes

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from tests.graph_changes import changes
 
 _NUMBERS = {np.dtype(np.float32): pb.DT_FLOAT, np.dtype(np.int32): pb.DT_INT32, np.dtype(np.uint8): pb.DT_UINT8}

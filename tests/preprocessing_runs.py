@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.detector import Parts
-from ssdlite_caffe.dump.graph import Graph, Node, Ref
+from ssdlite_caffe.dump.detector.preprocessing import first_convolution, image_path
+from ssdlite_caffe.dump.detector.take_apart import Parts
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph, Node, Ref
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.preprocessing import first_convolution, image_path
 from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.resizer import Resizer

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ssdlite_caffe.dump.detector.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.dump.model import TfliteNms
-from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.decode_tflite import anchors_of

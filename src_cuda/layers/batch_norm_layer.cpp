@@ -4,12 +4,12 @@
 #include <cmath>
 #include <vector>
 
+#include "caffe/util/channel_shares.hpp"
 #include "caffe/util/math_functions.hpp"
-#include "caffe/util/ones.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// BatchNorm on the CPU: the class, its blobs and its GPU code are the fork's. A thread does all passes over a channel
+// BatchNorm on the CPU: the class and its blobs are the fork's. A thread does all passes over a channel
 // while its values are in the cache; the only copy is x_norm_, which Backward needs:
 //
 //     forward   mean, then variance = mean((x - mean)^2), then y = (x - mean) / sqrt(variance + eps)
@@ -112,13 +112,10 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
   mean_.Reshape(vector<int>(1, channels_));
   variance_.Reshape(vector<int>(1, channels_));
   x_norm_.ReshapeLike(*bottom[0]);
-  // Blobs that only the GPU code writes; a blob takes memory when it is first written.
-  temp_.ReshapeLike(*bottom[0]);
-  const int num = bottom[0]->shape(0);
-  num_by_chans_.Reshape(vector<int>(1, channels_ * num));
-  if (Caffe::mode() == Caffe::CPU) { return; }
-  FillOnes(num, &batch_sum_multiplier_);
-  FillOnes(bottom[0]->count(1) / channels_, &spatial_sum_multiplier_);
+  // The GPU code's room for two sums of each channel and share, and for two results. It takes memory when it is
+  // written.
+  const int shares = ChannelShares(bottom[0]->shape(0), channels_, bottom[0]->count(1) / std::max(1, channels_));
+  num_by_chans_.Reshape(vector<int>(1, 2 * channels_ * (shares + 1)));
 }
 
 template <typename Dtype>

@@ -59,9 +59,58 @@ void CuDNNConvolutionLayer<Dtype>::CutBack(Dtype* bottom_diff) {
 }
 
 template <typename Dtype>
+PointwiseShape CuDNNConvolutionLayer<Dtype>::pointwise_shape() const {
+  return {this->num_, this->channels_, this->num_output_, this->out_spatial_dim_};
+}
+
+/// Whether cuBLAS may round floats as cuDNN may.
+inline bool Tf32() { return cudnn::MathType() == CUDNN_DEFAULT_MATH; }
+
+template <typename Dtype>
+void CuDNNConvolutionLayer<Dtype>::PointwiseBackward(const Dtype* top_diff, const Dtype* bottom, Dtype* bottom_diff) {
+  const PointwiseShape shape = pointwise_shape();
+  cudnn::Session& session = cudnn::Session::Get();
+  if (this->bias_term_ && this->param_propagate_down_[1]) {
+    Dtype* room = static_cast<Dtype*>(session.Workspace(PointwiseBiasRoom<Dtype>(shape)));
+    PointwiseBiasGpu(shape, top_diff, room, this->blobs_[1]->mutable_gpu_diff());
+  }
+  if (this->param_propagate_down_[0]) {
+    const size_t bytes = PointwiseWeightsRoom<Dtype>(shape);
+    if (PointwiseWeightsFill(shape) && bytes <= cudnn::WorkspaceLimit()) {
+      Dtype* room = static_cast<Dtype*>(session.Workspace(bytes));
+      PointwiseWeightsGpu(shape, top_diff, bottom, Tf32(), room, this->blobs_[0]->mutable_gpu_diff());
+    } else {
+      WeightsByCuDNN(top_diff, bottom);
+    }
+  }
+  if (bottom_diff != nullptr) { PointwiseDataGpu(shape, top_diff, this->blobs_[0]->gpu_data(), Tf32(), bottom_diff); }
+}
+
+template <typename Dtype>
+void CuDNNConvolutionLayer<Dtype>::WeightsByCuDNN(const Dtype* top_diff, const Dtype* bottom) {
+  Describe();
+  ChooseBackward();
+  cudnn::Session& session = cudnn::Session::Get();
+  // The scale `one` before the result makes cuDNN add to the gradient.
+  const void* one = cudnn::dataType<Dtype>::one;
+  CUDNN_CHECK(cudnnConvolutionBackwardFilter(session.handle(), one, in_, bottom, out_, top_diff, conv_,
+                                             backward_filter_.algorithm, session.Workspace(backward_filter_.workspace),
+                                             backward_filter_.workspace, one, filter_,
+                                             this->blobs_[0]->mutable_gpu_diff()));
+}
+
+template <typename Dtype>
 void CuDNNConvolutionLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (!by_cudnn()) {
     ConvolutionLayer<Dtype>::Forward_gpu(bottom, top);
+    return;
+  }
+  if (pointwise()) {
+    const Dtype* bias = this->bias_term_ ? this->blobs_[1]->gpu_data() : nullptr;
+    for (int i = 0; i < bottom.size(); ++i) {
+      PointwiseForwardGpu(pointwise_shape(), bottom[i]->gpu_data(), this->blobs_[0]->gpu_data(), bias, Tf32(),
+                          top[i]->mutable_gpu_data());
+    }
     return;
   }
   Describe();
@@ -87,6 +136,13 @@ void CuDNNConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
     ConvolutionLayer<Dtype>::Backward_gpu(top, propagate_down, bottom);
     return;
   }
+  if (pointwise()) {
+    for (int i = 0; i < top.size(); ++i) {
+      PointwiseBackward(top[i]->gpu_diff(), bottom[i]->gpu_data(),
+                        propagate_down[i] ? bottom[i]->mutable_gpu_diff() : nullptr);
+    }
+    return;
+  }
   Describe();
   ChooseBackward();
   cudnn::Session& session = cudnn::Session::Get();
@@ -94,17 +150,12 @@ void CuDNNConvolutionLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
   const void* zero = cudnn::dataType<Dtype>::zero;
   for (int i = 0; i < top.size(); ++i) {
     const Dtype* top_diff = top[i]->gpu_diff();
-    // The scale `one` before a result makes cuDNN add to the gradients of weights and bias.
+    // The scale `one` before the result makes cuDNN add to the gradient.
     if (this->bias_term_ && this->param_propagate_down_[1]) {
       CUDNN_CHECK(cudnnConvolutionBackwardBias(session.handle(), one, out_, top_diff, one, bias_,
                                                this->blobs_[1]->mutable_gpu_diff()));
     }
-    if (this->param_propagate_down_[0]) {
-      CUDNN_CHECK(cudnnConvolutionBackwardFilter(
-          session.handle(), one, in_, Extended(bottom[i]->gpu_data()), out_, top_diff, conv_,
-          backward_filter_.algorithm, session.Workspace(backward_filter_.workspace), backward_filter_.workspace, one,
-          filter_, this->blobs_[0]->mutable_gpu_diff()));
-    }
+    if (this->param_propagate_down_[0]) { WeightsByCuDNN(top_diff, Extended(bottom[i]->gpu_data())); }
     if (propagate_down[i]) {
       Dtype* bottom_diff = bottom[i]->mutable_gpu_diff();
       CUDNN_CHECK(cudnnConvolutionBackwardData(

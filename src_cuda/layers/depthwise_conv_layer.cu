@@ -15,8 +15,9 @@
 // of a line come from the first-level cache. Threads are numbered over planes, rows of tiles and columns together, so
 // that planes smaller than a warp share one.
 //
-// The gradient of the input at larger strides: a thread computes one position of the input. It steps through the kernel
-// positions that connect it with an output and skips the others without testing them.
+// The gradient of the input at stride 2: a thread computes 2 x 2 positions of the input, which take the same outputs.
+// At other strides, and with dilation: a thread computes one position. It steps through the kernel positions that
+// connect it with an output and skips the others without testing them.
 //
 // Gradients of weights and bias: a block computes a share of a channel's outputs. Each thread keeps the sums of the
 // whole kernel in registers, the block adds them up by shuffles, and a second kernel adds the sums of the blocks in a
@@ -30,27 +31,26 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
 
-int BlockCount(const int64_t threads) {
-  return static_cast<int>(std::min<int64_t>((threads + kThreads - 1) / kThreads, 1 << 20));
-}
+/// Positions are unsigned: a blob has at most INT_MAX values, and a 64-bit division takes longer than all sums of a
+/// kernel position. The grid is small enough for a loop's last step not to overflow.
+int BlockCount(const unsigned threads) { return std::min((threads + kThreads - 1) / kThreads, 1u << 20); }
 
 /// Outputs of a column that one thread computes.
 constexpr int RowsOfThread(const int stride) { return stride == 1 ? 4 : 2; }
 
 template <typename Dtype, int K, int S, int Rows, bool Rotated>
-__global__ void DepthwiseRowsKernel(const DepthwiseShape s, const int64_t threads, const int channels,
+__global__ void DepthwiseRowsKernel(const DepthwiseShape s, const unsigned threads, const int channels,
                                     const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
                                     const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   const int stride_h = S > 0 ? S : s.stride_h, stride_w = S > 0 ? S : s.stride_w;
   const int dilation_h = K > 0 ? 1 : s.dilation_h, dilation_w = K > 0 ? 1 : s.dilation_w;
-  const int tiles = (s.out_height + Rows - 1) / Rows;
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < threads;
-       at += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int x = at % s.out_width;
-    const int64_t row = at / s.out_width;
-    const int y = static_cast<int>(row % tiles) * Rows;
-    const int plane = static_cast<int>(row / tiles);
+  const unsigned tiles = (s.out_height + Rows - 1) / Rows, width = s.out_width;
+  for (unsigned at = blockIdx.x * kThreads + threadIdx.x; at < threads; at += gridDim.x * kThreads) {
+    const unsigned row = at / width;
+    const int x = at % width;
+    const int y = row % tiles * Rows;
+    const int plane = row / tiles;
     const int c = plane % channels;
     const Dtype* in = input + static_cast<int64_t>(plane) * s.height * s.width;
     const Dtype* w = weights + static_cast<int64_t>(c) * kernel_h * kernel_w;
@@ -120,31 +120,85 @@ __device__ inline Meeting MeetingAt(const int place, const int stride, const int
   return {kernel, step, (place - kernel * dilation) / stride, step * dilation / stride};
 }
 
-template <typename Dtype, int K>
-__global__ void DepthwiseGatherKernel(const DepthwiseShape s, const int64_t count, const int channels,
+template <typename Dtype>
+__global__ void DepthwiseGatherKernel(const DepthwiseShape s, const unsigned count, const int channels,
                                       const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
                                       Dtype* __restrict__ input_diff) {
-  const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; at < count;
-       at += static_cast<int64_t>(gridDim.x) * kThreads) {
-    const int x = at % s.width;
-    const int64_t row = at / s.width;
-    const int y = row % s.height;
-    const int plane = static_cast<int>(row / s.height);
+  const unsigned width = s.width, height = s.height;
+  for (unsigned at = blockIdx.x * kThreads + threadIdx.x; at < count; at += gridDim.x * kThreads) {
+    const unsigned row = at / width;
+    const int x = at % width;
+    const int y = row % height;
+    const int plane = row / height;
     const Dtype* diff = output_diff + static_cast<int64_t>(plane) * s.out_height * s.out_width;
-    const Dtype* w = weights + static_cast<int64_t>(plane % channels) * kernel_h * kernel_w;
+    const Dtype* w = weights + static_cast<int64_t>(plane % channels) * s.kernel_h * s.kernel_w;
     const Meeting my = MeetingAt(y + s.pad_h, s.stride_h, s.dilation_h);
     const Meeting mx = MeetingAt(x + s.pad_w, s.stride_w, s.dilation_w);
     Dtype sum = 0;
-    for (int i = my.first, oy = my.output; i < kernel_h; i += my.step, oy -= my.back) {
+    for (int i = my.first, oy = my.output; i < s.kernel_h; i += my.step, oy -= my.back) {
       if (oy < 0 || oy >= s.out_height) { continue; }
-      for (int j = mx.first, ox = mx.output; j < kernel_w; j += mx.step, ox -= mx.back) {
+      for (int j = mx.first, ox = mx.output; j < s.kernel_w; j += mx.step, ox -= mx.back) {
         if (ox >= 0 && ox < s.out_width) {
-          sum += __ldg(w + i * kernel_w + j) * __ldg(diff + static_cast<int64_t>(oy) * s.out_width + ox);
+          sum += __ldg(w + i * s.kernel_w + j) * __ldg(diff + static_cast<int64_t>(oy) * s.out_width + ox);
         }
       }
     }
     input_diff[at] = sum;
+  }
+}
+
+/// Tiles of Stride positions along an axis of the input, counted from where padding and position together are a
+/// multiple of Stride.
+template <int Stride>
+__host__ __device__ inline unsigned Tiles(const int size, const int pad) {
+  return (size - 1 + pad) / Stride - pad / Stride + 1;
+}
+
+/// A thread computes a tile of S x S positions of the input. Along an axis, position p of the tile t lies at
+/// t * S + p - pad and takes the kernel positions p, p + S, .. to the outputs t, t - 1, ..: which ones is known when
+/// this is compiled, and all positions of the tile read the same outputs.
+template <typename Dtype, int K, int S>
+__global__ void DepthwiseTilesKernel(const DepthwiseShape s, const unsigned threads, const int channels,
+                                     const Dtype* __restrict__ output_diff, const Dtype* __restrict__ weights,
+                                     Dtype* __restrict__ input_diff) {
+  constexpr int kReach = (K + S - 1) / S;
+  const unsigned columns = Tiles<S>(s.width, s.pad_w), rows = Tiles<S>(s.height, s.pad_h);
+  for (unsigned at = blockIdx.x * kThreads + threadIdx.x; at < threads; at += gridDim.x * kThreads) {
+    const unsigned line = at / columns;
+    const int tile_x = at % columns + s.pad_w / S;
+    const int tile_y = line % rows + s.pad_h / S;
+    const int plane = line / rows;
+    const Dtype* diff = output_diff + static_cast<int64_t>(plane) * s.out_height * s.out_width;
+    const Dtype* w = weights + static_cast<int64_t>(plane % channels) * K * K;
+    Dtype from[kReach][kReach];
+#pragma unroll
+    for (int a = 0; a < kReach; ++a) {
+      const int oy = tile_y - a;
+#pragma unroll
+      for (int b = 0; b < kReach; ++b) {
+        const int ox = tile_x - b;
+        const bool inside = oy >= 0 && oy < s.out_height && ox >= 0 && ox < s.out_width;
+        from[a][b] = inside ? __ldg(diff + static_cast<int64_t>(oy) * s.out_width + ox) : Dtype(0);
+      }
+    }
+    Dtype* out = input_diff + static_cast<int64_t>(plane) * s.height * s.width;
+#pragma unroll
+    for (int p = 0; p < S; ++p) {
+      const int y = tile_y * S + p - s.pad_h;
+#pragma unroll
+      for (int q = 0; q < S; ++q) {
+        const int x = tile_x * S + q - s.pad_w;
+        Dtype sum = 0;
+#pragma unroll
+        for (int a = 0; a < kReach; ++a) {
+#pragma unroll
+          for (int b = 0; b < kReach; ++b) {
+            if (p + a * S < K && q + b * S < K) { sum += __ldg(w + (p + a * S) * K + q + b * S) * from[a][b]; }
+          }
+        }
+        if (y >= 0 && y < s.height && x >= 0 && x < s.width) { out[static_cast<int64_t>(y) * s.width + x] = sum; }
+      }
+    }
   }
 }
 
@@ -173,19 +227,17 @@ __global__ void DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num
                                            Dtype* __restrict__ parts) {
   const int c = K > 0 ? blockIdx.x : blockIdx.x % channels, share = blockIdx.y, shares = gridDim.y;
   const int taps = K > 0 ? K * K : s.kernel_h * s.kernel_w;
-  const int places = s.out_height * s.out_width;
-  const int64_t count = static_cast<int64_t>(num) * places;
+  const unsigned places = s.out_height * s.out_width, count = num * places, width = s.out_width;
   Dtype sum[K > 0 ? K * K + 1 : 1] = {};
   const int tap = K > 0 ? 0 : blockIdx.x / channels;
   const int tap_y = K > 0 ? 0 : tap / s.kernel_w * s.dilation_h, tap_x = K > 0 ? 0 : tap % s.kernel_w * s.dilation_w;
-  for (int64_t at = static_cast<int64_t>(share) * kThreads + threadIdx.x; at < count;
-       at += static_cast<int64_t>(shares) * kThreads) {
-    const int place = static_cast<int>(at % places);
-    const int64_t plane = at / places * channels + c;
+  for (unsigned at = share * kThreads + threadIdx.x; at < count; at += shares * kThreads) {
+    const unsigned place = at % places, line = place / width;
+    const int64_t plane = static_cast<int64_t>(at / places) * channels + c;
     const Dtype d = __ldg(output_diff + plane * places + place);
     const Dtype* in = input + plane * s.height * s.width;
-    const int top = place / s.out_width * (S > 0 ? S : s.stride_h) - s.pad_h;
-    const int left = place % s.out_width * (S > 0 ? S : s.stride_w) - s.pad_w;
+    const int top = static_cast<int>(line) * (S > 0 ? S : s.stride_h) - s.pad_h;
+    const int left = static_cast<int>(place - line * width) * (S > 0 ? S : s.stride_w) - s.pad_w;
     if (K > 0) {
 #pragma unroll
       for (int i = 0; i < K; ++i) {
@@ -238,7 +290,7 @@ template <typename Dtype, int K, int S, bool Rotated>
 void LaunchRows(const DepthwiseShape& s, const int planes, const int channels, const Dtype* input, const Dtype* weights,
                 const Dtype* bias, Dtype* output) {
   constexpr int rows = RowsOfThread(S);
-  const int64_t threads = static_cast<int64_t>(planes) * ((s.out_height + rows - 1) / rows) * s.out_width;
+  const unsigned threads = planes * ((s.out_height + rows - 1) / rows) * s.out_width;
   if (threads == 0) { return; }
   DepthwiseRowsKernel<Dtype, K, S, rows, Rotated>
       <<<BlockCount(threads), kThreads>>>(s, threads, channels, input, weights, bias, output);
@@ -280,6 +332,22 @@ void LaunchRotated(const DepthwiseShape& s, const int planes, const int channels
   }
 }
 
+template <typename Dtype, int K>
+void LaunchTiles(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
+                 const Dtype* weights, Dtype* input_diff) {
+  const unsigned threads = planes * Tiles<2>(s.width, s.pad_w) * Tiles<2>(s.height, s.pad_h);
+  DepthwiseTilesKernel<Dtype, K, 2>
+      <<<BlockCount(threads), kThreads>>>(s, threads, channels, output_diff, weights, input_diff);
+  CUDA_POST_KERNEL_CHECK;
+}
+
+template <typename Dtype>
+void LaunchGather(const DepthwiseShape& s, const unsigned count, const int channels, const Dtype* output_diff,
+                  const Dtype* weights, Dtype* input_diff) {
+  DepthwiseGatherKernel<Dtype><<<BlockCount(count), kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+  CUDA_POST_KERNEL_CHECK;
+}
+
 template <typename Dtype>
 void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channels, const Dtype* output_diff,
                      const Dtype* weights, Dtype* input_diff) {
@@ -292,26 +360,15 @@ void BackwardDataGpu(const DepthwiseShape& s, const int planes, const int channe
     LaunchRotated(rotated, planes, channels, output_diff, weights, input_diff);
     return;
   }
-  const int64_t count = static_cast<int64_t>(planes) * s.height * s.width;
+  const unsigned count = planes * s.height * s.width;
   if (count == 0) { return; }
-  const int blocks = BlockCount(count);
-  switch (s.kernel_h == s.kernel_w ? s.kernel_h : 0) {
-    case 3:
-      DepthwiseGatherKernel<Dtype, 3><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
-      break;
-    case 4:
-      DepthwiseGatherKernel<Dtype, 4><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
-      break;
-    case 5:
-      DepthwiseGatherKernel<Dtype, 5><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
-      break;
-    case 6:
-      DepthwiseGatherKernel<Dtype, 6><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
-      break;
-    default:
-      DepthwiseGatherKernel<Dtype, 0><<<blocks, kThreads>>>(s, count, channels, output_diff, weights, input_diff);
+  switch (Unrolled(s)) {
+    case 32: return LaunchTiles<Dtype, 3>(s, planes, channels, output_diff, weights, input_diff);
+    case 42: return LaunchTiles<Dtype, 4>(s, planes, channels, output_diff, weights, input_diff);
+    case 52: return LaunchTiles<Dtype, 5>(s, planes, channels, output_diff, weights, input_diff);
+    case 62: return LaunchTiles<Dtype, 6>(s, planes, channels, output_diff, weights, input_diff);
+    default: return LaunchGather<Dtype>(s, count, channels, output_diff, weights, input_diff);
   }
-  CUDA_POST_KERNEL_CHECK;
 }
 
 /// Number of shares of a channel's outputs: some 2000 blocks in all at most, and a few outputs a thread at least.
@@ -347,8 +404,8 @@ void BackwardWeightsGpu(const DepthwiseShape& s, const int num, const int channe
     case 62: LaunchParts<Dtype, 6, 2>(s, num, channels, shares, input, output_diff, parts); break;
     default: LaunchParts<Dtype, 0, 0>(s, num, channels, shares, input, output_diff, parts);
   }
-  DepthwiseWeightSumsKernel<Dtype><<<BlockCount(static_cast<int64_t>(channels) * (taps + 1)), kThreads>>>(
-      channels, taps, shares, parts, weight_diff, bias_diff);
+  DepthwiseWeightSumsKernel<Dtype>
+      <<<BlockCount(channels * (taps + 1)), kThreads>>>(channels, taps, shares, parts, weight_diff, bias_diff);
   CUDA_POST_KERNEL_CHECK;
 }
 

@@ -5,12 +5,12 @@
 
 #include "caffe/filler.hpp"
 #include "caffe/layer_factory.hpp"
+#include "caffe/util/channel_shares.hpp"
 #include "caffe/util/math_functions.hpp"
-#include "caffe/util/ones.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
-// Scale on the CPU: the class, its blobs and its GPU code are the fork's. With bottom divided into outer x scale x
+// Scale on the CPU: the class and its blobs are the fork's. With bottom divided into outer x scale x
 // inner,
 //
 //     top(o, s, i) = scale(s) bottom(o, s, i) [+ bias(s)]
@@ -97,8 +97,8 @@ void ScaleLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector
   } else {
     top[0]->ReshapeLike(*bottom[0]);
   }
-  sum_result_.Reshape(vector<int>(1, outer_dim_ * scale_dim_));
-  if (Caffe::mode() == Caffe::GPU) { FillOnes(std::max(outer_dim_, inner_dim_), &sum_multiplier_); }
+  // The GPU code's room for two sums of each channel and share. It takes memory when it is written.
+  sum_result_.Reshape(vector<int>(1, 2 * scale_dim_ * ChannelShares(outer_dim_, scale_dim_, inner_dim_)));
   if (bias_layer_) {
     bias_bottom_vec_[0] = top[0];
     bias_layer_->Reshape(bias_bottom_vec_, top);

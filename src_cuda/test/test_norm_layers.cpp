@@ -1,54 +1,18 @@
-// BatchNorm and Scale on the CPU against plain loops, and the ones that their GPU code reads.
+// BatchNorm and Scale on the CPU against plain loops, and on each device against the CPU.
 #include <algorithm>
 #include <cmath>
 #include <functional>
 #include <sstream>
 #include <vector>
 
+#include "caffe/filler.hpp"
+#include "caffe/layer_factory.hpp"
 #include "caffe/layers/batch_norm_layer.hpp"
 #include "caffe/layers/scale_layer.hpp"
 #include "caffe/test/test_gradient_check_util.hpp"
 #include "cpu_layers_test.hpp"
 
 namespace caffe {
-
-/// The vectors of ones that the layers' GPU code sums with.
-template <typename Dtype>
-struct BatchNormOnes : BatchNormLayer<Dtype> {
-  using BatchNormLayer<Dtype>::BatchNormLayer;
-  vector<Blob<Dtype>*> ones() { return {&this->batch_sum_multiplier_, &this->spatial_sum_multiplier_}; }
-};
-
-template <typename Dtype>
-struct ScaleOnes : ScaleLayer<Dtype> {
-  using ScaleLayer<Dtype>::ScaleLayer;
-  vector<Blob<Dtype>*> ones() { return {&this->sum_multiplier_}; }
-};
-
-/// Check that the ones of a layer are written when its bottom grows, and only then: a write on the CPU is a copy to the
-/// GPU later. A value changed on purpose shows that nothing was written.
-template <typename Dtype, typename LayerType>
-void CheckOnes(const std::string& type) {
-  Caffe::set_mode(Caffe::GPU);
-  LayerParameter param;
-  param.set_type(type);
-  LayerType layer(param);
-  Blob<Dtype> bottom(2, 3, 4, 5), top;
-  const vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
-  layer.SetUp(bottoms, tops);
-  for (Blob<Dtype>* const blob : layer.ones()) { blob->mutable_cpu_data()[0] = 7; }
-  layer.Reshape(bottoms, tops);
-  bottom.Reshape(2, 3, 2, 2);
-  layer.Reshape(bottoms, tops);
-  for (const Blob<Dtype>* const blob : layer.ones()) { EXPECT_EQ(Dtype(7), blob->cpu_data()[0]) << type; }
-  bottom.Reshape(30, 3, 8, 9);
-  layer.Reshape(bottoms, tops);
-  for (const Blob<Dtype>* const blob : layer.ones()) {
-    ASSERT_GE(blob->count(), 30) << type;
-    for (int i = 0; i < blob->count(); ++i) { EXPECT_EQ(Dtype(1), blob->cpu_data()[i]) << type << " " << i; }
-  }
-  Caffe::set_mode(Caffe::CPU);
-}
 
 template <typename Dtype>
 class NormLayersTest : public CpuLayersTest<Dtype> {};
@@ -193,9 +157,102 @@ TYPED_TEST(NormLayersTest, ScaleAgainstLoops) {
   }
 }
 
-TYPED_TEST(NormLayersTest, OnesAreWrittenOnce) {
-  CheckOnes<TypeParam, BatchNormOnes<TypeParam>>("BatchNorm");
-  CheckOnes<TypeParam, ScaleOnes<TypeParam>>("Scale");
+/// What a BatchNorm or Scale gives, forward and backward, with the device's mode set: the top, the gradients of the
+/// bottoms and of the layer's own blobs, and what the blobs hold afterwards.
+template <typename Dtype>
+vector<vector<Dtype>> ForwardAndBack(const LayerParameter& param, const vector<vector<int>>& shapes,
+                                     const bool in_place) {
+  vector<shared_ptr<Blob<Dtype>>> blobs;
+  vector<Blob<Dtype>*> bottoms;
+  FillerParameter filler_param;
+  filler_param.set_std(2);
+  filler_param.set_mean(0.5);
+  GaussianFiller<Dtype> filler(filler_param);
+  Caffe::set_random_seed(11);
+  for (const vector<int>& shape : shapes) {
+    blobs.emplace_back(new Blob<Dtype>(shape));
+    filler.Fill(blobs.back().get());
+    bottoms.push_back(blobs.back().get());
+  }
+  Blob<Dtype> apart;
+  const vector<Blob<Dtype>*> tops(1, in_place ? bottoms[0] : &apart);
+  const auto layer = LayerRegistry<Dtype>::CreateLayer(param);
+  layer->SetUp(bottoms, tops);
+  for (const auto& blob : layer->blobs()) {
+    caffe_rng_gaussian<Dtype>(blob->count(), 1, 0.3, blob->mutable_cpu_diff());
+  }
+  layer->Forward(bottoms, tops);
+  vector<vector<Dtype>> found;
+  const auto take = [&found](const Dtype* values, const int count) { found.emplace_back(values, values + count); };
+  take(tops[0]->cpu_data(), tops[0]->count());
+  caffe_rng_gaussian<Dtype>(tops[0]->count(), 0, 1, tops[0]->mutable_cpu_diff());
+  layer->Backward(tops, vector<bool>(bottoms.size(), true), bottoms);
+  for (const Blob<Dtype>* const bottom : bottoms) { take(bottom->cpu_diff(), bottom->count()); }
+  for (const auto& blob : layer->blobs()) {
+    take(blob->cpu_data(), blob->count());
+    if (param.type() == "Scale") { take(blob->cpu_diff(), blob->count()); }
+  }
+  return found;
+}
+
+template <typename TypeParam>
+class NormDevicesTest : public MultiDeviceTest<TypeParam> {};
+
+TYPED_TEST_CASE(NormDevicesTest, TestDtypesAndDevices);
+
+template <typename TypeParam>
+void CheckAgainstCpu(const LayerParameter& param, const vector<vector<int>>& shapes, const bool in_place) {
+  typedef typename TypeParam::Dtype Dtype;
+  const auto found = ForwardAndBack<Dtype>(param, shapes, in_place);
+  Caffe::set_mode(Caffe::CPU);
+  const auto wanted = ForwardAndBack<Dtype>(param, shapes, in_place);
+  Caffe::set_mode(TypeParam::device);
+  const double bound = sizeof(Dtype) == 4 ? 2e-5 : 1e-12;
+  ASSERT_EQ(wanted.size(), found.size());
+  for (size_t k = 0; k < wanted.size(); ++k) {
+    double largest = 1;
+    for (const Dtype value : wanted[k]) { largest = std::max(largest, std::abs(static_cast<double>(value))); }
+    for (size_t i = 0; i < wanted[k].size(); ++i) {
+      ASSERT_NEAR(wanted[k][i], found[k][i], bound * largest)
+          << param.ShortDebugString() << " blob " << k << " at " << i;
+    }
+  }
+}
+
+TYPED_TEST(NormDevicesTest, BatchNormAgainstTheCpu) {
+  // A plane smaller and larger than a block, more than one share of a channel, one value a channel, and no planes.
+  const vector<vector<int>> shapes = {{3, 5, 4, 6}, {2, 3, 70, 41}, {6, 2, 61, 59},
+                                      {1, 7, 1, 1}, {9, 4},         {5, 300, 2, 2}};
+  for (const vector<int>& shape : shapes) {
+    for (const bool in_place : {false, true}) {
+      for (const bool stored : {false, true}) {
+        if (shape == shapes[3] && !stored) { continue; }  // one value has no variance
+        LayerParameter param;
+        param.set_type("BatchNorm");
+        param.mutable_batch_norm_param()->set_use_global_stats(stored);
+        CheckAgainstCpu<TypeParam>(param, {shape}, in_place);
+      }
+    }
+  }
+}
+
+TYPED_TEST(NormDevicesTest, ScaleAgainstTheCpu) {
+  for (const bool bias : {false, true}) {
+    for (const bool in_place : {false, true}) {
+      LayerParameter param;
+      param.set_type("Scale");
+      param.mutable_scale_param()->set_bias_term(bias);
+      param.mutable_scale_param()->mutable_filler()->set_type("gaussian");
+      for (const vector<int>& shape :
+           vector<vector<int>>{{3, 5, 4, 6}, {2, 3, 70, 41}, {6, 2, 61, 59}, {4, 7, 1, 1}, {1, 6}}) {
+        CheckAgainstCpu<TypeParam>(param, {shape}, in_place);
+      }
+      param.mutable_scale_param()->set_axis(0);
+      param.mutable_scale_param()->set_num_axes(2);
+      CheckAgainstCpu<TypeParam>(param, {{3, 5, 4, 6}}, in_place);
+      if (!in_place) { CheckAgainstCpu<TypeParam>(param, {{3, 5, 7, 9}, {3, 5}}, false); }  // squeeze and excite
+    }
+  }
 }
 
 }  // namespace caffe

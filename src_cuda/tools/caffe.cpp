@@ -1,4 +1,4 @@
-// The command `caffe`: train, test, time and device_query, with the flags of the public one.
+// The command `caffe`: train, test, time and device_query, with the flags of the public one, and forward.
 //
 // It replaces the fork's own tool for one reason: that one accepts --weights for `train` and never reads them, so
 // finetuning would start from random numbers without a warning. Also, it logs to stderr only, not to files in /tmp.
@@ -18,9 +18,10 @@
 #include "caffe/caffe.hpp"
 #include "caffe/util/signal_handler.h"
 #include "caffe/util/upgrade_proto.hpp"
+#include "npy.hpp"
 
 DEFINE_string(solver, "", "Solver prototxt (train).");
-DEFINE_string(model, "", "Net prototxt (test, time).");
+DEFINE_string(model, "", "Net prototxt (test, time, forward).");
 DEFINE_string(weights, "",
               "Caffemodels to start from or to test, separated by ','; not together with "
               "--snapshot.");
@@ -30,6 +31,10 @@ DEFINE_string(phase, "", "TRAIN or TEST (time); TRAIN by default.");
 DEFINE_int32(level, 0, "Level of the net's state.");
 DEFINE_string(stage, "", "Stages of the net's state, separated by ','.");
 DEFINE_int32(iterations, 50, "How many batches (test, time).");
+DEFINE_int32(repeat, 1, "How often a layer runs in one measurement (time); the time shown is that of one run.");
+DEFINE_string(inputs, "", "BLOB=FILE.npy for each input blob, separated by ',' (forward).");
+DEFINE_string(outputs, "", "Blobs to write, separated by ','; by default the net's outputs (forward).");
+DEFINE_string(folder, ".", "Where forward writes BLOB.npy, with '_' for a '/' in a blob's name.");
 DEFINE_string(sigint_effect, "stop", "What SIGINT does: snapshot, stop or none; stop ends in a snapshot, too.");
 DEFINE_string(sighup_effect, "snapshot", "What SIGHUP does: snapshot, stop or none.");
 
@@ -156,16 +161,18 @@ int Test() {
   return 0;
 }
 
-// Milliseconds that one call takes.
+// Milliseconds that one call takes, of --repeat calls one after the other: on a GPU the start of a call is hidden
+// behind the call before it.
 double Milliseconds(const std::function<void()>& call) {
   caffe::Timer timer;
   timer.Start();
-  call();
-  return timer.MicroSeconds() / 1000;
+  for (int i = 0; i < FLAGS_repeat; ++i) { call(); }
+  return timer.MicroSeconds() / 1000 / FLAGS_repeat;
 }
 
 int Time() {
   CHECK(!FLAGS_model.empty()) << "time needs --model";
+  CHECK_GE(FLAGS_repeat, 1) << "--repeat must be 1 or more";
   CHECK(FLAGS_phase.empty() || FLAGS_phase == "TRAIN" || FLAGS_phase == "TEST")
       << "--phase is TRAIN or TEST, not '" << FLAGS_phase << "'";
   SetMode(Device());
@@ -217,6 +224,38 @@ int Time() {
   return 0;
 }
 
+int Forward() {
+  CHECK(!FLAGS_model.empty()) << "forward needs --model";
+  SetMode(Device());
+  const vector<string> stages = Split(FLAGS_stage);
+  Net<float> net(FLAGS_model, caffe::TEST, FLAGS_level, &stages);
+  for (const string& weights : Split(FLAGS_weights)) { net.CopyTrainedLayersFrom(weights); }
+  const auto blob = [&net](const string& name) {
+    CHECK(net.has_blob(name)) << FLAGS_model << " has no blob named " << name;
+    return net.blob_by_name(name);
+  };
+  for (const string& input : Split(FLAGS_inputs)) {
+    const size_t equals = input.find('=');
+    CHECK(equals != string::npos) << "--inputs takes BLOB=FILE.npy, not '" << input << "'";
+    const npy::Array array = npy::Read(input.substr(equals + 1));
+    const auto to = blob(input.substr(0, equals));
+    to->Reshape(array.shape);
+    std::copy(array.values.begin(), array.values.end(), to->mutable_cpu_data());
+  }
+  net.Reshape();
+  net.Forward();
+  vector<string> outputs = Split(FLAGS_outputs);
+  if (outputs.empty()) {
+    for (const int index : net.output_blob_indices()) { outputs.push_back(net.blob_names()[index]); }
+  }
+  for (const string& name : outputs) {
+    string file = name;
+    std::replace(file.begin(), file.end(), '/', '_');
+    npy::Write(FLAGS_folder + "/" + file + ".npy", blob(name)->shape(), blob(name)->cpu_data());
+  }
+  return 0;
+}
+
 int DeviceQuery() {
   SetMode(std::max(0, Device()));
   Caffe::DeviceQuery();
@@ -233,10 +272,11 @@ int main(int argc, char** argv) {
       "  train         train or finetune a net\n"
       "  test          run a net on its own data and show its outputs\n"
       "  time          time every layer\n"
+      "  forward       run a net on values from .npy files\n"
       "  device_query  describe a GPU");
   caffe::GlobalInit(&argc, &argv);
   const std::map<string, int (*)()> commands = {
-      {"train", Train}, {"test", Test}, {"time", Time}, {"device_query", DeviceQuery}};
+      {"train", Train}, {"test", Test}, {"time", Time}, {"forward", Forward}, {"device_query", DeviceQuery}};
   const auto command = argc == 2 ? commands.find(argv[1]) : commands.end();
   if (command == commands.end()) {
     std::cerr << gflags::ProgramUsage() << std::endl;

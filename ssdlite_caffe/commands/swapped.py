@@ -73,7 +73,7 @@ def named_for_each_other(train: Path, test: Path) -> bool:
 
 def _kinds(path: Path) -> Iterator[str]:
     """What a path may be; nothing if it is not recognised."""
-    from ssdlite_caffe.dump.checkpoint import is_checkpoint
+    from ssdlite_caffe.dump.tf1.checkpoint import is_checkpoint
     from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES

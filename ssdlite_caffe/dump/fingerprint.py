@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssdlite_caffe.dump.frozen import read_bytes, sha256
 from ssdlite_caffe.dump.locate import locate
+from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
 
 
 def model_sha256(path: Path) -> str | None:
@@ -18,11 +18,11 @@ def model_sha256(path: Path) -> str | None:
     if found.kind == "weights folder":
         return None
     if found.kind == "SavedModel":
-        from ssdlite_caffe.dump.saved_model import saved_model_sha256
+        from ssdlite_caffe.dump.tf1.saved_model import saved_model_sha256
 
         return saved_model_sha256(found.path)
     if found.kind == "checkpoint":
-        from ssdlite_caffe.dump.variables import hash_files, shards
+        from ssdlite_caffe.dump.tf1.variables import hash_files, shards
 
         return hash_files(shards(found.path))
     return sha256(read_bytes(found.path))

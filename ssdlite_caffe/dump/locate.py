@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ssdlite_caffe.dump.checkpoint import choose_checkpoint, is_checkpoint
 from ssdlite_caffe.dump.foreign import what_else_is_in
-from ssdlite_caffe.dump.frozen import SAVED_MODEL_START, starts_with
-from ssdlite_caffe.dump.saved_model import is_saved_model_folder
+from ssdlite_caffe.dump.model_bytes import SAVED_MODEL_START, starts_with
 from ssdlite_caffe.dump.store import MANIFEST
+from ssdlite_caffe.dump.tf1.checkpoint import choose_checkpoint, is_checkpoint
+from ssdlite_caffe.dump.tf1.saved_model import is_saved_model_folder
 from ssdlite_caffe.errors import ModelError
 
 Kind = Literal["weights folder", "SavedModel", "frozen graph", "checkpoint", "TensorFlow Lite"]

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes, sha256
+from ssdlite_caffe.dump.detector.take_apart import take_apart
 from ssdlite_caffe.dump.locate import Kind, Located, locate
 from ssdlite_caffe.dump.model import DumpedModel, Settings
+from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
 from ssdlite_caffe.dump.suppression import NmsChoice, choose_suppression
+from ssdlite_caffe.dump.tf1.frozen import graph_of, parse_graph_def
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.resizer import Resizer
 
 if TYPE_CHECKING:
-    from ssdlite_caffe.dump.pipeline import Pipeline
+    from ssdlite_caffe.dump.pipeline.config import Pipeline
 
 _LENT = {
     "default boxes": ("default_boxes", "box_coder_scales", "box_rounding"),
@@ -96,13 +97,13 @@ def _weights_folder(path: Path) -> DumpedModel:
 
 
 def _saved_model(path: Path) -> DumpedModel:
-    from ssdlite_caffe.dump.saved_model import read_saved_model
+    from ssdlite_caffe.dump.tf1.saved_model import read_saved_model
 
     return read_saved_model(path)
 
 
 def _checkpoint(path: Path, config: Path | None) -> DumpedModel:
-    from ssdlite_caffe.dump.checkpoint import read_checkpoint
+    from ssdlite_caffe.dump.tf1.checkpoint import read_checkpoint
 
     return read_checkpoint(path, pipeline_config=config)
 
@@ -134,8 +135,8 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
         )
     if options.pipeline_config is None:
         return model
-    from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline
-    from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
+    from ssdlite_caffe.dump.pipeline.config import fill_gaps, read_pipeline
+    from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
 
     config = options.pipeline_config
     pipeline = read_pipeline(config)
@@ -146,7 +147,7 @@ def _with_given_config(model: DumpedModel, options: ReadOptions) -> DumpedModel:
 
 
 def _completed(model: DumpedModel, found: Located, options: ReadOptions) -> DumpedModel:
-    from ssdlite_caffe.dump.pipeline import contradictions, fill_gaps
+    from ssdlite_caffe.dump.pipeline.config import contradictions, fill_gaps
     from ssdlite_caffe.dump.resizer_choice import choose_resizer
 
     config, pipeline, unread = _config(found, options)
@@ -220,7 +221,7 @@ def _lender(settings: Settings, other: Located, options: ReadOptions) -> DumpedM
 
 def _config(found: Located, options: ReadOptions) -> tuple[Path | None, Pipeline | None, str]:
     """The path and content of the pipeline.config to use; a note if the one beside the model cannot be read."""
-    from ssdlite_caffe.dump.pipeline import read_pipeline
+    from ssdlite_caffe.dump.pipeline.config import read_pipeline
 
     if options.pipeline_config is not None:
         return options.pipeline_config, read_pipeline(options.pipeline_config), ""

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlite_caffe.dump.checkpoint import meta_resizer
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.pipeline import Pipeline
-from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer, resizer_text
+from ssdlite_caffe.dump.pipeline.config import Pipeline
+from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer, resizer_text
+from ssdlite_caffe.dump.tf1.checkpoint import meta_resizer
 from ssdlite_caffe.resizer import Resizer
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.pipeline import Pipeline
+from ssdlite_caffe.dump.pipeline.config import Pipeline
 from ssdlite_caffe.errors import ModelError
 
 NmsChoice = Literal["auto", "graph", "config", "regular"]

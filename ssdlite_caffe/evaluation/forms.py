@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes
-from ssdlite_caffe.dump.checkpoint import is_checkpoint
 from ssdlite_caffe.dump.fingerprint import model_sha256
 from ssdlite_caffe.dump.locate import all_of, locate
+from ssdlite_caffe.dump.tf1.checkpoint import is_checkpoint
 from ssdlite_caffe.errors import DatasetError, ModelError
 from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.runtimes.class_names import label_map_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlite_caffe.coco.label_map import Label, LabelMap, check_classes
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.terminal import size_text

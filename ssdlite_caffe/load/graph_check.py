@@ -1,6 +1,7 @@
 """Comparing a model's graph with a family's net: strides, dilations, paddings, activations, and what feeds what.
 
-Different nets can have the same kernels; see `dump/wiring.py`. A checkpoint has no graph, so nothing is compared.
+Different nets can have the same kernels; see `dump/detector/wiring.py`. A checkpoint has no graph, so nothing is
+compared.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import astuple
 
+from ssdlite_caffe.dump.detector.wiring import joined
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.dump.wiring import joined
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.netdesc import AddDesc, ConvDesc, GateDesc, GlobalPoolDesc, NetDesc, NodeDesc, Padding
 from ssdlite_caffe.gen_model.padding import same_padding

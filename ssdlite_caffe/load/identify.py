@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ssdlite_caffe.dump.detector.units import renamed_tensors, renamed_unit
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
-from ssdlite_caffe.dump.units import renamed_tensors, renamed_unit
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import FAMILIES, ArchSpec
 from ssdlite_caffe.gen_model.build import build

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ssdlite_caffe.coco.label_map import LabelMap, check_classes, load_label_map
-from ssdlite_caffe.dump.checkpoint import is_checkpoint
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import TfliteNms
 from ssdlite_caffe.dump.read import ReadOptions
 from ssdlite_caffe.dump.suppression import NmsChoice
+from ssdlite_caffe.dump.tf1.checkpoint import is_checkpoint
 from ssdlite_caffe.errors import ArchError, ModelError, PrototxtError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build

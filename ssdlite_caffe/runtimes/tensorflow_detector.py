@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.checkpoint import meta_graph_of, refuse_training_graph
+from ssdlite_caffe.dump.detector.raw_outputs import RAW_OUTPUTS, TFLITE_OP
 from ssdlite_caffe.dump.foreign import refuse_object_based
-from ssdlite_caffe.dump.frozen import graph_of, parse_graph_def, read_bytes
-from ssdlite_caffe.dump.graph import CONVOLUTIONS
+from ssdlite_caffe.dump.graph.view import CONVOLUTIONS
 from ssdlite_caffe.dump.locate import Located, locate
-from ssdlite_caffe.dump.raw_outputs import RAW_OUTPUTS, TFLITE_OP
-from ssdlite_caffe.dump.saved_model import refuse_unreadable_saved_model
-from ssdlite_caffe.dump.variables import shards
+from ssdlite_caffe.dump.model_bytes import read_bytes
+from ssdlite_caffe.dump.tf1.checkpoint import meta_graph_of, refuse_training_graph
+from ssdlite_caffe.dump.tf1.frozen import graph_of, parse_graph_def
+from ssdlite_caffe.dump.tf1.saved_model import refuse_unreadable_saved_model
+from ssdlite_caffe.dump.tf1.variables import shards
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.runtimes.detections import Detections

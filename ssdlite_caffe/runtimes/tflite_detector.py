@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.tflite.file import Operator, TfliteFile, read_tflite
 from ssdlite_caffe.dump.tflite.lower import lower, real_values, tensor_index, tensor_node
 from ssdlite_caffe.dump.tflite.typed import typed

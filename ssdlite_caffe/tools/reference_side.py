@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.checkpoint import graph_outputs
 from ssdlite_caffe.dump.locate import locate
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
+from ssdlite_caffe.dump.tf1.checkpoint import graph_outputs
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec, Nms
 from ssdlite_caffe.gen_model.netdesc import NetDesc

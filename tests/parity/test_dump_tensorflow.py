@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.constants import Evaluator
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.units import find_units
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.constants import Evaluator
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.dump.model import ConvUnit, DumpedModel
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.units import find_units
 from ssdlite_caffe.errors import MissingRuntimeError
 from ssdlite_caffe.imports import import_tensorflow
 from tests.conftest import ROOT
@@ -365,7 +365,7 @@ def test_every_unit_computes_what_its_part_of_the_graph_does(loaded: tuple[Dumpe
 
 def test_settings_are_the_pipelines(frozen: Path, loaded: tuple[DumpedModel, Any]) -> None:
     """The graph's settings against those that it was exported with, and network input against the graph's."""
-    from ssdlite_caffe.dump.pipeline import settings_from_pipeline
+    from ssdlite_caffe.dump.pipeline.config import settings_from_pipeline
 
     model, _ = loaded
     pipeline = settings_from_pipeline(frozen.with_name("pipeline.config"))

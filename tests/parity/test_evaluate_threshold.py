@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.coco.label_map import LabelMap
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.evaluation.detectors import RUNTIMES
 from ssdlite_caffe.evaluation.forms import ModelForms
 from ssdlite_caffe.runtimes.detections import Detections

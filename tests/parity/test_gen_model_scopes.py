@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.dump.tensorflow_subset_pb2 import GraphDef
+from ssdlite_caffe.dump.graph.tensorflow_subset_pb2 import GraphDef
 from ssdlite_caffe.gen_model.arch import FamilyName
 from ssdlite_caffe.gen_model.build import build, default_arch
 

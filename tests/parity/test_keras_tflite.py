@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.data.labelled_images import open_images
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from ssdlite_caffe.evaluation.evaluate import evaluate

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.execution_ops import POST_OPS
-from ssdlite_caffe.dump.graph import Graph, Node
-from ssdlite_caffe.dump.tensors import to_array
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.execution_ops import POST_OPS
+from ssdlite_caffe.dump.graph.tensors import to_array
+from ssdlite_caffe.dump.graph.view import Graph, Node
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError, SsdliteError
 from ssdlite_caffe.imports import import_tensorflow
 from tests.conftest import ROOT

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.frozen import graph_of
-from ssdlite_caffe.dump.graph import Graph, Node
-from ssdlite_caffe.dump.preprocessing import first_convolution
+from ssdlite_caffe.dump.detector.preprocessing import first_convolution
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph, Node
+from ssdlite_caffe.dump.tf1.frozen import graph_of
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError, SsdliteError
 from ssdlite_caffe.imports import import_tensorflow
 from ssdlite_caffe.resizer import Resizer
@@ -142,7 +142,7 @@ def with_functions(path: Path, *, called: bool = False, tall: float = 1.0) -> Pa
 
 
 def read(path: Path) -> Any:
-    from ssdlite_caffe.dump.detector import take_apart
+    from ssdlite_caffe.dump.detector.take_apart import take_apart
 
     return take_apart(graph_of(pb.GraphDef.FromString(path.read_bytes()), path))
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.tensors import to_array
 from ssdlite_caffe.dump.locate import CONFIG, FROZEN
 from ssdlite_caffe.dump.model import DumpedModel, TfliteNms
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.read import ReadOptions, read_model
-from ssdlite_caffe.dump.tensors import to_array
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec, FamilyName, HeadKind, Residuals
 from ssdlite_caffe.gen_model.build import build, default_arch

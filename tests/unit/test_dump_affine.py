@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.affine import (
+from ssdlite_caffe.dump.detector.affine import (
     BatchNormParts,
     Constants,
     Factor,
@@ -16,7 +16,7 @@ from ssdlite_caffe.dump.affine import (
     scale_and_offset,
     step_at,
 )
-from ssdlite_caffe.dump.graph import Use
+from ssdlite_caffe.dump.graph.view import Use
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, ref, shape_proto
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.checkpoint import units_of_variables
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.pipeline import Pipeline
+from ssdlite_caffe.dump.pipeline.config import Pipeline
+from ssdlite_caffe.dump.tf1.checkpoint import units_of_variables
 from ssdlite_caffe.errors import ModelError
 
 PIPELINE = Pipeline(Settings(), backbone_epsilon=0.1, extra_epsilon=0.2, head_epsilon=0.3, moving_averages=False)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.constants import Evaluator, NotConstantError
-from ssdlite_caffe.dump.graph import Graph, Ref
-from ssdlite_caffe.dump.tensors import to_array
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.constants import Evaluator, NotConstantError
+from ssdlite_caffe.dump.graph.tensors import to_array
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, ref
 

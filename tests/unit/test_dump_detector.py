@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.detector import take_apart
+from ssdlite_caffe.dump.detector.take_apart import take_apart
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, shape_proto
 

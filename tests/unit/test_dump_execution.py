@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.constant_ops import NotConstantError
-from ssdlite_caffe.dump.execution import Execution
-from ssdlite_caffe.dump.tensors import Array
+from ssdlite_caffe.dump.graph.constant_ops import NotConstantError
+from ssdlite_caffe.dump.graph.execution import Execution
+from ssdlite_caffe.dump.graph.tensors import Array
 from tests.dump_graphs import GraphBuilder, ref
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.constant_ops import NotConstantError
-from ssdlite_caffe.dump.execution import Execution
-from ssdlite_caffe.dump.functions import without_functions
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.graph.constant_ops import NotConstantError
+from ssdlite_caffe.dump.graph.execution import Execution
+from ssdlite_caffe.dump.graph.functions import without_functions
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder
 
@@ -199,6 +199,6 @@ def test_calls_of_functions_without_nodes_are_limited(builder: GraphBuilder, mon
 
         function(builder, f"f{level}", "x", {"r": "x"}, write)
     builder.node("end", "Identity", call(builder, "c", "PartitionedCall", "three", f="f0"))
-    monkeypatch.setattr("ssdlite_caffe.dump.functions._MAX_NODES", 5000)  # the real one takes seconds
+    monkeypatch.setattr("ssdlite_caffe.dump.graph.functions._MAX_NODES", 5000)  # the real one takes seconds
     with pytest.raises(ModelError, match=r"^graph\.pb has more than 5000 nodes and calls, with those inside"):
         without_functions(builder.definition, "graph.pb")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.graph import Graph
-from ssdlite_caffe.dump.image_check import check_preprocessing
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.image_check import check_preprocessing
+from ssdlite_caffe.dump.detector.preprocessing import first_convolution, network_input
+from ssdlite_caffe.dump.detector.take_apart import take_apart
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.dump.model import Settings
-from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.errors import ModelError
 from tests.conftest import ROOT
 from tests.preprocessing_changes import Added

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.nms import Suppression, find_suppression
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.nms import Suppression, find_suppression
 from tests.dump_graphs import GraphBuilder, shape_proto
 
 FLOAT, WHOLE = np.dtype("float32"), np.dtype("int32")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.dump.model import AnchorGenerator, Settings
-from ssdlite_caffe.dump.pipeline import fill_gaps, read_pipeline, settings_from_pipeline
-from ssdlite_caffe.dump.pipeline_resizer import refuse_resizer
+from ssdlite_caffe.dump.pipeline.config import fill_gaps, read_pipeline, settings_from_pipeline
+from ssdlite_caffe.dump.pipeline.resizer import refuse_resizer
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.resizer import Resizer

@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.detector import Parts, take_apart
-from ssdlite_caffe.dump.graph import Graph
-from ssdlite_caffe.dump.scenes import Rules, encodings_of, expected, logits_of, scenes
-from ssdlite_caffe.dump.tensors import to_array
+from ssdlite_caffe.dump.detector.scenes import Rules, encodings_of, expected, logits_of, scenes
+from ssdlite_caffe.dump.detector.take_apart import Parts, take_apart
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.tensors import to_array
+from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import Nms
 from ssdlite_caffe.runtimes.decode import choose_detections, convert_scores, decode_boxes

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError, SsdliteError, TensorError
 from tests.dump_graphs import GraphBuilder, mini_detector

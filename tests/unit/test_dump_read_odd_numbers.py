@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.tensors import to_array
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.tensors import to_array
 from ssdlite_caffe.errors import SsdliteError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.load.recognise import recognise

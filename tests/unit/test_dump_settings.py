@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.boxes import corners_of
-from ssdlite_caffe.dump.detector import take_apart
-from ssdlite_caffe.dump.map_sizes import FeatureMaps, output_size
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.boxes import corners_of
+from ssdlite_caffe.dump.detector.map_sizes import FeatureMaps, output_size
+from ssdlite_caffe.dump.detector.preprocessing import first_convolution, network_input
+from ssdlite_caffe.dump.detector.take_apart import take_apart
 from ssdlite_caffe.dump.model import Settings, TfliteNms
-from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, mini_boxes, mini_detector, ref, shape_proto

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.graph import Graph
-from ssdlite_caffe.dump.preprocessing import first_convolution, network_input
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.preprocessing import first_convolution, network_input
+from ssdlite_caffe.dump.detector.wiring import renamed_expression, scopes_in
+from ssdlite_caffe.dump.graph.view import Graph
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.dump.tflite.file import Tensor, read_tflite
 from ssdlite_caffe.dump.tflite.lower import lower, quantised_operators, real_values, tensor_index, tensor_node
-from ssdlite_caffe.dump.wiring import renamed_expression, scopes_in
 from ssdlite_caffe.errors import ModelError, SsdliteError
 from tests.tflite_files import OperatorSpec, TensorSpec, postprocess_file, tflite_file
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import require_detector
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.take_apart import require_detector
+from ssdlite_caffe.dump.detector.units import find_units, refuse_quantised, scope_of
 from ssdlite_caffe.dump.model import ConvUnit
-from ssdlite_caffe.dump.units import find_units, refuse_quantised, scope_of
 from ssdlite_caffe.errors import ModelError
 from tests.dump_graphs import GraphBuilder, shape_proto
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.wiring import Join, expression, join_order
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.dump.read import read_model
-from ssdlite_caffe.dump.wiring import Join, expression, join_order
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.load.recognise import recognise
 from tests.dump_graphs import GraphBuilder, shape_proto

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from tests.commands import Command
 
 

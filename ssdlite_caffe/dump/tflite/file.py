@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlite_caffe.dump.foreign import foreign_kind
-from ssdlite_caffe.dump.frozen import read_bytes
-from ssdlite_caffe.dump.tensors import Array
+from ssdlite_caffe.dump.graph.tensors import Array
+from ssdlite_caffe.dump.model_bytes import read_bytes
 from ssdlite_caffe.errors import ModelError
 
 IDENTIFIER = b"TFL3"

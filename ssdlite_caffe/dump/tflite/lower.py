@@ -20,9 +20,9 @@ from typing import cast
 
 import numpy as np
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
-from ssdlite_caffe.dump.raw_outputs import TFLITE_OP
-from ssdlite_caffe.dump.tensors import DTYPES, Array
+from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph.tensors import DTYPES, Array
 from ssdlite_caffe.dump.tflite.file import CUSTOM, Operator, Scalar, Tensor, TfliteFile
 from ssdlite_caffe.errors import ModelError
 

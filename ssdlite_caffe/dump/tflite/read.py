@@ -6,17 +6,17 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssdlite_caffe.dump.affine import Constants
-from ssdlite_caffe.dump.detector import left_over, require_finite
-from ssdlite_caffe.dump.frozen import sha256
-from ssdlite_caffe.dump.graph import Graph, Ref
+from ssdlite_caffe.dump.detector.affine import Constants
+from ssdlite_caffe.dump.detector.raw_outputs import CONVERTERS, RawOutputs, behind_reshapes, find_raw_outputs
+from ssdlite_caffe.dump.detector.settings import settings_from_graph
+from ssdlite_caffe.dump.detector.take_apart import left_over, require_finite
+from ssdlite_caffe.dump.detector.units import Units, find_units, renamed
+from ssdlite_caffe.dump.detector.wiring import join_order
+from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.dump.raw_outputs import CONVERTERS, RawOutputs, behind_reshapes, find_raw_outputs
-from ssdlite_caffe.dump.settings import settings_from_graph
+from ssdlite_caffe.dump.model_bytes import sha256
 from ssdlite_caffe.dump.tflite.file import TfliteFile, read_tflite
 from ssdlite_caffe.dump.tflite.lower import CONVOLUTIONS, anchor_rounding, lower, quantised_operators
-from ssdlite_caffe.dump.units import Units, find_units, renamed
-from ssdlite_caffe.dump.wiring import join_order
 from ssdlite_caffe.errors import ModelError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ssdlite_caffe.dump import tensorflow_subset_pb2 as pb
+from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 
 _INDEXED = frozenset({"StridedSlice", "Slice"})
 _COUNTED = frozenset({"ConcatV2", "Pack"})

@@ -7,6 +7,7 @@
 #include "caffe/layer.hpp"
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/pointwise_conv.hpp"
 
 namespace caffe {
 
@@ -22,6 +23,8 @@ namespace caffe {
  * the workspace limit is taken. They are chosen again when the shape of bottom changes; those of the backward pass when
  * it runs first. Floats are multiplied in full precision (no TF32). The environment variables CAFFE_CUDNN_WORKSPACE_MB,
  * CAFFE_CUDNN_TF32 and CAFFE_CUDNN_DETERMINISTIC change that, see util/cudnn.hpp.
+ *
+ * 1x1 convolutions go to cuBLAS, see util/pointwise_conv.hpp.
  *
  * cuDNN pads both ends of an axis equally. Where tf_pad pads one more after than before, bottom is copied into a blob
  * that is longer by one there, and that part of its gradient is cut off again.
@@ -46,6 +49,11 @@ class CuDNNConvolutionLayer : public ConvolutionLayer<Dtype> {
   };
 
   bool by_cudnn() const { return this->num_spatial_axes_ == 2 && !this->force_nd_im2col_; }
+  /// Whether cuBLAS computes it, but for the gradient of the weights where that is cuDNN's as well.
+  bool pointwise() const { return this->is_1x1_ && this->group_ == 1 && this->num_ > 0; }
+  PointwiseShape pointwise_shape() const;
+  void PointwiseBackward(const Dtype* top_diff, const Dtype* bottom, Dtype* bottom_diff);
+  void WeightsByCuDNN(const Dtype* top_diff, const Dtype* bottom);
   /// Tells cuDNN the shapes; forgets the algorithms where they changed.
   void Describe();
   void ChooseForward();

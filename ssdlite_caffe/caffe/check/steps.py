@@ -1,0 +1,186 @@
+"""The steps of the check that need Caffe alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .machine import Machine, Missing, PeakMemory, StepError
+from .result import Result
+
+Arrays = dict[str, np.ndarray]
+
+MOST_ERROR = 4.0
+"""How many times the error of the CPU's float32 the GPU's may be, against the same net in float64."""
+LEAST_ERROR = 1e-6
+"""Errors below this share of the largest value are rounding, whatever their ratio."""
+FIRST_LOSS, LATER_LOSSES = 1e-4, 0.05
+"""How far the GPU's losses may lie from the CPU's, as shares: in the first step, where the weights are the same, and in
+the mean of the last ten, by when rounding has spread."""
+
+
+def gpu_answers(machine: Machine, seconds: float) -> Result:
+    """Caffe starts and finds the GPU."""
+    text = machine.caffe("device_query", seconds=seconds)
+    name = re.search(r"Name:\s*(.*)", text)
+    major, minor = (re.search(rf"{which} revision number:\s*(\d+)", text) for which in ("Major", "Minor"))
+    if not (name and major and minor):
+        raise StepError(f"device_query describes no GPU: {text.strip()[-200:]}")
+    return Result("the GPU answers", "ok", f"{name[1]}, compute capability {major[1]}.{minor[1]}")
+
+
+def layer_tests(machine: Machine, seconds: float) -> Result:
+    """Every layer test, on CPU and GPU, in float and double, shared out to several processes."""
+    processes = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
+        end = time.monotonic() + seconds
+        jobs = [pool.submit(_share_of_tests, machine, Path(folder), i, processes, end) for i in range(processes)]
+        shares = [job.result() for job in jobs]
+    problems = [problem for problem, _ in shares if problem]
+    suites = [suite for _, found in shares for suite in found]
+    ran = [(suite["name"], test) for suite in suites for test in suite["testsuite"] if test.get("status") == "RUN"]
+    failures = [
+        {"test": f"{name}.{test['name']}", "why": " ".join(test["failures"][0]["failure"].split())[:400]}
+        for name, test in ran
+        if test.get("failures")
+    ]
+    on_gpu = sum(re.search(r"/[23]$", name) is not None for name, _ in ran)
+    said = f"{len(ran)} tests ran, {on_gpu} of them on the GPU"
+    if failures:
+        return Result("", "failed", f"{len(failures)} fail; {said}", failures)
+    if problems:
+        raise StepError(f"{problems[0]}; {said}")
+    if machine.gpu is not None and not on_gpu:
+        raise StepError(f"{said}: none")
+    slowest = sorted(ran, key=lambda test: -float(test[1]["time"].rstrip("s")))[:5]
+    rows = [{"slowest tests": f"{name}.{test['name']}", "seconds": test["time"].rstrip("s")} for name, test in slowest]
+    return Result("", "ok", f"{said}; all hold", rows)
+
+
+def _share_of_tests(machine: Machine, folder: Path, share: int, of: int, end: float) -> tuple[str, list[dict[str, Any]]]:
+    """Why a share of the tests did not end, and the test suites of its report."""
+    report, problem = folder / f"{share}.json", ""
+    more = {"GTEST_TOTAL_SHARDS": str(of), "GTEST_SHARD_INDEX": str(share)}
+    try:
+        machine.run(
+            "caffe_layer_tests", "--gtest_brief=1", f"--gtest_output=json:{report}",
+            seconds=end - time.monotonic(), folder=folder, more=more,
+        )  # fmt: skip
+    except StepError as error:
+        problem = str(error)
+    if not report.is_file():
+        return problem or "caffe_layer_tests wrote no report", []
+    found: list[dict[str, Any]] = json.loads(report.read_text("utf-8"))["testsuites"]
+    return ("" if any(suite["failures"] for suite in found) else problem), found
+
+
+def forward(machine: Machine, case: Path, *, seconds: float, cpu: bool, more: dict[str, str] | None = None) -> Arrays:
+    """What a net of the bundle gives for its input: case/net.prototxt, net.caffemodel, input.npy, wanted/*.npy."""
+    wanted = sorted(path.stem for path in (case / "wanted").glob("*.npy"))
+    name = json.loads((case / "case.json").read_text("utf-8"))["input"]
+    with tempfile.TemporaryDirectory() as folder:
+        machine.caffe(
+            "forward", f"--model={case / 'net.prototxt'}", f"--weights={case / 'net.caffemodel'}",
+            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--folder={folder}",
+            seconds=seconds, cpu=cpu, more=more,
+        )  # fmt: skip
+        return {blob: np.load(Path(folder) / f"{blob}.npy", allow_pickle=False) for blob in wanted}
+
+
+def outputs(machine: Machine, cases: Path, seconds: float) -> Result:
+    """Raw outputs of real nets against the same nets in float64, the GPU's beside the CPU's."""
+    rows, far = [], []
+    for case in sorted(path for path in cases.iterdir() if path.is_dir()):
+        wanted = {path.stem: np.load(path, allow_pickle=False) for path in sorted((case / "wanted").glob("*.npy"))}
+        sides = {"CPU": forward(machine, case, seconds=seconds, cpu=True)}
+        if machine.gpu is not None:
+            sides["GPU"] = forward(machine, case, seconds=seconds, cpu=False)
+            sides["GPU, TF32"] = forward(machine, case, seconds=seconds, cpu=False, more={"CAFFE_CUDNN_TF32": "1"})
+        for blob, exact in wanted.items():
+            largest = float(np.abs(exact).max())
+            errors = {side: float(np.abs(found[blob] - exact).max()) / largest for side, found in sides.items()}
+            rows.append({"net": case.name, "blob": blob, "largest value": largest, **errors})
+            bound = max(LEAST_ERROR, MOST_ERROR * errors["CPU"])
+            if not errors["CPU"] < 1e-4 or not errors.get("GPU", 0.0) <= bound:
+                far.append(f"{case.name} {blob} {errors}")
+    if far:
+        return Result("outputs", "failed", f"too far from float64: {'; '.join(far)}", rows)
+    return Result("outputs", "ok", "largest error against float64, as a share of the largest value", rows)
+
+
+def losses(text: str) -> list[float]:
+    """The losses that a training's log shows."""
+    return [float(value) for value in re.findall(r"Iteration \d+(?: \([^)]*\))?, loss = (\S+)", text)]
+
+
+def training(machine: Machine, folder: Path, seconds: float) -> Result:
+    """The same training on the GPU and on the CPU: the same losses at first, and as low ones later."""
+    more = {"CAFFE_CUDNN_DETERMINISTIC": "1"}
+    solver = "--solver=solver_train.prototxt"
+    gpu = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, more=more))
+    if machine.gpu is None:
+        raise Missing(f"no GPU to compare with; the CPU's losses go from {gpu[0]:.4f} to {gpu[-1]:.4f}")
+    cpu = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, cpu=True))
+    again = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, more=more))
+    if not gpu or len(gpu) != len(cpu):
+        raise StepError(f"the GPU showed {len(gpu)} losses, the CPU {len(cpu)}")
+    rows = [{"iteration": i, "CPU": cpu[i], "GPU": gpu[i], "share": abs(gpu[i] / cpu[i] - 1)} for i in _shown(len(gpu))]
+    ends = [sum(values[-10:]) / 10 for values in (cpu, gpu)]
+    said = f"{len(gpu)} iterations; the mean of the last ten losses is {ends[0]:.4f} (CPU) and {ends[1]:.4f} (GPU)"
+    said += "; a second run on the GPU gave " + ("the same losses" if again == gpu else "other losses")
+    wrong = []
+    if not all(math.isfinite(value) for value in gpu):
+        wrong.append("a loss of the GPU is not a number")
+    if not abs(gpu[0] / cpu[0] - 1) <= FIRST_LOSS:
+        wrong.append(f"the first losses differ by a share of {abs(gpu[0] / cpu[0] - 1):.2g}")
+    if not abs(ends[1] / ends[0] - 1) <= LATER_LOSSES:
+        wrong.append(f"the last losses differ by a share of {abs(ends[1] / ends[0] - 1):.2g}")
+    if wrong:
+        return Result("training", "failed", f"{'; '.join(wrong)}; {said}", rows)
+    return Result("training", "ok", said, rows)
+
+
+def _shown(count: int) -> Iterator[int]:
+    yield from (i for i in range(count) if i < 3 or i % 10 == 9)
+
+
+def iteration_times(text: str) -> list[float]:
+    """Seconds between one shown iteration and the next, from the times that glog writes before each line."""
+    times = []
+    for hour, minute, second in re.findall(
+        r"^I\d+ (\d+):(\d+):([\d.]+) .*Iteration \d+(?: \([^)]*\))?, loss", text, re.MULTILINE
+    ):
+        times.append(3600 * int(hour) + 60 * int(minute) + float(second))
+    return [(later - sooner) % 86400 for sooner, later in zip(times, times[1:], strict=False)]
+
+
+def step_speed(machine: Machine, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+    """Whole training steps, data layer and update included: milliseconds and memory, by arithmetic.
+
+    The solver shows every tenth iteration; the first twenty are not counted.
+    """
+    sides = {}
+    for name, more in (("float32", {}), ("TF32", {"CAFFE_CUDNN_TF32": "1"})):
+        with PeakMemory(machine) as memory:
+            text = machine.caffe("train", "--solver=solver_train.prototxt", seconds=seconds, folder=folder, more=more)
+        times = sorted(time / 10 * 1e3 for time in iteration_times(text)[2:])
+        if not times:
+            raise StepError("the training showed no iterations")
+        sides[name] = {"least": times[0], "median": times[len(times) // 2], "most": times[-1], "MiB": memory.mebibytes}
+    return sides
+
+
+def layer_times(text: str) -> dict[str, tuple[float, float]]:
+    """Of `caffe time`'s log: milliseconds of each layer forward and backward, mean and least."""
+    found = re.findall(r"\] (\S+)\t(forward|backward): (\S+) ms, least (\S+) ms\.", text)
+    return {f"{name} {way}": (float(mean), float(least)) for name, way, mean, least in found}

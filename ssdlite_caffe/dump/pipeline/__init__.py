@@ -1,0 +1,1 @@
+"""The pipeline.config of the Object Detection API, as settings."""

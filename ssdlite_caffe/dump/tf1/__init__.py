@@ -1,0 +1,1 @@
+"""The files of TensorFlow 1: frozen graph, checkpoint, SavedModel."""
