@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 TARGETS ?=
+MARKS ?= target
 space := $(subst ,, )
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
@@ -87,7 +88,7 @@ target-envs: $(VENV)/.dev  ## install the programs that take Caffe files (some 8
 
 test-targets: target-envs  ## run these programs on real models and compare them (some 40 minutes; TARGETS="mnn openvino")
 	@echo "==> running the programs that take Caffe files"
-	@$(PYTEST) tests/targets -m target $(if $(TARGETS),-k "$(subst $(space), or ,$(strip $(TARGETS)))")
+	@$(PYTEST) tests/targets -m "$(MARKS)" $(if $(TARGETS),-k "$(subst $(space), or ,$(strip $(TARGETS)))")
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
 	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser or target)"

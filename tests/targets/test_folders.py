@@ -15,7 +15,7 @@ from ssdlite_caffe.runtimes.decode import overlap
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections
 from tests.targets import folders
-from tests.targets.cases import PAIRED, RANDOM_PAIRED, TRAINED
+from tests.targets.cases import PAIRED, RANDOM_PAIRED, TRAINED, marks
 from tests.targets.environments import UnavailableError, environment
 from tests.targets.measure import TOLERANCES
 from tests.targets.workshop import Workshop, find_shared
@@ -38,7 +38,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(f"folder {c.model}")) for c in folders.cases()]
+    "case", [pytest.param(c, id=c.name, marks=marks(c.model, f"folder {c.model}")) for c in folders.cases()]
 )
 def test_readme_s_commands(case: folders.FolderCase, workshop: Workshop) -> None:
     source = workshop.source(case.model)
