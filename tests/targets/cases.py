@@ -22,7 +22,7 @@ TRAINED = frozenset(MODELS) - {"random_v3_large_90"}
 BOUNDS = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.06}
 """Largest difference of an output divided by the largest value of OpenCV's, of trained nets, by what is computed in.
 
-Measured: 1.7e-6, 1.2e-3 and 4.1e-2."""
+Measured: 1.7e-6, 1.2e-3 and 5.3e-2."""
 RANDOM_BOUND = 2e-2
 """The same of the net with random weights: a change of its input in the last bit moves its outputs by 1.2e-2.
 
