@@ -11,7 +11,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean
+.PHONY: help demo example caffe caffe-cuda gpu-bundle gpu-check test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean emulator test-emulator
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -56,6 +56,26 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 	@echo "==> running the layer tests, on the GPU where there is one"
 	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
 
+gpu-bundle: $(VENV)/.demo  ## pack a Caffe for GPUs and its check into build/gpu-bundle.tar.xz (needs no GPU; some 25 minutes)
+	@echo "==> installing CUDA's compiler, cuBLAS, cuRAND and cuDNN (some 1 GB)"
+	@$(BIN)/python -m pip install --quiet --editable '.[caffe,cuda]'
+	@echo "==> building Caffe for other machines' GPUs"
+	@$(BIN)/ssdlite-caffe caffe build --cuda --portable --no-pycaffe --prefix build/caffe-gpu --jobs $(JOBS)
+	@$(BIN)/ssdlite-caffe convert examples/frozen_inference_graph.pb -o build/gpu-model --force --quiet
+	@$(BIN)/ssdlite-caffe caffe bundle --prefix build/caffe-gpu --check --model build/gpu-model -o build/gpu-bundle.tar.xz --force
+
+gpu-check:  ## check build/gpu-bundle.tar.xz on this machine's GPU (needs Python with numpy, CUDA's libraries; 8 minutes)
+	@test -f build/gpu-bundle.tar.xz || { echo "build/gpu-bundle.tar.xz is not there: run make gpu-bundle, or copy it here"; exit 1; }
+	@rm -rf build/gpu-check && mkdir -p build/gpu-check && tar -xf build/gpu-bundle.tar.xz -C build/gpu-check
+	@cd build/gpu-check/ssdlite-caffe && $(PYTHON) -m check -o "$(abspath build)"
+
+emulator: $(VENV)/.demo  ## build the layers' GPU code for an emulated GPU in build/emulator (some 4 minutes)
+	@echo "==> building the layers for an emulated GPU"
+	@cmake -G Ninja -S src_cuda -B build/emulator -DEMULATOR=ON -DNATIVE=OFF -DPYTHON="$(abspath $(BIN))/python" \
+	  $$(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) \
+	  -DCAFFE_SOURCE="$$($(BIN)/ssdlite-caffe caffe sources)" > build/emulator.log || { cat build/emulator.log; exit 1; }
+	@ninja --quiet -C build/emulator -j $(JOBS)
+
 test: $(VENV)/.dev  ## check, then the tests (some 10 minutes on 2 cores)
 	@$(MAKE) --no-print-directory check
 	@echo "==> running the tests on $(JOBS) processes"
@@ -81,6 +101,10 @@ test-oracle: $(VENV)/.dev  ## compare with models that the Object Detection API 
 test-cuda: $(VENV)/.dev caffe-cuda  ## build Caffe for GPUs and run the tests of that build (needs no GPU)
 	@echo "==> running the tests of the GPU build"
 	@$(BIN)/python -m pytest tests/parity/test_caffe_gpu_build.py
+
+test-emulator: $(VENV)/.dev emulator  ## run the layers' GPU code on an emulated GPU, and find mistakes put into it
+	@echo "==> running the GPU code on the CPU"
+	@$(BIN)/python -m pytest tests/parity/test_cuda_emulator.py
 
 target-envs: $(VENV)/.dev  ## install the programs that take Caffe files (some 8 GB; TARGETS="mnn openvino" names some)
 	@echo "==> installing the programs that take Caffe files"

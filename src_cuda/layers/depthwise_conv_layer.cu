@@ -35,13 +35,25 @@ constexpr int kWarp = 32;
 /// kernel position. The grid is small enough for a loop's last step not to overflow.
 int BlockCount(const unsigned threads) { return std::min((threads + kThreads - 1) / kThreads, 1u << 20); }
 
+/// Blocks of a multiprocessor at once that the registers have to leave room for (65536 registers on a multiprocessor).
+/// One register more than that costs a block, and a kernel bound by memory some 15% of its speed (measured on an H100).
+template <typename Dtype>
+constexpr int RowsBlocks(const int k) {
+  return sizeof(Dtype) == 4 && k == 3 ? 6 : 1;
+}
+template <typename Dtype>
+constexpr int PartsBlocks(const int k) {
+  return sizeof(Dtype) > 4 ? 1 : k == 3 ? 6 : k == 4 || k == 5 ? 4 : k == 6 ? 3 : 1;
+}
+
 /// Outputs of a column that one thread computes.
 constexpr int RowsOfThread(const int stride) { return stride == 1 ? 4 : 2; }
 
 template <typename Dtype, int K, int S, int Rows, bool Rotated>
-__global__ void DepthwiseRowsKernel(const DepthwiseShape s, const unsigned threads, const int channels,
-                                    const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
-                                    const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
+__global__ void __launch_bounds__(kThreads, RowsBlocks<Dtype>(K))
+    DepthwiseRowsKernel(const DepthwiseShape s, const unsigned threads, const int channels,
+                        const Dtype* __restrict__ input, const Dtype* __restrict__ weights,
+                        const Dtype* __restrict__ bias, Dtype* __restrict__ output) {
   const int kernel_h = K > 0 ? K : s.kernel_h, kernel_w = K > 0 ? K : s.kernel_w;
   const int stride_h = S > 0 ? S : s.stride_h, stride_w = S > 0 ? S : s.stride_w;
   const int dilation_h = K > 0 ? 1 : s.dilation_h, dilation_w = K > 0 ? 1 : s.dilation_w;
@@ -222,9 +234,10 @@ __device__ Dtype BlockSum(Dtype value) {
 /// parts[share][channel][taps + 1]: the sums over a share of a channel's outputs, that of the bias last. Grid: channels
 /// x shares; for K = 0 channels * (taps + 1) x shares, not a third axis, which could hold no more than 65535.
 template <typename Dtype, int K, int S>
-__global__ void DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num, const int channels,
-                                           const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
-                                           Dtype* __restrict__ parts) {
+__global__ void __launch_bounds__(kThreads, PartsBlocks<Dtype>(K))
+    DepthwiseWeightPartsKernel(const DepthwiseShape s, const int num, const int channels,
+                               const Dtype* __restrict__ input, const Dtype* __restrict__ output_diff,
+                               Dtype* __restrict__ parts) {
   const int c = K > 0 ? blockIdx.x : blockIdx.x % channels, share = blockIdx.y, shares = gridDim.y;
   const int taps = K > 0 ? K * K : s.kernel_h * s.kernel_w;
   const unsigned places = s.out_height * s.out_width, count = num * places, width = s.out_width;

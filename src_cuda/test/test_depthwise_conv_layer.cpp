@@ -364,6 +364,7 @@ TYPED_TEST(DepthwiseConvolutionLayerTest, SeveralChannelsAGroupIsAConvolution) {
   plain.Forward(bottoms, other_tops);
   EXPECT_EQ(0, Apart(Values(other_top.cpu_data(), top.count()), top.cpu_data()));
   this->Fill(&top, true);
+  for (const auto& blob : layer.blobs()) { caffe_set(blob->count(), Dtype(0), blob->mutable_cpu_diff()); }
   layer.Backward(tops, vector<bool>(1, true), bottoms);
   EXPECT_EQ(vector<int>({3, 2, 3, 3}), layer.blobs()[0]->shape());
 }

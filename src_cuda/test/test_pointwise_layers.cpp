@@ -261,6 +261,7 @@ TYPED_TEST(PointwiseLayersTest, InPlaceInTestPhaseRefusesBackward) {
   for (const char* text : {"name: 'act' phase: TEST type: 'HardSwish'",
                            "name: 'act' phase: TEST type: 'Clip' clip_param { min: 0 max: 6 }"}) {
     Blob<Dtype> both(1, 1, 5, 7);
+    FillBetween({}, &both);
     shared_ptr<Layer<Dtype>> layer = this->SetUp(Parse(text), &both, &both);
     layer->Forward(this->bottom_, this->top_);  // forward alone works
     EXPECT_DEATH(this->Backward(layer.get()), "layer act: in place");

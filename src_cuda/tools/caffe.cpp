@@ -34,7 +34,7 @@ DEFINE_int32(iterations, 50, "How many batches (test, time).");
 DEFINE_int32(repeat, 1, "How often a layer runs in one measurement (time); the time shown is that of one run.");
 DEFINE_string(inputs, "", "BLOB=FILE.npy for each input blob, separated by ',' (forward).");
 DEFINE_string(outputs, "", "Blobs to write, separated by ','; by default the net's outputs (forward).");
-DEFINE_string(folder, ".", "Where forward writes BLOB.npy, with '_' for a '/' in a blob's name.");
+DEFINE_string(out, ".", "Where forward writes BLOB.npy, with '_' for a '/' in a blob's name.");
 DEFINE_string(sigint_effect, "stop", "What SIGINT does: snapshot, stop or none; stop ends in a snapshot, too.");
 DEFINE_string(sighup_effect, "snapshot", "What SIGHUP does: snapshot, stop or none.");
 
@@ -251,7 +251,7 @@ int Forward() {
   for (const string& name : outputs) {
     string file = name;
     std::replace(file.begin(), file.end(), '/', '_');
-    npy::Write(FLAGS_folder + "/" + file + ".npy", blob(name)->shape(), blob(name)->cpu_data());
+    npy::Write(FLAGS_out + "/" + file + ".npy", blob(name)->shape(), blob(name)->cpu_data());
   }
   return 0;
 }

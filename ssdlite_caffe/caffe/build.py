@@ -25,6 +25,7 @@ import ssdlite_caffe
 from ssdlite_caffe.caffe import sources as caffe_sources
 from ssdlite_caffe.caffe.compile import Log, Report, Step, run
 from ssdlite_caffe.caffe.doctor import cuda_compiler, cuda_packages, diagnose
+from ssdlite_caffe.caffe.opencv import OPENCV, built_opencv
 from ssdlite_caffe.caffe.prefix import STAMP, cache_folder, default_prefix
 from ssdlite_caffe.errors import BuildError
 from ssdlite_caffe.files import file_sha256, new_folder, refuse_unwritable
@@ -46,6 +47,8 @@ class BuildOptions:
         cuda: build for the GPU too.
         cudnn: with cuDNN, in a GPU build.
         native: with all instructions of this machine's processor, so that the build may not run on another.
+        portable: for other machines: for every processor since 2013 (x86-64-v3), whatever `native` is, and with an
+            OpenCV of its own in place of the system's, which depends on hundreds of libraries. See `bundle`.
         pycaffe: with the Python module, for the running Python.
         jobs: how many files to compile at once; 0 for as many as processors and memory allow.
         force: build everything again.
@@ -56,6 +59,7 @@ class BuildOptions:
     cuda: bool = False
     cudnn: bool = True
     native: bool = True
+    portable: bool = False
     pycaffe: bool = True
     jobs: int = 0
     force: bool = False
@@ -103,7 +107,9 @@ def build(options: BuildOptions, report: Report) -> dict[str, Any]:
         log = Log(cache / "build" / f"{_name(prefix)}.log")
         try:
             folder = _work_folder(cache, prefix, stamp, fresh=options.force)
-            _compile(options, fork, folder, log, report, lock)
+            jobs = options.jobs or default_jobs()
+            opencv = built_opencv(cache, jobs, log, report, lock) if options.portable else None
+            _compile(options, fork, opencv, folder, log, report, lock)
             _install(folder, prefix, stamp, log, report, lock)
         finally:
             log.close()
@@ -143,7 +149,7 @@ def _stamp(options: BuildOptions, fork: Path) -> dict[str, Any]:
     ours = source_folder()
     inputs = {
         "version": ssdlite_caffe.__version__,
-        "fork": caffe_sources.SHA256 if options.source is None else caffe_sources.tree_hash(fork),
+        "fork": caffe_sources.FORK.sha256 if options.source is None else caffe_sources.tree_hash(fork),
         "messages": [file_sha256(_PROTO), file_sha256(_MESSAGES)],
         "src_cuda": caffe_sources.tree_hash(ours, ["."]),
         "configuration": _configuration(options, fork),
@@ -161,7 +167,8 @@ def _configuration(options: BuildOptions, fork: Path) -> dict[str, Any]:
         "compiler": _first_line([*compiler.split(), "--version"]),
         "protoc": _first_line(["protoc", "--version"]),
         "cuda": _first_line([cuda_compiler(), "--version"], last=True) if options.cuda else "",
-        "processor": _processor() if options.native else platform.machine(),
+        "processor": _processor() if options.native and not options.portable else platform.machine(),
+        **({"opencv": OPENCV.sha256} if options.portable else {}),
         "python": [sys.executable, sys.version, str(sysconfig.get_config_var("EXT_SUFFIX"))] if options.pycaffe else [],
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     }
@@ -172,12 +179,14 @@ def _flags(options: BuildOptions) -> list[str]:
     switches = {
         "CUDA": options.cuda,
         "CUDNN": options.cuda and options.cudnn,
-        "NATIVE": options.native,
+        "NATIVE": options.native and not options.portable,
         "PYCAFFE": options.pycaffe,
     }
     flags = [f"-D{name}={'ON' if value else 'OFF'}" for name, value in switches.items()]
     if options.cuda:
         flags += [f"-DCMAKE_CUDA_COMPILER={cuda_compiler()}", f"-DCUDA_PACKAGES={cuda_packages() or ''}"]
+    if options.portable and platform.machine() == "x86_64":
+        flags.append("-DPROCESSOR=x86-64-v3")
     return [*flags, f"-DPYTHON={sys.executable}", f"-DCAFFE_PROTO={_PROTO}", f"-DCAFFE_PB2={_MESSAGES}"]
 
 
@@ -240,9 +249,13 @@ def _work_folder(cache: Path, prefix: Path, stamp: dict[str, Any], *, fresh: boo
     return folder
 
 
-def _compile(options: BuildOptions, fork: Path, folder: Path, log: Log, report: Report, lock: int) -> None:
+def _compile(
+    options: BuildOptions, fork: Path, opencv: Path | None, folder: Path, log: Log, report: Report, lock: int
+) -> None:
     configure = ["cmake", "-G", "Ninja", "-S", os.fspath(source_folder()), "-B", os.fspath(folder)]
     configure += [f"-DCAFFE_SOURCE={fork}", *_flags(options)]
+    if opencv is not None:
+        configure.append(f"-DCMAKE_PREFIX_PATH={opencv}")
     if shutil.which("ccache"):
         configure += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("CXX", "CUDA")]
     run(configure, log, report, "configuring", keep_open=lock, folder=folder)

@@ -1,7 +1,7 @@
 """A built Caffe as one archive that runs on another machine of the same system, where nothing of ours is installed.
 
-The archive holds the prefix and, in its `lib`, every shared library that the programs load, but for those that belong to
-the machine: the C library's (a newer one will do) and CUDA's, which a GPU build looks for where the machine has them.
+The archive holds the prefix and, in its `lib`, every shared library that the programs load, but for those of the
+machine: the C library's (a newer one will do) and CUDA's, which a GPU build looks for where the machine has them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ssdlite_caffe.caffe.build import read_stamp
 from ssdlite_caffe.errors import BuildError
@@ -23,6 +24,7 @@ from ssdlite_caffe.files import refuse_existing, refuse_unwritable
 NAME = "ssdlite-caffe"
 """Folder that an archive unpacks to; the built Caffe is its folder `caffe`."""
 
+_MODES: dict[str, Literal["w:xz", "w:gz"]] = {".xz": "w:xz", ".gz": "w:gz", ".tgz": "w:gz"}
 _LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>not found|/\S+)", re.MULTILINE)
 _OF_THE_MACHINE = re.compile(
     r"(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util|nsl|anl|mvec|nss_.*|BrokenLocale|thread_db))\.so\..*"
@@ -65,8 +67,7 @@ def bundle(
         BuildError: the prefix holds no complete build, or one of its libraries is missing.
         OutputError: `out` exists, or cannot be written.
     """
-    compression = {".xz": "xz", ".tgz": "gz", ".gz": "gz"}.get(out.suffix)
-    if compression is None:
+    if out.suffix not in _MODES:
         raise BuildError(f"{out} must end in .tar.xz or .tar.gz: what is written is a compressed tar archive")
     stamp = read_stamp(prefix)
     if not stamp:
@@ -82,7 +83,7 @@ def bundle(
     os.close(descriptor)
     unfinished = Path(name)
     try:
-        with tarfile.open(unfinished, f"w:{compression}") as tar:
+        with tarfile.open(unfinished, _MODES[out.suffix]) as tar:
             for file in sorted(stamp["files"]):
                 tar.add(prefix / file, f"{NAME}/caffe/{file}", filter=_plain)
             tar.add(prefix / "ssdlite-caffe.json", f"{NAME}/caffe/ssdlite-caffe.json", filter=_plain)
@@ -114,12 +115,13 @@ def _programs(prefix: Path) -> Iterator[Path]:
 
 def _libraries(programs: Iterable[Path], own: set[str]) -> tuple[dict[str, Path], set[str]]:
     """What the programs load: files by name, and names of those that the other machine must have."""
-    if shutil.which("ldd") is None:
+    ldd = shutil.which("ldd")
+    if ldd is None:
         raise BuildError("there is no ldd, which says what a program loads")
     found: dict[str, Path] = {}
     needed: set[str] = set()
     for program in programs:
-        said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)  # noqa: S603
+        said = subprocess.run([ldd, program], capture_output=True, text=True, check=False)  # noqa: S603
         if said.returncode:
             raise BuildError(f"ldd says nothing about {program}: {said.stderr.strip()}")
         for name, path in _LINE.findall(said.stdout):

@@ -1,4 +1,4 @@
-"""The commands `caffe build`, `caffe clean`, `caffe doctor`, `caffe sources` and `caffe which`."""
+"""The commands `caffe build`, `bundle`, `check`, `clean`, `doctor`, `sources` and `which`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ssdlite_caffe.commands.app import add, group, prints_result
-from ssdlite_caffe.commands.options import Json
+from ssdlite_caffe.commands.app import add, group, print_result, prints_result
+from ssdlite_caffe.commands.options import Force, Json
+from ssdlite_caffe.errors import BuildError
 from ssdlite_caffe.terminal import duration_text, is_quiet, note, shows_progress, size_text, steps_bar
 
 if TYPE_CHECKING:
@@ -34,23 +35,61 @@ Prefix = Annotated[
 
 
 def build(
-    prefix: Prefix = None,
-    source: Annotated[Path | None, typer.Option(help="Sources of a Caffe SSD fork, in place of the download.")] = None,
-    cuda: Cuda = False,
-    cudnn: Cudnn = True,
-    native: Annotated[bool, typer.Option(help="Optimise for this processor; the build may not run on others.")] = True,
-    pycaffe: Pycaffe = True,
+    prefix: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the built Caffe; by default SSDLITE_CAFFE_PREFIX, or a folder in the user's cache.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Sources of a Caffe SSD fork, in place of the download.", rich_help_panel=_BUILD),
+    ] = None,
+    cuda: Annotated[
+        bool, typer.Option("--cuda/--cpu", help="Build for GPU and CPU, or for the CPU only.", rich_help_panel=_TARGET)
+    ] = False,
+    cudnn: Annotated[
+        bool, typer.Option("--cudnn/--no-cudnn", help="Use cuDNN in a GPU build.", rich_help_panel=_TARGET)
+    ] = True,
+    native: Annotated[
+        bool,
+        typer.Option(help="Optimise for this processor; the build may not run on others.", rich_help_panel=_TARGET),
+    ] = True,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="For other machines: any processor since 2013, and few libraries.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = False,
+    pycaffe: Annotated[
+        bool,
+        typer.Option(
+            help="Build Caffe's Python module, for the Python that runs this command.", rich_help_panel=_TARGET
+        ),
+    ] = True,
     jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=0, help="Compiler processes; 0: as many as processors and memory allow.")
+        int,
+        typer.Option(
+            "-j",
+            "--jobs",
+            min=0,
+            help="Compiler processes; 0: as many as processors and memory allow.",
+            rich_help_panel=_BUILD,
+        ),
     ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Delete an earlier build and build again.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete an earlier build and build again.", rich_help_panel=_BUILD)
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build Caffe with our layers, which takes about 6 minutes on 2 cores; does nothing if it is built already."""
     from ssdlite_caffe.caffe.build import BuildOptions
     from ssdlite_caffe.caffe.build import build as run
 
-    options = BuildOptions(prefix, source, cuda, cudnn, native, pycaffe, jobs, force)
+    options = BuildOptions(prefix, source, cuda, cudnn, native, portable, pycaffe, jobs, force)
     with _progress() as report:
         result = run(options, report)
     if as_json:
@@ -71,6 +110,64 @@ def doctor(cuda: Cuda = False, cudnn: Cudnn = True, pycaffe: Pycaffe = True, as_
     else:
         _print_diagnosis(diagnosis)
     if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+def bundle(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Archive to write: .tar.xz or .tar.gz.")],
+    prefix: Prefix = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="With what `caffe check` runs: nets, data and shapes to time.")
+    ] = False,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="With --check: converted folder whose net is run there; may be given again."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Pack the built Caffe with the libraries that it loads, to run on another machine of the same system."""
+    import tempfile
+
+    from ssdlite_caffe.caffe.bundle import bundle as run
+    from ssdlite_caffe.caffe.prefix import caffe_prefix
+    from ssdlite_caffe.files import refuse_existing
+
+    if model and not check:
+        raise typer.BadParameter("--model gives a net to check; add --check")
+    built = caffe_prefix(prefix)
+    refuse_existing(out, force=force)
+    with tempfile.TemporaryDirectory(prefix="ssdlite-caffe.") as folder:
+        more = None
+        if check:
+            from ssdlite_caffe.training.gpu_bundle import write_check
+
+            more = write_check(model or (), Path(folder), note)
+        packed = run(built, out, more=more, force=force, progress=note)
+    report = {
+        "bundle": str(packed.path),
+        "bytes": packed.size,
+        "libraries": list(packed.libraries),
+        "needed": list(packed.needed),
+    }
+    needed = f"; the other machine needs {', '.join(packed.needed)}" if packed.needed else ""
+    print_result(report, as_json, f"{packed.path}: {size_text(packed.size)}, {len(packed.libraries)} libraries{needed}")
+
+
+def check(
+    bundle: Annotated[Path, typer.Argument(help="Folder that a bundle with --check was unpacked to.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for gpu-check.json and gpu-check.md.")] = Path(),
+    gpu: Annotated[int, typer.Option(min=0, help="Number of the GPU.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Time in which it ends.")] = 8.0,
+) -> None:
+    """Check a built Caffe on this machine's GPU: layer tests, outputs, training, speed; status 1 if anything fails."""
+    from ssdlite_caffe.caffe.check.run import check as run
+
+    if not (bundle / "depthwise.json").is_file():
+        raise BuildError(f"{bundle} is not an unpacked bundle with --check: it has no depthwise.json")
+    verdict = run(bundle, out, gpu=gpu, minutes=minutes, say=print)
+    print(verdict)
+    if not verdict.startswith("OK"):
         raise typer.Exit(1)
 
 
@@ -145,6 +242,8 @@ def _lines() -> Callable[[Step], None]:
 
 
 add(app, "build", build)
+add(app, "bundle", bundle)
+add(app, "check", check)
 add(app, "clean", clean)
 add(app, "doctor", doctor)
 add(app, "sources", sources)

@@ -1,4 +1,4 @@
-"""What the check of a GPU needs beside the built Caffe: its programs, nets with exact outputs, data, trainings, shapes."""
+"""What the check of a GPU needs beside the built Caffe: its code, nets with exact outputs, trainings, shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from google.protobuf import text_format
 
 import ssdlite_caffe.caffe.check as check_package
-from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.data.lmdb_write import write_lmdb
 from ssdlite_caffe.data.toy_scenes import ShapesOptions, make_shapes
 from ssdlite_caffe.data.voc import open_voc
@@ -51,7 +50,7 @@ def write_check(models: Sequence[Path], folder: Path, progress: Callable[[str], 
     text = json.dumps(list(_depthwise_shapes()), indent=1) + "\n"
     (folder / "depthwise.json").write_text(text, encoding="utf-8")
     return {
-        **{name: folder / name for name in ("cases", "train", "lmdb", "depthwise.json")},
+        **{name: folder / name for name in ("cases", "train", "lmdb", "scenes", "depthwise.json")},
         "check": Path(check_package.__file__).parent,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import hashlib
 import io
@@ -15,11 +16,20 @@ from pathlib import Path
 
 import pytest
 
+from ssdlite_caffe.caffe import release as caffe_release
 from ssdlite_caffe.caffe import sources as caffe_sources
-from ssdlite_caffe.caffe.sources import ARCHIVE, downloaded_sources, tree_hash, unpack
+from ssdlite_caffe.caffe.release import unpack
+from ssdlite_caffe.caffe.sources import FORK, downloaded_sources, tree_hash
 from ssdlite_caffe.errors import BuildError
 
 TOP = "brocolli-caffe-9.0.2"
+
+
+ARCHIVE = FORK.archive
+
+
+def _pin(monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
+    monkeypatch.setattr(caffe_sources, "FORK", dataclasses.replace(FORK, sha256=sha256))
 
 
 def _archive(path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes | tarfile.TarInfo]) -> Path:
@@ -34,7 +44,7 @@ def _archive(path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(caffe_sources, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    _pin(monkeypatch, hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 
@@ -47,44 +57,44 @@ def _link(target: str) -> tarfile.TarInfo:
 class TestUnpack:
     def test_takes_source_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         files = {f"{TOP}/src/caffe/net.cpp": b"net", f"{TOP}/setup.py": b"no", f"{TOP}/.git/src/x.cpp": b"no"}
-        folder = unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out")  # type: ignore[arg-type]
+        folder = unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out", caffe_sources.FORK)  # type: ignore[arg-type]
         assert [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()] == ["src/caffe/net.cpp"]
 
     def test_wrong_hash(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         archive = _archive(tmp_path / ARCHIVE, monkeypatch, {f"{TOP}/src/a.cpp": b"a"})
         archive.write_bytes(archive.read_bytes() + b"\0")
-        with pytest.raises(BuildError, match=rf"has SHA-256 [0-9a-f]{{64}}, expected {caffe_sources.SHA256}"):
-            unpack(archive, tmp_path / "out")
+        with pytest.raises(BuildError, match=rf"has SHA-256 [0-9a-f]{{64}}, expected {caffe_sources.FORK.sha256}"):
+            unpack(archive, tmp_path / "out", caffe_sources.FORK)
         assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
     @pytest.mark.parametrize("name", [f"{TOP}/src/../../../escape.cpp", "/tmp/escape.cpp"])
     def test_a_name_that_leads_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         archive = _archive(tmp_path / "a" / ARCHIVE, monkeypatch, {f"{TOP}/src/a.cpp": b"a", name: b"x"})
         with pytest.raises(BuildError, match="outside its own folder"):
-            unpack(archive, tmp_path / "a" / "out")
+            unpack(archive, tmp_path / "a" / "out", caffe_sources.FORK)
         assert [path.name for path in tmp_path.rglob("*")] == ["a", ARCHIVE]
 
     def test_links_are_skipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
         files = {f"{TOP}/src": _link(str(outside)), f"{TOP}/src/a.cpp": b"a"}
-        folder = unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out")
+        folder = unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out", caffe_sources.FORK)
         assert list(outside.iterdir()) == []
         assert (folder / "src" / "a.cpp").read_bytes() == b"a"
 
     def test_what_is_larger_than_a_caffe(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(caffe_sources, "_MAX_UNPACKED", 1 << 20)
+        monkeypatch.setattr(caffe_release, "_MAX_UNPACKED", 1 << 20)
         files = {f"{TOP}/src/{name}.cpp": bytes(600 << 10) for name in "ab"}
         with pytest.raises(BuildError, match="more than 1 MB"):
-            unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out")  # type: ignore[arg-type]
+            unpack(_archive(tmp_path / ARCHIVE, monkeypatch, files), tmp_path / "out", caffe_sources.FORK)  # type: ignore[arg-type]
         assert not (tmp_path / "out").exists()
 
     def test_half_of_an_archive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         archive = _archive(tmp_path / ARCHIVE, monkeypatch, {f"{TOP}/src/a.cpp": bytes(range(256)) * 64})
         archive.write_bytes(archive.read_bytes()[:150])
-        monkeypatch.setattr(caffe_sources, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
+        _pin(monkeypatch, hashlib.sha256(archive.read_bytes()).hexdigest())
         with pytest.raises(BuildError, match="cannot be unpacked"):
-            unpack(archive, tmp_path / "out")
+            unpack(archive, tmp_path / "out", caffe_sources.FORK)
 
 
 class TestDownload:
@@ -123,7 +133,7 @@ class TestDownload:
 
     def test_another_file_than_the_pinned(self, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = hashlib.sha256(index.read_bytes()).hexdigest()
-        monkeypatch.setattr(caffe_sources, "SHA256", "0" * 64)
+        _pin(monkeypatch, "0" * 64)
         with pytest.raises(BuildError, match=f"/simple/.* gives a file with SHA-256 {found}, expected {'0' * 64}"):
             downloaded_sources(tmp_path / "cache", lambda _: None)
         assert list((tmp_path / "cache").rglob("*.*")) == []

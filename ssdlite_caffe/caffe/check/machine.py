@@ -22,10 +22,19 @@ _SYSTEM_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib")
 
 
 class StepError(Exception):
-    """What must hold does not; the text says what was found."""
+    """What must hold does not; the text says what was found.
+
+    Attributes:
+        output: what the program had said until then.
+    """
+
+    def __init__(self, text: str, output: str = "") -> None:
+        """Take the text."""
+        super().__init__(text)
+        self.output = output
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """Something that a step needs is not on this machine."""
 
 
@@ -56,7 +65,7 @@ class Machine:
             prefix: where Caffe is.
             gpu: number of the GPU; None: the CPU alone.
         """
-        self.prefix, self.gpu = prefix, gpu
+        self.prefix, self.gpu = prefix.resolve(), gpu
         self._folders = cuda_folders()
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -78,18 +87,20 @@ class Machine:
             StepError: it fails, or takes longer than `seconds`.
         """
         command = [os.fspath(self.prefix / "bin" / name), *arguments]
+        seconds = max(1.0, seconds)
         try:
             done = subprocess.run(  # noqa: S603
                 command, env=self.environment(more), cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=max(1.0, seconds), check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise StepError(f"{name} {arguments[0]} was stopped after {seconds:.0f} s") from error
+            said = (error.stdout or b"").decode("utf-8", "replace")
+            raise StepError(f"{name} {arguments[0]} was stopped after {seconds:.0f} s", said) from error
         except OSError as error:
-            raise Missing(f"{command[0]} does not start: {error}") from error
+            raise MissingError(f"{command[0]} does not start: {error}") from error
         text = done.stdout.decode("utf-8", "replace")
         if done.returncode:
-            raise StepError(f"{name} {arguments[0]} ends with {done.returncode}: {_reason(text)}")
+            raise StepError(f"{name} {arguments[0]} ends with {done.returncode}: {_reason(text)}", text)
         return text
 
     def caffe(self, command: str, *arguments: str, seconds: float, cpu: bool = False, **more: Any) -> str:
@@ -99,7 +110,7 @@ class Machine:
 
     def describe(self) -> dict[str, Any]:
         """What the results are of: processor, GPU, driver, libraries; what is not there is not named."""
-        facts: dict[str, Any] = {"system": f"{platform.system()} {platform.release()}, {platform.machine()}"}
+        facts: dict[str, Any] = {"system": f"{platform.system()}, {platform.machine()}"}
         facts["processor"] = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -108,7 +119,7 @@ class Machine:
         for name in CUDA_LIBRARIES:
             file = next((path for folder in self._folders for path in sorted(Path(folder).glob(f"{name}.*"))), None)
             if file is not None and self.gpu is not None:
-                facts[name] = os.fspath(file.resolve())
+                facts[name] = file.resolve().name
         return facts
 
     def memory_used(self) -> Iterator[float]:
@@ -151,20 +162,19 @@ class PeakMemory:
         return self.peak - self.before
 
 
-def python_with(module: str, pythons: Sequence[str] = ()) -> str:
-    """A Python that has a module.
+def python_with(module: str, needs: Sequence[str] = ()) -> str:
+    """A Python that has a module, and others that it needs: this one, or that on PATH.
 
     Raises:
-        Missing: none has.
+        MissingError: none has.
     """
-    candidates = dict.fromkeys(
-        path for name in (*pythons, sys.executable, "python3", "python") if (path := shutil.which(name))
-    )
-    for python in candidates:
-        code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    names = [module, *needs]
+    pythons = dict.fromkeys(path for name in (sys.executable, "python3", "python") if (path := shutil.which(name)))
+    for python in pythons:
+        code = f"import importlib.util as u, sys; sys.exit(not all(u.find_spec(name) for name in {names!r}))"
         if subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0:  # noqa: S603
             return python
-    raise Missing(f"no Python here has {module} (looked at {', '.join(candidates)})")
+    raise MissingError(f"no Python here has {' and '.join(names)} (looked at {', '.join(pythons)})")
 
 
 def _processor() -> str:

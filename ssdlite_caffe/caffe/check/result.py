@@ -42,7 +42,7 @@ def verdict_of(results: Sequence[Result]) -> str:
 
 
 def write(folder: Path, machine: dict[str, Any], results: Sequence[Result]) -> None:
-    """Write `gpu-check.json` and `gpu-check.md`; called after each step, so that a killed check leaves what it found."""
+    """Write gpu-check.json and gpu-check.md: after each step, so that a killed check leaves what it found."""
     data = {"verdict": verdict_of(results), "machine": machine, "steps": [asdict(result) for result in results]}
     for name, text in (
         ("gpu-check.json", json.dumps(data, indent=2) + "\n"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .machine import Machine, Missing, PeakMemory, StepError
+from .machine import Machine, MissingError, PeakMemory, StepError
 from .result import Result
 
 Arrays = dict[str, np.ndarray]
@@ -39,49 +40,42 @@ def gpu_answers(machine: Machine, seconds: float) -> Result:
     return Result("the GPU answers", "ok", f"{name[1]}, compute capability {major[1]}.{minor[1]}")
 
 
+_TEST = re.compile(r"^\[ *(OK|FAILED) *\] (\S+?),?(?: where .*)? \((\d+) ms\)$", re.MULTILINE)
+_FAILURE = re.compile(r"^\S+:\d+: Failure\n(.*?)^\[  FAILED  \] (\S+?),", re.MULTILINE | re.DOTALL)
+
+
 def layer_tests(machine: Machine, seconds: float) -> Result:
-    """Every layer test, on CPU and GPU, in float and double, shared out to several processes."""
-    processes = max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+    """Every layer test, on CPU and GPU, in float and double, shared out to a process for each processor."""
+    processes = max(1, min(16, len(os.sched_getaffinity(0))))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(processes) as pool:
         end = time.monotonic() + seconds
         jobs = [pool.submit(_share_of_tests, machine, Path(folder), i, processes, end) for i in range(processes)]
         shares = [job.result() for job in jobs]
-    problems = [problem for problem, _ in shares if problem]
-    suites = [suite for _, found in shares for suite in found]
-    ran = [(suite["name"], test) for suite in suites for test in suite["testsuite"] if test.get("status") == "RUN"]
-    failures = [
-        {"test": f"{name}.{test['name']}", "why": " ".join(test["failures"][0]["failure"].split())[:400]}
-        for name, test in ran
-        if test.get("failures")
-    ]
-    on_gpu = sum(re.search(r"/[23]$", name) is not None for name, _ in ran)
+    ran = [test for text, _ in shares for test in _TEST.findall(text)]
+    failed = [name for verdict, name, _ in ran if verdict == "FAILED"]
+    problems = [problem for _, problem in shares if problem]
+    on_gpu = sum(re.search(r"/[23]\.", name) is not None for _, name, _ in ran)
     said = f"{len(ran)} tests ran, {on_gpu} of them on the GPU"
-    if failures:
-        return Result("", "failed", f"{len(failures)} fail; {said}", failures)
-    if problems:
-        raise StepError(f"{problems[0]}; {said}")
-    if machine.gpu is not None and not on_gpu:
-        raise StepError(f"{said}: none")
-    slowest = sorted(ran, key=lambda test: -float(test[1]["time"].rstrip("s")))[:5]
-    rows = [{"slowest tests": f"{name}.{test['name']}", "seconds": test["time"].rstrip("s")} for name, test in slowest]
+    if failed:
+        why = {name: text for output, _ in shares for text, name in _FAILURE.findall(output)}
+        rows = [{"test": name, "why": " ".join(why.get(name, "").split())[:400]} for name in failed]
+        return Result("", "failed", f"{len(failed)} fail; {said}", rows)
+    slowest = sorted(ran, key=lambda test: -int(test[2]))[:10]
+    rows = [{"slowest tests": name, "seconds": int(time_of) / 1e3} for _, name, time_of in slowest]
+    if problems or not ran or (machine.gpu is not None and not on_gpu):
+        return Result("", "failed", "; ".join([*problems[:1], f"{said}; those hold"]), rows)
     return Result("", "ok", f"{said}; all hold", rows)
 
 
-def _share_of_tests(machine: Machine, folder: Path, share: int, of: int, end: float) -> tuple[str, list[dict[str, Any]]]:
-    """Why a share of the tests did not end, and the test suites of its report."""
-    report, problem = folder / f"{share}.json", ""
-    more = {"GTEST_TOTAL_SHARDS": str(of), "GTEST_SHARD_INDEX": str(share)}
+def _share_of_tests(machine: Machine, folder: Path, share: int, of: int, end: float) -> tuple[str, str]:
+    """What a share of the tests says, and why it did not end; the latter is empty where a test says why."""
+    more = {"GTEST_TOTAL_SHARDS": str(of), "GTEST_SHARD_INDEX": str(share), "GTEST_COLOR": "no"}
     try:
-        machine.run(
-            "caffe_layer_tests", "--gtest_brief=1", f"--gtest_output=json:{report}",
-            seconds=end - time.monotonic(), folder=folder, more=more,
-        )  # fmt: skip
+        return machine.run(
+            "caffe_layer_tests", "--gtest_print_time=1", seconds=end - time.monotonic(), folder=folder, more=more
+        ), ""
     except StepError as error:
-        problem = str(error)
-    if not report.is_file():
-        return problem or "caffe_layer_tests wrote no report", []
-    found: list[dict[str, Any]] = json.loads(report.read_text("utf-8"))["testsuites"]
-    return ("" if any(suite["failures"] for suite in found) else problem), found
+        return error.output, "" if "[  FAILED  ]" in error.output else str(error)
 
 
 def forward(machine: Machine, case: Path, *, seconds: float, cpu: bool, more: dict[str, str] | None = None) -> Arrays:
@@ -91,7 +85,7 @@ def forward(machine: Machine, case: Path, *, seconds: float, cpu: bool, more: di
     with tempfile.TemporaryDirectory() as folder:
         machine.caffe(
             "forward", f"--model={case / 'net.prototxt'}", f"--weights={case / 'net.caffemodel'}",
-            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--folder={folder}",
+            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--out={folder}",
             seconds=seconds, cpu=cpu, more=more,
         )  # fmt: skip
         return {blob: np.load(Path(folder) / f"{blob}.npy", allow_pickle=False) for blob in wanted}
@@ -113,6 +107,8 @@ def outputs(machine: Machine, cases: Path, seconds: float) -> Result:
             bound = max(LEAST_ERROR, MOST_ERROR * errors["CPU"])
             if not errors["CPU"] < 1e-4 or not errors.get("GPU", 0.0) <= bound:
                 far.append(f"{case.name} {blob} {errors}")
+    if not rows:
+        raise MissingError("the bundle has no nets: it was packed without --model")
     if far:
         return Result("outputs", "failed", f"too far from float64: {'; '.join(far)}", rows)
     return Result("outputs", "ok", "largest error against float64, as a share of the largest value", rows)
@@ -129,7 +125,7 @@ def training(machine: Machine, folder: Path, seconds: float) -> Result:
     solver = "--solver=solver_train.prototxt"
     gpu = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, more=more))
     if machine.gpu is None:
-        raise Missing(f"no GPU to compare with; the CPU's losses go from {gpu[0]:.4f} to {gpu[-1]:.4f}")
+        raise MissingError(f"no GPU to compare with; the CPU's losses go from {gpu[0]:.4f} to {gpu[-1]:.4f}")
     cpu = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, cpu=True))
     again = losses(machine.caffe("train", solver, seconds=seconds, folder=folder, more=more))
     if not gpu or len(gpu) != len(cpu):
@@ -161,7 +157,7 @@ def iteration_times(text: str) -> list[float]:
         r"^I\d+ (\d+):(\d+):([\d.]+) .*Iteration \d+(?: \([^)]*\))?, loss", text, re.MULTILINE
     ):
         times.append(3600 * int(hour) + 60 * int(minute) + float(second))
-    return [(later - sooner) % 86400 for sooner, later in zip(times, times[1:], strict=False)]
+    return [(later - sooner) % 86400 for sooner, later in itertools.pairwise(times)]
 
 
 def step_speed(machine: Machine, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def ask(machine: Machine, python: str, request: dict[str, Any], seconds: float) 
     from .machine import StepError
 
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(machine.gpu)}
-    command = [python, os.path.abspath(__file__), json.dumps(request)]
+    command = [python, os.fspath(Path(__file__).resolve()), json.dumps(request)]
     try:
         done = subprocess.run(  # noqa: S603
             command, env=environment, capture_output=True, text=True, timeout=max(1.0, seconds), check=False

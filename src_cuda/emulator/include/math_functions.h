@@ -1,0 +1,2 @@
+// CUDA has a header of this name, for functions that <cmath> has on the host.
+#include <cmath>

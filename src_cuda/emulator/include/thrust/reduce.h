@@ -1,0 +1,2 @@
+// Included by the fork, which uses nothing of it in what is emulated.
+#include <functional>
