@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+TARGETS ?=
+MARKS ?= target
+space := $(subst ,, )
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -103,13 +106,13 @@ test-emulator: $(VENV)/.dev emulator  ## run the layers' GPU code on an emulated
 	@echo "==> running the GPU code on the CPU"
 	@$(BIN)/python -m pytest tests/parity/test_cuda_emulator.py
 
-target-envs: $(VENV)/.dev  ## install the programs that take Caffe files, each in an environment of its own (some 8 GB)
+target-envs: $(VENV)/.dev  ## install the programs that take Caffe files (some 8 GB; TARGETS="mnn openvino" names some)
 	@echo "==> installing the programs that take Caffe files"
-	@$(BIN)/python -m tests.targets.environments
+	@$(BIN)/python -m tests.targets.environments $(TARGETS)
 
-test-targets: target-envs  ## run these programs on real models and compare them with OpenCV (some 30 minutes)
+test-targets: target-envs  ## run these programs on real models and compare them (some 40 minutes; TARGETS="mnn openvino")
 	@echo "==> running the programs that take Caffe files"
-	@$(PYTEST) tests/targets -m target
+	@$(PYTEST) tests/targets -m "$(MARKS)" $(if $(TARGETS),-k "$(subst $(space), or ,$(strip $(TARGETS)))")
 
 test-fast: $(VENV)/.dev  ## the tests that take no more than a few seconds each
 	@$(PYTEST) -m "not (slow or story or caffe or oracle or browser or target)"
@@ -137,8 +140,10 @@ exactness: $(VENV)/.dev  ## measure every model at hand; tables of README.md and
 	@echo "==> measuring how exact the models at hand are"
 	@$(BIN)/python benchmarks/exactness.py $(ARGS)
 
-pages: $(VENV)/.dev  ## write the tables of docs/runtimes.md anew
+pages: $(VENV)/.dev  ## write the tables of targets in docs/runtimes.md, docs/targets.md and README.md anew
 	@$(BIN)/python -m ssdlite_caffe.targets.page docs/runtimes.md
+	@$(BIN)/python -m tests.targets.results --page
+	@$(BIN)/python -m tests.targets.int8 --page
 
 images: $(VENV)/.dev caffe  ## make the image files in docs/images anew (needs Chromium; some 5 minutes once Caffe is built)
 	@echo "==> making docs/images anew"

@@ -72,6 +72,29 @@ def _print_list(context: typer.Context) -> None:
         raise typer.Exit
 
 
+def _check_targets(names: list[str]) -> None:
+    """Names of targets that are none, or that are given twice, are wrong usage."""
+    from ssdlite_caffe.errors import ArchError
+    from ssdlite_caffe.targets.table import targets_named
+
+    try:
+        targets_named(names)
+    except ArchError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _check_calibration(paths: list[Path], options: list[str]) -> None:
+    """An option that says nothing about the data is wrong usage."""
+    if not options:
+        return
+    from ssdlite_caffe.targets.calibration import options_of
+
+    without = next((name for name in options if name not in options_of(paths)), None)
+    if without is not None and all(path.exists() for path in paths):  # else that is what is wrong
+        what = {"split": "data in VOC's layout", "images": "COCO's instances_*.json"}[without]
+        raise typer.BadParameter(f"--{without} is for --calibrate with {what}; given: {', '.join(map(str, paths))}")
+
+
 def convert(
     context: typer.Context,
     model: Model,
@@ -178,6 +201,8 @@ def convert(
     unused = [name for name in ("count", "split", "images") if is_given(context, name)]
     if unused and not calibrate:
         raise typer.BadParameter(f"--{unused[0]} is of the images of --calibrate, which is not given")
+    _check_targets(target or [])
+    _check_calibration(calibrate or [], [name for name in unused if name != "count"])
     more = given(
         linear=linear, gate=gate, coefficients=coefficients, names=names, outputs=outputs, fields=fields,
         input_form=input_form, priors=priors,

@@ -20,6 +20,13 @@ PRIORS = "priors.npy"
 NEEDED = (DEPLOY, DEPLOY_WEIGHTS, HEADLESS, LABEL_MAP, REPORT)
 """Files of every converted folder; those of the train and test nets may be missing."""
 
+EXPECTED, EXPECTED_IMAGE = "expected", "image.png"
+"""Folder with one folder an image, and the image in it; see `tools/expected.py`."""
+_EXPECTED_FILES = frozenset(
+    {EXPECTED_IMAGE, "image.bin", "input.npy", "input.bin", "mbox_loc.npy", "mbox_conf.npy", "mbox_conf_flatten.npy",
+     "mbox_priorbox.npy", "detections.json"}
+)  # fmt: skip
+
 PROOFS = "proofs"
 """Key in report.json of what `verify --record` found, by runtime."""
 PROOF_DROPPED = "a proof that `verify --record` wrote was of other files, and is not carried along"
@@ -58,6 +65,13 @@ def read_report(path: Path) -> dict[str, Any]:
     if not isinstance(report, dict) or not isinstance(report.get("arch"), dict):
         raise PrototxtError(f"{path} has no architecture under the key 'arch'; convert the model again")
     return report
+
+
+def is_expected_file(name: PurePosixPath) -> bool:
+    """Whether a path in a converted folder is one that `convert --expected` writes; its report does not name these."""
+    if not name.parts or name.parts[0] != EXPECTED:
+        return False
+    return name.parts[1:] == ("README.md",) or (len(name.parts) == 3 and name.name in _EXPECTED_FILES)
 
 
 def targets_of(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,8 @@ LOOKED_AT = 10
 """Images without annotations that the model looks at for each one that is taken, evenly over the list."""
 SEEN = 0.3
 """Least score of a detection that counts as an object of its class, where there are no annotations."""
+_KEPT_BYTES = 256 << 20
+"""Decoded images that are kept until it is known which are taken; those beyond it are read again."""
 _SHOWN = 8
 """Most classes that a message names."""
 _MATTER = ("image skipped", "object skipped")
@@ -109,6 +111,13 @@ def choose(classes: Sequence[frozenset[int]], count: int) -> list[int]:
 def has_annotations(wanted: Wanted) -> bool:
     """Whether the data says which classes are in an image; else the model has to look for them."""
     return any(_annotated(path) for path in wanted.paths)
+
+
+def options_of(paths: Sequence[Path]) -> frozenset[str]:
+    """Which of `split` and `images` say something about such data: the former of VOC's, the latter of COCO's."""
+    if any(path.suffix.lower() == ".json" for path in paths):
+        return frozenset({"images"})
+    return frozenset({"split"}) if any((path / "Annotations").is_dir() for path in paths) else frozenset()
 
 
 def check_wanted(wanted: Wanted) -> None:
@@ -226,7 +235,7 @@ def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) ->
     Raises:
         DatasetError: there are objects, and the model has the class of none.
     """
-    candidates = []
+    candidates, keep = [], _Keep()
     problems = list(labelled.problems)
     for number in range(len(labelled)):
         try:
@@ -236,7 +245,7 @@ def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) ->
             continue
         problems += wrong
         classes = frozenset(box.label for box in image.boxes)
-        candidates.append(Candidate(image.name, classes, _reader(labelled, number)))
+        candidates.append(Candidate(image.name, classes, keep(image.pixels, _reader(labelled, number))))
     unknown = Counter(name for name in map(unknown_class, problems) if name)
     counted = _listed([f"{name} ({count})" for name, count in unknown.most_common()])
     if unknown and not any(one.classes for one in candidates):
@@ -253,6 +262,20 @@ def _from_annotations(data: Path, labelled: LabelledImages, notes: list[str]) ->
     return candidates
 
 
+class _Keep:
+    """Keeps decoded images, so that those that are taken are not decoded again; not more than _KEPT_BYTES of them."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def __call__(self, image: Pixels, again: Callable[[], Pixels]) -> Callable[[], Pixels]:
+        """What gives this image later; `again` reads it."""
+        self._bytes += image.nbytes
+        if self._bytes > _KEPT_BYTES:
+            return again
+        return lambda: image
+
+
 def _reader(labelled: LabelledImages, number: int) -> Callable[[], Pixels]:
     return lambda: labelled.read(number)[0].pixels
 
@@ -260,7 +283,7 @@ def _reader(labelled: LabelledImages, number: int) -> Callable[[], Pixels]:
 def _from_detections(
     paths: Sequence[Path], count: int, folder: ModelFolder, notes: list[str], progress: Callable[[str], None]
 ) -> Iterator[Candidate]:
-    detector = Detector(folder)
+    detector, keep = Detector(folder), _Keep()
     most = LOOKED_AT * count
     if len(paths) > most:
         notes.append(f"looked for classes in {most} of {len(paths)} images, evenly over the list")
@@ -268,11 +291,13 @@ def _from_detections(
     for number, path in enumerate(paths, start=1):
         progress(f"calibration: looking for classes in image {number} of {len(paths)}")
         try:
-            found = detector(read_image(path))
+            image = read_image(path)
+            found = detector(image)
         except ImageError as error:
             notes.append(f"skipped: {error}")
             continue
-        yield Candidate(path.name, frozenset(int(one) for one in found.classes[found.scores >= SEEN]), _image_of(path))
+        classes = frozenset(int(one) for one in found.classes[found.scores >= SEEN])
+        yield Candidate(path.name, classes, keep(image, _image_of(path)))
 
 
 def _image_of(path: Path) -> Callable[[], Pixels]:

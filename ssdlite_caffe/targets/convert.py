@@ -12,6 +12,7 @@ from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.runtimes.folder_files import EXPECTED
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.targets.calibration import Calibration, Wanted, calibration_of, check_wanted, has_annotations
 from ssdlite_caffe.targets.target import Target
@@ -38,10 +39,11 @@ def targets_addition(targets: Sequence[Target], wanted: Wanted | None = None) ->
     def finish(folder: Path, model: DumpedModel, net: NetDesc, names: LabelMap, progress: Progress) -> dict[str, Any]:
         entries = {}
         calibration = None if wanted is None else _calibration(wanted, folder, model, net, names, progress)
+        expected = folder / EXPECTED if (folder / EXPECTED).is_dir() else None
         for target in targets:
             progress(f"writing {target.name}")
             (folder / target.name).mkdir()
-            entries[target.name] = write_target(folder / target.name, target, net, model, names, calibration)
+            entries[target.name] = write_target(folder / target.name, target, net, model, names, calibration, expected)
         notes = () if calibration is None else calibration.notes
         return {"targets": entries, "target_notes": list(notes)}
 

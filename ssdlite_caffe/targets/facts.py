@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ssdlite_caffe import __version__
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.netdesc import NetDesc
@@ -18,10 +22,17 @@ from ssdlite_caffe.targets.target import Target, TargetNet
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a net: a blob that no layer reads. `shape` has the batch."""
+    """An output of a net: a blob that no layer reads.
+
+    Attributes:
+        name: of the blob.
+        shape: with the batch.
+        constant: the values of each cell, of an output whose weights have decayed to zero; empty for all others.
+    """
 
     name: str
     shape: tuple[int, ...]
+    constant: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Facts:
         iou_threshold, score_threshold, max_per_class, max_total: of suppression.
         calibration: path of the calibration images' list in the folder; empty without calibration.
         calibration_count: number of those images.
+        expected: number of images in the folder `expected`.
         inexact: a sentence for each thing that is not the model's.
         checked: how the target is known: "run: MNN 3.6".
         words: further values of the target.
@@ -87,27 +99,56 @@ class Facts:
     max_total: int
     calibration: str
     calibration_count: int
+    expected: int
     inexact: tuple[str, ...]
     checked: str
     words: dict[str, Any]
 
 
-def net_facts(target_net: TargetNet, net: caffe_pb2.NetParameter, desc: NetDesc) -> NetFacts:
-    """What the README says of a net; `net` is its parsed prototxt, `desc` what it was rendered from."""
+_ZERO = 1e-12
+"""Weights below it are zero: those of box predictors that no object of the training used have decayed to 1e-17."""
+
+
+def net_facts(
+    target_net: TargetNet, net: caffe_pb2.NetParameter, desc: NetDesc, weights: Mapping[str, Sequence[FloatArray]]
+) -> NetFacts:
+    """What the README says of a net.
+
+    Args:
+        target_net: which.
+        net: its parsed prototxt.
+        desc: what it was rendered from.
+        weights: layer name -> its blobs.
+    """
     if target_net.edit:
         outputs = tuple(Output(name, shape) for name, shape in target_net.edit.outputs(desc))
     else:
         blobs = infer(net).blobs
         read = {bottom for layer in net.layer for bottom in layer.bottom}
         made = dict.fromkeys(top for layer in net.layer for top in layer.top)
-        outputs = tuple(Output(name, tuple(blobs[name] or ())) for name in made if name not in read)
+        outputs = tuple(
+            Output(name, tuple(blobs[name] or ()), constant_values(weights.get(name.removesuffix("_flat"), ())))
+            for name in made
+            if name not in read
+        )
     options = " ".join(target_net.option_texts())
     return NetFacts(target_net.file, target_net.weights, target_net.stage, options, outputs)
 
 
+def constant_values(blobs: Sequence[FloatArray]) -> tuple[float, ...]:
+    """The bias of a convolution with weights of zero, which is all that it gives in each cell; empty for any other.
+
+    Args:
+        blobs: weights (C, ...) and bias (C,).
+    """
+    if len(blobs) != 2 or np.abs(blobs[0]).max() > _ZERO:
+        return ()
+    return tuple(blobs[1].reshape(-1).tolist())
+
+
 def facts_of(
     target: Target, net: NetDesc, names: LabelMap, nets: tuple[NetFacts, ...], inexact: tuple[str, ...],
-    calibration: tuple[str, int] = ("", 0),
+    calibration: tuple[str, int] = ("", 0), expected: int = 0,
 ) -> Facts:  # fmt: skip
     """The values for a target's templates.
 
@@ -118,6 +159,7 @@ def facts_of(
         nets: as written.
         inexact: what is not exact about the written nets.
         calibration: path of the list in the folder, and the number of images.
+        expected: number of images whose outputs are in the folder.
     """
     arch, nms = net.arch, net.arch.nms
     return Facts(
@@ -142,6 +184,7 @@ def facts_of(
         max_total=nms.max_total,
         calibration=calibration[0],
         calibration_count=calibration[1],
+        expected=expected,
         inexact=(*inexact, *target.inexact, *target.inexact_for(net)),
         checked=f"{target.checked.how}: {target.checked.what}",
         words=target.words(net),

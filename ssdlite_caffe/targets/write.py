@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import ArchError
@@ -20,6 +21,7 @@ from ssdlite_caffe.prototxt.binary import write_filled
 from ssdlite_caffe.prototxt.text import parse, parse_net
 from ssdlite_caffe.targets.calibration import Calibration, write_calibration
 from ssdlite_caffe.targets.decoder import decoder_files
+from ssdlite_caffe.targets.expected import write_expected
 from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of, net_facts, python_text
 from ssdlite_caffe.targets.priors import FILES, priors_blob, write_priors
 from ssdlite_caffe.targets.target import Target, TargetNet
@@ -54,6 +56,7 @@ def write_target(
     model: DumpedModel,
     names: LabelMap,
     calibration: Calibration | None = None,
+    expected: Path | None = None,
 ) -> dict[str, Any]:
     """Fill the folder of a target.
 
@@ -64,6 +67,7 @@ def write_target(
         model: its weights.
         names: its classes.
         calibration: images for its quantiser; None: none.
+        expected: `expected` of the converted folder; None: there is none.
 
     Returns:
         The entry of report.json: dialects, files with their hashes, what is not exact.
@@ -72,8 +76,9 @@ def write_target(
         SsdliteError: the net cannot be written so, or a file cannot be written.
     """
     written: list[NetFacts] = []
+    raw: list[caffe_pb2.NetParameter] = []
     inexact: list[str] = []
-    filled: set[str] = set()
+    filled: dict[str, dict[str, tuple[FloatArray, ...]]] = {}
     nets = target.nets_of(net)
     for target_net in nets:
         dialect = target_net.dialect
@@ -86,9 +91,11 @@ def write_target(
             parsed = parse(text, caffe_pb2.NetParameter, target_net.file, allow_unknown=True)
         write_text(folder / target_net.file, text)
         if target_net.weights not in filled:  # the nets that share weights have the same layers with weights
-            write_filled(folder / target_net.weights, parsed, fill(usual, net, model).blobs)
-            filled.add(target_net.weights)
-        written.append(net_facts(target_net, parsed, net))
+            filled[target_net.weights] = fill(usual, net, model).blobs
+            write_filled(folder / target_net.weights, parsed, filled[target_net.weights])
+        written.append(net_facts(target_net, parsed, net, filled[target_net.weights]))
+        if target_net.stage == "headless":
+            raw.append(parsed)
     priors = headless_priors(model, net)
     for form in target.priors:
         write_priors(folder, priors, form, net.arch.input_size)
@@ -100,7 +107,8 @@ def write_target(
     if target.calibration and calibration is not None:
         write_calibration(folder, calibration, target.calibration, net.arch, target.calibration_list)
         listed = (target.calibration_list, len(calibration.images))
-    facts = facts_of(target, net, names, tuple(written), tuple(dict.fromkeys(inexact)), listed)
+    shown = 0 if expected is None else write_expected(folder, expected, raw)
+    facts = facts_of(target, net, names, tuple(written), tuple(dict.fromkeys(inexact)), listed, shown)
     for file in (*target.files, *(target.calibrated_files if listed[1] else ())):
         write_text(folder / file, rendered(target, file, facts))
     return {

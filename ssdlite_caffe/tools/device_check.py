@@ -17,6 +17,7 @@ from ssdlite_caffe.prototxt.shapes import infer
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.decode import clip_detections, overlap, parse_detection_out
 from ssdlite_caffe.runtimes.detections import Detections
+from ssdlite_caffe.runtimes.folder_files import EXPECTED, EXPECTED_IMAGE
 from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, find_sources, read_image
 from ssdlite_caffe.runtimes.joined_heads import joined, outputs_per_map
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
@@ -29,9 +30,6 @@ from ssdlite_caffe.tools.output_format import OutputFormat
 from ssdlite_caffe.tools.same_model import check_same
 from ssdlite_caffe.tools.source import open_model
 
-EXPECTED = "expected"
-"""Folder in a converted folder, with one folder an image; see `expected.py`."""
-EXPECTED_IMAGE = "image.png"
 SHOWN_SCORE = 0.3
 """Detections with lower scores need no partner."""
 MATCHING_IOU = 0.5

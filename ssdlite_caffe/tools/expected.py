@@ -15,11 +15,11 @@ from ssdlite_caffe.errors import ImageError
 from ssdlite_caffe.files import write_bytes, write_text
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.runtimes.draw import write_image
+from ssdlite_caffe.runtimes.folder_files import EXPECTED, EXPECTED_IMAGE
 from ssdlite_caffe.runtimes.images import IMAGE_SUFFIXES, find_sources, read_image
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.resize import caffe_blob, pixels_of
 from ssdlite_caffe.tools.convert import Progress
-from ssdlite_caffe.tools.device_check import EXPECTED, EXPECTED_IMAGE
 from ssdlite_caffe.tools.device_reference import HEADS, SCORES, DeviceReference, ImageValues
 from ssdlite_caffe.tools.source import OpenedModel
 

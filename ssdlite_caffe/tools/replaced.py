@@ -6,12 +6,12 @@ A folder that is replaced loses all that was in it, once the new files are compl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from ssdlite_caffe.errors import OutputError, PrototxtError
 from ssdlite_caffe.files import refuse_folder
-from ssdlite_caffe.runtimes.folder_files import REPORT, read_report, target_files, targets_of
+from ssdlite_caffe.runtimes.folder_files import REPORT, is_expected_file, read_report, target_files
 
 Inputs = Iterable[tuple[str, Path]]
 """What a file or folder is, for messages, and its path."""
@@ -31,8 +31,8 @@ def refuse_losses(out: Path, inputs: Inputs, *, within: Path | None = None, mark
         force: replace an earlier folder.
 
     Raises:
-        OutputError: `out` exists and may not be replaced, one of `inputs` lies inside it, or a target's folder in it
-            has files that `convert` did not write.
+        OutputError: `out` exists and may not be replaced, one of `inputs` lies inside it, or it has files that were
+            not written by us.
     """
     refuse_folder(out, marker=marker, force=force)
     if not out.is_dir():
@@ -62,16 +62,19 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def _unknown_files(out: Path) -> list[str]:
-    """Files in the folders of targets that are not in the folder's report; none if that cannot be read."""
+    """Files that are not in the folder's report; none if that cannot be read, or is of an earlier version."""
     try:
         report = read_report(out / REPORT)
-        known: Mapping[str, str] = target_files(report, str(out / REPORT))
+        known = {*target_files(report, str(out / REPORT))}
     except PrototxtError:
         return []
+    entries = report.get("files")
+    if not isinstance(entries, dict):
+        return []
+    known |= {REPORT, *map(str, entries)}
     found = []
-    for target in targets_of(report):
-        for place, folders, names in os.walk(out / target):
-            folders[:] = sorted(set(folders) - _BY_THE_WAY)
-            inside = [(Path(place) / name).relative_to(out).as_posix() for name in sorted(set(names) - _BY_THE_WAY)]
-            found += [ascii(name)[1:-1] for name in inside if name not in known]
-    return found
+    for place, folders, names in os.walk(out):
+        folders[:] = sorted(set(folders) - _BY_THE_WAY)
+        inside = [PurePosixPath((Path(place) / name).relative_to(out)) for name in sorted(set(names) - _BY_THE_WAY)]
+        found += [str(name) for name in inside if str(name) not in known and not is_expected_file(name)]
+    return [ascii(name)[1:-1] for name in found]

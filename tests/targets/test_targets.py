@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.targets.cases import CASES, Case
+from tests.targets.cases import CASES, Case, marks
 from tests.targets.environments import UnavailableError, environment
 from tests.targets.measure import measure
 from tests.targets.workshop import Workshop, find_shared
@@ -18,7 +18,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(f"target {c.program}")) for c in CASES]
+    "case", [pytest.param(c, id=c.name, marks=marks(c.model, f"target {c.program}")) for c in CASES]
 )
 def test_target(case: Case, workshop: Workshop) -> None:
     source = workshop.source(case.model)

@@ -53,6 +53,11 @@ class Workshop:
             return ROOT / "examples" / "frozen_inference_graph.pb"
         return self._shared / "models" / model if self._shared else None
 
+    def data(self, name: str) -> Path | None:
+        """A folder of annotated images, None if it is not there."""
+        place = self._shared / "data" / name if self._shared else None
+        return place if place is not None and place.is_dir() else None
+
     def converted(self, model: str, options: Sequence[str]) -> ModelFolder:
         """A model, converted with these options of the command.
 
@@ -76,8 +81,9 @@ class Workshop:
         return self._blobs(model, arch, _MOST, _MOST + CALIBRATION)
 
     def _blobs(self, model: str, arch: ArchSpec, start: int, end: int) -> list[FloatArray]:
-        if self._shared and model in _OF_CELLS:
-            paths = sorted((self._shared / "data" / "bccd" / "JPEGImages").glob("*.jpg"))[start:end]
+        data = self.data("bccd")
+        if data is not None and model in _OF_CELLS:
+            paths = sorted((data / "JPEGImages").glob("*.jpg"))[start:end]
             images = [np.ascontiguousarray(read_image(path)[..., ::-1]) for path in paths]
         else:
             images = [draw_scene(seed)[0] for seed in range(start, end)]

@@ -28,7 +28,8 @@ def options() -> set[str]:
     """Of all commands, benchmarks, make and the programs that the pages start."""
     of_commands = {name for one in COMMANDS.values() for p in one.params for name in (*p.opts, *p.secondary_opts)}
     scripts = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").rglob("*.py"), ROOT / "tests" / "conftest.py"]
-    scripts.append(ROOT / "tests" / "targets" / "results.py")
+    scripts += [ROOT / "tests" / "targets" / f"{name}.py" for name in ("results", "int8")]
+    scripts += (ROOT / "ssdlite_caffe" / "templates" / "targets").rglob("*.py.j2")
     of_scripts = {name for file in scripts for name in re.findall(r'"(--[a-z0-9-]+)"', file.read_text("utf-8"))}
     of_programs = {"--durations", "--gtest_filter", "--logdir"}
     return of_commands | of_scripts | of_programs | OF_OTHERS

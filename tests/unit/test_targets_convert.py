@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssdlite_caffe.data import labelled_images
+from ssdlite_caffe.runtimes import images as image_files
 from ssdlite_caffe.runtimes.model_folder import without_targets
+from ssdlite_caffe.targets import calibration
 from ssdlite_caffe.targets.calibration import choose
 from ssdlite_caffe.targets.table import TARGETS
 from tests.commands import Command
 from tests.datasets import coco_content, some_voc, write_coco, write_voc
 from tests.scenes import draw_scene
+
+BOX = (5, 5, 20, 20)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +36,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        pytest.param(["--target", "nosuch"], "unknown target 'nosuch'; known are opencv, mnn, ", id="unknown"),
-        pytest.param(["--target", "MNN"], "unknown target 'MNN'; known are opencv, mnn, ", id="capitals"),
-        pytest.param(["--target", "mnn", "--target", "mnn"], "target mnn is given twice", id="twice"),
         pytest.param(["--target", "onnx"], "target onnx: layer ", id="refused"),
         pytest.param(["--calibrate", "IMAGES"], "--calibrate is for a --target that quantises; given: none", id="none"),
         pytest.param(
@@ -60,6 +63,62 @@ def test_refused_in_one_line(
     assert result.err.count("\n") == 1
     assert str(places.get(said, said)) in result.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(["--target", "nosuch"], "unknown target 'nosuch'; known are opencv, mnn,", id="unknown"),
+        pytest.param(["--target", "MNN"], "unknown target 'MNN'; known are opencv, mnn,", id="capitals"),
+        pytest.param(["--target", "mnn", "--target", "mnn"], "target mnn is given twice", id="twice"),
+        pytest.param(
+            ["--target", "rknn", "--calibrate", "VOC", "--images", "IMAGES"],
+            "--images is for --calibrate with COCO's instances_*.json; given:", id="images of VOC",
+        ),
+        pytest.param(
+            ["--target", "rknn", "--calibrate", "COCO", "--images", "IMAGES", "--split", "train"],
+            "--split is for --calibrate with data in VOC's layout; given:", id="split of COCO",
+        ),
+        pytest.param(
+            ["--target", "rknn", "--calibrate", "IMAGES", "--split", "train"],
+            "--split is for --calibrate with data in VOC's layout; given:", id="split of images",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_usage(options: list[str], said: str, tmp_path: Path, command: Command) -> None:
+    folder, instances = write_coco(tmp_path, coco_content())
+    places = {"VOC": some_voc(tmp_path / "voc"), "COCO": instances, "IMAGES": folder}
+    (tmp_path / "broken.pb").write_bytes(b"no model")
+    given = [places.get(one, one) for one in options]
+    result = command("convert", tmp_path / "broken.pb", "-o", tmp_path / "out", "-q", *given)
+    assert (result.status, result.out) == (2, "")
+    assert said in " ".join(result.err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_annotated_images_are_decoded_once(
+    example_model: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def reading(path: Path, **options: Any) -> Any:
+        read.append(path)
+        return image_files.read_image(path, **options)
+
+    monkeypatch.setattr(labelled_images, "read_image", reading)
+    voc = write_voc(tmp_path / "voc", {name: [("circle", BOX, 0)] for name in "abc"})
+    given = ("convert", example_model, "--target", "rknn", "--calibrate", voc, "--count", 2)
+    labels = ("--label-map", example_model.parent / "labelmap.pbtxt")
+    assert command(*given, *labels, "-o", tmp_path / "out").status == 0
+    assert [path.stem for path in read] == ["a", "b", "c"]
+    read.clear()
+    monkeypatch.setattr(calibration, "_KEPT_BYTES", 0)
+    assert command(*given, *labels, "-o", tmp_path / "again").status == 0
+    assert len(read) == 5
+    listed = (tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()
+    assert len(listed) == 2
+    for name in listed:
+        assert (tmp_path / "again" / "rknn" / name).read_bytes() == (tmp_path / "out" / "rknn" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -125,9 +184,6 @@ def test_too_few_and_broken_images_are_named(
     assert "note: skipped: " in result.out
     assert "bad.png" in result.out
     assert len((tmp_path / "out" / "rknn" / "dataset.txt").read_text("utf-8").split()) == 3
-
-
-BOX = (5, 5, 20, 20)
 
 
 def test_annotations_of_no_class_of_the_model_are_refused(

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssdlite_caffe.gen_model.build import default_arch
 from ssdlite_caffe.prototxt import caffe_pb2
 from tests.targets import process
-from tests.targets.measure import named, outputs_of
+from tests.targets.cases import Case
+from tests.targets.measure import _compared, named, outputs_of
 
 SCRIPT = """
 import os
@@ -84,3 +86,18 @@ def test_outputs_are_what_no_layer_reads() -> None:
     for name, bottoms in (("conv", ["data"]), ("prior", ["conv", "data"]), ("flat", ["conv"]), ("priors", ["prior"])):
         net.layer.add(name=name, bottom=bottoms, top=[name])
     assert outputs_of(net) == ["flat", "priors"]
+
+
+def test_detections_near_the_least_score_are_not_lost() -> None:
+    """int8 is compared from 0.3 on, and scores may differ by 0.2: one of 0.31 may be 0.29, one of 0.6 may not."""
+
+    def rows(*scores: float) -> dict[str, np.ndarray]:
+        found = [[0, 1, score, 0.1 * n, 0.1, 0.1 * n + 0.05, 0.2] for n, score in enumerate(scores)]
+        return {"detection_out": np.float32(found).reshape(1, 1, -1, 7), "mbox_priorbox": np.zeros(0, np.float32)}
+
+    case, arch = Case("tpu_mlir", "example", "deploy", precision="int8"), default_arch("v2", 4)
+    for program, counts in (
+        (rows(0.9, 0.6, 0.29), (2, 2, 0)), (rows(0.9, 0.01, 0.31), (2, 3, 0)), (rows(0.9, 0.6, 0.31, 0.8), (3, 3, 1)),
+    ):  # fmt: skip
+        found = _compared(case, arch, [rows(0.9, 0.6, 0.31)], [program])
+        assert (found["paired"], found["expected"], found["extra"]) == counts

@@ -1,16 +1,44 @@
-"""docs/runtimes.md has the table that tests/targets/results.py makes of what was measured."""
+"""docs/runtimes.md, README.md and docs/targets.md have the tables that tests/targets makes of what was measured."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.targets import results
+from tests.targets import int8, results
 from tests.targets.cases import CASES, MODELS, Case
+from tests.targets.environments import ENVIRONMENTS
 
 
-def test_page_has_what_was_measured() -> None:
-    page = results.PAGE.read_text("utf-8")
-    assert page == results.with_table(page, results.read()), "run: python -m tests.targets.results --page"
+def test_pages_have_what_was_measured() -> None:
+    for path, table in (
+        (results.PAGE, results.render(results.read())),
+        (results.README, results.render_short(results.read())),
+    ):
+        page = path.read_text("utf-8")
+        assert page == results.with_table(page, table), "run: python -m tests.targets.results --page"
+
+
+def test_page_has_what_int8_loses() -> None:
+    page = int8.PAGE.read_text("utf-8")
+    assert page == int8.with_table(page, int8.read()), "run: python -m tests.targets.int8 --page"
+
+
+def test_int8_loses_little_with_outputs_of_each_map() -> None:
+    lost = {
+        form.name: found["tensorflow"]["ap50"] - found["device"]["ap50"]
+        for form in int8.FORMS
+        for found in [int8.read().get(form.name)]
+        if found is not None and form.outputs == "per-map"
+    }
+    assert lost
+    assert max(lost.values()) <= int8.MOST_LOST, lost
+
+
+def test_every_program_is_in_the_short_table() -> None:
+    lines = results.render_short(results.read()).splitlines()
+    for case in CASES:
+        assert any(line.startswith(f"| {ENVIRONMENTS[case.program].title} ") for line in lines), case.program
+    assert all(line.count(" |") == len(MODELS) + 1 for line in lines[:2])
 
 
 def test_results_are_those_of_the_table() -> None:
@@ -48,16 +76,22 @@ def test_rows() -> None:
             "expected": 6,
             "extra": 1,
             "versions": {"MNN": "3.6.0"},
+            "date": "2026-01-02",
         },
-        fails.name: {"loads": False, "runs": False, "relative": {}, "versions": {}},
+        fails.name: {"loads": False, "runs": False, "relative": {}, "versions": {}, "date": "2026-01-03"},
     }
-    lines = results.render(seen, [works, fails, Case("ncnn", "example", "deploy")]).splitlines()
+    table = [works, fails, Case("ncnn", "example", "deploy")]
+    lines = results.render(seen, table).splitlines()
     took = "headless, `--priors none`, `--gate interp`"
     assert lines[2] == f"| MNN 3.6.0 | {MODELS['example']} | {took} | yes | yes | 1.5e-06 | 5 of 6, 1 more |"
     assert lines[3] == f"| MNN, int8 | {MODELS['example']} | deploy | no | no |  | `SIGSEGV` |"
-    assert len(lines) == 4
+    assert lines[4:] == ["", "Measured from 2026-01-02 to 2026-01-03."]
+    refused = Case("mnn", "bccd_v2_ssdlite_3", "headless", fails="x")
+    seen[refused.name] = {**seen[fails.name], "versions": {"MNN": "3.6.0"}}
+    short = results.render_short(seen, [*table, refused]).splitlines()
+    assert short[2:4] == ["| MNN 3.6.0 | 1.5e-06, `--priors none`, `--gate interp` | no |  |  |  |", ""]
 
 
 def test_page_without_marks() -> None:
     with pytest.raises(ValueError, match="once each"):
-        results.with_table("no mark", {})
+        results.with_table("no mark", "a table")

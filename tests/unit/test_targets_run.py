@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ssdlite_caffe import convert
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
@@ -30,7 +32,7 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.runtimes.resize import caffe_blob, pixels_of
 from ssdlite_caffe.targets.decoder import decoder_files
-from ssdlite_caffe.targets.facts import Facts, NetFacts, facts_of
+from ssdlite_caffe.targets.facts import Facts, NetFacts, constant_values, facts_of
 from ssdlite_caffe.targets.ncnn import NCNN
 from ssdlite_caffe.targets.onnx import ONNX
 from ssdlite_caffe.targets.opencv import OPENCV
@@ -44,6 +46,15 @@ from tests.scenes import draw_scene
 RUN = ("opencv", "mnn", "openvino", "ncnn", "rknn", "sophgo", "paddle")
 HEADLESS = RUN[1:]
 SCALE = "0.00784313725490196"
+
+
+@pytest.fixture(scope="module")
+def expected_folder(example_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some targets with the expected outputs of one image."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    image = example_model.parent / "shapes.png"
+    convert(example_model, out, targets=["mnn", "rknn", "opencv"], expected=[image])
+    return out
 
 
 def types(path: Path) -> set[str]:
@@ -174,6 +185,76 @@ def test_names_are_lines_that_end_in_newlines_alone(name: str, targets_folder: P
         done = subprocess.run([sys.executable, folder / "detect.py", image], capture_output=True, check=True)
         rows = [line.split("\t") for line in done.stdout.decode("utf-8").rstrip("\n").split("\n")]
     assert {row[1] for row in rows} <= {f"{one}\u2028a\x85b" for one in names}
+
+
+@pytest.mark.parametrize("name", ["mnn", "rknn", "opencv"])
+def test_expected_outputs_are_those_of_the_folders_nets(name: str, expected_folder: Path) -> None:
+    folder = expected_folder / name
+    images = sorted(path.name for path in (folder / "expected").iterdir())
+    assert images == ["shapes"]
+    assert "- `expected/`: what the nets are given for 1 image, and should give" in (folder / "README.md").read_text()
+    place, source = folder / "expected" / "shapes", expected_folder / "expected" / "shapes"
+    for file in ("image.png", "input.npy", "detections.json"):
+        assert (place / file).read_bytes() == (source / file).read_bytes()
+    headless = list(folder.glob("headless*.prototxt"))
+    assert bool(headless) == (name != "opencv")
+    names = set()
+    for prototxt in headless:
+        (weights,) = folder.glob("*.caffemodel")
+        net = read_net(prototxt)
+        read = {bottom for layer in net.layer for bottom in layer.bottom}
+        outputs = [top for layer in net.layer for top in layer.top if top not in read]
+        found = OpenCvNet(prototxt, weights).forward(np.load(place / "input.npy"), outputs)
+        assert len(outputs) in (2, 12)
+        for output, values in found.items():
+            file = re.sub(r"\W", "_", output)
+            names.add(file)
+            wanted = np.load(place / f"{file}.npy")
+            assert wanted.shape == values.shape
+            np.testing.assert_allclose(wanted, values, rtol=0, atol=1e-5 * max(1, np.abs(values).max()))
+    assert {path.stem for path in place.glob("*.npy")} == names | {"input"}
+
+
+def test_outputs_that_are_dumped_are_read_by_verify(expected_folder: Path, tmp_path: Path) -> None:
+    """With values of `expected/` in place of a program's: what is dumped of them is what they were."""
+    folder = shutil.copytree(expected_folder / "mnn", tmp_path / "mnn")
+    script = (
+        "import ssd, numpy, os\n"
+        "def outputs(blob):\n"
+        "    place = os.path.join('expected', 'shapes')\n"
+        "    return [numpy.load(os.path.join(place, n + '.npy')) for n in ('mbox_loc', 'mbox_conf')]\n"
+        "ssd.quietly(ssd.main, outputs)\n"
+    )
+    (folder / "stand_in.py").write_text(script, "utf-8")
+    shutil.copy(folder / "expected" / "shapes" / "image.png", folder / "other.png")
+    command = [sys.executable, "stand_in.py", "--dump", "dumped", "expected/shapes/input.npy", "other.png"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    detections = json.loads((folder / "expected" / "shapes" / "detections.json").read_text("utf-8"))
+    shown = [f"{one['score']:.4f}" for one in detections if one["score"] >= 0.3]
+    assert len(shown) == 6
+    assert [row[2] for row in rows] == shown * 2
+    for name in ("shapes", "other"):
+        for output in ("mbox_loc", "mbox_conf"):
+            wanted = np.load(folder / "expected" / "shapes" / f"{output}.npy")
+            np.testing.assert_array_equal(np.load(folder / "dumped" / name / f"{output}.npy"), wanted)
+
+
+@pytest.mark.parametrize("name", ["opencv", "mnn"])
+def test_a_closed_pipe_ends_a_script_quietly(name: str, targets_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(targets_folder / name, tmp_path / name)
+    script = "import ssd\ndef work():\n    while True:\n        print('x' * 9999)\nssd.quietly(work)\n"
+    (folder / "endless.py").write_text(script, "utf-8")
+    with subprocess.Popen(
+        [sys.executable, "endless.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
+    assert "ssd.quietly(" in (folder / "detect.py").read_text("utf-8")
 
 
 def test_opencvs_script_takes_a_network_input(targets_folder: Path, tmp_path: Path) -> None:
@@ -376,6 +457,37 @@ def test_rknn(targets_folder: Path) -> None:
     assert not {"mbox_loc", "mbox_conf"} & outputs
 
 
+def test_rknns_script_restores_constant_outputs(targets_folder: Path, tmp_path: Path) -> None:
+    """With a stand-in for the toolkit, which removes them."""
+    folder = shutil.copytree(targets_folder / "rknn", tmp_path / "rknn")
+    (folder / "rknn").mkdir()
+    (folder / "rknn" / "api.py").write_text("RKNN = None\n", "utf-8")
+    script = (
+        "import convert, numpy, sys\n"
+        "convert.CONSTANT = {8: (1.5, 2.0), 10: (3.0,)}\n"
+        "left = [numpy.full((1, 2), number) for number in range(10)]\n"
+        "for values in convert.restored(left): print(values.ravel().tolist())\n"
+        "convert.restored(left[1:])\n"
+    )
+    (folder / "try.py").write_text(script, "utf-8")
+    done = subprocess.run([sys.executable, "try.py"], cwd=folder, check=False, capture_output=True, text=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 12, done.stderr
+    cells = [math.prod(one.size) for one in build(ModelFolder.open(targets_folder).arch).feature_maps]
+    assert rows[8] == [1.5, 2.0] * cells[4]
+    assert rows[10] == [3.0] * cells[5]
+    assert [row[0] for number, row in enumerate(rows) if number not in (8, 10)] == list(range(10))
+    assert done.returncode == 1
+    assert done.stderr.startswith("9 outputs of 12 are left, and 2 are known to be constant")
+
+
+def test_constant_outputs_are_those_without_weights() -> None:
+    bias = np.float32([1, -2.5])
+    assert constant_values((np.full((2, 3, 1, 1), 1e-17, np.float32), bias)) == (1.0, -2.5)
+    assert constant_values((np.float32([[1e-17], [1e-6]]), bias)) == ()
+    assert constant_values(()) == ()
+
+
 def test_rknn_without_images_is_not_quantised(targets_folder: Path) -> None:
     net = NetFacts("headless.prototxt", "headless.caffemodel", "headless", "", ())
     found = facts_of(RKNN, build(default_arch("v2", 4)), ModelFolder.open(targets_folder).labels, (net,), ())
@@ -399,7 +511,8 @@ def test_sophgo(targets_folder: Path) -> None:
     assert "--mean 127.5,127.5,127.5" in lines
     assert f"--scale {SCALE},{SCALE},{SCALE} --pixel_format bgr" in lines
     assert '--input_shapes "[[1,3,320,320]]"' in lines
-    assert "run_calibration headless_maps.mlir --dataset calibration --input_num 2" in lines
+    assert "NET=${NET:-headless_maps}\n" in lines
+    assert 'run_calibration "$NET.mlir" --dataset calibration --input_num 2' in lines
     assert "Power" not in types(folder / "headless.prototxt")
     script = ast.parse((folder / "detect.py").read_text("utf-8"))
     names = {target.id: ast.literal_eval(node.value) for node in script.body if isinstance(node, ast.Assign)

@@ -27,6 +27,7 @@ from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.tools import convert as tool
 from ssdlite_caffe.tools.convert import ConvertOptions, convert, convert_summary, stage_dialect
 from tests.commands import Command, tree
+from tests.datasets import coco_content, write_coco
 
 FILES = {
     "deploy.prototxt", "headless.prototxt", "train.prototxt", "test.prototxt", "deploy.caffemodel", "train.caffemodel",
@@ -235,7 +236,7 @@ class TestLosses:
             (("-l", "{out}/labelmap.pbtxt"), "the label map {out}/labelmap.pbtxt lies inside"),
             (("--expected", "{out}/../out/shapes.png"), "--expected {out}/../out/shapes.png lies inside"),
             (("--calibrate", "{out}", "--target", "ncnn"), "--calibrate {out} lies inside"),
-            (("--calibrate", "{examples}/shapes.png", "--images", "{out}", "--target", "ncnn"), "--images {out} lies"),
+            (("--calibrate", "{coco}", "--images", "{out}", "--target", "ncnn"), "--images {out} lies"),
             (("-d", "{out}/shapes.png"), "the LMDB {out}/shapes.png lies inside"),
             (("-l", "{linked}/labelmap.pbtxt"), "the label map {linked}/labelmap.pbtxt lies inside"),
         ],
@@ -245,7 +246,7 @@ class TestLosses:
     ) -> None:
         linked = out.parent / "linked"
         linked.symlink_to(out)
-        names = {"out": out, "examples": example_model.parent, "linked": linked}
+        names = {"out": out, "coco": write_coco(out.parent, coco_content())[1], "linked": linked}
         model = example_model if options else out / example_model.name
         before = tree(out)
         given = [option.format(**names) for option in options]
@@ -273,6 +274,22 @@ class TestLosses:
             )
         assert tree(out) == before
         shutil.move(out / "ncnn" / "made", tmp_path / "made")
+        assert command(*given).status == 0
+
+    def test_files_beside_ours(self, command: Command, example_model: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        given = ("convert", example_model, "-o", out, "--force")
+        assert command(*given, "--expected", example_model.parent / "shapes.png").status == 0
+        assert command(*given).status == 0  # what --expected wrote is ours
+        for name in ("notes.txt", "expected/shapes/mine.npy", "expected/notes.txt", "deep/er/README.md"):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(b"mine")
+            before = tree(out)
+            result = command(*given)
+            assert (result.status, result.out) == (1, "")
+            assert f"holds files that convert did not write: {name}; they would be deleted" in result.err
+            assert tree(out) == before
+            (out / name).unlink()
         assert command(*given).status == 0
 
 
