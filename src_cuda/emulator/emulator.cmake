@@ -78,7 +78,6 @@ add_library(caffe OBJECT ${SOURCES})
 target_link_libraries(caffe PRIVATE emulated)
 add_library(kernels OBJECT ${KERNELS})
 add_library(seedable_kernels OBJECT ${SEEDABLE_KERNELS})
-set_source_files_properties(${REWRITTEN}/bbox_util.cu.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)  # softmax's names
 target_link_libraries(kernels PRIVATE emulated kernel_settings)
 target_link_libraries(seedable_kernels PRIVATE emulated kernel_settings)
 # Most of the time goes into the headers, those of the messages above all: several files are compiled as one.
