@@ -10,7 +10,7 @@ import pytest
 from ssdlite_caffe.prototxt import caffe_pb2
 
 ROOT = Path(__file__).parents[2]
-PROTOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "ssdlite_caffe").glob("*/*.proto"))
+PROTOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "ssdlite_caffe").rglob("*.proto"))
 
 
 @pytest.mark.parametrize("source", PROTOS)
