@@ -62,14 +62,29 @@ def _write_case(model: ModelFolder, folder: Path) -> None:
     reference = ReferenceNet(net, model.deploy_caffemodel, double=True)
     height, width = model.arch.input_size
     blob = np.random.default_rng(7).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
-    outputs = [blob.name for layer in infer(read_net(net), phase="TEST").layers for blob in layer.tops]
-    wanted = [name for name in ("mbox_loc", "mbox_conf") if name in outputs]
+    wanted = raw_outputs(read_net(net))
     np.save(folder / "input.npy", blob)
-    for name, values in reference.forward(blob, wanted).items():
-        np.save(folder / "wanted" / f"{name}.npy", values)
+    for number, values in enumerate(reference.forward(blob, wanted).values()):
+        np.save(folder / "wanted" / f"{number}.npy", values)
     (folder / "net.prototxt").write_bytes(net.read_bytes())
     (folder / "net.caffemodel").write_bytes(model.deploy_caffemodel.read_bytes())
-    (folder / "case.json").write_text(json.dumps({"input": reference.input}) + "\n", encoding="utf-8")
+    case = {"input": reference.input, "outputs": wanted}
+    (folder / "case.json").write_text(json.dumps(case) + "\n", encoding="utf-8")
+
+
+def raw_outputs(net: caffe_pb2.NetParameter) -> list[str]:
+    """The blobs with box encodings and class scores that a net up to its heads ends in, in any dialect.
+
+    They are what no layer reads, but for the default boxes, which depend on the sizes alone.
+    """
+    layers = infer(net, phase="TEST").layers
+    read = {blob.name for layer in layers for blob in layer.bottoms}
+    fixed: set[str] = set()
+    for layer in layers:
+        if layer.type in ("PriorBox", "Parameter") or (layer.bottoms and {b.name for b in layer.bottoms} <= fixed):
+            fixed.update(blob.name for blob in layer.tops)
+    ends = (blob.name for layer in layers for blob in layer.tops if blob.name not in read | fixed)
+    return list(dict.fromkeys(ends))
 
 
 def _write_training(folder: Path) -> None:

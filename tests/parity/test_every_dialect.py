@@ -20,6 +20,8 @@ from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
+from ssdlite_caffe.runtimes.reference_net import ReferenceNet
+from ssdlite_caffe.training.gpu_bundle import raw_outputs
 from tests.commands import Command
 from tests.conftest import ROOT
 
@@ -34,11 +36,13 @@ CLASSES, REMAPPED = ("circle", "square", "triangle"), ("square", "circle")
 FOLD = 1e-6
 """Between weights folded by `convert` and by `merge-bn`, relative; measured: 0."""
 
-TAKE_A_FOLDER = {"verify", "detect", "evaluate", "remap", "merge-bn", "kit", "train", "test", "lint", "load", "cut"}
+TAKE_A_FOLDER = {
+    "verify", "detect", "evaluate", "remap", "merge-bn", "kit", "train", "test", "lint", "load", "cut", "caffe bundle",
+}  # fmt: skip
 """Or a file of it. `train` and `test` take what `kit --from` makes of it."""
 TAKE_NONE = {
     "convert", "dump", "gen", "shapes", "lmdb voc", "lmdb coco", "lmdb check", "caffe build", "caffe clean",
-    "caffe doctor", "caffe sources",
+    "caffe check", "caffe doctor", "caffe sources",
     "caffe which", "keras export pb", "keras export tflite", "keras import", "keras infer", "keras test", "keras train",
 }  # fmt: skip
 OPTIONS = {"batch_norm": "--bn", "input_form": "--input-form"}
@@ -263,6 +267,20 @@ def test_cut(make: Make, command: Command, dialect: Dialect, tmp_path: Path) -> 
         assert read_net(out).layer[-1].top[0] == "mbox_loc"
         assert not any("mbox_conf" in layer.name for layer in read_net(out).layer)
         linted(command, out, dialect)
+
+
+@each_dialect
+def test_the_check_of_a_gpu_runs_it(make: Make, dialect: Dialect) -> None:
+    """What `caffe bundle --check --model` takes of a folder: the heads' outputs, and the net in float64."""
+    for folder in make(dialect):
+        model = ModelFolder.open(folder)
+        wanted = raw_outputs(read_net(model.headless_prototxt))
+        assert {part for part in ("mbox_loc", "mbox_conf") if any(part in name for name in wanted)} == {
+            "mbox_loc",
+            "mbox_conf",
+        }
+        net = ReferenceNet(model.headless_prototxt, model.deploy_caffemodel, double=True)
+        assert set(wanted) <= net._blobs
 
 
 @each_dialect

@@ -102,8 +102,8 @@ def test_layer_tests(machine: Machine, text: str, status: int, verdict: str, sai
 
 def case(folder: Path, wanted: np.ndarray) -> None:
     (folder / "net" / "wanted").mkdir(parents=True)
-    np.save(folder / "net" / "wanted" / "mbox_loc.npy", wanted)
-    (folder / "net" / "case.json").write_text('{"input": "data"}')
+    np.save(folder / "net" / "wanted" / "0.npy", wanted)
+    (folder / "net" / "case.json").write_text('{"input": "data", "outputs": ["mbox_loc"]}')
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,8 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
         read_model(tmp_path / "gone.pb")
     with pytest.raises(
         ModelError,
-        match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb, tflite_graph\.pb, checkpoint, \.tflite file or state_dict",
+        match=r"holds no manifest\.json, saved_model\.pb, frozen_inference_graph\.pb, tflite_graph\.pb, checkpoint, "
+        r"\.tflite file or state_dict",
     ):
         read_model(tmp_path)
     (tmp_path / "saved_model.pbtxt").write_text("x")

@@ -79,23 +79,25 @@ def _share_of_tests(machine: Machine, folder: Path, share: int, of: int, end: fl
 
 
 def forward(machine: Machine, case: Path, *, seconds: float, cpu: bool, more: dict[str, str] | None = None) -> Arrays:
-    """What a net of the bundle gives for its input: case/net.prototxt, net.caffemodel, input.npy, wanted/*.npy."""
-    wanted = sorted(path.stem for path in (case / "wanted").glob("*.npy"))
-    name = json.loads((case / "case.json").read_text("utf-8"))["input"]
+    """What a net of the bundle gives for its input: net.prototxt, net.caffemodel, input.npy, case.json."""
+    told = json.loads((case / "case.json").read_text("utf-8"))
+    inputs, outputs = f"--inputs={told['input']}={case / 'input.npy'}", f"--outputs={','.join(told['outputs'])}"
     with tempfile.TemporaryDirectory() as folder:
         machine.caffe(
             "forward", f"--model={case / 'net.prototxt'}", f"--weights={case / 'net.caffemodel'}",
-            f"--inputs={name}={case / 'input.npy'}", f"--outputs={','.join(wanted)}", f"--out={folder}",
-            seconds=seconds, cpu=cpu, more=more,
+            inputs, outputs,
+            f"--out={folder}", seconds=seconds, cpu=cpu, more=more,
         )  # fmt: skip
-        return {blob: np.load(Path(folder) / f"{blob}.npy", allow_pickle=False) for blob in wanted}
+        files = {blob: Path(folder) / f"{blob.replace('/', '_')}.npy" for blob in told["outputs"]}
+        return {blob: np.load(file, allow_pickle=False) for blob, file in files.items()}
 
 
 def outputs(machine: Machine, cases: Path, seconds: float) -> Result:
     """Raw outputs of real nets against the same nets in float64, the GPU's beside the CPU's."""
     rows, far = [], []
     for case in sorted(path for path in cases.iterdir() if path.is_dir()):
-        wanted = {path.stem: np.load(path, allow_pickle=False) for path in sorted((case / "wanted").glob("*.npy"))}
+        names = json.loads((case / "case.json").read_text("utf-8"))["outputs"]
+        wanted = {blob: np.load(case / "wanted" / f"{i}.npy", allow_pickle=False) for i, blob in enumerate(names)}
         sides = {"CPU": forward(machine, case, seconds=seconds, cpu=True)}
         if machine.gpu is not None:
             sides["GPU"] = forward(machine, case, seconds=seconds, cpu=False)
