@@ -95,7 +95,7 @@ set(CAFFE_OBJECTS $<TARGET_OBJECTS:caffe> $<TARGET_OBJECTS:kernels> $<TARGET_OBJ
 
 # ---- tests: those of the layers, which a GPU runs as well, and those of the emulator
 set(EMULATED_TESTS ${OURS}/test/test_conv_layers.cpp ${OURS}/test/test_conv_gradients.cpp
-    ${OURS}/test/test_depthwise_conv_layer.cpp ${OURS}/test/test_norm_layers.cpp ${OURS}/test/test_pointwise_layers.cpp ${OURS}/test/test_gpu_layers.cpp
+    ${OURS}/test/test_depthwise_conv_layer.cpp ${OURS}/test/test_norm_layers.cpp ${OURS}/test/test_pointwise_layers.cpp ${OURS}/test/test_maxunpool_layer.cpp
     ${EMULATOR}/test/test_copies.cpp)
 add_library(layer_tests OBJECT ${OURS}/test/main.cpp ${EMULATOR}/test/findings.cpp ${EMULATED_TESTS})
 target_link_libraries(layer_tests PRIVATE emulated GTest::gtest)

@@ -255,4 +255,20 @@ TYPED_TEST(NormDevicesTest, ScaleAgainstTheCpu) {
   }
 }
 
+TYPED_TEST(NormDevicesTest, Gradient) {
+  typedef typename TypeParam::Dtype Dtype;
+  for (const char* const type : {"BatchNorm", "Scale"}) {
+    LayerParameter param;
+    param.set_type(type);
+    param.mutable_scale_param()->set_bias_term(true);
+    param.mutable_batch_norm_param()->set_use_global_stats(false);
+    Blob<Dtype> bottom(3, 2, 3, 4), top;
+    FillerParameter filler_param;
+    GaussianFiller<Dtype>(filler_param).Fill(&bottom);
+    const auto layer = LayerRegistry<Dtype>::CreateLayer(param);
+    GradientChecker<Dtype> checker(1e-2, 1e-3);
+    checker.CheckGradientExhaustive(layer.get(), {&bottom}, {&top});
+  }
+}
+
 }  // namespace caffe

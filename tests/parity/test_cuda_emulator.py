@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("emulator")]
 
 EMULATOR = ROOT / "src_cuda" / "emulator"
-ON_THE_GPU = "*/2.*:*/3.*:GpuLayersTest*:CopiesTest*"
+ON_THE_GPU = "*/2.*:*/3.*:CopiesTest*"
 """Tests of a device run with floats and doubles on the CPU (0, 1) and on the GPU (2, 3)."""
 
 
