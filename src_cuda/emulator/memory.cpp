@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <cstdlib>
 #include <map>
 #include <sstream>
@@ -44,9 +45,22 @@ void OnFault(int number, siginfo_t* info, void* context) {
   sigaction(number, &before, nullptr);  // returning runs the same instruction again, for the handler before
 }
 
+/// Whether the host is kept from device memory, which takes two system calls for each launch and copy.
+bool Protects() {
+  static const bool protects = [] {
+    const char* const asked = std::getenv("EMULATOR_PROTECT");
+    return asked == nullptr || std::strcmp(asked, "0") != 0;
+  }();
+  return protects;
+}
+
+void Protect(const int rights) {
+  if (Protects()) { mprotect(global_memory.base, limit, rights); }
+}
+
 void Start() {
   static const bool started = [] {
-    global_memory = {Reserve(kReserved, false), kReserved,
+    global_memory = {Reserve(kReserved, !Protects()), kReserved,
                      reinterpret_cast<Cell*>(Reserve(kReserved / 4 * sizeof(Cell), true))};
     struct sigaction action = {};
     action.sa_sigaction = OnFault;
@@ -108,11 +122,11 @@ char* Reserve(size_t size, bool open) {
 
 Opened::Opened() : lock_(mutex) {
   Start();
-  if (opened++ == 0) { mprotect(global_memory.base, limit, PROT_READ | PROT_WRITE); }
+  if (opened++ == 0) { Protect(PROT_READ | PROT_WRITE); }
 }
 
 Opened::~Opened() {
-  if (--opened == 0) { mprotect(global_memory.base, limit, PROT_NONE); }
+  if (--opened == 0) { Protect(PROT_NONE); }
 }
 
 std::string Place(const void* at) {
@@ -191,7 +205,7 @@ cudaError_t cudaMalloc(void** at, size_t size) {
       place = emulator::Gap(emulator::cursor, size);
     }
     if (place == nullptr) { return cudaErrorMemoryAllocation; }
-    mprotect(global_memory.base, emulator::limit, PROT_READ | PROT_WRITE);
+    emulator::Protect(PROT_READ | PROT_WRITE);
   }
   allocations[place] = {size, true};
   emulator::Provide(global_memory, place, size);

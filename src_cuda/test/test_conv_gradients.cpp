@@ -59,6 +59,7 @@ TYPED_TEST(ConvGradientsTest, GradientsAddUp) {
   vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
   for (shared_ptr<Layer<Dtype>>& layer : this->Layers(Parse("num_output: 4 kernel_size: 3 stride: 2 tf_pad: SAME"))) {
     layer->SetUp(bottom, top);
+    for (const auto& blob : layer->blobs()) { caffe_set(blob->count(), Dtype(0), blob->mutable_cpu_diff()); }
     layer->Forward(bottom, top);
     for (int i = 0; i < out.count(); ++i) { out.mutable_cpu_diff()[i] = i % 5 - 2; }
     vector<Dtype> once[2];

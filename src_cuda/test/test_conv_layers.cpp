@@ -146,6 +146,7 @@ TYPED_TEST(ConvLayersTest, ThreadsAgree) {
   vector<Blob<Dtype>*> bottom(1, &in), top(1, &out);
   ConvolutionLayer<Dtype> layer(Parse(set.Text(4)));
   layer.SetUp(bottom, top);
+  for (const auto& blob : layer.blobs()) { caffe_set(blob->count(), Dtype(0), blob->mutable_cpu_diff()); }
   const int usual = ParallelThreads();
   vector<Dtype> outputs[2], diffs[2];
   for (int k = 0; k < 2; ++k) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,22 @@ def flaw(snapshot: Snapshot, net: caffe_pb2.NetParameter, solver: caffe_pb2.Solv
             return f"{snapshot.model.name} lacks weights of layer {name!r}"
         if not all(np.isfinite(blob).all() for blob in found[name]):
             return f"{snapshot.model.name} has NaN or Inf in layer {name!r}"
-    return _state_flaw(snapshot, [shape for wanted in shapes.values() for shape in wanted], solver)
+    return _state_flaw(snapshot, list(learned_shapes(net)), solver)
+
+
+def learned_shapes(net: caffe_pb2.NetParameter) -> Iterator[tuple[int, ...]]:
+    """Shapes of the blobs that a solver keeps a history of, in its order.
+
+    Of blobs that share a name (`param { name }`) the first layer's is learned, and there is one history for all.
+    """
+    seen = set()
+    for shapes in infer(net, phase="TRAIN").layers:
+        named = net.layer[shapes.index].param
+        for number, shape in enumerate(shapes.params):
+            name = named[number].name if number < len(named) else ""
+            if not name or name not in seen:
+                yield shape
+            seen.add(name)
 
 
 def _state_flaw(snapshot: Snapshot, shapes: Sequence[Sequence[int]], solver: caffe_pb2.SolverParameter) -> str:

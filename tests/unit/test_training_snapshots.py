@@ -16,6 +16,7 @@ from ssdlite_caffe.training.snapshots import (
     bytes_of_snapshot,
     find_snapshots,
     flaw,
+    learned_shapes,
     newest_whole,
     snapshot_at,
 )
@@ -54,6 +55,18 @@ def write(folder: Path, iteration: int, solver: caffe_pb2.SolverParameter = SOLV
 @pytest.mark.parametrize("solver", [SOLVER, ADAM], ids=["SGD", "Adam"])
 def test_a_whole_one(tmp_path: Path, solver: caffe_pb2.SolverParameter) -> None:
     assert flaw(write(tmp_path, 10, solver), NET, solver) == ""
+
+
+def test_shared_blobs_have_one_history() -> None:
+    """As Caffe writes it for the towers of a feature pyramid."""
+    text = """
+        input: "data" input_shape { dim: 1 dim: 3 dim: 5 dim: 7 }
+        layer { name: "a" type: "Convolution" bottom: "data" top: "a" param { name: "w" } param { }
+          convolution_param { num_output: 3 kernel_size: 1 } }
+        layer { name: "b" type: "Convolution" bottom: "a" top: "b" param { name: "w" }
+          convolution_param { num_output: 3 kernel_size: 1 } }
+    """
+    assert list(map(tuple, learned_shapes(parse_net(text)))) == [(3, 3, 1, 1), (3,), (3,)]
 
 
 def test_cut_anywhere_it_is_not_whole(tmp_path: Path) -> None:
