@@ -31,8 +31,9 @@ from tests.keras_models import bytes_of, images, lively_detector
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
 
-RAW = 1e-5
-"""Of raw outputs, over the largest magnitude. Measured: trained 7e-7, random_v3_large_90 6.5e-6."""
+RAW, RAW_RANDOM = 1e-5, 3e-5
+"""Of raw outputs, over the largest magnitude. Measured: trained 7e-7; random weights (random_v3_large_90), which magnify
+rounding, 6.5e-6, and 1.3e-5 with TensorFlow's own kernels on a processor with AVX-512 (oneDNN's stay below 1e-5 there)."""
 RAW_FLOAT64 = 1e-11
 MODELS = {
     "shapes_v3_small_3": 2e-5,
@@ -57,7 +58,7 @@ def detections_of(found: dict[str, Any]) -> Detections:
     )
 
 
-def compare_with_graph(source: Path, detector: KerasModel, shown: list[NamedImage]) -> None:
+def compare_with_graph(source: Path, detector: KerasModel, shown: list[NamedImage], bound: float = RAW) -> None:
     tf = import_tensorflow()
     arch = detector.arch
     raw, whole = tf.function(detector.model), tf.function(detector.rebuilt(outputs="detections").model)
@@ -66,10 +67,10 @@ def compare_with_graph(source: Path, detector: KerasModel, shown: list[NamedImag
             fed = fed_with(arch, image)
             wanted, got = graph.raw(fed), raw(fed)
             codes, logits = got["box_encodings"], got["class_predictions_with_background"]
-            assert difference(np.asarray(codes)[0], wanted.encodings).relative < RAW
-            assert difference(np.asarray(logits)[0], wanted.logits).relative < RAW
+            assert difference(np.asarray(codes)[0], wanted.encodings).relative < bound
+            assert difference(np.asarray(logits)[0], wanted.logits).relative < bound
             found = compare_detections(
-                detections_of(whole(fed)), graph.detect(fed), box_tolerance=RAW, score_tolerance=RAW,
+                detections_of(whole(fed)), graph.detect(fed), box_tolerance=bound, score_tolerance=bound,
                 max_total=arch.nms.max_total, score_threshold=arch.nms.score_threshold,
             )  # fmt: skip
             assert not found.unpaired
@@ -125,7 +126,7 @@ def test_real_models(
     source = shared_models / name / "frozen_inference_graph.pb"
     shown = (scene_images if name.startswith("shapes") else bccd_images)[:4]
     detector = import_detector(read_model(source))
-    compare_with_graph(source, detector, shown)
+    compare_with_graph(source, detector, shown, RAW_RANDOM if name.startswith("random") else RAW)
     compare_in_float64(source, detector, shown[0][1])
     save(detector, tmp_path / "a.keras")
     export_pb(tmp_path / "a.keras", tmp_path / "a.pb")
