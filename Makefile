@@ -104,7 +104,7 @@ test-cuda: $(VENV)/.dev caffe-cuda  ## build Caffe for GPUs and run the tests of
 
 test-emulator: $(VENV)/.dev emulator  ## run the layers' GPU code on an emulated GPU, and find mistakes put into it
 	@echo "==> running the GPU code on the CPU"
-	@$(BIN)/python -m pytest tests/parity/test_cuda_emulator.py
+	@$(PYTEST) tests/parity/test_cuda_emulator.py
 
 target-envs: $(VENV)/.dev  ## install the programs that take Caffe files (some 8 GB; TARGETS="mnn openvino" names some)
 	@echo "==> installing the programs that take Caffe files"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.xdist_group("emulator")]
+pytestmark = [pytest.mark.slow, pytest.mark.caffe]
 
 EMULATOR = ROOT / "src_cuda" / "emulator"
 ON_THE_GPU = "*/2.*:*/3.*:CopiesTest*"
