@@ -41,10 +41,11 @@ def write_check(models: Sequence[Path], folder: Path, progress: Callable[[str], 
     Returns:
         What goes into the bundle, by its name there.
     """
+    opened = [ModelFolder.open(model) for model in models]
     progress("computing the outputs in float64")
     (folder / "cases").mkdir()
-    for number, model in enumerate(models):
-        _write_case(ModelFolder.open(model), folder / "cases" / f"{number}-{model.resolve().name}")
+    for number, (path, model) in enumerate(zip(models, opened, strict=True)):
+        _write_case(model, folder / "cases" / f"{number}-{path.resolve().name}")
     progress("drawing scenes to train on")
     _write_training(folder)
     text = json.dumps(list(_depthwise_shapes()), indent=1) + "\n"

@@ -31,7 +31,7 @@ from tests.keras_models import bytes_of, images, lively_detector
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
 
-RAW, RAW_RANDOM = 1e-5, 3e-5
+RAW, RAW_RANDOM = 1e-5, 2e-5
 """Of raw outputs, over the largest magnitude. Measured: trained 7e-7. Random weights (random_v3_large_90) magnify
 rounding: 6.5e-6, and 1.3e-5 with TensorFlow's own kernels on a processor with AVX-512 (with oneDNN's below 1e-5).
 """
