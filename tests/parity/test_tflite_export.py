@@ -14,8 +14,9 @@ import pytest
 from ssdlite_caffe.dump.detector.raw_outputs import TFLITE_OP
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.tensors import to_array
-from ssdlite_caffe.dump.locate import CONFIG, FROZEN
+from ssdlite_caffe.dump.locate import FROZEN
 from ssdlite_caffe.dump.model import DumpedModel, TfliteNms
+from ssdlite_caffe.dump.pipeline.config import CONFIG
 from ssdlite_caffe.dump.read import ReadOptions, read_model
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.arch import ArchSpec, FamilyName, HeadKind, Residuals

@@ -120,7 +120,7 @@ def blob() -> np.ndarray:
 @pytest.fixture(scope="module")
 def ends(whole: WholeNet, blob: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     blobs = whole.unrounded.net.forward(blob, OUTPUTS)
-    return boxes_of(blobs), blobs["mbox_conf_flatten"].reshape(-1, 4)
+    return boxes_of(blobs, whole.net), blobs["mbox_conf_flatten"].reshape(-1, 4)
 
 
 def moved(values: np.ndarray, at: tuple[int, int], by: float) -> np.ndarray:
