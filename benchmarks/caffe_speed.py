@@ -22,12 +22,10 @@ from typing import Any
 
 import common
 import numpy as np
+from onnx_net import onnx_session
 
 from ssdlite_caffe.caffe.prefix import cache_folder, caffe_prefix
 from ssdlite_caffe.imports import import_opencv
-from ssdlite_caffe.prototxt import caffe_pb2
-from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel
-from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.opencv_net import OpenCvNet
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
@@ -83,18 +81,20 @@ class NetTime:
         return peak
 
 
-def programs(build: Path, prefix: Path, source: Path | None) -> dict[str, Path]:
-    """Paths of net_time for both sides; builds them if they do not exist."""
-    if not (build / "net_time_ours").is_file():
+def programs(build: Path, prefix: Path, source: Path | None, *, fork: bool) -> dict[str, Path]:
+    """Paths of net_time for our side, and the fork's if asked for; builds them if they do not exist."""
+    sides = {"fork": build / "net_time_fork"} if fork else {}
+    sides["ours"] = build / "net_time_ours"
+    if not all(path.is_file() for path in sides.values()):
         if source is None:
             from ssdlite_caffe.caffe.sources import downloaded_sources
 
             source = downloaded_sources(cache_folder(), print)
-        print(f"building the unmodified fork in {build}, which takes some minutes", file=sys.stderr)
+        print(f"building in {build}; the unmodified fork takes some minutes", file=sys.stderr)
         options = [f"-DCAFFE_SOURCE={source}", f"-DCAFFE_PREFIX={prefix}"]
         subprocess.run(["cmake", "-G", "Ninja", "-S", HERE / "caffe_speed_build", "-B", build, *options], check=True)
-        subprocess.run(["ninja", "-C", build], check=True)
-    return {"fork": build / "net_time_fork", "ours": build / "net_time_ours"}
+        subprocess.run(["ninja", "-C", build, *(path.name for path in sides.values())], check=True)
+    return sides
 
 
 def measured(
@@ -113,10 +113,9 @@ def measured(
     return times, {name: net.close() for name, net in sides.items()}
 
 
-def opencv(net: Path, weights: Path, size: tuple[int, int], outputs: list[str], threads: int) -> Callable[[], float]:
+def opencv(net: Path, weights: Path, blob: Any, outputs: list[str], threads: int) -> Callable[[], float]:
     import_opencv().setNumThreads(threads)
     loaded = OpenCvNet(net, weights, winograd=True)
-    blob = np.random.default_rng(3).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
     return _timed(lambda: loaded.forward(blob, outputs))
 
 
@@ -129,101 +128,29 @@ def _timed(run: Callable[[], Any]) -> Callable[[], float]:
     return once
 
 
-def onnx_session(prototxt: Path, weights: Path, outputs: Sequence[str], threads: int) -> Any:
-    """The net up to its heads in onnxruntime; None if its packages are not installed.
-
-    Raises:
-        KeyError: a layer has a type that a folded MobileNetV2-SSDLite does not have.
-    """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        return None
-    helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    net = read_net(prototxt)
-    blobs = {layer.name: [blob_to_array(blob) for blob in layer.blobs] for layer in read_caffemodel(weights).layer}
-    nodes, constants = [], [numpy_helper.from_array(np.float32(x), name) for x, name in ((0, "zero"), (6, "six"))]
-    now = dict.fromkeys(net.input, "input")  # blob -> ONNX value; a layer in place gives the blob a new value
-    shape = list(net.input_shape[0].dim) if net.input_shape else list(net.input_dim)
-    for layer in net.layer:
-        if layer.type == "Input":
-            now[layer.top[0]] = "input"
-            shape = list(layer.input_param.shape[0].dim)
-            continue
-        if layer.type == "PriorBox" or (layer.type == "Concat" and layer.top[0].endswith("priorbox")):
-            continue
-        inputs, made = [now[name] for name in layer.bottom], f"{layer.name}:out"
-        kind, attributes = _onnx_kind(layer)
-        if layer.type == "ReLU6":
-            inputs += ["zero", "six"]
-        for i, blob in enumerate(blobs.get(layer.name, [])):
-            constants.append(numpy_helper.from_array(blob.astype(np.float32), f"{layer.name}:{i}"))
-            inputs.append(f"{layer.name}:{i}")
-        nodes.append(helper.make_node(kind, inputs, [made], name=layer.name, **attributes))
-        now[layer.top[0]] = made
-        if all(name in now for name in outputs):
-            break
-
-    def value(name: str, shape: list[int] | None) -> Any:
-        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-    graph = helper.make_graph(
-        nodes, "net", [value("input", shape)], [value(now[name], None) for name in outputs], constants
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-
-
-def _of_convolution(param: Any) -> list[tuple[Any, int]]:
-    return [(param.stride, 1), (param.pad, 0), (param.dilation, 1)]
-
-
-def _onnx_kind(layer: caffe_pb2.LayerParameter) -> tuple[str, dict[str, Any]]:
-    match layer.type:
-        case "Convolution":
-            param = layer.convolution_param
-            stride, pad, dilation = ((of or [least])[0] for of, least in _of_convolution(param))
-            return "Conv", {
-                "group": param.group,
-                "strides": [stride] * 2,
-                "pads": [pad] * 4,
-                "dilations": [dilation] * 2,
-            }
-        case "ReLU6":
-            return "Clip", {}
-        case "Eltwise":
-            return "Add", {}
-        case "Permute":
-            return "Transpose", {"perm": list(layer.permute_param.order)}
-        case "Flatten":
-            return "Flatten", {"axis": layer.flatten_param.axis}
-        case "Concat":
-            return "Concat", {"axis": layer.concat_param.axis}
-    raise KeyError(f"layer {layer.name} has type {layer.type}")
-
-
-def forward(sides: dict[str, Path], folder: ModelFolder, options: Any) -> dict[str, Any]:
-    """Milliseconds of a forward pass to the detections, and to the heads."""
-    size = folder.arch.input_size
+def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options: Any) -> dict[str, Any]:
+    """Milliseconds of a forward pass to the detections, and to the heads, for each count of threads and images."""
     result = {}
     heads = ["mbox_loc", "mbox_conf"]
-    for name, net, outputs in (
-        ("to the detections", folder.deploy_prototxt, ["detection_out"]),
-        ("to the heads", folder.headless_prototxt, heads),
-    ):
-        weights = folder.deploy_caffemodel
-        nets = {side: NetTime(path, net, weights, "TEST", options.threads) for side, path in sides.items()}
-        runs = {side: lambda of=of: of.milliseconds("forward") for side, of in nets.items()}
-        runs["opencv"] = opencv(net, weights, size, outputs, options.threads)
-        if outputs == heads and (session := onnx_session(net, weights, heads, options.threads)):
-            blob = np.random.default_rng(3).uniform(-1, 1, (1, 3, *size)).astype(np.float32)
-            runs["onnxruntime"] = _timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
-            _check_equal(session, net, weights, blob, heads)
-        result[name] = {"milliseconds": common.alternate(runs, options.repetitions, **IN_TURN)}
-        result[name]["peak_mib"] = {side: of.close() for side, of in nets.items()}
+    weights = folder.deploy_caffemodel
+    for threads in options.threads:
+        for images in options.images:
+            blob = np.random.default_rng(3).uniform(-1, 1, (images, 3, *folder.arch.input_size)).astype(np.float32)
+            for name, text, outputs in (
+                ("to the detections", folder.deploy_prototxt, ["detection_out"]),
+                ("to the heads", folder.headless_prototxt, heads),
+            ):
+                net = scratch / "forward.prototxt"
+                net.write_text(text.read_text().replace("dim: 1\n", f"dim: {images}\n", 1))
+                nets = {side: NetTime(path, net, weights, "TEST", threads) for side, path in sides.items()}
+                runs = {side: lambda of=of: of.milliseconds("forward") for side, of in nets.items()}
+                runs["opencv"] = opencv(net, weights, blob, outputs, threads)
+                if outputs == heads and (session := onnx_session(net, weights, heads, threads)):
+                    runs["onnxruntime"] = _timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
+                    _check_equal(session, net, weights, blob, heads)
+                part = {"milliseconds": common.alternate(runs, options.repetitions, **IN_TURN)}
+                part["peak_mib"] = {side: of.close() for side, of in nets.items()}
+                result[f"{name}, {threads} threads, {images} images"] = part
     return result
 
 
@@ -246,7 +173,7 @@ def training(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options
     net = scratch / "train.prototxt"
     net.write_text(text[: data.start()] + made + text[data.end() :])
     weights = folder.path / "train.caffemodel"
-    nets = {side: NetTime(path, net, weights, "TRAIN", options.threads) for side, path in sides.items()}
+    nets = {side: NetTime(path, net, weights, "TRAIN", max(options.threads)) for side, path in sides.items()}
     times, peak = measured(nets, ["forward", "backward"], options.iterations)
     return {"batch": options.batch_size, "milliseconds": times, "peak_mib": peak}
 
@@ -257,7 +184,7 @@ def layers(sides: dict[str, Path], scratch: Path, options: Any) -> dict[str, Any
     for name, (channels, side, stride) in LAYERS.items():
         net = scratch / "layer.prototxt"
         net.write_text(LAYER_NET.format(c=channels, s=side, stride=stride))
-        nets = {of: NetTime(path, net, None, "TRAIN", options.threads) for of, path in sides.items()}
+        nets = {of: NetTime(path, net, None, "TRAIN", max(options.threads)) for of, path in sides.items()}
         result[name] = {"milliseconds": measured(nets, ["forward", "backward"], options.repetitions)[0]}
     return result
 
@@ -266,14 +193,24 @@ def main() -> None:
     parser = common.parser(__doc__, repetitions=30)
     parser.add_argument("--iterations", type=int, default=5, help="training steps of each side")
     parser.add_argument("--batch-size", type=int, default=8, help="images in a training step")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[os.cpu_count() or 1],
+        help="of a forward pass; training: the most",
+    )
+    parser.add_argument("--images", type=int, nargs="+", default=[1], help="images in a forward pass")
+    parser.add_argument("--only-forward", action="store_true", help="no fork, no training: ours and its peers")
     parser.add_argument("--prefix", type=Path, help="prefix of the built Caffe")
     parser.add_argument("--source", type=Path, help="sources of the fork, in place of the download")
     parser.add_argument(
         "--build", type=Path, default=cache_folder() / "caffe-speed", help="folder to build net_time in"
     )
     options = parser.parse_args()
-    sides = programs(options.build.absolute(), caffe_prefix(options.prefix), options.source)
+    sides = programs(
+        options.build.absolute(), caffe_prefix(options.prefix), options.source, fork=not options.only_forward
+    )
     result: dict[str, Any] = {
         "machine": common.machine("opencv", "onnxruntime", "numpy"),
         "repetitions": options.repetitions,
@@ -282,15 +219,14 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        result["layers"] = layers(sides, scratch, options)
+        result["layers"] = {} if options.only_forward else layers(sides, scratch, options)
         for model, graph in common.graphs(options.models).items():
             try:
                 convert(graph, scratch / model, ConvertOptions())
                 folder = ModelFolder.open(scratch / model)
-                result["models"][model] = {
-                    "forward": forward(sides, folder, options),
-                    "training": training(sides, folder, scratch, options),
-                }
+                result["models"][model] = {"forward": forward(sides, folder, scratch, options)}
+                if not options.only_forward:
+                    result["models"][model]["training"] = training(sides, folder, scratch, options)
             except KeyError as error:
                 print(f"{model} skipped: {error}", file=sys.stderr)
     _compare(result)
@@ -309,8 +245,8 @@ def _compare(result: dict[str, Any]) -> None:
         for part in model["forward"].values():
             times = part["milliseconds"]
             part["over_ours"] = {name: common.ratios(times[name], times["ours"]) for name in times if name != "ours"}
-        times = model["training"]["milliseconds"]
-        model["training"]["fork_over_ours"] = _over(times)
+        if "training" in model:
+            model["training"]["fork_over_ours"] = _over(model["training"]["milliseconds"])
 
 
 def _over(times: dict[str, dict[str, list[float]]]) -> dict[str, common.Spread]:
@@ -318,7 +254,7 @@ def _over(times: dict[str, dict[str, list[float]]]) -> dict[str, common.Spread]:
 
 
 def _text(result: dict[str, Any]) -> Iterator[str]:
-    yield f"least / median / most of {result['repetitions']} runs, {result['threads']} threads; ratios run by run\n"
+    yield f"least / median / most of {result['repetitions']} runs; ratios run by run\n"
     rows = []
     for name, layer in result["layers"].items():
         rows += _rows(f"depthwise 3x3 {name}", layer)
@@ -328,14 +264,13 @@ def _text(result: dict[str, Any]) -> Iterator[str]:
                 ratio = forwards["over_ours"].get(side)
                 what = [f"{model} {part}", side, common.Spread.of(times).text("{:.2f}")]
                 rows.append([*what, ratio.text("{:.2f}") if ratio else ""])
-        rows += _rows(f"{model} training, batch {measures['training']['batch']}", measures["training"])
+        if "training" in measures:
+            rows += _rows(f"{model} training, batch {measures['training']['batch']}", measures["training"])
     yield common.table(["what", "side", "ms", "ratio to ours"], rows)
     yield ""
     for model, measures in result["models"].items():
-        for part, peak in (
-            *((part, of["peak_mib"]) for part, of in measures["forward"].items()),
-            ("training", measures["training"]["peak_mib"]),
-        ):
+        parts = {**measures["forward"], **({"training": measures["training"]} if "training" in measures else {})}
+        for part, peak in ((part, of["peak_mib"]) for part, of in parts.items()):
             yield f"{model} {part}, peak memory: " + ", ".join(f"{side} {mib:.0f} MiB" for side, mib in peak.items())
 
 

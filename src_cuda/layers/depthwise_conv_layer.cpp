@@ -25,17 +25,24 @@ void DepthwiseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& botto
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-                                                   const vector<Blob<Dtype>*>& top) {
+void DepthwiseConvolutionLayer<Dtype>::ForwardBounded(const vector<Blob<Dtype>*>& bottom,
+                                                      const vector<Blob<Dtype>*>& top, const Bounds<Dtype>& bounds) {
   if (!is_depthwise_) {
-    ConvolutionLayer<Dtype>::Forward_cpu(bottom, top);
+    ConvolutionLayer<Dtype>::ForwardBounded(bottom, top, bounds);
     return;
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
     DepthwiseForward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
-                     top[i]->mutable_cpu_data());
+                     top[i]->mutable_cpu_data(), bounds);
   }
+}
+
+template <typename Dtype>
+ConvOfRows<Dtype> DepthwiseConvolutionLayer<Dtype>::OfRows() const {
+  ConvOfRows<Dtype> rows = ConvolutionLayer<Dtype>::OfRows();
+  if (is_depthwise_) { rows.kind = ConvOfRows<Dtype>::kDepthwise; }
+  return rows;
 }
 
 template <typename Dtype>

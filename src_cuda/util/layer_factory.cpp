@@ -11,6 +11,7 @@
 #include "caffe/layer.hpp"
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/layers/depthwise_conv_layer.hpp"
+#include "caffe/layers/global_pooling_layer.hpp"
 #include "caffe/layers/lrn_layer.hpp"
 #include "caffe/layers/pooling_layer.hpp"
 #include "caffe/layers/relu_layer.hpp"
@@ -86,6 +87,11 @@ shared_ptr<Layer<Dtype>> GetPoolingLayer(const LayerParameter& param) {
       return shared_ptr<Layer<Dtype>>(new CuDNNPoolingLayer<Dtype>(param));
     }
 #endif
+  }
+  const PoolingParameter& pooling = param.pooling_param();
+  // A plane without values, or a second top, is the plain class's to refuse or compute.
+  if (pooling.global_pooling() && pooling.pool() == PoolingParameter_PoolMethod_AVE && param.top_size() <= 1) {
+    return shared_ptr<Layer<Dtype>>(new GlobalPoolingLayer<Dtype>(param));
   }
   return shared_ptr<Layer<Dtype>>(new PoolingLayer<Dtype>(param));
 }

@@ -1,0 +1,34 @@
+#ifndef CAFFE_UTIL_POINTWISE_PIECES_HPP_
+#define CAFFE_UTIL_POINTWISE_PIECES_HPP_
+
+#include <functional>
+#include <vector>
+
+#include "caffe/layer.hpp"
+#include "caffe/util/bounds.hpp"
+
+/**
+ * Layers whose every output depends on the inputs of the same index, computed a piece at a time: several of them in a
+ * row pass over memory once, and not once each. The values are those of the layers' own forward passes.
+ */
+namespace caffe {
+
+/// Computes the outputs of a layer from index `begin` up to `end`.
+typedef std::function<void(int begin, int end)> Piece;
+
+/// The forward pass of the layer in pieces; null if it is not such a layer, or not with its settings. Power (of power
+/// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. Bottoms and tops have
+/// their shapes.
+template <typename Dtype>
+Piece PieceOf(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top);
+
+/// Runs the pieces of `count` values, each stretch of them through all pieces, on the layers' threads.
+void RunPieces(const std::vector<Piece>& pieces, int count);
+
+/// Whether a layer keeps its values within bounds and does nothing else: ReLU and ReLU6 without a negative slope, Clip.
+template <typename Dtype>
+bool KeepsWithin(const Layer<Dtype>& layer, Bounds<Dtype>* bounds);
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_POINTWISE_PIECES_HPP_

@@ -1,0 +1,120 @@
+#include "caffe/util/pointwise_pieces.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "caffe/layers/hardsigmoid_layer.hpp"
+#include "caffe/layers/hardswish_layer.hpp"
+#include "caffe/util/parallel.hpp"
+#include "caffe/util/pointwise.hpp"
+
+namespace caffe {
+
+namespace {
+
+/// Values that go through all pieces before the next ones: a few arrays of them stay in the first-level cache.
+constexpr int kStretch = 2048;
+
+template <typename Dtype, typename Op>
+Piece OneToOne(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top, const Op op) {
+  const Dtype* x = bottom[0]->cpu_data();
+  Dtype* y = top[0]->mutable_cpu_data();
+  return [=](const int begin, const int end) {
+    CAFFE_INDEPENDENT_PASSES
+    for (int i = begin; i < end; ++i) { y[i] = op(x[i]); }
+  };
+}
+
+/// y = scale x + shift, rounded after each of the two as in Power's passes.
+template <typename Dtype>
+Piece PowerPiece(const PowerParameter& param, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  const Dtype scale = param.scale(), shift = param.shift();
+  if (param.power() != 1 || scale == 0 || (scale != 1 && shift != 0)) { return nullptr; }
+  if (shift == 0) {
+    return OneToOne(bottom, top, [=](const Dtype x) { return scale * x; });
+  }
+  return OneToOne(bottom, top, [=](const Dtype x) { return x + shift; });
+}
+
+template <typename Dtype>
+Piece EltwisePiece(const EltwiseParameter& param, const vector<Blob<Dtype>*>& bottom,
+                   const vector<Blob<Dtype>*>& top) {
+  if (bottom.size() != 2) { return nullptr; }
+  const bool product = param.operation() == EltwiseParameter_EltwiseOp_PROD;
+  for (const float factor : param.coeff()) {
+    if (factor != 1) { return nullptr; }
+  }
+  if (!product && param.operation() != EltwiseParameter_EltwiseOp_SUM) { return nullptr; }
+  const Dtype* a = bottom[0]->cpu_data();
+  const Dtype* b = bottom[1]->cpu_data();
+  Dtype* y = top[0]->mutable_cpu_data();
+  return [=](const int begin, const int end) {
+    if (product) {
+      CAFFE_INDEPENDENT_PASSES
+      for (int i = begin; i < end; ++i) { y[i] = a[i] * b[i]; }
+    } else {
+      CAFFE_INDEPENDENT_PASSES
+      for (int i = begin; i < end; ++i) { y[i] = a[i] + b[i]; }
+    }
+  };
+}
+
+}  // namespace
+
+template <typename Dtype>
+bool KeepsWithin(const Layer<Dtype>& layer, Bounds<Dtype>* bounds) {
+  const LayerParameter& param = layer.layer_param();
+  const std::string& type = param.type();
+  if (type == "ReLU6" && param.relu6_param().negative_slope() == 0) {
+    *bounds = {Dtype(0), Dtype(param.relu6_param().threshold())};
+    return true;
+  }
+  if (type == "ReLU" && param.relu_param().negative_slope() == 0) {
+    *bounds = {Dtype(0), std::numeric_limits<Dtype>::infinity()};
+    return true;
+  }
+  if (type == "Clip") {
+    *bounds = {Dtype(param.clip_param().min()), Dtype(param.clip_param().max())};
+    return true;
+  }
+  return false;
+}
+
+template <typename Dtype>
+Piece PieceOf(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  const LayerParameter& param = layer->layer_param();
+  const std::string& type = param.type();
+  Bounds<Dtype> bounds;
+  if (KeepsWithin(*layer, &bounds)) {
+    return OneToOne(bottom, top, [=](const Dtype x) { return AtMost(AtLeast(x, bounds.low), bounds.high); });
+  }
+  if (type == "Power") { return PowerPiece(param.power_param(), bottom, top); }
+  if (type == "Eltwise") { return EltwisePiece(param.eltwise_param(), bottom, top); }
+  if (type == "HardSwish") {
+    return OneToOne(bottom, top, [](const Dtype x) { return HardSwishOp<Dtype>().Value(x); });
+  }
+  if (type == "HardSigmoid") {
+    const HardSigmoidOp<Dtype> op = {Dtype(param.hardsigmoid_param().alpha()), Dtype(param.hardsigmoid_param().beta())};
+    return OneToOne(bottom, top, [=](const Dtype x) { return op.Value(x); });
+  }
+  return nullptr;
+}
+
+void RunPieces(const vector<Piece>& pieces, const int count) {
+  ParallelFor(count, ParallelGrain(count, 4 * kStretch), [&](const int begin, const int end) {
+    for (int from = begin; from < end; from += kStretch) {
+      const int to = std::min(from + kStretch, end);
+      for (const Piece& piece : pieces) { piece(from, to); }
+    }
+  });
+}
+
+#define INSTANTIATE_PIECES(Dtype)                                                                                     \
+  template bool KeepsWithin<Dtype>(const Layer<Dtype>&, Bounds<Dtype>*);                                              \
+  template Piece PieceOf<Dtype>(Layer<Dtype>*, const vector<Blob<Dtype>*>&, const vector<Blob<Dtype>*>&)
+INSTANTIATE_PIECES(float);
+INSTANTIATE_PIECES(double);
+
+}  // namespace caffe
