@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
@@ -13,8 +14,9 @@
 #include "caffe/util/simd.hpp"
 
 // DetectionOutput on the CPU: the class and its GPU code are the fork's, and the results are the same. Boxes are plain
-// numbers here, not messages; scores at or below confidence_threshold are skipped a vector at a time, before anything
-// is stored; only boxes of classes with a candidate are decoded; the classes are divided among the threads.
+// numbers here, not messages; scores at or below confidence_threshold, or too low for the best top_k of their class,
+// are skipped a vector at a time, before anything is stored; only boxes of classes with a candidate are decoded; the
+// classes are divided among the threads.
 //
 // For each image and class but the background: the boxes with a score above confidence_threshold, best first (equal
 // ones in the order of their indices), top_k of them at most; each is kept unless it overlaps one kept before it by
@@ -23,6 +25,9 @@
 namespace caffe {
 
 namespace {
+
+/// Boxes that a thread takes at a time at least.
+constexpr int kBoxes = 4096;
 
 struct Candidate {
   float score;
@@ -100,31 +105,85 @@ void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, v
   candidates->resize(count);
 }
 
-/// For each class the boxes with scores above the threshold, in the order of their indices. scores: boxes x classes.
+/// The candidates of each class, of which no more than the best `most` are wanted (all of them if negative). Once a
+/// class has twice as many, it is cut to the best of them, and from then on takes only scores above the worst of these:
+/// a later box of the same score would come after it. So the time grows with the number of scores and not with a
+/// sort of all of them.
 template <typename Dtype>
-void Collect(const Dtype* scores, const int boxes, const int classes, const int background, const float threshold,
-             vector<vector<Candidate>>* candidates) {
-  constexpr int lanes = SimdLanes<Dtype>();
-  typedef SimdT<Dtype, lanes> V;
-  // Scores are compared as floats, as in the fork: for doubles the vector only rules out those clearly below.
-  const Dtype limit = sizeof(Dtype) == 4 ? Dtype(threshold) : Dtype(threshold) - std::fabs(Dtype(threshold)) * 1e-6;
-  for (int b = 0; b < boxes; ++b, scores += classes) {
-    int c = 0;
-    for (; c < classes; c += lanes) {
-      const int end = std::min(c + lanes, classes);
-      if (end - c == lanes) {
-        const auto over = SimdLoad<Dtype, lanes>(scores + c) > (V{} + limit);
-        decltype(over[0] + 0) any = 0;
-        for (int i = 0; i < lanes; ++i) { any |= over[i]; }
-        if (any == 0) { continue; }
-      }
-      for (int i = c; i < end; ++i) {
-        const float score = scores[i];
-        if (score > threshold && i != background) { (*candidates)[i].push_back({score, b}); }
+class Candidates {
+ public:
+  Candidates(const int classes, const int background, const float threshold, const int most)
+      : background_(background),
+        most_(most),
+        of_class_(classes),
+        least_(classes, threshold),
+        // A vector only rules out scores clearly below: for doubles the limit is that of a float rounded down.
+        limits_(classes, Limit(threshold)) {}
+
+  /// Takes the scores of the boxes [begin, end), in the order of their indices. scores: boxes x classes.
+  void Collect(const Dtype* scores, const int begin, const int end) {
+    constexpr int lanes = SimdLanes<Dtype>();
+    const int classes = of_class_.size();
+    scores += static_cast<size_t>(begin) * classes;
+    for (int b = begin; b < end; ++b, scores += classes) {
+      for (int c = 0; c < classes; c += lanes) {
+        const int last = std::min(c + lanes, classes);
+        if (last - c == lanes) {
+          const auto over = SimdLoad<Dtype, lanes>(scores + c) > SimdLoad<Dtype, lanes>(limits_.data() + c);
+          decltype(over[0] + 0) any = 0;
+          for (int i = 0; i < lanes; ++i) { any |= over[i]; }
+          if (any == 0) { continue; }
+        }
+        for (int i = c; i < last; ++i) {
+          const float score = scores[i];
+          if (score > least_[i] && i != background_) { Add(i, {score, b}); }
+        }
       }
     }
   }
-}
+
+  /// Takes those of other boxes.
+  void Join(const Candidates& other) {
+    for (int c = 0; c < of_class_.size(); ++c) {
+      of_class_[c].insert(of_class_[c].end(), other.of_class_[c].begin(), other.of_class_[c].end());
+    }
+  }
+
+  /// All candidates of a class, best first, `most` at most.
+  void Sort(const int c) {
+    if (Cut(c)) { return; }
+    std::sort(of_class_[c].begin(), of_class_[c].end(), Before);
+  }
+
+  vector<Candidate>& operator[](const int c) { return of_class_[c]; }
+
+ private:
+  static Dtype Limit(const float score) {
+    return sizeof(Dtype) == 4 ? Dtype(score) : Dtype(score) - std::fabs(Dtype(score)) * Dtype(1e-6);
+  }
+
+  void Add(const int c, const Candidate candidate) {
+    of_class_[c].push_back(candidate);
+    if (most_ <= 0 || of_class_[c].size() < 2 * static_cast<size_t>(std::max(most_, 32))) { return; }
+    Cut(c);
+    least_[c] = of_class_[c].back().score;
+    limits_[c] = Limit(least_[c]);
+  }
+
+  /// Leaves the best of a class, sorted, if there are more than are wanted.
+  bool Cut(const int c) {
+    vector<Candidate>& all = of_class_[c];
+    if (most_ < 0 || all.size() <= static_cast<size_t>(most_)) { return false; }
+    std::partial_sort(all.begin(), all.begin() + most_, all.end(), Before);
+    all.resize(most_);
+    return true;
+  }
+
+  int background_, most_;
+  vector<vector<Candidate>> of_class_;
+  vector<float> least_;
+  vector<Dtype> limits_;
+};
 
 }  // namespace
 
@@ -201,10 +260,12 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
   const Decoder decoder = {code_type_, variance_encoded_in_target_};
   const auto decode = [&](const int image, const int loc_class, vector<PlainBox>* boxes) {
     boxes->resize(num_priors_);
-    for (int b = 0; b < num_priors_; ++b) {
-      const size_t at = (static_cast<size_t>(image) * num_priors_ + b) * num_loc_classes_ + loc_class;
-      (*boxes)[b] = decoder.Decode(priors + b * 4, variances + b * 4, codes + at * 4);
-    }
+    ParallelFor(num_priors_, kBoxes, [&](const int begin, const int end) {
+      for (int b = begin; b < end; ++b) {
+        const size_t at = (static_cast<size_t>(image) * num_priors_ + b) * num_loc_classes_ + loc_class;
+        (*boxes)[b] = decoder.Decode(priors + b * 4, variances + b * 4, codes + at * 4);
+      }
+    });
   };
 
   struct Row {
@@ -216,9 +277,19 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
   vector<PlainBox> shared;
   for (int image = 0; image < num; ++image) {
     const Dtype* image_scores = scores + static_cast<size_t>(image) * num_priors_ * num_classes_;
-    vector<vector<Candidate>> candidates(num_classes_);
+    Candidates<Dtype> candidates(num_classes_, background_label_id_, need_nms_ ? confidence_threshold_ : 0,
+                                 need_nms_ ? top_k_ : -1);
     if (need_nms_) {
-      Collect(image_scores, num_priors_, num_classes_, background_label_id_, confidence_threshold_, &candidates);
+      // Each thread takes a part of the boxes, and the parts are joined in the order of the boxes.
+      const int parts = std::max(1, std::min(ParallelThreads(), num_priors_ / kBoxes));
+      vector<Candidates<Dtype>> others(parts - 1, candidates);
+      ParallelFor(parts, 1, [&](const int begin, const int end) {
+        for (int p = begin; p < end; ++p) {
+          const int64_t boxes = num_priors_;
+          (p == 0 ? candidates : others[p - 1]).Collect(image_scores, boxes * p / parts, boxes * (p + 1) / parts);
+        }
+      });
+      for (const Candidates<Dtype>& other : others) { candidates.Join(other); }
     } else {
       for (int c = 0; c < num_classes_; ++c) {
         for (int b = 0; b < num_priors_ && c != background_label_id_; ++b) {
@@ -238,10 +309,8 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
         const int c = found[i];
         if (!share_location_) { decode(image, c, &boxes[c]); }
         if (!need_nms_) { continue; }
-        vector<Candidate>* of_class = &candidates[c];
-        std::sort(of_class->begin(), of_class->end(), Before);
-        if (top_k_ > -1 && top_k_ < of_class->size()) { of_class->resize(top_k_); }
-        Suppress(share_location_ ? shared : boxes[c], nms_threshold_, eta_, of_class);
+        candidates.Sort(c);
+        Suppress(share_location_ ? shared : boxes[c], nms_threshold_, eta_, &candidates[c]);
       }
     };
     size_t most = 0;

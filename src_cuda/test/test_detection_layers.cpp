@@ -119,11 +119,15 @@ class DetectionLayersTest : public ::testing::Test {
  protected:
   DetectionLayersTest() { Caffe::set_mode(Caffe::CPU); }
 
-  void CheckDetections(const std::string& text, int num, int priors, int classes, bool shared) {
+  /// steps: so many different scores, so that several boxes have the same; 0: any scores.
+  void CheckDetections(const std::string& text, int num, int priors, int classes, bool shared, int steps = 0) {
     SCOPED_TRACE(text);
     Blob<Dtype> loc(num, priors * (shared ? 1 : classes) * 4, 1, 1), conf(num, priors * classes, 1, 1), prior, top;
     random_.FillUniform(-1.5, 1.5, &loc);
     random_.FillUniform(0, 1, &conf);
+    for (int i = 0; steps > 0 && i < conf.count(); ++i) {
+      conf.mutable_cpu_data()[i] = std::floor(conf.cpu_data()[i] * steps) / steps;
+    }
     random_.FillPriors(priors, &prior);
     const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior}, tops = {&top};
     const LayerParameter param = Parse("type: 'DetectionOutput' detection_output_param { " + text + " }");
@@ -210,6 +214,16 @@ TYPED_TEST(DetectionLayersTest, DetectionOutputEqualsTheForks) {
          << " variance_encoded_in_target: " << (i % 5 == 0 ? "true " : "false ") << limits[this->random_.Among(0, 4)]
          << suppressions[this->random_.Among(0, 3)];
     this->CheckDetections(text.str(), this->random_.Among(1, 3), this->random_.Among(1, 120), classes, shared);
+  }
+}
+
+TYPED_TEST(DetectionLayersTest, ManyMoreBoxesThanTopK) {
+  // Two threads' parts of the boxes, and classes that are cut to their best again and again.
+  const std::string text =
+      "num_classes: 19 share_location: true background_label_id: 0 keep_top_k: -1 code_type: CENTER_SIZE "
+      "confidence_threshold: 0.001 nms_param { nms_threshold: 0.6 top_k: ";
+  for (const char* top_k : {"7 }", "100 }"}) {
+    for (const int steps : {0, 50, 700}) { this->CheckDetections(text + top_k, 2, 8500, 19, true, steps); }
   }
 }
 

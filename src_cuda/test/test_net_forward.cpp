@@ -1,5 +1,5 @@
-// A whole forward pass in phase TEST, which takes layers together (util/net_forward.cpp), against the same layers one by
-// one: every blob, digit by digit.
+// A whole forward pass in phase TEST, which takes layers together (util/net_forward.cpp), against the same layers one
+// by one: every blob, digit by digit.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -85,10 +85,12 @@ TYPED_TEST(NetForwardTest, ActivationsAfterConvolutions) {
                                   "num_output: 6 group: 6 kernel_size: 4 pad: 1 stride: 2",
                                   "num_output: 6 group: 6 kernel_size: 7 pad: 3 stride: 3",
                                   "num_output: 5 kernel_h: 33 kernel_w: 41"};
-  const std::string activations[] = {InPlace("conv", "ReLU6"), InPlace("conv", "ReLU"),
+  const std::string activations[] = {InPlace("conv", "ReLU6"),
+                                     InPlace("conv", "ReLU"),
                                      InPlace("conv", "Clip", "clip_param { min: -0.5 max: 0.25 }"),
                                      InPlace("conv", "ReLU6", "relu6_param { negative_slope: 0.5 }"),
-                                     InPlace("conv", "ReLU", "relu_param { negative_slope: 0.1 }"), ""};
+                                     InPlace("conv", "ReLU", "relu_param { negative_slope: 0.1 }"),
+                                     ""};
   for (const std::string& setting : settings) {
     for (const std::string& activation : activations) {
       SCOPED_TRACE(setting + activation);
@@ -96,6 +98,31 @@ TYPED_TEST(NetForwardTest, ActivationsAfterConvolutions) {
       this->Make(Conv("conv", "data", setting) + activation + Conv("a", "conv", "num_output: 3 kernel_size: 1") +
                  Conv("b", "conv", "num_output: 3 kernel_size: 1"));
       this->ExpectSame();
+    }
+  }
+}
+
+TYPED_TEST(NetForwardTest, ThreeConvolutionsInRows) {
+  // The map between the first two holds more than a megabyte, so rows of all three are computed together
+  // (conv_rows.hpp).
+  const std::string firsts[] = {"num_output: 24 kernel_size: 1", "num_output: 24 kernel_size: 3 pad: 1",
+                                "num_output: 24 kernel_size: 1 bias_term: false"};
+  const std::string depthwise[] = {"kernel_size: 3 pad: 1",
+                                   "kernel_size: 4 pad: 1 stride: 2",
+                                   "kernel_size: 5 stride: 2 tf_pad: SAME",
+                                   "kernel_size: 2 stride: 2",
+                                   "kernel_size: 3 pad: 2 dilation: 2 bias_term: false",
+                                   "kernel_size: 1 stride: 3"};
+  for (const std::string& first : firsts) {
+    for (const std::string& second : depthwise) {
+      SCOPED_TRACE(first + ", " + second);
+      this->Make(Conv("a", "data", first) + InPlace("a", "ReLU6") +
+                 Conv("b", "a", "num_output: 24 group: 24 " + second) + InPlace("b", "ReLU") +
+                 Conv("c", "b", "num_output: 9 kernel_size: 1"));
+      for (const int width : {160, 131}) {
+        this->net_->input_blobs()[0]->Reshape(2, 6, 120, width);
+        this->ExpectSame();
+      }
     }
   }
 }
@@ -148,8 +175,9 @@ TYPED_TEST(NetForwardTest, KeepsNanAndLoss) {
 
 TYPED_TEST(NetForwardTest, MeanOfPlanes) {
   typedef TypeParam Dtype;
-  this->Make("layer { name: 'mean' type: 'Pooling' bottom: 'data' top: 'mean' pooling_param { pool: AVE "
-             "global_pooling: true } }");
+  this->Make(
+      "layer { name: 'mean' type: 'Pooling' bottom: 'data' top: 'mean' pooling_param { pool: AVE "
+      "global_pooling: true } }");
   this->Fill(this->net_->input_blobs()[0]);
   this->net_->Forward();
   const Blob<Dtype>& data = *this->net_->input_blobs()[0];

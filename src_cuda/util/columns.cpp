@@ -183,12 +183,14 @@ void DirectConvForward(const PlaneShape& shape, const int channels, const int ou
   });
 }
 
-#define INSTANTIATE_COLUMNS(Dtype)                                                \
-  template void ToColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);   \
-  template void FromColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*); \
-  template bool DirectConvWins<Dtype>(const PlaneShape&, int);                    \
-  template void DirectConvForward<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*, Dtype*, const Bounds<Dtype>&); \
-  template void DirectConvRows<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*, const Bounds<Dtype>&, int, int, size_t, Dtype*)
+#define INSTANTIATE_COLUMNS(Dtype)                                                                              \
+  template void ToColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);                                 \
+  template void FromColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);                               \
+  template bool DirectConvWins<Dtype>(const PlaneShape&, int);                                                  \
+  template void DirectConvForward<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
+                                         Dtype*, const Bounds<Dtype>&);                                         \
+  template void DirectConvRows<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*,    \
+                                      const Bounds<Dtype>&, int, int, size_t, Dtype*)
 INSTANTIATE_COLUMNS(float);
 INSTANTIATE_COLUMNS(double);
 

@@ -10,6 +10,7 @@
 #include "caffe/util/cpu_gemm.hpp"
 #include "caffe/util/depthwise.hpp"
 #include "caffe/util/parallel.hpp"
+#include "caffe/util/simd.hpp"
 #include "caffe/util/stream_copy.hpp"
 
 namespace caffe {
@@ -137,8 +138,8 @@ void ForwardInRows(const ConvOfRows<Dtype>& first, const ConvOfRows<Dtype>& dept
               [&](const int begin, const int end) { all.Run(begin, end); });
 }
 
-#define INSTANTIATE_ROWS(Dtype)                                                                                     \
-  template bool RowsWin<Dtype>(const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&);       \
+#define INSTANTIATE_ROWS(Dtype)                                                                                    \
+  template bool RowsWin<Dtype>(const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&);      \
   template void ForwardInRows<Dtype>(const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&, const ConvOfRows<Dtype>&, \
                                      const Dtype*, Dtype*, Dtype*, Dtype*)
 INSTANTIATE_ROWS(float);

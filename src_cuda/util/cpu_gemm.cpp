@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/bounds_simd.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -203,10 +204,24 @@ struct Product {
   /// Panels that stay in the second-level cache while a tile's rows of A stay in the first.
   int PanelsAtATime() const { return std::max(1, static_cast<int>(256 * 1024 / (panel_size() * sizeof(T)))); }
 
+  /// Packs the panels [begin, end). Whole ones row by row: so many columns of a row are read in order that the
+  /// processor fetches them ahead.
+  void PackPanels(const int begin, const int end, T* to) const {
+    const int whole = std::min(end, N / panel_columns);
+    for (int k = 0; k < K; ++k) {
+      const T* from = B + k * ldb + static_cast<size_t>(begin) * panel_columns;
+      T* row = to + static_cast<size_t>(k) * panel_columns;
+      for (int p = begin; p < whole; ++p, from += panel_columns, row += panel_size()) {
+        for (int v = 0; v < kWide; ++v) { SimdStore<T, lanes>(SimdLoad<T, lanes>(from + v * lanes), row + v * lanes); }
+      }
+    }
+    if (end > whole) { Pack(end - 1, to + (end - 1 - begin) * panel_size()); }
+  }
+
   /// All rows of the panels [begin, end), on the calling thread.
   void RunPanels(const int begin, const int end) const {
     T* packed = Room<T>(0, (end - begin) * panel_size());
-    for (int p = begin; p < end; ++p) { Pack(p, packed + (p - begin) * panel_size()); }
+    PackPanels(begin, end, packed);
     for (int row = 0; row < M; row += kRows) {
       for (int p = begin; p < end; ++p) {
         Multiply(p, packed + (p - begin) * panel_size(), row, std::min(row + kRows, M));
@@ -332,7 +347,8 @@ template <typename Dtype>
 void CpuGemm(const bool transposed, const int M, const int N, const int K, const Dtype* A, const Dtype* B,
              const Dtype* bias, const bool keep, Dtype* C, const Bounds<Dtype>& bounds) {
   if (M == 0 || N == 0) { return; }
-  const Product<Dtype> product = {transposed, M, N, K, A, B, bias, keep, bounds, C, static_cast<size_t>(N), static_cast<size_t>(N)};
+  const Product<Dtype> product = {
+      transposed, M, N, K, A, B, bias, keep, bounds, C, static_cast<size_t>(N), static_cast<size_t>(N)};
   product.Run();
 }
 
@@ -395,9 +411,10 @@ void CpuGemmTransposed(const int M, const int N, const int K, const Dtype* A, co
 }
 
 #define INSTANTIATE_GEMM(Dtype)                                                                                   \
-  template void CpuGemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*, const Bounds<Dtype>&);      \
+  template void CpuGemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*,       \
+                               const Bounds<Dtype>&);                                                             \
   template void CpuGemmPlaced<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*, size_t, \
-                                     Dtype*, const Bounds<Dtype>&);                                                                     \
+                                     Dtype*, const Bounds<Dtype>&);                                               \
   template void CpuGemmColumns<Dtype>(int, int, int, const Dtype*, const Dtype*, size_t, const Dtype*,            \
                                       const Bounds<Dtype>&, size_t, Dtype*);                                      \
   template void CpuGemmTransposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)

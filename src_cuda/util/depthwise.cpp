@@ -12,6 +12,7 @@
 
 #include "caffe/common.hpp"
 #include "caffe/util/band.hpp"
+#include "caffe/util/bounds_simd.hpp"
 #include "caffe/util/depthwise_blocks.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
@@ -318,8 +319,9 @@ void DepthwiseBackwardData(const DepthwiseShape& shape, const int num, const int
 
 #define INSTANTIATE_DEPTHWISE(Dtype)                                                                               \
   template void DepthwiseForward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
-                                        Dtype*, const Bounds<Dtype>&);                                                                   \
-  template void DepthwiseRows<Dtype>(const DepthwiseShape&, int, const Dtype*, size_t, const Dtype*, const Dtype*, const Bounds<Dtype>&, size_t, Dtype*); \
+                                        Dtype*, const Bounds<Dtype>&);                                             \
+  template void DepthwiseRows<Dtype>(const DepthwiseShape&, int, const Dtype*, size_t, const Dtype*, const Dtype*, \
+                                     const Bounds<Dtype>&, size_t, Dtype*);                                        \
   template void DepthwiseBackwardData<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);

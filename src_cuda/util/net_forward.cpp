@@ -1,6 +1,6 @@
-// Net::ForwardFromTo (compat/net_forward.hpp). A range of layers is run one by one, as in the fork. A whole forward pass
-// on the CPU in phase TEST, which no backward pass follows, takes layers together that follow each other, so that their
-// values are not written to memory and read again:
+// Net::ForwardFromTo (compat/net_forward.hpp). A range of layers is run one by one, as in the fork. A whole forward
+// pass on the CPU in phase TEST, which no backward pass follows, takes layers together that follow each other, so that
+// their values are not written to memory and read again:
 //
 // - a convolution, and a ReLU6, ReLU or Clip in place on its top: the bounds are applied to the sums in registers;
 // - three convolutions, the second one depthwise, where the map between the first two is large: see conv_rows.hpp;
@@ -144,21 +144,21 @@ struct WholePass {
 
 }  // namespace
 
-#define NET_FORWARD(Dtype)                                                                      \
-  template <>                                                                                   \
-  Dtype Net<Dtype>::ForwardFromTo(int start, int end) {                                         \
-    CHECK_GE(start, 0);                                                                         \
-    CHECK_LT(end, layers_.size());                                                              \
-    const bool whole = start == 0 && end + 1 == layers_.size();                                 \
-    if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) {               \
-      return WholePass<Dtype>{layers_, bottom_vecs_, top_vecs_}.Run();                          \
-    }                                                                                           \
-    Dtype loss = 0;                                                                             \
-    for (int i = start; i <= end; ++i) {                                                        \
-      loss += layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);                               \
-      if (debug_info_) { ForwardDebugInfo(i); }                                                 \
-    }                                                                                           \
-    return loss;                                                                                \
+#define NET_FORWARD(Dtype)                                                        \
+  template <>                                                                     \
+  Dtype Net<Dtype>::ForwardFromTo(int start, int end) {                           \
+    CHECK_GE(start, 0);                                                           \
+    CHECK_LT(end, layers_.size());                                                \
+    const bool whole = start == 0 && end + 1 == layers_.size();                   \
+    if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) { \
+      return WholePass<Dtype>{layers_, bottom_vecs_, top_vecs_}.Run();            \
+    }                                                                             \
+    Dtype loss = 0;                                                               \
+    for (int i = start; i <= end; ++i) {                                          \
+      loss += layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);                 \
+      if (debug_info_) { ForwardDebugInfo(i); }                                   \
+    }                                                                             \
+    return loss;                                                                  \
   }
 NET_FORWARD(float)
 NET_FORWARD(double)

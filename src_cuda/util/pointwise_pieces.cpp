@@ -39,8 +39,7 @@ Piece PowerPiece(const PowerParameter& param, const vector<Blob<Dtype>*>& bottom
 }
 
 template <typename Dtype>
-Piece EltwisePiece(const EltwiseParameter& param, const vector<Blob<Dtype>*>& bottom,
-                   const vector<Blob<Dtype>*>& top) {
+Piece EltwisePiece(const EltwiseParameter& param, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (bottom.size() != 2) { return nullptr; }
   const bool product = param.operation() == EltwiseParameter_EltwiseOp_PROD;
   for (const float factor : param.coeff()) {
@@ -111,8 +110,8 @@ void RunPieces(const vector<Piece>& pieces, const int count) {
   });
 }
 
-#define INSTANTIATE_PIECES(Dtype)                                                                                     \
-  template bool KeepsWithin<Dtype>(const Layer<Dtype>&, Bounds<Dtype>*);                                              \
+#define INSTANTIATE_PIECES(Dtype)                                        \
+  template bool KeepsWithin<Dtype>(const Layer<Dtype>&, Bounds<Dtype>*); \
   template Piece PieceOf<Dtype>(Layer<Dtype>*, const vector<Blob<Dtype>*>&, const vector<Blob<Dtype>*>&)
 INSTANTIATE_PIECES(float);
 INSTANTIATE_PIECES(double);

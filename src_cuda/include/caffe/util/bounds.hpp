@@ -3,8 +3,6 @@
 
 #include <limits>
 
-#include "caffe/util/simd.hpp"
-
 namespace caffe {
 
 /// What a convolution does to its outputs before it stores them: min(max(x, low), high), which keeps a NaN. ReLU is [0,
@@ -18,14 +16,6 @@ struct Bounds {
     return low > -std::numeric_limits<Dtype>::infinity() || high < std::numeric_limits<Dtype>::infinity();
   }
 };
-
-/// The same on a vector: comparisons are false for NaN, which therefore stays.
-template <typename T, int Lanes>
-inline __attribute__((always_inline)) SimdT<T, Lanes> Within(const Bounds<T>& bounds, const SimdT<T, Lanes> x) {
-  const SimdT<T, Lanes> low = SimdSet<T, Lanes>(bounds.low), high = SimdSet<T, Lanes>(bounds.high);
-  const SimdT<T, Lanes> above = x < low ? low : x;
-  return above > high ? high : above;
-}
 
 }  // namespace caffe
 

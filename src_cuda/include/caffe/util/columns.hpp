@@ -32,8 +32,8 @@ template <typename Dtype>
 void DirectConvForward(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
                        const Dtype* bias, Dtype* output, const Bounds<Dtype>& bounds = Bounds<Dtype>());
 
-/// Rows [begin, end) of the outputs of DirectConvForward, on the calling thread. output: the place of row `begin` of the
-/// first plane; planes are ldc apart.
+/// Rows [begin, end) of the outputs of DirectConvForward, on the calling thread. output: the place of row `begin` of
+/// the first plane; planes are ldc apart.
 template <typename Dtype>
 void DirectConvRows(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
                     const Dtype* bias, const Bounds<Dtype>& bounds, int begin, int end, size_t ldc, Dtype* output);

@@ -26,8 +26,8 @@ template <typename Dtype>
 void CpuGemmColumns(int M, int columns, int K, const Dtype* A, const Dtype* B, size_t ldb, const Dtype* bias,
                     const Bounds<Dtype>& bounds, size_t ldc, Dtype* C);
 
-/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row], within the bounds, on the calling thread. Row k of B begins at B +
-/// starts[k] and is read in whole vectors: values past `columns` must be readable and are not used.
+/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row], within the bounds, on the calling thread. Row k
+/// of B begins at B + starts[k] and is read in whole vectors: values past `columns` must be readable and are not used.
 template <typename Dtype>
 void CpuGemmPlaced(int M, int columns, int K, const Dtype* A, const Dtype* B, const int* starts, const Dtype* bias,
                    size_t ldc, Dtype* C, const Bounds<Dtype>& bounds = Bounds<Dtype>());

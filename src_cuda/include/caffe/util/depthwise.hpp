@@ -19,9 +19,8 @@ void DepthwiseForward(const DepthwiseShape& shape, int num, int channels, const 
 /// The same for one image, on the calling thread; planes of input and output are in_plane and out_plane values apart.
 /// With a shape of fewer rows it computes some rows of larger planes.
 template <typename Dtype>
-void DepthwiseRows(const DepthwiseShape& shape, int channels, const Dtype* input, size_t in_plane,
-                   const Dtype* weights, const Dtype* bias, const Bounds<Dtype>& bounds, size_t out_plane,
-                   Dtype* output);
+void DepthwiseRows(const DepthwiseShape& shape, int channels, const Dtype* input, size_t in_plane, const Dtype* weights,
+                   const Dtype* bias, const Bounds<Dtype>& bounds, size_t out_plane, Dtype* output);
 
 /// input_diff = the gradient of the input, from that of the output.
 template <typename Dtype>

@@ -17,8 +17,8 @@ namespace caffe {
 typedef std::function<void(int begin, int end)> Piece;
 
 /// The forward pass of the layer in pieces; null if it is not such a layer, or not with its settings. Power (of power
-/// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. Bottoms and tops have
-/// their shapes.
+/// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. Bottoms and tops
+/// have their shapes.
 template <typename Dtype>
 Piece PieceOf(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top);
 
