@@ -89,11 +89,14 @@ struct Decoder {
 };
 
 /// Drops each candidate, best first, that overlaps one kept before it by more than the threshold. eta below 1 lowers a
-/// threshold above 0.5 with each box that is kept.
-void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, vector<Candidate>* candidates) {
+/// threshold above 0.5 with each box that is kept. Ends when `most` are kept (never if negative): the image keeps no
+/// more in all, and the others of this class come after these.
+void Suppress(const vector<PlainBox>& boxes, float threshold, const float eta, const int most,
+              vector<Candidate>* candidates) {
   vector<PlainBox> kept;
   size_t count = 0;
   for (const Candidate candidate : *candidates) {
+    if (most >= 0 && count == static_cast<size_t>(most)) { break; }
     const PlainBox& box = boxes[candidate.box];
     const bool keep = std::none_of(kept.begin(), kept.end(),
                                    [&](const PlainBox& other) { return !(Overlap(box, other) <= threshold); });
@@ -310,7 +313,7 @@ void DetectionOutputLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom
         if (!share_location_) { decode(image, c, &boxes[c]); }
         if (!need_nms_) { continue; }
         candidates.Sort(c);
-        Suppress(share_location_ ? shared : boxes[c], nms_threshold_, eta_, &candidates[c]);
+        Suppress(share_location_ ? shared : boxes[c], nms_threshold_, eta_, keep_top_k_, &candidates[c]);
       }
     };
     size_t most = 0;
