@@ -17,6 +17,7 @@ __all__ = ["Evaluator", "NotConstantError"]
 ShapeOf = Callable[[Ref], tuple[int, ...] | None]
 _SHAPE_OPS = frozenset({"Shape", "Size", "Rank"})
 _BUDGET = 1 << 26
+_SMALL = 64
 
 
 class Evaluator:
@@ -142,12 +143,7 @@ class Evaluator:
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
         if node.op == "Const":
-            proto = node.attr_tensor()
-            if proto is None:
-                raise NotConstantError("a Const without a value")
-            if proto.dtype == pb.DT_STRING:
-                raise NotConstantError("a string")
-            return (self._widen(to_array(proto, node.name)),)
+            return (self._widen(self._constant(node)),)
         if node.op in VARIABLES:
             variable = self.graph.variables.get(node.name)
             if variable is None:
@@ -164,6 +160,21 @@ class Evaluator:
         result = op(node, args)
         outputs = result if isinstance(result, tuple) else (result,)
         return tuple(self._widen(value) for value in outputs)
+
+    def _constant(self, node: Node) -> Array:
+        kept = self.graph.small_constants.get(node.name)
+        if kept is not None:
+            return kept
+        proto = node.attr_tensor()
+        if proto is None:
+            raise NotConstantError("a Const without a value")
+        if proto.dtype == pb.DT_STRING:
+            raise NotConstantError("a string")
+        value = to_array(proto, node.name)
+        if value.size <= _SMALL:
+            value.flags.writeable = False
+            self.graph.small_constants[node.name] = value
+        return value
 
     def _widen(self, value: Array) -> Array:
         return value.astype(np.float64) if self._precise and value.dtype == np.float32 else value
