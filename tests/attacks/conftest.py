@@ -12,19 +12,19 @@ import pytest
 from tests.commands import Command, tree
 
 MOST_MEMORY = 64 << 20
-"""Bytes beside four times the file; a bomb unpacks to more."""
+"""Bytes beside four times the files; a bomb unpacks to more."""
 MOST_SECONDS = 60.0
 """Of a busy machine; what takes for ever takes longer."""
 
 
 @pytest.fixture
 def harmless(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
-    """Convert a hostile file in a folder of its own, and give the message without the file's name."""
+    """Convert a hostile model in a folder of its own, and give the message without the model's name."""
 
     def run(path: Path) -> str:
         assert path.parent == tmp_path
         monkeypatch.chdir(tmp_path)
-        size, before = path.stat().st_size, tree(tmp_path)
+        size, before = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()), tree(tmp_path)
         tracemalloc.start()
         begin = time.monotonic()
         try:

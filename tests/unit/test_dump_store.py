@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, Settings
+from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, PyramidAnchors, Settings, TfliteNms
 from ssdlite_caffe.dump.read import read_model
 from ssdlite_caffe.dump.store import manifest_of, read_folder, tensor_file, tensor_name, write_folder
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
@@ -35,6 +35,8 @@ def model(**changes: Any) -> DumpedModel:
         box_coder_scales=(10.0, 9.0, 5.0, 4.0),
         score_converter="softmax",
         anchors=AnchorGenerator(aspect_ratios=(1.0, 2.0), height_stride=(16, 32)),
+        pyramid_anchors=PyramidAnchors(max_level=6, aspect_ratios=(1.0, 0.5)),
+        tflite_nms=TfliteNms(0.6, 1e-8, 10, 1, 100, False),
         explicit_padding=True,
         unsupported=("soft NMS",),
     )

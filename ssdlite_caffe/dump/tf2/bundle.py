@@ -104,6 +104,12 @@ class Bundle:
                 if header.endianness == 0
                 else f"{self._index} is of a big-endian machine, which is not read"
             )
+        needed = sum(max(entry.size, 0) for entry in entries.values())
+        present = sum(self._length(shard) for shard in range(len(self._shards)))
+        if needed > present:  # values that lie over each other would be copied, each for itself
+            raise ModelError(
+                f"{self._index} is damaged: its values have {needed} bytes together, the data files {present}"
+            )
         return entries
 
     def _full_names(self) -> dict[str, str]:
