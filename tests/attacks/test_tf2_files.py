@@ -91,7 +91,9 @@ def test_checkpoints(make: Callable[[Path], Path], message: str, harmless: Harml
     assert message in harmless(make(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["../../../../etc/passwd", "/etc/passwd", "..\\\\..\\\\etc\\\\passwd", "\\057etc\\057passwd"])
+@pytest.mark.parametrize(
+    "name", ["../../../../etc/passwd", "/etc/passwd", "..\\\\..\\\\etc\\\\passwd", "\\057etc\\057passwd"]
+)
 def test_lists_that_name_another_folder(name: str, harmless: Harmless, tmp_path: Path) -> None:
     message = harmless(attack.list_that_names_another_folder(tmp_path, name))
     assert "FILE names the checkpoint passwd, which is not in the folder; it holds ckpt-1" in message

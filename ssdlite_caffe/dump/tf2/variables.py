@@ -89,5 +89,7 @@ def map_count(names: Iterable[str], source: str) -> int:
         if EXTRACTOR.search(name) and (match := re.search(r"(projection_\d+|bottom_up_Conv2d_\d+)", name))
     }
     if len(found) > _MOST_MAPS:
-        raise ModelError(f"{source} has a feature pyramid of {len(found)} maps; {_MOST_MAPS} are the most that are read")
+        raise ModelError(
+            f"{source} has a feature pyramid of {len(found)} maps; {_MOST_MAPS} are the most that are read"
+        )
     return max(len(found), 1)
