@@ -85,10 +85,10 @@ def functions_that_double(path: Path) -> Path:
 def messages_in_each_other(path: Path) -> Path:
     """A list of an attribute that is a function with a list ...: a parser that calls itself runs out of stack."""
     data = b""
-    while len(data) < 1 << 19:
+    while len(data) < 1 << 16:
         for tag in (b"\x52", b"\x12", b"\x12"):  # func of AttrValue, value of the map, attr of NameAttrList
             data = tag + varint(len(data)) + data
-    for tag in (b"\x12", b"\x2a", b"\x0a"):  # value of the map, attr of NodeDef, node of GraphDef
+    for tag in (b"\x52", b"\x12", b"\x2a", b"\x0a"):  # and attr of NodeDef, node of GraphDef
         data = tag + varint(len(data)) + data
     path.write_bytes(data)
     return path

@@ -39,7 +39,7 @@ def no_other_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ({"offset": attack.HUGE}, "its place is not in the data files|is cut short"),
+        ({"offset": attack.HUGE}, f"{attack.SHARD} is cut short"),
         ({"offset": -4}, "its place is not in the data files"),
         ({"shard_id": 7}, "its place is not in the data files"),
         ({"shard_id": -1}, "its place is not in the data files"),
@@ -49,8 +49,7 @@ def no_other_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_values_that_are_not_there(place: dict[str, int], message: str, harmless: Harmless, tmp_path: Path) -> None:
-    said = harmless(attack.value_at(tmp_path, **place))
-    assert any(text in said for text in message.split("|"))
+    assert message in harmless(attack.value_at(tmp_path, **place))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def test_headers(fields: dict[str, int], message: str, harmless: Harmless, tmp_p
     assert message in harmless(attack.header_of(tmp_path, **fields))
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0, attack.HUGE), (attack.HUGE, 0), (60, 8), ((1 << 64) - 1, 8)])
+@pytest.mark.parametrize(("offset", "size"), [(0, attack.HUGE), (attack.HUGE, 0), (120, 8), ((1 << 64) - 1, 8)])
 def test_footers(offset: int, size: int, harmless: Harmless, tmp_path: Path) -> None:
     message = harmless(attack.footer_that_points_elsewhere(tmp_path, offset, size))
     assert "a block lies behind its end" in message
@@ -106,7 +105,6 @@ def test_lists_that_name_another_folder(name: str, harmless: Harmless, tmp_path:
         (attack.groups_in_each_other, "is not a complete SavedModel"),
         (attack.field_beyond_the_end, "is not a complete SavedModel"),
         (attack.function_that_calls_itself, "calls more than 16 functions in each other"),
-        (attack.functions_that_double, "has more than 262144 nodes and calls"),
         (attack.variable_of_another_path, "has no value of the variable ../../../../etc/passwd"),
     ],
 )
@@ -117,10 +115,10 @@ def test_saved_models(make: Callable[[Path], Path], message: str, harmless: Harm
 @pytest.mark.parametrize(
     ("sizes", "count", "message"),
     [
-        ((1, 1, 1 << 40, 1), 1, "may have at most 268435456 elements, got 1099511627776"),
+        ((1, 1, 1 << 40, 1), 1, "repeats one value 1099511627775 times"),
         ((1, 1, 1 << 14, 1 << 14), 1, "repeats one value 268435455 times; at most 4194304"),
         ((1, 1, 1 << 10, 1 << 10), 500, "repeats one value 1048575 times; at most 4194304"),
-        ((1, 1, 1 << 31, 1 << 33), 1, "may have at most 268435456 elements"),
+        ((1, 1, 1 << 31, 1 << 33), 1, "repeats one value 18446744073709551615 times"),
         ((1, 1, -1, 4), 1, "has an unknown shape"),
     ],
 )

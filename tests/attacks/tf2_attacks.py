@@ -14,13 +14,15 @@ from tests.keras_checkpoints import MAGIC, OBJECT_GRAPH, block, table, varint, w
 
 SHARD = "ckpt-1.data-00000-of-00001"
 HUGE = 1 << 62
-CONFIG = 'model { ssd { num_classes: 2 feature_extractor { type: "ssd_mobilenet_v2_fpn_keras" } } }'
+CONFIG = """model { ssd { num_classes: 2 image_resizer { fixed_shape_resizer { height: 64 width: 64 } }
+  feature_extractor { type: "ssd_mobilenet_v2_fpn_keras" } } }"""
+_FOOTER = 48
 _MANY = 60_000
 
 
 def checkpoint(folder: Path, index: bytes, data: bytes = bytes(64)) -> Path:
-    """A checkpoint with this index; gives its prefix."""
-    (folder / "ckpt-1.index").write_bytes(index)
+    """A checkpoint with this index; gives its prefix. The object graph's name makes it one of TensorFlow 2."""
+    (folder / "ckpt-1.index").write_bytes(index[:-_FOOTER] + OBJECT_GRAPH.encode() + index[-_FOOTER:])
     (folder / SHARD).write_bytes(data)
     (folder / "pipeline.config").write_text(CONFIG)
     return folder / "ckpt-1"
@@ -176,15 +178,13 @@ def _written(folder: Path, data: bytes) -> Path:
 
 
 def messages_in_each_other(folder: Path) -> Path:
-    """An attribute that is a function, which has an attribute that is a function ...: 20000 deep."""
+    """An attribute that is a function, which has an attribute that is a function ...: thousands deep."""
     data = b""
-    for _ in range(20_000):
-        data = b"\x52" + varint(len(data)) + data  # func of AttrValue
-        data = b"\x12" + varint(len(data)) + data  # value of the map entry
-        data = b"\x12" + varint(len(data)) + data  # attr of NameAttrList
-        if len(data) > 1 << 20:
-            break
-    for tag in (b"\x2a", b"\x0a", b"\x12", b"\x12"):  # attr of NodeDef, node of GraphDef, graph_def, meta_graphs
+    while len(data) < 1 << 16:
+        for tag in (b"\x52", b"\x12", b"\x12"):  # func of AttrValue, value of the map entry, attr of NameAttrList
+            data = tag + varint(len(data)) + data
+    # func of AttrValue, value of the map entry, attr of NodeDef, node of GraphDef, graph_def, meta_graphs
+    for tag in (b"\x52", b"\x12", b"\x2a", b"\x0a", b"\x12", b"\x12"):
         data = tag + varint(len(data)) + data
     return _written(folder, b"\x08\x01" + data)
 
@@ -212,16 +212,6 @@ def function_that_calls_itself(folder: Path) -> Path:
     graph = pb.GraphDef()
     _function(graph, "f", ["f"])
     graph.node.add(name="start", op="PartitionedCall").attr["f"].func.name = "f"
-    return saved_model(folder, graph)
-
-
-def functions_that_double(folder: Path) -> Path:
-    """Fourteen functions that call the next one ten times: 10**14 calls in a few kilobytes."""
-    graph = pb.GraphDef()
-    for number in range(14):
-        _function(graph, f"f{number}", [f"f{number + 1}"] * 10)
-    graph.library.function.add().signature.name = "f14"
-    graph.node.add(name="start", op="PartitionedCall").attr["f"].func.name = "f0"
     return saved_model(folder, graph)
 
 

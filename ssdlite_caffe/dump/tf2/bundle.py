@@ -76,9 +76,12 @@ class Bundle:
         if not (0 <= entry.shard_id < len(self._shards) and entry.offset >= 0 and 0 <= entry.size <= _MOST_BYTES):
             raise self._damaged(key, "its place is not in the data files")
         try:
-            with self._shards[entry.shard_id].open("rb") as stream:
-                stream.seek(entry.offset)
-                data = stream.read(entry.size) if entry.offset + entry.size <= self._length(entry.shard_id) else b""
+            if entry.offset + entry.size > self._length(entry.shard_id):
+                data = b""
+            else:
+                with self._shards[entry.shard_id].open("rb") as stream:
+                    stream.seek(entry.offset)
+                    data = stream.read(entry.size)
         except OSError as error:
             raise self._damaged(key, error.strerror or str(error)) from error
         if len(data) != entry.size:
