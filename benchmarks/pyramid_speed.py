@@ -1,9 +1,9 @@
 """What does an FPNLite of 640 pixels, with its 51150 default boxes, cost?
 
-Converting it, as a whole process, is compared with TensorFlow's loading of the same SavedModel. The deploy net in OpenCV
-(and in the built Caffe, where there is one) is compared with the SavedModel in TensorFlow: each is a fresh process, in
-turn, which loads its model and runs an image several times. DetectionOutput alone is timed on the values that the net
-gives for the image, with the model's score threshold and with 0.3.
+Converting it, as a whole process, is compared with TensorFlow's loading of the same SavedModel. The deploy net in
+OpenCV (and in the built Caffe, where there is one) is compared with the SavedModel in TensorFlow: each is a fresh
+process, in turn, which loads its model and runs an image several times. DetectionOutput alone is timed on the values
+that the net gives for the image, with the model's score threshold and with 0.3.
 
 The model is one that `exporter_main_v2.py` wrote; the images should be ones that it was trained for, since the
 number of good boxes decides what suppression costs.
