@@ -5,8 +5,8 @@ OpenCV (and in the built Caffe, where there is one) is compared with the SavedMo
 process, in turn, which loads its model and runs an image several times. DetectionOutput alone is timed on the values
 that the net gives for the image, with the model's score threshold and with 0.3.
 
-The model is one that `exporter_main_v2.py` wrote; the images should be ones that it was trained for, since the
-number of good boxes decides what suppression costs.
+The model is one that `exporter_main_v2.py` wrote, or its checkpoint, which TensorFlow does not run. The image should be
+one that it was trained for, since the number of good boxes decides what suppression costs.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ def forward(side: str, model: Path, folder: Path, image: Path, count: int) -> di
     if side == "TensorFlow":
         import tensorflow as tf
 
-        serve = tf.saved_model.load(str(model / "saved_model")).signatures["serving_default"]
+        saved = tf.saved_model.load(str(model / "saved_model"))  # its variables live as long as it does
         resized = import_opencv().resize(pixels[..., ::-1], arch.input_size[::-1])
         fed = tf.constant(np.ascontiguousarray(resized)[None])
 
         def run() -> Any:
-            return serve(input_tensor=fed)["detection_scores"].numpy()
+            return saved.signatures["serving_default"](input_tensor=fed)["detection_scores"].numpy()
 
     else:
         blob = caffe_blob(input_of(arch, pixels[..., ::-1]))
@@ -144,9 +144,12 @@ def measure(model: Path, image: Path, repetitions: int, count: int) -> dict[str,
             CONVERT: lambda: process(*ours),
             LOAD: lambda: process(sys.executable, "-c", load, model / "saved_model"),
         }
+        if not (model / "saved_model").is_dir():
+            del converting[LOAD]
         converted = common.alternate(converting, repetitions)
         folder = ModelFolder.open(out)
-        sides = [side for side in FORWARD if side != "Caffe" or _has_caffe(folder)]
+        there = {"OpenCV": True, "Caffe": _has_caffe(folder), "TensorFlow": LOAD in converting}
+        sides = [side for side in FORWARD if there[side]]
         running = {
             side: lambda side=side: process(sys.executable, here, "--side", side, "--model", model, "--folder", out,
                                             "--image", image, "--count", str(count))

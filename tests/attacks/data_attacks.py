@@ -75,7 +75,7 @@ def link_to_another_file(folder: Path) -> Path:
     path = weights_folder(folder, b"")
     file = path / "tensors" / f"{TENSOR}.npy"
     file.unlink()
-    file.symlink_to("/dev/zero")
+    file.symlink_to(Path(__file__))
     return path
 
 

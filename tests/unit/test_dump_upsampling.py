@@ -19,8 +19,6 @@ from tests.dump_graphs import GraphBuilder
 from tests.models import model_of
 from tests.unit.test_gen_model_pyramid import fpnlite
 
-FORMS = ("packed", "times two", "constant")
-
 
 def doubled(form: str, *, size: tuple[int, int] = (8, 12), axes: tuple[int, int] = (3, 2), **options: bool) -> str:
     """A 4x6 map made twice as large; gives its expression."""
@@ -57,7 +55,9 @@ def graph(
     return b
 
 
-@pytest.mark.parametrize(("form", "text"), zip(FORMS, ("doubled", "doubled", "doubled8x12"), strict=True))
+@pytest.mark.parametrize(
+    ("form", "text"), [("packed", "doubled"), ("times two", "doubled"), ("constant", "doubled8x12")]
+)
 def test_forms(form: str, text: str) -> None:
     assert doubled(form) == f"{text}(a/conv)"
     assert scopes_in(doubled(form)) == {"a/conv"}

@@ -153,10 +153,13 @@ class Evaluator:
             self._repeated -= repeated(proto)
             if self._repeated < 0:
                 raise ModelError(
-                    f"the constant {node.name} repeats one value {repeated(proto)} times; at most {_REPEATED} such "
-                    "elements are read of a graph"
+                    f"{self.graph.source}: the constant {node.name} repeats one value {repeated(proto)} times; at most "
+                    f"{_REPEATED} such elements are read of a graph"
                 )
-            return (self._widen(to_array(proto, node.name)),)
+            try:
+                return (self._widen(to_array(proto, node.name)),)
+            except ModelError as error:
+                raise ModelError(f"{self.graph.source}: {error}") from error
         if node.op in VARIABLES:
             variable = self.graph.variables.get(node.name)
             if variable is None:
