@@ -100,7 +100,11 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
     """Everything of a model except the values of tensors, as plain data for JSON."""
     settings = {f.name: getattr(model.settings, f.name) for f in dataclasses.fields(Settings)}
     boxes = settings.pop("default_boxes")
-    nested = {name: value for name, value in settings.items() if dataclasses.is_dataclass(value)}
+    nested = {
+        name: dataclasses.asdict(value)
+        for name, value in settings.items()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+    }
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -108,10 +112,7 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
         "form": model.form,
         "sha256": model.sha256,
         "arch": model.arch,
-        "settings": {
-            **settings,
-            **{name: dataclasses.asdict(value) for name, value in nested.items()},  # type: ignore[call-overload]
-        },
+        "settings": {**settings, **nested},
         "default_boxes": None if boxes is None else list(boxes.shape),
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in model.tensors.items()},
         "units": [dataclasses.asdict(unit) for unit in model.units],
