@@ -1,6 +1,6 @@
-"""The command `ssdlite-caffe`: assembles the commands, and prints errors that a user can cause as one line on stderr.
+"""The command `ssdlite-caffe`: names the commands, and prints errors that a user can cause as one line on stderr.
 
-Commands import what they need inside their functions, so that --help is fast. Results go to stdout, progress and errors
+A command is imported when it runs, so that --help is fast. Results go to stdout, progress and errors
 to stderr. The exit status is 1 for an error and 2 for wrong usage.
 """
 
@@ -9,56 +9,87 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar
 
 import typer
 
 from ssdlite_caffe import __version__
-from ssdlite_caffe.commands import caffe, keras, lmdb
-from ssdlite_caffe.commands.app import add
-from ssdlite_caffe.commands.convert import convert
-from ssdlite_caffe.commands.cut import cut
-from ssdlite_caffe.commands.detect import detect
-from ssdlite_caffe.commands.dump import dump
-from ssdlite_caffe.commands.evaluate import evaluate
-from ssdlite_caffe.commands.gen import gen
-from ssdlite_caffe.commands.kit import kit
-from ssdlite_caffe.commands.lint import lint
-from ssdlite_caffe.commands.load import load
-from ssdlite_caffe.commands.merge_bn import merge_bn
-from ssdlite_caffe.commands.remap import remap
-from ssdlite_caffe.commands.shapes import shapes
-from ssdlite_caffe.commands.test import run_test
-from ssdlite_caffe.commands.train import train
-from ssdlite_caffe.commands.verify import verify
+from ssdlite_caffe.commands.lazy import Entry, LazyGroup
 from ssdlite_caffe.errors import SsdliteError
 
 INTERRUPTED = 130
 """Typer's exit status after Ctrl-C."""
 
-_TITLE = "MobileNet SSD and SSDLite detectors from TensorFlow to Caffe, with the same detections."
+_TITLE = "MobileNet SSD and SSDLite detectors from TensorFlow and PyTorch to Caffe, with the same detections."
+
+_MODEL, _NETS, _TRAINING, _LIBRARIES = (
+    "From a model to Caffe", "Nets and weights", "Data and training", "Keras and the Caffe that we build"
+)  # fmt: skip
+
+
+class Commands(LazyGroup):
+    """All commands, as `--help` lists them."""
+
+    entries: ClassVar[Mapping[str, Entry]] = {
+        "convert": Entry("convert", "convert", _MODEL, "Convert a detector into a folder of Caffe files."),
+        "verify": Entry(
+            "verify", "verify", _MODEL,
+            "Run TensorFlow and the converted net on the same inputs and compare them layer by layer.",
+        ),
+        "detect": Entry(
+            "detect", "detect", _MODEL, "Detect objects in images, folders and videos with a converted model."
+        ),
+        "evaluate": Entry(
+            "evaluate", "evaluate", _MODEL,
+            "Average precision of a detector on annotated images, as defined by Pascal VOC and by COCO.",
+        ),
+        "gen": Entry(
+            "gen", "gen", _NETS,
+            "Print the prototxt of a MobileNet SSDLite or SSD detector, or of a MobileNet classifier.",
+        ),
+        "dump": Entry("dump", "dump", _NETS, "Write a model's weights as .npy files."),
+        "load": Entry("load", "load", _NETS, "Fill a net with dumped weights."),
+        "remap": Entry(
+            "remap", "remap", _NETS, "Give a converted model other classes, by moving the rows of its class predictors."
+        ),
+        "merge-bn": Entry(
+            "merge_bn", "merge_bn", _NETS, "Fold a trained net's BatchNorms into its convolutions, for deployment."
+        ),
+        "lint": Entry(
+            "lint", "lint", _NETS, "Show shapes, parameters and multiply-adds of a prototxt, and what is wrong with it."
+        ),
+        "cut": Entry(
+            "cut", "cut", _NETS,
+            "Cut a net at a blob, to see what a runtime computes there. The caffemodel stays the same file.",
+        ),
+        "shapes": Entry(
+            "shapes", "shapes", _TRAINING,
+            "Draw scenes of circles, squares and triangles with annotations, to train and test on.",
+        ),
+        "kit": Entry(
+            "kit", "kit", _TRAINING, "Write a training folder: nets, solvers, scripts, label map, first weights."
+        ),
+        "train": Entry(
+            "train", "train", _TRAINING,
+            "Train with Caffe's solver; log, losses and plot are written into the folder meanwhile.",
+        ),
+        "test": Entry(
+            "test", "run_test", _TRAINING, "Average precision of trained weights on the training folder's test LMDB."
+        ),
+        "lmdb": Entry("lmdb", "app", _TRAINING, "Write the LMDB that Caffe trains on, and check one."),
+        "keras": Entry("keras", "app", _LIBRARIES, "The same nets as Keras models: import, export, train, run."),
+        "caffe": Entry("caffe", "app", _LIBRARIES, "Build the Caffe that runs and trains our nets."),
+    }  # fmt: skip
+
 
 app = typer.Typer(
     name="ssdlite-caffe",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "From a model to Caffe": {"convert": convert, "verify": verify, "detect": detect, "evaluate": evaluate},
-    "Nets and weights": {
-        "gen": gen, "dump": dump, "load": load, "remap": remap, "merge-bn": merge_bn, "lint": lint,
-        "cut": cut,
-    },
-    "Data and training": {"shapes": shapes, "kit": kit, "train": train, "test": run_test},
-}  # fmt: skip
-for _panel, _commands in _PANELS.items():
-    for _name, _function in _commands.items():
-        add(app, _name, _function, _panel)
-app.add_typer(lmdb.app, name="lmdb", rich_help_panel="Data and training")
-app.add_typer(keras.app, name="keras", rich_help_panel="Keras and the Caffe that we build")
-app.add_typer(caffe.app, name="caffe", rich_help_panel="Keras and the Caffe that we build")
 
 
 def _version(wanted: bool) -> None:

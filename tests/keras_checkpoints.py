@@ -15,7 +15,7 @@ from ssdlite_caffe.dump.tf2.crc32c import crc32c, masked
 from ssdlite_caffe.gen_model.arch import ArchSpec, Pyramid
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TYPES = {"float32": pb.DT_FLOAT, "int64": pb.DT_INT64}
 
 
@@ -30,15 +30,16 @@ def varint(value: int) -> bytes:
 
 def table(entries: Mapping[bytes, bytes], *, compression: int = 0) -> bytes:
     """A table file with one block, whose keys share what the one before begins with."""
-    data = _block(sorted(entries.items()), compression)
+    data = block(sorted(entries.items()), compression)
     handle = varint(0) + varint(len(data) - 5)
-    meta = _block([], 0)
-    index = _block([(b"\xff", handle)], 0)
+    meta = block([], 0)
+    index = block([(b"\xff", handle)], 0)
     places = [varint(len(data)) + varint(len(meta) - 5), varint(len(data) + len(meta)) + varint(len(index) - 5)]
-    return data + meta + index + b"".join(places).ljust(40, b"\0") + _MAGIC
+    return data + meta + index + b"".join(places).ljust(40, b"\0") + MAGIC
 
 
-def _block(entries: Iterable[tuple[bytes, bytes]], compression: int) -> bytes:
+def block(entries: Iterable[tuple[bytes, bytes]], compression: int) -> bytes:
+    """A block of a table, with the kind of its compression and its checksum."""
     out, before = b"", b""
     for key, value in entries:
         shared = next((i for i, (a, b) in enumerate(zip(before, key, strict=False)) if a != b), len(before))

@@ -62,6 +62,7 @@ def group(help_text: str, name: str | None = None) -> typer.Typer:
     return typer.Typer(
         name=name,
         help=help_text,
+        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

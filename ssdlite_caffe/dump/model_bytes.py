@@ -21,18 +21,49 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         ModelError: it is absent, empty, unreadable or too large.
     """
-    try:
-        if not path.is_file() and path.exists():
-            raise ModelError(f"{path} is not a regular file")
-        size = path.stat().st_size
-        if size >= MAX_BYTES:
-            raise ModelError(f"{path} has {size} bytes; a graph file must be smaller than {MAX_BYTES}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    if not data:
-        raise ModelError(f"{path} is empty (0 bytes)")
-    return data
+    return FileBytes(path).read()
+
+
+class FileBytes:
+    """The bytes of a file, of which a part is read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file.
+
+        Raises:
+            ModelError: it is absent, empty, unreadable or too large.
+        """
+        self.path = path
+        try:
+            if not path.is_file() and path.exists():
+                raise ModelError(f"{path} is not a regular file")
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+        if self.size >= MAX_BYTES:
+            raise ModelError(f"{path} has {self.size} bytes; a graph file must be smaller than {MAX_BYTES}")
+        if not self.read(0, 1):
+            raise ModelError(f"{path} is empty (0 bytes)")
+
+    def read(self, start: int = 0, size: int = -1) -> bytes:
+        """Bytes from `start` on, fewer than `size` at the end of the file; all that follow without a size.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(start)
+                return stream.read(size)
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def sha256(self) -> str:
+        """SHA-256 of the file, hex."""
+        try:
+            return hash_files([self.path])
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror or error}") from error
 
 
 def sha256(data: bytes) -> str:

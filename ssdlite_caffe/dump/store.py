@@ -23,10 +23,9 @@ from typing import Any, get_args
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.model import AnchorGenerator, ConvUnit, DumpedModel, Settings, TfliteNms
+from ssdlite_caffe.dump.model import ConvUnit, DumpedModel, Settings
 from ssdlite_caffe.errors import ModelError, OutputError, TensorError
 from ssdlite_caffe.files import new_folder
-from ssdlite_caffe.resizer import Resizer
 
 MANIFEST = "manifest.json"
 BOXES = "default_boxes.npy"
@@ -101,7 +100,11 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
     """Everything of a model except the values of tensors, as plain data for JSON."""
     settings = {f.name: getattr(model.settings, f.name) for f in dataclasses.fields(Settings)}
     boxes = settings.pop("default_boxes")
-    nested = {name: settings[name] for name in ("anchors", "tflite_nms", "resizer")}
+    nested = {
+        name: dataclasses.asdict(value)
+        for name, value in settings.items()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+    }
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -109,10 +112,7 @@ def manifest_of(model: DumpedModel) -> dict[str, Any]:
         "form": model.form,
         "sha256": model.sha256,
         "arch": model.arch,
-        "settings": {
-            **settings,
-            **{name: None if value is None else dataclasses.asdict(value) for name, value in nested.items()},
-        },
+        "settings": {**settings, **nested},
         "default_boxes": None if boxes is None else list(boxes.shape),
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in model.tensors.items()},
         "units": [dataclasses.asdict(unit) for unit in model.units],
@@ -259,7 +259,7 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     if origin is typing.Literal:
         if value in get_args(hint):
             return value
-    elif hint in (AnchorGenerator, TfliteNms, Resizer) and isinstance(value, dict):
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return _typed(hint, value)
     elif origin is tuple and isinstance(value, list):
         kinds = get_args(hint)

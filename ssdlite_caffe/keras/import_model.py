@@ -56,6 +56,11 @@ def import_detector(
             classes.
     """
     model, arch = identify(model)
+    if arch.pyramid is not None:
+        raise ModelError(
+            f"{model.source} is an FPNLite, whose feature pyramid and shared predictors the Keras model has not; "
+            "convert takes it, and kit --from trains it"
+        )
     if score_threshold is not None:
         arch = dataclasses.replace(arch, nms=dataclasses.replace(arch.nms, score_threshold=score_threshold))
     if labels is not None:

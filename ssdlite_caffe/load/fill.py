@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,7 +73,24 @@ def fill(net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel, *, fine
         TensorError: a tensor is missing, is unused or has another shape, or a layer cannot be filled; all are listed.
         PrototxtError: the net has unknown layers, unknown bottoms or shapes that do not fit; all are listed.
     """
-    return _Filler(net, with_blobs_of(named_as(desc, net), net), model, finetune).run()
+    filler = _Filler(net, with_blobs_of(named_as(desc, net), net), model, finetune)
+    return LayerBlobs({name: blobs for name, blobs in filler.run() if blobs}, filler.left)
+
+
+def filled_layers(
+    net: caffe_pb2.NetParameter, desc: NetDesc, model: DumpedModel
+) -> Iterator[tuple[str, tuple[FloatArray, ...]]]:
+    """The same layer by layer, in the net's order, so that not all blobs are in memory at once.
+
+    What is wrong is raised at the end, or before the first layer: what was made of the layers must then be dropped.
+
+    Yields:
+        The name of every layer of `net` and its blobs, () for a layer without any.
+
+    Raises:
+        TensorError, PrototxtError: as `fill`.
+    """
+    return _Filler(net, with_blobs_of(named_as(desc, net), net), model, finetune=False).run()
 
 
 class _Filler:
@@ -94,17 +111,20 @@ class _Filler:
         self.input_size = desc.arch.input_size
         self.own = holds_own_boxes(net, desc)
 
-    def run(self) -> LayerBlobs:
+    def run(self) -> Iterator[tuple[str, tuple[FloatArray, ...]]]:
+        """Name and blobs of every layer, and then an error if there were problems."""
         shapes = infer_for_any(self.net)
         if shapes.errors:
             raise PrototxtError("the layers do not fit together:\n  " + "\n  ".join(p.text for p in shapes.errors))
         self.check_input(shapes.blobs.get("data"))
-        blobs = self.constants(shapes.param_shapes)
+        held = self.constants(shapes.param_shapes)
+        made: dict[str, tuple[Shape, ...]] = {}
         for layer in self.net.layer:
-            filled = None if layer.name in blobs else self.layer_blobs(layer)
-            if filled is not None:
-                blobs[layer.name] = filled
-        self.compare(blobs, shapes.param_shapes)
+            blobs = held[layer.name] if layer.name in held else self.layer_blobs(layer) or ()
+            if blobs:
+                made[layer.name] = tuple(blob.shape for blob in blobs)
+            yield layer.name, blobs
+        self.compare(made, shapes.param_shapes)
         self.compare_maps(shapes.blobs)
         for name in sorted(self.convs.keys() - self.layers.keys()):
             self.problems.append(
@@ -120,7 +140,6 @@ class _Filler:
                 f"{arch.num_classes} classes) do not fit the net, {count} problem{'s' * (count > 1)}:\n  "
                 + "\n  ".join(self.problems[:MOST_LISTED] + more)
             )
-        return LayerBlobs(blobs, self.left)
 
     def constants(self, shapes: Mapping[str, tuple[Shape, ...]]) -> dict[str, tuple[FloatArray, ...]]:
         """Blobs of the layers that learn nothing; a layer that has the model's weights is not one of them."""
@@ -140,10 +159,10 @@ class _Filler:
                 "give --finetune to use the weights at another size"
             )
 
-    def compare(self, blobs: dict[str, tuple[FloatArray, ...]], wanted: dict[str, tuple[tuple[int, ...], ...]]) -> None:
+    def compare(self, found: Mapping[str, tuple[Shape, ...]], wanted: Mapping[str, tuple[Shape, ...]]) -> None:
         """Check the shapes of the filled blobs against those that Caffe wants."""
         for name, shapes in wanted.items():
-            made = tuple(blob.shape for blob in blobs.get(name, ()))
+            made = found.get(name, ())
             if made and made != shapes:
                 self.problems.append(f"layer {name!r} needs blobs of {shapes}, the model has {made}")
             elif not made and self.layers[name].type not in FILLED:

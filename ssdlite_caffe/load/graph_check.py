@@ -64,12 +64,14 @@ def _order_problems(settings: Settings, net: NetDesc) -> list[str]:
 def input_problems(model: DumpedModel, net: NetDesc) -> list[str]:
     """Convolutions whose input is another one than in the net; none from a checkpoint, which has no graph."""
     units = {u.scope: u for u in model.units}
-    blobs = _expressions(net)
+    blobs, sized = _expressions(net), _expressions(net, sizes=True)
     windows = pool_windows(net)
     problems = []
     for conv in net.convolutions:
         found, wanted = units[conv.tf_scope].input, blobs.get(conv.bottom)
-        if found is None or wanted is None or found in (wanted, windowed(wanted, windows.get(conv.bottom))):
+        if found is None or wanted is None:
+            continue
+        if found in (wanted, sized[conv.bottom], windowed(wanted, windows.get(conv.bottom))):
             continue
         problems.append(f"{conv.tf_scope} reads {found}, in the family it reads {wanted}")
     return problems
@@ -97,12 +99,20 @@ def _zeros(unit: ConvUnit, conv: ConvDesc) -> Padding | None:
     return same_padding(conv.in_size, conv.kernel, conv.stride, conv.dilation)
 
 
-def _expressions(net: NetDesc) -> dict[str, str]:
-    """Blob -> its expression, as `dump.wiring` writes them; the network input has none."""
+def _expressions(net: NetDesc, *, sizes: bool = False) -> dict[str, str]:
+    """Blob -> its expression, as `dump.wiring` writes them; the network input has none.
+
+    Args:
+        net: the net.
+        sizes: write the sizes of doubled maps, as of a graph that resizes to sizes that are constants.
+    """
     found: dict[str, str] = {}
     body = [node for section in net.sections for node in section.nodes]
     for node in (*body, *(conv for m in net.feature_maps for conv in (*m.loc, *m.conf))):
-        found[node.top] = expression_of(node, found, node.tf_scope if isinstance(node, ConvDesc) else "")
+        text = expression_of(node, found, node.tf_scope if isinstance(node, ConvDesc) else "")
+        if sizes and isinstance(node, UpsampleDesc):
+            text = text.replace("doubled(", f"doubled{node.size[0]}x{node.size[1]}(", 1)
+        found[node.top] = text
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +80,38 @@ def write_filled(
         PrototxtError: the net is larger than protobuf can write.
         OutputError: `path` exists and `force` is false, or writing fails.
     """
-    parts = _filled_parts(net, blobs)
-    size = sum(len(part) for part in parts)
-    if size > MAX_BYTES:
-        raise PrototxtError(f"the net takes {size} bytes, more than the {MAX_BYTES} that a caffemodel can hold")
-    write_parts(path, parts, force=force)
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
+    return write_layers(path, net, ((layer.name, blobs.get(layer.name, ())) for layer in net.layer), force=force)
+
+
+def write_layers(
+    path: Path,
+    net: caffe_pb2.NetParameter,
+    layers: Iterable[tuple[str, Sequence[FloatArray]]],
+    *,
+    force: bool = False,
+) -> str:
+    """The same from the blobs of one layer after the other; those of a layer are written before the next is asked for.
+
+    Args:
+        path: the file. If `layers` raises an error, nothing is written.
+        net: a parsed prototxt.
+        layers: name and blobs of every layer of the net, in its order.
+        force: replace a file.
+
+    Returns, Raises: as `write_filled`.
+    """
+    digest, size = hashlib.sha256(), 0
+
+    def counted() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for part in _filled_parts(net, layers):
+            size += len(part)
+            if size > MAX_BYTES:
+                raise PrototxtError(f"the net takes more than the {MAX_BYTES} bytes that a caffemodel can hold")
+            digest.update(part)
+            yield part
+
+    write_parts(path, counted(), force=force)
     return digest.hexdigest()
 
 
@@ -188,22 +212,24 @@ def _blob_parts(array: FloatArray) -> tuple[bytes, memoryview, bytes]:
     return head, little, _bytes_field(caffe_pb2.BlobProto.SHAPE_FIELD_NUMBER, shape)
 
 
-def _filled_parts(net: caffe_pb2.NetParameter, blobs: Mapping[str, Sequence[FloatArray]]) -> list[bytes | memoryview]:
+def _filled_parts(
+    net: caffe_pb2.NetParameter, layers: Iterable[tuple[str, Sequence[FloatArray]]]
+) -> Iterator[bytes | memoryview]:
     """A serialised NetParameter in parts; protobuf allows the fields of a message in any order."""
     head = caffe_pb2.NetParameter()
     head.CopyFrom(net)
     head.ClearField("layer")
-    parts: list[bytes | memoryview] = [head.SerializeToString(deterministic=True)]
-    for layer in net.layer:
+    yield head.SerializeToString(deterministic=True)
+    for layer, (name, blobs) in zip(net.layer, layers, strict=True):  # strict: `layers` goes on to its own last check
+        assert layer.name == name, f"blobs of {name} for layer {layer.name}"
         assert not layer.blobs, f"layer {layer.name} has blobs already"
         inside: list[bytes | memoryview] = [layer.SerializeToString(deterministic=True)]
-        for array in blobs.get(layer.name, ()):
+        for array in blobs:
             blob = _blob_parts(array)
             length = sum(len(part) for part in blob)
             inside += (_tag(caffe_pb2.LayerParameter.BLOBS_FIELD_NUMBER) + _varint(length), *blob)
-        parts.append(_tag(caffe_pb2.NetParameter.LAYER_FIELD_NUMBER) + _varint(sum(len(part) for part in inside)))
-        parts += inside
-    return parts
+        yield _tag(caffe_pb2.NetParameter.LAYER_FIELD_NUMBER) + _varint(sum(len(part) for part in inside))
+        yield from inside
 
 
 def _varint(value: int) -> bytes:

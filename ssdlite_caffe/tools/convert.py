@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe import __version__
+from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.coco.label_map import BUILTIN, LabelMap, check_classes, numbered
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.dump.read import ReadOptions
@@ -23,9 +24,9 @@ from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.gen_model.dialect import DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import GateDesc, NetDesc
 from ssdlite_caffe.gen_model.render import render
-from ssdlite_caffe.load.fill import fill
+from ssdlite_caffe.load.fill import filled_layers
 from ssdlite_caffe.load.own_boxes import headless_priors
-from ssdlite_caffe.prototxt.binary import write_filled
+from ssdlite_caffe.prototxt.binary import write_layers
 from ssdlite_caffe.prototxt.text import parse_net
 from ssdlite_caffe.runtimes.class_names import label_map_of
 from ssdlite_caffe.runtimes.model_folder import (
@@ -190,22 +191,27 @@ def write_model_files(
     for name, prototxt in WEIGHTS.items():
         prototxt = prototxt if prototxt in texts else HEADLESS
         progress(f"writing {name}")
-        parsed = parse_net(texts[prototxt], name=prototxt)
-        filled = fill(parsed, net, model)
-        digest = write_filled(folder / name, parsed, filled.blobs)
-        files[name] = {
-            "net": prototxt,
-            "layers_filled": len(filled.blobs),
-            "values": sum(blob.size for blobs in filled.blobs.values() for blob in blobs),
-            "sha256": digest,
-        }
-        del filled  # as large as the model, and the next one would be made beside it
+        files[name] = {"net": prototxt, **_write_weights(folder / name, texts[prototxt], prototxt, net, model)}
     label_text = names.to_prototxt()
     write_text(folder / LABEL_MAP, label_text)
     files[LABEL_MAP] = {"sha256": _sha256(label_text.encode())}
     report = _report(model, arch, net, options, files, place or folder)
     write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _write_weights(path: Path, text: str, prototxt: str, net: NetDesc, model: DumpedModel) -> dict[str, Any]:
+    """Write a caffemodel, and return how much was filled. The blobs of one layer are in memory at a time."""
+    parsed = parse_net(text, name=prototxt)
+    sizes: list[int] = []
+
+    def counted() -> Iterator[tuple[str, tuple[FloatArray, ...]]]:
+        for name, blobs in filled_layers(parsed, net, model):
+            sizes.extend([sum(blob.size for blob in blobs)] if blobs else [])
+            yield name, blobs
+
+    digest = write_layers(path, parsed, counted())
+    return {"layers_filled": len(sizes), "values": sum(sizes), "sha256": digest}
 
 
 def stage_dialect(dialect: Dialect, stage: Stage) -> Dialect:

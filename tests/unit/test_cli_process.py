@@ -89,7 +89,7 @@ from ssdlite_caffe import cli
 from ssdlite_caffe.tools import convert
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
-write = convert.write_filled
+write = convert.write_layers
 
 def slow(*args, **kwargs):
     done = write(*args, **kwargs)
@@ -97,7 +97,7 @@ def slow(*args, **kwargs):
     time.sleep(60)
     return done
 
-convert.write_filled = slow
+convert.write_layers = slow
 sys.argv = ["ssdlite-caffe", *sys.argv[1:]]
 cli.main()
 """

@@ -219,15 +219,6 @@ class TestStore:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, handler)
 
-    @pytest.mark.parametrize("keep", [0, 100, 5000, 9000, 30_000])
-    def test_a_file_cut_off(self, tmp_path: Path, keep: int) -> None:
-        with LmdbWriter(tmp_path) as writer:
-            writer.put([(f"{i:08d}".encode(), b"x" * 5000) for i in range(20)])
-        data = (tmp_path / "data.mdb").read_bytes()
-        (tmp_path / "data.mdb").write_bytes(data[:keep])
-        with pytest.raises(DatasetError), LmdbReader(tmp_path) as reader:
-            list(reader)
-
     def test_no_lmdb(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"has no data\.mdb"):
             LmdbReader(tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.coco.label_map import LabelMap, builtin
 from ssdlite_caffe.data.annotations import Box, fit_box, relative_path
-from ssdlite_caffe.data.voc import open_voc, read_xml
+from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import DatasetError
 from tests.datasets import NAMES, SIZE, Object, pixels, some_voc, voc_xml, write_voc
 
@@ -251,13 +251,6 @@ def test_a_size_of_zero_or_none_is_the_images(tmp_path: Path) -> None:
     (tmp_path / "Annotations" / "b.xml").write_text(voc_xml([GOOD], None))
     data = open_voc([tmp_path], "trainval")
     assert all(data.objects(entry, 60, 90) == ([Box(1, 1, 2, 30, 40, False)], []) for entry in data.entries)
-
-
-def test_a_bomb_of_elements_is_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "a.xml"
-    path.write_bytes(b"<annotation>" + b" " * (1 << 24) + b"</annotation>")
-    with pytest.raises(DatasetError, match=r"larger than 16\.8 MB"):
-        read_xml(path)
 
 
 @pytest.mark.parametrize(

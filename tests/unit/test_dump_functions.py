@@ -186,19 +186,3 @@ def test_an_output_that_a_call_does_not_have(builder: GraphBuilder) -> None:
     builder.node("end", "Identity", call(builder, "c", "PartitionedCall", "three", f="less") + ":1")
     with pytest.raises(ModelError, match="reads output 1 of c, which does not exist"):
         without_functions(builder.definition, "graph.pb")
-
-
-def test_calls_of_functions_without_nodes_are_limited(builder: GraphBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file that asks for 8 ** 14 calls, and for no other node."""
-    function(builder, "f14", "x", {"r": "x"}, lambda b: None)
-    for level in range(14):
-
-        def write(b: GraphBuilder, inner: str = f"f{level + 1}") -> None:
-            for number in range(8):
-                call(b, f"c{number}", "PartitionedCall", "x", f=inner)
-
-        function(builder, f"f{level}", "x", {"r": "x"}, write)
-    builder.node("end", "Identity", call(builder, "c", "PartitionedCall", "three", f="f0"))
-    monkeypatch.setattr("ssdlite_caffe.dump.graph.functions._MAX_NODES", 5000)  # the real one takes seconds
-    with pytest.raises(ModelError, match=r"^graph\.pb has more than 5000 nodes and calls, with those inside"):
-        without_functions(builder.definition, "graph.pb")

@@ -225,17 +225,6 @@ class TestWhatIsNoDetector:
 
 
 class TestBounds:
-    def test_a_kernel_that_thousands_read_is_not_copied_thousands_of_times(self, tmp_path: Path) -> None:
-        kernel = np.zeros((64, 16, 16, 64), np.float32)  # 4 MiB
-        tensors = [TensorSpec((1, 8, 8, 64)), TensorSpec(kernel.shape, kernel)]
-        operators = []
-        for number in range(200):
-            tensors.append(TensorSpec((1, 4, 4, 64)))
-            operators.append(OperatorSpec("CONV_2D", (0, 1), (2 + number,), CONV, "Conv2DOptions"))
-        path = written(tmp_path / "a.tflite", tflite_file(tensors, operators, [0], [2]))
-        with pytest.raises(ModelError, match="its constants need more than 8 times the size of the file"):
-            read_model(path)
-
     def test_an_option_that_is_no_number(self, tmp_path: Path) -> None:
         data = postprocess_file((6, 4), 3, np.zeros((6, 4), np.float32), {"num_classes": "5"})
         with pytest.raises(ModelError, match="the option num_classes is not a number"):

@@ -305,7 +305,7 @@ class TestFailure:
         assert contents(out) != before
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SsdliteError("no")])
-    @pytest.mark.parametrize("step", ["render", "fill", "write_filled"])
+    @pytest.mark.parametrize("step", ["render", "filled_layers", "write_layers"])
     def test_one_that_fails_midway_leaves_the_old_folder(
         self, example_model: Path, example_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str,
         error: Any,

@@ -130,17 +130,6 @@ def test_rows_of_any_number(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        return eval, ("1/0",)
-
-
-def test_pickles_are_not_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "mbox_loc.npy", np.array([Evil()] * 8, object), allow_pickle=True)
-    with pytest.raises(DeviceError, match="has the dtype object; floats and integers are read"):
-        read(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "formats", "said"),
     [
@@ -189,13 +178,6 @@ def test_other_things_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("note.txt", "x")
     with pytest.raises(DeviceError, match=r"has 'note\.txt', which is no array"):
-        read(tmp_path / "x.npz")
-
-
-def test_a_huge_array_in_a_small_archive_is_not_unpacked(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("mbox_loc.npy", b"\0" * 50_000_000)
-    with pytest.raises(DeviceError, match="has 50000000 bytes, more than mbox_loc"):
         read(tmp_path / "x.npz")
 
 

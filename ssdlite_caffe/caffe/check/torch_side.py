@@ -1,8 +1,8 @@
 """PyTorch's side, in a process of its own: `python torch_side.py REQUEST` answers in JSON on its last line.
 
 REQUEST is JSON: `depthwise`, a list of shapes, or `step`, a V2-SSDLite's training step (input, classes, batch size,
-objects of an image). Times are of the GPU: events around several calls, the least of several such measurements for the
-layers and all of them for the steps.
+objects of an image, width); `threads` are those of the CPU, where there is no GPU. Times are of the GPU: events around
+several calls, the least of several such measurements for the layers and all of them for the steps.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def ask(machine: Machine, python: str, request: dict[str, Any], seconds: float) 
 
 
 def _device() -> str:
-    """The GPU; the CPU where there is none, which is for tests of this file."""
+    """The GPU; the CPU where there is none."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,11 +57,13 @@ def _milliseconds(call: Any, repeat: int = _REPEAT, iterations: int = _ITERATION
 
     for _ in range(3):
         call()
-    if not torch.cuda.is_available():
-        start = time.perf_counter()
-        call()
-        return [(time.perf_counter() - start) * 1e3]
     times = []
+    if not torch.cuda.is_available():
+        for _ in range(iterations):
+            start = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
     for _ in range(iterations):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -106,7 +108,7 @@ def _copy_rate() -> float:
     return 2 * _COPY_BYTES / (min(_milliseconds(lambda: b.copy_(a), repeat=5)) * 1e-3)
 
 
-def _model(side: int, classes: int) -> Any:
+def _model(side: int, classes: int, width: float) -> Any:
     """V2-SSDLite of torchvision's parts, with the feature maps and default boxes of the Object Detection API's."""
     from collections import OrderedDict
     from functools import partial
@@ -122,11 +124,12 @@ def _model(side: int, classes: int) -> Any:
     class Backbone(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            features = torchvision.models.mobilenet_v2(weights=None, norm_layer=norm).features
+            features = torchvision.models.mobilenet_v2(weights=None, norm_layer=norm, width_mult=width).features
             expand, *rest = features[14].conv
+            self.channels = [expand[0].out_channels, features[-1].out_channels, 512, 256, 256, 128]
             self.maps = nn.ModuleList(
                 [nn.Sequential(*features[:14], expand), nn.Sequential(*rest, *features[15:])]
-                + [_extra_block(a, b, norm) for a, b in ((1280, 512), (512, 256), (256, 256), (256, 128))]
+                + [_extra_block(a, b, norm) for a, b in zip(self.channels[1:], self.channels[2:], strict=False)]
             )
 
         def forward(self, x: Any) -> Any:
@@ -136,17 +139,18 @@ def _model(side: int, classes: int) -> Any:
             return maps
 
     boxes = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)
-    head = SSDLiteHead([576, 1280, 512, 256, 256, 128], boxes.num_anchors_per_location(), classes, norm)
-    return SSD(Backbone(), boxes, (side, side), classes, head=head).to(_device()).train()
+    backbone = Backbone()
+    head = SSDLiteHead(backbone.channels, boxes.num_anchors_per_location(), classes, norm)
+    return SSD(backbone, boxes, (side, side), classes, head=head).to(_device()).train()
 
 
-def _step(side: int, classes: int, batch: int, objects: int, iterations: int) -> dict[str, Any]:
+def _step(side: int, classes: int, batch: int, objects: int, iterations: int, width: float = 1.0) -> dict[str, Any]:
     """Milliseconds of forward, matching, loss, backward and update with momentum; MiB that the process took."""
     import torch
     from torchvision.models.detection.image_list import ImageList
     from torchvision.ops import box_iou
 
-    model = _model(side, classes)
+    model = _model(side, classes, width)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-5)
     images = torch.rand(batch, 3, side, side, device=_device())
     corners = torch.rand(batch, objects, 2, device=_device()) * 0.7 * side
@@ -179,13 +183,15 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     answer: dict[str, Any] = {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
     torch.backends.cudnn.benchmark = True  # the fastest algorithm for each shape
+    if "threads" in request:
+        torch.set_num_threads(request["threads"])
     if "depthwise" in request:
         torch.backends.cudnn.allow_tf32 = False
         answer["copy"] = _copy_rate()
         answer["depthwise"] = [_depthwise(shape) for shape in request["depthwise"]]
     if "step" in request:
         answer["step"] = {}
-        for name, tf32 in (("float32", False), ("TF32", True)):
+        for name, tf32 in (("float32", False), *([("TF32", True)] if torch.cuda.is_available() else [])):
             torch.backends.cudnn.allow_tf32 = tf32
             answer["step"][name] = _step(**request["step"])
     print(json.dumps(answer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssdlite_caffe.dump.detector.upsampling import doubled_input
+from ssdlite_caffe.dump.detector.upsampling import doubled_input, resized_input
 from ssdlite_caffe.dump.graph.constants import Evaluator
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.graph.windows import window_padding
@@ -68,7 +68,8 @@ class FeatureMaps:
         if node.op in IDENTITIES or node.op in _WINDOWS or node.op in ("Pad", "PadV2"):
             return node.inputs[0] if node.inputs else None
         if node.op in _DOUBLING:
-            return doubled_input(self._graph, self._constants, node)
+            resized = resized_input(self._constants, node)
+            return doubled_input(self._graph, self._constants, node) if resized is None else resized[0]
         if node.op not in _ELEMENTWISE:
             return None
         return next((ref for ref in node.inputs if self._constants.get(ref) is None), None)
@@ -81,6 +82,9 @@ class FeatureMaps:
             return tuple(int(size + pad.sum()) for size, pad in zip(shape, paddings, strict=True))
         if node.op in _WINDOWS:
             return self._windows(node, shape)
+        resized = resized_input(self._constants, node)
+        if resized is not None:
+            return (shape[0], *resized[1], shape[3])
         if node.op in _DOUBLING:
             return (shape[0], 2 * shape[1], 2 * shape[2], shape[3])
         return tuple(shape)

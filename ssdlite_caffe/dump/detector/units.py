@@ -207,7 +207,7 @@ def _kernel(constants: Constants, node: Node) -> FloatArray:
     try:
         value = (constants.plain if stored else constants.precise).value(ref)
     except NotConstantError as error:
-        raise ModelError(f"the kernel of {node.name} is not constant: {error}") from error
+        raise ModelError(f"{constants.graph.source}: the kernel of {node.name} is not constant: {error}") from error
     if value.ndim != 4 or value.dtype.kind != "f" or 0 in value.shape:
         raise ModelError(f"the kernel of {node.name} must be float with 4 axes, got {value.dtype} {value.shape}")
     return np.ascontiguousarray(value, np.float32)

@@ -37,9 +37,26 @@ def doubled_input(graph: Graph, plain: Evaluator, node: Node) -> Ref | None:
     return ref
 
 
+def resized_input(plain: Evaluator, node: Node) -> tuple[Ref, tuple[int, int]] | None:
+    """What a node resizes by nearest neighbour to a size that is a constant, and this (height, width); else None.
+
+    A graph for images of one size has no other sign of use_native_resize_op: whether it is twice the size of the map is
+    for the reader to compare.
+    """
+    if node.op != "ResizeNearestNeighbor" or not _is_plain(node):
+        return None
+    size = plain.get(node.inputs[1])
+    return None if size is None or size.shape != (2,) else (node.inputs[0], (int(size[0]), int(size[1])))
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a resize is without corners and half pixels: output i is input floor(i / 2) at twice the size."""
+    return not (node.attr_bool("align_corners") or node.attr_bool("half_pixel_centers"))
+
+
 def _resized_twice(graph: Graph, plain: Evaluator, node: Node) -> Ref | None:
     """The input of a resize to twice its size, without corners or half pixels; None for others."""
-    if node.attr_bool("align_corners") or node.attr_bool("half_pixel_centers"):
+    if not _is_plain(node):
         return None
     size = graph[graph.origin(node.inputs[1])]
     operands = size.inputs if size.op == "Pack" else (node.inputs[1],)

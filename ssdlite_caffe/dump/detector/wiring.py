@@ -10,6 +10,7 @@ convolutions before it, and compared:
     mean(<a>)                              the mean over a whole map
     mean7x5(<a>)                           means over windows of 7 by 5, which usually are the whole map
     doubled(<a>)                           twice as high and wide, by nearest neighbour
+    doubled20x30(<a>)                      resized to 20 by 30 by nearest neighbour, which usually is twice its size
 
 Any other op is written with its name (`Sub node_name`), which no expression of a net equals.
 """
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ssdlite_caffe.dump.detector.affine import Constants
-from ssdlite_caffe.dump.detector.upsampling import doubled_input
+from ssdlite_caffe.dump.detector.upsampling import doubled_input, resized_input
 from ssdlite_caffe.dump.graph.view import Node, Ref
 
 _PADS = frozenset({"Pad", "PadV2"})
@@ -30,7 +31,7 @@ _JOINED = {**dict.fromkeys(_SUMS, "sum"), "Mul": "product"}
 _RESHAPING = frozenset({"Reshape", "Squeeze", "ExpandDims"})
 _BOX_AXIS = (1, -2, -3)
 """The axis of boxes in (1, boxes, values) and (1, boxes, 1, values)."""
-_KIND = re.compile(r"sum|product|doubled|mean(?:\d+x\d+)?")
+_KIND = re.compile(r"sum|product|doubled(?:\d+x\d+)?|mean(?:\d+x\d+)?")
 _DEPTH = 8
 """Deepest nesting of operands; in a MobileNet at most three residual sums follow each other."""
 _LINKS = 64
@@ -100,6 +101,10 @@ def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth
     doubled = doubled_input(graph, constants.plain, node)
     if doubled is not None:
         return f"doubled({expression(constants, outputs, doubled, depth + 1)})"
+    resized = resized_input(constants.plain, node)
+    if resized is not None:
+        ref, (height, width) = resized
+        return f"doubled{height}x{width}({expression(constants, outputs, ref, depth + 1)})"
     return f"{node.op} {node.name}"
 
 

@@ -9,14 +9,18 @@ import numpy as np
 
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.constant_ops import OPS, NotConstantError, Op
-from ssdlite_caffe.dump.graph.tensors import Array, to_array
+from ssdlite_caffe.dump.graph.tensors import Array, repeated, to_array
 from ssdlite_caffe.dump.graph.view import IDENTITIES, VARIABLES, Graph, Node, Ref
+from ssdlite_caffe.errors import ModelError
 
 __all__ = ["Evaluator", "NotConstantError"]
 
 ShapeOf = Callable[[Ref], tuple[int, ...] | None]
 _SHAPE_OPS = frozenset({"Shape", "Size", "Rank"})
 _BUDGET = 1 << 26
+_REPEATED = 1 << 22
+"""Most elements of the constants that repeat one value, together: a file of a few bytes can ask for any number."""
+_SMALL = 64
 
 
 class Evaluator:
@@ -49,7 +53,7 @@ class Evaluator:
         self._shape_of = shape_of
         self._values: dict[str, tuple[Array, ...]] = dict(given or {})
         self._failed: dict[str, str] = {}
-        self._budget = _BUDGET
+        self._budget, self._repeated = _BUDGET, _REPEATED
 
     def value(self, ref: Ref) -> Array:
         """The value of an output.
@@ -142,12 +146,7 @@ class Evaluator:
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
         if node.op == "Const":
-            proto = node.attr_tensor()
-            if proto is None:
-                raise NotConstantError("a Const without a value")
-            if proto.dtype == pb.DT_STRING:
-                raise NotConstantError("a string")
-            return (self._widen(to_array(proto, node.name)),)
+            return (self._widen(self._constant(node)),)
         if node.op in VARIABLES:
             variable = self.graph.variables.get(node.name)
             if variable is None:
@@ -164,6 +163,30 @@ class Evaluator:
         result = op(node, args)
         outputs = result if isinstance(result, tuple) else (result,)
         return tuple(self._widen(value) for value in outputs)
+
+    def _constant(self, node: Node) -> Array:
+        kept = self.graph.small_constants.get(node.name)
+        if kept is not None:
+            return kept
+        proto = node.attr_tensor()
+        if proto is None:
+            raise NotConstantError("a Const without a value")
+        if proto.dtype == pb.DT_STRING:
+            raise NotConstantError("a string")
+        self._repeated -= repeated(proto)
+        if self._repeated < 0:
+            raise ModelError(
+                f"{self.graph.source}: the constant {node.name} repeats one value {repeated(proto)} times; at most "
+                f"{_REPEATED} such elements are read of a graph"
+            )
+        try:
+            value = to_array(proto, node.name)
+        except ModelError as error:
+            raise ModelError(f"{self.graph.source}: {error}") from error
+        if value.size <= _SMALL:
+            value.flags.writeable = False
+            self.graph.small_constants[node.name] = value
+        return value
 
     def _widen(self, value: Array) -> Array:
         return value.astype(np.float64) if self._precise and value.dtype == np.float32 else value

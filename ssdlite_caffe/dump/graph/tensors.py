@@ -92,6 +92,14 @@ def to_array(proto: pb.TensorProto, name: str) -> Array:
     return values.reshape(shape)
 
 
+def repeated(proto: pb.TensorProto) -> int:
+    """How many elements of a constant repeat the last value that it lists, or are zeros since it lists none."""
+    sizes = static_shape(proto.tensor_shape)
+    if proto.tensor_content or sizes is None or any(size < 0 for size in sizes):
+        return 0
+    return max(math.prod(sizes) - len(getattr(proto, _LISTS.get(proto.dtype, "float_val"))), 0)
+
+
 def _from_bytes(content: bytes, stored: np.dtype[Any], count: int, name: str) -> Array:
     if len(content) != count * stored.itemsize:
         raise ModelError(

@@ -143,6 +143,8 @@ class Graph:
         self.source = source
         self.variables: Mapping[str, Array] = variables or {}
         self.nodes: dict[str, Node] = {}
+        self.small_constants: dict[str, Array] = {}
+        """Values of small constants, which are read again for every round of a loop."""
         for proto in nodes:
             node = Node(proto)
             if node.name in self.nodes:

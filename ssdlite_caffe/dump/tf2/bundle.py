@@ -76,9 +76,12 @@ class Bundle:
         if not (0 <= entry.shard_id < len(self._shards) and entry.offset >= 0 and 0 <= entry.size <= _MOST_BYTES):
             raise self._damaged(key, "its place is not in the data files")
         try:
-            with self._shards[entry.shard_id].open("rb") as stream:
-                stream.seek(entry.offset)
-                data = stream.read(entry.size) if entry.offset + entry.size <= self._length(entry.shard_id) else b""
+            if entry.offset + entry.size > self._length(entry.shard_id):
+                data = b""
+            else:
+                with self._shards[entry.shard_id].open("rb") as stream:
+                    stream.seek(entry.offset)
+                    data = stream.read(entry.size)
         except OSError as error:
             raise self._damaged(key, error.strerror or str(error)) from error
         if len(data) != entry.size:
@@ -103,6 +106,12 @@ class Bundle:
                 f"{self._index} is for {header.num_shards} little-endian data files, there are {len(self._shards)}"
                 if header.endianness == 0
                 else f"{self._index} is of a big-endian machine, which is not read"
+            )
+        needed = sum(max(entry.size, 0) for entry in entries.values())
+        present = sum(self._length(shard) for shard in range(len(self._shards)))
+        if needed > present:  # values that lie over each other would be copied, each for itself
+            raise ModelError(
+                f"{self._index} is damaged: its values have {needed} bytes together, the data files {present}"
             )
         return entries
 

@@ -139,7 +139,7 @@ def _units(
     bundle: Bundle, pipeline: Pipeline, source: str
 ) -> tuple[dict[str, FloatArray], tuple[ConvUnit, ...], dict[str, str]]:
     """Tensors by name, convolutions sorted by scope, and what is not read, with the reason."""
-    maps, skipped = map_count(bundle.keys), {}
+    maps, skipped = map_count(bundle.keys, source), {}
     tensors: dict[str, FloatArray] = {}
     parts: dict[str, dict[str, str]] = {}
     depthwise: dict[str, bool] = {}

@@ -13,7 +13,12 @@ _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER = 5
 """Bytes behind a block: the kind of its compression, and its CRC."""
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 26
+_MOST_KEYS = 1 << 16
+"""Far more than a training has, whose optimiser keeps several values of each variable."""
+_LONGEST_KEY = 1 << 12
+_MOST_KEY_BYTES = 1 << 24
+"""Of all keys together. A key may repeat what the one before begins with, so keys can be longer than the file."""
 
 
 class DamagedError(Exception):
@@ -32,9 +37,17 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
     _, place = _handle(footer, 0)
     index, _ = _handle(footer, place)
     found: dict[bytes, bytes] = {}
+    behind = length = 0
     for _, value in _entries(_block(data, index)):
         handle, _ = _handle(memoryview(value), 0)
-        found.update(_entries(_block(data, handle)))
+        if handle[0] < behind:  # one large block, named thousands of times, would be read thousands of times
+            raise DamagedError("its blocks lie over each other")
+        behind = sum(handle)
+        for key, stored in _entries(_block(data, handle)):
+            found[key] = stored
+            length += len(key)
+            if len(found) > _MOST_KEYS or length > _MOST_KEY_BYTES:
+                raise DamagedError(f"it has more than {_MOST_KEYS} keys, or {_MOST_KEY_BYTES} bytes of them")
     return found
 
 
@@ -91,6 +104,8 @@ def _entries(block: memoryview) -> Iterator[tuple[bytes, bytes]]:
         length, place = varint(block, place)
         if shared > len(key) or place + own + length > end:
             raise DamagedError("a key or a value goes beyond its block")
+        if shared + own > _LONGEST_KEY:
+            raise DamagedError(f"a key has {shared + own} bytes, more than {_LONGEST_KEY}")
         key = key[:shared] + bytes(block[place : place + own])
         place += own
         yield key, bytes(block[place : place + length])

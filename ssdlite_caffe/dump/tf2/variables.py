@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ssdlite_caffe.dump.detector.keras_scopes import EXTRACTOR, backbone_scope, scope_of_layer
+from ssdlite_caffe.errors import ModelError
 
 KERNELS = {"kernel": False, "depthwise_kernel": True, "pointwise_kernel": False}
 """Last part of a kernel's name -> whether it is depthwise."""
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _BEHIND_CONV = re.compile(r"^(?P<layer>.*?)(?:_BN|_batchnorm)$")
 _OF_MAP = re.compile(r"^(?P<layer>.*)/BatchNorm/feature_(?P<map>\d+)$")
+_MOST_MAPS = 16
+"""More than the levels that a pyramid may have. What all maps share is copied for each."""
 _NAMED_BEFORE = {"bn_Conv1": "Conv1", "Conv_1_bn": "Conv_1"}
 
 
@@ -74,11 +77,19 @@ def _normalised(conv: str) -> Iterator[str]:
             return
 
 
-def map_count(names: Iterable[str]) -> int:
-    """How many feature maps a pyramid has: its projections and the maps behind them; 1 where there is no pyramid."""
+def map_count(names: Iterable[str], source: str) -> int:
+    """How many feature maps a pyramid has: its projections and the maps behind them; 1 where there is no pyramid.
+
+    Raises:
+        ModelError: more than a pyramid may have.
+    """
     found = {
         match.group(1)
         for name in names
         if EXTRACTOR.search(name) and (match := re.search(r"(projection_\d+|bottom_up_Conv2d_\d+)", name))
     }
+    if len(found) > _MOST_MAPS:
+        raise ModelError(
+            f"{source} has a feature pyramid of {len(found)} maps; {_MOST_MAPS} are the most that are read"
+        )
     return max(len(found), 1)

@@ -7,13 +7,13 @@ or whose name leads elsewhere, is refused with the whole file.
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 
+from ssdlite_caffe.dump.model_bytes import FileBytes
 from ssdlite_caffe.dump.torch.names import ZIP_START
 from ssdlite_caffe.errors import ModelError
 
@@ -32,17 +32,17 @@ class Member:
 
 
 class Archive:
-    """The members of a zip file that torch.save wrote, checked."""
+    """The members of a zip file that torch.save wrote, checked. Each is read when it is asked for."""
 
-    def __init__(self, data: bytes, source: str) -> None:
+    def __init__(self, file: FileBytes) -> None:
         """Find and check all members.
 
         Raises:
             ModelError: it is no such file, is cut short, or has members that torch.save never writes.
         """
-        self.data, self.source = data, source
+        self.file, self.source = file, (source := str(file.path))
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            with zipfile.ZipFile(file.path) as archive:
                 listed = archive.infolist()
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, struct.error, IndexError) as error:
             raise ModelError(f"{source} is cut short or damaged: {str(error)[:120]}") from error
@@ -68,11 +68,11 @@ class Archive:
         self.root = self._root()
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
-        header = self.data[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
+        header = self.file.read(info.header_offset, _LOCAL_HEADER.size)
         if len(header) == _LOCAL_HEADER.size and header.startswith(ZIP_START):
             *_, name, extra = _LOCAL_HEADER.unpack(header)
             start = info.header_offset + _LOCAL_HEADER.size + name + extra
-            if start + info.file_size <= len(self.data):
+            if start + info.file_size <= self.file.size:
                 return Member(start, info.file_size, info.CRC)
         raise ModelError(f"{self.source} is cut short or damaged: {_shown(info.filename)} is not within it")
 
@@ -88,7 +88,7 @@ class Archive:
             raise ModelError(f"{self.source} is a zip file, but not one of torch.save: it has {len(found)} data.pkl")
         return found[0]
 
-    def read(self, name: str) -> memoryview:
+    def read(self, name: str) -> bytes:
         """The bytes of a member below the root, checked against their checksum.
 
         Raises:
@@ -97,7 +97,7 @@ class Archive:
         member = self._members.get(self.root + name)
         if member is None:
             raise ModelError(f"{self.source} is not complete: it has no {_shown(self.root + name)}")
-        found = memoryview(self.data)[member.start : member.start + member.size]
+        found = self.file.read(member.start, member.size)
         if zlib.crc32(found) != member.checksum:
             raise ModelError(f"{self.source} is damaged: the checksum of {_shown(self.root + name)} is another one")
         return found
@@ -111,11 +111,11 @@ class Archive:
         size = self._members[f"{self.root}data.pkl"].size
         if size > MAX_PICKLE:
             raise ModelError(f"{self.source} has a pickle of {size} bytes; at most {MAX_PICKLE} are read")
-        return bytes(self.read("data.pkl"))
+        return self.read("data.pkl")
 
     def little_endian(self) -> bool:
         """Whether numbers are stored with their least byte first; files of older versions do not say, and are."""
-        return f"{self.root}byteorder" not in self._members or bytes(self.read("byteorder")).strip() == b"little"
+        return f"{self.root}byteorder" not in self._members or self.read("byteorder").strip() == b"little"
 
 
 def _check_name(name: str, source: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.dump.model_bytes import read_bytes, sha256
+from ssdlite_caffe.dump.model_bytes import FileBytes
 from ssdlite_caffe.dump.torch.archive import Archive
 from ssdlite_caffe.dump.torch.legacy import read_legacy
 from ssdlite_caffe.dump.torch.names import LEGACY_START, ZIP_START
@@ -92,23 +92,24 @@ def read_state_dict(path: Path, *, ema: bool = False) -> StateDict:
         ModelError: the file is damaged or of another kind, asks for code to be run, or holds no tensors.
         MissingRuntimeError: it is a .safetensors file, and the library safetensors is not installed.
     """
-    data, source = read_bytes(path), str(path)
-    digest = sha256(data)
-    if data.startswith((ZIP_START, LEGACY_START)):
-        read: Callable[[str], memoryview]
-        if data.startswith(ZIP_START):
-            archive = Archive(data, source)
+    file, source = FileBytes(path), str(path)
+    digest, start = file.sha256(), file.read(0, max(len(ZIP_START), len(LEGACY_START)))
+    if start.startswith((ZIP_START, LEGACY_START)):
+        read: Callable[[str], bytes | memoryview]
+        if start.startswith(ZIP_START):  # its tensors are read one at a time, so that they are in memory once
+            archive = Archive(file)
             found, little = load(io.BytesIO(archive.pickle()), source), archive.little_endian()
             read = functools.partial(_member, archive)
         else:
-            found, storages, little = read_legacy(data, source)
+            found, storages, little = read_legacy(file.read(), source)
             read = functools.partial(_stored, storages, source)
         chosen, notes = _chosen(found, source, ema)
-        return StateDict(_tensors(chosen, read, little, source), digest, len(data), notes)
+        return StateDict(_tensors(chosen, read, little, source), digest, file.size, notes)
+    data = file.read()
     if _looks_safe(data, path):
         if ema:
             raise ModelError(f"--ema is for training checkpoints; {path} is a .safetensors file, which holds one model")
-        return StateDict(_safetensors(data, source), digest, len(data))
+        return StateDict(_safetensors(data, source), digest, file.size)
     from ssdlite_caffe.dump.foreign import foreign_kind
 
     kind = foreign_kind(data)
@@ -123,7 +124,7 @@ def _looks_safe(data: bytes, path: Path) -> bool:
     return path.suffix.lower() == ".safetensors" or (data[8:9] == b"{" and b'"dtype"' in data[:4096])
 
 
-def _member(archive: Archive, key: str) -> memoryview:
+def _member(archive: Archive, key: str) -> bytes:
     return archive.read(f"data/{key}")
 
 
@@ -182,7 +183,7 @@ def _state_of(found: Any, depth: int = 0) -> dict[str, TensorRef]:
 
 
 def _tensors(
-    chosen: dict[str, TensorRef], read: Callable[[str], memoryview], little: bool, source: str
+    chosen: dict[str, TensorRef], read: Callable[[str], bytes | memoryview], little: bool, source: str
 ) -> dict[str, Tensor]:
     return {
         name: Tensor(ref.shape, ref.storage.dtype, lambda name=name, ref=ref: _values(name, ref, read, little, source))  # type: ignore[misc]
@@ -190,7 +191,9 @@ def _tensors(
     }
 
 
-def _values(name: str, ref: TensorRef, read: Callable[[str], memoryview], little: bool, source: str) -> np.ndarray:
+def _values(
+    name: str, ref: TensorRef, read: Callable[[str], bytes | memoryview], little: bool, source: str
+) -> np.ndarray:
     """The values of a tensor; all of it must lie within its storage, which must lie within the file.
 
     Raises:
