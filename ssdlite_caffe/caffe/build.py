@@ -256,8 +256,8 @@ def _compile(
     configure += [f"-DCAFFE_SOURCE={fork}", *_flags(options)]
     if opencv is not None:
         configure.append(f"-DCMAKE_PREFIX_PATH={opencv}")
-    if shutil.which("ccache"):
-        configure += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("CXX", "CUDA")]
+    launcher = "ccache" if shutil.which("ccache") else ""  # "": an earlier build in this folder may have had it
+    configure += [f"-DCMAKE_{language}_COMPILER_LAUNCHER={launcher}" for language in ("CXX", "CUDA")]
     run(configure, log, report, "configuring", keep_open=lock, folder=folder)
     jobs = options.jobs or default_jobs()
     run(["ninja", "-j", str(jobs)], log, report, "compiling", keep_open=lock, folder=folder)
