@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,43 @@ def test_forms(form: str, text: str) -> None:
     b = graph(form)
     maps = FeatureMaps(b.graph(), Evaluator(b.graph()), Ref("map"), (4, 6))
     assert maps.shape(Ref("end")) == (1, 8, 12, 3)
+
+
+def cut(
+    size: tuple[int, ...] = (0, 8, 12, 0), *, begin: tuple[int, ...] = (0, 0, 0, 0), step: int = 1, **masks: int
+) -> GraphBuilder:
+    """A doubled map cut as with use_explicit_padding."""
+    b = graph("packed")
+    edges = [b.const(name, value, "int32") for name, value in (("begin", begin), ("to", size), ("by", [1, step, 1, 1]))]
+    b.node("cut", "StridedSlice", "end", *edges, **{"begin_mask": 15, "end_mask": 9, **masks})
+    return b
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 11), (9, 12)])
+def test_a_cut_has_its_size(size: tuple[int, int]) -> None:
+    b = cut((0, *size, 0))
+    text = expression(Constants.of(b.graph()), {Ref("map"): "a/conv"}, Ref("cut"))
+    assert text == f"doubled{size[0]}x{size[1]}(a/conv)"
+    maps = FeatureMaps(b.graph(), Evaluator(b.graph()), Ref("map"), (4, 6))
+    assert maps.shape(Ref("cut")) == (1, min(size[0], 8), size[1], 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"step": 2},
+        {"size": (0, -1, 12, 0)},
+        {"size": (0, 8, 12)},
+        {"end_mask": 0},
+        {"end_mask": 15},
+        {"begin": (0, 1, 0, 0), "begin_mask": 0},
+        {"shrink_axis_mask": 1},
+        {"new_axis_mask": 1},
+    ],
+)
+def test_other_cuts(other: dict[str, Any]) -> None:
+    b = cut(**other)
+    assert expression(Constants.of(b.graph()), {Ref("map"): "a/conv"}, Ref("cut")) == "StridedSlice cut"
 
 
 @pytest.mark.parametrize(
