@@ -16,6 +16,7 @@ from ssdlite_caffe.dump.graph.view import Ref
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.load.graph_check import _expressions, check_graph
+from ssdlite_caffe.load.recognise import recognise
 from tests.dump_graphs import GraphBuilder
 from tests.models import model_of
 from tests.unit.test_gen_model_pyramid import fpnlite
@@ -137,6 +138,22 @@ def test_constant_sizes_are_compared_with_the_maps() -> None:
     read(True)
     with pytest.raises(ModelError, match=r"smoothing_2_depthwise reads sum\(.*doubled6x11\("):
         read(True, "doubled6x10(", "doubled6x11(")
+
+
+def test_one_changed_edge_is_all_that_is_named() -> None:
+    """With TensorFlow 2's rule of residual sums too: the sums of the other rule are not listed."""
+    arch = dataclasses.replace(fpnlite((96, 160), classes=3), residuals="tf2")
+    net, model = build(arch), model_of(arch, seed=None)
+    inputs = _expressions(net)
+    wanted = (inputs.get(conv.bottom) for conv in net.convolutions)
+    units = tuple(
+        dataclasses.replace(unit, input="StridedSlice cut" if "doubled" in (text or "") else text)
+        for unit, text in zip(model.units, wanted, strict=True)
+    )
+    with pytest.raises(ModelError) as error:
+        recognise(dataclasses.replace(model, units=units))
+    assert str(error.value).count(" reads StridedSlice cut") == 2
+    assert str(error.value).count("in the family") == 2
 
 
 def test_both_resizes_repeat_each_value() -> None:
