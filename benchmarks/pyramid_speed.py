@@ -66,6 +66,7 @@ def forward(side: str, model: Path, folder: Path, image: Path, count: int) -> di
     opened = ModelFolder.open(folder)
     arch, pixels = opened.arch, read_image(image)
     run: Callable[[], Any]
+    end: Callable[[], Any] = lambda: None  # noqa: E731
     if side == "TensorFlow":
         import tensorflow as tf
 
@@ -78,13 +79,20 @@ def forward(side: str, model: Path, folder: Path, image: Path, count: int) -> di
 
     else:
         blob = caffe_blob(input_of(arch, pixels[..., ::-1]))
-        loaded = (CaffeNet if side == "Caffe" else OpenCvNet)(opened.deploy_prototxt, opened.deploy_caffemodel)
+        files = opened.deploy_prototxt, opened.deploy_caffemodel
+        loaded: CaffeNet | OpenCvNet
+        if side == "Caffe":
+            loaded = CaffeNet(*files)
+            end = loaded.close
+        else:
+            loaded = OpenCvNet(*files)
 
         def run() -> Any:
             return loaded.forward(blob, ["detection_out"])
 
     run()
     times = [_milliseconds(run) for _ in range(count)]
+    end()  # a process counts among the children when it has ended
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / _MEGABYTE
     return {"ms": float(np.median(times)), **({"mb": children} if side == "Caffe" else {})}
 

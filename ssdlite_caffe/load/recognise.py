@@ -273,11 +273,13 @@ def _usual_epsilon(model: DumpedModel, default: float) -> float:
 
 
 def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
-    """The rule of residual sums that the model follows; the first if none fits, for which `check_graph` then raises."""
+    """The rule of residual sums that the model follows, or the nearest one, for which `check_graph` then raises."""
     if _is_keras_checkpoint(model):
         return "tf2"  # there is no graph that shows it
-    made = ((rule, build(dataclasses.replace(arch, residuals=rule))) for rule in rules_of(arch))
-    return next((rule for rule, net in made if not input_problems(model, net)), "tf1")
+    return min(
+        rules_of(arch),
+        key=lambda rule: len(input_problems(model, build(dataclasses.replace(arch, residuals=rule)))),
+    )
 
 
 def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:

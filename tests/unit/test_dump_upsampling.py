@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ssdlite_caffe.dump.graph.view import Ref
 from ssdlite_caffe.errors import ModelError
 from ssdlite_caffe.gen_model.build import build
 from ssdlite_caffe.load.graph_check import _expressions, check_graph
+from ssdlite_caffe.load.recognise import recognise
 from tests.dump_graphs import GraphBuilder
 from tests.models import model_of
 from tests.unit.test_gen_model_pyramid import fpnlite
@@ -66,6 +68,43 @@ def test_forms(form: str, text: str) -> None:
     assert maps.shape(Ref("end")) == (1, 8, 12, 3)
 
 
+def cut(
+    size: tuple[int, ...] = (0, 8, 12, 0), *, begin: tuple[int, ...] = (0, 0, 0, 0), step: int = 1, **masks: int
+) -> GraphBuilder:
+    """A doubled map cut as with use_explicit_padding."""
+    b = graph("packed")
+    edges = [b.const(name, value, "int32") for name, value in (("begin", begin), ("to", size), ("by", [1, step, 1, 1]))]
+    b.node("cut", "StridedSlice", "end", *edges, **{"begin_mask": 15, "end_mask": 9, **masks})
+    return b
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 11), (9, 12)])
+def test_a_cut_has_its_size(size: tuple[int, int]) -> None:
+    b = cut((0, *size, 0))
+    text = expression(Constants.of(b.graph()), {Ref("map"): "a/conv"}, Ref("cut"))
+    assert text == f"doubled{size[0]}x{size[1]}(a/conv)"
+    maps = FeatureMaps(b.graph(), Evaluator(b.graph()), Ref("map"), (4, 6))
+    assert maps.shape(Ref("cut")) == (1, min(size[0], 8), size[1], 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"step": 2},
+        {"size": (0, -1, 12, 0)},
+        {"size": (0, 8, 12)},
+        {"end_mask": 0},
+        {"end_mask": 15},
+        {"begin": (0, 1, 0, 0), "begin_mask": 0},
+        {"shrink_axis_mask": 1},
+        {"new_axis_mask": 1},
+    ],
+)
+def test_other_cuts(other: dict[str, Any]) -> None:
+    b = cut(**other)
+    assert expression(Constants.of(b.graph()), {Ref("map"): "a/conv"}, Ref("cut")) == "StridedSlice cut"
+
+
 @pytest.mark.parametrize(
     ("form", "options"),
     [
@@ -99,6 +138,22 @@ def test_constant_sizes_are_compared_with_the_maps() -> None:
     read(True)
     with pytest.raises(ModelError, match=r"smoothing_2_depthwise reads sum\(.*doubled6x11\("):
         read(True, "doubled6x10(", "doubled6x11(")
+
+
+def test_one_changed_edge_is_all_that_is_named() -> None:
+    """With TensorFlow 2's rule of residual sums too: the sums of the other rule are not listed."""
+    arch = dataclasses.replace(fpnlite((96, 160), classes=3), residuals="tf2")
+    net, model = build(arch), model_of(arch, seed=None)
+    inputs = _expressions(net)
+    wanted = (inputs.get(conv.bottom) for conv in net.convolutions)
+    units = tuple(
+        dataclasses.replace(unit, input="StridedSlice cut" if "doubled" in (text or "") else text)
+        for unit, text in zip(model.units, wanted, strict=True)
+    )
+    with pytest.raises(ModelError) as error:
+        recognise(dataclasses.replace(model, units=units))
+    assert str(error.value).count(" reads StridedSlice cut") == 2
+    assert str(error.value).count("in the family") == 2
 
 
 def test_both_resizes_repeat_each_value() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssdlite_caffe.dump.detector.upsampling import doubled_input, resized_input
+from ssdlite_caffe.dump.detector.upsampling import cut_input, doubled_input, resized_input
 from ssdlite_caffe.dump.graph.constants import Evaluator
 from ssdlite_caffe.dump.graph.view import CONVOLUTIONS, IDENTITIES, Graph, Node, Ref
 from ssdlite_caffe.dump.graph.windows import window_padding
@@ -70,6 +70,9 @@ class FeatureMaps:
         if node.op in _DOUBLING:
             resized = resized_input(self._constants, node)
             return doubled_input(self._graph, self._constants, node) if resized is None else resized[0]
+        if node.op == "StridedSlice":
+            cut = cut_input(self._constants, node)
+            return None if cut is None else cut[0]
         if node.op not in _ELEMENTWISE:
             return None
         return next((ref for ref in node.inputs if self._constants.get(ref) is None), None)
@@ -85,6 +88,9 @@ class FeatureMaps:
         resized = resized_input(self._constants, node)
         if resized is not None:
             return (shape[0], *resized[1], shape[3])
+        cut = cut_input(self._constants, node)
+        if cut is not None:
+            return (shape[0], min(shape[1], cut[1][0]), min(shape[2], cut[1][1]), shape[3])
         if node.op in _DOUBLING:
             return (shape[0], 2 * shape[1], 2 * shape[2], shape[3])
         return tuple(shape)

@@ -49,6 +49,30 @@ def resized_input(plain: Evaluator, node: Node) -> tuple[Ref, tuple[int, int]] |
     return None if size is None or size.shape != (2,) else (node.inputs[0], (int(size[0]), int(size[1])))
 
 
+def cut_input(plain: Evaluator, node: Node) -> tuple[Ref, tuple[int, int]] | None:
+    """What a node cuts to its first rows and columns, if their numbers are constants, and this (height, width).
+
+    With use_explicit_padding the Object Detection API cuts each doubled map to the size of the finer one, which changes
+    a map only where that one's sides are odd: for the reader to compare.
+
+    Source: `slice_top_down` in `KerasFpnTopDownFeatureMaps` of object_detection/models/feature_map_generators.py.
+    """
+    if node.op != "StridedSlice" or any(
+        node.attr_int(f"{name}_mask") for name in ("ellipsis", "new_axis", "shrink_axis")
+    ):
+        return None
+    values = [plain.get(ref) for ref in node.inputs[1:4]]
+    begin, end, strides = ([] if value is None else [int(v) for v in value.reshape(-1)] for value in values)
+    if (len(begin), len(end), strides) != (4, 4, [1, 1, 1, 1]):
+        return None
+    from_start, to_end = node.attr_int("begin_mask"), node.attr_int("end_mask")
+    if any(first and not from_start >> axis & 1 for axis, first in enumerate(begin)):
+        return None
+    if [to_end >> axis & 1 for axis in range(4)] != [1, 0, 0, 1] or min(end[1:3]) < 1:
+        return None
+    return node.inputs[0], (end[1], end[2])
+
+
 def _is_plain(node: Node) -> bool:
     """Whether a resize is without corners and half pixels: output i is input floor(i / 2) at twice the size."""
     return not (node.attr_bool("align_corners") or node.attr_bool("half_pixel_centers"))

@@ -10,7 +10,8 @@ convolutions before it, and compared:
     mean(<a>)                              the mean over a whole map
     mean7x5(<a>)                           means over windows of 7 by 5, which usually are the whole map
     doubled(<a>)                           twice as high and wide, by nearest neighbour
-    doubled20x30(<a>)                      resized to 20 by 30 by nearest neighbour, which usually is twice its size
+    doubled20x30(<a>)                      resized to 20 by 30 by nearest neighbour, or doubled and cut to
+                                           20 by 30; usually twice its size
 
 Any other op is written with its name (`Sub node_name`), which no expression of a net equals.
 """
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ssdlite_caffe.dump.detector.affine import Constants
-from ssdlite_caffe.dump.detector.upsampling import doubled_input, resized_input
+from ssdlite_caffe.dump.detector.upsampling import cut_input, doubled_input, resized_input
 from ssdlite_caffe.dump.graph.view import Node, Ref
 
 _PADS = frozenset({"Pad", "PadV2"})
@@ -101,11 +102,21 @@ def expression(constants: Constants, outputs: Mapping[Ref, str], ref: Ref, depth
     doubled = doubled_input(graph, constants.plain, node)
     if doubled is not None:
         return f"doubled({expression(constants, outputs, doubled, depth + 1)})"
-    resized = resized_input(constants.plain, node)
+    resized = resized_input(constants.plain, node) or _doubled_and_cut(constants, node)
     if resized is not None:
         ref, (height, width) = resized
         return f"doubled{height}x{width}({expression(constants, outputs, ref, depth + 1)})"
     return f"{node.op} {node.name}"
+
+
+def _doubled_and_cut(constants: Constants, node: Node) -> tuple[Ref, tuple[int, int]] | None:
+    """What is doubled and then cut to a size, and this (height, width); None for other nodes."""
+    cut = cut_input(constants.plain, node)
+    if cut is None:
+        return None
+    graph = constants.graph
+    doubled = doubled_input(graph, constants.plain, graph[graph.origin(cut[0])])
+    return None if doubled is None else (doubled, cut[1])
 
 
 def _mean(constants: Constants, node: Node) -> str | None:
