@@ -25,7 +25,7 @@ Activation = Literal["relu6", "relu", "hard_swish", "hard_sigmoid", "none"]
 Residuals = Literal["tf1", "tf2"]
 """Which blocks of stride 1 end in a residual sum. tf1: those with as many output as input channels. tf2: those with as
 many output channels before `min_depth` is applied, as in Keras applications' MobileNetV2, so that the first block of a
-narrow net has no sum.
+narrow net has no sum. Conv_1 is that of Keras too then: no width multiplier makes it wider than 1280.
 """
 CompatName = Literal["mobilenetv2-ssdlite", "mobilenetv2-ssdlite-pinto0309", "mobilenet-ssd", "mobilenet-ssd-template"]
 """An earlier public project whose layers are written; see `compat.py`."""

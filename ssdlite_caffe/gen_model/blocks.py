@@ -84,10 +84,14 @@ class Chain:
         )
         self.add(desc, desc.num_output, desc.out_size)
 
-    def conv_row(self, row: ConvRow, role: Role, *, keep_width: bool = False) -> None:
-        """Append a table's convolution; with `keep_width`, a width multiplier below 1 is not applied to it."""
-        narrowing = keep_width and self.arch.width_multiplier < 1
-        out = self.family.depth(row.out, self.arch.min_depth) if narrowing else self.depth(row.out)
+    def conv_row(self, row: ConvRow, role: Role, *, narrow: bool = True, widen: bool = True) -> None:
+        """Append a table's convolution.
+
+        Without `narrow`, a width multiplier below 1 is not applied to it; without `widen`, one above 1 is not.
+        """
+        width = self.arch.width_multiplier
+        applies = narrow if width < 1 else widen
+        out = self.depth(row.out) if applies else self.family.depth(row.out, self.arch.min_depth)
         self.conv(
             row.caffe,
             row.tf,

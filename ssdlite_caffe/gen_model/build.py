@@ -144,7 +144,7 @@ def _classifier(arch: ArchSpec) -> NetDesc:
     chain, _ = _body(arch)
     chain.add(GlobalPoolDesc("pool", chain.blob, "pool", chain.channels, chain.size), chain.channels, (1, 1))
     if table.pooled:
-        chain.conv_row(table.pooled, "last", keep_width=True)
+        chain.conv_row(table.pooled, "last", narrow=False)
     chain.conv("fc", "Logits/Conv2d_1c_1x1", "classifier", out=arch.num_classes, activation="none", batch_norm=False)
     chain.end_section("classifier: mean over the map, then logits")
     return NetDesc(title(arch), arch, tuple(chain.sections), ())
@@ -165,9 +165,9 @@ def _body(arch: ArchSpec) -> tuple[Chain, list[Tap]]:
             chain.separable(row, number + 1)
         outputs.append(_tap(chain))
     if rows.last is not None:
-        # `keep_width` is slim's finegrain_classification_mode, which the public narrow classifiers have.
+        # Not narrowed: slim's finegrain_classification_mode, which the public narrow classifiers have.
         full = arch.classifier and table.pooled is None and arch.compat is None
-        chain.conv_row(rows.last, "last", keep_width=full)
+        chain.conv_row(rows.last, "last", narrow=not full, widen=arch.residuals == "tf1")
         chain.end_section(f"{rows.last.caffe}: last 1x1")
     return chain, outputs
 

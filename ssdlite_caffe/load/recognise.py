@@ -181,10 +181,15 @@ def candidates(model: DumpedModel, families: list[FamilyName], head: HeadKind, h
             family, settings.num_classes or 2, input_size=settings.input_size, head=head, width_multiplier=width
         )
         separable = (None,) if head == "fpnlite" else (None, head == "ssd")
-        for extra_depthwise, full_tail in itertools.product(separable, (False, True)[: 1 + arch.is_v3]):
+        # Conv_1 of a wide net; that of others is the same in both.
+        rules: tuple[Residuals, ...] = get_args(Residuals) if family == "v2" and width > 1 else ("tf1",)
+        for extra_depthwise, full_tail, residuals in itertools.product(
+            separable, (False, True)[: 1 + arch.is_v3], rules
+        ):
             yield dataclasses.replace(
                 arch,
                 full_tail=full_tail,
+                residuals=residuals,
                 min_depth=min_depth,
                 head_kernel=head_kernel,
                 extra_depthwise=extra_depthwise,
@@ -283,7 +288,9 @@ def _residuals(model: DumpedModel, arch: ArchSpec) -> Residuals:
 
 
 def rules_of(arch: ArchSpec) -> tuple[Residuals, ...]:
-    """The rules of residual sums that models of a family may follow."""
+    """The rules of residual sums that models like `arch` may follow."""
+    if arch.width_multiplier > 1:  # all sums are the same; the channels of Conv_1 have shown the rule
+        return (arch.residuals,)
     return get_args(Residuals) if arch.family == "v2" else ("tf1",)
 
 

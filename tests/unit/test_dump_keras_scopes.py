@@ -68,6 +68,14 @@ def test_nodes(node: str, scope: str | None) -> None:
         ("bn_Conv1/gamma", [Part(f"{BACKBONE}/Conv", "gamma")]),
         ("Conv_1_bn/moving_mean", [Part(f"{BACKBONE}/Conv_1", "moving_mean")]),
         ("block_2_depthwise/depthwise_kernel", [Part(f"{BACKBONE}/expanded_conv_2/depthwise", "weights", True)]),
+        (
+            f"{SSD}/FeatureMaps/layer_19_2_Conv2d_2_3x3_s2_256_depthwise_batchnorm/beta",
+            [Part(f"{BACKBONE}/layer_19_2_Conv2d_2_3x3_s2_256_depthwise", "beta")],
+        ),
+        (
+            f"{SSD}/FeatureMaps/layer_19_2_Conv2d_2_3x3_s2_256_batchnorm/beta",
+            [Part(f"{BACKBONE}/layer_19_2_Conv2d_2_3x3_s2_256", "beta")],
+        ),
         ("block_2_depthwise_BN/beta", [Part(f"{BACKBONE}/expanded_conv_2/depthwise", "beta")]),
         (
             f"{FPN}/FeatureMaps/top_down/smoothing_1_batchnorm/moving_variance",

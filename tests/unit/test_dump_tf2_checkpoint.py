@@ -61,7 +61,10 @@ def made(arch: ArchSpec) -> DumpedModel:
 CASES = {
     "ssd": ssd(),
     "ssd narrow": ssd(0.25, (64, 64), 2),
+    "ssd wide": ssd(1.4, (64, 64), 2),
+    "separable extra layers": dataclasses.replace(ssd(), extra_depthwise=True),
     "fpnlite": fpnlite(),
+    "fpnlite wide": fpnlite(1.1, (64, 96)),
     "levels 4 to 5": fpnlite(0.25, (64, 96), min_level=4, max_level=5),
     "levels 2 to 6": fpnlite(0.5, (64, 64), min_level=2, max_level=6),
     "two towers": fpnlite(shared_tower=False),

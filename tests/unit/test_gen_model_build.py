@@ -270,3 +270,12 @@ class TestWhatPipelineConfigsSwitchByThemselves:
         both = {4, 5, 7, 8, 9, 11, 12, 14, 15} | ({2} - tf1_alone)
         assert sums("tf2") == both
         assert sums("tf1") == both | tf1_alone
+
+    @pytest.mark.parametrize(
+        ("rule", "width", "channels"),
+        [("tf1", 0.5, 640), ("tf2", 0.5, 640), ("tf1", 1.4, 1792), ("tf2", 1.0, 1280), ("tf2", 1.4, 1280)],
+    )
+    def test_the_last_convolution_of_both_tensorflows(self, rule: Residuals, width: float, channels: int) -> None:
+        """Keras' is no wider than 1280, as a real model of width 1.4 has it."""
+        arch = dataclasses.replace(default_arch("v2", 4, width_multiplier=width), residuals=rule)
+        assert next(c.num_output for c in build(arch).convolutions if c.name == "Conv_1") == channels

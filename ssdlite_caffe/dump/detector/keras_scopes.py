@@ -29,7 +29,7 @@ _BACKBONE = "FeatureExtractor/MobilenetV2/"
 _BLOCK = re.compile(r"^(?:block_(\d+)|(expanded_conv))_(expand|depthwise|project)$")
 _PYRAMID = re.compile(r"^(?:FeatureMaps/)?(?:top_down/)?(smoothing_\d+|bottom_up_Conv2d_\d+)_(?:depthwise_)?conv$")
 _PROJECTION = re.compile(r"^(?:FeatureMaps/)?top_down/(projection_\d+)$")
-_EXTRA = re.compile(r"^FeatureMaps/(layer_\d+_[12]_Conv2d_\d+_\w+?)(_depthwise)?_(?:conv|depthwise)$")
+_EXTRA = re.compile(r"^FeatureMaps/(layer_\d+_[12]_Conv2d_\d+_\w+?)(_depthwise)?_conv$")
 _HEAD = re.compile(
     r"^BoxPredictor/Convolutional(?:Box|Class)Head_(\d+)/(BoxEncodingPredictor|ClassPredictor)(_depthwise)?$"
 )
