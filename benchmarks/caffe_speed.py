@@ -116,10 +116,10 @@ def measured(
 def opencv(net: Path, weights: Path, blob: Any, outputs: list[str], threads: int) -> Callable[[], float]:
     import_opencv().setNumThreads(threads)
     loaded = OpenCvNet(net, weights, winograd=True)
-    return _timed(lambda: loaded.forward(blob, outputs))
+    return timed(lambda: loaded.forward(blob, outputs))
 
 
-def _timed(run: Callable[[], Any]) -> Callable[[], float]:
+def timed(run: Callable[[], Any]) -> Callable[[], float]:
     def once() -> float:
         start = time.perf_counter()
         run()
@@ -146,7 +146,7 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
                 runs = {side: lambda of=of: of.milliseconds("forward") for side, of in nets.items()}
                 runs["opencv"] = opencv(net, weights, blob, outputs, threads)
                 if outputs == heads and (session := onnx_session(net, weights, heads, threads)):
-                    runs["onnxruntime"] = _timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
+                    runs["onnxruntime"] = timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
                     _check_equal(session, net, weights, blob, heads)
                 part = {"milliseconds": common.alternate(runs, options.repetitions, **IN_TURN)}
                 part["peak_mib"] = {side: of.close() for side, of in nets.items()}

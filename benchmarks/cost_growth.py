@@ -107,7 +107,7 @@ def forward(program: Path, point: Point, folder: Path, options: Any) -> dict[str
     blob = np.random.default_rng(3).uniform(-1, 1, (batch, 3, point.input, point.input)).astype(np.float32)
     sides = {
         "ours": lambda: ours.milliseconds("forward"),
-        "peer": caffe_speed._timed(lambda: session.run(None, {"input": blob})),
+        "peer": caffe_speed.timed(lambda: session.run(None, {"input": blob})),
     }
     times = common.alternate(sides, options.repetitions, **caffe_speed.IN_TURN)
     ours.close()

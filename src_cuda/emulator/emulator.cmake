@@ -11,7 +11,7 @@ set(REWRITTEN ${CMAKE_BINARY_DIR}/rewritten)
 set(EMULATED_LAYERS
     base_conv conv depthwise_conv relu6 hardswish hardsigmoid clip maxunpool   # ours
     batch_norm scale bias split softmax_loss softmax dummy_data loss neuron    # of a net with them
-    deconv relu sigmoid tanh pooling global_pooling lrn eltwise power)                              # that layer_factory.cpp can make
+    deconv relu sigmoid tanh pooling global_pooling lrn eltwise power)   # that layer_factory.cpp can make
 set(EMULATED_PARTS
     blob common layer net solver syncedmem layer_factory sgd_solver
     math_functions im2col bbox_util insert_splits upgrade_proto io hdf5 benchmark
