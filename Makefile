@@ -71,6 +71,7 @@ gpu-check:  ## check build/gpu-bundle.tar.xz on this machine's GPU (needs Python
 
 emulator: $(VENV)/.demo  ## build the layers' GPU code for an emulated GPU in build/emulator (some 4 minutes)
 	@echo "==> building the layers for an emulated GPU"
+	@mkdir -p build/emulator
 	@cmake -G Ninja -S src_cuda -B build/emulator -DEMULATOR=ON -DNATIVE=OFF -DPYTHON="$(abspath $(BIN))/python" \
 	  $$(command -v ccache > /dev/null && echo -DCMAKE_CXX_COMPILER_LAUNCHER=ccache) \
 	  -DCAFFE_SOURCE="$$($(BIN)/ssdlite-caffe caffe sources)" > build/emulator.log || { cat build/emulator.log; exit 1; }
