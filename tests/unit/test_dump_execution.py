@@ -8,6 +8,7 @@ import pytest
 from ssdlite_caffe.dump.graph.constant_ops import NotConstantError
 from ssdlite_caffe.dump.graph.execution import Execution
 from ssdlite_caffe.dump.graph.tensors import Array
+from ssdlite_caffe.dump.graph.view import Node
 from tests.dump_graphs import GraphBuilder, ref
 
 
@@ -108,3 +109,83 @@ def test_conditions_in_each_other_take_the_branches_of_tensorflow(outer: bool, i
     b.node("inner/merge", "Merge", "b", "a")
     b.node("outer/merge", "Merge", "c", "inner/merge")
     assert value(b, "outer/merge") == wanted
+
+
+def like(
+    b: GraphBuilder, name: str, *, seen: list[str] | None = None, all_given: list[dict[str, Array]]
+) -> list[Array]:
+    """The values of `name` for several given values, each execution like the one before it."""
+
+    class Watched(Execution):
+        def _outputs(self, node: Node) -> tuple[Array, ...]:
+            if seen is not None:
+                seen.append(node.name)
+            return super()._outputs(node)
+
+    graph = b.graph()
+    wanted = {node.name for node in graph.upstream([ref(name)])}
+    execution, found = None, []
+    for given in all_given:
+        execution = Watched(graph, {key: (array,) for key, array in given.items()}, wanted, like=execution)
+        found.append(execution.value(ref(name)))
+    return found
+
+
+def test_a_loop_for_other_rows_like_an_earlier_execution() -> None:
+    b = GraphBuilder()
+    loop(b, b.const("rounds", 3, "int32"))
+    rows = np.arange(9, dtype=np.float32).reshape(3, 3)
+    one, other = like(b, "out", all_given=[{"rows": rows}, {"rows": rows[::-1] - 5}])
+    np.testing.assert_array_equal(one, 2 * rows)
+    np.testing.assert_array_equal(other, 2 * (rows[::-1] - 5))
+
+
+def test_other_branches_and_numbers_of_rounds_like_an_earlier_execution() -> None:
+    b = GraphBuilder()
+    b.node("rounds", "Placeholder")
+    b.node("chosen", "Placeholder")
+    loop(b, "rounds")
+    b.node("switch", "Switch", "sum", "chosen")
+    b.node("true", "Identity", "switch:1")
+    b.node("false", "Identity", "switch")
+    hundred = b.const("hundred", 100, "int32")
+    b.definition.node[-1].input.append("^false")
+    b.node("more", "Add", hundred, "false")
+    b.node("merge", "Merge", "true", "more")
+    given = [
+        {"rounds": np.int32(rounds), "chosen": np.asarray(chosen), "rows": np.zeros((rounds, 3), np.float32)}
+        for rounds, chosen in ((4, True), (0, False), (2, False), (5, True), (5, False))
+    ]
+    assert [int(found) for found in like(b, "merge", all_given=given)] == [6, 100, 101, 10, 110]
+
+
+def test_what_depends_on_no_given_value_is_computed_once() -> None:
+    b = GraphBuilder()
+    b.node("x", "Placeholder")
+    b.node("two", "Add", b.const("one", 1.0), "one")
+    b.node("sum", "Add", "x", b.node("four", "Mul", "two", "two"))
+    seen: list[str] = []
+    found = like(b, "sum", seen=seen, all_given=[{"x": np.float32(1)}, {"x": np.float32(2)}, {"x": np.float32(3)}])
+    assert found == [5, 6, 7]
+    assert sorted(seen) == ["four", "one", "sum", "sum", "sum", "two"]
+
+
+def test_an_earlier_order_is_left_where_something_is_not_known() -> None:
+    """Here `b` was computed before `c`, so that it is not in c's order."""
+    b = GraphBuilder()
+    b.node("x", "Placeholder")
+    b.node("c", "Neg", b.node("b", "Square", "x"))
+    graph = b.graph()
+    first = Execution(graph, {"x": (np.float32(2),)}, ["b", "c"])
+    assert [first.value(ref(name)) for name in "bc"] == [4, -4]
+    second = Execution(graph, {"x": (np.float32(3),)}, ["b", "c"], like=first)
+    assert second.value(ref("c")) == -9
+
+
+def test_what_fails_like_an_earlier_execution_fails() -> None:
+    b = GraphBuilder()
+    b.node("x", "Placeholder")
+    b.node("shaped", "Reshape", "x", b.const("sizes", [2, 2], "int32"))
+    b.node("twice", "Add", "shaped", "shaped")
+    with pytest.raises(NotConstantError, match=r"shaped \(Reshape\) cannot be computed"):
+        like(b, "twice", all_given=[{"x": np.arange(4)}, {"x": np.arange(3)}])

@@ -156,6 +156,37 @@ def test_the_detections_of_scenes_are_those_of_the_reference_decoder(
     assert counts[3] == 0
 
 
+@pytest.mark.parametrize("pairs", [1, 700])
+def test_scenes_are_the_same_with_few_pairs_of_boxes_at_a_time(
+    pairs: int, boxes: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssdlite_caffe.dump.detector.scenes._MARGIN", 0.05)
+    rules = dataclasses.replace(RULES, default_boxes=boxes)
+    whole = scenes(rules)
+    monkeypatch.setattr("ssdlite_caffe.dump.detector.scenes._PAIRS", pairs)
+    for one, other in zip(whole, scenes(rules), strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.scores, other.scores)
+
+
+def test_no_two_boxes_of_a_scene_overlap_by_about_the_threshold(
+    boxes: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As computed pair by pair here; for a margin within which some boxes are."""
+    monkeypatch.setattr("ssdlite_caffe.dump.detector.scenes._MARGIN", 0.05)
+    rules = dataclasses.replace(RULES, default_boxes=boxes, max_per_class=60)
+    scene = scenes(rules)[0]
+    placed = scene.boxes[(scene.scores[:, 1:] > 0).any(axis=1)]
+    ious = []
+    for both in (placed, placed.clip(0, 1)):
+        for index, (y0, x0, y1, x1) in enumerate(both):
+            for top, left, bottom, right in both[:index]:
+                inside = max(min(y1, bottom) - max(y0, top), 0) * max(min(x1, right) - max(x0, left), 0)
+                ious.append(inside / ((y1 - y0) * (x1 - x0) + (bottom - top) * (right - left) - inside or 1))
+    assert (np.abs(np.asarray(ious) - 0.6) < 0.1).any()
+    assert (np.abs(np.asarray(ious) - 0.6) >= 0.05).all()
+
+
 def test_boxes_of_a_padded_image_are_fractions_of_the_image(boxes: np.ndarray) -> None:
     """Boxes are clipped to the image, which is the upper left part of the input, and then measured in it."""
     rules = dataclasses.replace(RULES, default_boxes=boxes)

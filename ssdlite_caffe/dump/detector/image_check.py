@@ -92,13 +92,14 @@ def check_preprocessing(constants: Constants, settings: Settings) -> tuple[str, 
     height, width = settings.input_size or (1, 1)
     if height * width > _MOST_PIXELS:
         return _unchecked(f"its input of {height}x{width} pixels is too large to try")
+    execution = None
     for size in _sizes(holders, settings):
         image = np.random.default_rng(size).integers(0, 256, (*size, 3)).astype(np.uint8)
         try:
             expected = _expected(image, settings, scale, offset)
         except ImageError:
             continue  # too narrow for its letterbox
-        execution = ImageExecution(graph, _given(holders, image), wanted)
+        execution = ImageExecution(graph, _given(holders, image), wanted, like=execution)
         try:
             found = execution.value(start)
         except NotConstantError as error:

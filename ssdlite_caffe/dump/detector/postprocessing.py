@@ -70,11 +70,12 @@ def check_post_processing(constants: Constants, settings: Settings, ends: Mappin
     shapes = {scope: shape_of(ref) for scope, ref in ends.items()}
     wanted = {node.name for node in graph.upstream(outputs.values())}
     images = _image_sizes(settings)
+    execution = None
     for scene, image in zip(scenes(rules, [_window(settings, size) for size in images]), images, strict=True):
         given = _given(settings, rules, scene, shapes, ends)
         if isinstance(given, str):
             return _unchecked(given)
-        execution = Execution(graph, {**_images(graph, image), **given}, wanted, shape_of=shape_of)
+        execution = Execution(graph, {**_images(graph, image), **given}, wanted, shape_of=shape_of, like=execution)
         try:
             found = {name: execution.value(ref) for name, ref in outputs.items()}
         except NotConstantError as error:

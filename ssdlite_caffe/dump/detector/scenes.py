@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ssdlite_caffe.dump.graph.execution_ops import overlaps, suppress
+from ssdlite_caffe.dump.graph.execution_ops import Corners, overlaps, suppress
 from ssdlite_caffe.dump.graph.tensors import Array
 
 Vector = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ NEVER = -1e4
 """A logit whose sigmoid is 0 in float32."""
 _MARGIN = 1e-3
 """Least distance of an overlap from the IoU threshold."""
+_PAIRS = 1 << 16
+"""Most pairs of boxes that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,16 @@ def _anywhere(rng: np.random.Generator, count: int) -> Vector:
 
 def _without_doubt(boxes: Vector, rules: Rules, window: Window) -> npt.NDArray[np.intp]:
     """The boxes of which no two overlap by about the IoU threshold, clipped to the image or not."""
-    kept: list[int] = []
-    clipped = np.clip(boxes, 0, np.asarray(2 * window))
-    for index in range(len(boxes)):
-        ious = np.concatenate([overlaps(boxes[index], boxes[kept]), overlaps(clipped[index], clipped[kept])])
-        if not ((ious > 0) & (np.abs(ious - rules.iou_threshold) < _MARGIN)).any():
-            kept.append(index)
-    return np.asarray(kept, np.intp)
+    corners = Corners.of(np.stack([boxes, np.clip(boxes, 0, np.asarray(2 * window))]))
+    kept = np.zeros(len(boxes), bool)
+    rows = max(1, _PAIRS // max(1, len(boxes)))
+    for start in range(0, len(boxes), rows):
+        end = min(start + rows, len(boxes))
+        ious = overlaps(corners.at(np.s_[:, start:end, None]), corners.at(np.s_[:, None, :end]))
+        doubtful = np.any((ious > 0) & (np.abs(ious - rules.iou_threshold) < _MARGIN), axis=0)
+        for index in range(start, end):
+            kept[index] = not (doubtful[index - start, :index] & kept[:index]).any()
+    return np.flatnonzero(kept)
 
 
 def encodings_of(rules: Rules, scene: Scene) -> Array:

@@ -43,7 +43,10 @@ def _integers(value: Array) -> list[int]:
 def _binary(function: Callable[[Any, Any], Any]) -> Op:
     def apply(node: Node, args: list[Array]) -> Output:
         left, right = args
-        bounded(math.prod(np.broadcast_shapes(left.shape, right.shape)))
+        if left.shape == right.shape or left.size == 1 or right.size == 1:  # np.broadcast_shapes takes longer than most
+            bounded(max(left.size, right.size))
+        else:
+            bounded(math.prod(np.broadcast_shapes(left.shape, right.shape)))
         return np.asarray(function(left, right))
 
     return apply

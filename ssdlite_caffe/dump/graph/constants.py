@@ -91,16 +91,19 @@ class Evaluator:
         """Compute `start` and all nodes that it depends on, inputs first."""
         stack = [start]
         open_nodes: set[str] = set()
+        nodes, values = self.graph.nodes, self._values
         while stack:
             name = stack[-1]
-            if name in self._values:
+            if name in values:
                 stack.pop()
                 continue
-            node = self.graph.nodes[name]
+            node = nodes[name]
             needed = self._needed(node)
-            failed = next((self._failed[n] for n in [name, *needed] if n in self._failed), None)
+            failed = None
+            if self._failed:
+                failed = next((self._failed[n] for n in [name, *needed] if n in self._failed), None)
             if failed is None and name not in open_nodes:
-                missing = [n for n in needed if n not in self._values]
+                missing = [n for n in needed if n not in values]
                 if missing and any(n in open_nodes or n == name for n in missing):
                     failed = f"{name} is in a loop"
                 elif missing:
@@ -138,13 +141,19 @@ class Evaluator:
         except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
             return f"{node.name} ({node.op}) cannot be computed: {error}"
         if node.op != "Const" and node.op not in IDENTITIES:
-            self._budget -= sum(value.size for value in outputs)
+            self._budget -= sum([value.size for value in outputs])
             if self._budget < 0:
                 return f"{node.name}: the graph's constants are too large"
         self._values[node.name] = outputs
         return None
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
+        op = self.ops.get(node.op)
+        if op is not None:  # nearly all
+            values = self._values
+            result = op(node, [values[name][port] for name, port in node.inputs])
+            outputs = result if isinstance(result, tuple) else (result,)
+            return tuple([self._widen(value) for value in outputs]) if self._precise else outputs
         if node.op == "Const":
             return (self._widen(self._constant(node)),)
         if node.op in VARIABLES:
@@ -154,15 +163,10 @@ class Evaluator:
             return (self._widen(variable),)
         if node.op in _SHAPE_OPS:
             return (self._shape(node),)
-        op = self.ops.get(node.op)
-        if op is None and node.op not in IDENTITIES:
+        if node.op not in IDENTITIES:
             raise NotConstantError("an op that is not implemented")
-        args = [self._values[ref.name][ref.port] for ref in node.inputs]
-        if op is None:
-            return (args[0],)
-        result = op(node, args)
-        outputs = result if isinstance(result, tuple) else (result,)
-        return tuple(self._widen(value) for value in outputs)
+        name, port = node.inputs[0]
+        return (self._values[name][port],)
 
     def _constant(self, node: Node) -> Array:
         kept = self.graph.small_constants.get(node.name)

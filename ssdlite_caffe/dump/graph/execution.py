@@ -11,7 +11,7 @@ Source: tensorflow/core/common_runtime/executor.cc; tensorflow/python/ops/contro
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,44 @@ _NO_VALUE: Array = np.empty(0, object)
 _NO_VALUES = (_NO_VALUE,) * 64
 _TENSOR_ARRAYS = ("TensorArrayV3", "TensorArrayWriteV3", "TensorArrayReadV3", "TensorArrayScatterV3",
                   "TensorArrayGatherV3", "TensorArraySizeV3")  # fmt: skip
+_FLOW = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond", *_TENSOR_ARRAYS})
+"""Ops whose value depends on the branch that is taken, the round of a loop, or what was written before."""
+
+
+class _Loop(NamedTuple):
+    """A loop's name, the Merges of its variables by name, and the name of each Exit's Merge."""
+
+    frame: str
+    merges: dict[str, Node]
+    exits: dict[str, str]
+
+
+class _Order(NamedTuple):
+    """In which order nodes were computed for one of them, and the names of those that were known before."""
+
+    nodes: list[Node]
+    before: set[str]
+
+
+class _Common:
+    """What executions of one graph have in common if values of the same nodes are given, those of rounds included.
+
+    Attributes:
+        fixed: values that depend on no given value, and on no loop or condition.
+        moving: names of nodes whose value is another one.
+        constants: values of constants, also of those that only one branch of a condition has.
+        needed: what each node needs.
+        orders: (frame, node) -> the order of an earlier execution.
+        loops: LoopCond -> its loop.
+    """
+
+    def __init__(self) -> None:
+        self.fixed: dict[str, tuple[Array, ...]] = {}
+        self.moving: set[str] = set()
+        self.constants: dict[str, tuple[Array, ...]] = {}
+        self.needed: dict[str, list[str]] = {}
+        self.orders: dict[tuple[str, str], _Order] = {}
+        self.loops: dict[Ref, _Loop] = {}
 
 
 class Execution(Evaluator):
@@ -41,6 +79,8 @@ class Execution(Evaluator):
         given: node name -> its outputs.
         wanted: names of all nodes that the wanted outputs depend on.
         shape_of: shapes of feature maps.
+        like: an earlier execution with the same arguments but for other values of the same nodes; what depends on none
+            of these nodes is taken from it.
         outside: for a round of a loop: the execution that the loop is in.
         frame: the loop's name.
     """
@@ -54,10 +94,13 @@ class Execution(Evaluator):
         wanted: Collection[str],
         *,
         shape_of: ShapeOf | None = None,
+        like: Execution | None = None,
         outside: Execution | None = None,
         frame: str = "",
     ) -> None:
-        super().__init__(graph, shape_of=shape_of, given=given)
+        kin = outside or like
+        self._common: _Common = _Common() if kin is None else kin._common
+        super().__init__(graph, shape_of=shape_of, given={**self._common.fixed, **given})
         self._given = dict(given)
         self._wanted = wanted
         self._outside = outside
@@ -67,6 +110,29 @@ class Execution(Evaluator):
         self._rounds: list[Ref] = [] if outside is None else outside._rounds
         self._begun: set[Ref] = set()
         """Loops whose first values are being computed."""
+        self._computed: list[Node] = []
+        """Nodes in the order in which they are computed for the value that is asked for."""
+
+    def _run(self, start: str) -> None:
+        """Compute `start` in the order of an earlier execution, or else in the order that its inputs show."""
+        key = self._frame, start
+        order = self._common.orders.get(key)
+        if order is not None and order.before <= self._values.keys():
+            for node in order.nodes:
+                failed = None if node.name in self._values else self._compute(node)
+                if failed is not None:
+                    self._failed[node.name] = failed
+                    raise NotConstantError(failed)
+            return
+        others, self._computed = self._computed, []
+        try:
+            super()._run(start)
+            if order is None:
+                names = {node.name for node in self._computed}
+                needed = {name for node in self._computed for name in self._needed(node)}
+                self._common.orders[key] = _Order(self._computed, needed - names)
+        finally:
+            self._computed = others
 
     def _is_from_outside(self, node: Node) -> bool:
         return node.op == "Enter" and self._outside is not None and node.attr_text("frame_name") == self._frame
@@ -74,11 +140,28 @@ class Execution(Evaluator):
     def _needed(self, node: Node) -> list[str]:
         if node.op == "Exit" or self._is_from_outside(node):
             return []
-        if node.op == "Const":
-            return self._switches(node)
-        if node.op in ("Switch", "Merge") or node.op in _TENSOR_ARRAYS:
-            return [ref.name for ref in node.inputs]
-        return super()._needed(node)
+        needed = self._common.needed.get(node.name)
+        if needed is None:
+            if node.op == "Const":
+                needed = self._switches(node)
+            elif node.op in ("Switch", "Merge") or node.op in _TENSOR_ARRAYS:
+                needed = [ref.name for ref in node.inputs]
+            else:
+                needed = super()._needed(node)
+            self._common.needed[node.name] = needed
+        return needed
+
+    def _compute(self, node: Node) -> str | None:
+        failed, common = super()._compute(node), self._common
+        if failed is not None:
+            return failed
+        self._computed.append(node)
+        if node.name not in common.moving:
+            if node.op in _FLOW or not all(name in common.fixed for name in self._needed(node)):
+                common.moving.add(node.name)
+            else:
+                common.fixed[node.name] = self._values[node.name]
+        return None
 
     def _switches(self, node: Node) -> list[str]:
         """The nodes that decide whether a constant is in the branch that is taken."""
@@ -86,21 +169,26 @@ class Execution(Evaluator):
         return [ref.name for ref in controls if self.graph[self.graph.origin(ref)].op == "Switch"]
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
+        if node.op == "Const":
+            for name in self._needed(node):
+                if self._values[name][0] is _NO_VALUE:
+                    return _NO_VALUES
+            return self._common.constants.get(node.name) or self._common.constants.setdefault(
+                node.name, super()._outputs(node)
+            )
         if node.op == "Exit":
             return (self._after_loop(node),)
         if self._is_from_outside(node) and self._outside is not None:
             return (self._outside.value(node.inputs[0]),)
-        if node.op == "Const":
-            return (
-                _NO_VALUES if any(self._is_dead(Ref(name)) for name in self._switches(node)) else super()._outputs(node)
-            )
         if node.op == "Merge":
             alive = [(place, ref) for place, ref in enumerate(node.inputs) if not self._is_dead(ref)]
             if not alive:
                 return _NO_VALUES
             return self._stored(alive[0][1]), np.asarray(alive[0][0], np.int32)
-        if any(self._is_dead(ref) for ref in node.inputs if ref.name in self._values):
-            return _NO_VALUES
+        values = self._values
+        for name, port in node.inputs:
+            if name in values and values[name][port] is _NO_VALUE:
+                return _NO_VALUES
         if node.op == "Switch":
             value, chosen = (self._stored(ref) for ref in node.inputs)
             return (_NO_VALUE, value) if bool(chosen.reshape(())) else (value, _NO_VALUE)
@@ -120,16 +208,9 @@ class Execution(Evaluator):
         condition = self._condition(node)
         if condition is None:
             raise NotConstantError("an Exit without a loop")
-        exits = {}
-        for other in graph:
-            if other.op == "Exit" and other.name in self._wanted and self._condition(other) == condition:
-                exits[other.name] = graph.origin(graph[graph.origin(other.inputs[0])].inputs[0]).name
-        before = graph.upstream([condition, *(Ref(name) for name in exits)])
-        merges = {merge.name: merge for merge in before if self._is_variable(merge, condition)}
-        frames = {graph[ref].attr_text("frame_name") for merge in merges.values() for ref in merge.inputs[:1]}
-        if len(frames) != 1 or not set(exits.values()) <= set(merges):
-            raise NotConstantError("a loop that is not whole")
-        frame = frames.pop()
+        if condition not in self._common.loops:
+            self._common.loops[condition] = self._loop(condition)
+        frame, merges, exits = self._common.loops[condition]
         if self._depth == _DEPTH:
             raise NotConstantError(f"more than {_DEPTH} loops in each other")
         if condition in self._begun:
@@ -157,6 +238,20 @@ class Execution(Evaluator):
             raise NotConstantError(f"a loop of more than {_ROUNDS} rounds")
         self._values.update({name: (state[merge],) for name, merge in exits.items()})
         return state[exits[node.name]]
+
+    def _loop(self, condition: Ref) -> _Loop:
+        """The loop with this LoopCond; its exits are those that are wanted."""
+        graph = self.graph
+        exits = {}
+        for other in graph:
+            if other.op == "Exit" and other.name in self._wanted and self._condition(other) == condition:
+                exits[other.name] = graph.origin(graph[graph.origin(other.inputs[0])].inputs[0]).name
+        before = graph.upstream([condition, *(Ref(name) for name in exits)])
+        merges = {merge.name: merge for merge in before if self._is_variable(merge, condition)}
+        frames = {graph[ref].attr_text("frame_name") for merge in merges.values() for ref in merge.inputs[:1]}
+        if len(frames) != 1 or not set(exits.values()) <= set(merges):
+            raise NotConstantError("a loop that is not whole")
+        return _Loop(frames.pop(), merges, exits)
 
     def _condition(self, node: Node) -> Ref | None:
         """The LoopCond of an Exit; None if it is in no loop."""

@@ -7,6 +7,7 @@ tensorflow/core/kernels/image/non_max_suppression_op.cc.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +32,35 @@ def softmax(values: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), values.dtype)
 
 
-def overlaps(box: Array, boxes: Array) -> Array:
-    """Intersection over union of a box (4,) with boxes (N, 4): two corners each, in any order; 0 without an area."""
-    low, high = (function(box[:2], box[2:]) for function in (np.minimum, np.maximum))
-    lows, highs = (function(boxes[:, :2], boxes[:, 2:]) for function in (np.minimum, np.maximum))
-    inside = np.maximum(np.minimum(high, highs) - np.maximum(low, lows), 0).prod(axis=1)
-    area, areas = (high - low).prod(), (highs - lows).prod(axis=1)
+class Corners(NamedTuple):
+    """Boxes for comparison: their lower and higher corners (..., 2), and their areas (...)."""
+
+    low: Array
+    high: Array
+    area: Array
+
+    @classmethod
+    def of(cls, boxes: Array) -> Corners:
+        """Boxes (..., 4): two corners each, in any order."""
+        low, high = (function(boxes[..., :2], boxes[..., 2:]) for function in (np.minimum, np.maximum))
+        return cls(low, high, _product(high - low))
+
+    def at(self, index: Any) -> Corners:
+        """Those at an index of arrays."""
+        return Corners(self.low[index], self.high[index], self.area[index])
+
+
+def overlaps(one: Corners, other: Corners) -> Array:
+    """Intersection over union; 0 without an area."""
+    inside = _product(np.maximum(np.minimum(one.high, other.high) - np.maximum(one.low, other.low), 0))
     with np.errstate(all="ignore"):
-        ratio = inside / (area + areas - inside)
-    return np.where((area > 0) & (areas > 0), ratio, 0)
+        ratio = inside / (one.area + other.area - inside)
+    return np.where((one.area > 0) & (other.area > 0), ratio, 0)
+
+
+def _product(values: Array) -> Array:
+    """Of the two values along the last axis."""
+    return np.asarray(values[..., 0] * values[..., 1])
 
 
 def suppress(boxes: Array, scores: Array, limit: int, iou_threshold: float) -> Indices:
@@ -52,12 +73,16 @@ def suppress(boxes: Array, scores: Array, limit: int, iou_threshold: float) -> I
         iou_threshold: a box that overlaps a better one by more is dropped.
     """
     order = np.argsort(-scores, kind="stable")
+    rest = Corners.of(boxes[order])
     kept: list[int] = []
     while len(order) and len(kept) < limit:
-        best = order[0]
-        kept.append(int(best))
-        order = order[1:]
-        order = order[overlaps(boxes[best], boxes[order]) <= np.float32(iou_threshold)]
+        kept.append(int(order[0]))
+        if len(order) == 1:
+            break
+        best, rest, order = rest.at(0), rest.at(slice(1, None)), order[1:]
+        apart = overlaps(best, rest) <= np.float32(iou_threshold)
+        if not apart.all():
+            rest, order = rest.at(apart), order[apart]
     return np.asarray(kept, np.int32)
 
 
