@@ -74,6 +74,8 @@ def _print_list(context: typer.Context) -> None:
 
 def _check_targets(names: list[str]) -> None:
     """Names of targets that are none, or that are given twice, are wrong usage."""
+    if not names:
+        return
     from ssdlite_caffe.errors import ArchError
     from ssdlite_caffe.targets.table import targets_named
 

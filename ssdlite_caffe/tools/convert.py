@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,9 @@ from ssdlite_caffe.runtimes.model_folder import (
 )
 from ssdlite_caffe.tools.replaced import Inputs, refuse_losses
 from ssdlite_caffe.tools.source import open_model
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.tools.expected import NamedPixels
 
 STAGES: tuple[tuple[str, Stage], ...] = (
     (DEPLOY, "deploy"),
@@ -110,11 +113,13 @@ def convert(
     Raises:
         SsdliteError: the model cannot be read or is not an SSD MobileNet, its weights do not fit, or `out` exists.
     """
-    from ssdlite_caffe.tools.expected import read_expected_images, write_expected  # which import this module
-
     inputs = [*_inputs(source, options), *(one for addition in additions for one in addition.inputs)]
     refuse_losses(out, inputs, force=force)  # before the model is read
-    images = read_expected_images(options.expected)
+    images: Sequence[NamedPixels] = ()
+    if options.expected:
+        from ssdlite_caffe.tools.expected import read_expected_images  # which imports this module
+
+        images = read_expected_images(options.expected)
     progress(f"reading {source}")
     with open_model(source, options.reading) as opened:
         arch = opened.arch
@@ -128,6 +133,8 @@ def convert(
         with new_folder(out, marker=REPORT, force=force) as folder:
             report = write_model_files(folder, opened.model, arch, names, options, progress, out)
             if images:
+                from ssdlite_caffe.tools.expected import write_expected
+
                 write_expected(folder, opened, images, progress)
             for addition in additions:
                 report |= addition.finish(folder, opened.model, build(arch), names, progress)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssdlite_caffe.coco.label_map import LabelMap
 from ssdlite_caffe.dump.model import DumpedModel
@@ -18,7 +19,9 @@ from ssdlite_caffe.files import file_sha256
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes.keras_file import keras_file
-from ssdlite_caffe.runtimes.source_detector import SourceDetector, open_source
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.runtimes.source_detector import SourceDetector
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class OpenedModel:
         Raises:
             SsdliteError: it cannot be loaded, or the runtime is not installed.
         """
+        from ssdlite_caffe.runtimes.source_detector import open_source  # most commands run no model
+
         return open_source(self._runs, self.model, self.arch, ema=self._ema)
 
 

@@ -146,3 +146,21 @@ def test_help_imports_no_command() -> None:
             "cli", "commands", "commands.app", "commands.lazy", "errors", "terminal"
         ))]
     )  # fmt: skip
+
+
+def test_convert_imports_what_it_needs(example_model: Path, tmp_path: Path) -> None:
+    """Each of these takes a tenth of a second or some hundredths, and only some conversions need it."""
+    code = (
+        "import sys; from ssdlite_caffe.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    run = [sys.executable, "-c", code, "convert", example_model, "-o", tmp_path / "out", "--json"]
+    done = subprocess.run(run, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["files"]
+    modules = set(done.stderr.split())
+    assert "ssdlite_caffe.tools.convert" in modules
+    for name in ("numpy.ma", "rich.console", "ssdlite_caffe.targets.table", "ssdlite_caffe.tools.expected",
+                 "ssdlite_caffe.runtimes.source_detector", "ssdlite_caffe.runtimes.draw"):  # fmt: skip
+        assert name not in modules, name

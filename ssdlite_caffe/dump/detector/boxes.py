@@ -181,7 +181,9 @@ def _one_number(values: Vector) -> float | None:
     """The number with the fewest digits that equals all values up to their roundings to float32; None if none does."""
     if not np.isfinite(values).all():
         return None
-    middle = float(np.median(values))
+    ordered = np.sort(values)
+    # The median; np.median imports numpy's masked arrays, which takes longer than this whole function.
+    middle = float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
     for digits in range(1, 10):
         number = float(f"{middle:.{digits}g}")
         if np.allclose(values, number, rtol=_THREE_ROUNDINGS, atol=0):

@@ -107,7 +107,9 @@ def _scene(rules: Rules, rng: np.random.Generator, count: int, window: Window, *
     if crowded:  # the best are of one class, more of them than its limit
         best = np.argsort(~single, kind="stable")[: rules.max_per_class + 5]
         classes[best] = 1
-        order = np.concatenate([best, rng.permutation(np.setdiff1d(np.arange(len(rows)), best))])
+        others = np.ones(len(rows), bool)
+        others[best] = False
+        order = np.concatenate([best, rng.permutation(np.flatnonzero(others))])
     else:
         order = rng.permutation(len(rows))
     taken = levels[: 2 * len(rows) : 2]
@@ -117,7 +119,7 @@ def _scene(rules: Rules, rng: np.random.Generator, count: int, window: Window, *
     if rules.converter != "softmax" and rules.classes > 2:  # some boxes are of two classes
         second = 1 + classes % (rules.classes - 1)
         twice = np.flatnonzero(rng.random(len(rows)) < 0.2)
-        spare = np.setdiff1d(levels, taken)
+        spare = np.asarray(sorted({*levels} - {*taken}))  # np.setdiff1d imports numpy's masked arrays, which takes long
         twice = twice[: len(spare)]
         scores[rows[twice], second[twice]] = rng.permutation(spare)[: len(twice)]
     return Scene(boxes, scores, window)
