@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -11,39 +10,25 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from ssdlite_caffe.commands.app import add
+from ssdlite_caffe.commands.entries import Entry
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A command or group of commands.
+def load(entry: Entry, name: str) -> Any:
+    """Import a command, as the click command `name`."""
+    found: typer.Typer | Callable[..., None] = getattr(
+        import_module(f"ssdlite_caffe.commands.{entry.module}"), entry.name
+    )
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        add(found, name, function)
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
 
-    Attributes:
-        module: of `ssdlite_caffe.commands`.
-        name: in the module: a function, or a typer.Typer with subcommands.
-        panel: of `--help`.
-        help: its line there; the first sentence of what the command itself says, which a test compares.
-    """
 
-    module: str
-    name: str
-    panel: str
-    help: str
-
-    def load(self, name: str) -> Any:
-        """Import it, as the click command `name`."""
-        found: typer.Typer | Callable[..., None] = getattr(
-            import_module(f"ssdlite_caffe.commands.{self.module}"), self.name
-        )
-        if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            add(found, name, function)
-        command = typer.main.get_command(found)
-        command.name = name
-        return command
-
-    def listed(self, name: str) -> TyperCommand:
-        """What `--help` of the group shows of it."""
-        return TyperCommand(name, help=self.help, rich_help_panel=self.panel)
+def _listed(entry: Entry, name: str) -> TyperCommand:
+    """What `--help` of the group shows of a command."""
+    return TyperCommand(name, help=entry.help, rich_help_panel=entry.panel)
 
 
 class LazyGroup(TyperGroup):
@@ -62,9 +47,9 @@ class LazyGroup(TyperGroup):
         if entry is None:
             return None
         if self._lists:
-            return entry.listed(cmd_name)
+            return _listed(entry, cmd_name)
         if cmd_name not in self.commands:
-            self.commands[cmd_name] = entry.load(cmd_name)
+            self.commands[cmd_name] = load(entry, cmd_name)
         return self.commands[cmd_name]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
 import typer.main
 
 from ssdlite_caffe import __version__
-from ssdlite_caffe.cli import Commands, app
+from ssdlite_caffe.commands.entries import ENTRIES
+from ssdlite_caffe.commands.lazy import load
+from ssdlite_caffe.commands.listing import print_listing, themed
+from ssdlite_caffe.commands.root import app
 from ssdlite_caffe.terminal import is_quiet
 from tests.commands import Command
 
@@ -123,35 +127,75 @@ def test_the_package_runs_as_a_module() -> None:
     assert done.stdout.startswith("# MobileNetv2-SSDLite")
 
 
-@pytest.mark.parametrize("name", Commands.entries)
+@pytest.mark.parametrize("name", ENTRIES)
 def test_the_list_says_what_the_command_says(name: str) -> None:
     """--help lists commands without importing them, from lines of its own."""
-    entry = Commands.entries[name]
-    said = " ".join((entry.load(name).help or "").split("\n\n")[0].split())
+    entry = ENTRIES[name]
+    said = " ".join((load(entry, name).help or "").split("\n\n")[0].split())
     assert said == entry.help
 
 
-def test_help_imports_no_command() -> None:
-    """Nor what a command is made of; it takes a quarter of the time so."""
+def by_typer(capsys: pytest.CaptureFixture[str]) -> str:
+    """The list of commands as typer prints it."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        app(["--help"], prog_name="ssdlite-caffe")
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 81, 97, 120, 240])
+def test_the_list_is_typers(columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    theirs = by_typer(capsys)
+    print_listing()
+    assert capsys.readouterr().out == theirs
+
+
+@pytest.mark.parametrize("terminal", ["xterm", "xterm-256color", "dumb"])
+def test_the_list_is_typers_in_colour(
+    terminal: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", True)
+    theirs = by_typer(capsys)
+    assert ("\x1b[1;36mconvert" in theirs) == (terminal != "dumb")
+    print_listing(themed(rich.console.Console(force_terminal=True)))
+    assert capsys.readouterr().out == theirs
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("variable", [None, "TYPER_USE_RICH", "TERMINAL_WIDTH", "FORCE_COLOR"])
+def test_help_imports_no_command(option: str, variable: str | None) -> None:
+    """Nor what a command is made of, nor typer unless an environment variable is set that it reads."""
     code = (
-        "import sys; from ssdlite_caffe.cli import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print(sorted(name for name in sys.modules if name.startswith('ssdlite_caffe')), file=sys.stderr)"
+        f"import sys; from ssdlite_caffe.cli import main; sys.argv = ['ssdlite-caffe', {option!r}]\n"
+        "try: main()\n"
+        "finally: print(*sorted(name for name in sys.modules if name.startswith(('ssdlite_caffe', 'typer'))),"
+        " file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    unset = ("TYPER_USE_RICH", "TERMINAL_WIDTH", "FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    if variable is not None:
+        environment[variable] = {"TYPER_USE_RICH": "0", "TERMINAL_WIDTH": "70", "FORCE_COLOR": "1"}[variable]
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert "Convert a detector" in done.stdout
-    assert done.stderr.strip() == str(
-        ["ssdlite_caffe", *(f"ssdlite_caffe.{name}" for name in (
-            "cli", "commands", "commands.app", "commands.lazy", "errors", "terminal"
-        ))]
-    )  # fmt: skip
+    assert ("╭" in done.stdout) == (variable != "TYPER_USE_RICH")
+    assert ("\x1b[" in done.stdout) == (variable == "FORCE_COLOR")
+    assert ("─" * 75 in done.stdout) == (variable in (None, "FORCE_COLOR"))
+    ours = ["commands.listing"] if variable is None else ["commands.app", "commands.lazy", "commands.root", "terminal"]
+    names = sorted(["cli", "commands", "commands.entries", "errors", *ours])
+    modules = done.stderr.split()
+    assert [name for name in modules if not name.startswith("typer")] == [
+        "ssdlite_caffe", *(f"ssdlite_caffe.{name}" for name in names)
+    ]  # fmt: skip
+    assert ("typer" in modules) == (variable is not None)
 
 
 def test_convert_imports_what_it_needs(example_model: Path, tmp_path: Path) -> None:
     """Each of these takes a tenth of a second or some hundredths, and only some conversions need it."""
     code = (
-        "import sys; from ssdlite_caffe.cli import app\n"
+        "import sys; from ssdlite_caffe.commands.root import app\n"
         "try: app(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code\n"
         "print(*sys.modules, file=sys.stderr)"
