@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ssdlite_caffe.dump.graph import tensorflow_subset_pb2 as pb
 from ssdlite_caffe.dump.graph.constants import Evaluator, NotConstantError
+from ssdlite_caffe.dump.graph.execution_ops import suppress
 from ssdlite_caffe.dump.graph.tensors import to_array
 from ssdlite_caffe.dump.graph.view import Graph, Ref
 from ssdlite_caffe.errors import ModelError
@@ -193,3 +194,35 @@ def test_graphs_that_contradict_themselves() -> None:
         Graph(twice, source="g.pb")
     with pytest.raises(ModelError, match="reads 'gone', which is not in the graph"):
         Graph([pb.NodeDef(name="a", op="Identity", input=["gone:1"])], source="g.pb")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_split_into_equal_parts(axis: int) -> None:
+    value = np.arange(4 * 2 * 6).reshape(4, 2, 6)
+    b = GraphBuilder()
+    b.node("parts", "Split", b.const("axis", axis, "int32"), b.const("value", value), num_split=2)
+    for port, part in enumerate(np.split(value, 2, axis)):
+        np.testing.assert_array_equal(Evaluator(b.graph()).value(Ref("parts", port)), part)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_split_into_other_parts(count: int) -> None:
+    b = GraphBuilder()
+    b.node("parts", "Split", b.const("axis", 0, "int32"), b.const("value", np.arange(6)), num_split=count)
+    with pytest.raises(NotConstantError, match=rf"a Split of 6 into {count}"):
+        Evaluator(b.graph()).value(ref("parts"))
+
+
+def test_where_has_a_row_an_element() -> None:
+    b = GraphBuilder()
+    b.node("flat", "Where", b.const("one", [False, True, True], "bool"))
+    b.node("grid", "Where", b.const("two", [[False, True], [True, False]], "bool"))
+    np.testing.assert_array_equal(Evaluator(b.graph()).value(ref("flat")), np.int64([[1], [2]]), strict=True)
+    np.testing.assert_array_equal(Evaluator(b.graph()).value(ref("grid")), np.int64([[0, 1], [1, 0]]), strict=True)
+
+
+@pytest.mark.parametrize(("count", "limit", "kept"), [(0, 5, []), (1, 5, [0]), (1, 0, []), (2, 1, [1])])
+def test_suppression_of_few_boxes(count: int, limit: int, kept: list[int]) -> None:
+    boxes = np.float32([[0, 0, 1, 1], [2, 2, 3, 3]])[:count]
+    found = suppress(boxes, np.float32([0.5, 0.9])[:count], limit, 0.5)
+    np.testing.assert_array_equal(found, np.int32(kept), strict=True)

@@ -37,7 +37,7 @@ def bounded(count: int) -> None:
 
 
 def _integers(value: Array) -> list[int]:
-    return [int(v) for v in np.asarray(value).reshape(-1)]
+    return [int(v) for v in value.reshape(-1).tolist()]
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Op:
@@ -205,7 +205,7 @@ def _gather(node: Node, args: list[Array]) -> Output:
     bounded(value.size // max(1, value.shape[axis]) * indices.size)
     if indices.size and (indices.min() < 0 or indices.max() >= value.shape[axis]):
         raise NotConstantError("a Gather outside its input")
-    return np.asarray(np.take(value, indices, axis=axis))
+    return np.asarray(value.take(indices, axis))
 
 
 def _select(node: Node, args: list[Array]) -> Output:
@@ -218,12 +218,19 @@ def _select(node: Node, args: list[Array]) -> Output:
 
 def _where(node: Node, args: list[Array]) -> Output:
     (condition,) = args
+    if condition.ndim == 1:
+        return condition.nonzero()[0].astype(np.int64)[:, None]
     return np.argwhere(condition).astype(np.int64)
 
 
 def _split(node: Node, args: list[Array]) -> Output:
-    axis, value = args
-    return tuple(np.split(value, node.attr_int("num_split", 1), axis=int(axis.reshape(()))))
+    axis, count = int(args[0].reshape(())), node.attr_int("num_split", 1)
+    value = args[1]
+    if count < 1 or value.shape[axis] % count:
+        raise NotConstantError(f"a Split of {value.shape[axis]} into {count}")
+    # np.split takes longer than all else here.
+    step, before = value.shape[axis] // count, (slice(None),) * (axis % value.ndim)
+    return tuple([value[(*before, slice(part * step, (part + 1) * step))] for part in range(count)])
 
 
 def _split_v(node: Node, args: list[Array]) -> Output:

@@ -17,6 +17,8 @@ __all__ = ["Evaluator", "NotConstantError"]
 
 ShapeOf = Callable[[Ref], tuple[int, ...] | None]
 _SHAPE_OPS = frozenset({"Shape", "Size", "Rank"})
+_FREE = IDENTITIES | {"Const"}
+"""Ops that add nothing to what is computed in total."""
 _BUDGET = 1 << 26
 _REPEATED = 1 << 22
 """Most elements of the constants that repeat one value, together: a file of a few bytes can ask for any number."""
@@ -140,8 +142,8 @@ class Evaluator:
             return f"{node.name} ({node.op}): {error}"
         except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError) as error:
             return f"{node.name} ({node.op}) cannot be computed: {error}"
-        if node.op != "Const" and node.op not in IDENTITIES:
-            self._budget -= sum([value.size for value in outputs])
+        if node.op not in _FREE:
+            self._budget -= outputs[0].size if len(outputs) == 1 else sum([value.size for value in outputs])
             if self._budget < 0:
                 return f"{node.name}: the graph's constants are too large"
         self._values[node.name] = outputs

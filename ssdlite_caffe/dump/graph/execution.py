@@ -56,7 +56,7 @@ class _Common:
     Attributes:
         fixed: values that depend on no given value, and on no loop or condition.
         moving: names of nodes whose value is another one.
-        constants: values of constants, also of those that only one branch of a condition has.
+        constants: the nodes that decide whether constants are in the branch that is taken -> these constants' values.
         needed: what each node needs.
         orders: (frame, node) -> the order of an earlier execution.
         loops: LoopCond -> its loop.
@@ -65,7 +65,7 @@ class _Common:
     def __init__(self) -> None:
         self.fixed: dict[str, tuple[Array, ...]] = {}
         self.moving: set[str] = set()
-        self.constants: dict[str, tuple[Array, ...]] = {}
+        self.constants: dict[tuple[str, ...], dict[str, tuple[Array, ...]]] = {}
         self.needed: dict[str, list[str]] = {}
         self.orders: dict[tuple[str, str], _Order] = {}
         self.loops: dict[Ref, _Loop] = {}
@@ -169,13 +169,18 @@ class Execution(Evaluator):
         return [ref.name for ref in controls if self.graph[self.graph.origin(ref)].op == "Switch"]
 
     def _outputs(self, node: Node) -> tuple[Array, ...]:
-        if node.op == "Const":
-            for name in self._needed(node):
-                if self._values[name][0] is _NO_VALUE:
+        values, op = self._values, self.ops.get(node.op)
+        if op is not None:  # nearly all
+            args = []
+            for name, port in node.inputs:
+                value = values[name][port]
+                if value is _NO_VALUE:
                     return _NO_VALUES
-            return self._common.constants.get(node.name) or self._common.constants.setdefault(
-                node.name, super()._outputs(node)
-            )
+                args.append(value)
+            result = op(node, args)
+            return result if isinstance(result, tuple) else (result,)
+        if node.op == "Const":
+            return self._constant_in_branch(node)
         if node.op == "Exit":
             return (self._after_loop(node),)
         if self._is_from_outside(node) and self._outside is not None:
@@ -185,7 +190,6 @@ class Execution(Evaluator):
             if not alive:
                 return _NO_VALUES
             return self._stored(alive[0][1]), np.asarray(alive[0][0], np.int32)
-        values = self._values
         for name, port in node.inputs:
             if name in values and values[name][port] is _NO_VALUE:
                 return _NO_VALUES
@@ -195,6 +199,18 @@ class Execution(Evaluator):
         if node.op in _TENSOR_ARRAYS:
             return self._tensor_array(node, [self._stored(ref) for ref in node.inputs])
         return super()._outputs(node)
+
+    def _constant_in_branch(self, node: Node) -> tuple[Array, ...]:
+        """A constant's value, or none. All that are in the same branch are taken together: loops have thousands."""
+        switches = tuple(self._needed(node))
+        known = self._common.constants.setdefault(switches, {})
+        dead = any(self._values[name][0] is _NO_VALUE for name in switches)
+        if node.name in known:
+            for name, outputs in known.items():
+                self._values.setdefault(name, _NO_VALUES if dead else outputs)
+        elif not dead:
+            known[node.name] = super()._outputs(node)
+        return _NO_VALUES if dead else known[node.name]
 
     def _stored(self, ref: Ref) -> Array:
         return self._values[ref.name][ref.port]

@@ -72,6 +72,8 @@ def suppress(boxes: Array, scores: Array, limit: int, iou_threshold: float) -> I
         limit: most boxes.
         iou_threshold: a box that overlaps a better one by more is dropped.
     """
+    if len(scores) < 2:
+        return np.arange(min(len(scores), max(limit, 0)), dtype=np.int32)
     order = np.argsort(-scores, kind="stable")
     rest = Corners.of(boxes[order])
     kept: list[int] = []
