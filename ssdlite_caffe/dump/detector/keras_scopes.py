@@ -18,7 +18,8 @@ EXTRACTORS = {
     "ssd_mobile_net_v2_fpn_keras_feature_extractor": "ssd_mobilenet_v2_fpn_keras",
 }
 """Scopes of feature extractors that are read -> their type in a pipeline.config."""
-EXTRACTOR = re.compile(r"(?:^|/)(\w+?_keras_feature_extractor)(?:_\d+)?/")
+EXTRACTOR_END = "_keras_feature_extractor"
+EXTRACTOR = re.compile(rf"(?:^|/)(\w+?{EXTRACTOR_END})(?:_\d+)?/")
 """The scope of a Keras feature extractor in a name; a process's second model has a number behind it."""
 
 _USE = re.compile(

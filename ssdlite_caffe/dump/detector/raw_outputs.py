@@ -56,7 +56,7 @@ def find_raw_outputs(constants: Constants) -> RawOutputs | None:
                 f"{len(operation.inputs)}"
             )
         return RawOutputs(operation.inputs[0], operation.inputs[1], operation)
-    ends = [node for node in graph if node.op != "Const" and not any(True for _ in graph.readers(node.name))]
+    ends = [node for node in graph if node.op != "Const" and not graph.is_read(node.name)]
     scores = [node for node in ends if graph[behind_reshapes(graph, node.ref)].op in CONVERTERS]
     encodings = [node for node in ends if graph[behind_reshapes(graph, node.ref)].op in ("ConcatV2", "Concat")]
     return RawOutputs(encodings[0].ref, scores[0].ref, None) if len(encodings) == len(scores) == 1 else None

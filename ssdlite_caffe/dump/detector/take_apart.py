@@ -11,7 +11,7 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.detector.affine import Constants
 from ssdlite_caffe.dump.detector.image_check import check_preprocessing
-from ssdlite_caffe.dump.detector.keras_scopes import EXTRACTOR, EXTRACTORS
+from ssdlite_caffe.dump.detector.keras_scopes import EXTRACTOR, EXTRACTOR_END, EXTRACTORS
 from ssdlite_caffe.dump.detector.postprocessing import check_post_processing
 from ssdlite_caffe.dump.detector.settings import settings_from_graph
 from ssdlite_caffe.dump.detector.units import Units, find_units, refuse_quantised
@@ -86,7 +86,10 @@ def refuse_other_nets(graph: Graph) -> None:
     Raises:
         ModelError: a scope of such a net is in the graph.
     """
-    keras = next((match.group(1) for node in graph if (match := EXTRACTOR.search(node.name))), None)
+    names = "\n".join(node.name for node in graph)  # most graphs have no such name, which one search in all tells
+    keras = None
+    if EXTRACTOR_END in names:
+        keras = next((match.group(1) for node in graph if (match := EXTRACTOR.search(node.name))), None)
     if keras is not None:
         if keras not in EXTRACTORS:
             raise ModelError(
@@ -95,7 +98,7 @@ def refuse_other_nets(graph: Graph) -> None:
             )
         return
     for pattern, what in _OTHER_NETS:
-        found = next((match for node in graph if (match := pattern.search(node.name))), None)
+        found = pattern.search(names)
         if found is not None:
             raise ModelError(
                 f"{graph.source} is not an SSD MobileNet of a kind read here: it has {what} ({found.group(0)})"

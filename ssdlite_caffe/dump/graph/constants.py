@@ -179,14 +179,15 @@ class Evaluator:
             raise NotConstantError("a Const without a value")
         if proto.dtype == pb.DT_STRING:
             raise NotConstantError("a string")
-        self._repeated -= repeated(proto)
+        content = proto.tensor_content
+        self._repeated -= 0 if content else repeated(proto)
         if self._repeated < 0:
             raise ModelError(
                 f"{self.graph.source}: the constant {node.name} repeats one value {repeated(proto)} times; at most "
                 f"{_REPEATED} such elements are read of a graph"
             )
         try:
-            value = to_array(proto, node.name)
+            value = to_array(proto, node.name, content)
         except ModelError as error:
             raise ModelError(f"{self.graph.source}: {error}") from error
         if value.size <= _SMALL:

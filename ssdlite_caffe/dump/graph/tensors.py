@@ -57,7 +57,7 @@ def static_shape(proto: pb.TensorShapeProto) -> tuple[int, ...] | None:
     return None if proto.unknown_rank else tuple(dim.size for dim in proto.dim)
 
 
-def to_array(proto: pb.TensorProto, name: str) -> Array:
+def to_array(proto: pb.TensorProto, name: str, content: bytes | None = None) -> Array:
     """The values of a constant; the array is read-only if it was not copied.
 
     bfloat16 becomes float32, which has the same value for every bfloat16.
@@ -65,6 +65,7 @@ def to_array(proto: pb.TensorProto, name: str) -> Array:
     Args:
         proto: the constant.
         name: its node, for messages.
+        content: its `tensor_content`, for a caller that has it: each time that protobuf gives it, it copies it.
 
     Raises:
         ModelError: the dtype is not numeric, the shape is unknown or too large, or the data do not match the shape.
@@ -83,8 +84,9 @@ def to_array(proto: pb.TensorProto, name: str) -> Array:
             f"the constant {name} may have at most {MAX_ELEMENTS} elements, got {count}; the file is damaged"
         )
     stored = np.dtype("<u2" if dtype == pb.DT_BFLOAT16 else DTYPES[dtype])
-    if proto.tensor_content:
-        values = _from_bytes(proto.tensor_content, stored, count, name)
+    content = proto.tensor_content if content is None else content
+    if content:
+        values = _from_bytes(content, stored, count, name)
     else:
         values = _from_list(getattr(proto, _LISTS[dtype]), stored, count, name, bits=_LISTS[dtype] == "half_val")
     if dtype == pb.DT_BFLOAT16:
@@ -93,9 +95,9 @@ def to_array(proto: pb.TensorProto, name: str) -> Array:
 
 
 def repeated(proto: pb.TensorProto) -> int:
-    """How many elements of a constant repeat the last value that it lists, or are zeros since it lists none."""
+    """How many elements of a constant without `tensor_content` repeat the last value listed, or are zeros without one."""
     sizes = static_shape(proto.tensor_shape)
-    if proto.tensor_content or sizes is None or any(size < 0 for size in sizes):
+    if sizes is None or any(size < 0 for size in sizes):
         return 0
     return max(math.prod(sizes) - len(getattr(proto, _LISTS.get(proto.dtype, "float_val"))), 0)
 

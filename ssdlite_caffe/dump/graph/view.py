@@ -205,6 +205,10 @@ class Graph:
                     found.append(use)
         return found
 
+    def is_read(self, name: str) -> bool:
+        """Whether a node reads any output of `name`."""
+        return name in self._uses
+
     def readers(self, name: str) -> Iterator[Node]:
         """The nodes that read any output of `name`."""
         return (use.node for _, use in self._uses.get(name, ()))
