@@ -226,7 +226,7 @@ class Graph:
                 node = self.nodes[name]
                 yield node
                 if node.op not in stop:
-                    following.extend(ref.name for ref in node.inputs)
+                    following += [source for source, _ in node.inputs if source not in seen]
             frontier = following
 
 
