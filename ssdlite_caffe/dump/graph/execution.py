@@ -128,9 +128,8 @@ class Execution(Evaluator):
         try:
             super()._run(start)
             if order is None:
-                names = {node.name for node in self._computed}
-                needed = {name for node in self._computed for name in self._needed(node)}
-                self._common.orders[key] = _Order(self._computed, needed - names)
+                needed = set().union(*map(self._needed, self._computed))
+                self._common.orders[key] = _Order(self._computed, needed - {node.name for node in self._computed})
         finally:
             self._computed = others
 
@@ -138,16 +137,18 @@ class Execution(Evaluator):
         return node.op == "Enter" and self._outside is not None and node.attr_text("frame_name") == self._frame
 
     def _needed(self, node: Node) -> list[str]:
+        needed = self._common.needed.get(node.name)
+        if needed is not None:
+            return needed
         if node.op == "Exit" or self._is_from_outside(node):
             return []
-        needed = self._common.needed.get(node.name)
-        if needed is None:
-            if node.op == "Const":
-                needed = self._switches(node)
-            elif node.op in ("Switch", "Merge") or node.op in _TENSOR_ARRAYS:
-                needed = [ref.name for ref in node.inputs]
-            else:
-                needed = super()._needed(node)
+        if node.op == "Const":
+            needed = self._switches(node)
+        elif node.op in ("Switch", "Merge") or node.op in _TENSOR_ARRAYS:
+            needed = [ref.name for ref in node.inputs]
+        else:
+            needed = super()._needed(node)
+        if node.op != "Enter":  # which another round, or what the loop is in, takes from elsewhere
             self._common.needed[node.name] = needed
         return needed
 
@@ -157,7 +158,7 @@ class Execution(Evaluator):
             return failed
         self._computed.append(node)
         if node.name not in common.moving:
-            if node.op in _FLOW or not all(name in common.fixed for name in self._needed(node)):
+            if node.op in _FLOW or not common.fixed.keys() >= {*self._needed(node)}:
                 common.moving.add(node.name)
             else:
                 common.fixed[node.name] = self._values[node.name]

@@ -95,7 +95,7 @@ def to_array(proto: pb.TensorProto, name: str, content: bytes | None = None) -> 
 
 
 def repeated(proto: pb.TensorProto) -> int:
-    """How many elements of a constant without `tensor_content` repeat its last value, or are zeros since it has none."""
+    """How many elements of a constant without `tensor_content` repeat its last one, or are zeros without any."""
     sizes = static_shape(proto.tensor_shape)
     if sizes is None or any(size < 0 for size in sizes):
         return 0
