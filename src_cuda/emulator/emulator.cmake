@@ -15,7 +15,7 @@ set(EMULATED_LAYERS
 set(EMULATED_PARTS
     blob common layer net solver syncedmem layer_factory sgd_solver
     math_functions im2col bbox_util insert_splits upgrade_proto io hdf5 benchmark
-    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces conv_rows)
+    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces channel_blocks block_conv block_depthwise block_layers)
 # Those of mistakes.py.
 set(SEEDABLE base_conv_layer depthwise_conv_layer relu6_layer)
 
@@ -85,7 +85,7 @@ target_link_libraries(seedable_kernels PRIVATE emulated kernel_settings)
 set_target_properties(caffe kernels PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
 # It has kernels with the names of the softmax layer's.
 set_source_files_properties(${REWRITTEN}/bbox_util.cu.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-foreach(name columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces conv_rows)
+foreach(name columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces channel_blocks block_conv block_depthwise block_layers)
   set_source_files_properties(${OURS}/util/${name}.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endforeach()
 foreach(target caffe kernels seedable_kernels)

@@ -199,16 +199,14 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
 }
 
 template <typename Dtype>
-ConvOfRows<Dtype> BaseConvolutionLayer<Dtype>::OfRows() const {
-  typedef ConvOfRows<Dtype> Conv;
-  const bool pointwise = is_1x1_ && planar() && group_ == 1;
-  return {pointwise ? Conv::kPointwise : (direct_ ? Conv::kDirect : Conv::kOther),
-          plane_,
-          conv_in_channels_,
-          conv_out_channels_,
-          this->blobs_[0]->cpu_data(),
-          bias_term_ ? this->blobs_[1]->cpu_data() : nullptr,
-          Bounds<Dtype>()};
+bool BaseConvolutionLayer<Dtype>::AsBlockConv(BlockConv<Dtype>* conv) const {
+  *conv = {false,
+           plane_,
+           conv_in_channels_,
+           conv_out_channels_,
+           this->blobs_[0]->cpu_data(),
+           bias_term_ ? this->blobs_[1]->cpu_data() : nullptr};
+  return planar() && channel_axis_ == 1 && group_ == 1 && IsBlockConv(*conv);
 }
 
 template <typename Dtype>
@@ -249,12 +247,12 @@ const Dtype* BaseConvolutionLayer<Dtype>::ColumnsCpu(const Dtype* input, const b
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias,
-                                              Dtype* output, const Bounds<Dtype>& bounds) {
+                                              Dtype* output) {
   const int outputs = conv_out_channels_ / group_;
   for (int g = 0; g < group_; ++g) {
     CpuGemm<Dtype>(false, outputs, conv_out_spatial_dim_, kernel_dim_, weights + weight_offset_ * g,
                    columns + col_offset_ * g, bias == nullptr ? nullptr : bias + outputs * g, false,
-                   output + output_offset_ * g, bounds);
+                   output + output_offset_ * g);
   }
 }
 
@@ -270,11 +268,11 @@ void BaseConvolutionLayer<Dtype>::forward_cpu_gemm(const Dtype* input, const Dty
 
 template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias,
-                                                     Dtype* output, const Bounds<Dtype>& bounds) {
+                                                     Dtype* output) {
   if (direct_) {
-    DirectConvForward(plane_, conv_in_channels_, conv_out_channels_, input, weights, bias, output, bounds);
+    DirectConvForward(plane_, conv_in_channels_, conv_out_channels_, input, weights, bias, output);
   } else {
-    MultiplyCpu(ColumnsCpu(input, true), weights, bias, output, bounds);
+    MultiplyCpu(ColumnsCpu(input, true), weights, bias, output);
   }
 }
 

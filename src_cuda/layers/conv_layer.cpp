@@ -40,19 +40,16 @@ void ConvolutionLayer<Dtype>::compute_output_shape() {
 
 template <typename Dtype>
 void ConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  ForwardBounded(bottom, top, Bounds<Dtype>());
-}
-
-template <typename Dtype>
-void ConvolutionLayer<Dtype>::ForwardBounded(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top,
-                                             const Bounds<Dtype>& bounds) {
   const Dtype* weights = this->blobs_[0]->cpu_data();
-  const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
     const Dtype* input = bottom[i]->cpu_data();
     Dtype* output = top[i]->mutable_cpu_data();
     for (int n = 0; n < this->num_; ++n) {
-      this->ForwardCpuWithBias(input, weights, bias, output, bounds);
+      if (this->bias_term_) {
+        this->ForwardCpuWithBias(input, weights, this->blobs_[1]->cpu_data(), output);
+      } else {
+        this->forward_cpu_gemm(input, weights, output);
+      }
       input += this->bottom_dim_;
       output += this->top_dim_;
     }

@@ -25,24 +25,25 @@ void DepthwiseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& botto
 }
 
 template <typename Dtype>
-void DepthwiseConvolutionLayer<Dtype>::ForwardBounded(const vector<Blob<Dtype>*>& bottom,
-                                                      const vector<Blob<Dtype>*>& top, const Bounds<Dtype>& bounds) {
+void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+                                                   const vector<Blob<Dtype>*>& top) {
   if (!is_depthwise_) {
-    ConvolutionLayer<Dtype>::ForwardBounded(bottom, top, bounds);
+    ConvolutionLayer<Dtype>::Forward_cpu(bottom, top);
     return;
   }
   const Dtype* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : nullptr;
   for (int i = 0; i < bottom.size(); ++i) {
     DepthwiseForward(shape_, this->num_, this->channels_, bottom[i]->cpu_data(), this->blobs_[0]->cpu_data(), bias,
-                     top[i]->mutable_cpu_data(), bounds);
+                     top[i]->mutable_cpu_data());
   }
 }
 
 template <typename Dtype>
-ConvOfRows<Dtype> DepthwiseConvolutionLayer<Dtype>::OfRows() const {
-  ConvOfRows<Dtype> rows = ConvolutionLayer<Dtype>::OfRows();
-  if (is_depthwise_) { rows.kind = ConvOfRows<Dtype>::kDepthwise; }
-  return rows;
+bool DepthwiseConvolutionLayer<Dtype>::AsBlockConv(BlockConv<Dtype>* conv) const {
+  const bool of_one_group = ConvolutionLayer<Dtype>::AsBlockConv(conv);
+  if (!is_depthwise_) { return of_one_group; }
+  conv->depthwise = true;
+  return this->channel_axis_ == 1 && IsBlockConv(*conv);
 }
 
 template <typename Dtype>

@@ -1,5 +1,5 @@
-// A whole forward pass in phase TEST, which takes layers together (util/net_forward.cpp), against the same layers one
-// by one: every blob, digit by digit.
+// A whole forward pass in phase TEST, which keeps maps in blocks of channels and takes layers together
+// (util/net_forward.cpp), against the same layers one by one: every blob, digit by digit.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -30,20 +30,7 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
 
   typedef std::map<std::string, std::vector<Dtype>> Values;
 
-  /// The values of all blobs after a pass, which were spoilt before it.
-  Values Run(const bool whole) {
-    for (const shared_ptr<Blob<Dtype>>& blob : net_->blobs()) {
-      Dtype* to = blob->mutable_cpu_data();
-      std::fill(to, to + blob->count(), Dtype(-77));
-    }
-    this->random_.seed(5);
-    this->Fill(net_->input_blobs()[0]);
-    const int last = net_->layers().size() - 1;
-    if (whole) {
-      net_->Forward();
-    } else {
-      for (int i = 0; i <= last; ++i) { net_->ForwardFromTo(i, i); }
-    }
+  Values Read() {
     Values values;
     for (int i = 0; i < net_->blobs().size(); ++i) {
       const Blob<Dtype>& blob = *net_->blobs()[i];
@@ -52,13 +39,49 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
     return values;
   }
 
-  void ExpectSame() {
-    const Values one_by_one = Run(false), whole = Run(true);
+  void FillInput(const int seed) {
+    this->random_.seed(seed);
+    this->Fill(net_->input_blobs()[0]);
+  }
+
+  /// The values of all blobs after a pass, which were spoilt before it.
+  Values Run(const bool whole) {
+    for (const shared_ptr<Blob<Dtype>>& blob : net_->blobs()) {
+      Dtype* to = blob->mutable_cpu_data();
+      std::fill(to, to + blob->count(), Dtype(-77));
+    }
+    FillInput(5);
+    const int last = net_->layers().size() - 1;
+    if (whole) {
+      net_->Forward();
+    } else {
+      for (int i = 0; i <= last; ++i) { net_->ForwardFromTo(i, i); }
+    }
+    return Read();
+  }
+
+  static void ExpectEqual(const Values& one_by_one, const Values& whole) {
     for (const auto& item : one_by_one) {
       const std::vector<Dtype>& other = whole.at(item.first);
       ASSERT_EQ(item.second.size(), other.size());
       EXPECT_EQ(0, std::memcmp(item.second.data(), other.data(), other.size() * sizeof(Dtype))) << item.first;
     }
+  }
+
+  /// As the layers one by one: a second pass whose blobs nobody has read or written (but the input), and one after
+  /// pointers to all of them were given.
+  void ExpectSame() {
+    net_->Reshape();
+    FillInput(4);
+    net_->Forward();
+    FillInput(5);
+    net_->Forward();
+    const Values second = Read(), one_by_one = Run(false), whole = Run(true);
+    {
+      SCOPED_TRACE("second pass");
+      ExpectEqual(one_by_one, second);
+    }
+    ExpectEqual(one_by_one, whole);
   }
 
   shared_ptr<Net<Dtype>> net_;
@@ -84,12 +107,20 @@ TYPED_TEST(NetForwardTest, ActivationsAfterConvolutions) {
                                   "num_output: 6 group: 6 kernel_size: 3 pad: 1",
                                   "num_output: 6 group: 6 kernel_size: 4 pad: 1 stride: 2",
                                   "num_output: 6 group: 6 kernel_size: 7 pad: 3 stride: 3",
+                                  "num_output: 6 group: 6 kernel_h: 5 kernel_w: 2 pad_h: 2 stride_h: 3 stride_w: 1",
+                                  "num_output: 6 group: 6 kernel_size: 5 pad: 6 dilation: 3",
+                                  "num_output: 6 group: 6 kernel_size: 1",
+                                  "num_output: 33 kernel_size: 1 stride: 2",
+                                  "num_output: 9 kernel_size: 3 pad: 4 dilation: 2 stride: 2",
+                                  "num_output: 4 kernel_size: 1 stride: 3",
                                   "num_output: 5 kernel_h: 33 kernel_w: 41"};
   const std::string activations[] = {InPlace("conv", "ReLU6"),
                                      InPlace("conv", "ReLU"),
                                      InPlace("conv", "Clip", "clip_param { min: -0.5 max: 0.25 }"),
                                      InPlace("conv", "ReLU6", "relu6_param { negative_slope: 0.5 }"),
                                      InPlace("conv", "ReLU", "relu_param { negative_slope: 0.1 }"),
+                                     InPlace("conv", "HardSwish"),
+                                     InPlace("conv", "HardSigmoid"),
                                      ""};
   for (const std::string& setting : settings) {
     for (const std::string& activation : activations) {
@@ -102,29 +133,192 @@ TYPED_TEST(NetForwardTest, ActivationsAfterConvolutions) {
   }
 }
 
-TYPED_TEST(NetForwardTest, ThreeConvolutionsInRows) {
-  // The map between the first two holds more than a megabyte, so rows of all three are computed together
-  // (conv_rows.hpp).
-  const std::string firsts[] = {"num_output: 24 kernel_size: 1", "num_output: 24 kernel_size: 3 pad: 1",
-                                "num_output: 24 kernel_size: 1 bias_term: false"};
+TYPED_TEST(NetForwardTest, ThreeConvolutions) {
+  // Maps of many rows and of one, channels that fill their blocks and that do not; the last of few rows is one value.
+  const std::string firsts[] = {"num_output: 24 kernel_size: 1", "num_output: 27 kernel_size: 3 pad: 1",
+                                "num_output: 75 kernel_size: 1 bias_term: false"};
   const std::string depthwise[] = {"kernel_size: 3 pad: 1",
                                    "kernel_size: 4 pad: 1 stride: 2",
                                    "kernel_size: 5 stride: 2 tf_pad: SAME",
                                    "kernel_size: 2 stride: 2",
                                    "kernel_size: 3 pad: 2 dilation: 2 bias_term: false",
                                    "kernel_size: 1 stride: 3"};
+  const std::string lasts[] = {"num_output: 9 kernel_size: 1", "num_output: 40 kernel_size: 3 pad: 1 stride: 2"};
   for (const std::string& first : firsts) {
+    const std::string channels = first.substr(0, first.find(" kernel"));
     for (const std::string& second : depthwise) {
-      SCOPED_TRACE(first + ", " + second);
-      this->Make(Conv("a", "data", first) + InPlace("a", "ReLU6") +
-                 Conv("b", "a", "num_output: 24 group: 24 " + second) + InPlace("b", "ReLU") +
-                 Conv("c", "b", "num_output: 9 kernel_size: 1"));
-      for (const int width : {160, 131}) {
-        this->net_->input_blobs()[0]->Reshape(2, 6, 120, width);
-        this->ExpectSame();
+      for (const std::string& last : lasts) {
+        SCOPED_TRACE(first + ", " + second + ", " + last);
+        this->Make(Conv("a", "data", first) + InPlace("a", "ReLU6") +
+                   Conv("b", "a", channels + " group: " + channels.substr(12) + " " + second) + InPlace("b", "ReLU") +
+                   Conv("c", "b", last));
+        const std::vector<std::vector<int>> sizes = {{60, 81}, {19, 19}, {3, 3}, {2, 50}};
+        for (const std::vector<int>& size : sizes) {
+          SCOPED_TRACE(size[1]);
+          this->net_->input_blobs()[0]->Reshape(2, 6, size[0], size[1]);
+          this->ExpectSame();
+        }
       }
     }
   }
+}
+
+std::string LayerOf(const std::string& type, const std::string& bottoms, const std::string& top,
+                  const std::string& more = "") {
+  std::string text = "layer { name: '" + top + "/" + type + "' type: '" + type + "' top: '" + top + "' " + more;
+  for (size_t begin = 0; begin < bottoms.size();) {
+    const size_t end = std::min(bottoms.find(' ', begin), bottoms.size());
+    text += " bottom: '" + bottoms.substr(begin, end - begin) + "'";
+    begin = end + 1;
+  }
+  return text + " }";
+}
+
+const char kShift[] = "power_param { shift: 3 }", kSixth[] = "power_param { scale: 0.16666667 }",
+           kProduct[] = "eltwise_param { operation: PROD }";
+
+TYPED_TEST(NetForwardTest, HardSwishes) {
+  const std::string ramp = LayerOf("Power", "conv", "ramp", kShift) + LayerOf("ReLU6", "ramp", "ramp");
+  const std::string sixth = LayerOf("Power", "swish", "swish", kSixth);
+  const std::string kinds[] = {
+      LayerOf("HardSwish", "conv", "swish"),
+      ramp + LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth,
+      ramp + LayerOf("Eltwise", "ramp conv", "swish", kProduct) + sixth,
+      // What looks like one, and is not.
+      ramp + LayerOf("Eltwise", "conv ramp", "swish") + sixth,
+      ramp + LayerOf("Eltwise", "data ramp", "swish", kProduct) + sixth,
+      ramp + LayerOf("Eltwise", "conv ramp", "swish", kProduct) +
+          LayerOf("Power", "swish", "swish", "power_param { scale: 0.2 shift: 1 }"),
+      LayerOf("Power", "conv", "ramp", "power_param { shift: 3 scale: 2 }") + LayerOf("ReLU6", "ramp", "ramp") +
+          LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth,
+      LayerOf("Power", "conv", "ramp", kShift) + LayerOf("ReLU6", "ramp", "kept") +
+          LayerOf("Eltwise", "conv kept", "swish", kProduct) + sixth,
+  };
+  for (const std::string& kind : kinds) {
+    for (const std::string& setting :
+         {"num_output: 6 kernel_size: 1", "num_output: 6 group: 6 kernel_size: 3 pad: 1"}) {
+      SCOPED_TRACE(kind);
+      this->Make(Conv("conv", "data", setting) + kind + Conv("after", "swish", "num_output: 2 kernel_size: 1"));
+      this->ExpectSame();
+    }
+  }
+}
+
+TYPED_TEST(NetForwardTest, LayersThatKnowBlocks) {
+  const std::string scale = "scale_param { bias_term: true }";
+  const std::string net =
+      Conv("conv", "data", "num_output: 21 kernel_size: 3 pad: 1 bias_term: false") + InPlace("conv", "BatchNorm") +
+      InPlace("conv", "Scale", scale) + InPlace("conv", "ReLU6") + LayerOf("BatchNorm", "conv", "norm") +
+      LayerOf("Scale", "norm", "scaled", "scale_param { bias_term: false }") +
+      LayerOf("Pooling", "scaled", "mean", "pooling_param { pool: AVE global_pooling: true }") +
+      Conv("squeezed", "mean", "num_output: 21 kernel_size: 1") + LayerOf("Flatten", "squeezed", "flat") +
+      LayerOf("Scale", "scaled flat", "gated", "scale_param { axis: 0 }") +
+      LayerOf("Permute", "gated", "moved", "permute_param { order: 0 order: 2 order: 3 order: 1 }") +
+      LayerOf("Permute", "gated", "turned", "permute_param { order: 0 order: 1 order: 3 order: 2 }") +
+      LayerOf("Flatten", "moved", "moved_flat") + LayerOf("Flatten", "gated", "gated_flat") +
+      LayerOf("Concat", "moved_flat gated_flat", "joined");
+  this->Make(net);
+  this->ExpectSame();
+  for (const std::vector<int>& size : {std::vector<int>{5, 1}, {8, 8}, {1, 40}}) {
+    this->net_->input_blobs()[0]->Reshape(3, 6, size[0], size[1]);
+    this->ExpectSame();
+  }
+}
+
+TYPED_TEST(NetForwardTest, LayersThatDoNot) {
+  this->Make(Conv("conv", "data", "num_output: 40 kernel_size: 3 pad: 1") +
+             LayerOf("Pooling", "conv", "pooled", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }") +
+             LayerOf("Deconvolution", "pooled", "large",
+                   "convolution_param { num_output: 40 group: 40 kernel_size: 2 stride: 2 bias_term: false }") +
+             Conv("side", "pooled", "num_output: 40 kernel_size: 2 pad: 1 stride: 2 group: 2") +
+             Conv("next", "pooled", "num_output: 40 kernel_size: 1") + LayerOf("Eltwise", "next pooled", "sum") +
+             LayerOf("Sigmoid", "sum", "sum") + LayerOf("Eltwise", "sum next", "both", kProduct) +
+             LayerOf("Softmax", "both", "soft") + LayerOf("Power", "both", "square", "power_param { power: 2 }") +
+             LayerOf("Eltwise", "square soft pooled", "three") + Conv("last", "three", "num_output: 3 kernel_size: 1"));
+  this->ExpectSame();
+}
+
+TYPED_TEST(NetForwardTest, PointersOfBefore) {
+  typedef TypeParam Dtype;
+  // More channels than ConvOfPlanes takes: the input is moved to blocks.
+  this->Make("layer { name: 'wide' type: 'Input' top: 'wide' input_param { shape { dim: 1 dim: 70 dim: 9 dim: 9 } } }" +
+             Conv("a", "wide", "num_output: 40 kernel_size: 1") + InPlace("a", "ReLU") +
+             Conv("b", "a", "num_output: 17 kernel_size: 3 pad: 1") + LayerOf("HardSwish", "b", "swish"));
+  Blob<Dtype>* input = this->net_->blob_by_name("wide").get();
+  Dtype* values = input->mutable_cpu_data();
+  Dtype* weight = this->net_->learnable_params()[0]->mutable_cpu_data();
+  const Dtype* sums = this->net_->blob_by_name("b")->cpu_data();
+  const Dtype* swish = this->net_->blob_by_name("swish")->cpu_data();
+  const int count = this->net_->blob_by_name("b")->count();
+  for (int time = 0; time < 3; ++time) {
+    SCOPED_TRACE(time);
+    // Written through pointers that were given before the first pass, and read through such pointers.
+    this->Fill(values, input->count());
+    weight[time] += 1;
+    this->net_->Forward();
+    const std::vector<Dtype> whole(sums, sums + count), whole_swish(swish, swish + count);
+    for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    EXPECT_EQ(whole, std::vector<Dtype>(sums, sums + count));
+    EXPECT_EQ(whole_swish, std::vector<Dtype>(swish, swish + count));
+  }
+}
+
+TYPED_TEST(NetForwardTest, BlobsWrittenBetweenPasses) {
+  typedef TypeParam Dtype;
+  this->Make(Conv("a", "data", "num_output: 20 kernel_size: 1") + Conv("b", "a", "num_output: 20 kernel_size: 1") +
+             Conv("c", "b", "num_output: 4 kernel_size: 1"));
+  this->FillInput(5);
+  this->net_->Forward();
+  // A part of the net on values of one's own.
+  this->Fill(this->net_->blob_by_name("b").get());
+  const std::vector<Dtype> own(this->net_->blob_by_name("b")->cpu_data(),
+                               this->net_->blob_by_name("b")->cpu_data() + this->net_->blob_by_name("b")->count());
+  this->net_->ForwardFrom(this->net_->layers().size() - 1);
+  const Blob<Dtype>& b = *this->net_->blob_by_name("b");
+  EXPECT_EQ(own, std::vector<Dtype>(b.cpu_data(), b.cpu_data() + b.count()));
+  const Blob<Dtype>& weights = *this->net_->learnable_params()[4];
+  const Blob<Dtype>& c = *this->net_->blob_by_name("c");
+  double sum = this->net_->learnable_params()[5]->cpu_data()[0];
+  for (int k = 0; k < 20; ++k) { sum += static_cast<double>(weights.cpu_data()[k]) * own[k * b.count(2) + 3]; }
+  EXPECT_NEAR(sum, c.cpu_data()[3], 20 * this->kNear);
+}
+
+/// Counts how often it is asked.
+class Sevens : public DeferredValues {
+ public:
+  explicit Sevens(int* asked) : asked_(asked) {}
+  void WriteTo(void* values) const override {
+    ++*asked_;
+    *static_cast<int*>(values) = 7;
+  }
+
+ private:
+  int* asked_;
+};
+
+TEST(DeferredValuesTest, AreWrittenWhenAskedFor) {
+  int asked = 0;
+  const shared_ptr<DeferredValues> sevens(new Sevens(&asked));
+  SyncedMemory memory(sizeof(int));
+  memory.Defer(sevens);
+  memory.WriteIfExposed();
+  EXPECT_EQ(0, asked);
+  EXPECT_EQ(SyncedMemory::HEAD_AT_CPU, memory.head());
+  EXPECT_EQ(7, *static_cast<const int*>(memory.cpu_data()));
+  EXPECT_EQ(1, asked);
+  EXPECT_EQ(sevens, memory.deferred());
+  *static_cast<int*>(memory.mutable_cpu_data()) = 8;
+  EXPECT_EQ(nullptr, memory.deferred());
+  EXPECT_EQ(8, *static_cast<const int*>(memory.cpu_data()));
+  memory.Defer(sevens);
+  memory.WriteIfExposed();  // since pointers were given
+  EXPECT_EQ(2, asked);
+  int own = 9;
+  memory.set_cpu_data(&own);
+  EXPECT_EQ(9, *static_cast<const int*>(memory.cpu_data()));
+  memory.Defer(sevens);
+  EXPECT_EQ(&own, memory.cpu_data());
+  EXPECT_EQ(7, own);
 }
 
 TYPED_TEST(NetForwardTest, LayersOfOneIndex) {

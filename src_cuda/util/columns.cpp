@@ -128,33 +128,26 @@ bool DirectConvWins(const PlaneShape& shape, const int channels) {
   return bytes <= kBandBytes && 8 * shape.out_width >= 7 * padded;
 }
 
-/// Rows of outputs whose input rows are held at a time.
 template <typename Dtype>
-int DirectConvBlock(const PlaneShape& s, const int channels) {
-  const Band band = BandOf<Dtype>(s);
-  const int most_rows = kBandBytes / static_cast<int>(sizeof(Dtype)) / channels / (band.stride * band.length);
-  return Clamp((most_rows - NeededRows(s, 1)) / s.stride_h + 1, 1, s.out_height);
-}
-
-template <typename Dtype>
-void DirectConvRows(const PlaneShape& s, const int channels, const int outputs, const Dtype* image,
-                    const Dtype* weights, const Dtype* bias, const Bounds<Dtype>& bounds, const int begin,
-                    const int end, const size_t ldc, Dtype* output) {
-  static thread_local std::vector<Dtype> held;
-  static thread_local std::vector<int> starts;
+void DirectConvForward(const PlaneShape& shape, const int channels, const int outputs, const Dtype* image,
+                       const Dtype* weights, const Dtype* bias, Dtype* output) {
+  const PlaneShape s = shape;
   const Band band = BandOf<Dtype>(s);
   const int row_length = band.stride * band.length;
+  const int most_rows = kBandBytes / static_cast<int>(sizeof(Dtype)) / channels / row_length;
+  const int block = Clamp((most_rows - NeededRows(s, 1)) / s.stride_h + 1, 1, s.out_height);
   const int in_plane = s.height * s.width;
+  const size_t out_plane = static_cast<size_t>(s.out_height) * s.out_width;
   const int K = channels * s.kernel_h * s.kernel_w;
-  const int block = DirectConvBlock<Dtype>(s, channels);
-  for (int first = begin; first < end; first += block) {
-    const int rows = std::min(block, end - first);
-    const int needed = NeededRows(s, rows);
+  const auto rows = [&](const int begin, const int end) {
+    static thread_local std::vector<Dtype> held;
+    static thread_local std::vector<int> starts;
+    const int needed = NeededRows(s, end - begin);
     held.resize(static_cast<size_t>(channels) * needed * row_length + band.template Size<Dtype>(0));
     starts.clear();
     for (int c = 0; c < channels; ++c) {
       band.Fill(image + static_cast<size_t>(c) * in_plane, static_cast<int64_t>(channels - 1 - c) * in_plane,
-                first * s.stride_h - s.pad_h, needed, held.data() + static_cast<size_t>(c) * needed * row_length);
+                begin * s.stride_h - s.pad_h, needed, held.data() + static_cast<size_t>(c) * needed * row_length);
       for (int i = 0; i < s.kernel_h; ++i) {
         for (int j = 0; j < s.kernel_w; ++j) {
           const int x = j * s.dilation_w;
@@ -163,34 +156,22 @@ void DirectConvRows(const PlaneShape& s, const int channels, const int outputs, 
         }
       }
     }
-    for (int y = 0; y < rows; ++y) {
-      CpuGemmPlaced(outputs, s.out_width, K, weights, held.data() + y * s.stride_h * row_length, starts.data(), bias,
-                    ldc, output + static_cast<size_t>(first - begin + y) * s.out_width, bounds);
+    for (int y = begin; y < end; ++y) {
+      CpuGemmPlaced(outputs, s.out_width, K, weights, held.data() + (y - begin) * s.stride_h * row_length,
+                    starts.data(), bias, out_plane, output + static_cast<size_t>(y) * s.out_width);
     }
-  }
-}
-
-template <typename Dtype>
-void DirectConvForward(const PlaneShape& shape, const int channels, const int outputs, const Dtype* image,
-                       const Dtype* weights, const Dtype* bias, Dtype* output, const Bounds<Dtype>& bounds) {
-  const int block = DirectConvBlock<Dtype>(shape, channels);
-  const size_t out_plane = static_cast<size_t>(shape.out_height) * shape.out_width;
+  };
   // A block of output rows at a time; the last one may be shorter.
-  ParallelFor(DivideUp(shape.out_height, block), 1, [&](const int begin, const int end) {
-    DirectConvRows(shape, channels, outputs, image, weights, bias, bounds, begin * block,
-                   std::min(end * block, shape.out_height), out_plane,
-                   output + static_cast<size_t>(begin) * block * shape.out_width);
+  ParallelFor(DivideUp(s.out_height, block), 1, [&](const int begin, const int end) {
+    for (int b = begin; b < end; ++b) { rows(b * block, std::min((b + 1) * block, s.out_height)); }
   });
 }
 
-#define INSTANTIATE_COLUMNS(Dtype)                                                                              \
-  template void ToColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);                                 \
-  template void FromColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);                               \
-  template bool DirectConvWins<Dtype>(const PlaneShape&, int);                                                  \
-  template void DirectConvForward<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
-                                         Dtype*, const Bounds<Dtype>&);                                         \
-  template void DirectConvRows<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*,    \
-                                      const Bounds<Dtype>&, int, int, size_t, Dtype*)
+#define INSTANTIATE_COLUMNS(Dtype)                                                \
+  template void ToColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*);   \
+  template void FromColumns<Dtype>(const PlaneShape&, int, const Dtype*, Dtype*); \
+  template bool DirectConvWins<Dtype>(const PlaneShape&, int);                    \
+  template void DirectConvForward<Dtype>(const PlaneShape&, int, int, const Dtype*, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_COLUMNS(float);
 INSTANTIATE_COLUMNS(double);
 

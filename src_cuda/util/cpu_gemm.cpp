@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "caffe/common.hpp"
-#include "caffe/util/bounds_simd.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -37,14 +36,11 @@ T* Room(const int which, const size_t count) {
   return reinterpret_cast<T*>((address + 63) / 64 * 64);
 }
 
-/// What the sums start with (the bias, or 0 if it is null), and what becomes of them: C is added, or they are kept
-/// within bounds.
+/// What the sums start with (the bias, or 0 if it is null), and whether C is added to them.
 template <typename T>
-struct Ends {
+struct Begin {
   const T* bias;
   bool keep;
-  bool bounded;
-  Bounds<T> bounds;
 };
 
 /// The columns of B for a tile, copied: K x (vectors of the tile).
@@ -66,14 +62,14 @@ struct Placed {
 
 /// Rows x (Wide vectors of Lanes) of C. Value (i, k) of A is at A[i * stride + k], if Transposed at A[k * stride + i].
 template <typename T, int Lanes, int Rows, int Wide, bool Transposed, typename Source>
-void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Ends<T>& ends,
+void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, const int columns, const Begin<T> start,
                   const size_t ldc, T* C) {
   typedef SimdT<T, Lanes> V;
   V sum[Rows][Wide];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
-    for (int v = 0; v < Wide; ++v) { sum[i][v] = SimdSet<T, Lanes>(ends.bias == nullptr ? T(0) : ends.bias[i]); }
+    for (int v = 0; v < Wide; ++v) { sum[i][v] = SimdSet<T, Lanes>(start.bias == nullptr ? T(0) : start.bias[i]); }
   }
   for (int k = 0; k < K; ++k) {
     const T* from = B.Row(k, Wide * Lanes);
@@ -87,13 +83,6 @@ void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, 
       for (int v = 0; v < Wide; ++v) { sum[i][v] += a * b[v]; }
     }
   }
-  if (ends.bounded) {
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 8
-      for (int v = 0; v < Wide; ++v) { sum[i][v] = Within<T, Lanes>(ends.bounds, sum[i][v]); }
-    }
-  }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 8
@@ -101,19 +90,19 @@ void MultiplyTile(const int K, const T* A, const size_t stride, const Source B, 
       T* to = C + i * ldc + v * Lanes;
       const int left = columns - v * Lanes;
       if (left >= Lanes) {
-        if (ends.keep) { sum[i][v] += SimdLoad<T, Lanes>(to); }
+        if (start.keep) { sum[i][v] += SimdLoad<T, Lanes>(to); }
         SimdStore<T, Lanes>(sum[i][v], to);
       } else {
         T some[Lanes];
         SimdStore<T, Lanes>(sum[i][v], some);
-        for (int x = 0; x < left; ++x) { to[x] = ends.keep ? to[x] + some[x] : some[x]; }
+        for (int x = 0; x < left; ++x) { to[x] = start.keep ? to[x] + some[x] : some[x]; }
       }
     }
   }
 }
 
 template <typename T, typename Source>
-using Tile = void (*)(int, const T*, size_t, Source, int, const Ends<T>&, size_t, T*);
+using Tile = void (*)(int, const T*, size_t, Source, int, const Begin<T>, size_t, T*);
 
 template <typename T, int Lanes, int Wide, bool Transposed, typename Source, int Rows = kRows>
 struct TileOfRows {
@@ -160,9 +149,7 @@ struct Product {
   const T* B;
   const T* bias;
   bool keep;
-  Bounds<T> bounds;
   T* C;
-  size_t ldb, ldc;  // from one row of B, and of C, to the next
 
   static constexpr int lanes = SimdLanes<T>();
   static constexpr int panel_columns = kWide * lanes;
@@ -176,12 +163,12 @@ struct Product {
     const int padded = PaddedColumns<T>(columns);
     const T* from = B + static_cast<size_t>(panel) * panel_columns;
     if (columns == panel_columns) {
-      for (int k = 0; k < K; ++k, from += ldb, to += panel_columns) {
+      for (int k = 0; k < K; ++k, from += N, to += panel_columns) {
         for (int v = 0; v < kWide; ++v) { SimdStore<T, lanes>(SimdLoad<T, lanes>(from + v * lanes), to + v * lanes); }
       }
       return;
     }
-    for (int k = 0; k < K; ++k, from += ldb, to += padded) {
+    for (int k = 0; k < K; ++k, from += N, to += padded) {
       std::copy(from, from + columns, to);
       std::fill(to + columns, to + padded, T(0));
     }
@@ -193,11 +180,11 @@ struct Product {
     for (int row = first; row < end; row += kRows) {
       const int rows = std::min(kRows, end - row);
       const T* a = transposed ? A + row : A + static_cast<size_t>(row) * K;
-      const Ends<T> ends = {bias == nullptr ? nullptr : bias + row, keep, bounds.any(), bounds};
+      const Begin<T> start = {bias == nullptr ? nullptr : bias + row, keep};
       const auto tile =
           transposed ? TileFor<T, true, Packed<T>>(rows, columns) : TileFor<T, false, Packed<T>>(rows, columns);
-      tile(K, a, transposed ? M : K, Packed<T>{packed}, columns, ends, ldc,
-           C + static_cast<size_t>(row) * ldc + static_cast<size_t>(panel) * panel_columns);
+      tile(K, a, transposed ? M : K, Packed<T>{packed}, columns, start, N,
+           C + static_cast<size_t>(row) * N + static_cast<size_t>(panel) * panel_columns);
     }
   }
 
@@ -209,7 +196,7 @@ struct Product {
   void PackPanels(const int begin, const int end, T* to) const {
     const int whole = std::min(end, N / panel_columns);
     for (int k = 0; k < K; ++k) {
-      const T* from = B + k * ldb + static_cast<size_t>(begin) * panel_columns;
+      const T* from = B + static_cast<size_t>(k) * N + static_cast<size_t>(begin) * panel_columns;
       T* row = to + static_cast<size_t>(k) * panel_columns;
       for (int p = begin; p < whole; ++p, from += panel_columns, row += panel_size()) {
         for (int v = 0; v < kWide; ++v) { SimdStore<T, lanes>(SimdLoad<T, lanes>(from + v * lanes), row + v * lanes); }
@@ -292,8 +279,8 @@ struct TransposedProduct {
   void Multiply(const int panel, const T* packed, const int first, const int length, const int row, T* C) const {
     const int columns = ColumnsOf(panel);
     const int rows = std::min(kRows, M - row);
-    const Ends<T> ends = {nullptr, true, false, {}};
-    TileFor<T, false, Packed<T>>(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, ends, N,
+    const Begin<T> start = {nullptr, true};
+    TileFor<T, false, Packed<T>>(rows, columns)(length, A + row * K + first, K, Packed<T>{packed}, columns, start, N,
                                                 C + static_cast<size_t>(row) * N + panel * panel_columns);
   }
 
@@ -345,32 +332,23 @@ struct TransposedProduct {
 
 template <typename Dtype>
 void CpuGemm(const bool transposed, const int M, const int N, const int K, const Dtype* A, const Dtype* B,
-             const Dtype* bias, const bool keep, Dtype* C, const Bounds<Dtype>& bounds) {
+             const Dtype* bias, const bool keep, Dtype* C) {
   if (M == 0 || N == 0) { return; }
-  const Product<Dtype> product = {
-      transposed, M, N, K, A, B, bias, keep, bounds, C, static_cast<size_t>(N), static_cast<size_t>(N)};
+  const Product<Dtype> product = {transposed, M, N, K, A, B, bias, keep, C};
   product.Run();
 }
 
 template <typename Dtype>
-void CpuGemmColumns(const int M, const int columns, const int K, const Dtype* A, const Dtype* B, const size_t ldb,
-                    const Dtype* bias, const Bounds<Dtype>& bounds, const size_t ldc, Dtype* C) {
-  const Product<Dtype> product = {false, M, columns, K, A, B, bias, false, bounds, C, ldb, ldc};
-  const int all = product.panels(), step = product.PanelsAtATime();
-  for (int p = 0; p < all; p += step) { product.RunPanels(p, std::min(p + step, all)); }
-}
-
-template <typename Dtype>
 void CpuGemmPlaced(const int M, const int columns, const int K, const Dtype* A, const Dtype* B, const int* starts,
-                   const Dtype* bias, const size_t ldc, Dtype* C, const Bounds<Dtype>& bounds) {
+                   const Dtype* bias, const size_t ldc, Dtype* C) {
   constexpr int most = kWide * SimdLanes<Dtype>();
   for (int row = 0; row < M; row += kRows) {
     const int rows = std::min(kRows, M - row);
-    const Ends<Dtype> ends = {bias == nullptr ? nullptr : bias + row, false, bounds.any(), bounds};
+    const Begin<Dtype> start = {bias == nullptr ? nullptr : bias + row, false};
     for (int x = 0; x < columns; x += most) {
       const int count = std::min(most, columns - x);
       TileFor<Dtype, false, Placed<Dtype>>(rows, count)(
-          K, A + static_cast<size_t>(row) * K, K, Placed<Dtype>{B + x, starts}, count, ends, ldc, C + row * ldc + x);
+          K, A + static_cast<size_t>(row) * K, K, Placed<Dtype>{B + x, starts}, count, start, ldc, C + row * ldc + x);
     }
   }
 }
@@ -411,12 +389,9 @@ void CpuGemmTransposed(const int M, const int N, const int K, const Dtype* A, co
 }
 
 #define INSTANTIATE_GEMM(Dtype)                                                                                   \
-  template void CpuGemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*,       \
-                               const Bounds<Dtype>&);                                                             \
+  template void CpuGemm<Dtype>(bool, int, int, int, const Dtype*, const Dtype*, const Dtype*, bool, Dtype*);      \
   template void CpuGemmPlaced<Dtype>(int, int, int, const Dtype*, const Dtype*, const int*, const Dtype*, size_t, \
-                                     Dtype*, const Bounds<Dtype>&);                                               \
-  template void CpuGemmColumns<Dtype>(int, int, int, const Dtype*, const Dtype*, size_t, const Dtype*,            \
-                                      const Bounds<Dtype>&, size_t, Dtype*);                                      \
+                                     Dtype*);                                                                     \
   template void CpuGemmTransposed<Dtype>(int, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_GEMM(float);
 INSTANTIATE_GEMM(double);

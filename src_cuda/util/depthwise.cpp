@@ -12,7 +12,6 @@
 
 #include "caffe/common.hpp"
 #include "caffe/util/band.hpp"
-#include "caffe/util/bounds_simd.hpp"
 #include "caffe/util/depthwise_blocks.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
@@ -27,7 +26,7 @@ constexpr int RegisterRows(const int kernel, const int stride) { return stride =
 /// `Rows` rows of outputs for a K x K kernel and stride S, Lanes outputs at a time.
 template <typename T, int Lanes, int K, int S, int Rows>
 inline __attribute__((always_inline)) void UnrolledRows(const T* band, const int length, const T* weights, const T bias,
-                                                        const int count, const Bounds<T>* bounds, T* out) {
+                                                        const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   for (int x = 0; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
@@ -46,10 +45,6 @@ inline __attribute__((always_inline)) void UnrolledRows(const T* band, const int
         }
       }
     }
-    if (bounds != nullptr) {
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) { sum[r] = Within<T, Lanes>(*bounds, sum[r]); }
-    }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       if (count >= Lanes) {
@@ -64,29 +59,28 @@ inline __attribute__((always_inline)) void UnrolledRows(const T* band, const int
 /// A block of rows of outputs.
 template <typename T, int Lanes, int K, int S>
 void UnrolledBlock(const T* band, const int length, const T* weights, const T bias, const int count, const int rows,
-                   const Bounds<T>* bounds, T* out) {
+                   T* out) {
   constexpr int step = RegisterRows(K, S);
   T kernel[K * K];  // a copy, so that the compiler knows that the outputs do not overlap it
   std::copy(weights, weights + K * K, kernel);
   const size_t row_length = static_cast<size_t>(S) * S * length;
   if (rows < step) {
     for (int r = 0; r < rows; ++r) {
-      UnrolledRows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count, bounds,
+      UnrolledRows<T, Lanes, K, S, 1>(band + r * row_length, length, kernel, bias, count,
                                       out + static_cast<size_t>(r) * count);
     }
     return;
   }
   for (int r = 0; r < rows; r += step) {
     r = std::min(r, rows - step);  // the last ones overlap those before
-    UnrolledRows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count, bounds,
+    UnrolledRows<T, Lanes, K, S, step>(band + r * row_length, length, kernel, bias, count,
                                        out + static_cast<size_t>(r) * count);
   }
 }
 
 /// out[x] = start + the sum over the taps of weight times row[x], count of them.
 template <typename T, int Lanes>
-void TappedRow(const T* const* rows, const T* weights, const int taps, const T start, const int count,
-               const Bounds<T>* bounds, T* out) {
+void TappedRow(const T* const* rows, const T* weights, const int taps, const T start, const int count, T* out) {
   typedef SimdT<T, Lanes> V;
   int x = 0;
   for (; x + 4 * Lanes <= count; x += 4 * Lanes) {
@@ -96,15 +90,12 @@ void TappedRow(const T* const* rows, const T* weights, const int taps, const T s
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) { sum[v] += weights[t] * SimdLoad<T, Lanes>(rows[t] + x + v * Lanes); }
     }
-    for (int v = 0; v < 4; ++v) {
-      SimdStore<T, Lanes>(bounds == nullptr ? sum[v] : Within<T, Lanes>(*bounds, sum[v]), out + x + v * Lanes);
-    }
+    for (int v = 0; v < 4; ++v) { SimdStore<T, Lanes>(sum[v], out + x + v * Lanes); }
   }
   for (; x < count; x += Lanes) {
     if (x + Lanes > count) { x = std::max(count - Lanes, 0); }
     V sum = SimdSet<T, Lanes>(start);
     for (int t = 0; t < taps; ++t) { sum += weights[t] * SimdLoad<T, Lanes>(rows[t] + x); }
-    if (bounds != nullptr) { sum = Within<T, Lanes>(*bounds, sum); }
     if (count >= Lanes) {
       SimdStore<T, Lanes>(sum, out + x);
     } else {
@@ -117,8 +108,8 @@ void TappedRow(const T* const* rows, const T* weights, const int taps, const T s
 template <typename T>
 struct Steps {
   // A block of rows; null if there is no unrolled code for the shape.
-  void (*rows)(const T*, int, const T*, T, int, int, const Bounds<T>*, T*);
-  void (*tapped)(const T* const*, const T*, int, T, int, const Bounds<T>*, T*);
+  void (*rows)(const T*, int, const T*, T, int, int, T*);
+  void (*tapped)(const T* const*, const T*, int, T, int, T*);
 };
 
 template <typename T, int Lanes, int K, int S>
@@ -155,7 +146,7 @@ Steps<T> StepsFor(const DepthwiseShape& s, const int count) {
 
 template <typename T>
 void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input, const int64_t after, const T* weights,
-                  const T bias, const Bounds<T>* bounds, T* output) {
+                  const T bias, T* output) {
   const Band shape = {s.height, s.width, s.pad_w, s.stride_w,
                       std::max(s.out_width, SimdLanes<T>()) + (s.kernel_w - 1) * s.dilation_w / s.stride_w + 1};
   const int row_length = shape.stride * shape.length;
@@ -168,7 +159,7 @@ void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input
     shape.Fill(input, after, y * s.stride_h - s.pad_h, (rows - 1) * s.stride_h + extent, band);
     T* out = output + static_cast<size_t>(y) * s.out_width;
     if (steps.rows != nullptr) {
-      steps.rows(band, shape.length, weights, bias, s.out_width, rows, bounds, out);
+      steps.rows(band, shape.length, weights, bias, s.out_width, rows, out);
       continue;
     }
     for (int r = 0; r < rows; ++r) {
@@ -181,7 +172,7 @@ void ForwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* input
               from + i * s.dilation_h * row_length + x % s.stride_w * shape.length + x / s.stride_w;
         }
       }
-      steps.tapped(taps.data(), weights, static_cast<int>(taps.size()), bias, s.out_width, bounds, to);
+      steps.tapped(taps.data(), weights, static_cast<int>(taps.size()), bias, s.out_width, to);
     }
   }
 }
@@ -228,7 +219,7 @@ void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* outp
             factors[met++] = weights[i * s.kernel_w + j];
           }
         }
-        steps.tapped(rows.data(), factors.data(), met, T(0), phase_length, nullptr, phase + p * phase_length);
+        steps.tapped(rows.data(), factors.data(), met, T(0), phase_length, phase + p * phase_length);
       }
       T* to = input_diff + static_cast<size_t>(iy) * s.width;
       if (phases == 2) {
@@ -250,7 +241,7 @@ void BackwardPlane(const DepthwiseShape& s, const Steps<T>& steps, const T* outp
 
 template <typename Dtype>
 void DepthwiseForward(const DepthwiseShape& shape, const int num, const int channels, const Dtype* input,
-                      const Dtype* weights, const Dtype* bias, Dtype* output, const Bounds<Dtype>& bounds) {
+                      const Dtype* weights, const Dtype* bias, Dtype* output) {
   const Steps<Dtype> steps = StepsFor<Dtype>(shape, shape.out_width);
   const int64_t in_plane = static_cast<int64_t>(shape.height) * shape.width;
   const int64_t out_plane = static_cast<int64_t>(shape.out_height) * shape.out_width;
@@ -260,23 +251,9 @@ void DepthwiseForward(const DepthwiseShape& shape, const int num, const int chan
     for (int i = begin; i < end; ++i) {
       const int c = i % channels;
       ForwardPlane(shape, steps, input + i * in_plane, (planes - 1 - i) * in_plane, weights + c * taps,
-                   bias == nullptr ? Dtype(0) : bias[c], bounds.any() ? &bounds : nullptr, output + i * out_plane);
+                   bias == nullptr ? Dtype(0) : bias[c], output + i * out_plane);
     }
   });
-}
-
-template <typename Dtype>
-void DepthwiseRows(const DepthwiseShape& shape, const int channels, const Dtype* input, const size_t in_plane,
-                   const Dtype* weights, const Dtype* bias, const Bounds<Dtype>& bounds, const size_t out_plane,
-                   Dtype* output) {
-  const Steps<Dtype> steps = StepsFor<Dtype>(shape, shape.out_width);
-  const int taps = shape.kernel_h * shape.kernel_w;
-  const int64_t held = static_cast<int64_t>(shape.height) * shape.width;
-  for (int c = 0; c < channels; ++c) {
-    ForwardPlane(shape, steps, input + c * in_plane, static_cast<int64_t>(channels - c) * in_plane - held,
-                 weights + c * taps, bias == nullptr ? Dtype(0) : bias[c], bounds.any() ? &bounds : nullptr,
-                 output + c * out_plane);
-  }
 }
 
 template <typename Dtype>
@@ -312,16 +289,14 @@ void DepthwiseBackwardData(const DepthwiseShape& shape, const int num, const int
       const Dtype* plain = weights + i % channels * taps;
       std::reverse_copy(plain, plain + taps, kernel.begin());
       ForwardPlane(rotated, steps, output_diff + i * out_plane, (planes - 1 - i) * out_plane, kernel.data(), Dtype(0),
-                   static_cast<const Bounds<Dtype>*>(nullptr), input_diff + i * in_plane);
+                   input_diff + i * in_plane);
     }
   });
 }
 
 #define INSTANTIATE_DEPTHWISE(Dtype)                                                                               \
   template void DepthwiseForward<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, const Dtype*, \
-                                        Dtype*, const Bounds<Dtype>&);                                             \
-  template void DepthwiseRows<Dtype>(const DepthwiseShape&, int, const Dtype*, size_t, const Dtype*, const Dtype*, \
-                                     const Bounds<Dtype>&, size_t, Dtype*);                                        \
+                                        Dtype*);                                                                   \
   template void DepthwiseBackwardData<Dtype>(const DepthwiseShape&, int, int, const Dtype*, const Dtype*, Dtype*)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);

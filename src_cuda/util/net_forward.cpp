@@ -1,24 +1,49 @@
 // Net::ForwardFromTo (compat/net_forward.hpp). A range of layers is run one by one, as in the fork. A whole forward
-// pass on the CPU in phase TEST, which no backward pass follows, takes layers together that follow each other, so that
-// their values are not written to memory and read again:
+// pass on the CPU in phase TEST, which no backward pass follows, is computed as runtimes made for inference do it:
 //
-// - a convolution, and a ReLU6, ReLU or Clip in place on its top: the bounds are applied to the sums in registers;
-// - three convolutions, the second one depthwise, where the map between the first two is large: see conv_rows.hpp;
-// - layers that compute each output from the inputs of the same index, as the four of a hard swish: each stretch of
-//   values goes through all of them.
+// - feature maps are kept in blocks of channels (util/channel_blocks.hpp) from convolution to convolution. Layers that
+//   do not know them find their bottoms in a blob's order, written when they ask for it, and so does everybody else;
+// - an activation after a convolution is applied to the sums in registers: ReLU, ReLU6 and Clip in place, and a hard
+//   swish, be it one layer or the four that stock Caffe has for it;
+// - layers that compute each output from the inputs of the same index pass over memory once, together.
 //
 // Every blob gets the values that the layers one by one would give it.
 #include <string>
 #include <vector>
 
+#include <boost/make_shared.hpp>
+
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/net.hpp"
-#include "caffe/util/conv_rows.hpp"
+#include "caffe/util/block_conv.hpp"
+#include "caffe/util/block_layers.hpp"
+#include "caffe/util/channel_blocks.hpp"
+#include "caffe/util/pointwise.hpp"
 #include "caffe/util/pointwise_pieces.hpp"
 
 namespace caffe {
 
 namespace {
+
+/// min(max(x + shift, low), high) of sums that a convolution keeps: what is between the layers of a hard swish.
+template <typename Dtype>
+class Ramp : public DeferredValues {
+ public:
+  Ramp(const shared_ptr<const ChannelBlocks<Dtype>>& sums, const Dtype shift, const Bounds<Dtype>& bounds)
+      : sums_(sums), shift_(shift), bounds_(bounds) {}
+
+  void WriteTo(void* values) const override {
+    sums_->WriteTo(values);
+    Dtype* x = static_cast<Dtype*>(values);
+    const size_t count = static_cast<size_t>(sums_->num()) * sums_->channels() * sums_->pixels();
+    for (size_t i = 0; i < count; ++i) { x[i] = AtMost(AtLeast(x[i] + shift_, bounds_.low), bounds_.high); }
+  }
+
+ private:
+  shared_ptr<const ChannelBlocks<Dtype>> sums_;
+  Dtype shift_;
+  Bounds<Dtype> bounds_;
+};
 
 template <typename Dtype>
 struct WholePass {
@@ -28,15 +53,22 @@ struct WholePass {
 
   Dtype Run() const {
     Dtype loss = 0;
-    const int count = layers.size();
-    for (int i = 0; i < count;) {
-      int end = Convolutions(i);
-      if (end == i) { end = Chain(i); }
-      if (end == i) {
-        loss += layers[i]->Forward(bottoms[i], tops[i]);
-        ++end;
+    {
+      const SyncedMemory::WholePass pass;
+      const int count = layers.size();
+      for (int i = 0; i < count;) {
+        int end = Convolution(i);
+        if (end == i) { end = Chain(i); }
+        if (end == i) { end = Single(i); }
+        if (end == i) {
+          loss += layers[i]->Forward(bottoms[i], tops[i]);
+          ++end;
+        }
+        i = end;
       }
-      i = end;
+    }
+    for (const vector<Blob<Dtype>*>& of_layer : tops) {
+      for (const Blob<Dtype>* top : of_layer) { top->data()->WriteIfExposed(); }
     }
     return loss;
   }
@@ -49,68 +81,127 @@ struct WholePass {
     return !layers[i]->IsShared();
   }
 
+  /// Whether layer i is a plain one of this type, with one bottom and one top.
+  bool Is(const int i, const std::string& type) const {
+    return i < layers.size() && layers[i]->layer_param().type() == type && bottoms[i].size() == 1 &&
+           tops[i].size() == 1 && Plain(i);
+  }
+
   bool InPlace(const int i, const Blob<Dtype>* blob) const {
     return bottoms[i].size() == 1 && tops[i].size() == 1 && bottoms[i][0] == blob && tops[i][0] == blob;
   }
 
-  /// A convolution, and the bounds of the activation that follows it in place.
-  struct Bounded {
-    ConvolutionLayer<Dtype>* layer;  // null: no such convolution
-    int number, end;                 // the numbers of the layer, and of the layer after the activation
-    Bounds<Dtype> bounds;
+  /// The activation after a convolution.
+  struct Activation {
+    AfterConv<Dtype> after;
+    int end;                     // the number of the layer after it
+    Blob<Dtype>* ramp = nullptr;  // of a hard swish of four layers
+    Blob<Dtype>* to;             // where the result goes
   };
 
-  Bounded BoundedAt(const int i) const {
-    Bounded found = {nullptr, i, i + 1, Bounds<Dtype>()};
-    if (i >= layers.size() || tops[i].size() != 1 || bottoms[i].size() != 1 || !Plain(i)) { return found; }
-    found.layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers[i].get());
-    const int next = i + 1;
-    if (found.layer != nullptr && next < layers.size() && InPlace(next, tops[i][0]) && Plain(next) &&
-        KeepsWithin(*layers[next], &found.bounds)) {
+  /// The layers after convolution i, whose top is `blob`.
+  Activation ActivationAt(const int i, Blob<Dtype>* blob) const {
+    Activation found;
+    found.end = i;
+    found.to = blob;
+    if (i < layers.size() && InPlace(i, blob) && Plain(i) && KeepsWithin(*layers[i], &found.after.bounds)) {
       ++found.end;
+      return found;
     }
+    HardSwish(i, blob, &found);
     return found;
   }
 
-  /// Runs a convolution with its activation, or three of them; the number of the layer after them, or i.
-  int Convolutions(const int i) const {
-    const Bounded first = BoundedAt(i);
-    if (first.layer == nullptr) { return i; }
-    first.layer->Reshape(bottoms[i], tops[i]);
-    const Bounded second = BoundedAt(first.end);
-    if (second.layer != nullptr && Follows(second, first)) {
-      const Bounded third = BoundedAt(second.end);
-      if (third.layer != nullptr && Follows(third, second) && InRows(first, second, third)) { return third.end; }
+  /// A Split whose tops share the memory of `blob`: whether one of them, or `blob` itself, is `other`.
+  bool Same(const int split, const Blob<Dtype>* blob, const Blob<Dtype>* other) const {
+    if (other == blob) { return true; }
+    if (split < 0) { return false; }
+    for (const Blob<Dtype>* top : tops[split]) {
+      if (top == other) { return true; }
     }
-    first.layer->ForwardBounded(bottoms[i], tops[i], first.bounds);
-    return first.end;
+    return false;
   }
 
-  bool Follows(const Bounded& next, const Bounded& before) const {
-    return bottoms[next.number][0] == tops[before.number][0];
-  }
-
-  bool InRows(const Bounded& first, const Bounded& second, const Bounded& third) const {
-    const auto of_rows = [this](const Bounded& bounded) {
-      bounded.layer->Reshape(bottoms[bounded.number], tops[bounded.number]);
-      ConvOfRows<Dtype> rows = bounded.layer->OfRows();
-      rows.bounds = bounded.bounds;
-      return rows;
-    };
-    const ConvOfRows<Dtype> a = of_rows(first), b = of_rows(second), c = of_rows(third);
-    const Blob<Dtype>& input = *bottoms[first.number][0];
-    if (input.num_axes() != 4 || !RowsWin(a, b, c)) { return false; }
-    Blob<Dtype>* outputs[] = {tops[first.number][0], tops[second.number][0], tops[third.number][0]};
-    const Dtype* from = input.cpu_data();
-    Dtype* to[] = {outputs[0]->mutable_cpu_data(), outputs[1]->mutable_cpu_data(), outputs[2]->mutable_cpu_data()};
-    for (int n = 0; n < input.shape(0); ++n) {
-      ForwardInRows(a, b, c, from + n * input.count(1), to[0] + n * outputs[0]->count(1),
-                    to[1] + n * outputs[1]->count(1), to[2] + n * outputs[2]->count(1));
+  /// x min(max(x + 3, 0), 6) / 6: a HardSwish, or Power (x + 3), ReLU6, Eltwise (product), Power (times 1/6).
+  void HardSwish(const int begin, Blob<Dtype>* blob, Activation* found) const {
+    int i = begin, split = -1;
+    if (i < layers.size() && layers[i]->layer_param().type() == "Split" && bottoms[i][0] == blob && Plain(i)) {
+      split = i++;
     }
-    return true;
+    AfterConv<Dtype> after;
+    after.swish = true;
+    if (Is(i, "HardSwish") && Same(split, blob, bottoms[i][0])) {
+      after.shift = 3;
+      after.bounds = {Dtype(0), Dtype(6)};
+      after.factor = Dtype(1. / 6.);
+      *found = {after, i + 1, nullptr, tops[i][0]};
+      return;
+    }
+    if (!Is(i, "Power") || !Is(i + 1, "ReLU6") || i + 3 >= layers.size() || !Is(i + 3, "Power")) { return; }
+    const PowerParameter& shift = layers[i]->layer_param().power_param();
+    const PowerParameter& factor = layers[i + 3]->layer_param().power_param();
+    const EltwiseParameter& product = layers[i + 2]->layer_param().eltwise_param();
+    Blob<Dtype>* ramp = tops[i][0];
+    Blob<Dtype>* to = tops[i + 2].size() == 1 ? tops[i + 2][0] : nullptr;
+    const bool wired = Same(split, blob, bottoms[i][0]) && ramp != bottoms[i][0] && InPlace(i + 1, ramp) &&
+                       layers[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) && bottoms[i + 2].size() == 2 &&
+                       to != nullptr && InPlace(i + 3, to) && to != ramp && !Same(split, blob, to) &&
+                       ((Same(split, blob, bottoms[i + 2][0]) && bottoms[i + 2][1] == ramp) ||
+                        (Same(split, blob, bottoms[i + 2][1]) && bottoms[i + 2][0] == ramp));
+    const bool computes = shift.power() == 1 && shift.scale() == 1 && factor.power() == 1 && factor.shift() == 0 &&
+                          factor.scale() != 0 && product.operation() == EltwiseParameter_EltwiseOp_PROD &&
+                          KeepsWithin(*layers[i + 1], &after.bounds);
+    if (!wired || !computes) { return; }
+    after.shift = shift.shift();
+    after.factor = factor.scale();
+    *found = {after, i + 4, ramp, to};
   }
 
-  /// Runs two or more layers that can be computed in pieces; the number of the layer after them, or i.
+  /// Runs a convolution with its activation; the number of the layer after them, or i.
+  int Convolution(const int i) const {
+    if (tops[i].size() != 1 || bottoms[i].size() != 1 || !Plain(i)) { return i; }
+    auto* layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers[i].get());
+    if (layer == nullptr) { return i; }
+    const Blob<Dtype>& input = *bottoms[i][0];
+    Blob<Dtype>* top = tops[i][0];
+    layer->Reshape(bottoms[i], tops[i]);
+    BlockConv<Dtype> conv;
+    if (input.num_axes() != 4 || input.count() == 0 || !layer->AsBlockConv(&conv)) { return i; }
+    const Activation activation = ActivationAt(i + 1, top);
+    for (int l = i + 1; l < activation.end; ++l) {
+      if (layers[l]->layer_param().type() == "Split") {
+        layers[l]->Forward(bottoms[l], tops[l]);  // its tops share the memory of its bottom
+      } else {
+        layers[l]->Reshape(bottoms[l], tops[l]);
+      }
+    }
+    const AfterConv<Dtype>& after = activation.after;
+    // Taken before the new blocks, which may not be those of the input.
+    const bool planes = !conv.depthwise && !HasBlocks(input) && conv.channels < 4 * SimdLanes<Dtype>();
+    shared_ptr<const ChannelBlocks<Dtype>> from;
+    if (!planes) { from = BlocksOf(input); }
+    shared_ptr<ChannelBlocks<Dtype>> sums;
+    if (after.swish && activation.to != top) { sums = NewBlocks(top); }
+    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(activation.to);
+    if (planes) {
+      ConvOfPlanes(conv, input.shape(0), input.cpu_data(), after, sums.get(), to.get());
+    } else {
+      ConvOfBlocks(conv, *from, after, sums.get(), to.get());
+    }
+    if (activation.ramp != nullptr) {
+      activation.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, after.shift, after.bounds));
+    }
+    return activation.end;
+  }
+
+  /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.
+  int Single(const int i) const {
+    if (bottoms[i].empty() || !Plain(i) || !HasBlocks(*bottoms[i][0])) { return i; }
+    layers[i]->Reshape(bottoms[i], tops[i]);
+    return ForwardOfBlocks(layers[i].get(), bottoms[i], tops[i]) ? i + 1 : i;
+  }
+
+  /// Runs layers that can be computed in pieces; the number of the layer after them, or i.
   int Chain(const int i) const {
     const auto may_be = [this](const int l) {
       const std::string& type = layers[l]->layer_param().type();
@@ -123,21 +214,39 @@ struct WholePass {
       if ((!split && !may_be(end)) || !Plain(end)) { break; }
       computed += !split;
     }
-    if (computed < 2) { return i; }
+    if (computed == 0) { return i; }
+    const Blob<Dtype>& first = *bottoms[i][0];
+    const bool blocks = HasBlocks(first);
+    if (computed < 2 && !blocks) { return i; }
+    const size_t count = blocks ? BlocksOf(first)->count() : first.count();
+    vector<shared_ptr<const DeferredValues>> held;  // until they are read
     vector<Piece> pieces;
     int l = i;
     for (; l < end; ++l) {
       layers[l]->Reshape(bottoms[l], tops[l]);
-      if (bottoms[l][0]->count() != bottoms[i][0]->count()) { break; }
+      bool fits = true;
+      for (const Blob<Dtype>* bottom : bottoms[l]) { fits = fits && bottom->shape() == first.shape(); }
+      if (!fits) { break; }
       if (layers[l]->layer_param().type() == "Split") {
         layers[l]->Forward(bottoms[l], tops[l]);  // its tops share the memory of its bottom
         continue;
       }
-      const Piece piece = PieceOf(layers[l].get(), bottoms[l], tops[l]);
-      if (!piece) { break; }
-      pieces.push_back(piece);
+      // What it computes is asked first, with no values: the top must not be changed if it is not computed here.
+      if (!PieceOf<Dtype>(*layers[l], vector<const Dtype*>(bottoms[l].size()), nullptr)) { break; }
+      vector<const Dtype*> x;
+      for (const Blob<Dtype>* bottom : bottoms[l]) {
+        if (blocks) {
+          const shared_ptr<const ChannelBlocks<Dtype>> from = BlocksOf(*bottom);
+          held.push_back(from);
+          x.push_back(from->values());
+        } else {
+          x.push_back(bottom->cpu_data());
+        }
+      }
+      Dtype* y = blocks ? NewBlocks(tops[l][0])->values() : tops[l][0]->mutable_cpu_data();
+      pieces.push_back(PieceOf<Dtype>(*layers[l], x, y));
     }
-    if (!pieces.empty()) { RunPieces(pieces, bottoms[i][0]->count()); }
+    if (!pieces.empty()) { RunPieces(pieces, count); }
     return l;
   }
 };

@@ -18,9 +18,7 @@ namespace {
 constexpr int kStretch = 2048;
 
 template <typename Dtype, typename Op>
-Piece OneToOne(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top, const Op op) {
-  const Dtype* x = bottom[0]->cpu_data();
-  Dtype* y = top[0]->mutable_cpu_data();
+Piece OneToOne(const Dtype* x, Dtype* y, const Op op) {
   return [=](const int begin, const int end) {
     CAFFE_INDEPENDENT_PASSES
     for (int i = begin; i < end; ++i) { y[i] = op(x[i]); }
@@ -29,26 +27,25 @@ Piece OneToOne(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& t
 
 /// y = scale x + shift, rounded after each of the two as in Power's passes.
 template <typename Dtype>
-Piece PowerPiece(const PowerParameter& param, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+Piece PowerPiece(const PowerParameter& param, const Dtype* x, Dtype* y) {
   const Dtype scale = param.scale(), shift = param.shift();
   if (param.power() != 1 || scale == 0 || (scale != 1 && shift != 0)) { return nullptr; }
   if (shift == 0) {
-    return OneToOne(bottom, top, [=](const Dtype x) { return scale * x; });
+    return OneToOne(x, y, [=](const Dtype value) { return scale * value; });
   }
-  return OneToOne(bottom, top, [=](const Dtype x) { return x + shift; });
+  return OneToOne(x, y, [=](const Dtype value) { return value + shift; });
 }
 
 template <typename Dtype>
-Piece EltwisePiece(const EltwiseParameter& param, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  if (bottom.size() != 2) { return nullptr; }
+Piece EltwisePiece(const EltwiseParameter& param, const vector<const Dtype*>& x, Dtype* y) {
+  if (x.size() != 2) { return nullptr; }
   const bool product = param.operation() == EltwiseParameter_EltwiseOp_PROD;
   for (const float factor : param.coeff()) {
     if (factor != 1) { return nullptr; }
   }
   if (!product && param.operation() != EltwiseParameter_EltwiseOp_SUM) { return nullptr; }
-  const Dtype* a = bottom[0]->cpu_data();
-  const Dtype* b = bottom[1]->cpu_data();
-  Dtype* y = top[0]->mutable_cpu_data();
+  const Dtype* a = x[0];
+  const Dtype* b = x[1];
   return [=](const int begin, const int end) {
     if (product) {
       CAFFE_INDEPENDENT_PASSES
@@ -82,21 +79,21 @@ bool KeepsWithin(const Layer<Dtype>& layer, Bounds<Dtype>* bounds) {
 }
 
 template <typename Dtype>
-Piece PieceOf(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  const LayerParameter& param = layer->layer_param();
+Piece PieceOf(const Layer<Dtype>& layer, const vector<const Dtype*>& x, Dtype* y) {
+  const LayerParameter& param = layer.layer_param();
   const std::string& type = param.type();
   Bounds<Dtype> bounds;
-  if (KeepsWithin(*layer, &bounds)) {
-    return OneToOne(bottom, top, [=](const Dtype x) { return AtMost(AtLeast(x, bounds.low), bounds.high); });
+  if (KeepsWithin(layer, &bounds)) {
+    return OneToOne(x[0], y, [=](const Dtype value) { return AtMost(AtLeast(value, bounds.low), bounds.high); });
   }
-  if (type == "Power") { return PowerPiece(param.power_param(), bottom, top); }
-  if (type == "Eltwise") { return EltwisePiece(param.eltwise_param(), bottom, top); }
+  if (type == "Power") { return PowerPiece(param.power_param(), x[0], y); }
+  if (type == "Eltwise") { return EltwisePiece(param.eltwise_param(), x, y); }
   if (type == "HardSwish") {
-    return OneToOne(bottom, top, [](const Dtype x) { return HardSwishOp<Dtype>().Value(x); });
+    return OneToOne(x[0], y, [](const Dtype value) { return HardSwishOp<Dtype>().Value(value); });
   }
   if (type == "HardSigmoid") {
     const HardSigmoidOp<Dtype> op = {Dtype(param.hardsigmoid_param().alpha()), Dtype(param.hardsigmoid_param().beta())};
-    return OneToOne(bottom, top, [=](const Dtype x) { return op.Value(x); });
+    return OneToOne(x[0], y, [=](const Dtype value) { return op.Value(value); });
   }
   return nullptr;
 }
@@ -112,7 +109,7 @@ void RunPieces(const vector<Piece>& pieces, const int count) {
 
 #define INSTANTIATE_PIECES(Dtype)                                        \
   template bool KeepsWithin<Dtype>(const Layer<Dtype>&, Bounds<Dtype>*); \
-  template Piece PieceOf<Dtype>(Layer<Dtype>*, const vector<Blob<Dtype>*>&, const vector<Blob<Dtype>*>&)
+  template Piece PieceOf<Dtype>(const Layer<Dtype>&, const vector<const Dtype*>&, Dtype*)
 INSTANTIATE_PIECES(float);
 INSTANTIATE_PIECES(double);
 

@@ -6,8 +6,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
-#include "caffe/util/bounds.hpp"
-#include "caffe/util/conv_rows.hpp"
+#include "caffe/util/block_conv.hpp"
 #include "caffe/util/plane_shape.hpp"
 
 namespace caffe {
@@ -44,8 +43,8 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   virtual inline int MinTopBlobs() const { return 1; }
   virtual inline bool EqualNumBottomTopBlobs() const { return true; }
 
-  /// The convolution for ForwardInRows (util/conv_rows.hpp), without bounds, once it has its shapes.
-  virtual ConvOfRows<Dtype> OfRows() const;
+  /// The convolution for ConvOfBlocks (util/block_conv.hpp), once it has its shapes; false if that does not compute it.
+  virtual bool AsBlockConv(BlockConv<Dtype>* conv) const;
 
  protected:
   // All of these work on one image: input, output and their gradients point to its first value. skip_im2col: the
@@ -53,9 +52,8 @@ class BaseConvolutionLayer : public Layer<Dtype> {
 
   /// output = weights * columns(input)
   void forward_cpu_gemm(const Dtype* input, const Dtype* weights, Dtype* output, bool skip_im2col = false);
-  /// output = weights * columns(input) [+ bias], within the bounds, in one pass over the output; bias may be null
-  void ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output,
-                          const Bounds<Dtype>& bounds = Bounds<Dtype>());
+  /// output = weights * columns(input) [+ bias], in one pass over the output; bias may be null
+  void ForwardCpuWithBias(const Dtype* input, const Dtype* weights, const Dtype* bias, Dtype* output);
   /// output += bias
   void forward_cpu_bias(Dtype* output, const Dtype* bias);
   /// input = the columns weights^T * output, added up at the positions they came from
@@ -121,8 +119,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   void ToColumnsCpu(const Dtype* image);
   void FromColumnsCpu(Dtype* image);
   const Dtype* ColumnsCpu(const Dtype* input, bool fresh);
-  void MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output,
-                   const Bounds<Dtype>& bounds = Bounds<Dtype>());
+  void MultiplyCpu(const Dtype* columns, const Dtype* weights, const Dtype* bias, Dtype* output);
 #ifndef CPU_ONLY
   void ToColumnsGpu(const Dtype* image);
   void FromColumnsGpu(Dtype* image);

@@ -51,11 +51,6 @@ class ConvolutionLayer : public BaseConvolutionLayer<Dtype> {
 
   virtual inline const char* type() const { return "Convolution"; }
 
-  /// The forward pass on the CPU, with its outputs kept within the bounds: that of the layer and of an activation after
-  /// it. The tops have their shapes.
-  virtual void ForwardBounded(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top,
-                              const Bounds<Dtype>& bounds);
-
  protected:
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);

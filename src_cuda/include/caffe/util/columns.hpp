@@ -1,7 +1,6 @@
 #ifndef CAFFE_UTIL_COLUMNS_HPP_
 #define CAFFE_UTIL_COLUMNS_HPP_
 
-#include "caffe/util/bounds.hpp"
 #include "caffe/util/plane_shape.hpp"
 
 /**
@@ -26,17 +25,10 @@ template <typename Dtype>
 bool DirectConvWins(const PlaneShape& shape, int channels);
 
 /// output (outputs planes) = weights (outputs x channels kernel_h kernel_w) over the image [+ bias], without columns:
-/// each row of outputs is multiplied straight from a band of input rows (band.hpp). bias may be null. The
-/// outputs are kept within the bounds.
+/// each row of outputs is multiplied straight from a band of input rows (band.hpp). bias may be null.
 template <typename Dtype>
 void DirectConvForward(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
-                       const Dtype* bias, Dtype* output, const Bounds<Dtype>& bounds = Bounds<Dtype>());
-
-/// Rows [begin, end) of the outputs of DirectConvForward, on the calling thread. output: the place of row `begin` of
-/// the first plane; planes are ldc apart.
-template <typename Dtype>
-void DirectConvRows(const PlaneShape& shape, int channels, int outputs, const Dtype* image, const Dtype* weights,
-                    const Dtype* bias, const Bounds<Dtype>& bounds, int begin, int end, size_t ldc, Dtype* output);
+                       const Dtype* bias, Dtype* output);
 
 }  // namespace caffe
 

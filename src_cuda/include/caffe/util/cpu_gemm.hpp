@@ -3,8 +3,6 @@
 
 #include <cstddef>
 
-#include "caffe/util/bounds.hpp"
-
 namespace caffe {
 
 /**
@@ -15,22 +13,16 @@ namespace caffe {
  */
 
 /// C (M x N) = A (M x K) B (K x N) [+ bias of the row] [+ C]. transposed: A is stored as K x M. bias: a value for each
-/// row, or null. keep: the product is added to C. The values of C are kept within the bounds, if there are any.
+/// row, or null. keep: the product is added to C.
 template <typename Dtype>
 void CpuGemm(bool transposed, int M, int N, int K, const Dtype* A, const Dtype* B, const Dtype* bias, bool keep,
-             Dtype* C, const Bounds<Dtype>& bounds = Bounds<Dtype>());
+             Dtype* C);
 
-/// C (M x columns) = A (M x K) B [+ bias of the row], within the bounds, on the calling thread. The rows of B and C are
-/// ldb and ldc apart: columns of larger matrices.
-template <typename Dtype>
-void CpuGemmColumns(int M, int columns, int K, const Dtype* A, const Dtype* B, size_t ldb, const Dtype* bias,
-                    const Bounds<Dtype>& bounds, size_t ldc, Dtype* C);
-
-/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row], within the bounds, on the calling thread. Row k
-/// of B begins at B + starts[k] and is read in whole vectors: values past `columns` must be readable and are not used.
+/// C (M x columns, rows ldc apart) = A (M x K) B [+ bias of the row], on the calling thread. Row k of B begins at B +
+/// starts[k] and is read in whole vectors: values past `columns` must be readable and are not used.
 template <typename Dtype>
 void CpuGemmPlaced(int M, int columns, int K, const Dtype* A, const Dtype* B, const int* starts, const Dtype* bias,
-                   size_t ldc, Dtype* C, const Bounds<Dtype>& bounds = Bounds<Dtype>());
+                   size_t ldc, Dtype* C);
 
 /// C (M x N) += A (M x K) B^T, with B stored as N x K: for gradients of weights, where K is large.
 template <typename Dtype>

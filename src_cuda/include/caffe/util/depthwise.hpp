@@ -1,9 +1,6 @@
 #ifndef CAFFE_UTIL_DEPTHWISE_HPP_
 #define CAFFE_UTIL_DEPTHWISE_HPP_
 
-#include <cstddef>
-
-#include "caffe/util/bounds.hpp"
 #include "caffe/util/plane_shape.hpp"
 
 namespace caffe {
@@ -11,16 +8,10 @@ namespace caffe {
 using DepthwiseShape = PlaneShape;
 
 /// output = the convolution of each plane of input with the kernel of its channel. Input and output are num * channels
-/// planes, one after another. bias may be null. The outputs are kept within the bounds.
+/// planes, one after another. bias may be null.
 template <typename Dtype>
 void DepthwiseForward(const DepthwiseShape& shape, int num, int channels, const Dtype* input, const Dtype* weights,
-                      const Dtype* bias, Dtype* output, const Bounds<Dtype>& bounds = Bounds<Dtype>());
-
-/// The same for one image, on the calling thread; planes of input and output are in_plane and out_plane values apart.
-/// With a shape of fewer rows it computes some rows of larger planes.
-template <typename Dtype>
-void DepthwiseRows(const DepthwiseShape& shape, int channels, const Dtype* input, size_t in_plane, const Dtype* weights,
-                   const Dtype* bias, const Bounds<Dtype>& bounds, size_t out_plane, Dtype* output);
+                      const Dtype* bias, Dtype* output);
 
 /// input_diff = the gradient of the input, from that of the output.
 template <typename Dtype>

@@ -17,10 +17,10 @@ namespace caffe {
 typedef std::function<void(int begin, int end)> Piece;
 
 /// The forward pass of the layer in pieces; null if it is not such a layer, or not with its settings. Power (of power
-/// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. Bottoms and tops
-/// have their shapes.
+/// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. x: the values of its
+/// bottoms, in whatever order all of them and the top, y, have.
 template <typename Dtype>
-Piece PieceOf(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, const std::vector<Blob<Dtype>*>& top);
+Piece PieceOf(const Layer<Dtype>& layer, const std::vector<const Dtype*>& x, Dtype* y);
 
 /// Runs the pieces of `count` values, each stretch of them through all pieces, on the layers' threads.
 void RunPieces(const std::vector<Piece>& pieces, int count);

@@ -1,0 +1,110 @@
+#ifndef CAFFE_SYNCEDMEM_HPP_
+#define CAFFE_SYNCEDMEM_HPP_
+
+#include <cstdlib>
+
+#include "caffe/common.hpp"
+
+namespace caffe {
+
+/// Memory of the host: pinned in GPU mode, so that copies to and from the device are fast.
+void CaffeMallocHost(void** ptr, size_t size, bool* use_cuda);
+void CaffeFreeHost(void* ptr, bool use_cuda);
+
+/// Values that are computed, or held in another order, and written only if somebody reads them.
+class DeferredValues {
+ public:
+  virtual ~DeferredValues() {}
+  /// Write all of them, in the order of a blob.
+  virtual void WriteTo(void* values) const = 0;
+};
+
+/**
+ * @brief Memory of a blob on the host and on a device, copied from where it was written to where it is read.
+ *
+ * The interface is the fork's, with one thing more: a whole forward pass on the CPU (util/net_forward.cpp) keeps values
+ * in an order of its own and gives them with `Defer`. They are written in a blob's order when somebody asks for them,
+ * by any of the functions that give a pointer or say where the values are. A pointer that was given outside such a pass
+ * may be kept and read after the next one: what it points to is written at the end of each pass (`WriteIfExposed`).
+ */
+class SyncedMemory {
+ public:
+  SyncedMemory() : SyncedMemory(0) {}
+  explicit SyncedMemory(size_t size)
+      : cpu_ptr_(nullptr),
+        gpu_ptr_(nullptr),
+        size_(size),
+        head_(UNINITIALIZED),
+        own_cpu_data_(false),
+        cpu_malloc_use_cuda_(false),
+        own_gpu_data_(false),
+        gpu_device_(-1),
+        written_(true),
+        exposed_(false) {}
+  ~SyncedMemory();
+  const void* cpu_data();
+  void set_cpu_data(void* data);
+  const void* gpu_data();
+  void set_gpu_data(void* data);
+  void* mutable_cpu_data();
+  void* mutable_gpu_data();
+  enum SyncedHead { UNINITIALIZED, HEAD_AT_CPU, HEAD_AT_GPU, SYNCED };
+  SyncedHead head() {
+    WriteDeferred();
+    return head_;
+  }
+  size_t size() { return size_; }
+
+  /// From now on the values are these. written: they are the ones here as well, in a blob's order.
+  void Defer(const shared_ptr<DeferredValues>& values, bool written = false) {
+    deferred_ = values;
+    written_ = written;
+  }
+  /// The values given to Defer; null once somebody may have written others here.
+  const shared_ptr<DeferredValues>& deferred() const { return deferred_; }
+  /// Whether a pointer was given outside a whole forward pass.
+  bool exposed() const { return exposed_; }
+  /// At the end of a whole forward pass.
+  void WriteIfExposed() {
+    if (exposed_) { WriteDeferred(); }
+  }
+  /// While one of these exists, the calling thread computes a whole forward pass.
+  class WholePass {
+   public:
+    WholePass();
+    ~WholePass();
+  };
+
+#ifndef CPU_ONLY
+  void async_gpu_push(const cudaStream_t& stream);
+#endif
+
+ private:
+  void WriteDeferred();
+  void Expose();
+  void to_cpu();
+  void to_gpu();
+  void FreeCpu();
+#ifndef CPU_ONLY
+  void MallocGpu();
+  void FreeGpu();
+#endif
+
+  void* cpu_ptr_;
+  void* gpu_ptr_;
+  size_t size_;
+  SyncedHead head_;
+  bool own_cpu_data_;
+  bool cpu_malloc_use_cuda_;
+  bool own_gpu_data_;
+  int gpu_device_;
+  shared_ptr<DeferredValues> deferred_;
+  bool written_;  // the deferred values are here too
+  bool exposed_;
+
+  DISABLE_COPY_AND_ASSIGN(SyncedMemory);
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_SYNCEDMEM_HPP_

@@ -1,0 +1,77 @@
+#ifndef CAFFE_UTIL_BLOCK_TILES_HPP_
+#define CAFFE_UTIL_BLOCK_TILES_HPP_
+
+#include <cstddef>
+
+#include "caffe/util/block_conv.hpp"
+#include "caffe/util/bounds_simd.hpp"
+#include "caffe/util/channel_blocks.hpp"
+#include "caffe/util/simd.hpp"
+
+/// What block_conv.cpp and block_depthwise.cpp share.
+namespace caffe {
+
+/// What becomes of the sums of a tile. T is the type of the values.
+template <typename T>
+struct BlockEnd {
+  Bounds<T> bounds;
+  bool bounded, swish, keep;
+  T shift, factor;
+
+  /// keep: the sums that become a hard swish are stored too.
+  BlockEnd(const AfterConv<T>& after, const bool keep)
+      : bounds(after.bounds),
+        bounded(after.bounds.any() && !after.swish),
+        swish(after.swish),
+        keep(keep),
+        shift(after.shift),
+        factor(after.factor) {}
+
+  /// Stores P x Wide vectors: vector (p, v) goes to place v * block + p * lanes of `to`, its sum of `sums`.
+  template <int P, int Wide>
+  inline __attribute__((always_inline)) void Store(const SimdT<T, SimdLanes<T>()> (&sum)[P][Wide], const size_t block,
+                                                   T* sums, T* to) const {
+    constexpr int L = SimdLanes<T>();
+    typedef SimdT<T, L> V;
+    const auto each = [&](const auto& store) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Wide; ++v) {
+#pragma GCC unroll 16
+        for (int p = 0; p < P; ++p) { store(sum[p][v], v * block + p * L); }
+      }
+    };
+    if (swish) {
+      const Bounds<T> own = bounds;  // copies, which what is stored does not overlap
+      const T own_shift = shift, own_factor = factor;
+      if (keep) {
+        each([&](const V x, const size_t place) __attribute__((always_inline)) { SimdStore<T, L>(x, sums + place); });
+      }
+      each([&](const V x, const size_t place) __attribute__((always_inline)) {
+        const V ramp = Within<T, L>(own, x + own_shift);
+        SimdStore<T, L>(x * ramp * own_factor, to + place);
+      });
+    } else if (bounded) {
+      const Bounds<T> own = bounds;
+      each([&](const V x, const size_t place) __attribute__((always_inline)) {
+        SimdStore<T, L>(Within<T, L>(own, x), to + place);
+      });
+    } else {
+      each([&](const V x, const size_t place) __attribute__((always_inline)) { SimdStore<T, L>(x, to + place); });
+    }
+  }
+};
+
+/// Parts [begin, end) of a line of `count` that is cut into as few as possible of at most `most`, about equally long.
+struct EvenParts {
+  int count, parts;
+  EvenParts(const int count, const int most) : count(count), parts((count + most - 1) / most) {}
+  int Begin(const int part) const { return static_cast<int>(static_cast<long long>(count) * part / parts); }
+};
+
+template <typename T>
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, const BlockEnd<T>& end,
+                       ChannelBlocks<T>* sums, ChannelBlocks<T>* output);
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_BLOCK_TILES_HPP_

@@ -1,0 +1,73 @@
+#ifndef CAFFE_UTIL_CHANNEL_BLOCKS_HPP_
+#define CAFFE_UTIL_CHANNEL_BLOCKS_HPP_
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+
+#include "caffe/blob.hpp"
+#include "caffe/syncedmem.hpp"
+#include "caffe/util/simd.hpp"
+
+/**
+ * Feature maps in blocks of channels, as a whole forward pass on the CPU keeps them.
+ *
+ * A blob is N x C x H x W. Here it is N x (C / kLanes, rounded up) x H W x kLanes: the kLanes channels of a block are one
+ * vector at each position. A 1x1 convolution then multiplies vectors of weights by single values of its input, which it
+ * reads in order; a depthwise one multiplies vectors. Neither copies its input first. onnxruntime (MLAS's NCHWc) and
+ * oneDNN (nChw8c, nChw16c) do the same.
+ */
+namespace caffe {
+
+template <typename Dtype>
+class ChannelBlocks : public DeferredValues {
+ public:
+  static constexpr int kLanes = SimdLanes<Dtype>();
+
+  ChannelBlocks(int num, int channels, int height, int width);
+
+  int num() const { return num_; }
+  int channels() const { return channels_; }
+  int height() const { return height_; }
+  int width() const { return width_; }
+  int pixels() const { return height_ * width_; }
+  int blocks() const { return (channels_ + kLanes - 1) / kLanes; }
+  /// Values from one block to the next, and from one image to the next.
+  size_t block_size() const { return static_cast<size_t>(pixels()) * kLanes; }
+  size_t image_size() const { return blocks() * block_size(); }
+  /// Values of all blocks. The last block of an image has lanes beyond its channels, which hold anything.
+  size_t count() const { return num_ * image_size(); }
+  bool HasShape(const Blob<Dtype>& blob) const;
+
+  const Dtype* values() const { return values_.get(); }
+  Dtype* values() { return values_.get(); }
+
+  /// Write them as a blob has them.
+  void WriteTo(void* values) const override;
+  /// Take them from a blob's order.
+  void ReadFrom(const Dtype* values);
+
+ private:
+  struct Free {
+    void operator()(Dtype* values) const { free(values); }
+  };
+
+  int num_, channels_, height_, width_;
+  std::unique_ptr<Dtype[], Free> values_;
+};
+
+/// The blob's values in blocks: those it holds, or a copy. Four axes.
+template <typename Dtype>
+shared_ptr<const ChannelBlocks<Dtype>> BlocksOf(const Blob<Dtype>& blob);
+
+/// Whether the blob holds its values in blocks, so that nothing needs to be copied.
+template <typename Dtype>
+bool HasBlocks(const Blob<Dtype>& blob);
+
+/// Blocks for the values of the blob, four axes, which the caller has to write: the blob holds them from now on.
+template <typename Dtype>
+shared_ptr<ChannelBlocks<Dtype>> NewBlocks(Blob<Dtype>* blob);
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_CHANNEL_BLOCKS_HPP_
