@@ -164,7 +164,7 @@ TYPED_TEST(NetForwardTest, ThreeConvolutions) {
 }
 
 std::string LayerOf(const std::string& type, const std::string& bottoms, const std::string& top,
-                  const std::string& more = "") {
+                    const std::string& more = "") {
   std::string text = "layer { name: '" + top + "/" + type + "' type: '" + type + "' top: '" + top + "' " + more;
   for (size_t begin = 0; begin < bottoms.size();) {
     const size_t end = std::min(bottoms.find(' ', begin), bottoms.size());
@@ -229,7 +229,7 @@ TYPED_TEST(NetForwardTest, LayersThatDoNot) {
   this->Make(Conv("conv", "data", "num_output: 40 kernel_size: 3 pad: 1") +
              LayerOf("Pooling", "conv", "pooled", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }") +
              LayerOf("Deconvolution", "pooled", "large",
-                   "convolution_param { num_output: 40 group: 40 kernel_size: 2 stride: 2 bias_term: false }") +
+                     "convolution_param { num_output: 40 group: 40 kernel_size: 2 stride: 2 bias_term: false }") +
              Conv("side", "pooled", "num_output: 40 kernel_size: 2 pad: 1 stride: 2 group: 2") +
              Conv("next", "pooled", "num_output: 40 kernel_size: 1") + LayerOf("Eltwise", "next pooled", "sum") +
              LayerOf("Sigmoid", "sum", "sum") + LayerOf("Eltwise", "sum next", "both", kProduct) +

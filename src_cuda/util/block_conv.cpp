@@ -1,7 +1,7 @@
 // Convolutions of one group with outputs in blocks of channels. A tile of up to kMostPixels positions of a row by two
 // blocks of outputs is summed in registers over all channels and taps: two vectors of weights times a value of each
-// position. Where the input is, for each channel and tap, a table says. Weights are packed anew in each call: they may be
-// changed at any time, through pointers that were given long before.
+// position. Where the input is, for each channel and tap, a table says. Weights are packed anew in each call: they may
+// be changed at any time, through pointers that were given long before.
 #include "caffe/util/block_conv.hpp"
 
 #include <algorithm>
@@ -38,8 +38,8 @@ T* Room(const int which, const size_t count) {
   return reinterpret_cast<T*>((address + 63) / 64 * 64);
 }
 
-/// Outputs [first, first + rows) x K as K x lanes, the lanes beyond `rows` 0. A few k at a time, so that whole lines are
-/// written.
+/// Outputs [first, first + rows) x K as K x lanes, the lanes beyond `rows` 0. A few k at a time, so that whole lines
+/// are written.
 template <typename T>
 void PackWeights(const T* from, const int rows, const int K, const int lanes, T* to) {
   constexpr int kStep = 64 / sizeof(T);
@@ -54,7 +54,9 @@ void PackWeights(const T* from, const int rows, const int K, const int lanes, T*
       int k = begin;
       for (; k + 4 <= end; k += 4) { SimdTranspose(row + k, K, to + static_cast<size_t>(k) * lanes + l, lanes); }
       for (; k < end; ++k) {
-        for (int i = 0; i < 4; ++i) { to[static_cast<size_t>(k) * lanes + l + i] = row[static_cast<size_t>(i) * K + k]; }
+        for (int i = 0; i < 4; ++i) {
+          to[static_cast<size_t>(k) * lanes + l + i] = row[static_cast<size_t>(i) * K + k];
+        }
       }
     }
     for (int l = whole; l < lanes; ++l) {
@@ -165,10 +167,9 @@ struct Dense {
       const EvenParts parts(std::min(length, whole - y * length), kMostPixels);
       for (int part = 0; part < parts.parts; ++part) {
         const int x = parts.Begin(part);
-        tiles.of[parts.Begin(part + 1) - x - 1][wide - 1](operands, from + static_cast<ptrdiff_t>(x) * Step,
-                                                          packed + kWide * L, packed,
-                                                          sums == nullptr ? nullptr : sums->values() + to + x * L,
-                                                          output->values() + to + x * L);
+        tiles.of[parts.Begin(part + 1) - x - 1][wide - 1](
+            operands, from + static_cast<ptrdiff_t>(x) * Step, packed + kWide * L, packed,
+            sums == nullptr ? nullptr : sums->values() + to + x * L, output->values() + to + x * L);
       }
     }
   }
@@ -213,8 +214,8 @@ struct Dense {
 template <typename T>
 struct Padded {
   const T* values;
-  int width;              // positions in a row
-  size_t plane;           // values from one plane or block to the next
+  int width;     // positions in a row
+  size_t plane;  // values from one plane or block to the next
 
   Padded(const PlaneShape& s, const T* input, const int planes, const int lanes)
       : values(input), width(s.width), plane(static_cast<size_t>(s.height) * s.width * lanes) {
@@ -267,8 +268,8 @@ void RunDense(const BlockConv<T>& conv, const int num, const T* input, const Aft
       }
     }
   }
-  const bool line = s.stride_h == 1 && s.stride_w == 1 && s.kernel_h == 1 && s.kernel_w == 1 && s.pad_h == 0 &&
-                    s.pad_w == 0;
+  const bool line =
+      s.stride_h == 1 && s.stride_w == 1 && s.kernel_h == 1 && s.kernel_w == 1 && s.pad_h == 0 && s.pad_w == 0;
   const int pixels = s.out_height * s.out_width;
   int rows = s.out_height, length = s.out_width, together;
   const int64_t position = static_cast<int64_t>(sizeof(T)) * planes * Lanes;
@@ -332,11 +333,11 @@ void ConvOfPlanes(const BlockConv<Dtype>& conv, const int num, const Dtype* inpu
   RunDense<1>(conv, num, input, after, sums, output);
 }
 
-#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                           \
-  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                    \
-  template void ConvOfBlocks<Dtype>(const BlockConv<Dtype>&, const ChannelBlocks<Dtype>&,                       \
-                                    const AfterConv<Dtype>&, ChannelBlocks<Dtype>*, ChannelBlocks<Dtype>*);     \
-  template void ConvOfPlanes<Dtype>(const BlockConv<Dtype>&, int, const Dtype*, const AfterConv<Dtype>&,        \
+#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                              \
+  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                       \
+  template void ConvOfBlocks<Dtype>(const BlockConv<Dtype>&, const ChannelBlocks<Dtype>&, const AfterConv<Dtype>&, \
+                                    ChannelBlocks<Dtype>*, ChannelBlocks<Dtype>*);                                 \
+  template void ConvOfPlanes<Dtype>(const BlockConv<Dtype>&, int, const Dtype*, const AfterConv<Dtype>&,           \
                                     ChannelBlocks<Dtype>*, ChannelBlocks<Dtype>*)
 INSTANTIATE_BLOCK_CONV(float);
 INSTANTIATE_BLOCK_CONV(double);

@@ -1,7 +1,7 @@
 // Depthwise convolutions in blocks of channels: a tile of up to kMostPixels positions of a row is summed in registers,
-// each tap a vector of weights times the vectors of the input. Rows of taps above and below the map are left out. At the
-// left and right edge a tile reads a copy of its input with the padding; of a narrow map, most of which is edges, all
-// rows are copied once.
+// each tap a vector of weights times the vectors of the input. Rows of taps above and below the map are left out. At
+// the left and right edge a tile reads a copy of its input with the padding; of a narrow map, most of which is edges,
+// all rows are copied once.
 #include <algorithm>
 #include <vector>
 
@@ -47,8 +47,8 @@ inline __attribute__((always_inline)) void DepthwiseTile(const Taps<T>& taps, co
 
 /// `count` positions: tiles, and one more of those that are left.
 template <typename T, int S>
-void DepthwiseLine(const Taps<T>& all_taps, const T* x, const SimdT<T, SimdLanes<T>()>* bias_of, const BlockEnd<T>& ends,
-                   int count, T* sums, T* to) {
+void DepthwiseLine(const Taps<T>& all_taps, const T* x, const SimdT<T, SimdLanes<T>()>* bias_of,
+                   const BlockEnd<T>& ends, int count, T* sums, T* to) {
   constexpr int L = SimdLanes<T>();
   // Copies, which what is stored does not overlap.
   const Taps<T> taps = all_taps;
@@ -152,7 +152,9 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, 
   const int threads = products < 2 * kLeastProducts ? 1 : ParallelThreads();
   const int shares = all >= 2 * threads ? 1 : std::min(s.out_height, (2 * threads + all - 1) / all);
   const int items = all * shares;
-  const int grain = threads == 1 ? items : std::max<int64_t>(1, std::min<int64_t>(items / (2 * threads), items * kLeastProducts / products));
+  const int grain =
+      threads == 1 ? items
+                   : std::max<int64_t>(1, std::min<int64_t>(items / (2 * threads), items * kLeastProducts / products));
   ParallelFor(items, grain, [&](const int begin, const int end_item) {
     static thread_local std::vector<T> kernel;
     kernel.resize(taps * L);
@@ -161,7 +163,9 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, 
       const int first = block % blocks * L, channels = std::min(L, conv.channels - first);
       SimdT<T, L> bias = {};
       for (int l = 0; l < channels; ++l) {
-        for (int t = 0; t < taps; ++t) { kernel[t * L + l] = conv.weights[(first + l) * static_cast<size_t>(taps) + t]; }
+        for (int t = 0; t < taps; ++t) {
+          kernel[t * L + l] = conv.weights[(first + l) * static_cast<size_t>(taps) + t];
+        }
         if (conv.bias != nullptr) { bias[l] = conv.bias[first + l]; }
       }
       for (int l = channels; l < L; ++l) {

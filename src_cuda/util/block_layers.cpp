@@ -73,7 +73,9 @@ void AlongChannels(const ChannelBlocks<Dtype>& map, const Dtype* a, const Dtype*
       }
       const Dtype* x = map.values() + i * map.block_size();
       Dtype* y = to->values() + i * map.block_size();
-      for (size_t v = 0; v < map.block_size(); v += L) { SimdStore<Dtype, L>(op(SimdLoad<Dtype, L>(x + v), va, vb), y + v); }
+      for (size_t v = 0; v < map.block_size(); v += L) {
+        SimdStore<Dtype, L>(op(SimdLoad<Dtype, L>(x + v), va, vb), y + v);
+      }
     }
   });
 }
@@ -91,8 +93,9 @@ bool Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dtype>*
   const Dtype* factor = factors.cpu_data();
   const auto map = BlocksOf(*bottom[0]);
   // The 0 is added where there is no bias, too, as the layer does: it makes a 0 of -0.
-  AlongChannels(*map, factor, shifts, by_image, [](const auto x, const auto a, const auto b) { return x * a + b; },
-                NewBlocks(top).get());
+  AlongChannels(
+      *map, factor, shifts, by_image, [](const auto x, const auto a, const auto b) { return x * a + b; },
+      NewBlocks(top).get());
   return true;
 }
 
@@ -110,8 +113,9 @@ bool BatchNorm(Layer<Dtype>* layer, const Blob<Dtype>& bottom, Blob<Dtype>* top)
     factors[c] = 1 / deviation;
   }
   const auto map = BlocksOf(bottom);
-  AlongChannels(*map, means.data(), factors.data(), false,
-                [](const auto x, const auto a, const auto b) { return (x - a) * b; }, NewBlocks(top).get());
+  AlongChannels(
+      *map, means.data(), factors.data(), false, [](const auto x, const auto a, const auto b) { return (x - a) * b; },
+      NewBlocks(top).get());
   return true;
 }
 

@@ -113,9 +113,9 @@ shared_ptr<ChannelBlocks<Dtype>> NewBlocks(Blob<Dtype>* blob) {
   return blocks;
 }
 
-#define INSTANTIATE_BLOCKS(Dtype)                                                       \
-  template class ChannelBlocks<Dtype>;                                                  \
-  template bool HasBlocks<Dtype>(const Blob<Dtype>&);                                   \
+#define INSTANTIATE_BLOCKS(Dtype)                                                      \
+  template class ChannelBlocks<Dtype>;                                                 \
+  template bool HasBlocks<Dtype>(const Blob<Dtype>&);                                  \
   template shared_ptr<const ChannelBlocks<Dtype>> BlocksOf<Dtype>(const Blob<Dtype>&); \
   template shared_ptr<ChannelBlocks<Dtype>> NewBlocks<Dtype>(Blob<Dtype>*)
 INSTANTIATE_BLOCKS(float);

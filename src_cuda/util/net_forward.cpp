@@ -94,9 +94,9 @@ struct WholePass {
   /// The activation after a convolution.
   struct Activation {
     AfterConv<Dtype> after;
-    int end;                     // the number of the layer after it
+    int end;                      // the number of the layer after it
     Blob<Dtype>* ramp = nullptr;  // of a hard swish of four layers
-    Blob<Dtype>* to;             // where the result goes
+    Blob<Dtype>* to;              // where the result goes
   };
 
   /// The layers after convolution i, whose top is `blob`.

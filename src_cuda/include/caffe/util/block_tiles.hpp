@@ -52,9 +52,8 @@ struct BlockEnd {
       });
     } else if (bounded) {
       const Bounds<T> own = bounds;
-      each([&](const V x, const size_t place) __attribute__((always_inline)) {
-        SimdStore<T, L>(Within<T, L>(own, x), to + place);
-      });
+      each([&](const V x, const size_t place)
+               __attribute__((always_inline)) { SimdStore<T, L>(Within<T, L>(own, x), to + place); });
     } else {
       each([&](const V x, const size_t place) __attribute__((always_inline)) { SimdStore<T, L>(x, to + place); });
     }

@@ -12,10 +12,10 @@
 /**
  * Feature maps in blocks of channels, as a whole forward pass on the CPU keeps them.
  *
- * A blob is N x C x H x W. Here it is N x (C / kLanes, rounded up) x H W x kLanes: the kLanes channels of a block are one
- * vector at each position. A 1x1 convolution then multiplies vectors of weights by single values of its input, which it
- * reads in order; a depthwise one multiplies vectors. Neither copies its input first. onnxruntime (MLAS's NCHWc) and
- * oneDNN (nChw8c, nChw16c) do the same.
+ * A blob is N x C x H x W. Here it is N x (C / kLanes, rounded up) x H W x kLanes: the kLanes channels of a block are
+ * one vector at each position. A 1x1 convolution then multiplies vectors of weights by single values of its input,
+ * which it reads in order; a depthwise one multiplies vectors. Neither copies its input first. onnxruntime (MLAS's
+ * NCHWc) and oneDNN (nChw8c, nChw16c) do the same.
  */
 namespace caffe {
 
