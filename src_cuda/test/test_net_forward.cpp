@@ -26,6 +26,13 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
     param.mutable_state()->set_phase(phase);
     net_.reset(new Net<Dtype>(param));
     for (Blob<Dtype>* blob : net_->learnable_params()) { this->Fill(blob); }
+    for (const shared_ptr<Layer<Dtype>>& layer : net_->layers()) {
+      if (layer->layer_param().type() != "BatchNorm") { continue; }
+      for (const int i : {1, 2}) {  // the variance, and its weight
+        Dtype* values = layer->blobs()[i]->mutable_cpu_data();
+        for (int c = 0; c < layer->blobs()[i]->count(); ++c) { values[c] = std::fabs(values[c]) + Dtype(0.5); }
+      }
+    }
   }
 
   typedef std::map<std::string, std::vector<Dtype>> Values;
@@ -64,6 +71,8 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
     for (const auto& item : one_by_one) {
       const std::vector<Dtype>& other = whole.at(item.first);
       ASSERT_EQ(item.second.size(), other.size());
+      // Values that are no numbers would all be the same.
+      for (const Dtype value : item.second) { ASSERT_TRUE(std::isfinite(value)) << item.first; }
       EXPECT_EQ(0, std::memcmp(item.second.data(), other.data(), other.size() * sizeof(Dtype))) << item.first;
     }
   }
