@@ -122,26 +122,24 @@ struct Tiles {
   }
 };
 
-/// A convolution as rows of positions, each at a fixed step from the one before.
+/// A convolution of an image as rows of positions, each at a fixed step from the one before.
 template <typename T>
 struct Dense {
-  int rows, length;   // of positions in an image
-  int whole;          // positions in an image; the last row may be shorter
-  int together;       // rows that are multiplied by all weights at a time
-  const T* input;     // of the first tap of the first position
-  size_t row, image;  // from one row of positions, and image, to the next, in the input
-  int num;
+  int rows, length;  // of positions
+  int whole;         // positions; the last row may be shorter
+  int together;      // rows that are multiplied by all weights at a time
+  const T* input;    // of the first tap of the first position
+  size_t row;        // from one row of positions to the next in the input
   int K;
   const ptrdiff_t* taps;
   const BlockConv<T>& conv;
   BlockEnd<T> end;
-  ChannelBlocks<T>* sums;
-  ChannelBlocks<T>* output;
+  ImageBlocks<T> sums, output;
 
   static constexpr int L = SimdLanes<T>();
 
-  int pairs() const { return (output->blocks() + kWide - 1) / kWide; }
-  int WideOf(const int pair) const { return std::min(kWide, output->blocks() - pair * kWide); }
+  int pairs() const { return (output.blocks() + kWide - 1) / kWide; }
+  int WideOf(const int pair) const { return std::min(kWide, output.blocks() - pair * kWide); }
   size_t packed_size() const { return static_cast<size_t>(kWide) * L * (K + 1); }
 
   /// The bias of a pair of blocks, then its weights, in the order in which a tile reads them.
@@ -154,22 +152,21 @@ struct Dense {
                 to + kWide * L);
   }
 
-  /// Rows [begin, end) of all images by a pair of blocks.
+  /// Rows [begin, end) by a pair of blocks.
   template <int Step>
   void Multiply(const int begin, const int end_row, const int pair, const T* packed) const {
     static const Tiles<T, Step> tiles;
-    const Operands<T> operands = {K, taps, &end, output->block_size()};
+    const Operands<T> operands = {K, taps, &end, output.block_size()};
     const int block = pair * kWide, wide = WideOf(pair);
-    for (int r = begin; r < end_row; ++r) {
-      const int n = r / rows, y = r % rows;
-      const T* from = input + n * image + y * row;
-      const size_t to = n * output->image_size() + block * output->block_size() + static_cast<size_t>(y) * length * L;
+    for (int y = begin; y < end_row; ++y) {
+      const T* from = input + y * row;
+      const size_t to = block * output.block_size() + static_cast<size_t>(y) * length * L;
       const EvenParts parts(std::min(length, whole - y * length), kMostPixels);
       for (int part = 0; part < parts.parts; ++part) {
         const int x = parts.Begin(part);
         tiles.of[parts.Begin(part + 1) - x - 1][wide - 1](
             operands, from + static_cast<ptrdiff_t>(x) * Step, packed + kWide * L, packed,
-            sums == nullptr ? nullptr : sums->values() + to + x * L, output->values() + to + x * L);
+            sums.values == nullptr ? nullptr : sums.values + to + x * L, output.values + to + x * L);
       }
     }
   }
@@ -177,8 +174,8 @@ struct Dense {
   /// On the layers' threads.
   template <int Step>
   void Run() const {
-    const int all = num * rows, groups = (all + together - 1) / together;
-    const int64_t products = static_cast<int64_t>(num) * whole * K * output->blocks();
+    const int groups = (rows + together - 1) / together;
+    const int64_t products = static_cast<int64_t>(whole) * K * output.blocks();
     const int threads = products < 2 * kLeastProducts / L ? 1 : ParallelThreads();
     if (groups == 1) {
       // Each pair of blocks is used once: its weights are packed into the cache right before.
@@ -187,7 +184,7 @@ struct Dense {
         T* packed = Room<T>(0, packed_size());
         for (int pair = begin; pair < end_pair; ++pair) {
           Pack(pair, packed);
-          Multiply<Step>(0, all, pair, packed);
+          Multiply<Step>(0, rows, pair, packed);
         }
       });
       return;
@@ -203,7 +200,7 @@ struct Dense {
       for (int item = begin; item < end_item; ++item) {
         const int group = item / shares, share = item % shares;
         for (int pair = pairs() * share / shares; pair < pairs() * (share + 1) / shares; ++pair) {
-          Multiply<Step>(group * together, std::min(all, (group + 1) * together), pair, packed + pair * packed_size());
+          Multiply<Step>(group * together, std::min(rows, (group + 1) * together), pair, packed + pair * packed_size());
         }
       }
     });
@@ -249,14 +246,14 @@ struct Padded {
   }
 };
 
-/// lanes: values of a position of the input, 1 or a block's.
+/// Lanes: values of a position of the input, 1 or a block's.
 template <int Lanes, typename T>
-void RunDense(const BlockConv<T>& conv, const int num, const T* input, const AfterConv<T>& after,
-              ChannelBlocks<T>* sums, ChannelBlocks<T>* output) {
+void RunDense(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+              const ImageBlocks<T>& output) {
   const PlaneShape& s = conv.shape;
   const int K = conv.channels * s.kernel_h * s.kernel_w;
   const int planes = (conv.channels + Lanes - 1) / Lanes;
-  const Padded<T> padded(s, input, num * planes, Lanes);
+  const Padded<T> padded(s, input, planes, Lanes);
   static thread_local std::vector<ptrdiff_t> taps;
   taps.resize(K);
   ptrdiff_t* tap = taps.data();
@@ -273,8 +270,12 @@ void RunDense(const BlockConv<T>& conv, const int num, const T* input, const Aft
   const int pixels = s.out_height * s.out_width;
   int rows = s.out_height, length = s.out_width, together;
   const int64_t position = static_cast<int64_t>(sizeof(T)) * planes * Lanes;
-  if (num * planes * static_cast<int64_t>(padded.plane) * static_cast<int>(sizeof(T)) <= kWholeBytes) {
-    together = num * rows;
+  if (static_cast<int64_t>(planes * padded.plane * sizeof(T)) <= kWholeBytes) {
+    if (line) {
+      rows = 1;
+      length = pixels;
+    }
+    together = rows;
   } else if (line) {
     // One long row, cut where the inputs no longer stay in the cache with the weights.
     length = std::min<int64_t>(pixels, std::max<int64_t>(1, kInputBytes / position / kMostPixels) * kMostPixels);
@@ -282,12 +283,7 @@ void RunDense(const BlockConv<T>& conv, const int num, const T* input, const Aft
     together = 1;
   } else {
     together = std::max<int64_t>(1, kInputBytes / (position * padded.width * s.stride_h));
-    together = std::min(together, std::max(1, num * rows / (4 * ParallelThreads())));
-  }
-  if (line && together > 1) {
-    length = pixels;
-    rows = 1;
-    together = num;
+    together = std::min(together, std::max(1, rows / (4 * ParallelThreads())));
   }
   const Dense<T> dense = {rows,
                           length,
@@ -295,12 +291,10 @@ void RunDense(const BlockConv<T>& conv, const int num, const T* input, const Aft
                           together,
                           padded.values,
                           static_cast<size_t>(line ? length : s.stride_h * padded.width) * Lanes,
-                          planes * padded.plane,
-                          num,
                           K,
                           taps.data(),
                           conv,
-                          BlockEnd<T>(after, sums != nullptr),
+                          BlockEnd<T>(after, sums.values != nullptr),
                           sums,
                           output};
   if (s.stride_w == 1) {
@@ -314,31 +308,31 @@ void RunDense(const BlockConv<T>& conv, const int num, const T* input, const Aft
 
 template <typename Dtype>
 bool IsBlockConv(const BlockConv<Dtype>& conv) {
-  return conv.shape.stride_w <= 2 && conv.shape.out_height * conv.shape.out_width > 1;
+  return conv.shape.stride_w <= 2;
 }
 
 template <typename Dtype>
-void ConvOfBlocks(const BlockConv<Dtype>& conv, const ChannelBlocks<Dtype>& input, const AfterConv<Dtype>& after,
-                  ChannelBlocks<Dtype>* sums, ChannelBlocks<Dtype>* output) {
+void ConvOfBlocks(const BlockConv<Dtype>& conv, const ImageBlocks<const Dtype>& input, const AfterConv<Dtype>& after,
+                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
   if (conv.depthwise) {
-    DepthwiseOfBlocks(conv, input, BlockEnd<Dtype>(after, sums != nullptr), sums, output);
+    DepthwiseOfBlocks(conv, input, BlockEnd<Dtype>(after, sums.values != nullptr), sums, output);
   } else {
-    RunDense<SimdLanes<Dtype>()>(conv, input.num(), input.values(), after, sums, output);
+    RunDense<SimdLanes<Dtype>()>(conv, input.values, after, sums, output);
   }
 }
 
 template <typename Dtype>
-void ConvOfPlanes(const BlockConv<Dtype>& conv, const int num, const Dtype* input, const AfterConv<Dtype>& after,
-                  ChannelBlocks<Dtype>* sums, ChannelBlocks<Dtype>* output) {
-  RunDense<1>(conv, num, input, after, sums, output);
+void ConvOfPlanes(const BlockConv<Dtype>& conv, const Dtype* input, const AfterConv<Dtype>& after,
+                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
+  RunDense<1>(conv, input, after, sums, output);
 }
 
-#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                              \
-  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                       \
-  template void ConvOfBlocks<Dtype>(const BlockConv<Dtype>&, const ChannelBlocks<Dtype>&, const AfterConv<Dtype>&, \
-                                    ChannelBlocks<Dtype>*, ChannelBlocks<Dtype>*);                                 \
-  template void ConvOfPlanes<Dtype>(const BlockConv<Dtype>&, int, const Dtype*, const AfterConv<Dtype>&,           \
-                                    ChannelBlocks<Dtype>*, ChannelBlocks<Dtype>*)
+#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                                  \
+  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                           \
+  template void ConvOfBlocks<Dtype>(const BlockConv<Dtype>&, const ImageBlocks<const Dtype>&, const AfterConv<Dtype>&, \
+                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&);                             \
+  template void ConvOfPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, const AfterConv<Dtype>&,                    \
+                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&)
 INSTANTIATE_BLOCK_CONV(float);
 INSTANTIATE_BLOCK_CONV(double);
 

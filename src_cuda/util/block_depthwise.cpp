@@ -143,12 +143,12 @@ void Rows(const PlaneShape& s, const T* input, const T* weights, const SimdT<T, 
 }  // namespace
 
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, const BlockEnd<T>& end,
-                       ChannelBlocks<T>* sums, ChannelBlocks<T>* output) {
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const ImageBlocks<const T>& input, const BlockEnd<T>& end,
+                       const ImageBlocks<T>& sums, const ImageBlocks<T>& output) {
   constexpr int L = SimdLanes<T>();
   const PlaneShape& s = conv.shape;
-  const int taps = s.kernel_h * s.kernel_w, blocks = output->blocks(), all = output->num() * blocks;
-  const int64_t products = static_cast<int64_t>(all) * output->block_size() * taps;
+  const int taps = s.kernel_h * s.kernel_w, all = output.blocks();
+  const int64_t products = static_cast<int64_t>(all) * output.block_size() * taps;
   const int threads = products < 2 * kLeastProducts ? 1 : ParallelThreads();
   const int shares = all >= 2 * threads ? 1 : std::min(s.out_height, (2 * threads + all - 1) / all);
   const int items = all * shares;
@@ -160,7 +160,7 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, 
     kernel.resize(taps * L);
     for (int item = begin; item < end_item; ++item) {
       const int block = item / shares, share = item % shares;
-      const int first = block % blocks * L, channels = std::min(L, conv.channels - first);
+      const int first = block * L, channels = std::min(L, conv.channels - first);
       SimdT<T, L> bias = {};
       for (int l = 0; l < channels; ++l) {
         for (int t = 0; t < taps; ++t) {
@@ -172,16 +172,18 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, 
         for (int t = 0; t < taps; ++t) { kernel[t * L + l] = T(0); }
       }
       const auto rows = s.stride_w == 1 ? Rows<T, 1> : Rows<T, 2>;
-      rows(s, input.values() + block * input.block_size(), kernel.data(), bias, end, s.out_height * share / shares,
-           s.out_height * (share + 1) / shares, sums == nullptr ? nullptr : sums->values() + block * sums->block_size(),
-           output->values() + block * output->block_size());
+      rows(s, input.values + block * input.block_size(), kernel.data(), bias, end, s.out_height * share / shares,
+           s.out_height * (share + 1) / shares,
+           sums.values == nullptr ? nullptr : sums.values + block * sums.block_size(),
+           output.values + block * output.block_size());
     }
   });
 }
 
-template void DepthwiseOfBlocks<float>(const BlockConv<float>&, const ChannelBlocks<float>&, const BlockEnd<float>&,
-                                       ChannelBlocks<float>*, ChannelBlocks<float>*);
-template void DepthwiseOfBlocks<double>(const BlockConv<double>&, const ChannelBlocks<double>&, const BlockEnd<double>&,
-                                        ChannelBlocks<double>*, ChannelBlocks<double>*);
+template void DepthwiseOfBlocks<float>(const BlockConv<float>&, const ImageBlocks<const float>&, const BlockEnd<float>&,
+                                       const ImageBlocks<float>&, const ImageBlocks<float>&);
+template void DepthwiseOfBlocks<double>(const BlockConv<double>&, const ImageBlocks<const double>&,
+                                        const BlockEnd<double>&, const ImageBlocks<double>&,
+                                        const ImageBlocks<double>&);
 
 }  // namespace caffe

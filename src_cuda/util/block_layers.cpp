@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "caffe/layers/global_pooling_layer.hpp"
+#include "caffe/util/channel_blocks.hpp"
 #include "caffe/util/parallel.hpp"
 
 namespace caffe {
@@ -17,17 +18,16 @@ namespace {
 constexpr int kGrain = 1 << 15;
 
 template <typename Dtype>
-int BlocksAtATime(const ChannelBlocks<Dtype>& map) {
+int BlocksAtATime(const ImageBlocks<Dtype>& map) {
   return 1 + kGrain / std::max<int>(1, map.block_size());
 }
 
-/// The sum of a plane as SimdTotal (simd.hpp) adds it: by position modulo the lanes of a vector, these by halves, then
-/// in double the positions that are left.
+/// The means of a block's planes, each the sum as SimdTotal (simd.hpp) adds it: by position modulo the lanes of a
+/// vector, these by halves, then in double the positions that are left.
 template <typename Dtype>
-void PoolBlock(const Dtype* from, const int pixels, const int channels, Dtype* to) {
+void PoolBlock(const Dtype* from, const int pixels, Dtype* to) {
   constexpr int L = SimdLanes<Dtype>();
-  typedef SimdT<Dtype, L> V;
-  V sum[L] = {};
+  SimdT<Dtype, L> sum[L] = {};
   int p = 0;
   for (; p + L <= pixels; p += L) {
     for (int i = 0; i < L; ++i) { sum[i] += SimdLoad<Dtype, L>(from + (p + i) * L); }
@@ -35,7 +35,7 @@ void PoolBlock(const Dtype* from, const int pixels, const int channels, Dtype* t
   for (int half = L / 2; half >= 1; half /= 2) {
     for (int i = 0; i < half; ++i) { sum[i] = sum[i] + sum[i + half]; }
   }
-  for (int c = 0; c < channels; ++c) {
+  for (int c = 0; c < L; ++c) {
     double total = sum[0][c];
     for (int q = p; q < pixels; ++q) { total += from[q * L + c]; }
     to[c] = static_cast<Dtype>(total / pixels);
@@ -43,66 +43,107 @@ void PoolBlock(const Dtype* from, const int pixels, const int channels, Dtype* t
 }
 
 template <typename Dtype>
-void Pool(const ChannelBlocks<Dtype>& map, Dtype* to) {
-  constexpr int L = SimdLanes<Dtype>();
-  const int in_image = map.blocks();
-  ParallelFor(map.num() * in_image, BlocksAtATime(map), [&](const int begin, const int end) {
-    for (int i = begin; i < end; ++i) {
-      const int first = i % in_image * L;
-      PoolBlock(map.values() + i * map.block_size(), map.pixels(), std::min(L, map.channels() - first),
-                to + static_cast<size_t>(i / in_image) * map.channels() + first);
-    }
-  });
+ImagePass Pool(const Blob<Dtype>& bottom, Blob<Dtype>* top) {
+  const auto maps = BlocksOf(bottom);
+  const auto means = NewBlocks(top);
+  return [=](const int n) {
+    const auto from = maps->Image(n);
+    const auto to = means->Image(n);
+    ParallelFor(from.blocks(), BlocksAtATime(from), [&](const int begin, const int end) {
+      for (int b = begin; b < end; ++b) {
+        PoolBlock(from.values + b * from.block_size(), from.pixels(), to.values + b * to.block_size());
+      }
+    });
+  };
 }
 
-/// y = op(x, a, b) with a and b of the value's channel. `b` may be null: 0. each: there are factors for each image.
+/// y = op(x, a, b) with a and b of the value's channel, a vector for each block.
 template <typename Dtype, typename Op>
-void AlongChannels(const ChannelBlocks<Dtype>& map, const Dtype* a, const Dtype* b, const bool each, const Op op,
-                   ChannelBlocks<Dtype>* to) {
+void AlongChannels(const ImageBlocks<const Dtype>& from, const Dtype* a, const Dtype* b, const Op op,
+                   const ImageBlocks<Dtype>& to) {
   constexpr int L = SimdLanes<Dtype>();
   typedef SimdT<Dtype, L> V;
-  const int in_image = map.blocks();
-  ParallelFor(map.num() * in_image, BlocksAtATime(map), [&](const int begin, const int end) {
+  ParallelFor(from.blocks(), BlocksAtATime(from), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
-      const int first = i % in_image * L, some = std::min(L, map.channels() - first);
-      const int place = (each ? i / in_image * map.channels() : 0) + first;
-      V va = {}, vb = {};
-      for (int l = 0; l < some; ++l) {
-        va[l] = a[place + l];
-        if (b != nullptr) { vb[l] = b[place + l]; }
-      }
-      const Dtype* x = map.values() + i * map.block_size();
-      Dtype* y = to->values() + i * map.block_size();
-      for (size_t v = 0; v < map.block_size(); v += L) {
+      const V va = SimdLoad<Dtype, L>(a + i * L), vb = SimdLoad<Dtype, L>(b + i * L);
+      const Dtype* x = from.values + i * from.block_size();
+      Dtype* y = to.values + i * from.block_size();
+      for (size_t v = 0; v < from.block_size(); v += L) {
         SimdStore<Dtype, L>(op(SimdLoad<Dtype, L>(x + v), va, vb), y + v);
       }
     }
   });
 }
 
+/// The values of channels, and 0 up to the end of the last block.
 template <typename Dtype>
-bool Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
+std::vector<Dtype> ByChannel(const Dtype* values, const int channels) {
+  constexpr int L = SimdLanes<Dtype>();
+  std::vector<Dtype> padded((channels + L - 1) / L * L);
+  if (values != nullptr) { std::copy_n(values, channels, padded.begin()); }
+  return padded;
+}
+
+template <typename Dtype, typename Op>
+ImagePass AlongChannelsPass(const Blob<Dtype>& bottom, const std::vector<Dtype>& a, const std::vector<Dtype>& b,
+                            const Op op, Blob<Dtype>* top) {
+  const auto maps = BlocksOf(bottom);
+  const auto results = NewBlocks(top);
+  return [=](const int n) { AlongChannels<Dtype>(maps->Image(n), a.data(), b.data(), op, results->Image(n)); };
+}
+
+/// Factors by image and channel, N x C, as vectors for the blocks of an image. They may have been written as N x C x 1
+/// x 1 in blocks, which are one after another.
+template <typename Dtype>
+class Gates {
+ public:
+  explicit Gates(const Blob<Dtype>& flat) : channels_(flat.shape(1)), plain_(nullptr) {
+    const Blob<Dtype> shaped(flat.shape(0), channels_, 1, 1);
+    blocks_ = boost::dynamic_pointer_cast<const ChannelBlocks<Dtype>>(flat.data()->deferred());
+    if (blocks_ && !blocks_->HasShape(shaped)) { blocks_.reset(); }
+    if (!flat.data()->deferred()) { plain_ = flat.cpu_data(); }
+  }
+
+  bool known() const { return blocks_ || plain_ != nullptr; }
+
+  std::vector<Dtype> Of(const int n) const {
+    const Dtype* values = blocks_ ? blocks_->Image(n).values : plain_ + static_cast<size_t>(n) * channels_;
+    return ByChannel(values, channels_);
+  }
+
+ private:
+  int channels_;
+  shared_ptr<const ChannelBlocks<Dtype>> blocks_;
+  const Dtype* plain_;
+};
+
+template <typename Dtype>
+ImagePass Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
   const ScaleParameter& param = layer->layer_param().scale_param();
-  const bool own = bottom.size() == 1;
-  const Blob<Dtype>& factors = own ? *layer->blobs()[0] : *bottom[1];
-  const int axis = bottom[0]->CanonicalAxisIndex(param.axis());
-  const bool by_channel = factors.num_axes() == 1 && axis == 1;
-  const bool by_image = factors.num_axes() == 2 && axis == 0;
-  if (!by_channel && !by_image) { return false; }
-  const Dtype* shifts = param.bias_term() ? layer->blobs().back()->cpu_data() : nullptr;
-  const Dtype* factor = factors.cpu_data();
-  const auto map = BlocksOf(*bottom[0]);
+  const int axis = bottom[0]->CanonicalAxisIndex(param.axis()), channels = bottom[0]->shape(1);
   // The 0 is added where there is no bias, too, as the layer does: it makes a 0 of -0.
-  AlongChannels(
-      *map, factor, shifts, by_image, [](const auto x, const auto a, const auto b) { return x * a + b; },
-      NewBlocks(top).get());
-  return true;
+  const auto op = [](const auto x, const auto a, const auto b) { return x * a + b; };
+  const std::vector<Dtype> shifts =
+      ByChannel(param.bias_term() ? layer->blobs().back()->cpu_data() : nullptr, channels);
+  if (bottom.size() == 1) {
+    const Blob<Dtype>& factors = *layer->blobs()[0];
+    if (factors.num_axes() != 1 || axis != 1) { return nullptr; }
+    return AlongChannelsPass(*bottom[0], ByChannel(factors.cpu_data(), channels), shifts, op, top);
+  }
+  if (bottom[1]->num_axes() != 2 || axis != 0) { return nullptr; }
+  const Gates<Dtype> gates(*bottom[1]);
+  if (!gates.known()) { return nullptr; }
+  const auto maps = BlocksOf(*bottom[0]);
+  const auto results = NewBlocks(top);
+  return [=](const int n) {
+    AlongChannels<Dtype>(maps->Image(n), gates.Of(n).data(), shifts.data(), op, results->Image(n));
+  };
 }
 
 template <typename Dtype>
-bool BatchNorm(Layer<Dtype>* layer, const Blob<Dtype>& bottom, Blob<Dtype>* top) {
+ImagePass BatchNorm(Layer<Dtype>* layer, const Blob<Dtype>& bottom, Blob<Dtype>* top) {
   const BatchNormParameter& param = layer->layer_param().batch_norm_param();
-  if (param.has_use_global_stats() && !param.use_global_stats()) { return false; }
+  if (param.has_use_global_stats() && !param.use_global_stats()) { return nullptr; }
   const auto& blobs = layer->blobs();
   const Dtype weight = blobs[2]->cpu_data()[0], scale = weight == 0 ? 0 : 1 / weight, eps = param.eps();
   const int channels = bottom.shape(1);
@@ -112,53 +153,53 @@ bool BatchNorm(Layer<Dtype>* layer, const Blob<Dtype>& bottom, Blob<Dtype>* top)
     const Dtype deviation = std::sqrt(scale * blobs[1]->cpu_data()[c] + eps);
     factors[c] = 1 / deviation;
   }
-  const auto map = BlocksOf(bottom);
-  AlongChannels(
-      *map, means.data(), factors.data(), false, [](const auto x, const auto a, const auto b) { return (x - a) * b; },
-      NewBlocks(top).get());
-  return true;
+  return AlongChannelsPass(
+      bottom, ByChannel(means.data(), channels), ByChannel(factors.data(), channels),
+      [](const auto x, const auto a, const auto b) { return (x - a) * b; }, top);
 }
 
 template <typename Dtype>
-bool Permute(const PermuteParameter& param, const Blob<Dtype>& bottom, Blob<Dtype>* top) {
+ImagePass Permute(const PermuteParameter& param, const Blob<Dtype>& bottom, Blob<Dtype>* top) {
   constexpr int L = SimdLanes<Dtype>();
   const int order[] = {0, 2, 3, 1};
-  if (param.order_size() != 4 || !std::equal(order, order + 4, param.order().begin())) { return false; }
-  const auto map = BlocksOf(bottom);
-  Dtype* to = top->mutable_cpu_data();
-  const int pixels = map->pixels(), channels = map->channels(), blocks = map->blocks();
-  ParallelFor(map->num() * pixels, 1 + kGrain / channels, [&](const int begin, const int end) {
-    for (int i = begin; i < end; ++i) {
-      const Dtype* from = map->values() + i / pixels * map->image_size() + static_cast<size_t>(i % pixels) * L;
-      Dtype* y = to + static_cast<size_t>(i) * channels;
-      for (int block = 0; block < blocks; ++block) {
-        std::memcpy(y + block * L, from + block * map->block_size(), std::min(L, channels - block * L) * sizeof(Dtype));
+  if (param.order_size() != 4 || !std::equal(order, order + 4, param.order().begin())) { return nullptr; }
+  const auto maps = BlocksOf(bottom);
+  Dtype* values = top->mutable_cpu_data();
+  return [=](const int n) {
+    const auto map = maps->Image(n);
+    const int channels = map.channels, blocks = map.blocks();
+    Dtype* to = values + static_cast<size_t>(n) * map.pixels() * channels;
+    ParallelFor(map.pixels(), 1 + kGrain / channels, [&](const int begin, const int end) {
+      for (int i = begin; i < end; ++i) {
+        for (int b = 0; b < blocks; ++b) {
+          std::memcpy(to + static_cast<size_t>(i) * channels + b * L, map.values + b * map.block_size() + i * L,
+                      std::min(L, channels - b * L) * sizeof(Dtype));
+        }
       }
-    }
-  });
-  return true;
+    });
+  };
 }
 
 }  // namespace
 
 template <typename Dtype>
-bool ForwardOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
-                     const std::vector<Blob<Dtype>*>& top) {
-  if (bottom.empty() || top.size() != 1 || !HasBlocks(*bottom[0])) { return false; }
+ImagePass PassOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
+                       const std::vector<Blob<Dtype>*>& top) {
+  if (bottom.empty() || top.size() != 1 || !HasBlocks(*bottom[0])) { return nullptr; }
   const LayerParameter& param = layer->layer_param();
   const std::string& type = param.type();
   if (type == "Pooling" && dynamic_cast<GlobalPoolingLayer<Dtype>*>(layer) != nullptr) {
-    Pool(*BlocksOf(*bottom[0]), top[0]->mutable_cpu_data());
-    return true;
+    return Pool(*bottom[0], top[0]);
   }
   if (type == "Scale") { return Scale(layer, bottom, top[0]); }
   if (type == "BatchNorm") { return BatchNorm(layer, *bottom[0], top[0]); }
   if (type == "Permute") { return Permute(param.permute_param(), *bottom[0], top[0]); }
-  return false;
+  return nullptr;
 }
 
-template bool ForwardOfBlocks<float>(Layer<float>*, const std::vector<Blob<float>*>&, const std::vector<Blob<float>*>&);
-template bool ForwardOfBlocks<double>(Layer<double>*, const std::vector<Blob<double>*>&,
-                                      const std::vector<Blob<double>*>&);
+template ImagePass PassOfBlocks<float>(Layer<float>*, const std::vector<Blob<float>*>&,
+                                       const std::vector<Blob<float>*>&);
+template ImagePass PassOfBlocks<double>(Layer<double>*, const std::vector<Blob<double>*>&,
+                                        const std::vector<Blob<double>*>&);
 
 }  // namespace caffe

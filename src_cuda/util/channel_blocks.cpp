@@ -17,7 +17,7 @@ constexpr int kGrain = 1 << 15;
 
 template <typename Dtype>
 ChannelBlocks<Dtype>::ChannelBlocks(const int num, const int channels, const int height, const int width)
-    : num_(num), channels_(channels), height_(height), width_(width) {
+    : num_(num), shape_{nullptr, channels, height, width} {
   constexpr size_t line = 64;
   const size_t bytes = (count() * sizeof(Dtype) + line - 1) / line * line;
   values_.reset(static_cast<Dtype*>(aligned_alloc(line, std::max(bytes, line))));
@@ -26,19 +26,20 @@ ChannelBlocks<Dtype>::ChannelBlocks(const int num, const int channels, const int
 
 template <typename Dtype>
 bool ChannelBlocks<Dtype>::HasShape(const Blob<Dtype>& blob) const {
-  return blob.num_axes() == 4 && blob.shape(0) == num_ && blob.shape(1) == channels_ && blob.shape(2) == height_ &&
-         blob.shape(3) == width_;
+  return blob.num_axes() == 4 && blob.shape(0) == num_ && blob.shape(1) == shape_.channels &&
+         blob.shape(2) == shape_.height && blob.shape(3) == shape_.width;
 }
 
 template <typename Dtype>
 void ChannelBlocks<Dtype>::WriteTo(void* values) const {
   Dtype* planes = static_cast<Dtype*>(values);
-  const int size = pixels(), all = num_ * blocks(), in_image = blocks();
+  constexpr int kLanes = SimdLanes<Dtype>();
+  const int size = shape_.pixels(), in_image = shape_.blocks(), channels = shape_.channels, all = num_ * in_image;
   ParallelFor(all, 1 + kGrain / std::max(1, size * kLanes), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
-      const int first = i % in_image * kLanes, some = std::min(kLanes, channels_ - first);
-      const Dtype* from = values_.get() + i * block_size();
-      Dtype* to = planes + (static_cast<size_t>(i / in_image) * channels_ + first) * size;
+      const int first = i % in_image * kLanes, some = std::min(kLanes, channels - first);
+      const Dtype* from = values_.get() + i * shape_.block_size();
+      Dtype* to = planes + (static_cast<size_t>(i / in_image) * channels + first) * size;
       int lane = 0;
       for (; lane + 4 <= some; lane += 4) {
         int p = 0;
@@ -58,12 +59,13 @@ void ChannelBlocks<Dtype>::WriteTo(void* values) const {
 
 template <typename Dtype>
 void ChannelBlocks<Dtype>::ReadFrom(const Dtype* planes) {
-  const int size = pixels(), all = num_ * blocks(), in_image = blocks();
+  constexpr int kLanes = SimdLanes<Dtype>();
+  const int size = shape_.pixels(), in_image = shape_.blocks(), channels = shape_.channels, all = num_ * in_image;
   ParallelFor(all, 1 + kGrain / std::max(1, size * kLanes), [&](const int begin, const int end) {
     for (int i = begin; i < end; ++i) {
-      const int first = i % in_image * kLanes, some = std::min(kLanes, channels_ - first);
-      const Dtype* from = planes + (static_cast<size_t>(i / in_image) * channels_ + first) * size;
-      Dtype* to = values_.get() + i * block_size();
+      const int first = i % in_image * kLanes, some = std::min(kLanes, channels - first);
+      const Dtype* from = planes + (static_cast<size_t>(i / in_image) * channels + first) * size;
+      Dtype* to = values_.get() + i * shape_.block_size();
       int lane = 0;
       for (; lane + 4 <= some; lane += 4) {
         int p = 0;

@@ -5,9 +5,12 @@
 //   do not know them find their bottoms in a blob's order, written when they ask for it, and so does everybody else;
 // - an activation after a convolution is applied to the sums in registers: ReLU, ReLU6 and Clip in place, and a hard
 //   swish, be it one layer or the four that stock Caffe has for it;
-// - layers that compute each output from the inputs of the same index pass over memory once, together.
+// - layers that compute each output from the inputs of the same index pass over memory once, together;
+// - image by image: the maps of one image stay in the caches, and several images are divided among the threads.
 //
-// Every blob gets the values that the layers one by one would give it.
+// Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
+// and run before a layer that does not, which may read what they write. Every blob gets the values that the layers one
+// by one would give it.
 #include <string>
 #include <vector>
 
@@ -18,6 +21,7 @@
 #include "caffe/util/block_conv.hpp"
 #include "caffe/util/block_layers.hpp"
 #include "caffe/util/channel_blocks.hpp"
+#include "caffe/util/parallel.hpp"
 #include "caffe/util/pointwise.hpp"
 #include "caffe/util/pointwise_pieces.hpp"
 
@@ -35,7 +39,8 @@ class Ramp : public DeferredValues {
   void WriteTo(void* values) const override {
     sums_->WriteTo(values);
     Dtype* x = static_cast<Dtype*>(values);
-    const size_t count = static_cast<size_t>(sums_->num()) * sums_->channels() * sums_->pixels();
+    const auto image = sums_->Image(0);
+    const size_t count = static_cast<size_t>(sums_->num()) * image.channels * image.pixels();
     for (size_t i = 0; i < count; ++i) { x[i] = AtMost(AtLeast(x[i] + shift_, bounds_.low), bounds_.high); }
   }
 
@@ -46,49 +51,82 @@ class Ramp : public DeferredValues {
 };
 
 template <typename Dtype>
-struct WholePass {
-  const vector<shared_ptr<Layer<Dtype>>>& layers;
-  const vector<vector<Blob<Dtype>*>>& bottoms;
-  const vector<vector<Blob<Dtype>*>>& tops;
+class WholePass {
+ public:
+  WholePass(const vector<shared_ptr<Layer<Dtype>>>& layers, const vector<vector<Blob<Dtype>*>>& bottoms,
+            const vector<vector<Blob<Dtype>*>>& tops)
+      : layers_(layers), bottoms_(bottoms), tops_(tops) {}
 
-  Dtype Run() const {
+  Dtype Run() {
     Dtype loss = 0;
     {
       const SyncedMemory::WholePass pass;
-      const int count = layers.size();
+      const int count = layers_.size();
       for (int i = 0; i < count;) {
         int end = Convolution(i);
         if (end == i) { end = Chain(i); }
         if (end == i) { end = Single(i); }
         if (end == i) {
-          loss += layers[i]->Forward(bottoms[i], tops[i]);
+          if (!OnlyShares(i)) { RunNoted(); }
+          loss += layers_[i]->Forward(bottoms_[i], tops_[i]);
           ++end;
         }
         i = end;
       }
+      RunNoted();
     }
-    for (const vector<Blob<Dtype>*>& of_layer : tops) {
+    for (const vector<Blob<Dtype>*>& of_layer : tops_) {
       for (const Blob<Dtype>* top : of_layer) { top->data()->WriteIfExposed(); }
     }
     return loss;
   }
 
  private:
-  bool Plain(const int i) const {
-    for (int top = 0; top < tops[i].size(); ++top) {
-      if (layers[i]->loss(top) != 0) { return false; }
+  /// Notes down what is to be done for each of `num` images.
+  void Note(const int num, const ImagePass& pass) {
+    if (num != noted_num_) { RunNoted(); }
+    noted_num_ = num;
+    noted_.push_back(pass);
+  }
+
+  void RunNoted() {
+    const auto images = [this](const int begin, const int end) {
+      for (int n = begin; n < end; ++n) {
+        for (const ImagePass& pass : noted_) { pass(n); }
+      }
+    };
+    if (!noted_.empty()) {
+      // Fewer images than threads: the threads divide each layer.
+      if (noted_num_ < ParallelThreads()) {
+        images(0, noted_num_);
+      } else {
+        ParallelFor(noted_num_, 1, images);
+      }
     }
-    return !layers[i]->IsShared();
+    noted_.clear();
+  }
+
+  /// Whether the layer's forward pass reads and writes no values: its top takes the memory of its bottom.
+  bool OnlyShares(const int i) const {
+    const std::string& type = layers_[i]->layer_param().type();
+    return (type == "Split" || type == "Flatten" || type == "Reshape") && Plain(i);
+  }
+
+  bool Plain(const int i) const {
+    for (int top = 0; top < tops_[i].size(); ++top) {
+      if (layers_[i]->loss(top) != 0) { return false; }
+    }
+    return !layers_[i]->IsShared();
   }
 
   /// Whether layer i is a plain one of this type, with one bottom and one top.
   bool Is(const int i, const std::string& type) const {
-    return i < layers.size() && layers[i]->layer_param().type() == type && bottoms[i].size() == 1 &&
-           tops[i].size() == 1 && Plain(i);
+    return i < layers_.size() && layers_[i]->layer_param().type() == type && bottoms_[i].size() == 1 &&
+           tops_[i].size() == 1 && Plain(i);
   }
 
   bool InPlace(const int i, const Blob<Dtype>* blob) const {
-    return bottoms[i].size() == 1 && tops[i].size() == 1 && bottoms[i][0] == blob && tops[i][0] == blob;
+    return bottoms_[i].size() == 1 && tops_[i].size() == 1 && bottoms_[i][0] == blob && tops_[i][0] == blob;
   }
 
   /// The activation after a convolution.
@@ -104,7 +142,7 @@ struct WholePass {
     Activation found;
     found.end = i;
     found.to = blob;
-    if (i < layers.size() && InPlace(i, blob) && Plain(i) && KeepsWithin(*layers[i], &found.after.bounds)) {
+    if (i < layers_.size() && InPlace(i, blob) && Plain(i) && KeepsWithin(*layers_[i], &found.after.bounds)) {
       ++found.end;
       return found;
     }
@@ -116,7 +154,7 @@ struct WholePass {
   bool Same(const int split, const Blob<Dtype>* blob, const Blob<Dtype>* other) const {
     if (other == blob) { return true; }
     if (split < 0) { return false; }
-    for (const Blob<Dtype>* top : tops[split]) {
+    for (const Blob<Dtype>* top : tops_[split]) {
       if (top == other) { return true; }
     }
     return false;
@@ -125,32 +163,33 @@ struct WholePass {
   /// x min(max(x + 3, 0), 6) / 6: a HardSwish, or Power (x + 3), ReLU6, Eltwise (product), Power (times 1/6).
   void HardSwish(const int begin, Blob<Dtype>* blob, Activation* found) const {
     int i = begin, split = -1;
-    if (i < layers.size() && layers[i]->layer_param().type() == "Split" && bottoms[i][0] == blob && Plain(i)) {
+    if (i < layers_.size() && layers_[i]->layer_param().type() == "Split" && bottoms_[i][0] == blob && Plain(i)) {
       split = i++;
     }
     AfterConv<Dtype> after;
     after.swish = true;
-    if (Is(i, "HardSwish") && Same(split, blob, bottoms[i][0])) {
+    if (Is(i, "HardSwish") && Same(split, blob, bottoms_[i][0])) {
       after.shift = 3;
       after.bounds = {Dtype(0), Dtype(6)};
       after.factor = Dtype(1. / 6.);
-      *found = {after, i + 1, nullptr, tops[i][0]};
+      *found = {after, i + 1, nullptr, tops_[i][0]};
       return;
     }
-    if (!Is(i, "Power") || !Is(i + 1, "ReLU6") || i + 3 >= layers.size() || !Is(i + 3, "Power")) { return; }
-    const PowerParameter& shift = layers[i]->layer_param().power_param();
-    const PowerParameter& factor = layers[i + 3]->layer_param().power_param();
-    const EltwiseParameter& product = layers[i + 2]->layer_param().eltwise_param();
-    Blob<Dtype>* ramp = tops[i][0];
-    Blob<Dtype>* to = tops[i + 2].size() == 1 ? tops[i + 2][0] : nullptr;
-    const bool wired = Same(split, blob, bottoms[i][0]) && ramp != bottoms[i][0] && InPlace(i + 1, ramp) &&
-                       layers[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) && bottoms[i + 2].size() == 2 &&
-                       to != nullptr && InPlace(i + 3, to) && to != ramp && !Same(split, blob, to) &&
-                       ((Same(split, blob, bottoms[i + 2][0]) && bottoms[i + 2][1] == ramp) ||
-                        (Same(split, blob, bottoms[i + 2][1]) && bottoms[i + 2][0] == ramp));
+    if (!Is(i, "Power") || !Is(i + 1, "ReLU6") || i + 3 >= layers_.size() || !Is(i + 3, "Power")) { return; }
+    const PowerParameter& shift = layers_[i]->layer_param().power_param();
+    const PowerParameter& factor = layers_[i + 3]->layer_param().power_param();
+    const EltwiseParameter& product = layers_[i + 2]->layer_param().eltwise_param();
+    Blob<Dtype>* ramp = tops_[i][0];
+    Blob<Dtype>* to = tops_[i + 2].size() == 1 ? tops_[i + 2][0] : nullptr;
+    const bool wired = Same(split, blob, bottoms_[i][0]) && ramp != bottoms_[i][0] && InPlace(i + 1, ramp) &&
+                       layers_[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) &&
+                       bottoms_[i + 2].size() == 2 && to != nullptr && InPlace(i + 3, to) && to != ramp &&
+                       !Same(split, blob, to) &&
+                       ((Same(split, blob, bottoms_[i + 2][0]) && bottoms_[i + 2][1] == ramp) ||
+                        (Same(split, blob, bottoms_[i + 2][1]) && bottoms_[i + 2][0] == ramp));
     const bool computes = shift.power() == 1 && shift.scale() == 1 && factor.power() == 1 && factor.shift() == 0 &&
                           factor.scale() != 0 && product.operation() == EltwiseParameter_EltwiseOp_PROD &&
-                          KeepsWithin(*layers[i + 1], &after.bounds);
+                          KeepsWithin(*layers_[i + 1], &after.bounds);
     if (!wired || !computes) { return; }
     after.shift = shift.shift();
     after.factor = factor.scale();
@@ -158,36 +197,44 @@ struct WholePass {
   }
 
   /// Runs a convolution with its activation; the number of the layer after them, or i.
-  int Convolution(const int i) const {
-    if (tops[i].size() != 1 || bottoms[i].size() != 1 || !Plain(i)) { return i; }
-    auto* layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers[i].get());
+  int Convolution(const int i) {
+    if (tops_[i].size() != 1 || bottoms_[i].size() != 1 || !Plain(i)) { return i; }
+    auto* layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers_[i].get());
     if (layer == nullptr) { return i; }
-    const Blob<Dtype>& input = *bottoms[i][0];
-    Blob<Dtype>* top = tops[i][0];
-    layer->Reshape(bottoms[i], tops[i]);
+    const Blob<Dtype>& input = *bottoms_[i][0];
+    Blob<Dtype>* top = tops_[i][0];
+    layer->Reshape(bottoms_[i], tops_[i]);
     BlockConv<Dtype> conv;
     if (input.num_axes() != 4 || input.count() == 0 || !layer->AsBlockConv(&conv)) { return i; }
     const Activation activation = ActivationAt(i + 1, top);
     for (int l = i + 1; l < activation.end; ++l) {
-      if (layers[l]->layer_param().type() == "Split") {
-        layers[l]->Forward(bottoms[l], tops[l]);  // its tops share the memory of its bottom
+      if (layers_[l]->layer_param().type() == "Split") {
+        layers_[l]->Forward(bottoms_[l], tops_[l]);  // its tops share the memory of its bottom
       } else {
-        layers[l]->Reshape(bottoms[l], tops[l]);
+        layers_[l]->Reshape(bottoms_[l], tops_[l]);
       }
     }
-    const AfterConv<Dtype>& after = activation.after;
-    // Taken before the new blocks, which may not be those of the input.
+    const AfterConv<Dtype> after = activation.after;
     const bool planes = !conv.depthwise && !HasBlocks(input) && conv.channels < 4 * SimdLanes<Dtype>();
+    if (!HasBlocks(input)) { RunNoted(); }  // which may write it
+    // Taken before the new blocks, which may not be those of the input.
     shared_ptr<const ChannelBlocks<Dtype>> from;
     if (!planes) { from = BlocksOf(input); }
     shared_ptr<ChannelBlocks<Dtype>> sums;
     if (after.swish && activation.to != top) { sums = NewBlocks(top); }
     const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(activation.to);
-    if (planes) {
-      ConvOfPlanes(conv, input.shape(0), input.cpu_data(), after, sums.get(), to.get());
-    } else {
-      ConvOfBlocks(conv, *from, after, sums.get(), to.get());
-    }
+    const Dtype* values = planes ? input.cpu_data() : nullptr;
+    const size_t size = input.count(1);
+    Note(input.shape(0), [=](const int n) {
+      const ImageBlocks<Dtype> output = to->Image(n);
+      ImageBlocks<Dtype> kept = output;
+      kept.values = sums ? sums->Image(n).values : nullptr;
+      if (planes) {
+        ConvOfPlanes(conv, values + n * size, after, kept, output);
+      } else {
+        ConvOfBlocks(conv, from->Image(n), after, kept, output);
+      }
+    });
     if (activation.ramp != nullptr) {
       activation.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, after.shift, after.bounds));
     }
@@ -195,60 +242,82 @@ struct WholePass {
   }
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.
-  int Single(const int i) const {
-    if (bottoms[i].empty() || !Plain(i) || !HasBlocks(*bottoms[i][0])) { return i; }
-    layers[i]->Reshape(bottoms[i], tops[i]);
-    return ForwardOfBlocks(layers[i].get(), bottoms[i], tops[i]) ? i + 1 : i;
+  int Single(const int i) {
+    if (bottoms_[i].empty() || !Plain(i) || !HasBlocks(*bottoms_[i][0])) { return i; }
+    layers_[i]->Reshape(bottoms_[i], tops_[i]);
+    const ImagePass pass = PassOfBlocks(layers_[i].get(), bottoms_[i], tops_[i]);
+    if (!pass) { return i; }
+    Note(bottoms_[i][0]->shape(0), pass);
+    return i + 1;
   }
 
   /// Runs layers that can be computed in pieces; the number of the layer after them, or i.
-  int Chain(const int i) const {
+  int Chain(const int i) {
     const auto may_be = [this](const int l) {
-      const std::string& type = layers[l]->layer_param().type();
+      const std::string& type = layers_[l]->layer_param().type();
       return type == "Power" || type == "ReLU6" || type == "ReLU" || type == "Clip" || type == "Eltwise" ||
              type == "HardSwish" || type == "HardSigmoid";
     };
     int end = i, computed = 0;
-    for (; end < layers.size(); ++end) {
-      const bool split = layers[end]->layer_param().type() == "Split";
+    for (; end < layers_.size(); ++end) {
+      const bool split = layers_[end]->layer_param().type() == "Split";
       if ((!split && !may_be(end)) || !Plain(end)) { break; }
       computed += !split;
     }
     if (computed == 0) { return i; }
-    const Blob<Dtype>& first = *bottoms[i][0];
+    const Blob<Dtype>& first = *bottoms_[i][0];
     const bool blocks = HasBlocks(first);
     if (computed < 2 && !blocks) { return i; }
-    const size_t count = blocks ? BlocksOf(first)->count() : first.count();
-    vector<shared_ptr<const DeferredValues>> held;  // until they are read
+    if (!blocks) { RunNoted(); }  // which may write what is read here
     vector<Piece> pieces;
     int l = i;
     for (; l < end; ++l) {
-      layers[l]->Reshape(bottoms[l], tops[l]);
+      layers_[l]->Reshape(bottoms_[l], tops_[l]);
       bool fits = true;
-      for (const Blob<Dtype>* bottom : bottoms[l]) { fits = fits && bottom->shape() == first.shape(); }
+      for (const Blob<Dtype>* bottom : bottoms_[l]) { fits = fits && bottom->shape() == first.shape(); }
       if (!fits) { break; }
-      if (layers[l]->layer_param().type() == "Split") {
-        layers[l]->Forward(bottoms[l], tops[l]);  // its tops share the memory of its bottom
+      if (layers_[l]->layer_param().type() == "Split") {
+        layers_[l]->Forward(bottoms_[l], tops_[l]);  // its tops share the memory of its bottom
         continue;
       }
       // What it computes is asked first, with no values: the top must not be changed if it is not computed here.
-      if (!PieceOf<Dtype>(*layers[l], vector<const Dtype*>(bottoms[l].size()), nullptr)) { break; }
+      if (!PieceOf<Dtype>(*layers_[l], vector<const Dtype*>(bottoms_[l].size()), nullptr)) { break; }
       vector<const Dtype*> x;
-      for (const Blob<Dtype>* bottom : bottoms[l]) {
+      for (const Blob<Dtype>* bottom : bottoms_[l]) {
         if (blocks) {
-          const shared_ptr<const ChannelBlocks<Dtype>> from = BlocksOf(*bottom);
-          held.push_back(from);
-          x.push_back(from->values());
+          if (!HasBlocks(*bottom)) { RunNoted(); }  // which may write it
+          held_.push_back(BlocksOf(*bottom));
+          x.push_back(held_.back()->Image(0).values);
         } else {
           x.push_back(bottom->cpu_data());
         }
       }
-      Dtype* y = blocks ? NewBlocks(tops[l][0])->values() : tops[l][0]->mutable_cpu_data();
-      pieces.push_back(PieceOf<Dtype>(*layers[l], x, y));
+      Dtype* y;
+      if (blocks) {
+        const shared_ptr<ChannelBlocks<Dtype>> made = NewBlocks(tops_[l][0]);
+        held_.push_back(made);
+        y = made->Image(0).values;
+      } else {
+        y = tops_[l][0]->mutable_cpu_data();
+      }
+      pieces.push_back(PieceOf<Dtype>(*layers_[l], x, y));
     }
-    if (!pieces.empty()) { RunPieces(pieces, count); }
+    if (pieces.empty()) { return l; }
+    if (!blocks) {
+      RunPieces(pieces, 0, first.count());
+      return l;
+    }
+    const size_t size = BlocksOf(first)->Image(0).size();
+    Note(first.shape(0), [pieces, size](const int n) { RunPieces(pieces, n * size, size); });
     return l;
   }
+
+  const vector<shared_ptr<Layer<Dtype>>>& layers_;
+  const vector<vector<Blob<Dtype>*>>& bottoms_;
+  const vector<vector<Blob<Dtype>*>>& tops_;
+  int noted_num_ = 0;
+  vector<ImagePass> noted_;
+  vector<shared_ptr<const ChannelBlocks<Dtype>>> held_;  // what noted pieces read and write
 };
 
 }  // namespace
@@ -260,7 +329,7 @@ struct WholePass {
     CHECK_LT(end, layers_.size());                                                \
     const bool whole = start == 0 && end + 1 == layers_.size();                   \
     if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) { \
-      return WholePass<Dtype>{layers_, bottom_vecs_, top_vecs_}.Run();            \
+      return WholePass<Dtype>(layers_, bottom_vecs_, top_vecs_).Run();            \
     }                                                                             \
     Dtype loss = 0;                                                               \
     for (int i = start; i <= end; ++i) {                                          \

@@ -19,9 +19,9 @@ constexpr int kStretch = 2048;
 
 template <typename Dtype, typename Op>
 Piece OneToOne(const Dtype* x, Dtype* y, const Op op) {
-  return [=](const int begin, const int end) {
+  return [=](const size_t begin, const size_t end) {
     CAFFE_INDEPENDENT_PASSES
-    for (int i = begin; i < end; ++i) { y[i] = op(x[i]); }
+    for (size_t i = begin; i < end; ++i) { y[i] = op(x[i]); }
   };
 }
 
@@ -46,13 +46,13 @@ Piece EltwisePiece(const EltwiseParameter& param, const vector<const Dtype*>& x,
   if (!product && param.operation() != EltwiseParameter_EltwiseOp_SUM) { return nullptr; }
   const Dtype* a = x[0];
   const Dtype* b = x[1];
-  return [=](const int begin, const int end) {
+  return [=](const size_t begin, const size_t end) {
     if (product) {
       CAFFE_INDEPENDENT_PASSES
-      for (int i = begin; i < end; ++i) { y[i] = a[i] * b[i]; }
+      for (size_t i = begin; i < end; ++i) { y[i] = a[i] * b[i]; }
     } else {
       CAFFE_INDEPENDENT_PASSES
-      for (int i = begin; i < end; ++i) { y[i] = a[i] + b[i]; }
+      for (size_t i = begin; i < end; ++i) { y[i] = a[i] + b[i]; }
     }
   };
 }
@@ -98,11 +98,11 @@ Piece PieceOf(const Layer<Dtype>& layer, const vector<const Dtype*>& x, Dtype* y
   return nullptr;
 }
 
-void RunPieces(const vector<Piece>& pieces, const int count) {
-  ParallelFor(count, ParallelGrain(count, 4 * kStretch), [&](const int begin, const int end) {
-    for (int from = begin; from < end; from += kStretch) {
-      const int to = std::min(from + kStretch, end);
-      for (const Piece& piece : pieces) { piece(from, to); }
+void RunPieces(const vector<Piece>& pieces, const size_t begin, const int count) {
+  ParallelFor(count, ParallelGrain(count, 4 * kStretch), [&](const int first, const int last) {
+    for (int from = first; from < last; from += kStretch) {
+      const int to = std::min(from + kStretch, last);
+      for (const Piece& piece : pieces) { piece(begin + from, begin + to); }
     }
   });
 }

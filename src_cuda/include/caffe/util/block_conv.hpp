@@ -11,7 +11,7 @@
 namespace caffe {
 
 template <typename Dtype>
-class ChannelBlocks;  // not its header, which nvcc cannot read
+struct ImageBlocks;  // not its header, which nvcc cannot read
 
 /// A convolution over two spatial axes, of one group, or with one kernel a channel.
 template <typename Dtype>
@@ -37,15 +37,15 @@ struct AfterConv {
 template <typename Dtype>
 bool IsBlockConv(const BlockConv<Dtype>& conv);
 
-/// `sums`: where the sums go that become a hard swish; null without one.
+/// An image. `sums`: where the sums go that become a hard swish; without values they are not kept.
 template <typename Dtype>
-void ConvOfBlocks(const BlockConv<Dtype>& conv, const ChannelBlocks<Dtype>& input, const AfterConv<Dtype>& after,
-                  ChannelBlocks<Dtype>* sums, ChannelBlocks<Dtype>* output);
+void ConvOfBlocks(const BlockConv<Dtype>& conv, const ImageBlocks<const Dtype>& input, const AfterConv<Dtype>& after,
+                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
 
-/// The same for an input of few channels, `num` images in a blob's order. Not for a depthwise convolution.
+/// The same for an input of few channels in a blob's order. Not for a depthwise convolution.
 template <typename Dtype>
-void ConvOfPlanes(const BlockConv<Dtype>& conv, int num, const Dtype* input, const AfterConv<Dtype>& after,
-                  ChannelBlocks<Dtype>* sums, ChannelBlocks<Dtype>* output);
+void ConvOfPlanes(const BlockConv<Dtype>& conv, const Dtype* input, const AfterConv<Dtype>& after,
+                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
 
 }  // namespace caffe
 

@@ -1,20 +1,25 @@
 #ifndef CAFFE_UTIL_BLOCK_LAYERS_HPP_
 #define CAFFE_UTIL_BLOCK_LAYERS_HPP_
 
+#include <functional>
 #include <vector>
 
 #include "caffe/layer.hpp"
-#include "caffe/util/channel_blocks.hpp"
 
 namespace caffe {
 
+/// Computes image n of a layer's tops.
+typedef std::function<void(int n)> ImagePass;
+
 /// The forward pass of a layer whose first bottom is in blocks of channels, digit by digit that of its Forward_cpu in
 /// phase TEST: global average pooling, Scale along the channels (with a second bottom too), BatchNorm with stored
-/// statistics, Permute to N x H x W x C. Bottoms and tops have their shapes. False, and nothing is done, for other
-/// layers and settings.
+/// statistics, Permute to N x H x W x C. Null, and nothing is done, for other layers and settings.
+///
+/// Bottoms and tops have their shapes. Values are read and written when the pass is called; parameters of the layer are
+/// read at once.
 template <typename Dtype>
-bool ForwardOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
-                     const std::vector<Blob<Dtype>*>& top);
+ImagePass PassOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
+                       const std::vector<Blob<Dtype>*>& top);
 
 }  // namespace caffe
 

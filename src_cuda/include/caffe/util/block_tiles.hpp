@@ -68,8 +68,8 @@ struct EvenParts {
 };
 
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const ChannelBlocks<T>& input, const BlockEnd<T>& end,
-                       ChannelBlocks<T>* sums, ChannelBlocks<T>* output);
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const ImageBlocks<const T>& input, const BlockEnd<T>& end,
+                       const ImageBlocks<T>& sums, const ImageBlocks<T>& output);
 
 }  // namespace caffe
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 
 #include "caffe/blob.hpp"
 #include "caffe/syncedmem.hpp"
@@ -19,28 +20,37 @@
  */
 namespace caffe {
 
+/// One image of them.
+template <typename Dtype>
+struct ImageBlocks {
+  static constexpr int kLanes = SimdLanes<typename std::remove_const<Dtype>::type>();
+
+  Dtype* values;  // may be null
+  int channels, height, width;
+
+  int pixels() const { return height * width; }
+  int blocks() const { return (channels + kLanes - 1) / kLanes; }
+  /// Values from one block to the next.
+  size_t block_size() const { return static_cast<size_t>(pixels()) * kLanes; }
+  /// Values of all blocks. The last one has lanes beyond its channels, which hold anything.
+  size_t size() const { return blocks() * block_size(); }
+};
+
 template <typename Dtype>
 class ChannelBlocks : public DeferredValues {
  public:
-  static constexpr int kLanes = SimdLanes<Dtype>();
-
   ChannelBlocks(int num, int channels, int height, int width);
 
   int num() const { return num_; }
-  int channels() const { return channels_; }
-  int height() const { return height_; }
-  int width() const { return width_; }
-  int pixels() const { return height_ * width_; }
-  int blocks() const { return (channels_ + kLanes - 1) / kLanes; }
-  /// Values from one block to the next, and from one image to the next.
-  size_t block_size() const { return static_cast<size_t>(pixels()) * kLanes; }
-  size_t image_size() const { return blocks() * block_size(); }
-  /// Values of all blocks. The last block of an image has lanes beyond its channels, which hold anything.
-  size_t count() const { return num_ * image_size(); }
+  size_t count() const { return num_ * shape_.size(); }
   bool HasShape(const Blob<Dtype>& blob) const;
 
-  const Dtype* values() const { return values_.get(); }
-  Dtype* values() { return values_.get(); }
+  ImageBlocks<Dtype> Image(const int n) {
+    return {values_.get() + n * shape_.size(), shape_.channels, shape_.height, shape_.width};
+  }
+  ImageBlocks<const Dtype> Image(const int n) const {
+    return {values_.get() + n * shape_.size(), shape_.channels, shape_.height, shape_.width};
+  }
 
   /// Write them as a blob has them.
   void WriteTo(void* values) const override;
@@ -52,7 +62,8 @@ class ChannelBlocks : public DeferredValues {
     void operator()(Dtype* values) const { free(values); }
   };
 
-  int num_, channels_, height_, width_;
+  int num_;
+  ImageBlocks<Dtype> shape_;  // without values
   std::unique_ptr<Dtype[], Free> values_;
 };
 

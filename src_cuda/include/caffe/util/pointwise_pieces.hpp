@@ -1,6 +1,7 @@
 #ifndef CAFFE_UTIL_POINTWISE_PIECES_HPP_
 #define CAFFE_UTIL_POINTWISE_PIECES_HPP_
 
+#include <cstddef>
 #include <functional>
 #include <vector>
 
@@ -14,7 +15,7 @@
 namespace caffe {
 
 /// Computes the outputs of a layer from index `begin` up to `end`.
-typedef std::function<void(int begin, int end)> Piece;
+typedef std::function<void(size_t begin, size_t end)> Piece;
 
 /// The forward pass of the layer in pieces; null if it is not such a layer, or not with its settings. Power (of power
 /// 1), ReLU, ReLU6, Clip, HardSwish, HardSigmoid, and Eltwise that adds or multiplies two bottoms. x: the values of its
@@ -22,8 +23,9 @@ typedef std::function<void(int begin, int end)> Piece;
 template <typename Dtype>
 Piece PieceOf(const Layer<Dtype>& layer, const std::vector<const Dtype*>& x, Dtype* y);
 
-/// Runs the pieces of `count` values, each stretch of them through all pieces, on the layers' threads.
-void RunPieces(const std::vector<Piece>& pieces, int count);
+/// Runs the pieces of `count` values from index `begin` on, each stretch of them through all pieces, on the layers'
+/// threads.
+void RunPieces(const std::vector<Piece>& pieces, size_t begin, int count);
 
 /// Whether a layer keeps its values within bounds and does nothing else: ReLU and ReLU6 without a negative slope, Clip.
 template <typename Dtype>
