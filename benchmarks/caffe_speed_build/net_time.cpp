@@ -5,6 +5,7 @@
 // answers on stdout, a line to each line on stdin:
 //   forward   milliseconds of a forward pass
 //   backward  milliseconds of a backward pass
+//   step      milliseconds of a training step: gradients to 0, forward, backward, SGD with momentum
 //   peak      most memory held so far, in MiB
 //   layers    NAME TYPE FORWARD BACKWARD in milliseconds, then an empty line
 //   output    the net's outputs: count and sum of sizes of each
@@ -50,6 +51,30 @@ void Fill(Net<float>* net, const int classes) {
   }
 }
 
+/// What SGDSolver does in a step, at a learning rate so low that the weights stay as they are made.
+class Sgd {
+ public:
+  explicit Sgd(Net<float>* net) : net_(net) {
+    for (Blob<float>* blob : net->learnable_params()) { history_.emplace_back(blob->count(), 0.f); }
+  }
+
+  void Step() {
+    net_->ClearParamDiffs();
+    net_->Forward();
+    net_->Backward();
+    for (size_t i = 0; i < history_.size(); ++i) {
+      Blob<float>* blob = net_->learnable_params()[i];
+      caffe::caffe_cpu_axpby(blob->count(), 1e-9f, blob->cpu_diff(), 0.9f, history_[i].data());
+      std::copy(history_[i].begin(), history_[i].end(), blob->mutable_cpu_diff());
+    }
+    net_->Update();
+  }
+
+ private:
+  Net<float>* net_;
+  std::vector<std::vector<float>> history_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -64,6 +89,7 @@ int main(int argc, char** argv) {
   Net<float> net(argv[1], std::string(argv[3]) == "TRAIN" ? caffe::TRAIN : caffe::TEST);
   if (std::string(argv[2]) != "-") { net.CopyTrainedLayersFrom(argv[2]); }
   Fill(&net, 2);
+  Sgd sgd(&net);
   std::string word;
   while (std::cin >> word) {
     const double start = Now();
@@ -72,6 +98,9 @@ int main(int argc, char** argv) {
       std::cout << Now() - start << std::endl;
     } else if (word == "backward") {
       net.Backward();
+      std::cout << Now() - start << std::endl;
+    } else if (word == "step") {
+      sgd.Step();
       std::cout << Now() - start << std::endl;
     } else if (word == "peak") {
       struct rusage usage;
