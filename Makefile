@@ -11,7 +11,7 @@ LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gte
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example caffe caffe-cuda gpu-bundle gpu-check test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean emulator test-emulator
+.PHONY: help demo example caffe caffe-cuda cuda-objects gpu-bundle gpu-check test test-all test-caffe test-oracle test-cuda test-fast target-envs test-targets check format protos kits pages exactness images clean emulator test-emulator
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -55,6 +55,17 @@ caffe-cuda: $(VENV)/.demo  ## compile, link and test the GPU build in build/caff
 	@$(BIN)/ssdlite-caffe caffe build --cuda --prefix build/caffe-cuda --jobs $(JOBS)
 	@echo "==> running the layer tests, on the GPU where there is one"
 	@build/caffe-cuda/bin/caffe_layer_tests --gtest_brief=1
+
+cuda-objects: $(VENV)/.demo  ## compile our GPU code, without the fork's and without linking it (needs no GPU; some 5 minutes)
+	@echo "==> installing CUDA's compiler, cuBLAS, cuRAND and cuDNN (some 1 GB)"
+	@$(BIN)/python -m pip install --quiet --editable '.[opencv,cuda]'
+	@echo "==> compiling our GPU code"
+	@mkdir -p build/cuda-objects
+	@set -e; found() { $(BIN)/python -c "from ssdlite_caffe.caffe.doctor import $$1; print($$1() or '')"; }; \
+	  cmake -G Ninja -S src_cuda -B build/cuda-objects -DCUDA=ON -DPYCAFFE=OFF -DLAYER_TESTS=OFF -DCMAKE_CUDA_COMPILER="$$(found cuda_compiler)" \
+	  -DCUDA_PACKAGES="$$(found cuda_packages)" -DCAFFE_SOURCE="$$($(BIN)/ssdlite-caffe caffe sources)" \
+	  > build/cuda-objects.log || { cat build/cuda-objects.log; exit 1; }
+	@ninja --quiet -C build/cuda-objects -j $(JOBS) own_cuda_objects
 
 gpu-bundle: $(VENV)/.demo  ## pack a Caffe for GPUs and its check into build/gpu-bundle.tar.xz (needs no GPU; some 25 minutes)
 	@echo "==> installing CUDA's compiler, cuBLAS, cuRAND and cuDNN (some 1 GB)"

@@ -1,6 +1,8 @@
 # The GPU half of CMakeLists.txt, read with -DCUDA=ON: CUDA 12 or 13, with cuDNN 8 or 9 unless -DCUDNN=OFF.
 #
-#   ninja -C build cuda_objects     compiles every .cu and links nothing: needs nvcc and headers, no GPU and no driver
+#   ninja -C build own_cuda_objects fork_cuda_objects
+#
+# compiles every .cu, ours and the fork's, and links nothing: it needs nvcc and headers, no GPU and no driver.
 #
 # cuBLAS, cuRAND and cuDNN are looked for in the compiler's toolkit, and in the folder CUDA_PACKAGES: the `nvidia` folder
 # of the site-packages where pip put nvidia-cublas, nvidia-curand and nvidia-cudnn-cu13 (and, it may be, nvcc itself).
@@ -55,17 +57,23 @@ target_compile_options(settings INTERFACE
 
 # add_cuda_objects(): every .cu, the fork's and ours, into libcaffe.
 function(add_cuda_objects)
-  collect(CUDA_SOURCES cu)
-  add_library(cuda_objects OBJECT ${CUDA_SOURCES})
-  target_link_libraries(cuda_objects PRIVATE settings)
-  add_dependencies(cuda_objects messages)
+  collect(theirs cu)
+  set(own ${theirs})
+  list(FILTER own INCLUDE REGEX "^${OURS}/")
+  list(FILTER theirs EXCLUDE REGEX "^${OURS}/")
+  add_library(own_cuda_objects OBJECT ${own})
+  add_library(fork_cuda_objects OBJECT ${theirs})
+  foreach(objects own_cuda_objects fork_cuda_objects)
+    target_link_libraries(${objects} PRIVATE settings)
+    add_dependencies(${objects} messages)
+    target_sources(caffe PRIVATE $<TARGET_OBJECTS:${objects}>)
+  endforeach()
   set_source_files_properties(${FORK}/layers/proposal_layer.cu PROPERTIES
     COMPILE_OPTIONS "-include;${OURS}/compat/proposal_layer.cuh")
   set_source_files_properties(${FORK}/common.cpp PROPERTIES
     COMPILE_OPTIONS "-include;${OURS}/compat/device_properties.hpp")
   set_source_files_properties(${FORK}/layers/pixelshuffle_layer.cpp ${FORK}/layers/upsample_layer.cpp PROPERTIES
     COMPILE_OPTIONS "-include;${OURS}/compat/cpu_sides.hpp")
-  target_sources(caffe PRIVATE $<TARGET_OBJECTS:cuda_objects>)
   # A shared library may leave functions undefined until it is loaded: GPU code that is declared and not there would.
   target_link_options(caffe PRIVATE LINKER:--no-undefined)
 endfunction()
