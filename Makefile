@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 TARGETS ?=
 MARKS ?= target
+WITHOUT ?= target
 space := $(subst ,, )
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 LAYER_TESTS = "$$($(BIN)/ssdlite-caffe caffe which)/bin/caffe_layer_tests" --gtest_brief=1
@@ -98,7 +99,7 @@ test-all: $(VENV)/.dev caffe  ## all tests: those of test, whole stories, Caffe,
 	@echo "==> running Caffe's layer tests"
 	@$(LAYER_TESTS)
 	@echo "==> running all tests on $(JOBS) processes"
-	@$(PYTEST) -m "not target"
+	@$(PYTEST) -m "not ($(WITHOUT))"
 
 test-caffe: $(VENV)/.dev caffe  ## build Caffe, run its layer tests, and compare what it computes
 	@echo "==> running Caffe's layer tests"

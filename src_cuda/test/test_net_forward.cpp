@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "caffe/net.hpp"
@@ -16,7 +17,7 @@ namespace caffe {
 template <typename Dtype>
 class NetForwardTest : public CpuLayersTest<Dtype> {
  protected:
-  void Make(const std::string& layers, Phase phase = TEST) {
+  void Make(const std::string& layers, Phase phase = TEST, bool force_backward = false) {
     NetParameter param;
     CHECK(google::protobuf::TextFormat::ParseFromString(
         "layer { name: 'data' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 6 dim: 33 dim: 41 } } }" +
@@ -24,6 +25,7 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
         &param))
         << layers;
     param.mutable_state()->set_phase(phase);
+    param.set_force_backward(force_backward);
     net_.reset(new Net<Dtype>(param));
     for (Blob<Dtype>* blob : net_->learnable_params()) { this->Fill(blob); }
     for (const shared_ptr<Layer<Dtype>>& layer : net_->layers()) {
@@ -108,6 +110,20 @@ std::string InPlace(const std::string& blob, const std::string& type, const std:
          more + " }";
 }
 
+std::string LayerOf(const std::string& type, const std::string& bottoms, const std::string& top,
+                    const std::string& more = "") {
+  std::string text = "layer { name: '" + top + "/" + type + "' type: '" + type + "' top: '" + top + "' " + more;
+  for (size_t begin = 0; begin < bottoms.size();) {
+    const size_t end = std::min(bottoms.find(' ', begin), bottoms.size());
+    text += " bottom: '" + bottoms.substr(begin, end - begin) + "'";
+    begin = end + 1;
+  }
+  return text + " }";
+}
+
+const char kShift[] = "power_param { shift: 3 }", kSixth[] = "power_param { scale: 0.16666667 }",
+           kProduct[] = "eltwise_param { operation: PROD }";
+
 TYPED_TEST(NetForwardTest, ActivationsAfterConvolutions) {
   const std::string settings[] = {"num_output: 19 kernel_size: 1",
                                   "num_output: 70 kernel_size: 1 bias_term: false",
@@ -172,20 +188,6 @@ TYPED_TEST(NetForwardTest, ThreeConvolutions) {
     }
   }
 }
-
-std::string LayerOf(const std::string& type, const std::string& bottoms, const std::string& top,
-                    const std::string& more = "") {
-  std::string text = "layer { name: '" + top + "/" + type + "' type: '" + type + "' top: '" + top + "' " + more;
-  for (size_t begin = 0; begin < bottoms.size();) {
-    const size_t end = std::min(bottoms.find(' ', begin), bottoms.size());
-    text += " bottom: '" + bottoms.substr(begin, end - begin) + "'";
-    begin = end + 1;
-  }
-  return text + " }";
-}
-
-const char kShift[] = "power_param { shift: 3 }", kSixth[] = "power_param { scale: 0.16666667 }",
-           kProduct[] = "eltwise_param { operation: PROD }";
 
 TYPED_TEST(NetForwardTest, HardSwishes) {
   const std::string ramp = LayerOf("Power", "conv", "ramp", kShift) + LayerOf("ReLU6", "ramp", "ramp");
@@ -293,6 +295,140 @@ TYPED_TEST(NetForwardTest, BlobsWrittenBetweenPasses) {
   EXPECT_NEAR(sum, c.cpu_data()[3], 20 * this->kNear);
 }
 
+TYPED_TEST(NetForwardTest, BackwardAfterIt) {
+  typedef TypeParam Dtype;
+  this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 3") + InPlace("conv", "BatchNorm") +
+                 InPlace("conv", "Scale", "scale_param { bias_term: true }") + InPlace("conv", "HardSwish") +
+                 Conv("end", "conv", "num_output: 5 kernel_size: 1"),
+             TEST, true);
+  this->FillInput(5);
+  std::vector<Dtype> diffs[2];
+  for (const bool whole : {false, true}) {
+    if (whole) {
+      this->net_->Forward();
+    } else {
+      for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    }
+    this->random_.seed(6);
+    Blob<Dtype>* end = this->net_->output_blobs()[0];
+    this->Fill(end->mutable_cpu_diff(), end->count());
+    this->net_->ClearParamDiffs();
+    this->net_->Backward();
+    for (const Blob<Dtype>* blob : this->net_->learnable_params()) {
+      diffs[whole].insert(diffs[whole].end(), blob->cpu_diff(), blob->cpu_diff() + blob->count());
+    }
+    const Blob<Dtype>& data = *this->net_->input_blobs()[0];
+    diffs[whole].insert(diffs[whole].end(), data.cpu_diff(), data.cpu_diff() + data.count());
+  }
+  EXPECT_EQ(diffs[0], diffs[1]);
+  EXPECT_TRUE(std::isfinite(diffs[1][0]));
+  EXPECT_NE(0, diffs[1][0]);
+}
+
+TYPED_TEST(NetForwardTest, LayersOfAnotherPhase) {
+  this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 3") +
+             LayerOf("BatchNorm", "conv", "norm", "phase: TRAIN") +
+             Conv("end", "norm", "num_output: 5 kernel_size: 1"));
+  this->FillInput(5);
+  // Each pass changes the running statistics, so there is one of each.
+  const auto whole = [this] {
+    this->net_->Forward();
+    return this->Read();
+  };
+  const auto statistics = [this] {
+    const Blob<TypeParam>& mean = *this->net_->layer_by_name("norm/BatchNorm")->blobs()[0];
+    return std::vector<TypeParam>(mean.cpu_data(), mean.cpu_data() + mean.count());
+  };
+  const std::vector<TypeParam> before = statistics();
+  const auto first = whole();
+  EXPECT_NE(before, statistics());
+  for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+  this->ExpectEqual(this->Read(), first);
+}
+
+TYPED_TEST(NetForwardTest, ZerosWithASign) {
+  typedef TypeParam Dtype;
+  for (const std::string& setting :
+       {"kernel_size: 3 pad: 1", "kernel_size: 5 pad: 3 stride: 2", "kernel_size: 3 pad: 4 dilation: 3"}) {
+    SCOPED_TRACE(setting);
+    this->Make(Conv("conv", "data", "num_output: 6 group: 6 " + setting) +
+               Conv("end", "conv", "num_output: 9 " + setting));
+    for (Blob<Dtype>* blob : this->net_->learnable_params()) {
+      Dtype* values = blob->mutable_cpu_data();
+      for (int i = 0; i < blob->count(); ++i) { values[i] = blob->num_axes() == 1 ? Dtype(-0.) : values[i]; }
+    }
+    this->net_->input_blobs()[0]->Reshape(1, 6, 9, 70);
+    Blob<Dtype>* data = this->net_->input_blobs()[0];
+    caffe_set(data->count(), Dtype(0), data->mutable_cpu_data());
+    this->net_->Forward();
+    const auto whole = this->Read();
+    for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    this->ExpectEqual(this->Read(), whole);
+  }
+}
+
+TYPED_TEST(NetForwardTest, SumsOfAHardSwishWrittenOver) {
+  const std::string split = "layer { name: 'split' type: 'Split' bottom: 'conv' top: 'a' top: 'b' top: 'd' }";
+  for (const std::string& last : {InPlace("d", "ReLU"), InPlace("d", "Scale"), InPlace("d", "Power", kSixth)}) {
+    SCOPED_TRACE(last);
+    this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 3") + split + LayerOf("Power", "a", "ramp", kShift) +
+               InPlace("ramp", "ReLU6") + LayerOf("Eltwise", "b ramp", "swish", kProduct) +
+               InPlace("swish", "Power", kSixth) + last);
+    // The memory of `conv` is that of `d`, which is written last.
+    for (int time = 0; time < 3; ++time) {
+      this->FillInput(time);
+      this->net_->Forward();
+      const auto whole = this->Read();
+      for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+      const auto one_by_one = this->Read();
+      for (const std::string& name : {"ramp", "swish", "d"}) { EXPECT_EQ(one_by_one.at(name), whole.at(name)) << name; }
+    }
+  }
+}
+
+TYPED_TEST(NetForwardTest, EmptyAndGrowingBlobs) {
+  typedef TypeParam Dtype;
+  this->Make("layer { name: 'none' type: 'Input' top: 'none' input_param { shape { dim: 0 dim: 4 } } }" +
+             LayerOf("ReLU", "none", "nothing") + Conv("conv", "data", "num_output: 9 kernel_size: 1") +
+             "layer { name: 'end' type: 'Silence' bottom: 'nothing' }");
+  this->FillInput(5);
+  this->net_->Forward();
+  EXPECT_EQ(0, this->net_->blob_by_name("nothing")->count());
+  // Memory of 8 images of which a pass writes one: the others are 0, as memory that nobody has written is in Caffe.
+  this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 1"));
+  Blob<Dtype>* data = this->net_->input_blobs()[0];
+  for (const int images : {8, 1}) {
+    data->Reshape(images, 6, 33, 41);
+    this->net_->Reshape();
+  }
+  this->FillInput(5);
+  this->net_->Forward();
+  data->Reshape(8, 6, 33, 41);
+  this->net_->Reshape();
+  const Blob<Dtype>& conv = *this->net_->blob_by_name("conv");
+  const int first = conv.count(1);
+  EXPECT_NE(0, conv.cpu_data()[0]);
+  for (int i = first; i < conv.count(); ++i) { ASSERT_EQ(0, conv.cpu_data()[i]) << i; }
+}
+
+TYPED_TEST(NetForwardTest, ReadByTwoThreads) {
+  typedef TypeParam Dtype;
+  this->Make(Conv("conv", "data", "num_output: 40 kernel_size: 1") +
+             Conv("end", "conv", "num_output: 40 kernel_size: 1"));
+  const int count = this->net_->blob_by_name("end")->count();
+  for (int time = 0; time < 30; ++time) {
+    this->FillInput(time);
+    this->net_->blob_by_name("end")->data()->Defer(nullptr, true);
+    this->net_->Forward();
+    std::vector<Dtype> read[2];
+    const Blob<Dtype>& end = *this->net_->blob_by_name("end");
+    std::thread other([&] { read[0].assign(end.cpu_data(), end.cpu_data() + count); });
+    read[1].assign(end.cpu_data(), end.cpu_data() + count);
+    other.join();
+    ASSERT_EQ(read[0], read[1]);
+  }
+}
+
 /// Counts how often it is asked.
 class Sevens : public DeferredValues {
  public:
@@ -362,8 +498,10 @@ TYPED_TEST(NetForwardTest, LayersOfOneIndex) {
 
 TYPED_TEST(NetForwardTest, KeepsNanAndLoss) {
   typedef TypeParam Dtype;
-  this->Make(Conv("conv", "data", "num_output: 6 kernel_size: 1") + InPlace("conv", "ReLU6") +
-             "layer { name: 'end' type: 'Power' bottom: 'conv' top: 'end' loss_weight: 2 }");
+  // Without learning rates, no layer needs a backward pass.
+  this->Make(LayerOf("Convolution", "data", "conv",
+                     "convolution_param { num_output: 6 kernel_size: 1 } param { lr_mult: 0 } param { lr_mult: 0 }") +
+             InPlace("conv", "ReLU6") + "layer { name: 'end' type: 'Power' bottom: 'conv' top: 'end' loss_weight: 2 }");
   this->Fill(this->net_->input_blobs()[0]);
   Dtype loss = 0, parts = 0;
   this->net_->Forward(&loss);

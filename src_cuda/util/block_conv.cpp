@@ -5,6 +5,8 @@
 #include "caffe/util/block_conv.hpp"
 
 #include <algorithm>
+#include <climits>
+#include <cstdint>
 #include <vector>
 
 #include "caffe/util/block_tiles.hpp"
@@ -166,7 +168,7 @@ struct Dense {
         const int x = parts.Begin(part);
         tiles.of[parts.Begin(part + 1) - x - 1][wide - 1](
             operands, from + static_cast<ptrdiff_t>(x) * Step, packed + kWide * L, packed,
-            sums.values == nullptr ? nullptr : sums.values + to + x * L, output.values + to + x * L);
+            (sums.values == nullptr ? output.values : sums.values) + to + x * L, output.values + to + x * L);
       }
     }
   }
@@ -308,7 +310,14 @@ void RunDense(const BlockConv<T>& conv, const T* input, const AfterConv<T>& afte
 
 template <typename Dtype>
 bool IsBlockConv(const BlockConv<Dtype>& conv) {
-  return conv.shape.stride_w <= 2;
+  constexpr int64_t L = SimdLanes<Dtype>();
+  const PlaneShape& s = conv.shape;
+  const int64_t need_h = (s.out_height - 1LL) * s.stride_h + (s.kernel_h - 1LL) * s.dilation_h + 1;
+  const int64_t need_w = (s.out_width - 1LL) * s.stride_w + (s.kernel_w - 1LL) * s.dilation_w + 1;
+  const int64_t padded = need_h * need_w, map = int64_t{s.height} * s.width, out = int64_t{s.out_height} * s.out_width;
+  // A copy of the input with its padding must not be much larger than the input, and indices must fit an int.
+  return s.stride_w <= 2 && padded <= 4 * map + 4096 &&
+         std::max(padded, std::max(map, out)) * (std::max(conv.channels, conv.outputs) + L) <= INT_MAX;
 }
 
 template <typename Dtype>

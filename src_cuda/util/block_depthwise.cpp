@@ -19,23 +19,24 @@ constexpr int64_t kLeastProducts = 100 * 1000;
 
 template <typename T>
 struct Taps {
-  int begin, end, width;  // rows of the kernel, and its columns
-  size_t row, column;     // from one tap to the next in the input
-  const T* weights;       // of the kernel's first row
+  int height, width;     // of the kernel
+  const T* const* rows;  // of the input, for each row of the kernel
+  size_t column;         // from one tap to the next in a row
+  const T* weights;
 };
 
 /// P positions, S columns of the input apart.
 template <typename T, int P, int S>
-inline __attribute__((always_inline)) void DepthwiseTile(const Taps<T>& taps, const T* x,
+inline __attribute__((always_inline)) void DepthwiseTile(const Taps<T>& taps, const ptrdiff_t x,
                                                          const SimdT<T, SimdLanes<T>()> bias, const BlockEnd<T>& end,
                                                          T* sums, T* to) {
   constexpr int L = SimdLanes<T>();
   SimdT<T, L> sum[P][1];
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) { sum[p][0] = bias; }
-  const T* weights = taps.weights + taps.begin * taps.width * L;
-  for (int i = taps.begin; i < taps.end; ++i) {
-    const T* at = x + i * taps.row;
+  const T* weights = taps.weights;
+  for (int i = 0; i < taps.height; ++i) {
+    const T* at = taps.rows[i] + x;
     for (int j = 0; j < taps.width; ++j, at += taps.column, weights += L) {
       const SimdT<T, L> w = SimdLoad<T, L>(weights);
 #pragma GCC unroll 8
@@ -45,9 +46,9 @@ inline __attribute__((always_inline)) void DepthwiseTile(const Taps<T>& taps, co
   end.template Store<P, 1>(sum, 0, sums, to);
 }
 
-/// `count` positions: tiles, and one more of those that are left.
+/// `count` positions, the first tap of the first one at index x of its row: tiles, and one more of those that are left.
 template <typename T, int S>
-void DepthwiseLine(const Taps<T>& all_taps, const T* x, const SimdT<T, SimdLanes<T>()>* bias_of,
+void DepthwiseLine(const Taps<T>& all_taps, ptrdiff_t x, const SimdT<T, SimdLanes<T>()>* bias_of,
                    const BlockEnd<T>& ends, int count, T* sums, T* to) {
   constexpr int L = SimdLanes<T>();
   // Copies, which what is stored does not overlap.
@@ -89,7 +90,8 @@ template <typename T, int S>
 void Rows(const PlaneShape& s, const T* input, const T* weights, const SimdT<T, SimdLanes<T>()>& bias,
           const BlockEnd<T>& end, const int begin, const int end_row, T* sums, T* output) {
   constexpr int L = SimdLanes<T>();
-  static thread_local std::vector<T> edge, narrow;
+  static thread_local std::vector<T> edge, narrow, zeros;
+  static thread_local std::vector<const T*> rows, edge_rows;
   const int extent = (s.kernel_w - 1) * s.dilation_w + 1, needed = (s.out_width - 1) * S + extent;
   int width = s.width, pad = s.pad_w;
   const bool edges = pad > 0 || needed > width;
@@ -106,33 +108,39 @@ void Rows(const PlaneShape& s, const T* input, const T* weights, const SimdT<T, 
     pad = 0;
   }
   const size_t in_row = static_cast<size_t>(width) * L;
+  zeros.resize(in_row);
+  rows.resize(s.kernel_h);
+  edge_rows.resize(s.kernel_h);
   // Positions [inner, inner_end) read no padding. One position is summed as fast as a tile of them.
   const int inner = pad == 0 ? 0 : std::min(s.out_width, DivideUp(pad, S * kMostPixels) * kMostPixels);
   const int outer = std::max(0, s.out_width - std::max(0, (width - extent + pad) / S + 1));
   const int inner_end = std::max(inner, s.out_width - DivideUp(outer, kMostPixels) * kMostPixels);
   for (int y = begin; y < end_row; ++y) {
     const int top = y * s.stride_h - s.pad_h;
-    Taps<T> taps = {0, s.kernel_h, s.kernel_w, s.dilation_h * in_row, static_cast<size_t>(s.dilation_w) * L, weights};
-    while (taps.begin < taps.end && top + taps.begin * s.dilation_h < 0) { ++taps.begin; }
-    while (taps.end > taps.begin && top + (taps.end - 1) * s.dilation_h >= s.height) { --taps.end; }
-    const T* line = input + top * static_cast<ptrdiff_t>(in_row);
-    // Positions [begin, end) of the row.
+    for (int i = 0; i < s.kernel_h; ++i) {
+      const int in = top + i * s.dilation_h;
+      rows[i] = in < 0 || in >= s.height ? zeros.data() : input + in * in_row;
+    }
+    const Taps<T> taps = {s.kernel_h, s.kernel_w, rows.data(), static_cast<size_t>(s.dilation_w) * L, weights};
+    // Positions [from, to) of the row.
     const auto run = [&](const int from, const int to) {
       if (from >= to) { return; }
       const int left = from * S - pad, columns = (to - from - 1) * S + extent;
       const size_t place = (static_cast<size_t>(y) * s.out_width + from) * L;
-      T* sums_to = sums == nullptr ? nullptr : sums + place;
+      T* sums_to = (sums == nullptr ? output : sums) + place;
       if (left >= 0 && left + columns <= width) {
-        DepthwiseLine<T, S>(taps, line + left * L, &bias, end, to - from, sums_to, output + place);
+        DepthwiseLine<T, S>(taps, left * L, &bias, end, to - from, sums_to, output + place);
         return;
       }
-      Taps<T> copied = taps;
-      copied.row = static_cast<size_t>(columns) * L;
-      edge.resize(s.kernel_h * copied.row);
-      for (int i = taps.begin; i < taps.end; ++i) {
-        CopyColumns(line + i * taps.row, width, left, columns, edge.data() + i * copied.row);
+      const size_t edge_row = static_cast<size_t>(columns) * L;
+      edge.resize(s.kernel_h * edge_row);
+      for (int i = 0; i < s.kernel_h; ++i) {
+        CopyColumns(rows[i], width, left, columns, edge.data() + i * edge_row);
+        edge_rows[i] = edge.data() + i * edge_row;
       }
-      DepthwiseLine<T, S>(copied, edge.data(), &bias, end, to - from, sums_to, output + place);
+      Taps<T> copied = taps;
+      copied.rows = edge_rows.data();
+      DepthwiseLine<T, S>(copied, 0, &bias, end, to - from, sums_to, output + place);
     };
     run(0, inner);
     run(inner, inner_end);

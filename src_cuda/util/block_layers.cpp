@@ -143,7 +143,8 @@ ImagePass Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dt
 template <typename Dtype>
 ImagePass BatchNorm(Layer<Dtype>* layer, const Blob<Dtype>& bottom, Blob<Dtype>* top) {
   const BatchNormParameter& param = layer->layer_param().batch_norm_param();
-  if (param.has_use_global_stats() && !param.use_global_stats()) { return nullptr; }
+  const bool stored = param.has_use_global_stats() ? param.use_global_stats() : layer->layer_param().phase() == TEST;
+  if (!stored) { return nullptr; }
   const auto& blobs = layer->blobs();
   const Dtype weight = blobs[2]->cpu_data()[0], scale = weight == 0 ? 0 : 1 / weight, eps = param.eps();
   const int channels = bottom.shape(1);
@@ -183,23 +184,25 @@ ImagePass Permute(const PermuteParameter& param, const Blob<Dtype>& bottom, Blob
 }  // namespace
 
 template <typename Dtype>
-ImagePass PassOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom,
-                       const std::vector<Blob<Dtype>*>& top) {
-  if (bottom.empty() || top.size() != 1 || !HasBlocks(*bottom[0])) { return nullptr; }
-  const LayerParameter& param = layer->layer_param();
-  const std::string& type = param.type();
-  if (type == "Pooling" && dynamic_cast<GlobalPoolingLayer<Dtype>*>(layer) != nullptr) {
-    return Pool(*bottom[0], top[0]);
-  }
-  if (type == "Scale") { return Scale(layer, bottom, top[0]); }
-  if (type == "BatchNorm") { return BatchNorm(layer, *bottom[0], top[0]); }
-  if (type == "Permute") { return Permute(param.permute_param(), *bottom[0], top[0]); }
-  return nullptr;
+bool KnowsBlocks(const Layer<Dtype>& layer) {
+  const std::string& type = layer.layer_param().type();
+  return type == "Scale" || type == "BatchNorm" || type == "Permute" ||
+         dynamic_cast<const GlobalPoolingLayer<Dtype>*>(&layer) != nullptr;
 }
 
-template ImagePass PassOfBlocks<float>(Layer<float>*, const std::vector<Blob<float>*>&,
-                                       const std::vector<Blob<float>*>&);
-template ImagePass PassOfBlocks<double>(Layer<double>*, const std::vector<Blob<double>*>&,
-                                        const std::vector<Blob<double>*>&);
+template <typename Dtype>
+ImagePass PassOfBlocks(Layer<Dtype>* layer, const std::vector<Blob<Dtype>*>& bottom, Blob<Dtype>* top) {
+  const LayerParameter& param = layer->layer_param();
+  const std::string& type = param.type();
+  if (type == "Scale") { return Scale(layer, bottom, top); }
+  if (type == "BatchNorm") { return BatchNorm(layer, *bottom[0], top); }
+  if (type == "Permute") { return Permute(param.permute_param(), *bottom[0], top); }
+  return Pool(*bottom[0], top);
+}
+
+template bool KnowsBlocks<float>(const Layer<float>&);
+template bool KnowsBlocks<double>(const Layer<double>&);
+template ImagePass PassOfBlocks<float>(Layer<float>*, const std::vector<Blob<float>*>&, Blob<float>*);
+template ImagePass PassOfBlocks<double>(Layer<double>*, const std::vector<Blob<double>*>&, Blob<double>*);
 
 }  // namespace caffe

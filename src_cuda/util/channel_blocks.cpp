@@ -87,6 +87,7 @@ void ChannelBlocks<Dtype>::ReadFrom(const Dtype* planes) {
 
 template <typename Dtype>
 bool HasBlocks(const Blob<Dtype>& blob) {
+  if (blob.count() == 0) { return false; }  // it may have no memory
   const auto blocks = dynamic_cast<const ChannelBlocks<Dtype>*>(blob.data()->deferred().get());
   return blocks != nullptr && blocks->HasShape(blob);
 }
@@ -106,9 +107,8 @@ template <typename Dtype>
 shared_ptr<ChannelBlocks<Dtype>> NewBlocks(Blob<Dtype>* blob) {
   typedef ChannelBlocks<Dtype> Blocks;
   shared_ptr<Blocks> blocks;
-  if (HasBlocks(*blob)) {
-    blocks = boost::static_pointer_cast<Blocks>(blob->data()->deferred());
-  } else {
+  if (HasBlocks(*blob)) { blocks = boost::static_pointer_cast<Blocks>(blob->data()->deferred()); }
+  if (!blocks || blocks->held()) {
     blocks = boost::make_shared<Blocks>(blob->shape(0), blob->shape(1), blob->shape(2), blob->shape(3));
   }
   blob->data()->Defer(blocks);

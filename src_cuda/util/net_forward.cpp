@@ -1,5 +1,6 @@
 // Net::ForwardFromTo (compat/net_forward.hpp). A range of layers is run one by one, as in the fork. A whole forward
-// pass on the CPU in phase TEST, which no backward pass follows, is computed as runtimes made for inference do it:
+// pass on the CPU in phase TEST of a net without a layer that a backward pass needs (no loss, no force_backward) is
+// computed as runtimes made for inference do it:
 //
 // - feature maps are kept in blocks of channels (util/channel_blocks.hpp) from convolution to convolution. Layers that
 //   do not know them find their bottoms in a blob's order, written when they ask for it, and so does everybody else;
@@ -9,8 +10,9 @@
 // - image by image: the maps of one image stay in the caches, and several images are divided among the threads.
 //
 // Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
-// and run before a layer that does not, which may read what they write. Every blob gets the values that the layers one
-// by one would give it.
+// and run before a layer that does not, which may read what they write. Every blob gets the bits that the layers one by
+// one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -33,19 +35,22 @@ namespace {
 template <typename Dtype>
 class Ramp : public DeferredValues {
  public:
-  Ramp(const shared_ptr<const ChannelBlocks<Dtype>>& sums, const Dtype shift, const Bounds<Dtype>& bounds)
-      : sums_(sums), shift_(shift), bounds_(bounds) {}
+  Ramp(const shared_ptr<ChannelBlocks<Dtype>>& sums, const Dtype shift, const Bounds<Dtype>& bounds)
+      : sums_(sums), shift_(shift), bounds_(bounds) {
+    sums_->Hold();
+  }
+  ~Ramp() override { sums_->Release(); }
 
   void WriteTo(void* values) const override {
     sums_->WriteTo(values);
     Dtype* x = static_cast<Dtype*>(values);
-    const auto image = sums_->Image(0);
+    const ImageBlocks<Dtype> image = sums_->Image(0);
     const size_t count = static_cast<size_t>(sums_->num()) * image.channels * image.pixels();
     for (size_t i = 0; i < count; ++i) { x[i] = AtMost(AtLeast(x[i] + shift_, bounds_.low), bounds_.high); }
   }
 
  private:
-  shared_ptr<const ChannelBlocks<Dtype>> sums_;
+  const shared_ptr<ChannelBlocks<Dtype>> sums_;
   Dtype shift_;
   Bounds<Dtype> bounds_;
 };
@@ -59,29 +64,35 @@ class WholePass {
 
   Dtype Run() {
     Dtype loss = 0;
-    {
-      const SyncedMemory::WholePass pass;
-      const int count = layers_.size();
-      for (int i = 0; i < count;) {
-        int end = Convolution(i);
-        if (end == i) { end = Chain(i); }
-        if (end == i) { end = Single(i); }
-        if (end == i) {
-          if (!OnlyShares(i)) { RunNoted(); }
-          loss += layers_[i]->Forward(bottoms_[i], tops_[i]);
-          ++end;
-        }
-        i = end;
+    const int count = layers_.size();
+    for (int i = 0; i < count;) {
+      int end = Known(i);
+      if (end == i) {
+        if (!OnlyShares(i)) { RunNoted(); }
+        loss += layers_[i]->Forward(bottoms_[i], tops_[i]);
+        ++end;
       }
-      RunNoted();
+      i = end;
     }
-    for (const vector<Blob<Dtype>*>& of_layer : tops_) {
-      for (const Blob<Dtype>* top : of_layer) { top->data()->WriteIfExposed(); }
-    }
+    RunNoted();
     return loss;
   }
 
  private:
+  /// Notes down layers from i on that are known; the number of the layer after them, or i.
+  int Known(const int i) {
+    const SyncedMemory::Passing passing;
+    int end = Convolution(i);
+    if (end == i) { end = Chain(i); }
+    if (end == i) { end = Single(i); }
+    for (int l = i; l < end; ++l) {
+      for (const Blob<Dtype>* top : tops_[l]) {
+        if (top->count() > 0) { written_.push_back(top->data()); }
+      }
+    }
+    return end;
+  }
+
   /// Notes down what is to be done for each of `num` images.
   void Note(const int num, const ImagePass& pass) {
     if (num != noted_num_) { RunNoted(); }
@@ -90,6 +101,7 @@ class WholePass {
   }
 
   void RunNoted() {
+    const SyncedMemory::Passing passing;
     const auto images = [this](const int begin, const int end) {
       for (int n = begin; n < end; ++n) {
         for (const ImagePass& pass : noted_) { pass(n); }
@@ -104,6 +116,8 @@ class WholePass {
       }
     }
     noted_.clear();
+    for (const shared_ptr<SyncedMemory>& memory : written_) { memory->WriteIfExposed(); }
+    written_.clear();
   }
 
   /// Whether the layer's forward pass reads and writes no values: its top takes the memory of its bottom.
@@ -206,6 +220,7 @@ class WholePass {
     layer->Reshape(bottoms_[i], tops_[i]);
     BlockConv<Dtype> conv;
     if (input.num_axes() != 4 || input.count() == 0 || !layer->AsBlockConv(&conv)) { return i; }
+    if (!HasBlocks(input) && conv.outputs < SimdLanes<Dtype>() / 2) { return i; }  // most lanes would be empty
     const Activation activation = ActivationAt(i + 1, top);
     for (int l = i + 1; l < activation.end; ++l) {
       if (layers_[l]->layer_param().type() == "Split") {
@@ -217,10 +232,10 @@ class WholePass {
     const AfterConv<Dtype> after = activation.after;
     const bool planes = !conv.depthwise && !HasBlocks(input) && conv.channels < 4 * SimdLanes<Dtype>();
     if (!HasBlocks(input)) { RunNoted(); }  // which may write it
-    // Taken before the new blocks, which may not be those of the input.
     shared_ptr<const ChannelBlocks<Dtype>> from;
     if (!planes) { from = BlocksOf(input); }
     shared_ptr<ChannelBlocks<Dtype>> sums;
+    if (activation.ramp != nullptr) { activation.ramp->data()->Defer(nullptr, true); }  // it holds the last pass's sums
     if (after.swish && activation.to != top) { sums = NewBlocks(top); }
     const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(activation.to);
     const Dtype* values = planes ? input.cpu_data() : nullptr;
@@ -243,9 +258,10 @@ class WholePass {
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.
   int Single(const int i) {
-    if (bottoms_[i].empty() || !Plain(i) || !HasBlocks(*bottoms_[i][0])) { return i; }
+    if (bottoms_[i].empty() || tops_[i].size() != 1 || !Plain(i) || !KnowsBlocks(*layers_[i])) { return i; }
+    if (!HasBlocks(*bottoms_[i][0])) { return i; }
     layers_[i]->Reshape(bottoms_[i], tops_[i]);
-    const ImagePass pass = PassOfBlocks(layers_[i].get(), bottoms_[i], tops_[i]);
+    const ImagePass pass = PassOfBlocks(layers_[i].get(), bottoms_[i], tops_[i][0]);
     if (!pass) { return i; }
     Note(bottoms_[i][0]->shape(0), pass);
     return i + 1;
@@ -270,6 +286,7 @@ class WholePass {
     if (computed < 2 && !blocks) { return i; }
     if (!blocks) { RunNoted(); }  // which may write what is read here
     vector<Piece> pieces;
+    vector<shared_ptr<const ChannelBlocks<Dtype>>> held;  // what the pieces read and write
     int l = i;
     for (; l < end; ++l) {
       layers_[l]->Reshape(bottoms_[l], tops_[l]);
@@ -286,8 +303,8 @@ class WholePass {
       for (const Blob<Dtype>* bottom : bottoms_[l]) {
         if (blocks) {
           if (!HasBlocks(*bottom)) { RunNoted(); }  // which may write it
-          held_.push_back(BlocksOf(*bottom));
-          x.push_back(held_.back()->Image(0).values);
+          held.push_back(BlocksOf(*bottom));
+          x.push_back(held.back()->Image(0).values);
         } else {
           x.push_back(bottom->cpu_data());
         }
@@ -295,7 +312,7 @@ class WholePass {
       Dtype* y;
       if (blocks) {
         const shared_ptr<ChannelBlocks<Dtype>> made = NewBlocks(tops_[l][0]);
-        held_.push_back(made);
+        held.push_back(made);
         y = made->Image(0).values;
       } else {
         y = tops_[l][0]->mutable_cpu_data();
@@ -308,7 +325,7 @@ class WholePass {
       return l;
     }
     const size_t size = BlocksOf(first)->Image(0).size();
-    Note(first.shape(0), [pieces, size](const int n) { RunPieces(pieces, n * size, size); });
+    Note(first.shape(0), [pieces, held, size](const int n) { RunPieces(pieces, n * size, size); });
     return l;
   }
 
@@ -317,26 +334,27 @@ class WholePass {
   const vector<vector<Blob<Dtype>*>>& tops_;
   int noted_num_ = 0;
   vector<ImagePass> noted_;
-  vector<shared_ptr<const ChannelBlocks<Dtype>>> held_;  // what noted pieces read and write
+  vector<shared_ptr<SyncedMemory>> written_;  // tops of what is noted
 };
 
 }  // namespace
 
-#define NET_FORWARD(Dtype)                                                        \
-  template <>                                                                     \
-  Dtype Net<Dtype>::ForwardFromTo(int start, int end) {                           \
-    CHECK_GE(start, 0);                                                           \
-    CHECK_LT(end, layers_.size());                                                \
-    const bool whole = start == 0 && end + 1 == layers_.size();                   \
-    if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) { \
-      return WholePass<Dtype>(layers_, bottom_vecs_, top_vecs_).Run();            \
-    }                                                                             \
-    Dtype loss = 0;                                                               \
-    for (int i = start; i <= end; ++i) {                                          \
-      loss += layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);                 \
-      if (debug_info_) { ForwardDebugInfo(i); }                                   \
-    }                                                                             \
-    return loss;                                                                  \
+#define NET_FORWARD(Dtype)                                                                              \
+  template <>                                                                                           \
+  Dtype Net<Dtype>::ForwardFromTo(int start, int end) {                                                 \
+    CHECK_GE(start, 0);                                                                                 \
+    CHECK_LT(end, layers_.size());                                                                      \
+    const bool whole = start == 0 && end + 1 == layers_.size() &&                                       \
+                       std::count(layer_need_backward_.begin(), layer_need_backward_.end(), true) == 0; \
+    if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) {                       \
+      return WholePass<Dtype>(layers_, bottom_vecs_, top_vecs_).Run();                                  \
+    }                                                                                                   \
+    Dtype loss = 0;                                                                                     \
+    for (int i = start; i <= end; ++i) {                                                                \
+      loss += layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);                                       \
+      if (debug_info_) { ForwardDebugInfo(i); }                                                         \
+    }                                                                                                   \
+    return loss;                                                                                        \
   }
 NET_FORWARD(float)
 NET_FORWARD(double)

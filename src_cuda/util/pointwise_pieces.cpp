@@ -25,7 +25,7 @@ Piece OneToOne(const Dtype* x, Dtype* y, const Op op) {
   };
 }
 
-/// y = scale x + shift, rounded after each of the two as in Power's passes.
+/// y = scale x, or x + shift. Of both, Power makes two passes, and rounds after each.
 template <typename Dtype>
 Piece PowerPiece(const PowerParameter& param, const Dtype* x, Dtype* y) {
   const Dtype scale = param.scale(), shift = param.shift();

@@ -1,5 +1,7 @@
 #include "caffe/syncedmem.hpp"
 
+#include <mutex>
+
 #include "caffe/common.hpp"
 #include "caffe/util/math_functions.hpp"
 
@@ -30,15 +32,18 @@ void CaffeFreeHost(void* ptr, const bool use_cuda) {
 
 namespace {
 
-thread_local int whole_passes = 0;
+thread_local int passing = 0;
+std::mutex writing;
 
 }  // namespace
 
-SyncedMemory::WholePass::WholePass() { ++whole_passes; }
+SyncedMemory::Passing::Passing() { ++passing; }
 
-SyncedMemory::WholePass::~WholePass() { --whole_passes; }
+SyncedMemory::Passing::~Passing() { --passing; }
 
-void SyncedMemory::Expose() { exposed_ = exposed_ || whole_passes == 0; }
+void SyncedMemory::Expose() {
+  if (passing == 0 && !exposed_) { exposed_ = true; }
+}
 
 SyncedMemory::~SyncedMemory() {
   FreeCpu();
@@ -70,8 +75,11 @@ void SyncedMemory::FreeGpu() {
 
 void SyncedMemory::WriteDeferred() {
   if (written_) { return; }
+  const std::lock_guard<std::mutex> lock(writing);
+  if (written_) { return; }
   if (cpu_ptr_ == nullptr) {
     CaffeMallocHost(&cpu_ptr_, size_, &cpu_malloc_use_cuda_);
+    caffe_memset(size_, 0, cpu_ptr_);  // the blob may have been larger than it is now
     own_cpu_data_ = true;
   }
   deferred_->WriteTo(cpu_ptr_);

@@ -145,9 +145,11 @@ class Case:
         return [(boxes[order], scores[order]) for boxes, scores in side]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(o, id=o.name, marks=pytest.mark.xdist_group(o.name)) for o in ORACLES]
-)
+def marks(oracle: Oracle) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xdist_group(oracle.name), *([pytest.mark.rare] if oracle.rare else [])]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(o, id=o.name, marks=marks(o)) for o in ORACLES])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     oracle: Oracle = request.param
     model = oracle_folder(oracle)

@@ -1,6 +1,7 @@
 #ifndef CAFFE_SYNCEDMEM_HPP_
 #define CAFFE_SYNCEDMEM_HPP_
 
+#include <atomic>
 #include <cstdlib>
 
 #include "caffe/common.hpp"
@@ -24,8 +25,9 @@ class DeferredValues {
  *
  * The interface is the fork's, with one thing more: a whole forward pass on the CPU (util/net_forward.cpp) keeps values
  * in an order of its own and gives them with `Defer`. They are written in a blob's order when somebody asks for them,
- * by any of the functions that give a pointer or say where the values are. A pointer that was given outside such a pass
- * may be kept and read after the next one: what it points to is written at the end of each pass (`WriteIfExposed`).
+ * by any of the functions that give a pointer or say where the values are; several threads may ask at once. A pointer
+ * that was given outside such a pass, or to a layer that it does not know, may be kept and read later: what it points
+ * to is written in each pass (`WriteIfExposed`).
  */
 class SyncedMemory {
  public:
@@ -62,17 +64,17 @@ class SyncedMemory {
   }
   /// The values given to Defer; null once somebody may have written others here.
   const shared_ptr<DeferredValues>& deferred() const { return deferred_; }
-  /// Whether a pointer was given outside a whole forward pass.
+  /// Whether a pointer was given that its holder may have kept.
   bool exposed() const { return exposed_; }
-  /// At the end of a whole forward pass.
+  /// Once the deferred values have been computed.
   void WriteIfExposed() {
     if (exposed_) { WriteDeferred(); }
   }
-  /// While one of these exists, the calling thread computes a whole forward pass.
-  class WholePass {
+  /// While one of these exists, the pointers that the calling thread gets are not kept.
+  class Passing {
    public:
-    WholePass();
-    ~WholePass();
+    Passing();
+    ~Passing();
   };
 
 #ifndef CPU_ONLY
@@ -99,7 +101,7 @@ class SyncedMemory {
   bool own_gpu_data_;
   int gpu_device_;
   shared_ptr<DeferredValues> deferred_;
-  bool written_;  // the deferred values are here too
+  std::atomic<bool> written_;  // the deferred values are here too
   bool exposed_;
 
   DISABLE_COPY_AND_ASSIGN(SyncedMemory);

@@ -33,7 +33,7 @@ struct AfterConv {
   Dtype shift = 0, factor = 1;
 };
 
-/// Whether the functions below compute it.
+/// Whether the functions below compute it, without much more memory than the maps have.
 template <typename Dtype>
 bool IsBlockConv(const BlockConv<Dtype>& conv);
 

@@ -42,6 +42,10 @@ class ChannelBlocks : public DeferredValues {
   ChannelBlocks(int num, int channels, int height, int width);
 
   int num() const { return num_; }
+  /// Somebody will read these values later, so that other ones must not be written over them.
+  void Hold() { ++holders_; }
+  void Release() { --holders_; }
+  bool held() const { return holders_ > 0; }
   size_t count() const { return num_ * shape_.size(); }
   bool HasShape(const Blob<Dtype>& blob) const;
 
@@ -62,7 +66,7 @@ class ChannelBlocks : public DeferredValues {
     void operator()(Dtype* values) const { free(values); }
   };
 
-  int num_;
+  int num_, holders_ = 0;
   ImageBlocks<Dtype> shape_;  // without values
   std::unique_ptr<Dtype[], Free> values_;
 };
@@ -75,7 +79,8 @@ shared_ptr<const ChannelBlocks<Dtype>> BlocksOf(const Blob<Dtype>& blob);
 template <typename Dtype>
 bool HasBlocks(const Blob<Dtype>& blob);
 
-/// Blocks for the values of the blob, four axes, which the caller has to write: the blob holds them from now on.
+/// Blocks for the values of the blob, four axes, which the caller has to write: the blob has them from now on. They are
+/// those that it had, unless somebody holds these.
 template <typename Dtype>
 shared_ptr<ChannelBlocks<Dtype>> NewBlocks(Blob<Dtype>* blob);
 
