@@ -42,6 +42,7 @@ def training_folder(scratch: Path, batch: int) -> tuple[Path, Path, str]:
     run("kit", lmdb / "labelmap.prototxt", "--train", lmdb, "--test", lmdb, "-o", scratch / "kit", "--quiet")
     text = (scratch / "kit" / "train.prototxt").read_text()
     text = re.sub(r'source: ".*"', f'source: "{lmdb}"', text)
+    text = text.replace('label_map_file: "', f'label_map_file: "{scratch / "kit"}/')
     text = re.sub(r"batch_size: \d+", f"batch_size: {batch}", text, count=1)
     whole, alone = scratch / "whole.prototxt", scratch / "alone.prototxt"
     whole.write_text(text)
