@@ -71,16 +71,28 @@ def prototxts(dialect: Dialect) -> tuple[str, ...]:
     return PROTOTXTS[1:] if dialect.priors == "none" else PROTOTXTS
 
 
-def name_of(dialect: Dialect) -> str:
-    differing = [
+def values(dialect: Dialect) -> list[str]:
+    """Those that are not the default's."""
+    return [
         str(getattr(dialect, field.name))
         for field in dataclasses.fields(Dialect)
         if getattr(dialect, field.name) != field.default
     ]
-    return "-".join(differing) or "default"
+
+
+def name_of(dialect: Dialect) -> str:
+    return "-".join(values(dialect)) or "default"
 
 
 each_dialect = pytest.mark.parametrize("dialect", dialects(), ids=name_of)
+each_dialect_rarely = pytest.mark.parametrize(
+    "dialect",
+    [
+        pytest.param(dialect, id=name_of(dialect), marks=[pytest.mark.rare] if len(values(dialect)) == 1 else [])
+        for dialect in dialects()
+    ],
+)
+"""For tests that take longest: those in which one field differs are left out in continuous integration."""
 
 
 class Folders(typing.NamedTuple):
@@ -203,7 +215,7 @@ def test_each_choice_is_here() -> None:
         assert {getattr(dialect, field) for dialect in dialects()} == set(typing.get_args(choices))
 
 
-@each_dialect
+@each_dialect_rarely
 def test_lint(make: Make, command: Command, dialect: Dialect) -> None:
     folders = make(dialect)
     for folder in (folders.converted, folders.merged_remapped):
@@ -258,7 +270,7 @@ def test_merge_bn_of_prototxts(make: Make, command: Command, tmp_path: Path, dia
     assert line.endswith("has nothing to read; give the test or deploy net")
 
 
-@each_dialect
+@each_dialect_rarely
 def test_cut(make: Make, command: Command, dialect: Dialect, tmp_path: Path) -> None:
     """The net up to the box encodings has no other head, and each layer of it is right."""
     for number, folder in enumerate(make(dialect)):
@@ -316,7 +328,7 @@ def test_evaluate(make: Make, command: Command, data: Path, dialect: Dialect) ->
 
 
 @pytest.mark.tensorflow
-@each_dialect
+@each_dialect_rarely
 def test_verify(make: Make, command: Command, dialect: Dialect) -> None:
     folders = make(dialect)
     runs = runs_in_opencv(command, folders.converted / f"{prototxts(dialect)[0]}.prototxt")
