@@ -19,16 +19,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import common
+
+if TYPE_CHECKING:
+    from ssdlite_caffe.gen_model.arch import FamilyName
 
 SIDE, CLASSES, OBJECTS = 320, 91, 8
 TENSORFLOW, KERAS, TFLITE, OPENCV = "TensorFlow's graph", "Keras", "TensorFlow Lite", "OpenCV, Caffe net"
 OURS, TORCHVISION = "ours, Keras", "torchvision"
 
 
-def ours(batch: int, steps: int) -> float:
+def training_step(family: FamilyName, classes: int, batch: int, objects: int) -> Callable[[], float]:
+    """A training step in Keras on random images: matching, forward, loss, backward, update. It gives its loss."""
     from ssdlite_caffe.imports import import_keras
 
     keras, tf = import_keras()
@@ -38,7 +42,7 @@ def ours(batch: int, steps: int) -> float:
     from ssdlite_caffe.keras.model import build_model
     from ssdlite_caffe.keras.targets import assign
 
-    arch = default_arch("v3-large", CLASSES)
+    arch = default_arch(family, classes)
     options = suited(LossOptions("hard-negatives"), arch)
     model = build_model(arch)
     optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
@@ -47,7 +51,7 @@ def ours(batch: int, steps: int) -> float:
 
     @tf.function
     def step(pixels: object, boxes: object, labels: object) -> object:
-        def targets(item: object) -> object:
+        def targets(item: Any) -> object:
             return tuple(assign(item[0], item[1], tf.zeros_like(item[1], tf.bool), defaults, arch.variances))
 
         types = (tf.float32, tf.int32, tf.float32)
@@ -61,13 +65,17 @@ def ours(batch: int, steps: int) -> float:
         optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
 
-    corner = tf.random.uniform((batch, OBJECTS, 2), 0.0, 0.7)
+    corner = tf.random.uniform((batch, objects, 2), 0.0, 0.7)
     data = (
-        tf.random.uniform((batch, SIDE, SIDE, 3), -1.0, 1.0),
+        tf.random.uniform((batch, *arch.input_size, 3), -1.0, 1.0),
         tf.concat([corner, corner + 0.2], -1),
-        tf.random.uniform((batch, OBJECTS), 1, CLASSES, tf.int32),
+        tf.random.uniform((batch, objects), 1, classes, tf.int32),
     )
-    return shortest(lambda: float(step(*data)), steps)
+    return lambda: float(step(*data))
+
+
+def ours(batch: int, steps: int) -> float:
+    return shortest(training_step("v3-large", CLASSES, batch, OBJECTS), steps)
 
 
 def torchvisions(batch: int, steps: int) -> float:

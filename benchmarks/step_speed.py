@@ -24,6 +24,7 @@ from typing import Any
 import caffe_speed
 import common
 import cost_growth
+import keras_speed
 
 from ssdlite_caffe.caffe.check import torch_side
 from ssdlite_caffe.caffe.prefix import cache_folder, caffe_prefix
@@ -75,50 +76,8 @@ def ended(command: list[str], environment: dict[str, str]) -> tuple[Any, float]:
         return json.loads(printed.read().splitlines()[-1]), usage.ru_maxrss / 1024
 
 
-def keras_steps(batch: int, steps: int) -> list[float]:
-    """Milliseconds of steps in this process."""
-    from ssdlite_caffe.imports import import_keras
-
-    keras, tf = import_keras()
-    from ssdlite_caffe.gen_model.build import build, default_arch
-    from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
-    from ssdlite_caffe.keras.losses import LossOptions, kernel_decay, ssd_sums, suited
-    from ssdlite_caffe.keras.model import build_model
-    from ssdlite_caffe.keras.targets import assign
-
-    arch = default_arch("v2", POINT.classes)
-    loss_options = suited(LossOptions("hard-negatives"), arch)
-    model = build_model(arch)
-    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
-    optimizer.build(model.trainable_variables)
-    defaults = tf_default_boxes(build(arch))
-
-    @tf.function
-    def step(pixels: object, boxes: object, labels: object) -> object:
-        def targets(item: Any) -> object:
-            return tuple(assign(item[0], item[1], tf.zeros_like(item[1], tf.bool), defaults, arch.variances))
-
-        types = (tf.float32, tf.int32, tf.float32)
-        wanted = tf.map_fn(targets, (boxes, labels), fn_output_signature=types)
-        with tf.GradientTape() as tape:
-            raw = model(pixels, training=True)
-            sums = ssd_sums(*raw.values(), wanted, loss_options, "softmax")
-            loss = tf.reduce_sum(sums.localisation + sums.classification) / tf.maximum(sums.matches, 1.0)
-            loss += kernel_decay(model, 4e-5)
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    corner = tf.random.uniform((batch, OBJECTS, 2), 0.0, 0.7)
-    data = (
-        tf.random.uniform((batch, *arch.input_size, 3), -1.0, 1.0),
-        tf.concat([corner, corner + 0.2], -1),
-        tf.random.uniform((batch, OBJECTS), 1, POINT.classes, tf.int32),
-    )
-    return timed(lambda: float(step(*data)), steps)
-
-
 def timed(step: Callable[[], Any], steps: int) -> list[float]:
+    """Milliseconds of steps, after two untimed ones."""
     times = []
     for _ in range(steps + 2):
         began = time.perf_counter()
@@ -153,7 +112,8 @@ def main() -> None:
     parser.add_argument("--build", type=Path, default=cache_folder() / "caffe-speed", help="folder of net_time")
     options = parser.parse_args()
     if options.keras_side:
-        print(json.dumps(keras_steps(options.batch_size, options.steps)))
+        step = keras_speed.training_step("v2", POINT.classes, options.batch_size, OBJECTS)
+        print(json.dumps(timed(step, options.steps)))
         return
     built = caffe_speed.programs(options.build.absolute(), caffe_prefix(options.prefix), options.source, fork=False)
     with tempfile.TemporaryDirectory() as scratch:

@@ -429,6 +429,45 @@ TYPED_TEST(NetForwardTest, ReadByTwoThreads) {
   }
 }
 
+/// A layer of somebody's own: its top is its bottom, read through the pointer that it got first.
+template <typename Dtype>
+class KeepsPointerLayer : public Layer<Dtype> {
+ public:
+  explicit KeepsPointerLayer(const LayerParameter& param) : Layer<Dtype>(param) {}
+  void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override {
+    top[0]->ReshapeLike(*bottom[0]);
+  }
+
+ protected:
+  void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) override {
+    if (kept_ == nullptr) { kept_ = bottom[0]->cpu_data(); }
+    std::copy(kept_, kept_ + bottom[0]->count(), top[0]->mutable_cpu_data());
+  }
+  void Backward_cpu(const vector<Blob<Dtype>*>&, const vector<bool>&, const vector<Blob<Dtype>*>&) override {}
+
+ private:
+  const Dtype* kept_ = nullptr;
+};
+
+TYPED_TEST(NetForwardTest, LayersThatKeepPointers) {
+  typedef TypeParam Dtype;
+  const auto make = [](const LayerParameter& param) {
+    return shared_ptr<Layer<Dtype>>(new KeepsPointerLayer<Dtype>(param));
+  };
+  if (LayerRegistry<Dtype>::Registry().count("KeepsPointer") == 0) {
+    LayerRegistry<Dtype>::AddCreator("KeepsPointer", make);
+  }
+  this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 3") + LayerOf("KeepsPointer", "conv", "kept") +
+             Conv("end", "kept", "num_output: 9 kernel_size: 1"));
+  for (int time = 0; time < 3; ++time) {
+    this->FillInput(time);
+    this->net_->Forward();
+    const Blob<Dtype>& conv = *this->net_->blob_by_name("conv");
+    const Blob<Dtype>& kept = *this->net_->blob_by_name("kept");
+    EXPECT_EQ(0, std::memcmp(conv.cpu_data(), kept.cpu_data(), conv.count() * sizeof(Dtype))) << time;
+  }
+}
+
 /// Counts how often it is asked.
 class Sevens : public DeferredValues {
  public:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "caffe/util/block_tiles.hpp"
+#include "caffe/util/kept_room.hpp"
 #include "caffe/util/parallel.hpp"
 
 namespace caffe {
@@ -30,14 +31,11 @@ constexpr int kWholeBytes = 400 * 1024;
 /// Products that a thread computes at a time, at least: some 10 microseconds.
 constexpr int64_t kLeastProducts = 400 * 1000;
 
-/// Memory that a thread keeps from call to call, aligned to a cache line.
+/// Memory of the calling thread: 0 for a pair's packed weights, 1 for all of them, 2 for the padded input.
 template <typename T>
 T* Room(const int which, const size_t count) {
-  static thread_local std::vector<T> rooms[3];
-  constexpr size_t line = 64 / sizeof(T);
-  if (rooms[which].size() < count + line) { rooms[which].resize(count + line); }
-  const uintptr_t address = reinterpret_cast<uintptr_t>(rooms[which].data());
-  return reinterpret_cast<T*>((address + 63) / 64 * 64);
+  static thread_local KeptRoom<T> rooms[3];
+  return rooms[which].For(count);
 }
 
 /// Outputs [first, first + rows) x K as K x lanes, the lanes beyond `rows` 0. A few k at a time, so that whole lines

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/kept_room.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -26,14 +27,11 @@ constexpr int kRows = 4;  // 12 sums, 3 of B, 1 of A of 16 registers
 #endif
 constexpr int kWide = 3;  // vectors in a panel
 
-/// Memory for `count` values, aligned to a cache line, that a thread keeps from call to call; which: 0 or 1.
+/// Memory of the calling thread; which: 0 or 1.
 template <typename T>
 T* Room(const int which, const size_t count) {
-  static thread_local std::vector<T> rooms[2];
-  constexpr size_t line = 64 / sizeof(T);
-  if (rooms[which].size() < count + line) { rooms[which].resize(count + line); }
-  const uintptr_t address = reinterpret_cast<uintptr_t>(rooms[which].data());
-  return reinterpret_cast<T*>((address + 63) / 64 * 64);
+  static thread_local KeptRoom<T> rooms[2];
+  return rooms[which].For(count);
 }
 
 /// What the sums start with (the bias, or 0 if it is null), and whether C is added to them.

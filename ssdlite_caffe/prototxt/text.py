@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from ssdlite_caffe.errors import PrototxtError
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.outline import MAX_BYTES, check_size, outline, syntax_error
-from ssdlite_caffe.prototxt.plain import read_plain
 from ssdlite_caffe.prototxt.problems import TextProblem
 
 _M = TypeVar("_M", bound=Message)
@@ -36,9 +35,6 @@ def parse(
             large; or a field is given twice, without `merge`.
     """
     check_size(len(text), name)
-    plain = read_plain(text, message_type())
-    if plain is not None and plain.IsInitialized():
-        return plain
     message = message_type()
     try:
         if allow_unknown:

@@ -7,6 +7,7 @@
 
 #include "caffe/util/band.hpp"
 #include "caffe/util/depthwise.hpp"
+#include "caffe/util/kept_room.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/simd.hpp"
 
@@ -22,9 +23,8 @@ constexpr int kDepthwiseBandBytes = 24 * 1024;
 /// Memory for `count` values that a thread keeps from call to call; which: 0, 1 or 2, to have up to three at a time.
 template <typename T>
 T* DepthwiseRoom(const int which, const size_t count) {
-  static thread_local std::vector<T> rooms[3];
-  if (rooms[which].size() < count) { rooms[which].resize(count); }
-  return rooms[which].data();
+  static thread_local KeptRoom<T> rooms[3];
+  return rooms[which].For(count);
 }
 
 /// Rows of outputs in a block: as many as keep its band within kDepthwiseBandBytes, but 8 at least.
