@@ -1,4 +1,5 @@
-// Force-included into net.cpp: Net::ForwardFromTo is that of util/net_forward.cpp, which computes what the fork's does.
+// Force-included into net.cpp: these functions are those of util/net_forward.cpp and util/net_weights.cpp, which do
+// what the fork's do.
 #ifndef SSDLITE_CAFFE_COMPAT_NET_FORWARD_HPP_
 #define SSDLITE_CAFFE_COMPAT_NET_FORWARD_HPP_
 
@@ -10,6 +11,10 @@ template <>
 float Net<float>::ForwardFromTo(int start, int end);
 template <>
 double Net<double>::ForwardFromTo(int start, int end);
+template <>
+void Net<float>::CopyTrainedLayersFrom(const NetParameter& param);
+template <>
+void Net<double>::CopyTrainedLayersFrom(const NetParameter& param);
 
 }  // namespace caffe
 

@@ -113,6 +113,7 @@ void BaseConvolutionLayer<Dtype>::SetUpWeights(const ConvolutionParameter& param
   blobs.emplace_back(new Blob<Dtype>(shape));
   if (bias_term_) { blobs.emplace_back(new Blob<Dtype>(vector<int>(1, num_output_))); }
   if (this->blobs_.empty()) {
+    const SyncedMemory::Passing passing;
     shared_ptr<Filler<Dtype>> filler(GetFiller<Dtype>(param.weight_filler()));
     filler->Fill(blobs[0].get());
     if (bias_term_) {
@@ -200,13 +201,8 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
 
 template <typename Dtype>
 bool BaseConvolutionLayer<Dtype>::AsBlockConv(BlockConv<Dtype>* conv) const {
-  *conv = {false,
-           plane_,
-           conv_in_channels_,
-           conv_out_channels_,
-           this->blobs_[0]->cpu_data(),
-           bias_term_ ? this->blobs_[1]->cpu_data() : nullptr};
-  return planar() && channel_axis_ == 1 && group_ == 1 && IsBlockConv(*conv);
+  *conv = {depthwise(), plane_, conv_in_channels_, conv_out_channels_, nullptr};
+  return planar() && channel_axis_ == 1 && (group_ == 1 || conv->depthwise) && IsBlockConv(*conv);
 }
 
 template <typename Dtype>

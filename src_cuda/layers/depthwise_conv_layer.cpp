@@ -39,14 +39,6 @@ void DepthwiseConvolutionLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& b
 }
 
 template <typename Dtype>
-bool DepthwiseConvolutionLayer<Dtype>::AsBlockConv(BlockConv<Dtype>* conv) const {
-  const bool of_one_group = ConvolutionLayer<Dtype>::AsBlockConv(conv);
-  if (!is_depthwise_) { return of_one_group; }
-  conv->depthwise = true;
-  return this->channel_axis_ == 1 && IsBlockConv(*conv);
-}
-
-template <typename Dtype>
 void DepthwiseConvolutionLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
                                                     const vector<Blob<Dtype>*>& bottom) {
   if (!is_depthwise_) {

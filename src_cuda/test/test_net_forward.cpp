@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "caffe/net.hpp"
+#include "caffe/util/conv_chain.hpp"
+#include "caffe/util/packed_weights.hpp"
 #include "cpu_layers_test.hpp"
 
 namespace caffe {
@@ -27,6 +29,7 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
     param.mutable_state()->set_phase(phase);
     param.set_force_backward(force_backward);
     net_.reset(new Net<Dtype>(param));
+    const SyncedMemory::Passing passing;  // so that weights are packed once
     for (Blob<Dtype>* blob : net_->learnable_params()) { this->Fill(blob); }
     for (const shared_ptr<Layer<Dtype>>& layer : net_->layers()) {
       if (layer->layer_param().type() != "BatchNorm") { continue; }
@@ -45,6 +48,11 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
       const Blob<Dtype>& blob = *net_->blobs()[i];
       values[net_->blob_names()[i]].assign(blob.cpu_data(), blob.cpu_data() + blob.count());
     }
+    return values;
+  }
+
+  static Values Without(const std::string& name, Values values) {
+    values.erase(name);
     return values;
   }
 
@@ -166,6 +174,7 @@ TYPED_TEST(NetForwardTest, ThreeConvolutions) {
                                    "kernel_size: 4 pad: 1 stride: 2",
                                    "kernel_size: 5 stride: 2 tf_pad: SAME",
                                    "kernel_size: 2 stride: 2",
+                                   "kernel_h: 3 kernel_w: 6 pad_h: 1 pad_w: 2 stride: 2",
                                    "kernel_size: 3 pad: 2 dilation: 2 bias_term: false",
                                    "kernel_size: 1 stride: 3"};
   const std::string lasts[] = {"num_output: 9 kernel_size: 1", "num_output: 40 kernel_size: 3 pad: 1 stride: 2"};
@@ -214,6 +223,144 @@ TYPED_TEST(NetForwardTest, HardSwishes) {
       this->ExpectSame();
     }
   }
+}
+
+TYPED_TEST(NetForwardTest, WhatIsNotKept) {
+  typedef TypeParam Dtype;
+  const auto activation = [](const int kind, const std::string& blob) -> std::string {
+    switch (kind) {
+      case 0: return InPlace(blob, "ReLU6");
+      case 1: return InPlace(blob, "HardSwish");
+      case 2: return LayerOf("HardSwish", blob, blob + "_act");
+      default:
+        return LayerOf("Power", blob, blob + "_ramp", kShift) + LayerOf("ReLU6", blob + "_ramp", blob + "_ramp") +
+               LayerOf("Eltwise", blob + " " + blob + "_ramp", blob + "_act", kProduct) +
+               LayerOf("Power", blob + "_act", blob + "_act", kSixth);
+    }
+  };
+  const auto made = [](const int kind, const std::string& blob) { return kind < 2 ? blob : blob + "_act"; };
+  // The first reads the input as it is, or in blocks; or there is none.
+  for (const std::string& before : {"", "num_output: 6 kernel_size: 3 pad: 1", "num_output: 20 kernel_size: 1"}) {
+    for (int kind = 0; kind < 16; ++kind) {
+      const int a = kind % 4, b = kind / 4;
+      SCOPED_TRACE(before + ", " + std::to_string(kind));
+      const std::string first = before.empty() ? "data" : "x";
+      const std::string channels = before == "num_output: 20 kernel_size: 1" ? "20" : "6";
+      this->Make((before.empty() ? "" : Conv("x", "data", before)) +
+                 Conv("a", first, "num_output: 19 kernel_size: 3 pad: 1 stride: 2") + activation(a, "a") +
+                 Conv("b", made(a, "a"), "num_output: 19 group: 19 kernel_size: 3 pad: 1") + activation(b, "b") +
+                 Conv("c", made(b, "b"), "num_output: 7 kernel_size: 1") + activation(a, "c"));
+      for (const int seed : {4, 5}) {
+        this->FillInput(seed);
+        this->net_->Forward();
+      }
+      for (const std::string& name : {made(a, "a"), made(b, "b")}) {
+        const auto& values = this->net_->blob_by_name(name)->data()->deferred();
+        EXPECT_NE(nullptr, dynamic_cast<const NotKept<Dtype>*>(values.get())) << name;
+      }
+      // Another input, and other weights, are there when somebody asks.
+      std::vector<std::vector<Dtype>> weights;
+      for (Blob<Dtype>* blob : this->net_->learnable_params()) {
+        weights.emplace_back(blob->cpu_data(), blob->cpu_data() + blob->count());
+        this->Fill(blob);
+      }
+      this->FillInput(9);
+      const auto asked = this->Without("data", this->Read());
+      for (size_t w = 0; w < weights.size(); ++w) {
+        std::copy(weights[w].begin(), weights[w].end(), this->net_->learnable_params()[w]->mutable_cpu_data());
+      }
+      this->ExpectEqual(this->Without("data", this->Run(false)), asked);
+    }
+  }
+}
+
+/// Weights of a net for CopyTrainedLayersFrom.
+template <typename Dtype>
+NetParameter WeightsOf(const Net<Dtype>& net) {
+  NetParameter param;
+  net.ToProto(&param);
+  return param;
+}
+
+TYPED_TEST(NetForwardTest, PackedWeightsFollowTheLayers) {
+  typedef TypeParam Dtype;
+  const std::string layers = Conv("a", "data", "num_output: 19 kernel_size: 1") +
+                             Conv("b", "a", "num_output: 19 group: 19 kernel_size: 3 pad: 1") +
+                             Conv("c", "b", "num_output: 7 kernel_size: 3");
+  this->Make(layers);
+  for (Blob<Dtype>* blob : this->net_->learnable_params()) { EXPECT_FALSE(blob->data()->writable_elsewhere()); }
+  NetParameter others[2];
+  for (NetParameter& other : others) {
+    for (Blob<Dtype>* blob : this->net_->learnable_params()) {
+      const SyncedMemory::Passing passing;
+      this->Fill(blob);
+    }
+    other = WeightsOf(*this->net_);
+  }
+  const auto expect_same = [&](const char* what) {
+    SCOPED_TRACE(what);
+    this->FillInput(5);
+    this->net_->Forward();
+    const auto whole = this->Read();
+    this->ExpectEqual(this->Run(false), whole);
+  };
+  expect_same("filled");
+  for (const NetParameter& other : others) {
+    this->net_->CopyTrainedLayersFrom(other);
+    expect_same("copied");
+  }
+  for (Blob<Dtype>* blob : this->net_->learnable_params()) { EXPECT_FALSE(blob->data()->writable_elsewhere()); }
+  const shared_ptr<Net<Dtype>> first = this->net_;
+  this->Make(layers);
+  this->net_->ShareTrainedLayersWith(first.get());
+  expect_same("shared");
+  first->CopyTrainedLayersFrom(others[0]);
+  expect_same("copied to the net that they are shared with");
+  this->net_->learnable_params()[0]->mutable_cpu_data()[3] += 1;
+  expect_same("written");
+  Dtype* kept = this->net_->learnable_params()[3]->mutable_cpu_data();  // the bias of b
+  for (int time = 0; time < 2; ++time) {
+    kept[time] += 1;
+    expect_same("written through a kept pointer");
+  }
+}
+
+TYPED_TEST(NetForwardTest, WeightsArePackedOnce) {
+  typedef TypeParam Dtype;
+  Blob<Dtype> weights(9, 4, 1, 1);
+  Dtype* values;
+  {
+    const SyncedMemory::Passing passing;
+    this->Fill(&weights);
+    values = weights.mutable_cpu_data();
+  }
+  const std::vector<shared_ptr<Blob<Dtype>>> blobs = {shared_ptr<Blob<Dtype>>(&weights, [](Blob<Dtype>*) {})};
+  PackedWeightsOfLayer<Dtype> layer;
+  const auto packed = layer.Get(blobs, false);
+  const Dtype before = packed->TapsOf(0)[0];
+  EXPECT_EQ(values[0], before);
+  values[0] += 1;  // unseen: nobody may keep such a pointer
+  EXPECT_EQ(packed, layer.Get(blobs, false));
+  EXPECT_EQ(before, packed->TapsOf(0)[0]);
+  weights.mutable_cpu_data();
+  const auto again = layer.Get(blobs, false);
+  EXPECT_NE(packed, again);  // who has the first one keeps it
+  EXPECT_EQ(before, packed->TapsOf(0)[0]);
+  EXPECT_EQ(values[0], again->TapsOf(0)[0]);
+}
+
+TYPED_TEST(NetForwardTest, WeightsOfOtherShapes) {
+  this->Make(Conv("a", "data", "num_output: 9 kernel_size: 1"));
+  NetParameter given = WeightsOf(*this->net_);
+  given.mutable_layer(1)->set_name("b");  // a layer that the net has not
+  this->net_->CopyTrainedLayersFrom(given);
+  given.mutable_layer(1)->set_name("a");
+  given.mutable_layer(1)->mutable_blobs(0)->mutable_shape()->set_dim(0, 6);
+  given.mutable_layer(1)->mutable_blobs(0)->mutable_shape()->set_dim(1, 9);
+  EXPECT_DEATH(this->net_->CopyTrainedLayersFrom(given),
+               "weight blob 0 for layer a has shape 6 9 1 1 .*must have 9 6 1 1");
+  given.mutable_layer(1)->mutable_blobs()->RemoveLast();
+  EXPECT_DEATH(this->net_->CopyTrainedLayersFrom(given), "has 1 weight blobs for layer a, which has 2");
 }
 
 TYPED_TEST(NetForwardTest, LayersThatKnowBlocks) {

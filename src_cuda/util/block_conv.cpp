@@ -1,14 +1,15 @@
 // Convolutions of one group with outputs in blocks of channels. A tile of up to kMostPixels positions of a row by two
 // blocks of outputs is summed in registers over all channels and taps: two vectors of weights times a value of each
-// position. Where the input is, for each channel and tap, a table says. Weights are packed anew in each call: they may
-// be changed at any time, through pointers that were given long before.
+// position. Where the input is, for each channel and tap, a table says.
 #include "caffe/util/block_conv.hpp"
 
 #include <algorithm>
 #include <climits>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
+#include "caffe/util/band.hpp"
 #include "caffe/util/block_tiles.hpp"
 #include "caffe/util/kept_room.hpp"
 #include "caffe/util/parallel.hpp"
@@ -22,49 +23,22 @@ constexpr int kMostPixels = 14;  // 28 sums, 2 of weights, 1 of the input of 32 
 #else
 constexpr int kMostPixels = 6;  // 12 sums, 2 of weights, 1 of the input of 16 registers
 #endif
-/// Blocks of outputs in a tile.
-constexpr int kWide = 2;
+/// Blocks of outputs in a tile, and in a part of the weights.
+constexpr int kWide = PackedWeights<float>::kWide;
 /// Bytes of input that are multiplied by all weights before the next ones: half of a second-level cache.
 constexpr int kInputBytes = 192 * 1024;
 /// An input of so many bytes stays in the second-level cache, with the weights of two blocks.
 constexpr int kWholeBytes = 400 * 1024;
+/// Bytes of input, and of two blocks of the map between two convolutions, that a thread works on at a time.
+constexpr int kBandBytes = 300 * 1024;
 /// Products that a thread computes at a time, at least: some 10 microseconds.
 constexpr int64_t kLeastProducts = 400 * 1000;
 
-/// Memory of the calling thread: 0 for a pair's packed weights, 1 for all of them, 2 for the padded input.
+/// Memory of the calling thread: 0 for what is between two convolutions, 1 for the padded input.
 template <typename T>
 T* Room(const int which, const size_t count) {
-  static thread_local KeptRoom<T> rooms[3];
+  static thread_local KeptRoom<T> rooms[2];
   return rooms[which].For(count);
-}
-
-/// Outputs [first, first + rows) x K as K x lanes, the lanes beyond `rows` 0. A few k at a time, so that whole lines
-/// are written.
-template <typename T>
-void PackWeights(const T* from, const int rows, const int K, const int lanes, T* to) {
-  constexpr int kStep = 64 / sizeof(T);
-  const int whole = rows / 4 * 4;
-  for (int begin = 0; begin < K; begin += kStep) {
-    const int end = std::min(K, begin + kStep);
-    // What comes next, which so many rows at a time keep the processor from fetching ahead by itself.
-    const T* ahead = from + (static_cast<size_t>(K) + begin) * lanes;
-    for (int line = 0; line < lanes; ++line) { __builtin_prefetch(ahead + line * kStep); }
-    for (int l = 0; l < whole; l += 4) {
-      const T* row = from + static_cast<size_t>(l) * K;
-      int k = begin;
-      for (; k + 4 <= end; k += 4) { SimdTranspose(row + k, K, to + static_cast<size_t>(k) * lanes + l, lanes); }
-      for (; k < end; ++k) {
-        for (int i = 0; i < 4; ++i) {
-          to[static_cast<size_t>(k) * lanes + l + i] = row[static_cast<size_t>(i) * K + k];
-        }
-      }
-    }
-    for (int l = whole; l < lanes; ++l) {
-      for (int k = begin; k < end; ++k) {
-        to[static_cast<size_t>(k) * lanes + l] = l < rows ? from[static_cast<size_t>(l) * K + k] : T(0);
-      }
-    }
-  }
 }
 
 template <typename T>
@@ -128,149 +102,178 @@ struct Dense {
   int rows, length;  // of positions
   int whole;         // positions; the last row may be shorter
   int together;      // rows that are multiplied by all weights at a time
+  bool line;         // all positions are at the same step from each other, also from row to row
   const T* input;    // of the first tap of the first position
   size_t row;        // from one row of positions to the next in the input
   int K;
   const ptrdiff_t* taps;
-  const BlockConv<T>& conv;
+  int blocks;  // of outputs
+  const PackedWeights<T>& weights;
   BlockEnd<T> end;
-  ImageBlocks<T> sums, output;
 
   static constexpr int L = SimdLanes<T>();
 
-  int pairs() const { return (output.blocks() + kWide - 1) / kWide; }
-  int WideOf(const int pair) const { return std::min(kWide, output.blocks() - pair * kWide); }
-  size_t packed_size() const { return static_cast<size_t>(kWide) * L * (K + 1); }
+  int parts() const { return (blocks + kWide - 1) / kWide; }
+  int WideOf(const int part) const { return std::min(kWide, blocks - part * kWide); }
 
-  /// The bias of a pair of blocks, then its weights, in the order in which a tile reads them.
-  void Pack(const int pair, T* to) const {
-    const int first = pair * kWide * L, lanes = WideOf(pair) * L;
-    for (int l = 0; l < kWide * L; ++l) {
-      to[l] = conv.bias == nullptr || first + l >= conv.outputs ? T(0) : conv.bias[first + l];
-    }
-    PackWeights(conv.weights + static_cast<size_t>(first) * K, std::min(lanes, conv.outputs - first), K, lanes,
-                to + kWide * L);
-  }
-
-  /// Rows [begin, end) by a pair of blocks.
+  /// `count` positions from `from` on by a part of the weights. block: from one block of `sums` and `to` to the next.
   template <int Step>
-  void Multiply(const int begin, const int end_row, const int pair, const T* packed) const {
+  void Line(const T* from, const int count, const int part, const size_t block, T* sums, T* to) const {
     static const Tiles<T, Step> tiles;
-    const Operands<T> operands = {K, taps, &end, output.block_size()};
-    const int block = pair * kWide, wide = WideOf(pair);
-    for (int y = begin; y < end_row; ++y) {
-      const T* from = input + y * row;
-      const size_t to = block * output.block_size() + static_cast<size_t>(y) * length * L;
-      const EvenParts parts(std::min(length, whole - y * length), kMostPixels);
-      for (int part = 0; part < parts.parts; ++part) {
-        const int x = parts.Begin(part);
-        tiles.of[parts.Begin(part + 1) - x - 1][wide - 1](
-            operands, from + static_cast<ptrdiff_t>(x) * Step, packed + kWide * L, packed,
-            (sums.values == nullptr ? output.values : sums.values) + to + x * L, output.values + to + x * L);
+    const Operands<T> operands = {K, taps, &end, block};
+    const int wide = WideOf(part);
+    const EvenParts even(count, kMostPixels);
+    // The next part of the weights is fetched ahead, some of it with each tile.
+    const size_t values = part + 1 < parts() ? static_cast<size_t>(K) * kWide * L : 0;
+    const T* ahead = weights.TapsOf(part + 1);
+    const T* const ahead_end = ahead + values;
+    const size_t share = DivideUp(values, even.parts);
+    for (int i = 0; i < even.parts; ++i) {
+      const int x = even.Begin(i);
+      for (const T* stop = std::min(ahead_end, ahead + share); ahead < stop; ahead += 64 / sizeof(T)) {
+        __builtin_prefetch(ahead, 0, 2);
       }
+      tiles.of[even.Begin(i + 1) - x - 1][wide - 1](operands, from + static_cast<ptrdiff_t>(x) * Step,
+                                                    weights.TapsOf(part), weights.BiasOf(part), sums + x * L,
+                                                    to + x * L);
     }
   }
 
   /// On the layers' threads.
   template <int Step>
-  void Run() const {
+  void Run(const ImageBlocks<T>& sums, const ImageBlocks<T>& output) const {
     const int groups = (rows + together - 1) / together;
-    const int64_t products = static_cast<int64_t>(whole) * K * output.blocks();
+    const int64_t products = static_cast<int64_t>(whole) * K * blocks;
     const int threads = products < 2 * kLeastProducts / L ? 1 : ParallelThreads();
-    if (groups == 1) {
-      // Each pair of blocks is used once: its weights are packed into the cache right before.
-      const int grain = threads == 1 ? pairs() : std::max(1, pairs() / (4 * threads));
-      ParallelFor(pairs(), grain, [&](const int begin, const int end_pair) {
-        T* packed = Room<T>(0, packed_size());
-        for (int pair = begin; pair < end_pair; ++pair) {
-          Pack(pair, packed);
-          Multiply<Step>(0, rows, pair, packed);
-        }
-      });
-      return;
-    }
-    T* packed = Room<T>(1, pairs() * packed_size());
-    ParallelFor(pairs(), std::max<int>(1, 16384 / packed_size()), [&](const int begin, const int end_pair) {
-      for (int pair = begin; pair < end_pair; ++pair) { Pack(pair, packed + pair * packed_size()); }
-    });
     // Few groups: the blocks of outputs are divided as well.
-    const int shares = groups >= 3 * threads ? 1 : std::min(pairs(), (4 * threads + groups - 1) / groups);
+    const int shares = groups >= 6 * threads ? 1 : std::min(parts(), DivideUp(8 * threads, groups));
     const int items = groups * shares;
     ParallelFor(items, threads == 1 ? items : 1, [&](const int begin, const int end_item) {
       for (int item = begin; item < end_item; ++item) {
         const int group = item / shares, share = item % shares;
-        for (int pair = pairs() * share / shares; pair < pairs() * (share + 1) / shares; ++pair) {
-          Multiply<Step>(group * together, std::min(rows, (group + 1) * together), pair, packed + pair * packed_size());
+        for (int part = parts() * share / shares; part < parts() * (share + 1) / shares; ++part) {
+          for (int y = group * together; y < std::min(rows, (group + 1) * together); ++y) {
+            const size_t to = part * kWide * output.block_size() + static_cast<size_t>(y) * length * L;
+            Line<Step>(input + y * row, std::min(length, whole - y * length), part, output.block_size(),
+                       (sums.values == nullptr ? output.values : sums.values) + to, output.values + to);
+          }
         }
+      }
+    });
+  }
+
+  /// The same, of rows of the map, for a depthwise convolution of `shape`.
+  template <int Step>
+  void RunFor(const DepthwiseRows<T>& then, const PlaneShape& shape) const {
+    const int extent = (shape.kernel_h - 1) * shape.dilation_h + 1, stride = shape.stride_h;
+    // Rows of the first map and of its input that stay in the cache; not so few that many are computed twice.
+    const size_t row_bytes = sizeof(T) * (static_cast<size_t>(kWide) * L * shape.width + row);
+    const int most = std::max<int64_t>(kBandBytes / row_bytes, 8 * (extent - stride) + extent);
+    const int band = std::max(1, (most - extent) / stride + 1);
+    const int enough = ParallelThreads() == 1 ? 1 : DivideUp(3 * ParallelThreads(), parts());
+    const int least = std::max(1, 2 * (extent - stride));
+    const int bands = std::max(DivideUp(shape.out_height, band), std::min(enough, DivideUp(shape.out_height, least)));
+    ParallelFor(bands * parts(), 1, [&](const int begin, const int end_item) {
+      for (int item = begin; item < end_item; ++item) {
+        const int i = item / parts(), part = item % parts();
+        const int from = shape.out_height * i / bands, to = shape.out_height * (i + 1) / bands;
+        const int first = std::max(0, from * stride - shape.pad_h);
+        const int last = std::max(first, std::min(shape.height, (to - 1) * stride - shape.pad_h + extent));
+        const size_t block = static_cast<size_t>(last - first) * shape.width * L;
+        T* map = Room<T>(0, kWide * block);
+        if (line) {
+          Line<Step>(input + first * row, (last - first) * shape.width, part, block, map, map);
+        } else {
+          for (int y = first; y < last; ++y) {
+            T* at = map + static_cast<size_t>(y - first) * shape.width * L;
+            Line<Step>(input + y * row, shape.width, part, block, at, at);
+          }
+        }
+        for (int v = 0; v < WideOf(part); ++v) { then.Run(part * kWide + v, map + v * block, first, from, to); }
       }
     });
   }
 };
 
-/// The input with its padding, where there is some: planes or blocks of `lanes` values a position.
-template <typename T>
-struct Padded {
-  const T* values;
-  int width;     // positions in a row
-  size_t plane;  // values from one plane or block to the next
+/// The part of planes, or blocks of `lanes` values a position, that a convolution reads, with its padding.
+struct Frame {
+  int height, width, lanes;
 
-  Padded(const PlaneShape& s, const T* input, const int planes, const int lanes)
-      : values(input), width(s.width), plane(static_cast<size_t>(s.height) * s.width * lanes) {
-    const int need_h = (s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1;
-    const int need_w = (s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1;
-    if (s.pad_h == 0 && s.pad_w == 0 && need_h <= s.height && need_w <= s.width) { return; }
-    const size_t from_plane = plane, from_row = static_cast<size_t>(s.width) * lanes;
-    width = need_w;
-    plane = static_cast<size_t>(need_h) * need_w * lanes;
-    T* made = Room<T>(2, planes * plane);
-    values = made;
-    const int kept = std::max(0, std::min(s.width, need_w - s.pad_w));
-    const size_t row = static_cast<size_t>(need_w) * lanes, before = static_cast<size_t>(s.pad_w) * lanes;
-    const size_t count = static_cast<size_t>(kept) * lanes;
-    const size_t to_plane = plane;
-    ParallelFor(planes, std::max(1, static_cast<int>(32768 / plane)), [=](const int begin, const int end) {
+  Frame(const PlaneShape& s, const int lanes)
+      : height((s.out_height - 1) * s.stride_h + (s.kernel_h - 1) * s.dilation_h + 1),
+        width((s.out_width - 1) * s.stride_w + (s.kernel_w - 1) * s.dilation_w + 1),
+        lanes(lanes) {}
+
+  bool Within(const PlaneShape& s) const {
+    return s.pad_h == 0 && s.pad_w == 0 && height <= s.height && width <= s.width;
+  }
+  /// Values of a plane or block.
+  size_t size() const { return static_cast<size_t>(height) * width * lanes; }
+
+  template <typename T>
+  void Fill(const PlaneShape& s, const T* input, const int planes, T* to) const {
+    const size_t from_row = static_cast<size_t>(s.width) * lanes, from_plane = s.height * from_row;
+    const size_t row = static_cast<size_t>(width) * lanes, left = std::min<size_t>(s.pad_w * size_t(lanes), row);
+    const size_t count = static_cast<size_t>(Clamp(width - s.pad_w, 0, s.width)) * lanes;
+    const auto fill = [&](const int begin, const int end) {
       for (int p = begin; p < end; ++p) {
-        for (int y = 0; y < need_h; ++y) {
-          T* to = made + p * to_plane + y * row;
+        for (int y = 0; y < height; ++y) {
+          T* at = to + p * size() + y * row;
           const int in = y - s.pad_h;
           if (in < 0 || in >= s.height) {
-            std::fill(to, to + row, T(0));
+            std::fill(at, at + row, T(0));
             continue;
           }
-          std::fill(to, to + std::min(before, row), T(0));
-          std::copy_n(input + p * from_plane + in * from_row, count, to + std::min(before, row));
-          std::fill(to + std::min(before + count, row), to + row, T(0));
+          std::fill(at, at + left, T(0));
+          std::copy_n(input + p * from_plane + in * from_row, count, at + left);
+          std::fill(at + left + count, at + row, T(0));
         }
       }
-    });
+    };
+    ParallelFor(planes, static_cast<int>(1 + 32768 / size()), fill);
   }
 };
 
-/// Lanes: values of a position of the input, 1 or a block's.
-template <int Lanes, typename T>
-void RunDense(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
-              const ImageBlocks<T>& output) {
+/// Calls use(dense), with the distance of positions in the input as a constant. Lanes: values of a position of the
+/// input, 1 or a block's. by_rows: rows of positions are rows of the map.
+template <int Lanes, typename T, typename Use>
+void WithDense(const BlockConv<T>& conv, const ConvInput<T>& input, const BlockEnd<T>& end, const bool by_rows,
+               const Use& use) {
   const PlaneShape& s = conv.shape;
   const int K = conv.channels * s.kernel_h * s.kernel_w;
   const int planes = (conv.channels + Lanes - 1) / Lanes;
-  const Padded<T> padded(s, input, planes, Lanes);
+  const Frame frame(s, Lanes);
+  const T* values = input.values;
+  int width = frame.width;
+  size_t plane = frame.size();
+  if (input.order != ConvInput<T>::PADDED_PLANES) {
+    if (frame.Within(s)) {
+      width = s.width;
+      plane = static_cast<size_t>(s.height) * s.width * Lanes;
+    } else {
+      T* padded = Room<T>(1, planes * plane);
+      frame.Fill(s, input.values, planes, padded);
+      values = padded;
+    }
+  }
   static thread_local std::vector<ptrdiff_t> taps;
   taps.resize(K);
   ptrdiff_t* tap = taps.data();
   for (int c = 0; c < conv.channels; ++c) {
     for (int i = 0; i < s.kernel_h; ++i) {
       for (int j = 0; j < s.kernel_w; ++j) {
-        *tap++ = c / Lanes * padded.plane + c % Lanes +
-                 (static_cast<ptrdiff_t>(i) * s.dilation_h * padded.width + j * s.dilation_w) * Lanes;
+        *tap++ = c / Lanes * plane + c % Lanes +
+                 (static_cast<ptrdiff_t>(i) * s.dilation_h * width + j * s.dilation_w) * Lanes;
       }
     }
   }
   const bool line =
       s.stride_h == 1 && s.stride_w == 1 && s.kernel_h == 1 && s.kernel_w == 1 && s.pad_h == 0 && s.pad_w == 0;
   const int pixels = s.out_height * s.out_width;
-  int rows = s.out_height, length = s.out_width, together;
+  int rows = s.out_height, length = s.out_width, together = 1;
   const int64_t position = static_cast<int64_t>(sizeof(T)) * planes * Lanes;
-  if (static_cast<int64_t>(planes * padded.plane * sizeof(T)) <= kWholeBytes) {
+  if (by_rows) {
+  } else if (static_cast<int64_t>(planes * plane * sizeof(T)) <= kWholeBytes) {
     if (line) {
       rows = 1;
       length = pixels;
@@ -280,27 +283,36 @@ void RunDense(const BlockConv<T>& conv, const T* input, const AfterConv<T>& afte
     // One long row, cut where the inputs no longer stay in the cache with the weights.
     length = std::min<int64_t>(pixels, std::max<int64_t>(1, kInputBytes / position / kMostPixels) * kMostPixels);
     rows = (pixels + length - 1) / length;
-    together = 1;
   } else {
-    together = std::max<int64_t>(1, kInputBytes / (position * padded.width * s.stride_h));
+    together = std::max<int64_t>(1, kInputBytes / (position * width * s.stride_h));
     together = std::min(together, std::max(1, rows / (4 * ParallelThreads())));
   }
   const Dense<T> dense = {rows,
                           length,
                           pixels,
                           together,
-                          padded.values,
-                          static_cast<size_t>(line ? length : s.stride_h * padded.width) * Lanes,
+                          line,
+                          values,
+                          static_cast<size_t>(line ? length : s.stride_h * width) * Lanes,
                           K,
                           taps.data(),
-                          conv,
-                          BlockEnd<T>(after, sums.values != nullptr),
-                          sums,
-                          output};
+                          (conv.outputs + SimdLanes<T>() - 1) / SimdLanes<T>(),
+                          *conv.packed,
+                          end};
   if (s.stride_w == 1) {
-    dense.template Run<Lanes>();
+    use(dense, std::integral_constant<int, Lanes>());
   } else {
-    dense.template Run<2 * Lanes>();
+    use(dense, std::integral_constant<int, 2 * Lanes>());
+  }
+}
+
+template <typename T, typename Use>
+void WithDense(const BlockConv<T>& conv, const ConvInput<T>& input, const BlockEnd<T>& end, const bool by_rows,
+               const Use& use) {
+  if (input.order == ConvInput<T>::BLOCKS) {
+    WithDense<SimdLanes<T>()>(conv, input, end, by_rows, use);
+  } else {
+    WithDense<1>(conv, input, end, by_rows, use);
   }
 }
 
@@ -319,27 +331,41 @@ bool IsBlockConv(const BlockConv<Dtype>& conv) {
 }
 
 template <typename Dtype>
-void ConvOfBlocks(const BlockConv<Dtype>& conv, const ImageBlocks<const Dtype>& input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
-  if (conv.depthwise) {
-    DepthwiseOfBlocks(conv, input, BlockEnd<Dtype>(after, sums.values != nullptr), sums, output);
-  } else {
-    RunDense<SimdLanes<Dtype>()>(conv, input.values, after, sums, output);
-  }
+size_t PaddedSize(const BlockConv<Dtype>& conv) {
+  return conv.channels * Frame(conv.shape, 1).size();
 }
 
 template <typename Dtype>
-void ConvOfPlanes(const BlockConv<Dtype>& conv, const Dtype* input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
-  RunDense<1>(conv, input, after, sums, output);
+void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to) {
+  Frame(conv.shape, 1).Fill(conv.shape, image, conv.channels, to);
 }
 
-#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                                  \
-  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                           \
-  template void ConvOfBlocks<Dtype>(const BlockConv<Dtype>&, const ImageBlocks<const Dtype>&, const AfterConv<Dtype>&, \
-                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&);                             \
-  template void ConvOfPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, const AfterConv<Dtype>&,                    \
-                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&)
+template <typename Dtype>
+void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
+                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
+  if (conv.depthwise) { return DepthwiseOfBlocks(conv, input.values, after, sums, output); }
+  WithDense(conv, input, BlockEnd<Dtype>(after, sums.values != nullptr), false,
+            [&](const Dense<Dtype>& dense, const auto step) { dense.template Run<step.value>(sums, output); });
+}
+
+template <typename Dtype>
+void ConvAndDepthwise(const BlockConv<Dtype>& first, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after_first,
+                      const BlockConv<Dtype>& second, const AfterConv<Dtype>& after_second,
+                      const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
+  const DepthwiseRows<Dtype> then(second, after_second, sums, output);
+  WithDense(first, input, BlockEnd<Dtype>(after_first, false), true,
+            [&](const Dense<Dtype>& dense, const auto step) { dense.template RunFor<step.value>(then, second.shape); });
+}
+
+#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                                \
+  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                         \
+  template size_t PaddedSize<Dtype>(const BlockConv<Dtype>&);                                                        \
+  template void PadPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, Dtype*);                                     \
+  template void ConvToBlocks<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,       \
+                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&);                           \
+  template void ConvAndDepthwise<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,   \
+                                        const BlockConv<Dtype>&, const AfterConv<Dtype>&, const ImageBlocks<Dtype>&, \
+                                        const ImageBlocks<Dtype>&)
 INSTANTIATE_BLOCK_CONV(float);
 INSTANTIATE_BLOCK_CONV(double);
 

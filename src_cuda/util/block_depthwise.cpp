@@ -1,11 +1,10 @@
-// Depthwise convolutions in blocks of channels: a tile of up to kMostPixels positions of a row is summed in registers,
-// each tap a vector of weights times the vectors of the input. Rows of taps above and below the map are left out. At
-// the left and right edge a tile reads a copy of its input with the padding; of a narrow map, most of which is edges,
-// all rows are copied once.
+// Depthwise convolutions in blocks of channels. A tile of up to kMostPixels positions of a row is summed in registers.
+// For kernels of 3 to 6 columns each column of the input is read once for all taps that it meets. Rows of taps
+// above and below the map read a row of zeros; where a tile reaches over an edge, columns outside are 0.
 #include <algorithm>
+#include <cstdint>
 #include <vector>
 
-#include "caffe/util/band.hpp"
 #include "caffe/util/block_tiles.hpp"
 #include "caffe/util/parallel.hpp"
 
@@ -13,185 +12,162 @@ namespace caffe {
 
 namespace {
 
-/// 8 sums, 1 of weights of 16 registers; more would make the edges, which are copied, wider.
-constexpr int kMostPixels = 8;
+/// At most 10 sums, 4 of weights and the input of 16 registers.
+template <int K>
+constexpr int kMostPixels = K == 3 || K == 4 ? 10 : 8;
 constexpr int64_t kLeastProducts = 100 * 1000;
 
-template <typename T>
-struct Taps {
-  int height, width;     // of the kernel
-  const T* const* rows;  // of the input, for each row of the kernel
-  size_t column;         // from one tap to the next in a row
-  const T* weights;
-};
-
-/// P positions, S columns of the input apart.
-template <typename T, int P, int S>
-inline __attribute__((always_inline)) void DepthwiseTile(const Taps<T>& taps, const ptrdiff_t x,
-                                                         const SimdT<T, SimdLanes<T>()> bias, const BlockEnd<T>& end,
-                                                         T* sums, T* to) {
+/// P positions, S columns of the input apart, the first tap of the first one in column `x`; kernels of K columns, 0:
+/// any number, any distance apart. Edge: columns may lie outside of the rows.
+template <typename T, int P, int S, int K, bool Edge>
+void Tile(const DepthwiseTaps<T>& taps, const int x, const T* weights, const BlockEnd<T>& end, T* sums, T* to) {
   constexpr int L = SimdLanes<T>();
-  SimdT<T, L> sum[P][1];
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) { sum[p][0] = bias; }
-  const T* weights = taps.weights;
+  typedef SimdT<T, L> V;
+  const int columns = taps.columns;
+  // Column x + c of a row, of which `at` is column x.
+  const auto read = [x, columns](const T* at, const int c) __attribute__((always_inline)) {
+    if (Edge && static_cast<unsigned>(x + c) >= static_cast<unsigned>(columns)) { return V{}; }
+    return SimdLoad<T, L>(at + c * L);
+  };
+  V sum[P][1];
+#pragma GCC unroll 10
+  for (int p = 0; p < P; ++p) { sum[p][0] = SimdLoad<T, L>(weights); }
+  weights += L;
   for (int i = 0; i < taps.height; ++i) {
-    const T* at = taps.rows[i] + x;
-    for (int j = 0; j < taps.width; ++j, at += taps.column, weights += L) {
-      const SimdT<T, L> w = SimdLoad<T, L>(weights);
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) { sum[p][0] += w * SimdLoad<T, L>(at + p * S * L); }
+    const T* at = InRegister(taps.rows[i] + static_cast<ptrdiff_t>(x) * L);
+    if constexpr (K == 0) {
+      for (int j = 0; j < taps.width; ++j, weights += L) {
+        const V w = SimdLoad<T, L>(weights);
+#pragma GCC unroll 10
+        for (int p = 0; p < P; ++p) { sum[p][0] += w * read(at, p * S + j * taps.dilation); }
+      }
+    } else {
+      V w[K];
+#pragma GCC unroll 6
+      for (int j = 0; j < K; ++j) { w[j] = SimdLoad<T, L>(weights + j * L); }
+      weights += K * L;
+#pragma GCC unroll 24
+      for (int c = 0; c < (P - 1) * S + K; ++c) {
+        const V value = InRegister(read(at, c));
+#pragma GCC unroll 6
+        for (int j = 0; j < K; ++j) {
+          if (c >= j && (c - j) % S == 0 && (c - j) / S < P) { sum[(c - j) / S][0] += w[j] * value; }
+        }
+      }
     }
   }
   end.template Store<P, 1>(sum, 0, sums, to);
 }
 
-/// `count` positions, the first tap of the first one at index x of its row: tiles, and one more of those that are left.
-template <typename T, int S>
-void DepthwiseLine(const Taps<T>& all_taps, ptrdiff_t x, const SimdT<T, SimdLanes<T>()>* bias_of,
-                   const BlockEnd<T>& ends, int count, T* sums, T* to) {
-  constexpr int L = SimdLanes<T>();
-  // Copies, which what is stored does not overlap.
-  const Taps<T> taps = all_taps;
-  const BlockEnd<T> end = ends;
-  const SimdT<T, L> bias = *bias_of;
-  constexpr int P = kMostPixels;
-  for (; count >= P; count -= P, x += P * S * L, sums += P * L, to += P * L) {
-    DepthwiseTile<T, P, S>(taps, x, bias, end, sums, to);
-  }
-  switch (count) {
-    case 7: DepthwiseTile<T, 7, S>(taps, x, bias, end, sums, to); break;
-    case 6: DepthwiseTile<T, 6, S>(taps, x, bias, end, sums, to); break;
-    case 5: DepthwiseTile<T, 5, S>(taps, x, bias, end, sums, to); break;
-    case 4: DepthwiseTile<T, 4, S>(taps, x, bias, end, sums, to); break;
-    case 3: DepthwiseTile<T, 3, S>(taps, x, bias, end, sums, to); break;
-    case 2: DepthwiseTile<T, 2, S>(taps, x, bias, end, sums, to); break;
-    case 1: DepthwiseTile<T, 1, S>(taps, x, bias, end, sums, to); break;
-  }
-}
+template <typename T, int S, int K>
+struct Tiles {
+  DepthwiseTile<T> of[kMostPixels<K>][2];
 
-/// A map whose rows fit this many bytes with their padding is copied.
-constexpr size_t kNarrowBytes = 24 * 1024;
+  Tiles() { Fill<kMostPixels<K>>(); }
 
-/// Columns [first, first + columns) of a row of the map, 0 outside of it.
-template <typename T>
-inline void CopyColumns(const T* row, const int width, const int first, const int columns, T* to) {
-  constexpr int L = SimdLanes<T>();
-  const int from = std::min(columns, std::max(0, -first)), end = std::max(from, std::min(columns, width - first));
-  int x = 0;
-  for (; x < from; ++x) { SimdStore<T, L>(SimdT<T, L>{}, to + x * L); }
-  const T* values = row + static_cast<ptrdiff_t>(first) * L;
-  for (; x < end; ++x) { SimdStore<T, L>(SimdLoad<T, L>(values + x * L), to + x * L); }
-  for (; x < columns; ++x) { SimdStore<T, L>(SimdT<T, L>{}, to + x * L); }
-}
-
-/// Rows [begin, end) of the output of a block.
-template <typename T, int S>
-void Rows(const PlaneShape& s, const T* input, const T* weights, const SimdT<T, SimdLanes<T>()>& bias,
-          const BlockEnd<T>& end, const int begin, const int end_row, T* sums, T* output) {
-  constexpr int L = SimdLanes<T>();
-  static thread_local std::vector<T> edge, narrow, zeros;
-  static thread_local std::vector<const T*> rows, edge_rows;
-  const int extent = (s.kernel_w - 1) * s.dilation_w + 1, needed = (s.out_width - 1) * S + extent;
-  int width = s.width, pad = s.pad_w;
-  const bool edges = pad > 0 || needed > width;
-  if (edges && s.height * static_cast<size_t>(needed) * L * sizeof(T) <= kNarrowBytes) {
-    narrow.resize(s.height * static_cast<size_t>(needed) * L);
-    const int first = std::max(0, begin * s.stride_h - s.pad_h);
-    const int last = std::min(s.height, (end_row - 1) * s.stride_h - s.pad_h + (s.kernel_h - 1) * s.dilation_h + 1);
-    for (int y = first; y < last; ++y) {
-      CopyColumns(input + static_cast<size_t>(y) * width * L, width, -pad, needed,
-                  narrow.data() + static_cast<size_t>(y) * needed * L);
-    }
-    input = narrow.data();
-    width = needed;
-    pad = 0;
+ private:
+  template <int P>
+  void Fill() {
+    of[P - 1][0] = Tile<T, P, S, K, K == 0>;
+    of[P - 1][1] = Tile<T, P, S, K, true>;
+    if constexpr (P > 1) { Fill<P - 1>(); }
   }
-  const size_t in_row = static_cast<size_t>(width) * L;
-  zeros.resize(in_row);
-  rows.resize(s.kernel_h);
-  edge_rows.resize(s.kernel_h);
-  // Positions [inner, inner_end) read no padding. One position is summed as fast as a tile of them.
-  const int inner = pad == 0 ? 0 : std::min(s.out_width, DivideUp(pad, S * kMostPixels) * kMostPixels);
-  const int outer = std::max(0, s.out_width - std::max(0, (width - extent + pad) / S + 1));
-  const int inner_end = std::max(inner, s.out_width - DivideUp(outer, kMostPixels) * kMostPixels);
-  for (int y = begin; y < end_row; ++y) {
-    const int top = y * s.stride_h - s.pad_h;
-    for (int i = 0; i < s.kernel_h; ++i) {
-      const int in = top + i * s.dilation_h;
-      rows[i] = in < 0 || in >= s.height ? zeros.data() : input + in * in_row;
-    }
-    const Taps<T> taps = {s.kernel_h, s.kernel_w, rows.data(), static_cast<size_t>(s.dilation_w) * L, weights};
-    // Positions [from, to) of the row.
-    const auto run = [&](const int from, const int to) {
-      if (from >= to) { return; }
-      const int left = from * S - pad, columns = (to - from - 1) * S + extent;
-      const size_t place = (static_cast<size_t>(y) * s.out_width + from) * L;
-      T* sums_to = (sums == nullptr ? output : sums) + place;
-      if (left >= 0 && left + columns <= width) {
-        DepthwiseLine<T, S>(taps, left * L, &bias, end, to - from, sums_to, output + place);
-        return;
-      }
-      const size_t edge_row = static_cast<size_t>(columns) * L;
-      edge.resize(s.kernel_h * edge_row);
-      for (int i = 0; i < s.kernel_h; ++i) {
-        CopyColumns(rows[i], width, left, columns, edge.data() + i * edge_row);
-        edge_rows[i] = edge.data() + i * edge_row;
-      }
-      Taps<T> copied = taps;
-      copied.rows = edge_rows.data();
-      DepthwiseLine<T, S>(copied, 0, &bias, end, to - from, sums_to, output + place);
-    };
-    run(0, inner);
-    run(inner, inner_end);
-    run(inner_end, s.out_width);
-  }
-}
+};
 
 }  // namespace
 
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const ImageBlocks<const T>& input, const BlockEnd<T>& end,
-                       const ImageBlocks<T>& sums, const ImageBlocks<T>& output) {
+template <int S, int K>
+void DepthwiseRows<T>::Cut() {
+  static const Tiles<T, S, K> tiles;
+  const EvenParts even(shape_.out_width, kMostPixels<K>);
+  const int extent = (shape_.kernel_w - 1) * shape_.dilation_w + 1;
+  for (int i = 0; i < even.parts; ++i) {
+    const int begin = even.Begin(i), count = even.Begin(i + 1) - begin, x = begin * S - shape_.pad_w;
+    const bool edge = x < 0 || x + (count - 1) * S + extent > shape_.width;
+    parts_.push_back({begin, x, tiles.of[count - 1][edge]});
+  }
+}
+
+template <typename T>
+template <int S>
+void DepthwiseRows<T>::CutForKernel() {
+  const int columns = shape_.dilation_w == 1 && sizeof(T) == sizeof(float) ? shape_.kernel_w : 0;
+  switch (columns) {
+    case 3: return Cut<S, 3>();
+    case 4: return Cut<S, 4>();
+    case 5: return Cut<S, 5>();
+    case 6: return Cut<S, 6>();
+    default: return Cut<S, 0>();
+  }
+}
+
+template <typename T>
+DepthwiseRows<T>::DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+                                const ImageBlocks<T>& output)
+    : shape_(conv.shape),
+      weights_(*conv.packed),
+      end_(after, sums.values != nullptr),
+      sums_(sums.values == nullptr ? output : sums),
+      output_(output),
+      zeros_(static_cast<size_t>(conv.shape.width) * SimdLanes<T>()) {
+  if (shape_.stride_w == 1) {
+    CutForKernel<1>();
+  } else {
+    CutForKernel<2>();
+  }
+}
+
+template <typename T>
+void DepthwiseRows<T>::Run(const int block, const T* input, const int first, const int begin, const int end) const {
+  constexpr int L = SimdLanes<T>();
+  static thread_local std::vector<const T*> rows;
+  rows.resize(shape_.kernel_h);
+  const DepthwiseTaps<T> taps = {shape_.kernel_h, shape_.kernel_w, shape_.dilation_w, shape_.width, rows.data()};
+  const T* weights = weights_.BiasOf(block);
+  for (int y = begin; y < end; ++y) {
+    for (int i = 0; i < shape_.kernel_h; ++i) {
+      const int in = y * shape_.stride_h - shape_.pad_h + i * shape_.dilation_h;
+      rows[i] =
+          in < 0 || in >= shape_.height ? zeros_.data() : input + static_cast<ptrdiff_t>(in - first) * shape_.width * L;
+    }
+    const size_t place = block * output_.block_size() + static_cast<size_t>(y) * shape_.out_width * L;
+    for (const Part& part : parts_) {
+      const size_t at = place + part.begin * L;
+      part.tile(taps, part.x, weights, end_, sums_.values + at, output_.values + at);
+    }
+  }
+}
+
+template <typename T>
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+                       const ImageBlocks<T>& output) {
   constexpr int L = SimdLanes<T>();
   const PlaneShape& s = conv.shape;
-  const int taps = s.kernel_h * s.kernel_w, all = output.blocks();
-  const int64_t products = static_cast<int64_t>(all) * output.block_size() * taps;
+  const int all = output.blocks();
+  const int64_t products = static_cast<int64_t>(all) * output.block_size() * s.kernel_h * s.kernel_w;
   const int threads = products < 2 * kLeastProducts ? 1 : ParallelThreads();
   const int shares = all >= 2 * threads ? 1 : std::min(s.out_height, (2 * threads + all - 1) / all);
   const int items = all * shares;
   const int grain =
       threads == 1 ? items
                    : std::max<int64_t>(1, std::min<int64_t>(items / (2 * threads), items * kLeastProducts / products));
-  ParallelFor(items, grain, [&](const int begin, const int end_item) {
-    static thread_local std::vector<T> kernel;
-    kernel.resize(taps * L);
-    for (int item = begin; item < end_item; ++item) {
+  const DepthwiseRows<T> rows(conv, after, sums, output);
+  const size_t block_size = static_cast<size_t>(s.height) * s.width * L;
+  ParallelFor(items, grain, [&](const int begin, const int end) {
+    for (int item = begin; item < end; ++item) {
       const int block = item / shares, share = item % shares;
-      const int first = block * L, channels = std::min(L, conv.channels - first);
-      SimdT<T, L> bias = {};
-      for (int l = 0; l < channels; ++l) {
-        for (int t = 0; t < taps; ++t) {
-          kernel[t * L + l] = conv.weights[(first + l) * static_cast<size_t>(taps) + t];
-        }
-        if (conv.bias != nullptr) { bias[l] = conv.bias[first + l]; }
-      }
-      for (int l = channels; l < L; ++l) {
-        for (int t = 0; t < taps; ++t) { kernel[t * L + l] = T(0); }
-      }
-      const auto rows = s.stride_w == 1 ? Rows<T, 1> : Rows<T, 2>;
-      rows(s, input.values + block * input.block_size(), kernel.data(), bias, end, s.out_height * share / shares,
-           s.out_height * (share + 1) / shares,
-           sums.values == nullptr ? nullptr : sums.values + block * sums.block_size(),
-           output.values + block * output.block_size());
+      rows.Run(block, input + block * block_size, 0, s.out_height * share / shares,
+               s.out_height * (share + 1) / shares);
     }
   });
 }
 
-template void DepthwiseOfBlocks<float>(const BlockConv<float>&, const ImageBlocks<const float>&, const BlockEnd<float>&,
-                                       const ImageBlocks<float>&, const ImageBlocks<float>&);
-template void DepthwiseOfBlocks<double>(const BlockConv<double>&, const ImageBlocks<const double>&,
-                                        const BlockEnd<double>&, const ImageBlocks<double>&,
-                                        const ImageBlocks<double>&);
+#define INSTANTIATE_DEPTHWISE(Dtype)                                                                     \
+  template class DepthwiseRows<Dtype>;                                                                   \
+  template void DepthwiseOfBlocks<Dtype>(const BlockConv<Dtype>&, const Dtype*, const AfterConv<Dtype>&, \
+                                         const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&)
+INSTANTIATE_DEPTHWISE(float);
+INSTANTIATE_DEPTHWISE(double);
 
 }  // namespace caffe

@@ -7,6 +7,8 @@
 // - an activation after a convolution is applied to the sums in registers: ReLU, ReLU6 and Clip in place, and a hard
 //   swish, be it one layer or the four that stock Caffe has for it;
 // - layers that compute each output from the inputs of the same index pass over memory once, together;
+// - a convolution, a depthwise one and a convolution after that are computed together: what is between them is not
+//   stored, but computed again if somebody asks (util/conv_chain.hpp);
 // - image by image: the maps of one image stay in the caches, and several images are divided among the threads.
 //
 // Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
@@ -20,9 +22,9 @@
 
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/net.hpp"
-#include "caffe/util/block_conv.hpp"
 #include "caffe/util/block_layers.hpp"
 #include "caffe/util/channel_blocks.hpp"
+#include "caffe/util/conv_chain.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/pointwise.hpp"
 #include "caffe/util/pointwise_pieces.hpp"
@@ -30,30 +32,6 @@
 namespace caffe {
 
 namespace {
-
-/// min(max(x + shift, low), high) of sums that a convolution keeps: what is between the layers of a hard swish.
-template <typename Dtype>
-class Ramp : public DeferredValues {
- public:
-  Ramp(const shared_ptr<ChannelBlocks<Dtype>>& sums, const Dtype shift, const Bounds<Dtype>& bounds)
-      : sums_(sums), shift_(shift), bounds_(bounds) {
-    sums_->Hold();
-  }
-  ~Ramp() override { sums_->Release(); }
-
-  void WriteTo(void* values) const override {
-    sums_->WriteTo(values);
-    Dtype* x = static_cast<Dtype*>(values);
-    const ImageBlocks<Dtype> image = sums_->Image(0);
-    const size_t count = static_cast<size_t>(sums_->num()) * image.channels * image.pixels();
-    for (size_t i = 0; i < count; ++i) { x[i] = AtMost(AtLeast(x[i] + shift_, bounds_.low), bounds_.high); }
-  }
-
- private:
-  const shared_ptr<ChannelBlocks<Dtype>> sums_;
-  Dtype shift_;
-  Bounds<Dtype> bounds_;
-};
 
 template <typename Dtype>
 class WholePass {
@@ -65,6 +43,7 @@ class WholePass {
   Dtype Run() {
     Dtype loss = 0;
     const int count = layers_.size();
+    Forget();
     for (int i = 0; i < count;) {
       int end = Known(i);
       if (end == i) {
@@ -79,6 +58,19 @@ class WholePass {
   }
 
  private:
+  /// What the last pass did not keep is made anew by this one: nobody needs what it would be computed from.
+  void Forget() {
+    for (const vector<Blob<Dtype>*>& tops : tops_) {
+      for (const Blob<Dtype>* top : tops) {
+        if (top->count() == 0) { continue; }
+        const auto* values = dynamic_cast<const NotKept<Dtype>*>(top->data()->deferred().get());
+        if (values == nullptr) { continue; }
+        if (values->images().padded) { spare_ = values->images().padded; }
+        top->data()->Defer(nullptr, true);
+      }
+    }
+  }
+
   /// Notes down layers from i on that are known; the number of the layer after them, or i.
   int Known(const int i) {
     const SyncedMemory::Passing passing;
@@ -210,50 +202,119 @@ class WholePass {
     *found = {after, i + 4, ramp, to};
   }
 
-  /// Runs a convolution with its activation; the number of the layer after them, or i.
-  int Convolution(const int i) {
-    if (tops_[i].size() != 1 || bottoms_[i].size() != 1 || !Plain(i)) { return i; }
-    auto* layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers_[i].get());
-    if (layer == nullptr) { return i; }
-    const Blob<Dtype>& input = *bottoms_[i][0];
-    Blob<Dtype>* top = tops_[i][0];
-    layer->Reshape(bottoms_[i], tops_[i]);
+  /// A convolution, the layer of number `begin`, and its activation.
+  struct ConvStep {
+    int begin = 0;
+    ConvolutionLayer<Dtype>* layer = nullptr;
     BlockConv<Dtype> conv;
-    if (input.num_axes() != 4 || input.count() == 0 || !layer->AsBlockConv(&conv)) { return i; }
-    if (!HasBlocks(input) && conv.outputs < SimdLanes<Dtype>() / 2) { return i; }  // most lanes would be empty
-    const Activation activation = ActivationAt(i + 1, top);
-    for (int l = i + 1; l < activation.end; ++l) {
+    Activation activation;
+  };
+
+  /// The convolution that layer i is, which has its shapes from now on; false if it is none that is known.
+  bool IsConvolution(const int i, ConvStep* step) const {
+    if (i >= layers_.size() || tops_[i].size() != 1 || bottoms_[i].size() != 1 || !Plain(i)) { return false; }
+    step->begin = i;
+    step->layer = dynamic_cast<ConvolutionLayer<Dtype>*>(layers_[i].get());
+    if (step->layer == nullptr) { return false; }
+    step->layer->Reshape(bottoms_[i], tops_[i]);
+    const Blob<Dtype>& input = *bottoms_[i][0];
+    return input.num_axes() == 4 && input.count() > 0 && step->layer->AsBlockConv(&step->conv);
+  }
+
+  /// Packs the weights of a convolution and finds the activation after it, whose layers have their shapes from now on.
+  void Complete(ConvStep* step) const {
+    step->conv.packed = step->layer->Packed();
+    step->activation = ActivationAt(step->begin + 1, tops_[step->begin][0]);
+    for (int l = step->begin + 1; l < step->activation.end; ++l) {
       if (layers_[l]->layer_param().type() == "Split") {
         layers_[l]->Forward(bottoms_[l], tops_[l]);  // its tops share the memory of its bottom
       } else {
         layers_[l]->Reshape(bottoms_[l], tops_[l]);
       }
     }
-    const AfterConv<Dtype> after = activation.after;
-    const bool planes = !conv.depthwise && !HasBlocks(input) && conv.channels < 4 * SimdLanes<Dtype>();
-    if (!HasBlocks(input)) { RunNoted(); }  // which may write it
-    shared_ptr<const ChannelBlocks<Dtype>> from;
-    if (!planes) { from = BlocksOf(input); }
+  }
+
+  /// Whether what the step makes need not be stored, for the convolution that follows: `other`, depthwise or not.
+  bool Passes(const ConvStep& step, const bool depthwise, ConvStep* other) const {
+    const Activation& made = step.activation;
+    const bool seen = tops_[step.begin][0]->data()->exposed() || made.to->data()->exposed() ||
+                      (made.ramp != nullptr && made.ramp->data()->exposed());
+    return step.conv.depthwise != depthwise && !seen && IsConvolution(made.end, other) &&
+           other->conv.depthwise == depthwise && bottoms_[made.end][0] == made.to;
+  }
+
+  /// Runs a convolution with its activation, or a chain of them (util/conv_chain.hpp); the number of the layer after
+  /// them, or i.
+  int Convolution(const int i) {
+    vector<ConvStep> steps(1);
+    if (!IsConvolution(i, &steps[0])) { return i; }
+    const Blob<Dtype>& input = *bottoms_[i][0];
+    const bool blocks = HasBlocks(input);
+    if (!blocks && steps[0].conv.outputs < SimdLanes<Dtype>() / 2) { return i; }  // most lanes would be empty
+    Complete(&steps[0]);
+    ConvStep next;
+    for (const bool depthwise : {true, false}) {
+      if (Passes(steps.back(), depthwise, &next)) {
+        Complete(&next);
+        steps.push_back(next);
+      }
+    }
+    if (!blocks) { RunNoted(); }  // which may write it
+    ConvImages<Dtype> images;
+    images.num = input.shape(0);
+    if (steps[0].conv.depthwise || blocks || steps[0].conv.channels >= 4 * SimdLanes<Dtype>()) {
+      images.blocks = BlocksOf(input);
+    } else if (steps.size() > 1) {
+      images.padded = Padded(steps[0].conv, input);
+    } else {
+      images.values = input.cpu_data();
+    }
+    ConvChain<Dtype> chain;
+    for (const ConvStep& step : steps) {
+      chain.push_back({step.conv, step.activation.after});
+      if (chain.size() < steps.size()) { DoNotKeep(step, images, chain); }
+    }
+    NoteChain(steps.back(), images, chain);
+    return steps.back().activation.end;
+  }
+
+  /// A copy of the input with its padding: who has written it may write another before somebody asks what was made of
+  /// this one.
+  shared_ptr<vector<Dtype>> Padded(const BlockConv<Dtype>& conv, const Blob<Dtype>& input) {
+    const size_t size = PaddedSize(conv), num = input.shape(0);
+    shared_ptr<vector<Dtype>> padded;
+    padded.swap(spare_);
+    if (!padded || padded->size() != num * size) { padded = boost::make_shared<vector<Dtype>>(num * size); }
+    for (int n = 0; n < num; ++n) { PadPlanes(conv, input.cpu_data() + n * input.count(1), padded->data() + n * size); }
+    return padded;
+  }
+
+  /// The last step's values are not stored: they are computed if somebody asks.
+  void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images, const ConvChain<Dtype>& chain) {
+    const auto defer = [&](const Blob<Dtype>* blob, const ConvValues values) {
+      blob->data()->Defer(boost::make_shared<NotKept<Dtype>>(chain, images, values));
+    };
+    const Activation& made = step.activation;
+    if (made.to != tops_[step.begin][0]) { defer(tops_[step.begin][0], ConvValues::SUMS); }
+    if (made.ramp != nullptr) { defer(made.ramp, ConvValues::RAMP); }
+    defer(made.to, ConvValues::RESULT);
+  }
+
+  /// Notes down what makes the values of the last step, which are stored.
+  void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images, const ConvChain<Dtype>& chain) {
+    const Activation& made = last.activation;
+    Blob<Dtype>* top = tops_[last.begin][0];
+    if (made.ramp != nullptr) { made.ramp->data()->Defer(nullptr, true); }  // it holds the last pass's sums
     shared_ptr<ChannelBlocks<Dtype>> sums;
-    if (activation.ramp != nullptr) { activation.ramp->data()->Defer(nullptr, true); }  // it holds the last pass's sums
-    if (after.swish && activation.to != top) { sums = NewBlocks(top); }
-    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(activation.to);
-    const Dtype* values = planes ? input.cpu_data() : nullptr;
-    const size_t size = input.count(1);
-    Note(input.shape(0), [=](const int n) {
+    if (made.after.swish && made.to != top) { sums = NewBlocks(top); }
+    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(made.to);
+    Note(images.num, [=](const int n) {
       const ImageBlocks<Dtype> output = to->Image(n);
       ImageBlocks<Dtype> kept = output;
       kept.values = sums ? sums->Image(n).values : nullptr;
-      if (planes) {
-        ConvOfPlanes(conv, values + n * size, after, kept, output);
-      } else {
-        ConvOfBlocks(conv, from->Image(n), after, kept, output);
-      }
+      RunChain(chain, images.Image(chain[0].conv, n), kept, output);
     });
-    if (activation.ramp != nullptr) {
-      activation.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, after.shift, after.bounds));
-    }
-    return activation.end;
+    if (made.ramp != nullptr) { made.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, made.after)); }
   }
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.
@@ -335,6 +396,7 @@ class WholePass {
   int noted_num_ = 0;
   vector<ImagePass> noted_;
   vector<shared_ptr<SyncedMemory>> written_;  // tops of what is noted
+  shared_ptr<vector<Dtype>> spare_;           // a padded input of the last pass
 };
 
 }  // namespace

@@ -45,6 +45,13 @@ void SyncedMemory::Expose() {
   if (passing == 0 && !exposed_) { exposed_ = true; }
 }
 
+/// The values are those here now, and others can be written.
+void SyncedMemory::Written() {
+  Defer(nullptr, true);
+  ++writes_;
+  if (passing == 0) { writable_elsewhere_ = true; }
+}
+
 SyncedMemory::~SyncedMemory() {
   FreeCpu();
 #ifndef CPU_ONLY
@@ -148,7 +155,8 @@ void SyncedMemory::set_cpu_data(void* data) {
   head_ = HEAD_AT_CPU;
   own_cpu_data_ = false;
   exposed_ = true;
-  Defer(nullptr, true);
+  Written();
+  writable_elsewhere_ = true;
 }
 
 const void* SyncedMemory::gpu_data() {
@@ -164,7 +172,8 @@ void SyncedMemory::set_gpu_data(void* data) {
   gpu_ptr_ = data;
   head_ = HEAD_AT_GPU;
   own_gpu_data_ = false;
-  Defer(nullptr, true);
+  Written();
+  writable_elsewhere_ = true;
 #else
   NO_GPU;
 #endif
@@ -174,7 +183,7 @@ void* SyncedMemory::mutable_cpu_data() {
   Expose();
   to_cpu();
   head_ = HEAD_AT_CPU;
-  Defer(nullptr, true);
+  Written();
   return cpu_ptr_;
 }
 
@@ -182,7 +191,7 @@ void* SyncedMemory::mutable_gpu_data() {
   Expose();
   to_gpu();
   head_ = HEAD_AT_GPU;
-  Defer(nullptr, true);
+  Written();
   return gpu_ptr_;
 }
 

@@ -42,7 +42,9 @@ class SyncedMemory {
         own_gpu_data_(false),
         gpu_device_(-1),
         written_(true),
-        exposed_(false) {}
+        exposed_(false),
+        writes_(0),
+        writable_elsewhere_(false) {}
   ~SyncedMemory();
   const void* cpu_data();
   void set_cpu_data(void* data);
@@ -66,6 +68,10 @@ class SyncedMemory {
   const shared_ptr<DeferredValues>& deferred() const { return deferred_; }
   /// Whether a pointer was given that its holder may have kept.
   bool exposed() const { return exposed_; }
+  /// How often a pointer to write with was given.
+  unsigned long long writes() const { return writes_; }
+  /// Whether such a pointer was given that its holder may have kept: the values may change at any time.
+  bool writable_elsewhere() const { return writable_elsewhere_; }
   /// Once the deferred values have been computed.
   void WriteIfExposed() {
     if (exposed_) { WriteDeferred(); }
@@ -84,6 +90,7 @@ class SyncedMemory {
  private:
   void WriteDeferred();
   void Expose();
+  void Written();
   void to_cpu();
   void to_gpu();
   void FreeCpu();
@@ -103,6 +110,8 @@ class SyncedMemory {
   shared_ptr<DeferredValues> deferred_;
   std::atomic<bool> written_;  // the deferred values are here too
   bool exposed_;
+  unsigned long long writes_;
+  bool writable_elsewhere_;
 
   DISABLE_COPY_AND_ASSIGN(SyncedMemory);
 };

@@ -43,10 +43,15 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   virtual inline int MinTopBlobs() const { return 1; }
   virtual inline bool EqualNumBottomTopBlobs() const { return true; }
 
-  /// The convolution for ConvOfBlocks (util/block_conv.hpp), once it has its shapes; false if that does not compute it.
-  virtual bool AsBlockConv(BlockConv<Dtype>* conv) const;
+  /// The convolution for util/block_conv.hpp, once it has its shapes; false if that does not compute it. Without the
+  /// weights, which Packed gives.
+  bool AsBlockConv(BlockConv<Dtype>* conv) const;
+  shared_ptr<const PackedWeights<Dtype>> Packed() { return packed_.Get(this->blobs_, depthwise()); }
 
  protected:
+  /// Whether there is one kernel a channel, on two spatial axes.
+  virtual bool depthwise() const { return false; }
+
   // All of these work on one image: input, output and their gradients point to its first value. skip_im2col: the
   // columns are still those of this input, made by weight_cpu_gemm.
 
@@ -136,6 +141,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
 
   bool direct_;  // the forward pass on the CPU makes no columns
 
+  PackedWeightsOfLayer<Dtype> packed_;
   Blob<Dtype> col_buffer_;
   Blob<Dtype> ones_;
 };

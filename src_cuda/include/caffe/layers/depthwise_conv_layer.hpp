@@ -38,9 +38,9 @@ class DepthwiseConvolutionLayer : public ConvolutionLayer<Dtype> {
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
   /// The type that the prototxt has: "Convolution" stays "Convolution".
   virtual inline const char* type() const { return this->layer_param_.type().c_str(); }
-  virtual bool AsBlockConv(BlockConv<Dtype>* conv) const;
 
  protected:
+  virtual bool depthwise() const { return is_depthwise_; }
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top);
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,

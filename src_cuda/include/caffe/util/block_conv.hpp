@@ -2,6 +2,7 @@
 #define CAFFE_UTIL_BLOCK_CONV_HPP_
 
 #include "caffe/util/bounds.hpp"
+#include "caffe/util/packed_weights.hpp"
 #include "caffe/util/plane_shape.hpp"
 
 /**
@@ -19,8 +20,15 @@ struct BlockConv {
   bool depthwise;
   PlaneShape shape;
   int channels, outputs;
-  const Dtype* weights;  // outputs x (channels, depthwise: 1) x kernel_h x kernel_w
-  const Dtype* bias;     // may be null
+  shared_ptr<const PackedWeights<Dtype>> packed;
+};
+
+/// The image that a convolution reads. In a blob's order, alone or as PadPlanes writes it, not for a depthwise one.
+template <typename Dtype>
+struct ConvInput {
+  enum Order { BLOCKS, PLANES, PADDED_PLANES };
+  const Dtype* values;
+  Order order;
 };
 
 /// What becomes of the sums of a convolution.
@@ -37,15 +45,23 @@ struct AfterConv {
 template <typename Dtype>
 bool IsBlockConv(const BlockConv<Dtype>& conv);
 
+/// An image in a blob's order with the padding that the convolution reads: PaddedSize values.
+template <typename Dtype>
+size_t PaddedSize(const BlockConv<Dtype>& conv);
+template <typename Dtype>
+void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to);
+
 /// An image. `sums`: where the sums go that become a hard swish; without values they are not kept.
 template <typename Dtype>
-void ConvOfBlocks(const BlockConv<Dtype>& conv, const ImageBlocks<const Dtype>& input, const AfterConv<Dtype>& after,
+void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
                   const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
 
-/// The same for an input of few channels in a blob's order. Not for a depthwise convolution.
+/// `first`, which is not depthwise, and `second`, which is. A few channels and rows of what is between them are in
+/// memory at a time, and only for so long: it stays in the caches.
 template <typename Dtype>
-void ConvOfPlanes(const BlockConv<Dtype>& conv, const Dtype* input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
+void ConvAndDepthwise(const BlockConv<Dtype>& first, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after_first,
+                      const BlockConv<Dtype>& second, const AfterConv<Dtype>& after_second,
+                      const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
 
 }  // namespace caffe
 

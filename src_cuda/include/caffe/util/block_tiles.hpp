@@ -2,10 +2,12 @@
 #define CAFFE_UTIL_BLOCK_TILES_HPP_
 
 #include <cstddef>
+#include <vector>
 
 #include "caffe/util/block_conv.hpp"
 #include "caffe/util/bounds_simd.hpp"
 #include "caffe/util/channel_blocks.hpp"
+#include "caffe/util/packed_weights.hpp"
 #include "caffe/util/simd.hpp"
 
 /// What block_conv.cpp and block_depthwise.cpp share.
@@ -67,9 +69,52 @@ struct EvenParts {
   int Begin(const int part) const { return static_cast<int>(static_cast<long long>(count) * part / parts); }
 };
 
+/// The input of a tile of a depthwise convolution: `rows` of `columns` vectors, one for each row of the kernel.
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const ImageBlocks<const T>& input, const BlockEnd<T>& end,
-                       const ImageBlocks<T>& sums, const ImageBlocks<T>& output);
+struct DepthwiseTaps {
+  int height, width;  // of the kernel
+  int dilation;       // columns from one tap to the next
+  int columns;
+  const T* const* rows;
+};
+
+/// Computes some positions of a row: taps, the column of the first tap, packed weights, end, where sums and results go.
+template <typename T>
+using DepthwiseTile = void (*)(const DepthwiseTaps<T>&, int, const T*, const BlockEnd<T>&, T*, T*);
+
+/// A depthwise convolution of an image, row by row.
+template <typename T>
+class DepthwiseRows {
+ public:
+  /// What is given here must outlive it.
+  DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+                const ImageBlocks<T>& output);
+
+  /// Rows [begin, end) of a block of the output. input: the block's rows from number `first` on.
+  void Run(int block, const T* input, int first, int begin, int end) const;
+
+ private:
+  struct Part {
+    int begin, x;  // its first position, and the column of the first tap of that
+    DepthwiseTile<T> tile;
+  };
+
+  template <int S, int K>
+  void Cut();
+  template <int S>
+  void CutForKernel();
+
+  const PlaneShape& shape_;
+  const PackedWeights<T>& weights_;
+  BlockEnd<T> end_;
+  ImageBlocks<T> sums_, output_;
+  std::vector<T> zeros_;     // a row
+  std::vector<Part> parts_;  // of a row
+};
+
+template <typename T>
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+                       const ImageBlocks<T>& output);
 
 }  // namespace caffe
 

@@ -43,8 +43,8 @@ class ChannelBlocks : public DeferredValues {
 
   int num() const { return num_; }
   /// Somebody will read these values later, so that other ones must not be written over them.
-  void Hold() { ++holders_; }
-  void Release() { --holders_; }
+  void Hold() const { ++holders_; }
+  void Release() const { --holders_; }
   bool held() const { return holders_ > 0; }
   size_t count() const { return num_ * shape_.size(); }
   bool HasShape(const Blob<Dtype>& blob) const;
@@ -66,7 +66,8 @@ class ChannelBlocks : public DeferredValues {
     void operator()(Dtype* values) const { free(values); }
   };
 
-  int num_, holders_ = 0;
+  int num_;
+  mutable int holders_ = 0;
   ImageBlocks<Dtype> shape_;  // without values
   std::unique_ptr<Dtype[], Free> values_;
 };

@@ -7,7 +7,7 @@
 
 namespace caffe {
 
-/// Memory that is kept from call to call, and grows when it is too small: a static thread_local of what needs it.
+/// Memory that is kept from call to call, and grows when it is too small.
 template <typename T>
 class KeptRoom {
  public:
@@ -15,11 +15,19 @@ class KeptRoom {
   T* For(const size_t count) {
     constexpr size_t line = 64 / sizeof(T);
     if (values_.size() < count + line) { values_.resize(count + line); }
-    const uintptr_t address = reinterpret_cast<uintptr_t>(values_.data());
-    return reinterpret_cast<T*>((address + 63) / 64 * 64);
+    return values_.data() + Skipped();
   }
 
+  /// What For gave last.
+  const T* Kept() const { return values_.data() + Skipped(); }
+
  private:
+  /// Values before the first one on a new line.
+  size_t Skipped() const {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(values_.data());
+    return ((address + 63) / 64 * 64 - address) / sizeof(T);
+  }
+
   std::vector<T> values_;
 };
 

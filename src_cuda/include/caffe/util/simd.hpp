@@ -44,6 +44,24 @@ inline __attribute__((always_inline)) void SimdStore(const SimdT<T, Lanes> value
   std::memcpy(to, &value, sizeof(value));
 }
 
+/// The same value, in a register: where it is used several times, GCC would read it from memory each time.
+template <typename V>
+inline __attribute__((always_inline)) V InRegister(V value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
+/// A pointer in a register: GCC would keep the offsets from it in registers that are needed for values.
+template <typename T>
+inline __attribute__((always_inline)) const T* InRegister(const T* pointer) {
+  asm("" : "+r"(pointer));
+  return pointer;
+}
+
 /// The first `count` lanes, 0 <= count <= Lanes.
 template <typename T, int Lanes>
 inline __attribute__((always_inline)) void SimdStoreSome(const SimdT<T, Lanes> value, T* to, const int count) {
