@@ -174,6 +174,7 @@ TYPED_TEST(NetForwardTest, ThreeConvolutions) {
                                    "kernel_size: 4 pad: 1 stride: 2",
                                    "kernel_size: 5 stride: 2 tf_pad: SAME",
                                    "kernel_size: 2 stride: 2",
+                                   "kernel_size: 3 pad: 7",
                                    "kernel_h: 3 kernel_w: 6 pad_h: 1 pad_w: 2 stride: 2",
                                    "kernel_size: 3 pad: 2 dilation: 2 bias_term: false",
                                    "kernel_size: 1 stride: 3"};
@@ -182,13 +183,13 @@ TYPED_TEST(NetForwardTest, ThreeConvolutions) {
     const std::string channels = first.substr(0, first.find(" kernel"));
     for (const std::string& second : depthwise) {
       for (const std::string& last : lasts) {
-        SCOPED_TRACE(first + ", " + second + ", " + last);
-        this->Make(Conv("a", "data", first) + InPlace("a", "ReLU6") +
-                   Conv("b", "a", channels + " group: " + channels.substr(12) + " " + second) + InPlace("b", "ReLU") +
-                   Conv("c", "b", last));
         const std::vector<std::vector<int>> sizes = {{60, 81}, {19, 19}, {3, 3}, {2, 50}};
         for (const std::vector<int>& size : sizes) {
-          SCOPED_TRACE(size[1]);
+          SCOPED_TRACE(first + ", " + second + ", " + last + ", " + std::to_string(size[1]));
+          // Anew each time: of blobs that somebody has read, all are stored.
+          this->Make(Conv("a", "data", first) + InPlace("a", "ReLU6") +
+                     Conv("b", "a", channels + " group: " + channels.substr(12) + " " + second) + InPlace("b", "ReLU") +
+                     Conv("c", "b", last));
           // One image, whose layers the threads divide, and several, which they divide.
           this->net_->input_blobs()[0]->Reshape(size[0] == 60 ? 1 : 3, 6, size[0], size[1]);
           this->ExpectSame();

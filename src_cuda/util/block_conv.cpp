@@ -119,6 +119,7 @@ struct Dense {
   /// `count` positions from `from` on by a part of the weights. block: from one block of `sums` and `to` to the next.
   template <int Step>
   void Line(const T* from, const int count, const int part, const size_t block, T* sums, T* to) const {
+    if (count == 0) { return; }  // all that is read of it is padding
     static const Tiles<T, Step> tiles;
     const Operands<T> operands = {K, taps, &end, block};
     const int wide = WideOf(part);
