@@ -104,6 +104,7 @@ ORACLES = (
         "v2_035_anchors", "ssd_mobilenet_v2", "v2", 90, (192, 256), 0.35, scales=(0.15, 0.9),
         anchors="reduce_boxes_in_lowest_layer: false interpolated_scale_aspect_ratio: 0.0 aspect_ratios: 1.5",
         boxes={"reduce_lowest": False, "interpolated_ratio": 0.0, "aspect_ratios": (1.0, 2.0, 0.5, 3.0, 0.3333, 1.5)},
+        rare=True,
     ),
     Oracle(
         "v2_padding_eps_scales", "ssd_mobilenet_v2", "v2", 2, (256, 320), 0.5, explicit_padding=True,
@@ -120,7 +121,7 @@ ORACLES = (
     ),
     Oracle(  # as the zoo's ssd_mobilenet_v2_coco_2018_03_29
         "v2_ssd_separable_extras", "ssd_mobilenet_v2", "v2", 6, (300, 300), 0.5, head="ssd", head_kernel=3,
-        extra_depthwise=True,
+        extra_depthwise=True, rare=True,
         merge="""model { ssd {
           feature_extractor { use_depthwise: true }
           box_predictor { convolutional_box_predictor { kernel_size: 3 } }

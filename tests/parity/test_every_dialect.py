@@ -223,7 +223,7 @@ def test_lint(make: Make, command: Command, dialect: Dialect) -> None:
             linted(command, folder / f"{name}.prototxt", dialect)
 
 
-@each_dialect
+@each_dialect_rarely
 def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_path: Path, dialect: Dialect) -> None:
     folders = make(dialect)
     converted, merged = ModelFolder.open(folders.converted), ModelFolder.open(folders.merged)
@@ -402,7 +402,7 @@ def test_kit_with_another_padding(
 
 
 @pytest.mark.caffe
-@each_dialect
+@each_dialect_rarely
 def test_a_step_of_training(
     make: Make, command: Command, caffe_prefix: Path, data: Path, tmp_path: Path, dialect: Dialect
 ) -> None:
