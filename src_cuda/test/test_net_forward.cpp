@@ -206,6 +206,8 @@ TYPED_TEST(NetForwardTest, HardSwishes) {
       LayerOf("HardSwish", "conv", "swish"),
       ramp + LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth,
       ramp + LayerOf("Eltwise", "ramp conv", "swish", kProduct) + sixth,
+      LayerOf("Power", "conv", "ramp", "power_param { shift: 0 }") + LayerOf("ReLU6", "ramp", "ramp") +
+          LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth,
       // What looks like one, and is not.
       ramp + LayerOf("Eltwise", "conv ramp", "swish") + sixth,
       ramp + LayerOf("Eltwise", "data ramp", "swish", kProduct) + sixth,
@@ -272,6 +274,120 @@ TYPED_TEST(NetForwardTest, WhatIsNotKept) {
       }
       this->ExpectEqual(this->Without("data", this->Run(false)), asked);
     }
+  }
+}
+
+const char kChain[] =
+    "layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { num_output: 8 kernel_size: 1 } }"
+    "layer { name: 'b' type: 'Convolution' bottom: 'a' top: 'b' convolution_param { num_output: 8 group: 8 "
+    "kernel_size: 3 "
+    "pad: 1 } }"
+    "layer { name: 'c' type: 'Convolution' bottom: 'b' top: 'c' convolution_param { num_output: 8 kernel_size: 1 } }";
+
+/// Two nets of which the second, a convolution, reads the memory of a blob of the first.
+TYPED_TEST(NetForwardTest, MemoryOfAnotherNet) {
+  typedef TypeParam Dtype;
+  const std::string reader =
+      "layer { name: 'in' type: 'Input' top: 'in' input_param { shape { dim: 2 dim: 8 dim: 33 dim: 41 } } }" +
+      Conv("out", "in", "num_output: 9 kernel_size: 3");
+  for (const std::string& name : {"a", "b", "c"}) {
+    SCOPED_TRACE(name);
+    this->Make(kChain);
+    const shared_ptr<Net<Dtype>> first = this->net_;
+    this->Make(reader);
+    const shared_ptr<Net<Dtype>> second = this->net_;
+    Blob<Dtype>* in = second->blob_by_name("in").get();
+    in->ShareData(*first->blob_by_name(name));
+    const auto run = [&](const int seed) {
+      this->net_ = first;
+      this->FillInput(seed);
+      first->Forward();
+      second->Forward();
+      this->net_ = second;
+      return this->Read();
+    };
+    const auto one_by_one = [&] {
+      for (int i = 0; i < first->layers().size(); ++i) { first->ForwardFromTo(i, i); }
+      for (int i = 0; i < second->layers().size(); ++i) { second->ForwardFromTo(i, i); }
+      return this->Read();
+    };
+    for (const int seed : {4, 5, 6}) {
+      SCOPED_TRACE(seed);
+      first->Reshape();
+      const auto whole = run(seed);
+      this->ExpectEqual(one_by_one(), whole);
+    }
+    // Written between the two, through a pointer that is kept.
+    Dtype* values = in->mutable_cpu_data();
+    first->Forward();
+    values[0] += 100;
+    second->Forward();
+    const auto whole = this->Read();
+    for (int i = 0; i < second->layers().size(); ++i) { second->ForwardFromTo(i, i); }
+    this->ExpectEqual(this->Read(), whole);
+  }
+}
+
+TYPED_TEST(NetForwardTest, StateOfThePassBefore) {
+  typedef TypeParam Dtype;
+  this->Make(
+      "layer { name: 'state' type: 'Input' top: 'state' input_param { shape { dim: 2 dim: 8 dim: 33 dim: 41 } } }" +
+      std::string(kChain) + Conv("old", "state", "num_output: 7 kernel_size: 1"));
+  this->net_->blob_by_name("state")->ShareData(*this->net_->blob_by_name("a"));
+  std::vector<Dtype> old[2];
+  for (const bool whole : {true, false}) {
+    for (const int seed : {4, 5}) {
+      this->FillInput(seed);
+      if (whole) {
+        this->net_->Forward();
+      } else {
+        for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+      }
+    }
+    const Blob<Dtype>& blob = *this->net_->blob_by_name("old");
+    old[whole].assign(blob.cpu_data(), blob.cpu_data() + blob.count());
+  }
+  EXPECT_EQ(old[0], old[1]);
+}
+
+TYPED_TEST(NetForwardTest, ValuesKeptBySomebodyElse) {
+  typedef TypeParam Dtype;
+  this->Make(kChain);
+  this->FillInput(4);
+  this->net_->Forward();
+  Blob<Dtype>* a = this->net_->blob_by_name("a").get();
+  Blob<Dtype> mine(a->shape()), other(a->shape());
+  mine.ShareData(*a);
+  a->ShareData(other);
+  this->FillInput(5);
+  this->net_->Forward();
+  const std::vector<Dtype> kept(mine.cpu_data(), mine.cpu_data() + mine.count());
+  this->FillInput(4);
+  for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+  EXPECT_EQ(kept, std::vector<Dtype>(a->cpu_data(), a->cpu_data() + a->count()));
+}
+
+TYPED_TEST(NetForwardTest, WeightsThatAnotherNetMakes) {
+  typedef TypeParam Dtype;
+  this->Make(Conv("made", "data", "num_output: 8 kernel_size: 1"));
+  const shared_ptr<Net<Dtype>> first = this->net_;
+  first->input_blobs()[0]->Reshape(9, 6, 1, 1);
+  first->Reshape();
+  Blob<Dtype> weights(9, 8, 1, 1);
+  weights.ShareData(*first->blob_by_name("made"));
+  this->Make("layer { name: 'in' type: 'Input' top: 'in' input_param { shape { dim: 2 dim: 8 dim: 5 dim: 5 } } }" +
+             Conv("conv", "in", "num_output: 9 kernel_size: 1 bias_term: false"));
+  this->Fill(this->net_->blob_by_name("in").get());
+  this->net_->layers().back()->blobs()[0]->ShareData(weights);
+  for (const int seed : {4, 5, 6}) {
+    SCOPED_TRACE(seed);
+    this->random_.seed(seed);
+    this->Fill(first->input_blobs()[0]);
+    first->Forward();
+    this->net_->Forward();
+    const auto whole = this->Read();
+    for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    this->ExpectEqual(this->Read(), whole);
   }
 }
 
@@ -385,6 +501,14 @@ TYPED_TEST(NetForwardTest, LayersThatKnowBlocks) {
   }
 }
 
+TYPED_TEST(NetForwardTest, GatesWithABiasOfTheirOwn) {
+  this->Make(Conv("conv", "data", "num_output: 9 kernel_size: 1") +
+             LayerOf("Pooling", "conv", "mean", "pooling_param { pool: AVE global_pooling: true }") +
+             LayerOf("Flatten", "mean", "flat") +
+             LayerOf("Scale", "conv flat", "gated", "scale_param { axis: 0 bias_term: true }"));
+  this->ExpectSame();
+}
+
 TYPED_TEST(NetForwardTest, LayersThatDoNot) {
   this->Make(Conv("conv", "data", "num_output: 40 kernel_size: 3 pad: 1") +
              LayerOf("Pooling", "conv", "pooled", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }") +
@@ -400,7 +524,7 @@ TYPED_TEST(NetForwardTest, LayersThatDoNot) {
 
 TYPED_TEST(NetForwardTest, PointersOfBefore) {
   typedef TypeParam Dtype;
-  // More channels than ConvOfPlanes takes: the input is moved to blocks.
+  // Many channels: the input is moved to blocks.
   this->Make("layer { name: 'wide' type: 'Input' top: 'wide' input_param { shape { dim: 1 dim: 70 dim: 9 dim: 9 } } }" +
              Conv("a", "wide", "num_output: 40 kernel_size: 1") + InPlace("a", "ReLU") +
              Conv("b", "a", "num_output: 17 kernel_size: 3 pad: 1") + LayerOf("HardSwish", "b", "swish"));
@@ -500,7 +624,9 @@ TYPED_TEST(NetForwardTest, ZerosWithASign) {
        {"kernel_size: 3 pad: 1", "kernel_size: 5 pad: 3 stride: 2", "kernel_size: 3 pad: 4 dilation: 3"}) {
     SCOPED_TRACE(setting);
     this->Make(Conv("conv", "data", "num_output: 6 group: 6 " + setting) +
-               Conv("end", "conv", "num_output: 9 " + setting));
+               Conv("end", "conv", "num_output: 9 " + setting) +
+               LayerOf("Power", "end", "ramp", "power_param { shift: 0 }") + LayerOf("ReLU6", "ramp", "ramp") +
+               LayerOf("Eltwise", "end ramp", "swish", kProduct) + LayerOf("Power", "swish", "swish", kSixth));
     for (Blob<Dtype>* blob : this->net_->learnable_params()) {
       Dtype* values = blob->mutable_cpu_data();
       for (int i = 0; i < blob->count(); ++i) { values[i] = blob->num_axes() == 1 ? Dtype(-0.) : values[i]; }

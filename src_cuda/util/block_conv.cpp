@@ -174,10 +174,11 @@ struct Dense {
     const int enough = ParallelThreads() == 1 ? 1 : DivideUp(3 * ParallelThreads(), parts());
     const int least = std::max(1, 2 * (extent - stride));
     const int bands = std::max(DivideUp(shape.out_height, band), std::min(enough, DivideUp(shape.out_height, least)));
-    ParallelFor(bands * parts(), 1, [&](const int begin, const int end_item) {
+    const EvenParts rows_of_output(shape.out_height, DivideUp(shape.out_height, bands));
+    ParallelFor(rows_of_output.parts * parts(), 1, [&](const int begin, const int end_item) {
       for (int item = begin; item < end_item; ++item) {
         const int i = item / parts(), part = item % parts();
-        const int from = shape.out_height * i / bands, to = shape.out_height * (i + 1) / bands;
+        const int from = rows_of_output.Begin(i), to = rows_of_output.Begin(i + 1);
         const int first = std::max(0, from * stride - shape.pad_h);
         const int last = std::max(first, std::min(shape.height, (to - 1) * stride - shape.pad_h + extent));
         const size_t block = static_cast<size_t>(last - first) * shape.width * L;

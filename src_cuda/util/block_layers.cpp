@@ -130,7 +130,7 @@ ImagePass Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dt
     if (factors.num_axes() != 1 || axis != 1) { return nullptr; }
     return AlongChannelsPass(*bottom[0], ByChannel(factors.cpu_data(), channels), shifts, op, top);
   }
-  if (bottom[1]->num_axes() != 2 || axis != 0) { return nullptr; }
+  if (bottom[1]->num_axes() != 2 || axis != 0 || param.bias_term()) { return nullptr; }
   const Gates<Dtype> gates(*bottom[1]);
   if (!gates.known()) { return nullptr; }
   const auto maps = BlocksOf(*bottom[0]);

@@ -15,6 +15,8 @@
 // and run before a layer that does not, which may read what they write. Every blob gets the bits that the layers one by
 // one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0.
 #include <algorithm>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,11 +46,16 @@ class WholePass {
     Dtype loss = 0;
     const int count = layers_.size();
     Forget();
+    for (int i = 0; i < count; ++i) {
+      if (bottoms_[i].empty()) { TakeWritten(i); }
+    }
     for (int i = 0; i < count;) {
       int end = Known(i);
       if (end == i) {
-        if (!OnlyShares(i)) { RunNoted(); }
+        const bool shares = OnlyShares(i);
+        if (!shares) { RunNoted(); }
         loss += layers_[i]->Forward(bottoms_[i], tops_[i]);
+        if (!shares) { TakeWritten(i); }
         ++end;
       }
       i = end;
@@ -58,15 +65,35 @@ class WholePass {
   }
 
  private:
-  /// What the last pass did not keep is made anew by this one: nobody needs what it would be computed from.
+  /// What the last pass did not store is made anew by this one: the input that it would be computed from may be written
+  /// over. Not if a blob that this pass reads first, or one that is not of this net, shares the memory.
   void Forget() {
+    std::map<const SyncedMemory*, std::set<const Blob<Dtype>*>> made;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      for (const Blob<Dtype>* top : tops_[i]) {
+        if (!bottoms_[i].empty() && top->count() > 0) { made[top->data().get()].insert(top); }
+      }
+    }
     for (const vector<Blob<Dtype>*>& tops : tops_) {
       for (const Blob<Dtype>* top : tops) {
         if (top->count() == 0) { continue; }
+        const auto found = made.find(top->data().get());
         const auto* values = dynamic_cast<const NotKept<Dtype>*>(top->data()->deferred().get());
-        if (values == nullptr) { continue; }
+        if (values == nullptr || found == made.end() || top->data().use_count() != found->second.size()) { continue; }
         if (values->images().padded) { spare_ = values->images().padded; }
-        top->data()->Defer(nullptr, true);
+        top->data()->Drop();
+      }
+    }
+  }
+
+  /// Values that somebody else may have written since they were deferred, through a pointer of before, are those that
+  /// are in a blob's order.
+  void TakeWritten(const int i) {
+    const SyncedMemory::Passing passing;
+    for (const Blob<Dtype>* top : tops_[i]) {
+      if (top->count() > 0 && top->data()->writable_elsewhere() && top->data()->deferred()) {
+        top->cpu_data();
+        top->data()->Drop();
       }
     }
   }
@@ -193,8 +220,10 @@ class WholePass {
                        !Same(split, blob, to) &&
                        ((Same(split, blob, bottoms_[i + 2][0]) && bottoms_[i + 2][1] == ramp) ||
                         (Same(split, blob, bottoms_[i + 2][1]) && bottoms_[i + 2][0] == ramp));
-    const bool computes = shift.power() == 1 && shift.scale() == 1 && factor.power() == 1 && factor.shift() == 0 &&
-                          factor.scale() != 0 && product.operation() == EltwiseParameter_EltwiseOp_PROD &&
+    // Power adds no shift of 0, which would make 0 of -0.
+    const bool computes = shift.power() == 1 && shift.scale() == 1 && shift.shift() != 0 && factor.power() == 1 &&
+                          factor.shift() == 0 && factor.scale() != 0 &&
+                          product.operation() == EltwiseParameter_EltwiseOp_PROD &&
                           KeepsWithin(*layers_[i + 1], &after.bounds);
     if (!wired || !computes) { return; }
     after.shift = shift.shift();
@@ -267,7 +296,7 @@ class WholePass {
     } else if (steps.size() > 1) {
       images.padded = Padded(steps[0].conv, input);
     } else {
-      images.values = input.cpu_data();
+      images.values = input.cpu_data();  // of one convolution all is stored, so nothing is computed again
     }
     ConvChain<Dtype> chain;
     for (const ConvStep& step : steps) {
@@ -284,7 +313,7 @@ class WholePass {
     const size_t size = PaddedSize(conv), num = input.shape(0);
     shared_ptr<vector<Dtype>> padded;
     padded.swap(spare_);
-    if (!padded || padded->size() != num * size) { padded = boost::make_shared<vector<Dtype>>(num * size); }
+    if (!padded.unique() || padded->size() != num * size) { padded = boost::make_shared<vector<Dtype>>(num * size); }
     for (int n = 0; n < num; ++n) { PadPlanes(conv, input.cpu_data() + n * input.count(1), padded->data() + n * size); }
     return padded;
   }
@@ -304,7 +333,7 @@ class WholePass {
   void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images, const ConvChain<Dtype>& chain) {
     const Activation& made = last.activation;
     Blob<Dtype>* top = tops_[last.begin][0];
-    if (made.ramp != nullptr) { made.ramp->data()->Defer(nullptr, true); }  // it holds the last pass's sums
+    if (made.ramp != nullptr) { made.ramp->data()->Drop(); }  // it holds the last pass's sums
     shared_ptr<ChannelBlocks<Dtype>> sums;
     if (made.after.swish && made.to != top) { sums = NewBlocks(top); }
     const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(made.to);

@@ -42,7 +42,7 @@ SyncedMemory::Passing::Passing() { ++passing; }
 SyncedMemory::Passing::~Passing() { --passing; }
 
 void SyncedMemory::Expose() {
-  if (passing == 0 && !exposed_) { exposed_ = true; }
+  if (passing == 0 && !exposed()) { exposed_.store(true, std::memory_order_relaxed); }
 }
 
 /// The values are those here now, and others can be written.

@@ -27,7 +27,9 @@ class DeferredValues {
  * in an order of its own and gives them with `Defer`. They are written in a blob's order when somebody asks for them,
  * by any of the functions that give a pointer or say where the values are; several threads may ask at once. A pointer
  * that was given outside such a pass, or to a layer that it does not know, may be kept and read later: what it points
- * to is written in each pass (`WriteIfExposed`).
+ * to is written in each pass (`WriteIfExposed`). Whoever computes from `deferred` values, or from a copy of values of
+ * another time, must ask whether others are there by now: `writes` counts those that were given since, and where the
+ * memory is `writable_elsewhere`, there may be others at any time.
  */
 class SyncedMemory {
  public:
@@ -63,18 +65,21 @@ class SyncedMemory {
   void Defer(const shared_ptr<DeferredValues>& values, bool written = false) {
     deferred_ = values;
     written_ = written;
+    if (!written) { ++writes_; }
   }
+  /// The values given to Defer are no longer needed: others will be given before somebody asks.
+  void Drop() { Defer(nullptr, true); }
   /// The values given to Defer; null once somebody may have written others here.
   const shared_ptr<DeferredValues>& deferred() const { return deferred_; }
   /// Whether a pointer was given that its holder may have kept.
-  bool exposed() const { return exposed_; }
-  /// How often a pointer to write with was given.
+  bool exposed() const { return exposed_.load(std::memory_order_relaxed); }
+  /// How often a pointer to write with, or other values, were given.
   unsigned long long writes() const { return writes_; }
   /// Whether such a pointer was given that its holder may have kept: the values may change at any time.
   bool writable_elsewhere() const { return writable_elsewhere_; }
   /// Once the deferred values have been computed.
   void WriteIfExposed() {
-    if (exposed_) { WriteDeferred(); }
+    if (exposed()) { WriteDeferred(); }
   }
   /// While one of these exists, the pointers that the calling thread gets are not kept.
   class Passing {
@@ -109,7 +114,7 @@ class SyncedMemory {
   int gpu_device_;
   shared_ptr<DeferredValues> deferred_;
   std::atomic<bool> written_;  // the deferred values are here too
-  bool exposed_;
+  std::atomic<bool> exposed_;
   unsigned long long writes_;
   bool writable_elsewhere_;
 
