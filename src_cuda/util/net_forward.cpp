@@ -46,9 +46,6 @@ class WholePass {
     Dtype loss = 0;
     const int count = layers_.size();
     Forget();
-    for (int i = 0; i < count; ++i) {
-      if (bottoms_[i].empty()) { TakeWritten(i); }
-    }
     for (int i = 0; i < count;) {
       int end = Known(i);
       if (end == i) {
