@@ -65,22 +65,30 @@ class WholePass {
   /// What the last pass did not store is made anew by this one: the input that it would be computed from may be written
   /// over. Not if a blob that this pass reads first, or one that is not of this net, shares the memory.
   void Forget() {
-    std::map<const SyncedMemory*, std::set<const Blob<Dtype>*>> made;
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      for (const Blob<Dtype>* top : tops_[i]) {
-        if (!bottoms_[i].empty() && top->count() > 0) { made[top->data().get()].insert(top); }
-      }
-    }
+    std::map<const SyncedMemory*, std::set<const Blob<Dtype>*>> made;  // the blobs of this net with memory not stored
     for (const vector<Blob<Dtype>*>& tops : tops_) {
       for (const Blob<Dtype>* top : tops) {
-        if (top->count() == 0) { continue; }
-        const auto found = made.find(top->data().get());
-        const auto* values = dynamic_cast<const NotKept<Dtype>*>(top->data()->deferred().get());
-        if (values == nullptr || found == made.end() || top->data().use_count() != found->second.size()) { continue; }
-        if (values->images().padded) { spare_ = values->images().padded; }
-        top->data()->Drop();
+        if (Unstored(*top) != nullptr) { made[top->data().get()]; }
       }
     }
+    for (size_t i = 0; i < layers_.size() && !made.empty(); ++i) {
+      for (const Blob<Dtype>* top : tops_[i]) {
+        const auto found = bottoms_[i].empty() || top->count() == 0 ? made.end() : made.find(top->data().get());
+        if (found != made.end()) { found->second.insert(top); }
+      }
+    }
+    for (const auto& item : made) {
+      if (item.second.empty()) { continue; }
+      const Blob<Dtype>* blob = *item.second.begin();
+      if (blob->data().use_count() != static_cast<long>(item.second.size())) { continue; }
+      const ConvImages<Dtype>& images = Unstored(*blob)->images();
+      if (images.padded) { spare_ = images.padded; }
+      blob->data()->Drop();
+    }
+  }
+
+  static const NotKept<Dtype>* Unstored(const Blob<Dtype>& blob) {
+    return blob.count() == 0 ? nullptr : dynamic_cast<const NotKept<Dtype>*>(blob.data()->deferred().get());
   }
 
   /// Values that somebody else may have written since they were deferred, through a pointer of before, are those that
