@@ -12,10 +12,12 @@ set(EMULATED_LAYERS
     base_conv conv depthwise_conv relu6 hardswish hardsigmoid clip maxunpool   # ours
     batch_norm scale bias split softmax_loss softmax dummy_data loss neuron    # of a net with them
     deconv relu sigmoid tanh pooling global_pooling lrn eltwise power)   # that layer_factory.cpp can make
-set(EMULATED_PARTS
+set(PARTS_ALONE  # compiled by themselves: some share names that each file has for itself
+    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward net_weights conv_chain packed_weights pointwise_pieces
+    channel_blocks block_conv block_depthwise block_layers)
+set(EMULATED_PARTS ${PARTS_ALONE}
     blob common layer net solver syncedmem layer_factory sgd_solver
-    math_functions im2col bbox_util insert_splits upgrade_proto io hdf5 benchmark
-    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces channel_blocks block_conv block_depthwise block_layers)
+    math_functions im2col bbox_util insert_splits upgrade_proto io hdf5 benchmark)
 # Those of mistakes.py.
 set(SEEDABLE base_conv_layer depthwise_conv_layer relu6_layer)
 
@@ -81,11 +83,10 @@ add_library(seedable_kernels OBJECT ${SEEDABLE_KERNELS})
 target_link_libraries(kernels PRIVATE emulated kernel_settings)
 target_link_libraries(seedable_kernels PRIVATE emulated kernel_settings)
 # Most of the time goes into the headers, those of the messages above all: several files are compiled as one.
-# Those without messages are left alone: some share names that each file has for itself.
 set_target_properties(caffe kernels PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
 # It has kernels with the names of the softmax layer's.
 set_source_files_properties(${REWRITTEN}/bbox_util.cu.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-foreach(name columns cpu_gemm depthwise depthwise_weights thread_pool net_forward pointwise_pieces channel_blocks block_conv block_depthwise block_layers)
+foreach(name IN LISTS PARTS_ALONE)
   set_source_files_properties(${OURS}/util/${name}.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endforeach()
 foreach(target caffe kernels seedable_kernels)
