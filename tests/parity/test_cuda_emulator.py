@@ -49,7 +49,7 @@ def run(program: Path, tests: str = "*", *options: str, **environment: str) -> s
         text=True,
         errors="replace",
         env={**os.environ, "GLOG_minloglevel": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
-        timeout=300,
+        timeout=900,
     )
 
 
