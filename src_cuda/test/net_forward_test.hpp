@@ -60,6 +60,14 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
     this->Fill(net_->input_blobs()[0]);
   }
 
+  void Pass(const bool whole) {
+    if (whole) {
+      net_->Forward();
+    } else {
+      for (int i = 0; i < net_->layers().size(); ++i) { net_->ForwardFromTo(i, i); }
+    }
+  }
+
   /// The values of all blobs after a pass, which were spoilt before it.
   Values Run(const bool whole) {
     for (const shared_ptr<Blob<Dtype>>& blob : net_->blobs()) {
@@ -67,12 +75,7 @@ class NetForwardTest : public CpuLayersTest<Dtype> {
       std::fill(to, to + blob->count(), Dtype(-77));
     }
     FillInput(5);
-    const int last = net_->layers().size() - 1;
-    if (whole) {
-      net_->Forward();
-    } else {
-      for (int i = 0; i <= last; ++i) { net_->ForwardFromTo(i, i); }
-    }
+    Pass(whole);
     return Read();
   }
 

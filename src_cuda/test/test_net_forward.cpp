@@ -159,11 +159,7 @@ TYPED_TEST(NetForwardTest, BackwardAfterIt) {
   this->FillInput(5);
   std::vector<Dtype> diffs[2];
   for (const bool whole : {true, false}) {  // the layers one by one leave behind what a backward pass needs
-    if (whole) {
-      this->net_->Forward();
-    } else {
-      for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
-    }
+    this->Pass(whole);
     this->random_.seed(6);
     Blob<Dtype>* end = this->net_->output_blobs()[0];
     this->Fill(end->mutable_cpu_diff(), end->count());
@@ -197,7 +193,7 @@ TYPED_TEST(NetForwardTest, LayersOfAnotherPhase) {
   const std::vector<TypeParam> before = statistics();
   const auto first = whole();
   EXPECT_NE(before, statistics());
-  for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+  this->Pass(false);
   this->ExpectEqual(this->Read(), first);
 }
 
@@ -223,7 +219,7 @@ TYPED_TEST(NetForwardTest, ZerosWithASign) {
       caffe_set(data->count(), Dtype(0), data->mutable_cpu_data());
       this->net_->Forward();
       const auto whole = this->Read();
-      for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+      this->Pass(false);
       this->ExpectEqual(this->Read(), whole);
     }
   }
@@ -241,7 +237,7 @@ TYPED_TEST(NetForwardTest, SumsOfAHardSwishWrittenOver) {
       this->FillInput(time);
       this->net_->Forward();
       const auto whole = this->Read();
-      for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+      this->Pass(false);
       const auto one_by_one = this->Read();
       for (const std::string& name : {"ramp", "swish", "d"}) { EXPECT_EQ(one_by_one.at(name), whole.at(name)) << name; }
     }

@@ -127,11 +127,7 @@ TYPED_TEST(NetMemoryTest, StateOfThePassBefore) {
   for (const bool whole : {true, false}) {
     for (const int seed : {4, 5}) {
       this->FillInput(seed);
-      if (whole) {
-        this->net_->Forward();
-      } else {
-        for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
-      }
+      this->Pass(whole);
     }
     const Blob<Dtype>& blob = *this->net_->blob_by_name("old");
     old[whole].assign(blob.cpu_data(), blob.cpu_data() + blob.count());
@@ -152,7 +148,7 @@ TYPED_TEST(NetMemoryTest, ValuesKeptBySomebodyElse) {
   this->net_->Forward();
   const std::vector<Dtype> kept(mine.cpu_data(), mine.cpu_data() + mine.count());
   this->FillInput(4);
-  for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+  this->Pass(false);
   EXPECT_EQ(kept, std::vector<Dtype>(a->cpu_data(), a->cpu_data() + a->count()));
 }
 
@@ -175,7 +171,7 @@ TYPED_TEST(NetMemoryTest, WeightsThatAnotherNetMakes) {
     first->Forward();
     this->net_->Forward();
     const auto whole = this->Read();
-    for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    this->Pass(false);
     this->ExpectEqual(this->Read(), whole);
   }
 }
@@ -288,7 +284,7 @@ TYPED_TEST(NetMemoryTest, PointersOfBefore) {
     weight[time] += 1;
     this->net_->Forward();
     const std::vector<Dtype> whole(sums, sums + count), whole_swish(swish, swish + count);
-    for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
+    this->Pass(false);
     EXPECT_EQ(whole, std::vector<Dtype>(sums, sums + count));
     EXPECT_EQ(whole_swish, std::vector<Dtype>(swish, swish + count));
   }
@@ -366,11 +362,7 @@ TYPED_TEST(NetMemoryTest, LayersThatKeepPointers) {
   for (const bool whole : {true, false}) {
     for (int time = 0; time < 3; ++time) {
       this->FillInput(time);
-      if (whole) {
-        this->net_->Forward();
-      } else {
-        for (int i = 0; i < this->net_->layers().size(); ++i) { this->net_->ForwardFromTo(i, i); }
-      }
+      this->Pass(whole);
       const Blob<Dtype>& kept = *this->net_->blob_by_name("kept");
       values[whole].insert(values[whole].end(), kept.cpu_data(), kept.cpu_data() + kept.count());
     }

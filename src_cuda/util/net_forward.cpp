@@ -13,7 +13,8 @@
 //
 // Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
 // and run before a layer that does not, which may read what they write. Every blob gets the bits that the layers one by
-// one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0.
+// one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0; and a blob
+// made larger after a pass of fewer images may have 0 where the fork has images of a pass before.
 #include <algorithm>
 #include <map>
 #include <set>
