@@ -40,8 +40,10 @@ layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 1 d
 layer {{ name: "dw" type: "Convolution" bottom: "data" top: "dw" convolution_param {{ num_output: {c} group: {c}
   kernel_size: 3 pad: 1 stride: {stride} bias_term: false weight_filler {{ type: "msra" }} }} }}
 """
-IN_TURN: dict[str, Any] = {"pause": 0.2, "warm": 0.2}
-"""Options of `alternate`: each side is timed warm, as in a stream of images, and without threads of the others."""
+PAUSE = 0.2
+"""Seconds before each turn, in which threads of the other sides stop."""
+WARM = 0.2
+"""Seconds of passes right before the timed one, in the same process: as in a stream of images."""
 INPUTS = """
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: {n} dim: 3 dim: {h} dim: {w} }} }} }}
 layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: 1 dim: 1 dim: {boxes} dim: 8 }} }} }}
@@ -73,6 +75,10 @@ class NetTime:
 
     def milliseconds(self, word: str) -> float:
         return float(self.ask(word)[0])
+
+    def warm(self) -> float:
+        """Milliseconds of a forward pass after others."""
+        return self.milliseconds(f"warm {WARM}")
 
     def layers(self) -> list[tuple[str, str, float, float]]:
         """Name, type, and milliseconds of the forward and backward pass of each layer, one after another."""
@@ -116,7 +122,8 @@ def measured(
     def once(net: NetTime) -> dict[str, float]:
         return {word: net.milliseconds(word) for word in words}
 
-    turns = common.alternate({name: lambda net=net: once(net) for name, net in sides.items()}, repetitions, **IN_TURN)
+    runs = {name: lambda net=net: once(net) for name, net in sides.items()}
+    turns = common.alternate(runs, repetitions, pause=PAUSE, warm=WARM)
     times = {name: {word: [turn[word] for turn in of] for word in words} for name, of in turns.items()}
     if len(words) > 1:
         for of_side in times.values():
@@ -131,10 +138,16 @@ def opencv(net: Path, weights: Path, blob: Any, outputs: list[str], threads: int
 
 
 def timed(run: Callable[[], Any]) -> Callable[[], float]:
+    """What `NetTime.warm` measures, of a function."""
+
     def once() -> float:
-        start = time.perf_counter()
+        now = time.perf_counter()
+        ready = now + WARM
+        while now < ready:
+            run()
+            now = time.perf_counter()
         run()
-        return (time.perf_counter() - start) * 1e3
+        return (time.perf_counter() - now) * 1e3
 
     return once
 
@@ -154,12 +167,12 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
                 net = scratch / "forward.prototxt"
                 net.write_text(text.read_text().replace("dim: 1\n", f"dim: {images}\n", 1))
                 nets = {side: NetTime(path, net, weights, "TEST", threads) for side, path in sides.items()}
-                runs = {side: lambda of=of: of.milliseconds("forward") for side, of in nets.items()}
+                runs = {side: of.warm for side, of in nets.items()}
                 runs["opencv"] = opencv(net, weights, blob, outputs, threads)
                 if outputs == heads and (session := onnx_session(net, weights, heads, threads)):
                     runs["onnxruntime"] = timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
                     _check_equal(session, net, weights, blob, heads)
-                part = {"milliseconds": common.alternate(runs, options.repetitions, **IN_TURN)}
+                part = {"milliseconds": common.alternate(runs, options.repetitions, pause=PAUSE)}
                 part["peak_mib"] = {side: of.close() for side, of in nets.items()}
                 result[f"{name}, {threads} threads, {images} images"] = part
     return result

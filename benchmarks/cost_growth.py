@@ -106,10 +106,10 @@ def forward(program: Path, point: Point, folder: Path, options: Any) -> dict[str
         sys.exit("onnx or onnxruntime is not installed: pip install 'ssdlite-caffe[benchmarks]'")
     blob = np.random.default_rng(3).uniform(-1, 1, (batch, 3, point.input, point.input)).astype(np.float32)
     sides = {
-        "ours": lambda: ours.milliseconds("forward"),
+        "ours": ours.warm,
         "peer": caffe_speed.timed(lambda: session.run(None, {"input": blob})),
     }
-    times = common.alternate(sides, options.repetitions, **caffe_speed.IN_TURN)
+    times = common.alternate(sides, options.repetitions, pause=caffe_speed.PAUSE)
     ours.close()
     return times
 

@@ -4,6 +4,7 @@
 //
 // answers on stdout, a line to each line on stdin:
 //   forward   milliseconds of a forward pass
+//   warm S    the same of a pass that follows others at once, which took S seconds
 //   backward  milliseconds of a backward pass
 //   step      milliseconds of a training step: gradients to 0, forward, backward, SGD with momentum
 //   peak      most memory held so far, in MiB
@@ -107,6 +108,15 @@ int main(int argc, char** argv) {
     if (word == "forward") {
       net.Forward();
       std::cout << Now() - start << std::endl;
+    } else if (word == "warm") {
+      double seconds, before = start;
+      std::cin >> seconds;
+      while (before < start + 1e3 * seconds) {
+        net.Forward();
+        before = Now();
+      }
+      net.Forward();
+      std::cout << Now() - before << std::endl;
     } else if (word == "backward") {
       net.Backward();
       std::cout << Now() - start << std::endl;

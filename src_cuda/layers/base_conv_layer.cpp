@@ -54,6 +54,7 @@ void BaseConvolutionLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
   channel_axis_ = bottom[0]->CanonicalAxisIndex(param.axis());
   num_spatial_axes_ = bottom[0]->num_axes() - channel_axis_ - 1;
   channels_ = bottom[0]->shape(channel_axis_);
+  reshaped_bottom_.clear();
   SetUpAxes(param);
   SetUpWeights(param);
 }
@@ -136,7 +137,21 @@ void BaseConvolutionLayer<Dtype>::SetUpWeights(const ConvolutionParameter& param
 }
 
 template <typename Dtype>
+bool BaseConvolutionLayer<Dtype>::HasShapes(const vector<Blob<Dtype>*>& bottom,
+                                            const vector<Blob<Dtype>*>& top) const {
+  if (reshaped_bottom_.empty()) { return false; }
+  for (int i = 0; i < bottom.size(); ++i) {
+    if (bottom[i] == top[i] || bottom[i]->shape() != reshaped_bottom_ || top[i]->shape() != reshaped_top_) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <typename Dtype>
 void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  bottom_shape_ = &bottom[0]->shape();
+  if (HasShapes(bottom, top)) { return; }  // all that is set here follows from them
   const string layer = string(this->type()) + " layer " + this->layer_param_.name();
   const int spatial = channel_axis_ + 1;
   CHECK_EQ(bottom[0]->num_axes(), spatial + num_spatial_axes_)
@@ -155,7 +170,6 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
                                << "top of its own.";
   }
   num_ = bottom[0]->count(0, channel_axis_);
-  bottom_shape_ = &bottom[0]->shape();
   compute_output_shape();
   vector<int> shape(bottom_shape_->begin(), bottom_shape_->begin() + channel_axis_);
   shape.push_back(num_output_);
@@ -197,6 +211,8 @@ void BaseConvolutionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, co
   // Takes memory when first written: never for a 1x1 kernel, and not by the
   // forward pass of a direct convolution.
   col_buffer_.Reshape(col_buffer_shape_);
+  reshaped_bottom_ = bottom[0]->shape();
+  reshaped_top_ = shape;
 }
 
 template <typename Dtype>

@@ -109,6 +109,40 @@ TYPED_TEST(ConvLayersTest, SameFollowsTheInputsSize) {
   }
 }
 
+TYPED_TEST(ConvLayersTest, ReshapesAgainWhereItMust) {
+  typedef typename TypeParam::Dtype Dtype;
+  const Setting set = {3, 3, 2, 2, 1, 1, -1, -1};  // SAME
+  vector<shared_ptr<Layer<Dtype>>> layers = this->Layers(Parse(set.Text(4)));
+  // This one reads its padding anew in each pass.
+  layers.emplace_back(new ConvolutionLayer<Dtype>(Parse(set.Text(4) + " force_nd_im2col: true")));
+  for (shared_ptr<Layer<Dtype>>& layer : layers) {
+    Blob<Dtype> wide(2, 3, 8, 9), narrow(2, 3, 9, 8), out, other;
+    const auto check = [&](Blob<Dtype>* in, Blob<Dtype>* to) {
+      Fill(in);
+      const vector<Blob<Dtype>*> bottom(1, in), top(1, to);
+      layer->Reshape(bottom, top);
+      layer->Forward(bottom, top);
+      Blob<double> wanted;
+      Naive(*in, set, layer->blobs(), &wanted);
+      ASSERT_EQ(to->shape(), wanted.shape());
+      ExpectSame(wanted, *to);
+    };
+    layer->SetUp(vector<Blob<Dtype>*>(1, &wide), vector<Blob<Dtype>*>(1, &out));
+    check(&wide, &out);
+    out.Reshape(1, 2, 3, 4);  // as somebody may
+    check(&wide, &out);
+    check(&wide, &other);  // a top that it has not seen
+    {
+      Blob<Dtype> brief(2, 3, 8, 9);
+      check(&brief, &out);
+    }
+    check(&wide, &out);  // whose shape is where that of a blob was that is no more
+    check(&narrow, &out);
+    layer->SetUp(vector<Blob<Dtype>*>(1, &narrow), vector<Blob<Dtype>*>(1, &out));
+    check(&narrow, &out);
+  }
+}
+
 TYPED_TEST(ConvLayersTest, SymmetricPadding) {
   // The last two: windows that read padding only, and input positions that no window reads.
   const Setting sets[] = {
@@ -255,6 +289,9 @@ TYPED_TEST(ConvLayersTest, InPlaceIsRefused) {
     shared_ptr<Layer<Dtype>> layer =
         LayerRegistry<Dtype>::CreateLayer(Parse(std::string("num_output: 3 kernel_size: 3 pad: 1 group: ") + group));
     EXPECT_DEATH(layer->SetUp(both, both), "layer conv: in place");
+    Blob<Dtype> out;
+    layer->SetUp(both, vector<Blob<Dtype>*>(1, &out));
+    EXPECT_DEATH(layer->Reshape(both, both), "layer conv: in place");
   }
 }
 

@@ -45,9 +45,9 @@ void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, cons
 }
 
 template <typename Dtype>
-NotKept<Dtype>::NotKept(const ConvChain<Dtype>& chain, const ConvImages<Dtype>& images, const ConvValues values)
-    : chain_(chain), images_(images), after_(chain.back().after), values_(values) {
-  if (values_ != ConvValues::RESULT) { chain_.back().after = AfterConv<Dtype>(); }
+NotKept<Dtype>::NotKept(const shared_ptr<const ConvChain<Dtype>>& chain, const ConvImages<Dtype>& images,
+                        const ConvValues values)
+    : chain_(chain), images_(images), values_(values) {
   if (images_.blocks) { images_.blocks->Hold(); }
 }
 
@@ -58,15 +58,18 @@ NotKept<Dtype>::~NotKept() {
 
 template <typename Dtype>
 void NotKept<Dtype>::WriteTo(void* values) const {
-  const BlockConv<Dtype>& last = chain_.back().conv;
+  ConvChain<Dtype> chain = *chain_;
+  const AfterConv<Dtype> after = chain.back().after;
+  if (values_ != ConvValues::RESULT) { chain.back().after = AfterConv<Dtype>(); }
+  const BlockConv<Dtype>& last = chain.back().conv;
   ChannelBlocks<Dtype> made(images_.num, last.outputs, last.shape.out_height, last.shape.out_width);
   ImageBlocks<Dtype> none = made.Image(0);
   none.values = nullptr;
-  for (int n = 0; n < images_.num; ++n) { RunChain(chain_, images_.Image(chain_[0].conv, n), none, made.Image(n)); }
+  for (int n = 0; n < images_.num; ++n) { RunChain(chain, images_.Image(chain[0].conv, n), none, made.Image(n)); }
   made.WriteTo(values);
   if (values_ == ConvValues::RAMP) {
     const size_t count = static_cast<size_t>(images_.num) * last.outputs * last.shape.out_height * last.shape.out_width;
-    MakeRamp(after_, count, static_cast<Dtype*>(values));
+    MakeRamp(after, count, static_cast<Dtype*>(values));
   }
 }
 

@@ -16,9 +16,8 @@
 // one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0; and a blob
 // made larger after a pass of fewer images may have 0 where the fork has images of a pass before.
 #include <algorithm>
-#include <map>
-#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <boost/make_shared.hpp>
@@ -66,22 +65,18 @@ class WholePass {
   /// What the last pass did not store is made anew by this one: the input that it would be computed from may be written
   /// over. Not if a blob that this pass reads first, or one that is not of this net, shares the memory.
   void Forget() {
-    std::map<const SyncedMemory*, std::set<const Blob<Dtype>*>> made;  // the blobs of this net with memory not stored
-    for (const vector<Blob<Dtype>*>& tops : tops_) {
-      for (const Blob<Dtype>* top : tops) {
-        if (Unstored(*top) != nullptr) { made[top->data().get()]; }
-      }
-    }
-    for (size_t i = 0; i < layers_.size() && !made.empty(); ++i) {
+    vector<std::pair<const SyncedMemory*, const Blob<Dtype>*>> made;  // by layers that make it anew
+    for (size_t i = 0; i < layers_.size(); ++i) {
       for (const Blob<Dtype>* top : tops_[i]) {
-        const auto found = bottoms_[i].empty() || top->count() == 0 ? made.end() : made.find(top->data().get());
-        if (found != made.end()) { found->second.insert(top); }
+        if (!bottoms_[i].empty() && Unstored(*top) != nullptr) { made.emplace_back(top->data().get(), top); }
       }
     }
-    for (const auto& item : made) {
-      if (item.second.empty()) { continue; }
-      const Blob<Dtype>* blob = *item.second.begin();
-      if (blob->data().use_count() != static_cast<long>(item.second.size())) { continue; }
+    std::sort(made.begin(), made.end());
+    made.erase(std::unique(made.begin(), made.end()), made.end());
+    for (size_t i = 0, end = 0; i < made.size(); i = end) {
+      while (end < made.size() && made[end].first == made[i].first) { ++end; }
+      const Blob<Dtype>* blob = made[i].second;
+      if (blob->data().use_count() != static_cast<long>(end - i)) { continue; }
       const ConvImages<Dtype>& images = Unstored(*blob)->images();
       if (images.padded) { spare_ = images.padded; }
       blob->data()->Drop();
@@ -304,10 +299,11 @@ class WholePass {
     } else {
       images.values = input.cpu_data();  // of one convolution all is stored, so nothing is computed again
     }
-    ConvChain<Dtype> chain;
+    shared_ptr<ConvChain<Dtype>> chain;
     for (const ConvStep& step : steps) {
-      chain.push_back({step.conv, step.activation.after});
-      if (chain.size() < steps.size()) { DoNotKeep(step, images, chain); }
+      chain = chain ? boost::make_shared<ConvChain<Dtype>>(*chain) : boost::make_shared<ConvChain<Dtype>>();
+      chain->push_back({step.conv, step.activation.after});
+      if (chain->size() < steps.size()) { DoNotKeep(step, images, chain); }
     }
     NoteChain(steps.back(), images, chain);
     return steps.back().activation.end;
@@ -325,7 +321,8 @@ class WholePass {
   }
 
   /// The last step's values are not stored: they are computed if somebody asks.
-  void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images, const ConvChain<Dtype>& chain) {
+  void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images,
+                 const shared_ptr<const ConvChain<Dtype>>& chain) {
     const auto defer = [&](const Blob<Dtype>* blob, const ConvValues values) {
       blob->data()->Defer(boost::make_shared<NotKept<Dtype>>(chain, images, values));
     };
@@ -336,7 +333,8 @@ class WholePass {
   }
 
   /// Notes down what makes the values of the last step, which are stored.
-  void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images, const ConvChain<Dtype>& chain) {
+  void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images,
+                 const shared_ptr<const ConvChain<Dtype>>& chain) {
     const Activation& made = last.activation;
     Blob<Dtype>* top = tops_[last.begin][0];
     if (made.ramp != nullptr) { made.ramp->data()->Drop(); }  // it holds the last pass's sums
@@ -347,7 +345,7 @@ class WholePass {
       const ImageBlocks<Dtype> output = to->Image(n);
       ImageBlocks<Dtype> kept = output;
       kept.values = sums ? sums->Image(n).values : nullptr;
-      RunChain(chain, images.Image(chain[0].conv, n), kept, output);
+      RunChain(*chain, images.Image((*chain)[0].conv, n), kept, output);
     });
     if (made.ramp != nullptr) { made.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, made.after)); }
   }

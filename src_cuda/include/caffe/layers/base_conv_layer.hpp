@@ -119,6 +119,8 @@ class BaseConvolutionLayer : public Layer<Dtype> {
  private:
   void SetUpAxes(const ConvolutionParameter& param);
   void SetUpWeights(const ConvolutionParameter& param);
+  /// Whether the blobs have the shapes that Reshape has seen and given last.
+  bool HasShapes(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) const;
   /// Whether plane_ describes the convolution: two spatial axes, and force_nd_im2col is not set.
   bool planar() const { return num_spatial_axes_ == 2 && !force_nd_im2col_; }
   void ToColumnsCpu(const Dtype* image);
@@ -132,6 +134,7 @@ class BaseConvolutionLayer : public Layer<Dtype> {
   const Dtype* OnesGpu();
 #endif
 
+  vector<int> reshaped_bottom_, reshaped_top_;
   int conv_out_channels_;
   int conv_in_channels_;
   int conv_out_spatial_dim_;  // positions in one channel of the convolution's output

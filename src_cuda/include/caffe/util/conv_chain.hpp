@@ -52,16 +52,15 @@ template <typename Dtype>
 class NotKept : public DeferredValues {
  public:
   /// images: not `values`, which others may write.
-  NotKept(const ConvChain<Dtype>& chain, const ConvImages<Dtype>& images, ConvValues values);
+  NotKept(const shared_ptr<const ConvChain<Dtype>>& chain, const ConvImages<Dtype>& images, ConvValues values);
   ~NotKept() override;
 
   void WriteTo(void* values) const override;
   const ConvImages<Dtype>& images() const { return images_; }
 
  private:
-  ConvChain<Dtype> chain_;
+  const shared_ptr<const ConvChain<Dtype>> chain_;
   const ConvImages<Dtype> images_;
-  const AfterConv<Dtype> after_;
   const ConvValues values_;
 };
 
