@@ -51,7 +51,7 @@ struct Operands {
 
 /// P positions by Wide blocks; position p reads its first tap at x[p * Step].
 template <typename T, int P, int Wide, int Step>
-void DenseTile(const Operands<T>& operands, const T* x, const T* weights, const T* bias, T* sums, T* to) {
+void DenseTile(const Operands<T>& operands, const T* x, const T* weights, const T* bias, T* to) {
   constexpr int L = SimdLanes<T>();
   typedef SimdT<T, L> V;
   V sum[P][Wide];
@@ -74,11 +74,11 @@ void DenseTile(const Operands<T>& operands, const T* x, const T* weights, const 
       for (int v = 0; v < Wide; ++v) { sum[p][v] += value * w[v]; }
     }
   }
-  operands.end->template Store<P, Wide>(sum, operands.block, sums, to);
+  operands.end->template Store<P, Wide>(sum, operands.block, to);
 }
 
 template <typename T>
-using Tile = void (*)(const Operands<T>&, const T*, const T*, const T*, T*, T*);
+using Tile = void (*)(const Operands<T>&, const T*, const T*, const T*, T*);
 
 /// The tiles of each count of positions, for one or two blocks.
 template <typename T, int Step>
@@ -116,9 +116,9 @@ struct Dense {
   int parts() const { return (blocks + kWide - 1) / kWide; }
   int WideOf(const int part) const { return std::min(kWide, blocks - part * kWide); }
 
-  /// `count` positions from `from` on by a part of the weights. block: from one block of `sums` and `to` to the next.
+  /// `count` positions from `from` on by a part of the weights. block: from one block of `to` to the next.
   template <int Step>
-  void Line(const T* from, const int count, const int part, const size_t block, T* sums, T* to) const {
+  void Line(const T* from, const int count, const int part, const size_t block, T* to) const {
     if (count == 0) { return; }  // all that is read of it is padding
     static const Tiles<T, Step> tiles;
     const Operands<T> operands = {K, taps, &end, block};
@@ -135,14 +135,13 @@ struct Dense {
         __builtin_prefetch(ahead, 0, 2);
       }
       tiles.of[even.Begin(i + 1) - x - 1][wide - 1](operands, from + static_cast<ptrdiff_t>(x) * Step,
-                                                    weights.TapsOf(part), weights.BiasOf(part), sums + x * L,
-                                                    to + x * L);
+                                                    weights.TapsOf(part), weights.BiasOf(part), to + x * L);
     }
   }
 
   /// On the layers' threads.
   template <int Step>
-  void Run(const ImageBlocks<T>& sums, const ImageBlocks<T>& output) const {
+  void Run(const ImageBlocks<T>& output) const {
     const int groups = (rows + together - 1) / together;
     const int64_t products = static_cast<int64_t>(whole) * K * blocks;
     const int threads = products < 2 * kLeastProducts / L ? 1 : ParallelThreads();
@@ -156,7 +155,7 @@ struct Dense {
           for (int y = group * together; y < std::min(rows, (group + 1) * together); ++y) {
             const size_t to = part * kWide * output.block_size() + static_cast<size_t>(y) * length * L;
             Line<Step>(input + y * row, std::min(length, whole - y * length), part, output.block_size(),
-                       (sums.values == nullptr ? output.values : sums.values) + to, output.values + to);
+                       output.values + to);
           }
         }
       }
@@ -184,11 +183,11 @@ struct Dense {
         const size_t block = static_cast<size_t>(last - first) * shape.width * L;
         T* map = Room<T>(0, kWide * block);
         if (line) {
-          Line<Step>(input + first * row, (last - first) * shape.width, part, block, map, map);
+          Line<Step>(input + first * row, (last - first) * shape.width, part, block, map);
         } else {
           for (int y = first; y < last; ++y) {
             T* at = map + static_cast<size_t>(y - first) * shape.width * L;
-            Line<Step>(input + y * row, shape.width, part, block, at, at);
+            Line<Step>(input + y * row, shape.width, part, block, at);
           }
         }
         for (int v = 0; v < WideOf(part); ++v) { then.Run(part * kWide + v, map + v * block, first, from, to); }
@@ -344,30 +343,29 @@ void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to) {
 
 template <typename Dtype>
 void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
-  if (conv.depthwise) { return DepthwiseOfBlocks(conv, input.values, after, sums, output); }
-  WithDense(conv, input, BlockEnd<Dtype>(after, sums.values != nullptr), false,
-            [&](const Dense<Dtype>& dense, const auto step) { dense.template Run<step.value>(sums, output); });
+                  const ImageBlocks<Dtype>& output) {
+  if (conv.depthwise) { return DepthwiseOfBlocks(conv, input.values, after, output); }
+  WithDense(conv, input, BlockEnd<Dtype>(after), false,
+            [&](const Dense<Dtype>& dense, const auto step) { dense.template Run<step.value>(output); });
 }
 
 template <typename Dtype>
 void ConvAndDepthwise(const BlockConv<Dtype>& first, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after_first,
                       const BlockConv<Dtype>& second, const AfterConv<Dtype>& after_second,
-                      const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
-  const DepthwiseRows<Dtype> then(second, after_second, sums, output);
-  WithDense(first, input, BlockEnd<Dtype>(after_first, false), true,
+                      const ImageBlocks<Dtype>& output) {
+  const DepthwiseRows<Dtype> then(second, after_second, output);
+  WithDense(first, input, BlockEnd<Dtype>(after_first), true,
             [&](const Dense<Dtype>& dense, const auto step) { dense.template RunFor<step.value>(then, second.shape); });
 }
 
-#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                                \
-  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                         \
-  template size_t PaddedSize<Dtype>(const BlockConv<Dtype>&);                                                        \
-  template void PadPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, Dtype*);                                     \
-  template void ConvToBlocks<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,       \
-                                    const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&);                           \
-  template void ConvAndDepthwise<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,   \
-                                        const BlockConv<Dtype>&, const AfterConv<Dtype>&, const ImageBlocks<Dtype>&, \
-                                        const ImageBlocks<Dtype>&)
+#define INSTANTIATE_BLOCK_CONV(Dtype)                                                                              \
+  template bool IsBlockConv<Dtype>(const BlockConv<Dtype>&);                                                       \
+  template size_t PaddedSize<Dtype>(const BlockConv<Dtype>&);                                                      \
+  template void PadPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, Dtype*);                                   \
+  template void ConvToBlocks<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,     \
+                                    const ImageBlocks<Dtype>&);                                                    \
+  template void ConvAndDepthwise<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&, \
+                                        const BlockConv<Dtype>&, const AfterConv<Dtype>&, const ImageBlocks<Dtype>&)
 INSTANTIATE_BLOCK_CONV(float);
 INSTANTIATE_BLOCK_CONV(double);
 

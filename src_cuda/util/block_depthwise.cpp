@@ -20,7 +20,7 @@ constexpr int64_t kLeastProducts = 100 * 1000;
 /// P positions, S columns of the input apart, the first tap of the first one in column `x`; kernels of K columns, 0:
 /// any number, any distance apart. Edge: columns may lie outside of the rows.
 template <typename T, int P, int S, int K, bool Edge>
-void Tile(const DepthwiseTaps<T>& taps, const int x, const T* weights, const BlockEnd<T>& end, T* sums, T* to) {
+void Tile(const DepthwiseTaps<T>& taps, const int x, const T* weights, const BlockEnd<T>& end, T* to) {
   constexpr int L = SimdLanes<T>();
   typedef SimdT<T, L> V;
   const int columns = taps.columns;
@@ -56,7 +56,7 @@ void Tile(const DepthwiseTaps<T>& taps, const int x, const T* weights, const Blo
       }
     }
   }
-  end.template Store<P, 1>(sum, 0, sums, to);
+  end.template Store<P, 1>(sum, 0, to);
 }
 
 template <typename T, int S, int K>
@@ -103,12 +103,10 @@ void DepthwiseRows<T>::CutForKernel() {
 }
 
 template <typename T>
-DepthwiseRows<T>::DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& sums,
-                                const ImageBlocks<T>& output)
+DepthwiseRows<T>::DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& output)
     : shape_(conv.shape),
       weights_(*conv.packed),
-      end_(after, sums.values != nullptr),
-      sums_(sums.values == nullptr ? output : sums),
+      end_(after),
       output_(output),
       zeros_(static_cast<size_t>(conv.shape.width) * SimdLanes<T>()) {
   if (shape_.stride_w == 1) {
@@ -134,13 +132,13 @@ void DepthwiseRows<T>::Run(const int block, const T* input, const int first, con
     const size_t place = block * output_.block_size() + static_cast<size_t>(y) * shape_.out_width * L;
     for (const Part& part : parts_) {
       const size_t at = place + part.begin * L;
-      part.tile(taps, part.x, weights, end_, sums_.values + at, output_.values + at);
+      part.tile(taps, part.x, weights, end_, output_.values + at);
     }
   }
 }
 
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after,
                        const ImageBlocks<T>& output) {
   constexpr int L = SimdLanes<T>();
   const PlaneShape& s = conv.shape;
@@ -152,7 +150,7 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv
   const int grain =
       threads == 1 ? items
                    : std::max<int64_t>(1, std::min<int64_t>(items / (2 * threads), items * kLeastProducts / products));
-  const DepthwiseRows<T> rows(conv, after, sums, output);
+  const DepthwiseRows<T> rows(conv, after, output);
   const size_t block_size = static_cast<size_t>(s.height) * s.width * L;
   ParallelFor(items, grain, [&](const int begin, const int end) {
     for (int item = begin; item < end; ++item) {
@@ -166,7 +164,7 @@ void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv
 #define INSTANTIATE_DEPTHWISE(Dtype)                                                                     \
   template class DepthwiseRows<Dtype>;                                                                   \
   template void DepthwiseOfBlocks<Dtype>(const BlockConv<Dtype>&, const Dtype*, const AfterConv<Dtype>&, \
-                                         const ImageBlocks<Dtype>&, const ImageBlocks<Dtype>&)
+                                         const ImageBlocks<Dtype>&)
 INSTANTIATE_DEPTHWISE(float);
 INSTANTIATE_DEPTHWISE(double);
 

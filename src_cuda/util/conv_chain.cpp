@@ -12,11 +12,11 @@ namespace {
 /// One convolution, or two of which the second is depthwise.
 template <typename Dtype>
 void RunPair(const ConvPart<Dtype>* parts, const int count, const ConvInput<Dtype>& input,
-             const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output) {
+             const ImageBlocks<Dtype>& output) {
   if (count == 1) {
-    ConvToBlocks(parts[0].conv, input, parts[0].after, sums, output);
+    ConvToBlocks(parts[0].conv, input, parts[0].after, output);
   } else {
-    ConvAndDepthwise(parts[0].conv, input, parts[0].after, parts[1].conv, parts[1].after, sums, output);
+    ConvAndDepthwise(parts[0].conv, input, parts[0].after, parts[1].conv, parts[1].after, output);
   }
 }
 
@@ -30,18 +30,16 @@ void MakeRamp(const AfterConv<Dtype>& after, const size_t count, Dtype* x) {
 }  // namespace
 
 template <typename Dtype>
-void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& sums,
-              const ImageBlocks<Dtype>& output) {
+void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& output) {
   const int count = chain.size();
   const ConvPart<Dtype>& last = chain.back();
-  if (count == 1 || last.conv.depthwise) { return RunPair(chain.data(), count, input, sums, output); }
+  if (count == 1 || last.conv.depthwise) { return RunPair(chain.data(), count, input, output); }
   // The memory of a thread is used again by the next layers, of which it holds no more than the largest map.
   static thread_local KeptRoom<Dtype> room;
   ImageBlocks<Dtype> between = {nullptr, last.conv.channels, last.conv.shape.height, last.conv.shape.width};
-  const ImageBlocks<Dtype> none = between;
   between.values = room.For(between.size());
-  RunPair(chain.data(), count - 1, input, none, between);
-  ConvToBlocks(last.conv, {between.values, ConvInput<Dtype>::BLOCKS}, last.after, sums, output);
+  RunPair(chain.data(), count - 1, input, between);
+  ConvToBlocks(last.conv, {between.values, ConvInput<Dtype>::BLOCKS}, last.after, output);
 }
 
 template <typename Dtype>
@@ -63,9 +61,7 @@ void NotKept<Dtype>::WriteTo(void* values) const {
   if (values_ != ConvValues::RESULT) { chain.back().after = AfterConv<Dtype>(); }
   const BlockConv<Dtype>& last = chain.back().conv;
   ChannelBlocks<Dtype> made(images_.num, last.outputs, last.shape.out_height, last.shape.out_width);
-  ImageBlocks<Dtype> none = made.Image(0);
-  none.values = nullptr;
-  for (int n = 0; n < images_.num; ++n) { RunChain(chain, images_.Image(chain[0].conv, n), none, made.Image(n)); }
+  for (int n = 0; n < images_.num; ++n) { RunChain(chain, images_.Image(chain[0].conv, n), made.Image(n)); }
   made.WriteTo(values);
   if (values_ == ConvValues::RAMP) {
     const size_t count = static_cast<size_t>(images_.num) * last.outputs * last.shape.out_height * last.shape.out_width;
@@ -73,29 +69,9 @@ void NotKept<Dtype>::WriteTo(void* values) const {
   }
 }
 
-template <typename Dtype>
-Ramp<Dtype>::Ramp(const shared_ptr<ChannelBlocks<Dtype>>& sums, const AfterConv<Dtype>& after)
-    : sums_(sums), after_(after) {
-  sums_->Hold();
-}
-
-template <typename Dtype>
-Ramp<Dtype>::~Ramp() {
-  sums_->Release();
-}
-
-template <typename Dtype>
-void Ramp<Dtype>::WriteTo(void* values) const {
-  sums_->WriteTo(values);
-  const ImageBlocks<Dtype> image = sums_->Image(0);
-  MakeRamp(after_, static_cast<size_t>(sums_->num()) * image.channels * image.pixels(), static_cast<Dtype*>(values));
-}
-
-#define INSTANTIATE_CHAIN(Dtype)                                                                             \
-  template void RunChain<Dtype>(const ConvChain<Dtype>&, const ConvInput<Dtype>&, const ImageBlocks<Dtype>&, \
-                                const ImageBlocks<Dtype>&);                                                  \
-  template class NotKept<Dtype>;                                                                             \
-  template class Ramp<Dtype>
+#define INSTANTIATE_CHAIN(Dtype)                                                                              \
+  template void RunChain<Dtype>(const ConvChain<Dtype>&, const ConvInput<Dtype>&, const ImageBlocks<Dtype>&); \
+  template class NotKept<Dtype>
 INSTANTIATE_CHAIN(float);
 INSTANTIATE_CHAIN(double);
 

@@ -194,7 +194,8 @@ class WholePass {
     return false;
   }
 
-  /// x min(max(x + 3, 0), 6) / 6: a HardSwish, or Power (x + 3), ReLU6, Eltwise (product), Power (times 1/6).
+  /// x min(max(x + 3, 0), 6) / 6: a HardSwish, or Power (x + 3), ReLU6, Eltwise (product), Power (times 1/6). Not if
+  /// another layer, or whoever has a pointer, reads what these read of each other, which is not stored.
   void HardSwish(const int begin, Blob<Dtype>* blob, Activation* found) const {
     int i = begin, split = -1;
     if (i < layers_.size() && layers_[i]->layer_param().type() == "Split" && bottoms_[i][0] == blob && Plain(i)) {
@@ -202,7 +203,8 @@ class WholePass {
     }
     AfterConv<Dtype> after;
     after.swish = true;
-    if (Is(i, "HardSwish") && Same(split, blob, bottoms_[i][0])) {
+    const auto seen = [](const Blob<Dtype>* one) { return one->count() > 0 && one->data()->exposed(); };
+    if (Is(i, "HardSwish") && split < 0 && bottoms_[i][0] == blob && (tops_[i][0] == blob || !seen(blob))) {
       after.shift = 3;
       after.bounds = {Dtype(0), Dtype(6)};
       after.factor = Dtype(1. / 6.);
@@ -218,7 +220,8 @@ class WholePass {
     const bool wired = Same(split, blob, bottoms_[i][0]) && ramp != bottoms_[i][0] && InPlace(i + 1, ramp) &&
                        layers_[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) &&
                        bottoms_[i + 2].size() == 2 && to != nullptr && InPlace(i + 3, to) && to != ramp &&
-                       !Same(split, blob, to) &&
+                       !Same(split, blob, to) && !seen(blob) && !seen(ramp) &&
+                       (split < 0 || tops_[split].size() == 2) &&
                        ((Same(split, blob, bottoms_[i + 2][0]) && bottoms_[i + 2][1] == ramp) ||
                         (Same(split, blob, bottoms_[i + 2][1]) && bottoms_[i + 2][0] == ramp));
     // Power adds no shift of 0, which would make 0 of -0.
@@ -294,16 +297,16 @@ class WholePass {
     images.num = input.shape(0);
     if (steps[0].conv.depthwise || blocks || steps[0].conv.channels >= 4 * SimdLanes<Dtype>()) {
       images.blocks = BlocksOf(input);
-    } else if (steps.size() > 1) {
+    } else if (steps.size() > 1 || Between(steps[0])) {
       images.padded = Padded(steps[0].conv, input);
     } else {
-      images.values = input.cpu_data();  // of one convolution all is stored, so nothing is computed again
+      images.values = input.cpu_data();  // all is stored, so nothing is computed again
     }
     shared_ptr<ConvChain<Dtype>> chain;
     for (const ConvStep& step : steps) {
       chain = chain ? boost::make_shared<ConvChain<Dtype>>(*chain) : boost::make_shared<ConvChain<Dtype>>();
       chain->push_back({step.conv, step.activation.after});
-      if (chain->size() < steps.size()) { DoNotKeep(step, images, chain); }
+      DoNotKeep(step, images, chain, chain->size() < steps.size());
     }
     NoteChain(steps.back(), images, chain);
     return steps.back().activation.end;
@@ -320,34 +323,27 @@ class WholePass {
     return padded;
   }
 
-  /// The last step's values are not stored: they are computed if somebody asks.
-  void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images,
-                 const shared_ptr<const ConvChain<Dtype>>& chain) {
+  /// Whether a blob has the sums of the convolution, and another one the result.
+  bool Between(const ConvStep& step) const { return step.activation.to != tops_[step.begin][0]; }
+
+  /// What is between the step's layers is not stored: it is computed if somebody asks. Nor is its result, if
+  /// `nor_result`.
+  void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images, const shared_ptr<const ConvChain<Dtype>>& chain,
+                 const bool nor_result) {
     const auto defer = [&](const Blob<Dtype>* blob, const ConvValues values) {
       blob->data()->Defer(boost::make_shared<NotKept<Dtype>>(chain, images, values));
     };
     const Activation& made = step.activation;
-    if (made.to != tops_[step.begin][0]) { defer(tops_[step.begin][0], ConvValues::SUMS); }
+    if (Between(step)) { defer(tops_[step.begin][0], ConvValues::SUMS); }
     if (made.ramp != nullptr) { defer(made.ramp, ConvValues::RAMP); }
-    defer(made.to, ConvValues::RESULT);
+    if (nor_result) { defer(made.to, ConvValues::RESULT); }
   }
 
-  /// Notes down what makes the values of the last step, which are stored.
+  /// Notes down what makes the result of the last step, which is stored.
   void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images,
                  const shared_ptr<const ConvChain<Dtype>>& chain) {
-    const Activation& made = last.activation;
-    Blob<Dtype>* top = tops_[last.begin][0];
-    if (made.ramp != nullptr) { made.ramp->data()->Drop(); }  // it holds the last pass's sums
-    shared_ptr<ChannelBlocks<Dtype>> sums;
-    if (made.after.swish && made.to != top) { sums = NewBlocks(top); }
-    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(made.to);
-    Note(images.num, [=](const int n) {
-      const ImageBlocks<Dtype> output = to->Image(n);
-      ImageBlocks<Dtype> kept = output;
-      kept.values = sums ? sums->Image(n).values : nullptr;
-      RunChain(*chain, images.Image((*chain)[0].conv, n), kept, output);
-    });
-    if (made.ramp != nullptr) { made.ramp->data()->Defer(boost::make_shared<Ramp<Dtype>>(sums, made.after)); }
+    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(last.activation.to);
+    Note(images.num, [=](const int n) { RunChain(*chain, images.Image((*chain)[0].conv, n), to->Image(n)); });
   }
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.

@@ -36,7 +36,7 @@ template <typename Dtype>
 struct AfterConv {
   /// min(max(x, low), high) of the sums; of x + shift with a hard swish.
   Bounds<Dtype> bounds;
-  /// (x min(max(x + shift, low), high)) factor, with x the sum, which is stored too.
+  /// (x min(max(x + shift, low), high)) factor, with x the sum.
   bool swish = false;
   Dtype shift = 0, factor = 1;
 };
@@ -51,17 +51,17 @@ size_t PaddedSize(const BlockConv<Dtype>& conv);
 template <typename Dtype>
 void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to);
 
-/// An image. `sums`: where the sums go that become a hard swish; without values they are not kept.
+/// An image.
 template <typename Dtype>
 void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
+                  const ImageBlocks<Dtype>& output);
 
 /// `first`, which is not depthwise, and `second`, which is. A few channels and rows of what is between them are in
 /// memory at a time, and only for so long: it stays in the caches.
 template <typename Dtype>
 void ConvAndDepthwise(const BlockConv<Dtype>& first, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after_first,
                       const BlockConv<Dtype>& second, const AfterConv<Dtype>& after_second,
-                      const ImageBlocks<Dtype>& sums, const ImageBlocks<Dtype>& output);
+                      const ImageBlocks<Dtype>& output);
 
 }  // namespace caffe
 

@@ -17,22 +17,20 @@ namespace caffe {
 template <typename T>
 struct BlockEnd {
   Bounds<T> bounds;
-  bool bounded, swish, keep;
+  bool bounded, swish;
   T shift, factor;
 
-  /// keep: the sums that become a hard swish are stored too.
-  BlockEnd(const AfterConv<T>& after, const bool keep)
+  explicit BlockEnd(const AfterConv<T>& after)
       : bounds(after.bounds),
         bounded(after.bounds.any() && !after.swish),
         swish(after.swish),
-        keep(keep),
         shift(after.shift),
         factor(after.factor) {}
 
-  /// Stores P x Wide vectors: vector (p, v) goes to place v * block + p * lanes of `to`, its sum of `sums`.
+  /// Stores P x Wide vectors: vector (p, v) goes to place v * block + p * lanes of `to`.
   template <int P, int Wide>
   inline __attribute__((always_inline)) void Store(const SimdT<T, SimdLanes<T>()> (&sum)[P][Wide], const size_t block,
-                                                   T* sums, T* to) const {
+                                                   T* to) const {
     constexpr int L = SimdLanes<T>();
     typedef SimdT<T, L> V;
     const auto each = [&](const auto& store) __attribute__((always_inline)) {
@@ -45,9 +43,6 @@ struct BlockEnd {
     if (swish) {
       const Bounds<T> own = bounds;  // copies, which what is stored does not overlap
       const T own_shift = shift, own_factor = factor;
-      if (keep) {
-        each([&](const V x, const size_t place) __attribute__((always_inline)) { SimdStore<T, L>(x, sums + place); });
-      }
       each([&](const V x, const size_t place) __attribute__((always_inline)) {
         const V ramp = Within<T, L>(own, x + own_shift);
         SimdStore<T, L>(x * ramp * own_factor, to + place);
@@ -78,17 +73,16 @@ struct DepthwiseTaps {
   const T* const* rows;
 };
 
-/// Computes some positions of a row: taps, the column of the first tap, packed weights, end, where sums and results go.
+/// Computes some positions of a row: taps, the column of the first tap, packed weights, end, where results go.
 template <typename T>
-using DepthwiseTile = void (*)(const DepthwiseTaps<T>&, int, const T*, const BlockEnd<T>&, T*, T*);
+using DepthwiseTile = void (*)(const DepthwiseTaps<T>&, int, const T*, const BlockEnd<T>&, T*);
 
 /// A depthwise convolution of an image, row by row.
 template <typename T>
 class DepthwiseRows {
  public:
   /// What is given here must outlive it.
-  DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& sums,
-                const ImageBlocks<T>& output);
+  DepthwiseRows(const BlockConv<T>& conv, const AfterConv<T>& after, const ImageBlocks<T>& output);
 
   /// Rows [begin, end) of a block of the output. input: the block's rows from number `first` on.
   void Run(int block, const T* input, int first, int begin, int end) const;
@@ -107,13 +101,13 @@ class DepthwiseRows {
   const PlaneShape& shape_;
   const PackedWeights<T>& weights_;
   BlockEnd<T> end_;
-  ImageBlocks<T> sums_, output_;
+  ImageBlocks<T> output_;
   std::vector<T> zeros_;     // a row
   std::vector<Part> parts_;  // of a row
 };
 
 template <typename T>
-void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after, const ImageBlocks<T>& sums,
+void DepthwiseOfBlocks(const BlockConv<T>& conv, const T* input, const AfterConv<T>& after,
                        const ImageBlocks<T>& output);
 
 }  // namespace caffe

@@ -22,10 +22,9 @@ struct ConvPart {
 template <typename Dtype>
 using ConvChain = std::vector<ConvPart<Dtype>>;
 
-/// An image. `sums` and `output` are the last convolution's, as in block_conv.hpp.
+/// An image. output: of the last convolution.
 template <typename Dtype>
-void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& sums,
-              const ImageBlocks<Dtype>& output);
+void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& output);
 
 /// The images that a chain reads: one of three.
 template <typename Dtype>
@@ -44,7 +43,8 @@ struct ConvImages {
   }
 };
 
-/// What a convolution and its activation make: the sums, what is between the layers of a hard swish, the result.
+/// What a convolution and its activation make: the sums; min(max(x + shift, low), high) of them, which is between the
+/// layers of a hard swish; the result.
 enum class ConvValues { SUMS, RAMP, RESULT };
 
 /// What the last convolution of a chain makes, if somebody asks.
@@ -62,20 +62,6 @@ class NotKept : public DeferredValues {
   const shared_ptr<const ConvChain<Dtype>> chain_;
   const ConvImages<Dtype> images_;
   const ConvValues values_;
-};
-
-/// min(max(x + shift, low), high) of sums that are kept: what is between the layers of a hard swish.
-template <typename Dtype>
-class Ramp : public DeferredValues {
- public:
-  Ramp(const shared_ptr<ChannelBlocks<Dtype>>& sums, const AfterConv<Dtype>& after);
-  ~Ramp() override;
-
-  void WriteTo(void* values) const override;
-
- private:
-  const shared_ptr<ChannelBlocks<Dtype>> sums_;
-  const AfterConv<Dtype> after_;
 };
 
 }  // namespace caffe
