@@ -97,12 +97,57 @@ TYPED_TEST(NetForwardTest, HardSwishes) {
           LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth,
       LayerOf("Power", "conv", "ramp", kShift) + LayerOf("ReLU6", "ramp", "kept") +
           LayerOf("Eltwise", "conv kept", "swish", kProduct) + sixth,
+      // Another layer reads the sums.
+      LayerOf("HardSwish", "conv", "swish") + LayerOf("Power", "conv", "half", "power_param { scale: 0.5 }"),
+      ramp + LayerOf("Eltwise", "conv ramp", "swish", kProduct) + sixth + LayerOf("Sigmoid", "conv", "other"),
   };
   for (const std::string& kind : kinds) {
     for (const std::string& setting :
          {"num_output: 6 kernel_size: 1", "num_output: 6 group: 6 kernel_size: 3 pad: 1"}) {
       SCOPED_TRACE(kind);
       this->Make(Conv("conv", "data", setting) + kind + Conv("after", "swish", "num_output: 2 kernel_size: 1"));
+      this->ExpectSame();
+    }
+  }
+}
+
+TYPED_TEST(NetForwardTest, ResidualBlocks) {
+  const std::string from = Conv("x", "data", "num_output: 20 kernel_size: 1"), wide = "num_output: 20 kernel_size: 1",
+                    deep = "num_output: 20 group: 20 kernel_size: 3 pad: 1";
+  const std::string chain = from + Conv("a", "x", "num_output: 33 kernel_size: 1") + InPlace("a", "ReLU6") +
+                            Conv("b", "a", "num_output: 33 group: 33 kernel_size: 3 pad: 1") + InPlace("b", "ReLU6") +
+                            Conv("c", "b", wide);
+  const std::string swish = LayerOf("Power", "c", "ramp", kShift) + InPlace("ramp", "ReLU6") +
+                            LayerOf("Eltwise", "c ramp", "swish", kProduct) + InPlace("swish", "Power", kSixth);
+  const std::string nets[] = {
+      chain + LayerOf("Eltwise", "x c", "sum"),
+      chain + LayerOf("Eltwise", "c x", "sum", "eltwise_param { operation: SUM coeff: [1, 1] }"),
+      from + Conv("c", "x", wide) + LayerOf("Eltwise", "c x", "sum"),
+      Conv("x", "data", wide) + Conv("c", "data", "num_output: 20 kernel_size: 3 pad: 1") +
+          LayerOf("Eltwise", "c x", "sum"),
+      // Two in a row, in which the first sum is read twice.
+      chain + LayerOf("Eltwise", "x c", "first") + Conv("d", "first", wide) + LayerOf("Eltwise", "first d", "sum"),
+      // What looks like one, and is not, or not of plain sums.
+      chain + LayerOf("Eltwise", "x c", "sum", "eltwise_param { coeff: [1, 2] }"),
+      chain + LayerOf("Eltwise", "x c", "sum", kProduct),
+      chain + LayerOf("Eltwise", "x c", "sum", "eltwise_param { operation: MAX }"),
+      chain + LayerOf("Eltwise", "x c x", "sum"),
+      chain + LayerOf("Eltwise", "c c", "sum"),
+      chain + InPlace("c", "ReLU6") + LayerOf("Eltwise", "x c", "sum"),
+      chain + InPlace("c", "HardSwish") + LayerOf("Eltwise", "x c", "sum"),
+      chain + LayerOf("HardSwish", "c", "swish") + LayerOf("Eltwise", "x swish", "sum"),
+      chain + swish + LayerOf("Eltwise", "x swish", "sum"),
+      from + Conv("c", "x", deep) + LayerOf("Eltwise", "x c", "sum"),
+      from + Conv("a", "x", wide) + Conv("c", "a", deep) + LayerOf("Eltwise", "x c", "sum"),
+      // The other map is not in blocks.
+      from + LayerOf("Pooling", "x", "pooled", "pooling_param { kernel_size: 3 pad: 1 }") + Conv("c", "x", wide) +
+          LayerOf("Eltwise", "pooled c", "sum"),
+  };
+  for (int i = 0; i < std::end(nets) - std::begin(nets); ++i) {
+    SCOPED_TRACE(i);
+    this->Make(nets[i] + Conv("after", "sum", "num_output: 9 kernel_size: 1"));
+    for (const int images : {1, 3}) {
+      this->net_->input_blobs()[0]->Reshape(images, 6, 33, 41);
       this->ExpectSame();
     }
   }

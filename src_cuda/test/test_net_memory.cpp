@@ -66,6 +66,43 @@ TYPED_TEST(NetMemoryTest, WhatIsNotKept) {
   }
 }
 
+TYPED_TEST(NetMemoryTest, AddedToWhatIsNotKept) {
+  typedef TypeParam Dtype;
+  const std::string wide = "num_output: 20 kernel_size: 1";
+  for (const std::string& from : {"x", "data"}) {  // in blocks, and as it is
+    SCOPED_TRACE(from);
+    this->Make(Conv("x", "data", wide) + Conv("c", from, wide) + LayerOf("Eltwise", "c x", "sum") +
+               Conv("last", "sum", "num_output: 4 kernel_size: 1"));
+    Blob<Dtype>* const c = this->net_->blob_by_name("c").get();
+    const auto is_kept = [c] { return dynamic_cast<const NotKept<Dtype>*>(c->data()->deferred().get()) == nullptr; };
+    this->FillInput(4);
+    this->net_->Forward();
+    EXPECT_FALSE(is_kept());
+    this->FillInput(9);  // another input is there when somebody asks
+    const std::vector<Dtype> asked(c->cpu_data(), c->cpu_data() + c->count());
+    this->FillInput(4);
+    this->Pass(false);
+    EXPECT_EQ(std::vector<Dtype>(c->cpu_data(), c->cpu_data() + c->count()), asked);
+    this->net_->Forward();
+    EXPECT_TRUE(is_kept());  // for who has asked
+    // The sum takes the memory of one of the two.
+    for (const std::string& name : {"c", "x"}) {
+      SCOPED_TRACE(name);
+      this->Make(Conv("x", "data", wide) + Conv("c", from, wide) + LayerOf("Eltwise", "c x", "sum") +
+                 Conv("last", "sum", "num_output: 4 kernel_size: 1"));
+      this->net_->blob_by_name("sum")->ShareData(*this->net_->blob_by_name(name));
+      std::vector<typename NetForwardTest<Dtype>::Values> passes;
+      for (const bool whole : {true, false, true}) {
+        this->FillInput(4);
+        this->Pass(whole);
+        passes.push_back(this->Read());
+      }
+      this->ExpectEqual(passes[1], passes[0]);
+      this->ExpectEqual(passes[1], passes[2]);
+    }
+  }
+}
+
 const char kChain[] =
     "layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { num_output: 8 kernel_size: 1 } }"
     "layer { name: 'b' type: 'Convolution' bottom: 'a' top: 'b' convolution_param { num_output: 8 group: 8 "

@@ -343,9 +343,12 @@ void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to) {
 
 template <typename Dtype>
 void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& output) {
+                  const Dtype* add, const ImageBlocks<Dtype>& output) {
   if (conv.depthwise) { return DepthwiseOfBlocks(conv, input.values, after, output); }
-  WithDense(conv, input, BlockEnd<Dtype>(after), false,
+  BlockEnd<Dtype> end(after);
+  end.add = add;
+  end.results = output.values;
+  WithDense(conv, input, end, false,
             [&](const Dense<Dtype>& dense, const auto step) { dense.template Run<step.value>(output); });
 }
 
@@ -363,7 +366,7 @@ void ConvAndDepthwise(const BlockConv<Dtype>& first, const ConvInput<Dtype>& inp
   template size_t PaddedSize<Dtype>(const BlockConv<Dtype>&);                                                      \
   template void PadPlanes<Dtype>(const BlockConv<Dtype>&, const Dtype*, Dtype*);                                   \
   template void ConvToBlocks<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&,     \
-                                    const ImageBlocks<Dtype>&);                                                    \
+                                    const Dtype*, const ImageBlocks<Dtype>&);                                      \
   template void ConvAndDepthwise<Dtype>(const BlockConv<Dtype>&, const ConvInput<Dtype>&, const AfterConv<Dtype>&, \
                                         const BlockConv<Dtype>&, const AfterConv<Dtype>&, const ImageBlocks<Dtype>&)
 INSTANTIATE_BLOCK_CONV(float);

@@ -11,10 +11,10 @@ namespace {
 
 /// One convolution, or two of which the second is depthwise.
 template <typename Dtype>
-void RunPair(const ConvPart<Dtype>* parts, const int count, const ConvInput<Dtype>& input,
+void RunPair(const ConvPart<Dtype>* parts, const int count, const ConvInput<Dtype>& input, const Dtype* add,
              const ImageBlocks<Dtype>& output) {
   if (count == 1) {
-    ConvToBlocks(parts[0].conv, input, parts[0].after, output);
+    ConvToBlocks(parts[0].conv, input, parts[0].after, add, output);
   } else {
     ConvAndDepthwise(parts[0].conv, input, parts[0].after, parts[1].conv, parts[1].after, output);
   }
@@ -30,16 +30,17 @@ void MakeRamp(const AfterConv<Dtype>& after, const size_t count, Dtype* x) {
 }  // namespace
 
 template <typename Dtype>
-void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& output) {
+void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const Dtype* add,
+              const ImageBlocks<Dtype>& output) {
   const int count = chain.size();
   const ConvPart<Dtype>& last = chain.back();
-  if (count == 1 || last.conv.depthwise) { return RunPair(chain.data(), count, input, output); }
+  if (count == 1 || last.conv.depthwise) { return RunPair(chain.data(), count, input, add, output); }
   // The memory of a thread is used again by the next layers, of which it holds no more than the largest map.
   static thread_local KeptRoom<Dtype> room;
   ImageBlocks<Dtype> between = {nullptr, last.conv.channels, last.conv.shape.height, last.conv.shape.width};
   between.values = room.For(between.size());
-  RunPair(chain.data(), count - 1, input, between);
-  ConvToBlocks(last.conv, {between.values, ConvInput<Dtype>::BLOCKS}, last.after, output);
+  RunPair<Dtype>(chain.data(), count - 1, input, nullptr, between);
+  ConvToBlocks(last.conv, {between.values, ConvInput<Dtype>::BLOCKS}, last.after, add, output);
 }
 
 template <typename Dtype>
@@ -61,7 +62,9 @@ void NotKept<Dtype>::WriteTo(void* values) const {
   if (values_ != ConvValues::RESULT) { chain.back().after = AfterConv<Dtype>(); }
   const BlockConv<Dtype>& last = chain.back().conv;
   ChannelBlocks<Dtype> made(images_.num, last.outputs, last.shape.out_height, last.shape.out_width);
-  for (int n = 0; n < images_.num; ++n) { RunChain(chain, images_.Image(chain[0].conv, n), made.Image(n)); }
+  for (int n = 0; n < images_.num; ++n) {
+    RunChain<Dtype>(chain, images_.Image(chain[0].conv, n), nullptr, made.Image(n));
+  }
   made.WriteTo(values);
   if (values_ == ConvValues::RAMP) {
     const size_t count = static_cast<size_t>(images_.num) * last.outputs * last.shape.out_height * last.shape.out_width;
@@ -69,8 +72,9 @@ void NotKept<Dtype>::WriteTo(void* values) const {
   }
 }
 
-#define INSTANTIATE_CHAIN(Dtype)                                                                              \
-  template void RunChain<Dtype>(const ConvChain<Dtype>&, const ConvInput<Dtype>&, const ImageBlocks<Dtype>&); \
+#define INSTANTIATE_CHAIN(Dtype)                                                                \
+  template void RunChain<Dtype>(const ConvChain<Dtype>&, const ConvInput<Dtype>&, const Dtype*, \
+                                const ImageBlocks<Dtype>&);                                     \
   template class NotKept<Dtype>
 INSTANTIATE_CHAIN(float);
 INSTANTIATE_CHAIN(double);

@@ -292,12 +292,13 @@ class WholePass {
         steps.push_back(next);
       }
     }
+    const Sum sum = SumAfter(steps.back());
     if (!blocks) { RunNoted(); }  // which may write it
     ConvImages<Dtype> images;
     images.num = input.shape(0);
     if (steps[0].conv.depthwise || blocks || steps[0].conv.channels >= 4 * SimdLanes<Dtype>()) {
       images.blocks = BlocksOf(input);
-    } else if (steps.size() > 1 || Between(steps[0])) {
+    } else if (steps.size() > 1 || Between(steps[0]) || sum.other) {
       images.padded = Padded(steps[0].conv, input);
     } else {
       images.values = input.cpu_data();  // all is stored, so nothing is computed again
@@ -306,10 +307,40 @@ class WholePass {
     for (const ConvStep& step : steps) {
       chain = chain ? boost::make_shared<ConvChain<Dtype>>(*chain) : boost::make_shared<ConvChain<Dtype>>();
       chain->push_back({step.conv, step.activation.after});
-      DoNotKeep(step, images, chain, chain->size() < steps.size());
+      DoNotKeep(step, images, chain, chain->size() < steps.size() || sum.other);
     }
-    NoteChain(steps.back(), images, chain);
-    return steps.back().activation.end;
+    // The result of the last step, or its sum with the other map, is stored.
+    const shared_ptr<const ChannelBlocks<Dtype>> other = sum.other;
+    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(sum.to);
+    Note(images.num, [=](const int n) {
+      RunChain(*chain, images.Image((*chain)[0].conv, n), other ? other->Image(n).values : nullptr, to->Image(n));
+    });
+    return sum.end;
+  }
+
+  /// The sum of a convolution's result and another map, as at the end of a residual block.
+  struct Sum {
+    shared_ptr<const ChannelBlocks<Dtype>> other;  // null: there is no sum
+    Blob<Dtype>* to;
+    int end;  // the number of the layer after it
+  };
+
+  /// The layer after the step, if it adds a map that is in blocks to what the step makes, of which nobody else has a
+  /// pointer. That layer has its shapes from now on.
+  Sum SumAfter(const ConvStep& step) const {
+    const int i = step.activation.end;
+    Blob<Dtype>* made = step.activation.to;
+    const Sum none = {nullptr, made, i};
+    const AfterConv<Dtype>& after = step.activation.after;
+    if (i >= layers_.size() || !Plain(i) || !IsSum(*layers_[i]) || bottoms_[i].size() != 2 || step.conv.depthwise ||
+        after.swish || after.bounds.any() || made->data()->exposed()) {
+      return none;
+    }
+    const bool second = bottoms_[i][1] == made;
+    const Blob<Dtype>& other = *bottoms_[i][second ? 0 : 1];
+    if (bottoms_[i][second ? 1 : 0] != made || other.shape() != made->shape() || !HasBlocks(other)) { return none; }
+    layers_[i]->Reshape(bottoms_[i], tops_[i]);
+    return {BlocksOf(other), tops_[i][0], i + 1};
   }
 
   /// A copy of the input with its padding: who has written it may write another before somebody asks what was made of
@@ -337,13 +368,6 @@ class WholePass {
     if (Between(step)) { defer(tops_[step.begin][0], ConvValues::SUMS); }
     if (made.ramp != nullptr) { defer(made.ramp, ConvValues::RAMP); }
     if (nor_result) { defer(made.to, ConvValues::RESULT); }
-  }
-
-  /// Notes down what makes the result of the last step, which is stored.
-  void NoteChain(const ConvStep& last, const ConvImages<Dtype>& images,
-                 const shared_ptr<const ConvChain<Dtype>>& chain) {
-    const shared_ptr<ChannelBlocks<Dtype>> to = NewBlocks(last.activation.to);
-    Note(images.num, [=](const int n) { RunChain(*chain, images.Image((*chain)[0].conv, n), to->Image(n)); });
   }
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.

@@ -36,14 +36,15 @@ Piece PowerPiece(const PowerParameter& param, const Dtype* x, Dtype* y) {
   return OneToOne(x, y, [=](const Dtype value) { return value + shift; });
 }
 
+bool HasFactors(const EltwiseParameter& param) {
+  return std::any_of(param.coeff().begin(), param.coeff().end(), [](const float factor) { return factor != 1; });
+}
+
 template <typename Dtype>
 Piece EltwisePiece(const EltwiseParameter& param, const vector<const Dtype*>& x, Dtype* y) {
-  if (x.size() != 2) { return nullptr; }
   const bool product = param.operation() == EltwiseParameter_EltwiseOp_PROD;
-  for (const float factor : param.coeff()) {
-    if (factor != 1) { return nullptr; }
-  }
-  if (!product && param.operation() != EltwiseParameter_EltwiseOp_SUM) { return nullptr; }
+  const bool sum = param.operation() == EltwiseParameter_EltwiseOp_SUM;
+  if (x.size() != 2 || HasFactors(param) || !(product || sum)) { return nullptr; }
   const Dtype* a = x[0];
   const Dtype* b = x[1];
   return [=](const size_t begin, const size_t end) {
@@ -79,6 +80,13 @@ bool KeepsWithin(const Layer<Dtype>& layer, Bounds<Dtype>* bounds) {
 }
 
 template <typename Dtype>
+bool IsSum(const Layer<Dtype>& layer) {
+  const EltwiseParameter& param = layer.layer_param().eltwise_param();
+  return layer.layer_param().type() == "Eltwise" && param.operation() == EltwiseParameter_EltwiseOp_SUM &&
+         !HasFactors(param);
+}
+
+template <typename Dtype>
 Piece PieceOf(const Layer<Dtype>& layer, const vector<const Dtype*>& x, Dtype* y) {
   const LayerParameter& param = layer.layer_param();
   const std::string& type = param.type();
@@ -109,6 +117,7 @@ void RunPieces(const vector<Piece>& pieces, const size_t begin, const int count)
 
 #define INSTANTIATE_PIECES(Dtype)                                        \
   template bool KeepsWithin<Dtype>(const Layer<Dtype>&, Bounds<Dtype>*); \
+  template bool IsSum<Dtype>(const Layer<Dtype>&);                       \
   template Piece PieceOf<Dtype>(const Layer<Dtype>&, const vector<const Dtype*>&, Dtype*)
 INSTANTIATE_PIECES(float);
 INSTANTIATE_PIECES(double);

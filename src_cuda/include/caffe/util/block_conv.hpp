@@ -51,10 +51,11 @@ size_t PaddedSize(const BlockConv<Dtype>& conv);
 template <typename Dtype>
 void PadPlanes(const BlockConv<Dtype>& conv, const Dtype* image, Dtype* to);
 
-/// An image.
+/// An image. add: values in blocks, as many as the output has, that are added to the sums, of which then nothing else
+/// becomes; null if there are none, and of a depthwise convolution.
 template <typename Dtype>
 void ConvToBlocks(const BlockConv<Dtype>& conv, const ConvInput<Dtype>& input, const AfterConv<Dtype>& after,
-                  const ImageBlocks<Dtype>& output);
+                  const Dtype* add, const ImageBlocks<Dtype>& output);
 
 /// `first`, which is not depthwise, and `second`, which is. A few channels and rows of what is between them are in
 /// memory at a time, and only for so long: it stays in the caches.

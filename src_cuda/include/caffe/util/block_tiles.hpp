@@ -19,6 +19,8 @@ struct BlockEnd {
   Bounds<T> bounds;
   bool bounded, swish;
   T shift, factor;
+  const T* add = nullptr;      // what is added to the sums, placed like the results
+  const T* results = nullptr;  // the first of them, if something is added
 
   explicit BlockEnd(const AfterConv<T>& after)
       : bounds(after.bounds),
@@ -51,6 +53,10 @@ struct BlockEnd {
       const Bounds<T> own = bounds;
       each([&](const V x, const size_t place)
                __attribute__((always_inline)) { SimdStore<T, L>(Within<T, L>(own, x), to + place); });
+    } else if (add != nullptr) {
+      const T* other = add + (to - results);
+      each([&](const V x, const size_t place)
+               __attribute__((always_inline)) { SimdStore<T, L>(x + SimdLoad<T, L>(other + place), to + place); });
     } else {
       each([&](const V x, const size_t place) __attribute__((always_inline)) { SimdStore<T, L>(x, to + place); });
     }

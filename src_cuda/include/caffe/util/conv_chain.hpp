@@ -22,9 +22,10 @@ struct ConvPart {
 template <typename Dtype>
 using ConvChain = std::vector<ConvPart<Dtype>>;
 
-/// An image. output: of the last convolution.
+/// An image. add, output: of the last convolution, as in ConvToBlocks.
 template <typename Dtype>
-void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const ImageBlocks<Dtype>& output);
+void RunChain(const ConvChain<Dtype>& chain, const ConvInput<Dtype>& input, const Dtype* add,
+              const ImageBlocks<Dtype>& output);
 
 /// The images that a chain reads: one of three.
 template <typename Dtype>

@@ -31,6 +31,10 @@ void RunPieces(const std::vector<Piece>& pieces, size_t begin, int count);
 template <typename Dtype>
 bool KeepsWithin(const Layer<Dtype>& layer, Bounds<Dtype>* bounds);
 
+/// Whether a layer is an Eltwise that adds its bottoms as they are.
+template <typename Dtype>
+bool IsSum(const Layer<Dtype>& layer);
+
 }  // namespace caffe
 
 #endif  // CAFFE_UTIL_POINTWISE_PIECES_HPP_
