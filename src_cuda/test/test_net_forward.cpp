@@ -139,7 +139,13 @@ TYPED_TEST(NetForwardTest, ResidualBlocks) {
       chain + swish + LayerOf("Eltwise", "x swish", "sum"),
       from + Conv("c", "x", deep) + LayerOf("Eltwise", "x c", "sum"),
       from + Conv("a", "x", wide) + Conv("c", "a", deep) + LayerOf("Eltwise", "x c", "sum"),
-      // The other map is not in blocks.
+      chain + LayerOf("Power", "c", "ramp", kShift) + InPlace("ramp", "Clip", "clip_param { min: -inf max: inf }") +
+          LayerOf("Eltwise", "c ramp", "swish", kProduct) + InPlace("swish", "Power", kSixth) +
+          LayerOf("Eltwise", "x swish", "sum"),
+      // The other map is not in blocks; the first is not there yet, either.
+      Conv("x", "data", "num_output: 33 kernel_h: 1 kernel_w: 9") +
+          LayerOf("Permute", "x", "turned", "permute_param { order: [0, 2, 3, 1] }") +
+          Conv("c", "x", "num_output: 33 kernel_size: 1") + LayerOf("Eltwise", "turned c", "sum"),
       from + LayerOf("Pooling", "x", "pooled", "pooling_param { kernel_size: 3 pad: 1 }") + Conv("c", "x", wide) +
           LayerOf("Eltwise", "pooled c", "sum"),
   };

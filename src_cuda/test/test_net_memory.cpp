@@ -66,31 +66,39 @@ TYPED_TEST(NetMemoryTest, WhatIsNotKept) {
   }
 }
 
-TYPED_TEST(NetMemoryTest, AddedToWhatIsNotKept) {
+TYPED_TEST(NetMemoryTest, ConvolutionsBeforeTheResult) {
   typedef TypeParam Dtype;
-  const std::string wide = "num_output: 20 kernel_size: 1";
+  const std::string wide = "num_output: 20 kernel_size: 1", x = Conv("x", "data", wide);
   for (const std::string& from : {"x", "data"}) {  // in blocks, and as it is
-    SCOPED_TRACE(from);
-    this->Make(Conv("x", "data", wide) + Conv("c", from, wide) + LayerOf("Eltwise", "c x", "sum") +
-               Conv("last", "sum", "num_output: 4 kernel_size: 1"));
-    Blob<Dtype>* const c = this->net_->blob_by_name("c").get();
-    const auto is_kept = [c] { return dynamic_cast<const NotKept<Dtype>*>(c->data()->deferred().get()) == nullptr; };
-    this->FillInput(4);
-    this->net_->Forward();
-    EXPECT_FALSE(is_kept());
-    this->FillInput(9);  // another input is there when somebody asks
-    const std::vector<Dtype> asked(c->cpu_data(), c->cpu_data() + c->count());
-    this->FillInput(4);
-    this->Pass(false);
-    EXPECT_EQ(std::vector<Dtype>(c->cpu_data(), c->cpu_data() + c->count()), asked);
-    this->net_->Forward();
-    EXPECT_TRUE(is_kept());  // for who has asked
-    // The sum takes the memory of one of the two.
+    const std::string c = x + Conv("c", from, wide);
+    const std::string nets[] = {c + LayerOf("Eltwise", "c x", "result"), c + LayerOf("HardSwish", "c", "result"),
+                                c + LayerOf("Power", "c", "ramp", kShift) + InPlace("ramp", "ReLU6") +
+                                    LayerOf("Eltwise", "c ramp", "result", kProduct) +
+                                    InPlace("result", "Power", kSixth)};
+    for (const std::string& net : nets) {
+      SCOPED_TRACE(net);
+      this->Make(net + Conv("last", "result", "num_output: 4 kernel_size: 1"));
+      const Blob<Dtype>& blob = *this->net_->blob_by_name("c");
+      const auto values = [&blob] { return std::vector<Dtype>(blob.cpu_data(), blob.cpu_data() + blob.count()); };
+      const auto kept = [&blob] {
+        return dynamic_cast<const NotKept<Dtype>*>(blob.data()->deferred().get()) == nullptr;
+      };
+      this->FillInput(4);
+      this->net_->Forward();
+      EXPECT_FALSE(kept());
+      this->FillInput(9);  // another input is there when somebody asks
+      const std::vector<Dtype> asked = values();
+      this->FillInput(4);
+      this->Pass(false);
+      EXPECT_EQ(values(), asked);
+      this->net_->Forward();
+      EXPECT_TRUE(kept());  // for who has asked
+    }
+    // A sum takes the memory of one of the two.
     for (const std::string& name : {"c", "x"}) {
-      SCOPED_TRACE(name);
-      this->Make(Conv("x", "data", wide) + Conv("c", from, wide) + LayerOf("Eltwise", "c x", "sum") +
-                 Conv("last", "sum", "num_output: 4 kernel_size: 1"));
-      this->net_->blob_by_name("sum")->ShareData(*this->net_->blob_by_name(name));
+      SCOPED_TRACE(from + ", " + name);
+      this->Make(nets[0] + Conv("last", "result", "num_output: 4 kernel_size: 1"));
+      this->net_->blob_by_name("result")->ShareData(*this->net_->blob_by_name(name));
       std::vector<typename NetForwardTest<Dtype>::Values> passes;
       for (const bool whole : {true, false, true}) {
         this->FillInput(4);
