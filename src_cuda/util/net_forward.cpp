@@ -7,8 +7,10 @@
 // - an activation after a convolution is applied to the sums in registers: ReLU, ReLU6 and Clip in place, and a hard
 //   swish, be it one layer or the four that stock Caffe has for it;
 // - layers that compute each output from the inputs of the same index pass over memory once, together;
-// - a convolution, a depthwise one and a convolution after that are computed together: what is between them is not
-//   stored, but computed again if somebody asks (util/conv_chain.hpp);
+// - a convolution, a depthwise one and a convolution after that are computed together, and the sum of a residual block
+//   as the last of them is stored;
+// - what is between them, or between the layers of a hard swish, is not stored, but computed again if somebody asks
+//   (util/conv_chain.hpp);
 // - image by image: the maps of one image stay in the caches, and several images are divided among the threads.
 //
 // Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
