@@ -111,6 +111,17 @@ TYPED_TEST(NetForwardTest, HardSwishes) {
   }
 }
 
+TYPED_TEST(NetForwardTest, InPlaceBeforeASumWithTheInput) {
+  for (const std::string& layer : {InPlace("c", "HardSigmoid"), InPlace("c", "Power", kSixth), InPlace("c", "ReLU6")}) {
+    for (const std::string& bottoms : {"data c", "c data"}) {
+      SCOPED_TRACE(layer + ", " + bottoms);
+      this->Make(Conv("c", "data", "num_output: 6 kernel_size: 1") + layer + LayerOf("Eltwise", bottoms, "sum") +
+                 LayerOf("TanH", "c", "tanh"));
+      this->ExpectSame();
+    }
+  }
+}
+
 TYPED_TEST(NetForwardTest, ResidualBlocks) {
   const std::string from = Conv("x", "data", "num_output: 20 kernel_size: 1"), wide = "num_output: 20 kernel_size: 1",
                     deep = "num_output: 20 group: 20 kernel_size: 3 pad: 1";

@@ -15,9 +15,11 @@
 //
 // Layers are gone through once in order. Those that know blocks are noted down, as functions of the number of an image,
 // and run before a layer that does not, which may read what they write. Every blob gets the bits that the layers one by
-// one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0; and a blob
-// made larger after a pass of fewer images may have 0 where the fork has images of a pass before.
+// one would give it, but for -infinity before a ReLU or ReLU6, of which those make NaN, and this makes 0; which of two
+// NaN their sum is; and a blob made larger after a pass of fewer images, which may have 0 where the fork has images of
+// a pass before.
 #include <algorithm>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -219,7 +221,8 @@ class WholePass {
     const EltwiseParameter& product = layers_[i + 2]->layer_param().eltwise_param();
     Blob<Dtype>* ramp = tops_[i][0];
     Blob<Dtype>* to = tops_[i + 2].size() == 1 ? tops_[i + 2][0] : nullptr;
-    const bool wired = Same(split, blob, bottoms_[i][0]) && ramp != bottoms_[i][0] && InPlace(i + 1, ramp) &&
+    const bool apart = ramp->count() == 0 || ramp->data() != blob->data();
+    const bool wired = Same(split, blob, bottoms_[i][0]) && apart && InPlace(i + 1, ramp) &&
                        layers_[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) &&
                        bottoms_[i + 2].size() == 2 && to != nullptr && InPlace(i + 3, to) && to != ramp &&
                        !Same(split, blob, to) && !seen(blob) && !seen(ramp) &&
@@ -294,7 +297,7 @@ class WholePass {
         steps.push_back(next);
       }
     }
-    const Sum sum = SumAfter(steps.back());
+    const Sum sum = SumAfter(i, steps.back());
     if (!blocks) { RunNoted(); }  // which may write it
     ConvImages<Dtype> images;
     images.num = input.shape(0);
@@ -327,9 +330,9 @@ class WholePass {
     int end;  // the number of the layer after it
   };
 
-  /// The layer after the step, if it adds a map that is in blocks to what the step makes, of which nobody else has a
-  /// pointer. That layer has its shapes from now on.
-  Sum SumAfter(const ConvStep& step) const {
+  /// The layer after the step, the last one of those from number `begin` on, if it adds a map that is in blocks to what
+  /// the step makes, of which nobody else has a pointer. That layer has its shapes from now on.
+  Sum SumAfter(const int begin, const ConvStep& step) const {
     const int i = step.activation.end;
     Blob<Dtype>* made = step.activation.to;
     const Sum none = {nullptr, made, i};
@@ -341,6 +344,12 @@ class WholePass {
     const bool second = bottoms_[i][1] == made;
     const Blob<Dtype>& other = *bottoms_[i][second ? 0 : 1];
     if (bottoms_[i][second ? 1 : 0] != made || other.shape() != made->shape() || !HasBlocks(other)) { return none; }
+    for (int l = begin; l < i;
+         ++l) {  // a net's blobs may be made to share memory: the map would be another one by then
+      for (const Blob<Dtype>* top : tops_[l]) {
+        if (top->data() == other.data()) { return none; }
+      }
+    }
     layers_[i]->Reshape(bottoms_[i], tops_[i]);
     return {BlocksOf(other), tops_[i][0], i + 1};
   }
@@ -383,6 +392,18 @@ class WholePass {
     return i + 1;
   }
 
+  /// Whether all that the layers [begin, end) read and do not make is in blocks.
+  bool HaveBlocks(const int begin, const int end) const {
+    std::set<const Blob<Dtype>*> made;
+    for (int l = begin; l < end; ++l) {
+      for (const Blob<Dtype>* bottom : bottoms_[l]) {
+        if (made.count(bottom) == 0 && !HasBlocks(*bottom)) { return false; }
+      }
+      made.insert(tops_[l].begin(), tops_[l].end());
+    }
+    return true;
+  }
+
   /// Runs layers that can be computed in pieces; the number of the layer after them, or i.
   int Chain(const int i) {
     const auto may_be = [this](const int l) {
@@ -400,7 +421,8 @@ class WholePass {
     const Blob<Dtype>& first = *bottoms_[i][0];
     const bool blocks = HasBlocks(first);
     if (computed < 2 && !blocks) { return i; }
-    if (!blocks) { RunNoted(); }  // which may write what is read here
+    // What is noted may write what is read here in a blob's order. Now, as blocks may get other values below.
+    if (!blocks || !HaveBlocks(i, end)) { RunNoted(); }
     vector<Piece> pieces;
     vector<shared_ptr<const ChannelBlocks<Dtype>>> held;  // what the pieces read and write
     int l = i;
@@ -418,7 +440,6 @@ class WholePass {
       vector<const Dtype*> x;
       for (const Blob<Dtype>* bottom : bottoms_[l]) {
         if (blocks) {
-          if (!HasBlocks(*bottom)) { RunNoted(); }  // which may write it
           held.push_back(BlocksOf(*bottom));
           x.push_back(held.back()->Image(0).values);
         } else {
