@@ -137,8 +137,7 @@ void BaseConvolutionLayer<Dtype>::SetUpWeights(const ConvolutionParameter& param
 }
 
 template <typename Dtype>
-bool BaseConvolutionLayer<Dtype>::HasShapes(const vector<Blob<Dtype>*>& bottom,
-                                            const vector<Blob<Dtype>*>& top) const {
+bool BaseConvolutionLayer<Dtype>::HasShapes(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) const {
   if (reshaped_bottom_.empty()) { return false; }
   for (int i = 0; i < bottom.size(); ++i) {
     if (bottom[i] == top[i] || bottom[i]->shape() != reshaped_bottom_ || top[i]->shape() != reshaped_top_) {
