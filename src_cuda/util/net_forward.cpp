@@ -344,8 +344,8 @@ class WholePass {
     const bool second = bottoms_[i][1] == made;
     const Blob<Dtype>& other = *bottoms_[i][second ? 0 : 1];
     if (bottoms_[i][second ? 1 : 0] != made || other.shape() != made->shape() || !HasBlocks(other)) { return none; }
-    for (int l = begin; l < i;
-         ++l) {  // a net's blobs may be made to share memory: the map would be another one by then
+    // Blobs of a net may be made to share memory: the map would be another one by the time of the sum.
+    for (int l = begin; l < i; ++l) {
       for (const Blob<Dtype>* top : tops_[l]) {
         if (top->data() == other.data()) { return none; }
       }
