@@ -99,10 +99,11 @@ class NetTime:
 
 
 def programs(build: Path, prefix: Path, source: Path | None, *, fork: bool) -> dict[str, Path]:
-    """Paths of net_time for our side, and the fork's if asked for; builds them if they do not exist."""
+    """Paths of net_time for our side, and the fork's if asked for; builds them if they do not exist or are older."""
     sides = {"fork": build / "net_time_fork"} if fork else {}
     sides["ours"] = build / "net_time_ours"
-    if not all(path.is_file() for path in sides.values()):
+    written = (HERE / "caffe_speed_build" / "net_time.cpp").stat().st_mtime
+    if not all(path.is_file() and path.stat().st_mtime >= written for path in sides.values()):
         if source is None:
             from ssdlite_caffe.caffe.sources import downloaded_sources
 
