@@ -136,7 +136,7 @@ TYPED_TEST(ConvLayersTest, ReshapesAgainWhereItMust) {
       Blob<Dtype> brief(2, 3, 8, 9);
       check(&brief, &out);
     }
-    check(&wide, &out);  // whose shape is where that of a blob was that is no more
+    check(&wide, &out);  // after a bottom that exists no longer
     check(&narrow, &out);
     layer->SetUp(vector<Blob<Dtype>*>(1, &narrow), vector<Blob<Dtype>*>(1, &out));
     check(&narrow, &out);

@@ -199,7 +199,7 @@ class WholePass {
   }
 
   /// x min(max(x + 3, 0), 6) / 6: a HardSwish, or Power (x + 3), ReLU6, Eltwise (product), Power (times 1/6). Not if
-  /// another layer, or whoever has a pointer, reads what these read of each other, which is not stored.
+  /// another layer, or somebody who has a pointer, reads the sums or what is between these layers: it is not stored.
   void HardSwish(const int begin, Blob<Dtype>* blob, Activation* found) const {
     int i = begin, split = -1;
     if (i < layers_.size() && layers_[i]->layer_param().type() == "Split" && bottoms_[i][0] == blob && Plain(i)) {
@@ -221,7 +221,8 @@ class WholePass {
     const EltwiseParameter& product = layers_[i + 2]->layer_param().eltwise_param();
     Blob<Dtype>* ramp = tops_[i][0];
     Blob<Dtype>* to = tops_[i + 2].size() == 1 ? tops_[i + 2][0] : nullptr;
-    const bool apart = ramp->count() == 0 || ramp->data() != blob->data();
+    // The tops of a Split have the memory of its bottom only once it has run.
+    const bool apart = !Same(split, blob, ramp) && (ramp->count() == 0 || ramp->data() != blob->data());
     const bool wired = Same(split, blob, bottoms_[i][0]) && apart && InPlace(i + 1, ramp) &&
                        layers_[i + 2]->layer_param().type() == "Eltwise" && Plain(i + 2) &&
                        bottoms_[i + 2].size() == 2 && to != nullptr && InPlace(i + 3, to) && to != ramp &&
@@ -368,17 +369,16 @@ class WholePass {
   /// Whether a blob has the sums of the convolution, and another one the result.
   bool Between(const ConvStep& step) const { return step.activation.to != tops_[step.begin][0]; }
 
-  /// What is between the step's layers is not stored: it is computed if somebody asks. Nor is its result, if
-  /// `nor_result`.
+  /// What is between the step's layers is not stored, but computed if somebody asks; with_result: so is its result.
   void DoNotKeep(const ConvStep& step, const ConvImages<Dtype>& images, const shared_ptr<const ConvChain<Dtype>>& chain,
-                 const bool nor_result) {
+                 const bool with_result) {
     const auto defer = [&](const Blob<Dtype>* blob, const ConvValues values) {
       blob->data()->Defer(boost::make_shared<NotKept<Dtype>>(chain, images, values));
     };
     const Activation& made = step.activation;
     if (Between(step)) { defer(tops_[step.begin][0], ConvValues::SUMS); }
     if (made.ramp != nullptr) { defer(made.ramp, ConvValues::RAMP); }
-    if (nor_result) { defer(made.to, ConvValues::RESULT); }
+    if (with_result) { defer(made.to, ConvValues::RESULT); }
   }
 
   /// Runs a layer that knows blocks of channels; the number of the layer after it, or i.
