@@ -91,6 +91,7 @@ foreach(name IN LISTS PARTS_ALONE)
 endforeach()
 foreach(target caffe kernels seedable_kernels)
   add_dependencies(${target} messages rewritten_headers)
+  precompiled(${target} caffe/layer.hpp caffe/util/math_functions.hpp)
 endforeach()
 set(CAFFE_OBJECTS $<TARGET_OBJECTS:caffe> $<TARGET_OBJECTS:kernels> $<TARGET_OBJECTS:messages>)
 
@@ -101,6 +102,7 @@ set(EMULATED_TESTS ${OURS}/test/test_conv_layers.cpp ${OURS}/test/test_conv_grad
 add_library(layer_tests OBJECT ${OURS}/test/main.cpp ${EMULATOR}/test/findings.cpp ${EMULATED_TESTS})
 target_link_libraries(layer_tests PRIVATE emulated GTest::gtest)
 add_dependencies(layer_tests messages rewritten_headers)
+precompiled(layer_tests gtest/gtest.h caffe/net.hpp caffe/test/test_gradient_check_util.hpp)
 add_executable(emulated_layer_tests $<TARGET_OBJECTS:layer_tests> ${CAFFE_OBJECTS} $<TARGET_OBJECTS:seedable_kernels>)
 target_link_libraries(emulated_layer_tests PRIVATE emulated GTest::gtest)
 
@@ -129,6 +131,7 @@ add_library(seeded_kernels OBJECT ${SEEDED})
 target_include_directories(seeded_kernels BEFORE PRIVATE ${CMAKE_BINARY_DIR}/seeded)
 target_link_libraries(seeded_kernels PRIVATE emulated kernel_settings)
 add_dependencies(seeded_kernels messages rewritten_headers seeded_header)
+precompiled(seeded_kernels caffe/layer.hpp caffe/util/math_functions.hpp)
 add_executable(seeded_layer_tests ${EMULATOR}/test/seeded.cpp $<TARGET_OBJECTS:seeded_kernels>
                $<TARGET_OBJECTS:layer_tests> ${CAFFE_OBJECTS})
 target_link_libraries(seeded_layer_tests PRIVATE emulated GTest::gtest)

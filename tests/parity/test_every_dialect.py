@@ -256,7 +256,7 @@ def test_remap_and_merge_bn_in_either_order(make: Make, command: Command, tmp_pa
             assert difference(again / name, source / name) == 0
 
 
-@each_dialect
+@each_dialect_rarely
 def test_merge_bn_of_prototxts(make: Make, command: Command, tmp_path: Path, dialect: Dialect) -> None:
     folder = make(dialect).converted
     for name, file in (("test", "train.caffemodel"), (prototxts(dialect)[0], "deploy.caffemodel")):
@@ -344,7 +344,7 @@ def test_verify(make: Make, command: Command, dialect: Dialect) -> None:
     assert "has remapped classes" in refusal(command("verify", MODEL, folders.merged_remapped, "--images", IMAGE))
 
 
-@each_dialect
+@each_dialect_rarely
 def test_load(
     make: Make, command: Command, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, dialect: Dialect
 ) -> None:
@@ -369,7 +369,7 @@ def kit(command: Command, data: Path, source: Path, out: Path, *options: object)
     return out
 
 
-@each_dialect
+@each_dialect_rarely
 def test_kit(make: Make, command: Command, data: Path, tmp_path: Path, dialect: Dialect) -> None:
     """The kit's nets are written as the folder's are, and its first weights are the folder's, bit for bit."""
     folders = make(dialect)

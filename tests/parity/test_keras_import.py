@@ -28,6 +28,7 @@ from ssdlite_caffe.tools.comparison import Bounds
 from ssdlite_caffe.tools.convert import ConvertOptions, convert
 from ssdlite_caffe.tools.verify import NamedImage, verify
 from tests.keras_models import bytes_of, images, lively_detector
+from tests.real_models import real_models
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.xdist_group("keras import")]
 
@@ -120,7 +121,7 @@ def test_the_example_to_keras_and_to_caffe(example_model: Path, scene_images: li
 
 @pytest.mark.story
 @pytest.mark.opencv
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", real_models(MODELS, large=pytest.mark.rare))
 def test_real_models(
     name: str, shared_models: Path, bccd_images: list[NamedImage], scene_images: list[NamedImage], tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ from ssdlite_caffe.keras.tflite_file import DESCRIPTION
 from ssdlite_caffe.runtimes.detections import Detections
 from ssdlite_caffe.tools.compare import compare_detections
 from tests.keras_models import bytes_of, images, lively_detector
+from tests.real_models import real_models
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.opencv, pytest.mark.xdist_group("keras tflite")]
 
@@ -209,7 +210,7 @@ def test_files_that_say_what_they_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", real_models(MODELS, large=pytest.mark.rare))
 def test_real_models(
     name: str, shared_models: Path, bccd_images: list[Any], scene_images: list[Any], tmp_path: Path
 ) -> None:

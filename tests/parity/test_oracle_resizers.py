@@ -44,7 +44,13 @@ def photographs() -> list[np.ndarray]:
     return [cv2.resize(read_image(path), size[::-1]) for path, size in zip(paths, SIZES, strict=True)]
 
 
-@pytest.mark.parametrize(("oracle", "resizer"), [pytest.param(*case, id=case[0].name) for case in RESIZERS])
+@pytest.mark.parametrize(
+    ("oracle", "resizer"),
+    [
+        pytest.param(*case, id=case[0].name, marks=[pytest.mark.rare] if case not in RESIZERS[::3] else [])
+        for case in RESIZERS
+    ],
+)
 def test_resizers_are_carried(oracle: Oracle, resizer: Resizer, tmp_path: Path) -> None:
     model = oracle_folder(oracle)
     frozen = model / "frozen_inference_graph.pb"
@@ -84,6 +90,7 @@ def test_every_form_says_the_same(oracle: Oracle, resizer: Resizer) -> None:
         assert read_model(source, ReadOptions(model / "pipeline.config")).settings.resizer == resizer
 
 
+@pytest.mark.rare
 def test_grey_images_are_refused() -> None:
     model = oracle_folder(GREY)
     with pytest.raises(ModelError, match="convert_to_grayscale"):

@@ -75,14 +75,21 @@ def test_a_changed_graph_prepares_images_the_same_or_is_named() -> None:
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.rare)])
 def test_many_changes(seed: int) -> None:
     found = outcomes(opened(EXAMPLE), seed=100 + seed, count=300)
     assert min(found[way] for way in ("refused", "the same")) > 30, found
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("name", ["zoo2018_v2_ssdlite_90", "bccd_v2_ssdlite_3", "shapes_v3_small_3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("zoo2018_v2_ssdlite_90", marks=pytest.mark.rare),
+        "bccd_v2_ssdlite_3",
+        pytest.param("shapes_v3_small_3", marks=pytest.mark.rare),
+    ],
+)
 def test_many_changes_of_the_apis_own_graphs(shared_models: Path, name: str) -> None:
     found = outcomes(opened(shared_models / name / "frozen_inference_graph.pb"), seed=5, count=50)
     assert min(found[way] for way in ("refused", "the same")) > 3, found
@@ -90,6 +97,7 @@ def test_many_changes_of_the_apis_own_graphs(shared_models: Path, name: str) -> 
 
 @pytest.mark.oracle
 @pytest.mark.story
+@pytest.mark.rare
 @pytest.mark.parametrize(
     "oracle", [oracle for oracle in ORACLES if oracle.name.startswith("v2_")][:1], ids=lambda oracle: oracle.name
 )

@@ -77,7 +77,10 @@ def _change(layer: caffe_pb2.LayerParameter, change: Callable[..., Any]) -> None
         blob.CopyFrom(blob_from_array(np.ascontiguousarray(array, np.float32)))
 
 
-MODELS = ["example", *real_models(("bccd_v2_ssdlite_3", "random_v3_large_90"), pytest.mark.story)]
+MODELS = [
+    "example",
+    *real_models(("bccd_v2_ssdlite_3", "random_v3_large_90"), pytest.mark.story, large=pytest.mark.rare),
+]
 
 
 @pytest.fixture(scope="module", params=MODELS)

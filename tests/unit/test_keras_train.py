@@ -455,6 +455,7 @@ def test_fewer_iterations_than_are_done(scenes: Path, finished: Path, command: C
     assert "iterations must be at least 9, for which there is a checkpoint, got 6; give --iterations" in result.err
 
 
+@pytest.mark.rare
 @pytest.mark.story
 def test_without_matplotlib(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ssdlite_caffe.keras.train import train
@@ -512,6 +513,7 @@ def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> Non
     assert lines[-1]["localisation"] < 0.7 * lines[0]["localisation"]
 
 
+@pytest.mark.rare
 @pytest.mark.story
 def test_what_the_losses_are_divided_by(scenes: Path, tmp_path: Path) -> None:
     """By the command's options, of the first iteration, which no earlier one changes; a V3's as in the zoo."""
