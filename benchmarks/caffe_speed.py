@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class NetTime:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            sys.exit(f"{self._process.args[0]} ended: {self._process.wait()}")  # type: ignore[index]
+            sys.exit(f"net_time ended: {self._process.wait()}")
         return answer.split()
 
     def milliseconds(self, word: str) -> float:
@@ -171,11 +172,11 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
                 runs = {side: of.warm for side, of in nets.items()}
                 runs["opencv"] = opencv(net, weights, blob, outputs, threads)
                 if outputs == heads and (session := onnx_session(net, weights, heads, threads)):
-                    runs["onnxruntime"] = timed(lambda session=session, blob=blob: session.run(None, {"input": blob}))
+                    runs["onnxruntime"] = timed(partial(session.run, None, {"input": blob}))
                     _check_equal(session, net, weights, blob, heads)
-                part = {"milliseconds": common.alternate(runs, options.repetitions, pause=PAUSE)}
-                part["peak_mib"] = {side: of.close() for side, of in nets.items()}
-                result[f"{name}, {threads} threads, {images} images"] = part
+                times = common.alternate(runs, options.repetitions, pause=PAUSE)
+                peak = {side: of.close() for side, of in nets.items()}
+                result[f"{name}, {threads} threads, {images} images"] = {"milliseconds": times, "peak_mib": peak}
     return result
 
 

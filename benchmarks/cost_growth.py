@@ -157,7 +157,8 @@ def main() -> None:
         for axis in options.only or AXES:
             rows = result["axes"][axis] = []
             for value in AXES[axis]:
-                point = replace(Point(), **{axis: value if axis == "width" else int(value)})
+                change: dict[str, Any] = {axis: value if axis == "width" else int(value)}
+                point = replace(Point(), **change)
                 print(f"{axis} {value:g}", file=sys.stderr)
                 rows.append({
                     "value": value,

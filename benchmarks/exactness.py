@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,11 @@ class Session:
                 say(f"{found.name} is another file than before: its earlier numbers are dropped")
             parts = self.options.part or PARTS
             for runtime in self.runtimes if "verify" in parts else ():
-                self.part(f"verify in {runtime}", entry, lambda r=runtime: self.differences(model, entry, r))
+                self.part(f"verify in {runtime}", entry, partial(self.differences, model, entry, runtime))
             for dialect in INEXACT if found.known.inexact and "inexact" in parts else ():
-                self.part(f"verify with {dialect}", entry, lambda d=dialect: self.inexact(model, entry, d))
+                self.part(f"verify with {dialect}", entry, partial(self.inexact, model, entry, dialect))
             if found.known.classes and "precision" in parts:
-                self.part("average precision", entry, lambda: self.precision(model, entry))
+                self.part("average precision", entry, partial(self.precision, model, entry))
 
     def part(self, what: str, entry: Mapping[str, Any], measure: Callable[[], None]) -> None:
         """Run one measurement, and write what it found."""

@@ -22,8 +22,8 @@ from exactness_models import KNOWN
 from ssdlite_caffe.files import write_text
 
 DEFAULT = common.ROOT / "benchmarks" / "results" / "exactness.json"
-PARTS = ("verify", "precision", "inexact")
 Part = Literal["verify", "precision", "inexact"]
+PARTS: tuple[Part, ...] = ("verify", "precision", "inexact")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def records(results: Mapping[str, Any]) -> list[tuple[str, Part, str, dict[str, 
 
 def run_name(results: dict[str, Any], run: Mapping[str, Any]) -> str:
     """The name of a run: its date, with a letter where that day saw another machine or other versions."""
-    names = (run["date"], *(f"{run['date']} {letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
+    names: tuple[str, ...] = (run["date"], *(f"{run['date']} {letter}" for letter in "bcdefghijklmnopqrstuvwxyz"))
     for name in names:
         if results["runs"].setdefault(name, dict(run)) == run:
             return name

@@ -49,7 +49,7 @@ def training_step(family: FamilyName, classes: int, batch: int, objects: int) ->
     optimizer.build(model.trainable_variables)
     defaults = tf_default_boxes(build(arch))
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step(pixels: object, boxes: object, labels: object) -> object:
         def targets(item: Any) -> object:
             return tuple(assign(item[0], item[1], tf.zeros_like(item[1], tf.bool), defaults, arch.variances))
@@ -57,8 +57,8 @@ def training_step(family: FamilyName, classes: int, batch: int, objects: int) ->
         types = (tf.float32, tf.int32, tf.float32)
         wanted = tf.map_fn(targets, (boxes, labels), fn_output_signature=types)
         with tf.GradientTape() as tape:
-            raw = model(pixels, training=True)
-            sums = ssd_sums(*raw.values(), wanted, options, "softmax")
+            encodings, logits = model(pixels, training=True).values()
+            sums = ssd_sums(encodings, logits, wanted, options, "softmax")
             loss = tf.reduce_sum(sums.localisation + sums.classification) / tf.maximum(sums.matches, 1.0)
             loss += kernel_decay(model, 4e-5)
         variables = model.trainable_variables
@@ -97,7 +97,7 @@ def torchvisions(batch: int, steps: int) -> float:
         loss = sum(model(images, targets).values())
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     return shortest(step, steps)
 
@@ -136,11 +136,13 @@ def inference(side: str, folder: Path, steps: int) -> float:
 
 def prepare(graph: Path, folder: Path) -> None:
     """Write all forms of a frozen graph, and an image, into `folder`."""
-    import cv2
+    from ssdlite_caffe.imports import import_opencv
+    from ssdlite_caffe.runtimes.images import read_image
 
+    cv2 = import_opencv()
     folder.mkdir()
     (folder / "model.pb").write_bytes(graph.read_bytes())
-    image = cv2.resize(cv2.imread(str(common.ROOT / "examples" / "shapes.png")), (640, 480))
+    image = cv2.resize(read_image(common.ROOT / "examples" / "shapes.png"), (640, 480))
     cv2.imwrite(str(folder / "image.png"), image)
     for command in (
         ("convert", "model.pb", "-o", "caffe"),

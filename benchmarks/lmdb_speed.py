@@ -53,8 +53,8 @@ def processor_seconds(action: Callable[[], object]) -> float:
     before = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     action()
     after = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    children = sum(getattr(after[1], field) - getattr(before[1], field) for field in ("ru_utime", "ru_stime"))
-    return after[0] - before[0] + children
+    children = [getattr(after[1], field) - getattr(before[1], field) for field in ("ru_utime", "ru_stime")]
+    return float(after[0] - before[0] + sum(children))
 
 
 def build_annoset(folder: Path) -> Path | None:

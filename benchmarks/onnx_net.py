@@ -93,7 +93,7 @@ class _Graph:
 
 def _of_convolution(param: Any) -> dict[str, Any]:
     def one(field: Any, otherwise: int) -> int:
-        return (list(field) or [otherwise])[0]
+        return int((list(field) or [otherwise])[0])
 
     return {
         "group": param.group,

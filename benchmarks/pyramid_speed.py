@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def detection_output(folder: ModelFolder, image: Path, scratch: Path, sides: lis
         runs = {"OpenCV": _in_opencv(prototxt, values)}
         if "Caffe" in sides:
             caffe = CaffeNet(prototxt, None)
-            runs["Caffe"] = lambda caffe=caffe: _milliseconds(lambda: caffe.forward(values, ["detection_out"]))
+            runs["Caffe"] = partial(_milliseconds, partial(caffe.forward, values, ["detection_out"]))
         times = common.alternate(runs, count)
         rows.append({"threshold": threshold, "candidates": int((scores > threshold).sum()), "ms": times})
     return rows
