@@ -8,9 +8,10 @@ from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import ArchSpec, CellBoxes, FamilyName, HeadKind, Nms, Pyramid, ScoreConverter
 from ssdlite_caffe.gen_model.blocks import Chain, describe_conv
 from ssdlite_caffe.gen_model.compat import class_layer, family_of, predictor_channels, title
-from ssdlite_caffe.gen_model.default_boxes import prior_box_for, pyramid_boxes, ssd_boxes
+from ssdlite_caffe.gen_model.default_boxes import pyramid_boxes, ssd_boxes
 from ssdlite_caffe.gen_model.families import InvertedResidual, family
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, GlobalPoolDesc, NetDesc, Role, Section
+from ssdlite_caffe.gen_model.prior_boxes import prior_box_for
 from ssdlite_caffe.gen_model.pyramid import SOURCES, Tap, pyramid_maps, separable, towers
 from ssdlite_caffe.gen_model.rounding import truncate
 

@@ -11,10 +11,11 @@ from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.errors import PrototxtError, TensorError
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, prior_grid, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.moved_maps import is_moved
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc, PriorBoxDesc
+from ssdlite_caffe.gen_model.prior_boxes import cell_sizes, prior_grid
 from ssdlite_caffe.load.boxes import CellMatch, box_predictor_rows, class_predictor_rows, match_cell
 from ssdlite_caffe.load.constants import constants
 from ssdlite_caffe.load.fold import fold_into_convolution

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
-from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, caffe_prior_boxes, cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import anchor_boxes, tf_default_boxes
 from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.netdesc import FeatureMapDesc, NetDesc
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes, cell_sizes
 from ssdlite_caffe.load.boxes import Sizes, match_cell
 from ssdlite_caffe.prototxt import caffe_pb2
 

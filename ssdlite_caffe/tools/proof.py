@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from ssdlite_caffe.arrays import FloatArray
-from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.layers import BOXES_LAYER
 from ssdlite_caffe.gen_model.moved_maps import without_front
 from ssdlite_caffe.gen_model.netdesc import ConvDesc, FeatureMapDesc, NetDesc
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes
 from ssdlite_caffe.load.own_boxes import caffe_order, own_default_boxes, own_priors
 from ssdlite_caffe.runtimes.model_folder import ModelFolder
 from ssdlite_caffe.runtimes.net import RunningNet

@@ -18,9 +18,10 @@ from ssdlite_caffe.errors import ArchError, DatasetError, OutputError, SsdliteEr
 from ssdlite_caffe.files import new_folder, refuse_existing, write_text
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import refuse_irregular_boxes, small_boxes
+from ssdlite_caffe.gen_model.default_boxes import refuse_irregular_boxes
 from ssdlite_caffe.gen_model.dialect import BatchNormDialect, DataPaths, Dialect, Stage
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.prior_boxes import small_boxes
 from ssdlite_caffe.gen_model.render import Solver, render, render_script, render_solver
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.resizer import Resizer

@@ -10,8 +10,8 @@ import numpy as np
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.data.lmdb_store import LmdbReader
 from ssdlite_caffe.evaluation.average_precision import iou
-from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes
 from ssdlite_caffe.prototxt import caffe_pb2
 
 MATCHED = 0.5

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
 from ssdlite_caffe.gen_model.netdesc import NetDesc
+from ssdlite_caffe.gen_model.prior_boxes import cell_sizes
 from ssdlite_caffe.imports import import_opencv
 from ssdlite_caffe.load.boxes import match_cell
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, unknown_fields

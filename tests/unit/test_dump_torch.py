@@ -21,7 +21,8 @@ from ssdlite_caffe.dump.torch.torchvision import default_boxes, layers
 from ssdlite_caffe.errors import MissingRuntimeError, ModelError, TensorError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, tf_default_boxes
+from ssdlite_caffe.gen_model.default_boxes import tf_default_boxes
+from ssdlite_caffe.gen_model.prior_boxes import cell_sizes
 from ssdlite_caffe.gen_model.torchvision import torchvision_arch
 from ssdlite_caffe.load.identify import identify
 from ssdlite_caffe.runtimes.model_folder import ModelFolder

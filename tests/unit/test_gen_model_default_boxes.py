@@ -12,16 +12,9 @@ from ssdlite_caffe.dump.model import AnchorGenerator
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import CellBoxes
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import (
-    caffe_prior_boxes,
-    cell_boxes_of_anchors,
-    cell_sizes,
-    prior_box_for,
-    small_boxes,
-    ssd_boxes,
-    tf_default_boxes,
-)
+from ssdlite_caffe.gen_model.default_boxes import cell_boxes_of_anchors, ssd_boxes, tf_default_boxes
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes, cell_sizes, prior_box_for, small_boxes
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 

@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from ssdlite_caffe.errors import ArchError
 from ssdlite_caffe.gen_model.arch import ArchSpec, Pyramid
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import (
-    caffe_prior_boxes,
-    cell_sizes,
-    prior_box_for,
-    prior_grid,
-    pyramid_boxes,
-    tf_default_boxes,
-)
+from ssdlite_caffe.gen_model.default_boxes import pyramid_boxes, tf_default_boxes
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes, cell_sizes, prior_box_for, prior_grid
 from ssdlite_caffe.load.boxes import box_predictor_rows, match_cell
 from ssdlite_caffe.runtimes.decode import decode_boxes
 

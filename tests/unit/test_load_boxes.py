@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ssdlite_caffe.arrays import FloatArray
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.build import build
-from ssdlite_caffe.gen_model.default_boxes import cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.netdesc import PriorBoxDesc
+from ssdlite_caffe.gen_model.prior_boxes import cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.render import render
 from ssdlite_caffe.load.boxes import (
     CellMatch,

@@ -23,7 +23,7 @@ from ssdlite_caffe import convert
 from ssdlite_caffe.dump.model import DumpedModel
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes
 from ssdlite_caffe.load.own_boxes import headless_priors
 from ssdlite_caffe.prototxt.text import read_net
 from ssdlite_caffe.resizer import Resizer

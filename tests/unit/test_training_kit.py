@@ -19,9 +19,9 @@ from ssdlite_caffe.data.voc import open_voc
 from ssdlite_caffe.errors import ArchError, DatasetError, LabelMapError, OutputError, PrototxtError, SsdliteError
 from ssdlite_caffe.gen_model.arch import ArchSpec
 from ssdlite_caffe.gen_model.build import build, default_arch
-from ssdlite_caffe.gen_model.default_boxes import caffe_prior_boxes, cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.dialect import Dialect
 from ssdlite_caffe.gen_model.options import arch_from_options
+from ssdlite_caffe.gen_model.prior_boxes import caffe_prior_boxes, cell_sizes, small_boxes
 from ssdlite_caffe.gen_model.render import Solver, render
 from ssdlite_caffe.prototxt import caffe_pb2
 from ssdlite_caffe.prototxt.binary import blob_to_array, read_caffemodel, write_caffemodel
