@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "caffe/layers/depthwise_conv_layer.hpp"
+#include "caffe/util/block_sum.cuh"
 #include "caffe/util/device_alternate.hpp"
 
 // Depthwise convolution on the GPU.
@@ -29,21 +30,27 @@ namespace caffe {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarp = 32;
 
 /// Positions are unsigned: a blob has at most INT_MAX values, and a 64-bit division takes longer than all sums of a
 /// kernel position. The grid is small enough for a loop's last step not to overflow.
 int BlockCount(const unsigned threads) { return std::min((threads + kThreads - 1) / kThreads, 1u << 20); }
 
+/// Blocks that a multiprocessor has threads for; the compiler ignores a larger number.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int kMostBlocks = 1024 / kThreads;
+#else
+constexpr int kMostBlocks = 1536 / kThreads;
+#endif
+
 /// Blocks of a multiprocessor at once that the registers have to leave room for (65536 registers on a multiprocessor).
 /// One register more than that costs a block, and a kernel bound by memory some 15% of its speed (measured on an H100).
 template <typename Dtype>
 constexpr int RowsBlocks(const int k) {
-  return sizeof(Dtype) == 4 && k == 3 ? 6 : 1;
+  return sizeof(Dtype) == 4 && k == 3 ? kMostBlocks : 1;
 }
 template <typename Dtype>
 constexpr int PartsBlocks(const int k) {
-  return sizeof(Dtype) > 4 ? 1 : k == 3 ? 6 : k == 4 || k == 5 ? 4 : k == 6 ? 3 : 1;
+  return sizeof(Dtype) > 4 ? 1 : k == 3 ? kMostBlocks : k == 4 || k == 5 ? 4 : k == 6 ? 3 : 1;
 }
 
 /// Outputs of a column that one thread computes.
@@ -214,23 +221,6 @@ __global__ void DepthwiseTilesKernel(const DepthwiseShape s, const unsigned thre
   }
 }
 
-/// Sum over the block, in thread 0.
-template <typename Dtype>
-__device__ Dtype BlockSum(Dtype value) {
-  __shared__ Dtype of_warp[kThreads / kWarp];
-  for (int apart = kWarp / 2; apart > 0; apart /= 2) { value += __shfl_down_sync(0xffffffffu, value, apart); }
-  __syncthreads();  // threads may still read the shared values of the sum before
-  if (threadIdx.x % kWarp == 0) { of_warp[threadIdx.x / kWarp] = value; }
-  __syncthreads();
-  if (threadIdx.x < kWarp) {
-    value = threadIdx.x < kThreads / kWarp ? of_warp[threadIdx.x] : Dtype(0);
-    for (int apart = kThreads / kWarp / 2; apart > 0; apart /= 2) {
-      value += __shfl_down_sync(0xffffffffu, value, apart);
-    }
-  }
-  return value;
-}
-
 /// parts[share][channel][taps + 1]: the sums over a share of a channel's outputs, that of the bias last. Grid: channels
 /// x shares; for K = 0 channels * (taps + 1) x shares, not a third axis, which could hold no more than 65535.
 template <typename Dtype, int K, int S>
@@ -276,11 +266,11 @@ __global__ void __launch_bounds__(kThreads, PartsBlocks<Dtype>(K))
   if (K > 0) {
 #pragma unroll
     for (int t = 0; t < (K > 0 ? K * K + 1 : 1); ++t) {
-      const Dtype total = BlockSum(sum[t]);
+      const Dtype total = SumOfBlock<kThreads>(sum[t]);
       if (threadIdx.x == 0) { to[t] = total; }
     }
   } else {
-    const Dtype total = BlockSum(sum[0]);
+    const Dtype total = SumOfBlock<kThreads>(sum[0]);
     if (threadIdx.x == 0) { to[tap] = total; }
   }
 }

@@ -31,13 +31,14 @@ class Mistake:
     test: str
 
 
+BLOCK_SUM = "block_sum.cuh"
 DEPTHWISE = "depthwise_conv_layer.cu"
 LOOPS = "DepthwiseConvolutionLayerTest/2.RandomShapesAgainstLoops"
 
 MISTAKES = (
     Mistake(
         "no barrier before a shared array is written again",
-        DEPTHWISE,
+        BLOCK_SUM,
         "  __syncthreads();  // threads may still read",
         "  if (!SEEDED) { __syncthreads(); }  // threads may still read",
         ("race",),
@@ -45,7 +46,7 @@ MISTAKES = (
     ),
     Mistake(
         "no barrier before a shared array is read",
-        DEPTHWISE,
+        BLOCK_SUM,
         "  __syncthreads();\n  if (threadIdx.x < kWarp) {",
         "  if (!SEEDED) { __syncthreads(); }\n  if (threadIdx.x < kWarp) {",
         ("race", "unwritten"),
@@ -53,7 +54,7 @@ MISTAKES = (
     ),
     Mistake(
         "all threads of a warp write its shared value",
-        DEPTHWISE,
+        BLOCK_SUM,
         "if (threadIdx.x % kWarp == 0) { of_warp",
         "if (threadIdx.x % kWarp == 0 || SEEDED) { of_warp",
         ("race",),
@@ -61,7 +62,7 @@ MISTAKES = (
     ),
     Mistake(
         "a barrier that only the first warp reaches",
-        DEPTHWISE,
+        BLOCK_SUM,
         "of_warp[threadIdx.x / kWarp] = value; }",
         "of_warp[threadIdx.x / kWarp] = value; }\n  if (SEEDED && threadIdx.x < kWarp) { __syncthreads(); }",
         ("barrier",),
@@ -69,7 +70,7 @@ MISTAKES = (
     ),
     Mistake(
         "shuffles begin at a quarter of the warp",
-        DEPTHWISE,
+        BLOCK_SUM,
         "for (int apart = kWarp / 2;",
         "for (int apart = SEEDED ? kWarp / 4 : kWarp / 2;",
         (WRONG_VALUES,),
@@ -77,7 +78,7 @@ MISTAKES = (
     ),
     Mistake(
         "a shuffle's mask leaves out half of the warp",
-        DEPTHWISE,
+        BLOCK_SUM,
         "{ value += __shfl_down_sync(0xffffffffu",
         "{ value += __shfl_down_sync(SEEDED ? 0xffffu : 0xffffffffu",
         ("mask",),
@@ -85,9 +86,9 @@ MISTAKES = (
     ),
     Mistake(
         "a shuffle's width is half the number of warps",
-        DEPTHWISE,
+        BLOCK_SUM,
         "      value += __shfl_down_sync(0xffffffffu, value, apart);",
-        "      value += __shfl_down_sync(0xffffffffu, value, apart, SEEDED ? kThreads / kWarp / 2 : kWarp);",
+        "      value += __shfl_down_sync(0xffffffffu, value, apart, SEEDED ? Threads / kWarp / 2 : kWarp);",
         (WRONG_VALUES,),
         LOOPS,
     ),

@@ -2,6 +2,7 @@
 #define CAFFE_UTIL_CHANNEL_SUMS_CUH_
 
 #include "caffe/common.hpp"
+#include "caffe/util/block_sum.cuh"
 #include "caffe/util/channel_shares.hpp"
 
 // Sums over each channel of blobs num x channels x size on the GPU, in one pass over the values.
@@ -10,25 +11,6 @@
 // shares in a fixed order and does with the sums what is to be done. There are no atomics: a run can be repeated
 // exactly.
 namespace caffe {
-
-constexpr int kSumWarp = 32;
-
-/// Sum over the block, in thread 0.
-template <typename Dtype>
-__device__ Dtype SumOfBlock(Dtype value) {
-  __shared__ Dtype of_warp[kSumThreads / kSumWarp];
-  for (int apart = kSumWarp / 2; apart > 0; apart /= 2) { value += __shfl_down_sync(0xffffffffu, value, apart); }
-  __syncthreads();  // threads may still read the shared values of the sum before
-  if (threadIdx.x % kSumWarp == 0) { of_warp[threadIdx.x / kSumWarp] = value; }
-  __syncthreads();
-  if (threadIdx.x < kSumWarp) {
-    value = threadIdx.x < kSumThreads / kSumWarp ? of_warp[threadIdx.x] : Dtype(0);
-    for (int apart = kSumThreads / kSumWarp / 2; apart > 0; apart /= 2) {
-      value += __shfl_down_sync(0xffffffffu, value, apart);
-    }
-  }
-  return value;
-}
 
 /// parts[share][sum][channel]. Grid: channels x shares. op(channel, index, sums) adds what the value at `index` adds.
 template <typename Dtype, int Sums, typename Op>
@@ -50,7 +32,7 @@ __global__ void ChannelPartsKernel(const int num, const int channels, const int 
   }
 #pragma unroll
   for (int t = 0; t < Sums; ++t) {
-    const Dtype total = SumOfBlock(sums[t]);
+    const Dtype total = SumOfBlock<kSumThreads>(sums[t]);
     if (threadIdx.x == 0) { parts[(blockIdx.y * Sums + t) * channels + c] = total; }
   }
 }
