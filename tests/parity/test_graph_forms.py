@@ -156,7 +156,9 @@ SAME_BYTES = ("grappler", "grappler, all", "no training nodes")
     scope="module",
     params=[
         pytest.param("example", marks=pytest.mark.xdist_group("graph forms")),
-        pytest.param("Object Detection API", marks=[pytest.mark.story, pytest.mark.xdist_group("API forms")]),
+        pytest.param(
+            "Object Detection API", marks=[pytest.mark.rare, pytest.mark.story, pytest.mark.xdist_group("API forms")]
+        ),
     ],
 )
 def model(request: pytest.FixtureRequest) -> Path:

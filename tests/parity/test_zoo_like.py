@@ -38,7 +38,11 @@ STORIES = ("graph and config", "graph", "file and config")
 LABELS = LabelMap.of_names(["circle", "square", "triangle"])
 
 
-@pytest.fixture(params=[pytest.param(form, marks=[pytest.mark.story] if form in STORIES else []) for form in FORMS])
+@pytest.fixture(
+    params=[
+        pytest.param(form, marks=[pytest.mark.story, pytest.mark.rare] if form in STORIES else []) for form in FORMS
+    ]
+)
 def moved(request: pytest.FixtureRequest, shared_models: Path, tmp_path: Path) -> Path:
     """The files of one form, in a folder of their own."""
     source = shared_models / "zoo_like_v3_small_3"

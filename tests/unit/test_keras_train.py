@@ -496,6 +496,7 @@ def test_numbers_that_are_refused(scenes: Path, number: str, command: Command, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.rare
 @pytest.mark.story
 def test_softmax_with_hard_negatives_learns(scenes: Path, tmp_path: Path) -> None:
     from ssdlite_caffe.keras.augment import NONE
