@@ -74,9 +74,17 @@ class Case:
         return PAIRED[self.precision] if self.model in TRAINED else RANDOM_PAIRED
 
 
-def marks(model: str, group: str) -> list[pytest.MarkDecorator]:
-    """Of a test: one process runs a group; large models are stories, which continuous integration leaves out."""
-    return [pytest.mark.xdist_group(group), *([pytest.mark.story] if model in LARGE else [])]
+def marks(program: str, model: str, group: str) -> list[pytest.MarkDecorator]:
+    """Of a test: one process runs a group; large models are stories, which continuous integration leaves out.
+
+    OpenVINO's converter is slow, and the example is a V3-small, too.
+    """
+    found = [pytest.mark.xdist_group(group)]
+    if model in LARGE:
+        found.append(pytest.mark.story)
+    if program == "openvino" and model == "shapes_v3_small_3":
+        found.append(pytest.mark.rare)
+    return found
 
 
 V2 = ("bccd_v2_ssdlite_3", "zoo2018_v2_ssdlite_90")

@@ -38,7 +38,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, id=c.name, marks=marks(c.model, f"folder {c.model}")) for c in folders.cases()]
+    "case", [pytest.param(c, id=c.name, marks=marks(c.program, c.model, f"folder {c.model}")) for c in folders.cases()]
 )
 def test_readme_s_commands(case: folders.FolderCase, workshop: Workshop) -> None:
     source = workshop.source(case.model)

@@ -18,7 +18,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, id=c.name, marks=marks(c.model, f"target {c.program}")) for c in CASES]
+    "case", [pytest.param(c, id=c.name, marks=marks(c.program, c.model, f"target {c.program}")) for c in CASES]
 )
 def test_target(case: Case, workshop: Workshop) -> None:
     source = workshop.source(case.model)
