@@ -55,8 +55,8 @@ target_compile_options(settings INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:-diag-suppress=177,550;-Wno-deprecated-gpu-targets>"
   "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wno-deprecated-declarations>")
 
-# together(RESULT SIZE FILE...): files that include SIZE of these each. The compiler takes nearly a minute for the headers
-# of one, those of the messages above all. CMake's own unity build knows .cu files from 3.31 on.
+# together(RESULT SIZE FILE...): files that include SIZE of these each. Most of a file's time goes into the headers, those
+# of the messages above all. CMake's own unity build knows .cu files from 3.31 on.
 function(together result size)
   set(count 0)
   foreach(file IN LISTS ARGN)
