@@ -97,9 +97,11 @@ class Oracle:
 
 
 ORACLES = (
-    Oracle("v1_ssd_plain", "ssd_mobilenet_v1", "v1", 4, (300, 300), head="ssd"),
+    Oracle("v1_ssd_softmax", "ssd_mobilenet_v1", "v1", 4, (300, 300), head="ssd", scores="softmax"),
     Oracle("v1_lite_050", "ssd_mobilenet_v1", "v1", 90, (300, 300), 0.5, rare=True),
-    Oracle("v2_140_ssd_softmax", "ssd_mobilenet_v2", "v2", 20, (224, 224), 1.4, head="ssd", scores="softmax"),
+    Oracle(
+        "v2_140_ssd_softmax", "ssd_mobilenet_v2", "v2", 20, (224, 224), 1.4, head="ssd", scores="softmax", rare=True
+    ),
     Oracle(
         "v2_035_anchors", "ssd_mobilenet_v2", "v2", 90, (192, 256), 0.35, scales=(0.15, 0.9),
         anchors="reduce_boxes_in_lowest_layer: false interpolated_scale_aspect_ratio: 0.0 aspect_ratios: 1.5",

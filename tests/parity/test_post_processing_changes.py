@@ -82,8 +82,9 @@ def test_many_changes(seed: int) -> None:
     assert min(found[way] for way in ("refused", "the same")) > 30, found
 
 
+@pytest.mark.rare
 @pytest.mark.story
-@pytest.mark.parametrize("name", ["shapes_v3_small_3", pytest.param("bccd_v2_ssdlite_3", marks=pytest.mark.rare)])
+@pytest.mark.parametrize("name", ["shapes_v3_small_3", "bccd_v2_ssdlite_3"])
 def test_many_changes_of_the_apis_own_graphs(shared_models: Path, name: str) -> None:
     source, names = opened(shared_models / name / "frozen_inference_graph.pb")
     found = outcomes(source, names, seed=5, count=50)

@@ -81,15 +81,9 @@ def test_many_changes(seed: int) -> None:
     assert min(found[way] for way in ("refused", "the same")) > 30, found
 
 
+@pytest.mark.rare
 @pytest.mark.story
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("zoo2018_v2_ssdlite_90", marks=pytest.mark.rare),
-        "bccd_v2_ssdlite_3",
-        pytest.param("shapes_v3_small_3", marks=pytest.mark.rare),
-    ],
-)
+@pytest.mark.parametrize("name", ["zoo2018_v2_ssdlite_90", "bccd_v2_ssdlite_3", "shapes_v3_small_3"])
 def test_many_changes_of_the_apis_own_graphs(shared_models: Path, name: str) -> None:
     found = outcomes(opened(shared_models / name / "frozen_inference_graph.pb"), seed=5, count=50)
     assert min(found[way] for way in ("refused", "the same")) > 3, found

@@ -262,6 +262,7 @@ def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> No
         time.sleep(0.01)
 
 
+@pytest.mark.rare
 @pytest.mark.story
 def test_two_hosts_do_what_one_does(scenes: Path, tmp_path: Path) -> None:
     """Each has half of every batch. BatchNorm is left alone: its statistics are those of a host's own images."""
@@ -406,6 +407,7 @@ def test_nan_and_inf_stop_it_and_are_not_kept(scenes: Path, tmp_path: Path) -> N
         assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.rare
 @pytest.mark.story
 @pytest.mark.usefixtures("built_once")
 def test_images_are_decoded_once(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
