@@ -13,7 +13,7 @@ set(EMULATED_LAYERS
     batch_norm scale bias split softmax_loss softmax dummy_data loss neuron    # of a net with them
     deconv relu sigmoid tanh pooling global_pooling lrn eltwise power)   # that layer_factory.cpp can make
 set(PARTS_ALONE  # compiled by themselves: some share names that each file has for itself
-    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward net_weights conv_chain packed_weights pointwise_pieces
+    columns cpu_gemm depthwise depthwise_weights thread_pool net_forward net_passes norm_unit net_weights conv_chain packed_weights pointwise_pieces
     channel_blocks block_conv block_depthwise block_layers)
 set(EMULATED_PARTS ${PARTS_ALONE}
     blob common layer net solver syncedmem layer_factory sgd_solver

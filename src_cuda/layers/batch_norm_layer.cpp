@@ -4,76 +4,25 @@
 #include <cmath>
 #include <vector>
 
+#include "caffe/util/batch_norm.hpp"
 #include "caffe/util/channel_shares.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/parallel.hpp"
-#include "caffe/util/simd.hpp"
 
-// BatchNorm on the CPU: the class and its blobs are the fork's. A thread does all passes over a channel
-// while its values are in the cache; the only copy is x_norm_, which Backward needs:
-//
-//     forward   mean, then variance = mean((x - mean)^2), then y = (x - mean) / sqrt(variance + eps)
-//     backward  dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps)
-//
-// The means are over images and positions. Source: Ioffe and Szegedy, Batch Normalization (2015), algorithm 1.
+// BatchNorm on the CPU (util/batch_norm.hpp): the class and its blobs are the fork's. In training a net computes it
+// together with the Scale after it (util/norm_unit.cpp).
 namespace caffe {
 
 namespace {
 
-/// A channel's planes, one in each image.
-struct Planes {
-  int num, size;
-  size_t step;
-
-  double count() const { return static_cast<double>(num) * size; }
-};
-
-/// A sum over a channel: op.Many gives what a vector of values adds, op.One what a single value at the end of a plane
-/// adds.
-template <typename T, typename Op>
-double ChannelSum(const Planes& planes, const Op& op) {
-  constexpr int lanes = SimdLanes<T>();
-  double total = 0;
-  for (int n = 0; n < planes.num; ++n) {
-    const size_t first = n * planes.step;
-    SimdT<T, lanes> sum[4] = {};
-    int i = 0;
-    for (; i + 4 * lanes <= planes.size; i += 4 * lanes) {
-      for (int v = 0; v < 4; ++v) { sum[v] += op.Many(first + i + v * lanes); }
-    }
-    for (; i + lanes <= planes.size; i += lanes) { sum[0] += op.Many(first + i); }
-    total += SimdSum<T, lanes>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    for (; i < planes.size; ++i) { total += op.One(first + i); }
-  }
-  return total;
-}
-
-template <typename T>
-struct Value {
-  const T* x;
-  SimdT<T, SimdLanes<T>()> Many(size_t i) const { return SimdLoad<T, SimdLanes<T>()>(x + i); }
-  T One(size_t i) const { return x[i]; }
-};
-
-template <typename T>
-struct SquaredDistance {
-  const T* x;
-  T from;
-  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
-    const auto d = SimdLoad<T, SimdLanes<T>()>(x + i) - from;
-    return d * d;
-  }
-  T One(size_t i) const { return (x[i] - from) * (x[i] - from); }
-};
-
-template <typename T>
-struct ProductOf {
-  const T* x;
-  const T* y;
-  SimdT<T, SimdLanes<T>()> Many(size_t i) const {
-    return SimdLoad<T, SimdLanes<T>()>(x + i) * SimdLoad<T, SimdLanes<T>()>(y + i);
-  }
-  T One(size_t i) const { return x[i] * y[i]; }
+/// Nothing follows in the same pass.
+template <typename Dtype>
+struct Nothing {
+  static constexpr bool kSloped = false;
+  Nothing Of(int) const { return *this; }
+  Dtype Value(const Dtype x) const { return x; }
+  Dtype Slope(Dtype) const { return 1; }
+  Dtype Learn(int, double, double) const { return 1; }
 };
 
 }  // namespace
@@ -121,60 +70,32 @@ void BatchNormLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom, const ve
 template <typename Dtype>
 void BatchNormLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (bottom[0]->count() == 0) { return; }  // there is no mean of an empty batch
+  if (!use_global_stats_) {
+    BatchNormForward(OpenBatchNorm<Dtype>::Parts(this), *bottom[0], top[0], Nothing<Dtype>());
+    return;
+  }
   const Dtype* x = bottom[0]->cpu_data();
   Dtype* y = top[0]->mutable_cpu_data();
-  // With stored statistics Backward does not need x_norm_.
-  Dtype* kept = use_global_stats_ ? nullptr : x_norm_.mutable_cpu_data();
   Dtype* means = mean_.mutable_cpu_data();
   Dtype* deviations = variance_.mutable_cpu_data();
-  const int num = bottom[0]->shape(0);
-  const int size = bottom[0]->count(1) / channels_;
-  const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
-  if (use_global_stats_) {
-    const Dtype weight = this->blobs_[2]->cpu_data()[0];
-    const Dtype factor = weight == 0 ? 0 : 1 / weight;
-    for (int c = 0; c < channels_; ++c) {
-      means[c] = factor * this->blobs_[0]->cpu_data()[c];
-      deviations[c] = std::sqrt(factor * this->blobs_[1]->cpu_data()[c] + eps_);
-    }
+  const Dtype weight = this->blobs_[2]->cpu_data()[0];
+  const Dtype factor = weight == 0 ? 0 : 1 / weight;
+  for (int c = 0; c < channels_; ++c) {
+    means[c] = factor * this->blobs_[0]->cpu_data()[c];
+    deviations[c] = std::sqrt(factor * this->blobs_[1]->cpu_data()[c] + eps_);
   }
-  Dtype* mean_sum = use_global_stats_ ? nullptr : this->blobs_[0]->mutable_cpu_data();
-  Dtype* variance_sum = use_global_stats_ ? nullptr : this->blobs_[1]->mutable_cpu_data();
-  const double count = planes.count();
-  // The running average is over the unbiased estimates.
-  const Dtype unbiased = count > 1 ? count / (count - 1) : 1;
-  const auto channels = [&](const int begin, const int end) {
+  const Planes planes = Planes::Of(*bottom[0], channels_);
+  ParallelFor(channels_, planes.grain(channels_), [&](const int begin, const int end) {
     for (int c = begin; c < end; ++c) {
-      const size_t first = static_cast<size_t>(c) * size;
-      if (!use_global_stats_) {
-        const Dtype mean = ChannelSum<Dtype>(planes, Value<Dtype>{x + first}) / count;
-        const Dtype variance = ChannelSum<Dtype>(planes, SquaredDistance<Dtype>{x + first, mean}) / count;
-        mean_sum[c] = mean + moving_average_fraction_ * mean_sum[c];
-        variance_sum[c] = unbiased * variance + moving_average_fraction_ * variance_sum[c];
-        means[c] = mean;
-        deviations[c] = std::sqrt(variance + eps_);
-      }
-      const Dtype mean = means[c];
-      const Dtype factor = 1 / deviations[c];
-      for (int n = 0; n < num; ++n) {
-        const Dtype* from = x + first + n * planes.step;
-        Dtype* to = y + first + n * planes.step;
-        if (kept == nullptr) {
+      const Dtype mean = means[c], factor = 1 / deviations[c];
+      for (int n = 0; n < planes.num; ++n) {
+        const Dtype* from = x + planes.At(c, n);
+        Dtype* to = y + planes.At(c, n);
 #pragma GCC ivdep
-          for (int i = 0; i < size; ++i) { to[i] = (from[i] - mean) * factor; }
-        } else {
-          Dtype* keep = kept + first + n * planes.step;
-#pragma GCC ivdep
-          for (int i = 0; i < size; ++i) { to[i] = keep[i] = (from[i] - mean) * factor; }
-        }
+        for (int i = 0; i < planes.size; ++i) { to[i] = (from[i] - mean) * factor; }
       }
     }
-  };
-  if (!use_global_stats_) {
-    Dtype* weight = this->blobs_[2]->mutable_cpu_data();
-    weight[0] = weight[0] * moving_average_fraction_ + 1;
-  }
-  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  });
 }
 
 template <typename Dtype>
@@ -182,37 +103,24 @@ void BatchNormLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, const 
                                          const vector<Blob<Dtype>*>& bottom) {
   if (bottom[0]->count() == 0) { return; }
   const Dtype* dy = top[0]->cpu_diff();
+  if (!use_global_stats_) {
+    BatchNormBackward<Dtype>(OpenBatchNorm<Dtype>::Parts(this), nullptr, dy, bottom[0], Nothing<Dtype>());
+    return;
+  }
   Dtype* dx = bottom[0]->mutable_cpu_diff();
-  const Dtype* y = use_global_stats_ ? nullptr : x_norm_.cpu_data();
   const Dtype* deviations = variance_.cpu_data();
-  const int num = bottom[0]->shape(0);
-  const int size = bottom[0]->count(1) / channels_;
-  const Planes planes = {num, size, static_cast<size_t>(channels_) * size};
-  const double count = planes.count();
-  const auto channels = [&](const int begin, const int end) {
+  const Planes planes = Planes::Of(*bottom[0], channels_);
+  ParallelFor(channels_, planes.grain(channels_), [&](const int begin, const int end) {
     for (int c = begin; c < end; ++c) {
-      const size_t first = static_cast<size_t>(c) * size;
       const Dtype factor = 1 / deviations[c];
-      Dtype mean = 0, slope = 0;
-      if (!use_global_stats_) {
-        mean = ChannelSum<Dtype>(planes, Value<Dtype>{dy + first}) / count;
-        slope = ChannelSum<Dtype>(planes, ProductOf<Dtype>{dy + first, y + first}) / count;
-      }
-      for (int n = 0; n < num; ++n) {
-        const Dtype* from = dy + first + n * planes.step;
-        Dtype* to = dx + first + n * planes.step;
-        if (use_global_stats_) {
+      for (int n = 0; n < planes.num; ++n) {
+        const Dtype* from = dy + planes.At(c, n);
+        Dtype* to = dx + planes.At(c, n);
 #pragma GCC ivdep
-          for (int i = 0; i < size; ++i) { to[i] = from[i] * factor; }
-        } else {
-          const Dtype* out = y + first + n * planes.step;
-#pragma GCC ivdep
-          for (int i = 0; i < size; ++i) { to[i] = (from[i] - mean - slope * out[i]) * factor; }
-        }
+        for (int i = 0; i < planes.size; ++i) { to[i] = from[i] * factor; }
       }
     }
-  };
-  ParallelFor(channels_, ParallelGrain(channels_, static_cast<int>(1 + 30000 / count)), channels);
+  });
 }
 
 #ifdef CPU_ONLY

@@ -315,8 +315,6 @@ void MultiBoxLossLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top, con
       }
     }
   }
-  all_match_indices_.clear();
-  all_neg_indices_.clear();
 }
 
 INSTANTIATE_CLASS(MultiBoxLossLayer);

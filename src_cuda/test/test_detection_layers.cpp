@@ -275,6 +275,32 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
   }
 }
 
+TYPED_TEST(DetectionLayersTest, LossGradientTwice) {
+  // Backward of one pass may be asked for again.
+  typedef TypeParam Dtype;
+  Blob<Dtype> loc(2, 40 * 4, 1, 1), conf(2, 40 * 3, 1, 1), prior, label(1, 1, 1, 8), top;
+  this->random_.FillUniform(-1, 1, &loc);
+  this->random_.FillUniform(-1, 1, &conf);
+  this->random_.FillPriors(40, &prior);
+  const Dtype object[] = {1, 1, 0, 0.1, 0.1, 0.4, 0.4, 0};
+  std::copy(object, object + 8, label.mutable_cpu_data());
+  const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
+  shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(
+      Parse("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 mining_type: MAX_NEGATIVE }"));
+  layer->SetUp(bottoms, tops);
+  layer->Forward(bottoms, tops);
+  vector<Dtype> gradients[2];
+  for (vector<Dtype>& found : gradients) {
+    this->random_.FillUniform(-1, 1, &top);  // and not what the loss's gradient is
+    top.mutable_cpu_diff()[0] = 1;
+    layer->Backward(tops, {true, true, false, false}, bottoms);
+    found.assign(conf.cpu_diff(), conf.cpu_diff() + conf.count());
+    found.insert(found.end(), loc.cpu_diff(), loc.cpu_diff() + loc.count());
+    EXPECT_NE(0, *std::max_element(found.begin(), found.end()));
+  }
+  EXPECT_EQ(gradients[0], gradients[1]);
+}
+
 TYPED_TEST(DetectionLayersTest, LossGradientWithMining) {
   // The loss jumps where a mined negative and one that is not mined swap ranks, so a numeric gradient means nothing
   // there. Here the losses of any two priors lie 0.2 apart at least, which a step of 0.01 does not bridge.

@@ -1,6 +1,5 @@
-// Net::ForwardFromTo (compat/net_forward.hpp). A range of layers is run one by one, as in the fork. A whole forward
-// pass on the CPU in phase TEST of a net without a layer that a backward pass needs (no loss, no force_backward) is
-// computed as runtimes made for inference do it:
+// A whole forward pass on the CPU in phase TEST of a net without a layer that a backward pass needs
+// (util/net_passes.cpp), computed as runtimes made for inference do it:
 //
 // - feature maps are kept in blocks of channels (util/channel_blocks.hpp) from convolution to convolution. Layers that
 //   do not know them find their bottoms in a blob's order, written when they ask for it, and so does everybody else;
@@ -27,10 +26,10 @@
 #include <boost/make_shared.hpp>
 
 #include "caffe/layers/conv_layer.hpp"
-#include "caffe/net.hpp"
 #include "caffe/util/block_layers.hpp"
 #include "caffe/util/channel_blocks.hpp"
 #include "caffe/util/conv_chain.hpp"
+#include "caffe/util/net_forward.hpp"
 #include "caffe/util/parallel.hpp"
 #include "caffe/util/pointwise.hpp"
 #include "caffe/util/pointwise_pieces.hpp"
@@ -477,24 +476,17 @@ class WholePass {
 
 }  // namespace
 
-#define NET_FORWARD(Dtype)                                                                              \
-  template <>                                                                                           \
-  Dtype Net<Dtype>::ForwardFromTo(int start, int end) {                                                 \
-    CHECK_GE(start, 0);                                                                                 \
-    CHECK_LT(end, layers_.size());                                                                      \
-    const bool whole = start == 0 && end + 1 == layers_.size() &&                                       \
-                       std::count(layer_need_backward_.begin(), layer_need_backward_.end(), true) == 0; \
-    if (whole && phase_ == TEST && Caffe::mode() == Caffe::CPU && !debug_info_) {                       \
-      return WholePass<Dtype>(layers_, bottom_vecs_, top_vecs_).Run();                                  \
-    }                                                                                                   \
-    Dtype loss = 0;                                                                                     \
-    for (int i = start; i <= end; ++i) {                                                                \
-      loss += layers_[i]->Forward(bottom_vecs_[i], top_vecs_[i]);                                       \
-      if (debug_info_) { ForwardDebugInfo(i); }                                                         \
-    }                                                                                                   \
-    return loss;                                                                                        \
-  }
-NET_FORWARD(float)
-NET_FORWARD(double)
+template <typename Dtype>
+Dtype ForwardWhole(const vector<shared_ptr<Layer<Dtype>>>& layers, const vector<vector<Blob<Dtype>*>>& bottoms,
+                   const vector<vector<Blob<Dtype>*>>& tops) {
+  return WholePass<Dtype>(layers, bottoms, tops).Run();
+}
+
+#define INSTANTIATE(Dtype)                                                        \
+  template Dtype ForwardWhole<Dtype>(const vector<shared_ptr<Layer<Dtype>>>&,     \
+                                     const vector<vector<Blob<Dtype>*>>& bottoms, \
+                                     const vector<vector<Blob<Dtype>*>>& tops)
+INSTANTIATE(float);
+INSTANTIATE(double);
 
 }  // namespace caffe

@@ -1,4 +1,4 @@
-// Net::CopyTrainedLayersFrom (compat/net_forward.hpp): as the fork's, but nobody is taken to keep the pointers that it
+// Net::CopyTrainedLayersFrom (compat/net_passes.hpp): as the fork's, but nobody is taken to keep the pointers that it
 // writes the weights with, so that a forward pass need not pack them anew each time (util/packed_weights.hpp).
 #include <algorithm>
 #include <string>

@@ -125,6 +125,13 @@ def children(pid: int) -> list[int]:
     return [int(text) for path in Path(f"/proc/{pid}/task").glob("*/children") for text in path.read_text().split()]
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it ended between opening and reading, too
+        return False
+
+
 def test_killed_and_resumed(whole: Path, kit: Path) -> None:
     """kill -9 loses what came after the last snapshot; a half-written one is skipped."""
     # Without an end near: a quick machine would else be done before it is killed.
@@ -134,7 +141,7 @@ def test_killed_and_resumed(whole: Path, kit: Path) -> None:
     process.kill()
     process.wait()
     for _ in range(50):  # Caffe ends with it
-        if not Path(f"/proc/{caffe}").exists() or "Z" in Path(f"/proc/{caffe}/stat").read_text().split()[2]:
+        if not is_running(caffe):
             break
         time.sleep(0.1)
     else:
