@@ -82,17 +82,6 @@ class NetTime:
         """Milliseconds of a forward pass after others."""
         return self.milliseconds(f"warm {WARM}")
 
-    def layers(self) -> list[tuple[str, str, float, float]]:
-        """Name, type, and milliseconds of the forward and backward pass of each layer, one after another."""
-        rows = []
-        line = self.ask("layers")
-        while line:
-            name, kind, forward, backward = line
-            rows.append((name, kind, float(forward), float(backward)))
-            assert self._process.stdout
-            line = self._process.stdout.readline().split()
-        return rows
-
     def close(self) -> float:
         """End the process; its peak memory in MiB."""
         peak = self.milliseconds("peak")

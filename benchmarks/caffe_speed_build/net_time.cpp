@@ -7,6 +7,7 @@
 //   warm S    the same of a pass that follows others at once, which took S seconds
 //   backward  milliseconds of a backward pass
 //   step      milliseconds of a training step: gradients to 0, forward, backward, SGD with momentum
+//   wait      milliseconds of the first layer, which is to give data, and of the whole pass forward and back
 //   peak      most memory held so far, in MiB
 //   layers    NAME TYPE FORWARD BACKWARD in milliseconds, then an empty line
 //   output    the net's outputs: count and sum of sizes of each
@@ -123,6 +124,12 @@ int main(int argc, char** argv) {
     } else if (word == "step") {
       sgd.Step();
       std::cout << Now() - start << std::endl;
+    } else if (word == "wait") {
+      net.ForwardFromTo(0, 0);
+      const double waited = Now() - start;
+      net.ForwardFrom(1);
+      net.Backward();
+      std::cout << waited << ' ' << Now() - start << std::endl;
     } else if (word == "peak") {
       std::cout << PeakMiB() << std::endl;
     } else if (word == "layers") {
