@@ -22,7 +22,8 @@ struct Nothing {
   Nothing Of(int) const { return *this; }
   Dtype Value(const Dtype x) const { return x; }
   Dtype Slope(Dtype) const { return 1; }
-  Dtype Learn(int, double, double) const { return 1; }
+  Dtype ScaleOf(int) const { return 1; }
+  void AddGradients(int, double, double) const {}
 };
 
 }  // namespace

@@ -389,6 +389,13 @@ TYPED_TEST(NetForwardTest, KeepsNanAndLoss) {
   EXPECT_FALSE(std::isnan(values[8]));
 }
 
+TYPED_TEST(NetForwardTest, ScaleOfAllChannels) {
+  // One factor and one bias, not one of each channel.
+  this->Make(Conv("conv", "data", "num_output: 16 kernel_size: 1") +
+             InPlace("conv", "Scale", "scale_param { num_axes: 0 bias_term: true }"));
+  this->ExpectSame();
+}
+
 TYPED_TEST(NetForwardTest, MeanOfPlanes) {
   typedef TypeParam Dtype;
   this->Make(

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "caffe/layers/scale_layer.hpp"
+#include "caffe/util/batch_norm.hpp"
 #include "net_forward_test.hpp"
 
 namespace caffe {
@@ -31,14 +32,19 @@ template <typename Dtype>
 class NormUnitTest : public NetForwardTest<Dtype> {
  protected:
   typedef typename NetForwardTest<Dtype>::Values Values;
-  enum Way { kWhole, kOneByOne, kBackwardOneByOne };
+  enum Way { kWhole, kOneByOne, kBackwardOneByOne, kForwardOneByOne };
 
-  /// Layers that end in the blob `conv`, behind a convolution.
-  void MakeNet(const std::string& unit, const std::string& convolution = "conv") {
-    this->Make(Conv(convolution, "data", "num_output: 7 kernel_size: 3 bias_term: false") + unit +
-                   Conv("a", "conv", "num_output: 3 kernel_size: 1") +
-                   Conv("b", "conv", "num_output: 2 kernel_size: 5"),
-               TRAIN, true);
+  /// Layers that end in the blob `conv` or another one, behind a convolution. all: every layer has a backward pass.
+  void MakeNet(const std::string& unit, const std::string& end = "conv", bool all = true,
+               const std::string& convolution = "conv", const std::string& rate = "") {
+    start_.clear();
+    const std::string loss = "power_param { power: 2 } loss_weight: 0.5";
+    this->Make(LayerOf("Convolution", "data", convolution,
+                       rate + "convolution_param { num_output: 7 kernel_size: 3 bias_term: false }") +
+                   unit + Conv("a", end, "num_output: 3 kernel_size: 1") +
+                   Conv("b", end, "num_output: 2 kernel_size: 5") + LayerOf("Power", "a", "of_a", loss) +
+                   LayerOf("Power", "b", "of_b", loss),
+               TRAIN, all);
     for (const shared_ptr<Layer<Dtype>>& layer : this->net_->layers()) {
       for (const shared_ptr<Blob<Dtype>>& blob : layer->blobs()) {
         start_.emplace_back(blob->cpu_data(), blob->cpu_data() + blob->count());
@@ -57,16 +63,17 @@ class NormUnitTest : public NetForwardTest<Dtype> {
         ++from;
       }
     }
+    for (int i = 0; i < net.blobs().size(); ++i) {
+      const std::string& name = net.blob_names()[i];
+      if (name == "of_a" || name == "of_b") { continue; }  // the weight of a loss
+      std::fill_n(net.blobs()[i]->mutable_cpu_diff(), net.blobs()[i]->count(), Dtype(-77));
+    }
     for (const int seed : {4, 5}) {
       this->FillInput(seed);
-      this->Pass(way != kOneByOne);
-    }
-    for (const std::string& name : {"a", "b"}) {
-      Blob<Dtype>* top = net.blob_by_name(name).get();
-      this->Fill(top->mutable_cpu_diff(), top->count());
+      this->Pass(way == kWhole || way == kBackwardOneByOne);
     }
     together_ = OpenScale<Dtype>::KeptNoInput(net.layer_by_name("conv/Scale").get());
-    if (way == kWhole) {
+    if (way == kWhole || way == kForwardOneByOne) {
       net.Backward();
     } else {
       for (int i = net.layers().size() - 1; i >= 0; --i) { net.BackwardFromTo(i, i); }
@@ -104,31 +111,28 @@ class NormUnitTest : public NetForwardTest<Dtype> {
     }
   }
 
-  void ExpectTogether(const std::string& unit) {
-    SCOPED_TRACE(unit);
-    start_.clear();
-    MakeNet(unit);
+  void ExpectTogether() {
     for (const int images : {2, 1, 3}) {
-      this->net_->input_blobs()[0]->Reshape(images, 6, 10 * images, 17);
-      const Values one_by_one = Train(kOneByOne);
-      EXPECT_FALSE(together_);
+      this->net_->input_blobs()[0]->Reshape(images, 6, 20 * images, 47);  // the last is the largest so far
       const Values whole = Train(kWhole);
       EXPECT_TRUE(together_);
+      const Values one_by_one = Train(kOneByOne);
+      EXPECT_FALSE(together_);
       ExpectNear(one_by_one, whole);
       // Backward of a layer by itself finds what it needs.
       const Values mixed = Train(kBackwardOneByOne);
       EXPECT_TRUE(together_);
       this->ExpectEqual(one_by_one, mixed);
+      // Layers that were computed one by one may have had other inputs than each other's outputs.
+      this->ExpectEqual(one_by_one, Train(kForwardOneByOne));
+      EXPECT_FALSE(together_);
     }
   }
 
-  void ExpectAlone(const std::string& unit, const std::string& convolution = "conv") {
-    SCOPED_TRACE(unit);
-    start_.clear();
-    MakeNet(unit, convolution);
-    const Values one_by_one = Train(kOneByOne), whole = Train(kWhole);
+  void ExpectAlone() {
+    const Values whole = Train(kWhole);
     EXPECT_FALSE(together_);
-    this->ExpectEqual(one_by_one, whole);
+    this->ExpectEqual(Train(kOneByOne), whole);
   }
 
   std::vector<std::vector<Dtype>> start_;
@@ -138,45 +142,124 @@ class NormUnitTest : public NetForwardTest<Dtype> {
 TYPED_TEST_CASE(NormUnitTest, Numbers);
 
 TYPED_TEST(NormUnitTest, AsTheLayersOneByOne) {
-  const std::string norm = InPlace("conv", "BatchNorm", kNorm);
+  const std::string norm = InPlace("conv", "BatchNorm", kNorm), frozen = "param { lr_mult: 0 } ";
   for (const std::string& scale :
-       {"", kBias, "scale_param { bias_term: true axis: -3 }", "param { lr_mult: 0 } scale_param { bias_term: true }",
-        "param { lr_mult: 1 } param { lr_mult: 0 } scale_param { bias_term: true }"}) {
+       {std::string(), std::string(kBias), "scale_param { bias_term: true axis: -3 }" + frozen,
+        kBias + (" param { lr_mult: 1 } " + frozen), frozen + frozen + kBias}) {
     for (const std::string& end : {std::string(), InPlace("conv", "ReLU6"), InPlace("conv", "ReLU"),
                                    InPlace("conv", "ReLU6", "relu6_param { negative_slope: 0.25 threshold: 0.5 }"),
                                    InPlace("conv", "ReLU6") + InPlace("conv", "Power", "power_param { scale: 2 }")}) {
-      this->ExpectTogether(norm + InPlace("conv", "Scale", scale) + end);
+      for (const bool all : {false, true}) {
+        SCOPED_TRACE(scale + end + std::to_string(all));
+        this->MakeNet(norm + InPlace("conv", "Scale", scale) + end, "conv", all);
+        this->ExpectTogether();
+      }
     }
   }
+  // The next layer's top is another blob.
+  this->MakeNet(norm + InPlace("conv", "Scale", kBias) + LayerOf("ReLU6", "conv", "other"), "other");
+  this->ExpectTogether();
 }
 
 TYPED_TEST(NormUnitTest, WhatIsNotOne) {
   const std::string norm = InPlace("conv", "BatchNorm", kNorm), scale = InPlace("conv", "Scale", kBias);
-  this->ExpectAlone(InPlace("conv", "BatchNorm", "batch_norm_param { use_global_stats: true }") + scale);
-  this->ExpectAlone(norm + InPlace("conv", "ReLU6") + scale);
-  this->ExpectAlone(norm + InPlace("conv", "Scale", "scale_param { axis: 0 num_axes: 2 }"));
-  this->ExpectAlone(scale + norm);
-  this->ExpectAlone(LayerOf("BatchNorm", "first", "conv", kNorm) + scale, "first");
+  for (const std::string& unit : {InPlace("conv", "BatchNorm", "batch_norm_param { use_global_stats: true }") + scale,
+                                  norm + InPlace("conv", "ReLU6") + scale, scale + norm,
+                                  norm + InPlace("conv", "Scale", "scale_param { axis: 0 num_axes: 2 }"),
+                                  norm + InPlace("conv", "Scale", "scale_param { axis: 3 }")}) {
+    SCOPED_TRACE(unit);
+    this->MakeNet(unit);
+    this->ExpectAlone();
+  }
+  this->MakeNet(LayerOf("BatchNorm", "first", "conv", kNorm) + scale, "conv", true, "first");
+  this->ExpectAlone();
+}
+
+TYPED_TEST(NormUnitTest, BlobsInTheText) {
+  // More than the settings name: the layer does not use the second, or the second of three.
+  const std::string values = " shape { dim: 7 } data: 1 data: 2 data: 3 data: 4 data: 5 data: 6 data: 7 } ";
+  for (const std::string& bias : {"", " blobs {"}) {
+    this->MakeNet(InPlace("conv", "BatchNorm", kNorm) +
+                  InPlace("conv", "Scale",
+                          "blobs {" + values + "blobs {" + values +
+                              (bias.empty() ? "" : bias + values + "scale_param { bias_term: true }")));
+    this->ExpectAlone();
+  }
+}
+
+TYPED_TEST(NormUnitTest, BatchNormByItselfAfterwards) {
+  // Scale's input is still what it was.
+  this->MakeNet(InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias) + InPlace("conv", "ReLU6"));
+  Net<TypeParam>& net = *this->net_;
+  std::vector<std::vector<TypeParam>> gradients;
+  const Blob<TypeParam>& scale = *net.layer_by_name("conv/Scale")->blobs()[0];
+  for (const bool whole : {false, true}) {
+    this->Train(whole ? TestFixture::kWhole : TestFixture::kOneByOne);
+    net.ClearParamDiffs();
+    this->Fill(net.input_blobs()[0]);
+    net.ForwardFromTo(0, 2);
+    net.Backward();
+    gradients.emplace_back(scale.cpu_diff(), scale.cpu_diff() + scale.count());
+  }
+  EXPECT_EQ(gradients[0], gradients[1]);
+}
+
+TYPED_TEST(NormUnitTest, TermsThatCancel) {
+  // A channel of one value: its gradient is 0, and nothing of the rounding of its terms is left.
+  this->MakeNet(InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias));
+  this->net_->input_blobs()[0]->Reshape(1, 6, 7, 7);
+  this->net_->Reshape();
+  this->net_->blob_by_name("conv")->Reshape(1, 7, 1, 1);
+  Net<TypeParam>& net = *this->net_;
+  this->Fill(net.blob_by_name("conv").get());
+  const int scale = 3;
+  ASSERT_EQ(std::string("conv/Scale"), net.layer_names()[scale]);
+  net.ForwardFromTo(2, scale);
+  this->Fill(net.blob_by_name("conv")->mutable_cpu_diff(), 7);
+  net.BackwardFromTo(scale, 2);
+  for (int c = 0; c < 7; ++c) { EXPECT_EQ(0, net.blob_by_name("conv")->cpu_diff()[c]) << c; }
+}
+
+TYPED_TEST(NormUnitTest, NoNewMemory) {
+  typedef TypeParam Dtype;
+  this->MakeNet(InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias));
+  auto* norm = dynamic_cast<BatchNormLayer<Dtype>*>(this->net_->layer_by_name("conv/BatchNorm").get());
+  ASSERT_NE(nullptr, norm);
+  std::vector<const SyncedMemory*> used;
+  for (int pass = 0; pass < 3; ++pass) {
+    this->net_->Forward();
+    this->net_->Backward();
+    used.push_back(OpenBatchNorm<Dtype>::Parts(norm).normalised->data().get());
+  }
+  EXPECT_EQ(used, std::vector<const SyncedMemory*>(3, used[0]));
+}
+
+TYPED_TEST(NormUnitTest, NoGradientIsAskedFor) {
+  // Of the blob: the convolution learns nothing. The Scale does, and gets the same gradients.
+  this->MakeNet(InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias) + InPlace("conv", "ReLU6"),
+                "conv", false, "conv", "param { lr_mult: 0 } ");
+  const auto whole = this->Train(TestFixture::kWhole), one_by_one = this->Train(TestFixture::kOneByOne);
+  this->ExpectEqual(one_by_one, whole);
 }
 
 TYPED_TEST(NormUnitTest, PartsOfAPass) {
-  const std::string unit =
-      InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias) + InPlace("conv", "ReLU6");
-  this->MakeNet(unit);
+  this->MakeNet(InPlace("conv", "BatchNorm", kNorm) + InPlace("conv", "Scale", kBias) + InPlace("conv", "ReLU6"));
   Net<TypeParam>& net = *this->net_;
   const auto one_by_one = this->Train(TestFixture::kOneByOne);
-  const int count = net.layers().size();
-  const int norm = 2;
+  const int end = net.layers().size() - 1, norm = 2;
   ASSERT_EQ(std::string("conv/BatchNorm"), net.layer_names()[norm]);
   for (const int cut : {norm, norm + 1, norm + 2, norm + 3}) {
     SCOPED_TRACE(cut);
-    for (const int seed : {4, 5}) {
-      this->FillInput(seed);
-      net.ForwardFromTo(0, cut - 1);
-      net.ForwardFromTo(cut, count - 1);
-    }
+    this->FillInput(5);
+    net.ForwardFromTo(0, cut - 1);
+    net.ForwardFromTo(cut, end);
     const auto values = this->Read();
     for (const std::string& name : {"conv", "a", "b"}) { EXPECT_EQ(one_by_one.at(name), values.at(name)) << name; }
+    net.BackwardFromTo(end, cut);
+    net.BackwardFromTo(cut - 1, 0);
+    const Blob<TypeParam>& data = *net.input_blobs()[0];
+    const auto& wanted = one_by_one.at("data gradient");
+    for (int i = 0; i < data.count(); ++i) { ASSERT_NEAR(wanted[i], data.cpu_diff()[i], 10 * this->kNear) << i; }
   }
 }
 

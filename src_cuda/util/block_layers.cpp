@@ -123,14 +123,16 @@ ImagePass Scale(Layer<Dtype>* layer, const vector<Blob<Dtype>*>& bottom, Blob<Dt
   const int axis = bottom[0]->CanonicalAxisIndex(param.axis()), channels = bottom[0]->shape(1);
   // The 0 is added where there is no bias, too, as the layer does: it makes a 0 of -0.
   const auto op = [](const auto x, const auto a, const auto b) { return x * a + b; };
-  const std::vector<Dtype> shifts =
-      ByChannel(param.bias_term() ? layer->blobs().back()->cpu_data() : nullptr, channels);
   if (bottom.size() == 1) {
     const Blob<Dtype>& factors = *layer->blobs()[0];
-    if (factors.num_axes() != 1 || axis != 1) { return nullptr; }
+    if (factors.num_axes() != 1 || axis != 1 || layer->blobs().size() != (param.bias_term() ? 2 : 1)) {
+      return nullptr;
+    }
+    const std::vector<Dtype> shifts = ByChannel(param.bias_term() ? layer->blobs()[1]->cpu_data() : nullptr, channels);
     return AlongChannelsPass(*bottom[0], ByChannel(factors.cpu_data(), channels), shifts, op, top);
   }
   if (bottom[1]->num_axes() != 2 || axis != 0 || param.bias_term()) { return nullptr; }
+  const std::vector<Dtype> shifts = ByChannel<Dtype>(nullptr, channels);
   const Gates<Dtype> gates(*bottom[1]);
   if (!gates.known()) { return nullptr; }
   const auto maps = BlocksOf(*bottom[0]);

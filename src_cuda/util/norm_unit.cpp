@@ -1,7 +1,9 @@
 #include "caffe/util/norm_unit.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
 
 #include <boost/make_shared.hpp>
@@ -22,10 +24,10 @@ class OpenScale : public ScaleLayer<Dtype> {
   static Blob<Dtype>& Input(ScaleLayer<Dtype>* layer) { return layer->*&OpenScale::temp_; }
 };
 
-/// The values of another memory.
-class CopyOf : public DeferredValues {
+/// The values of another memory, which stay there as long as this refers to it (LeaveToOthers).
+class ValuesOf : public DeferredValues {
  public:
-  CopyOf(const shared_ptr<SyncedMemory>& of, const size_t bytes) : of_(of), bytes_(bytes) {}
+  ValuesOf(const shared_ptr<SyncedMemory>& of, const size_t bytes) : of_(of), bytes_(bytes) {}
   void WriteTo(void* values) const override { std::memcpy(values, of_->cpu_data(), bytes_); }
   const shared_ptr<SyncedMemory>& of() const { return of_; }
 
@@ -59,10 +61,10 @@ struct ScaleThen {
 
   OfChannel Of(const int channel) const { return {op, scale[channel], bias == nullptr ? Dtype(0) : bias[channel]}; }
   Dtype Slope(const Dtype y) const { return op.Slope(y); }
-  Dtype Learn(const int channel, const double sum, const double products) const {
+  Dtype ScaleOf(const int channel) const { return scale[channel]; }
+  void AddGradients(const int channel, const double sum, const double products) const {
     if (scale_diff != nullptr) { scale_diff[channel] += static_cast<Dtype>(products); }
     if (bias_diff != nullptr) { bias_diff[channel] += static_cast<Dtype>(sum); }
-    return scale[channel];
   }
 };
 
@@ -87,14 +89,11 @@ void WithActivation(const Layer<Dtype>* relu6, const Visit& visit) {
   }
 }
 
-template <typename Dtype>
-BatchNormLayer<Dtype>* AsBatchNorm(const shared_ptr<Layer<Dtype>>& layer) {
-  return dynamic_cast<BatchNormLayer<Dtype>*>(layer.get());
-}
-
-template <typename Dtype>
-ScaleLayer<Dtype>* AsScale(const shared_ptr<Layer<Dtype>>& layer) {
-  return dynamic_cast<ScaleLayer<Dtype>*>(layer.get());
+/// A layer of this very class, or null: one derived from it may compute something else.
+template <typename Kind, typename Dtype>
+Kind* As(const shared_ptr<Layer<Dtype>>& layer) {
+  const Layer<Dtype>& found = *layer;
+  return typeid(found) == typeid(Kind) ? static_cast<Kind*>(layer.get()) : nullptr;
 }
 
 }  // namespace
@@ -102,22 +101,24 @@ ScaleLayer<Dtype>* AsScale(const shared_ptr<Layer<Dtype>>& layer) {
 template <typename Dtype>
 int NormUnit<Dtype>::LayersFrom(const Layers& layers, const Blobs& bottoms, const Blobs& tops, const int first,
                                 const int end) {
-  const BatchNormLayer<Dtype>* norm = AsBatchNorm(layers[first]);
+  const BatchNormLayer<Dtype>* norm = As<BatchNormLayer<Dtype>>(layers[first]);
   if (norm == nullptr || !OpenBatchNorm<Dtype>::uses_batch(*norm) || first + 2 > end) { return 0; }
   const Blob<Dtype>* blob = bottoms[first][0];
   const auto in_place = [&](const int i) {
     return bottoms[i].size() == 1 && tops[i].size() == 1 && bottoms[i][0] == blob && tops[i][0] == blob &&
            layers[i]->loss(0) == 0;
   };
-  if (!in_place(first) || !in_place(first + 1) || AsScale(layers[first + 1]) == nullptr || blob->num_axes() < 2) {
+  if (!in_place(first) || !in_place(first + 1) || As<ScaleLayer<Dtype>>(layers[first + 1]) == nullptr ||
+      blob->num_axes() < 2) {
     return 0;
   }
   const ScaleParameter& scale = layers[first + 1]->layer_param().scale_param();
-  const bool of_channels = (scale.axis() == 1 || scale.axis() + blob->num_axes() == 1) &&
-                           layers[first + 1]->blobs()[0]->num_axes() == 1 && blob->count() > 0;
-  if (!of_channels) { return 0; }
-  const bool relu6 =
-      first + 3 <= end && in_place(first + 2) && dynamic_cast<ReLU6Layer<Dtype>*>(layers[first + 2].get()) != nullptr;
+  const bool of_channels =
+      (scale.axis() == 1 || scale.axis() + blob->num_axes() == 1) && layers[first + 1]->blobs()[0]->num_axes() == 1;
+  // Blobs that the net's text gives beside those that the layer needs: it takes the last one as its bias, or none.
+  const bool usual = layers[first + 1]->blobs().size() == (scale.bias_term() ? 2 : 1);
+  if (!of_channels || !usual || blob->count() == 0) { return 0; }
+  const bool relu6 = first + 3 <= end && in_place(first + 2) && As<ReLU6Layer<Dtype>>(layers[first + 2]) != nullptr;
   return relu6 ? 3 : 2;
 }
 
@@ -125,21 +126,23 @@ template <typename Dtype>
 void NormUnit<Dtype>::Forward(const Layers& layers, const Blobs& bottoms, const Blobs& tops, const int first,
                               const int count) {
   for (int i = first; i < first + count; ++i) { layers[i]->Reshape(bottoms[i], tops[i]); }
-  const BatchNormParts<Dtype> norm = OpenBatchNorm<Dtype>::Parts(AsBatchNorm(layers[first]));
+  const BatchNormParts<Dtype> norm = OpenBatchNorm<Dtype>::Parts(As<BatchNormLayer<Dtype>>(layers[first]));
   Blob<Dtype>* blob = bottoms[first][0];
+  const shared_ptr<SyncedMemory>& input = OpenScale<Dtype>::Input(As<ScaleLayer<Dtype>>(layers[first + 1])).data();
+  input->Drop();  // which refers to the values of the pass before
   WithActivation(count > 2 ? layers[first + 2].get() : nullptr,
                  [&](const auto op) { BatchNormForward(norm, *blob, blob, Then(layers[first + 1].get(), op, false)); });
-  const shared_ptr<SyncedMemory>& input = OpenScale<Dtype>::Input(AsScale(layers[first + 1])).data();
-  input->Defer(boost::make_shared<CopyOf>(norm.normalised->data(), blob->count() * sizeof(Dtype)));
+  const shared_ptr<SyncedMemory>& values = norm.normalised->data();
+  input->Defer(boost::make_shared<ValuesOf>(values, std::min(values->size(), input->size())));
 }
 
 template <typename Dtype>
 bool NormUnit<Dtype>::Backward(const Layers& layers, const Blobs& bottoms, const int first, const int count) {
-  const BatchNormParts<Dtype> norm = OpenBatchNorm<Dtype>::Parts(AsBatchNorm(layers[first]));
-  const Blob<Dtype>& input = OpenScale<Dtype>::Input(AsScale(layers[first + 1]));
+  const BatchNormParts<Dtype> norm = OpenBatchNorm<Dtype>::Parts(As<BatchNormLayer<Dtype>>(layers[first]));
+  const Blob<Dtype>& input = OpenScale<Dtype>::Input(As<ScaleLayer<Dtype>>(layers[first + 1]));
   if (input.count() != norm.normalised->count()) { return false; }
-  const CopyOf* copy = dynamic_cast<const CopyOf*>(input.data()->deferred().get());
-  if (copy == nullptr || copy->of() != norm.normalised->data()) { return false; }
+  const ValuesOf* kept = dynamic_cast<const ValuesOf*>(input.data()->deferred().get());
+  if (kept == nullptr || kept->of() != norm.normalised->data()) { return false; }
   Blob<Dtype>* blob = bottoms[first][0];
   const Dtype* y = blob->cpu_data();
   const Dtype* dy = blob->cpu_diff();

@@ -14,7 +14,7 @@
  * Batch normalisation on the CPU with the statistics of the batch, and what follows it in the same pass over memory.
  *
  *     forward   mean, then variance = mean((x - mean)^2), then n = (x - mean) / sqrt(variance + eps), y = after(n)
- *     backward  g = dy after'(y), then dx = (g - mean(g) - mean(g n) n) / sqrt(variance + eps)
+ *     backward  g = dy dy/dn, then dx = (g - mean(g) - mean(g n) n) / sqrt(variance + eps)
  *
  * The means are over images and positions. A thread does all passes over a channel while its values are in the cache;
  * the only copy is n, which the backward pass needs. Source: Ioffe and Szegedy, Batch Normalization (2015),
@@ -106,12 +106,31 @@ class OpenBatchNorm : public BatchNormLayer<Dtype> {
   }
 };
 
-/// y = after.Of(channel).Value(n). y may be x.
+/// Values that somebody else refers to stay as they are: the blob gets memory of its own for the next ones.
+template <typename Dtype>
+void LeaveToOthers(Blob<Dtype>* blob) {
+  if (blob->data().use_count() == 1) { return; }
+  Blob<Dtype> fresh(std::vector<int>(1, static_cast<int>(blob->data()->size() / sizeof(Dtype))));
+  fresh.ReshapeLike(*blob);  // its memory stays as large as the blob's
+  blob->ShareData(fresh);
+}
+
+/*
+ * An After is what follows a BatchNorm in the same pass:
+ *
+ *     Of(channel).Value(n)            y, for the normalised value n
+ *     kSloped, Slope(y)               whether dy/dn has a factor that depends on y, and this factor
+ *     ScaleOf(channel)                the other factor of dy/dn
+ *     AddGradients(channel, a, b)     a: sum of the gradients dy Slope(y) of a channel; b: of these times n
+ */
+
+/// y may be x.
 template <typename Dtype, typename After>
 void BatchNormForward(const BatchNormParts<Dtype>& norm, const Blob<Dtype>& bottom, Blob<Dtype>* top,
                       const After& after) {
   const Dtype* x = bottom.cpu_data();
   Dtype* y = top->mutable_cpu_data();
+  LeaveToOthers(norm.normalised);
   Dtype* normalised = norm.normalised->mutable_cpu_data();
   Dtype* means = norm.means->mutable_cpu_data();
   Dtype* deviations = norm.deviations->mutable_cpu_data();
@@ -155,8 +174,7 @@ void BatchNormForward(const BatchNormParts<Dtype>& norm, const Blob<Dtype>& bott
   });
 }
 
-/// dy is that of y; with After::kSloped it is multiplied by after.Slope(y) first. Then, with the sums over a channel of
-/// these gradients g and of g n, after.Learn(channel, sum of g, sum of g n) gives the factor of n in y. dx may be dy.
+/// y may be null unless After::kSloped; dx may be dy.
 template <typename Dtype, typename After>
 void BatchNormBackward(const BatchNormParts<Dtype>& norm, const Dtype* y, const Dtype* dy, Blob<Dtype>* bottom,
                        const After& after) {
@@ -181,15 +199,16 @@ void BatchNormBackward(const BatchNormParts<Dtype>& norm, const Dtype* y, const 
         AddPlane<Dtype>(planes.size, ValueOf<Dtype>{g}, &sum);
         AddPlane<Dtype>(planes.size, ProductOf<Dtype>{g, normalised + at}, &products);
       }
-      const Dtype scale = after.Learn(c, sum, products);
-      const Dtype mean = scale * sum / count, slope = scale * products / count, factor = 1 / deviations[c];
+      after.AddGradients(c, sum, products);
+      // Not with the scale in each of the three terms, where its rounding would be left of terms that cancel.
+      const Dtype mean = sum / count, slope = products / count, factor = after.ScaleOf(c) / deviations[c];
       for (int n = 0; n < planes.num; ++n) {
         const size_t at = planes.At(c, n);
         const Dtype* g = (After::kSloped ? dx : dy) + at;
         const Dtype* out = normalised + at;
         Dtype* to = dx + at;
 #pragma GCC ivdep
-        for (int i = 0; i < planes.size; ++i) { to[i] = (scale * g[i] - mean - slope * out[i]) * factor; }
+        for (int i = 0; i < planes.size; ++i) { to[i] = (g[i] - mean - slope * out[i]) * factor; }
       }
     }
   });

@@ -27,8 +27,9 @@ class NormUnit {
   /// What Layer::Forward does, for that many layers.
   static void Forward(const Layers& layers, const Blobs& bottoms, const Blobs& tops, int first, int count);
 
-  /// What Layer::Backward does, for that many layers. False, and nothing is done, if they were not computed together
-  /// before: then Scale may have had another input.
+  /// What Layer::Backward does, for that many layers. False, and nothing is done, unless Scale's input is what
+  /// BatchNorm has now: one of them may have been run by itself since they were computed together, or another layer
+  /// between them.
   static bool Backward(const Layers& layers, const Blobs& bottoms, int first, int count);
 };
 
