@@ -23,7 +23,7 @@ from typing import Any
 
 import common
 import numpy as np
-from onnx_net import onnx_session
+from onnx_net import exact_sixths, onnx_session
 
 from ssdlite_caffe.caffe.prefix import cache_folder, caffe_prefix
 from ssdlite_caffe.imports import import_opencv
@@ -156,6 +156,9 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
                 ("to the detections", folder.deploy_prototxt, ["detection_out"]),
                 ("to the heads", folder.headless_prototxt, heads),
             ):
+                if outputs != heads and images > 1 and folder.arch.nms.clip_first:
+                    print(f"{name}, {images} images: skipped, the deploy net clips the boxes of one", file=sys.stderr)
+                    continue
                 net = scratch / "forward.prototxt"
                 net.write_text(text.read_text().replace("dim: 1\n", f"dim: {images}\n", 1))
                 nets = {side: NetTime(path, net, weights, "TEST", threads) for side, path in sides.items()}
@@ -171,13 +174,19 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
 
 
 def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: list[str]) -> None:
-    """Check that the ONNX graph computes the Caffe net: with random weights, about as near to float64 as OpenCV."""
-    exact = ReferenceNet(net, weights, double=True).forward(blob, outputs)
+    """Check that the ONNX graph computes the Caffe net.
+
+    A wrong graph is off by some tenth of the largest value or more. Rounding gives less than a thousandth, but in nets
+    of random weights, where squeeze-and-excitation multiplies it, and by chance more in one program than in another:
+    at the end of a V3-large 10 times as much as in OpenCV, from layers on up to which both are as near to float64.
+    """
+    reference = ReferenceNet(net, weights, double=True)
+    exact, of_graph = (one.forward(blob, outputs) for one in (reference, exact_sixths(reference)))
     opencv = OpenCvNet(net, weights).forward(blob, outputs)
     for name, theirs in zip(outputs, session.run(None, {"input": blob}), strict=True):
-        wanted = exact[name].ravel()
-        apart, usual = (float(np.abs(found.ravel() - wanted).max()) for found in (theirs, opencv[name]))
-        if apart > max(1e-3 * np.abs(wanted).max(), 4 * usual):
+        apart = float(np.abs(theirs.ravel() - of_graph[name].ravel()).max())
+        usual = float(np.abs(opencv[name].ravel() - exact[name].ravel()).max())
+        if apart > max(1e-3 * np.abs(exact[name]).max(), 30 * usual):
             sys.exit(
                 f"{name} of the ONNX graph is {apart:.3g} away from float64, and OpenCV's of the Caffe net {usual:.3g}"
             )
