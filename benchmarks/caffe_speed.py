@@ -176,9 +176,9 @@ def forward(sides: dict[str, Path], folder: ModelFolder, scratch: Path, options:
 def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: list[str]) -> None:
     """Check that the ONNX graph computes the Caffe net.
 
-    A wrong graph is off by some tenth of the largest value or more. Rounding gives less than a thousandth, but in nets
-    of random weights, where squeeze-and-excitation multiplies it, and by chance more in one program than in another:
-    at the end of a V3-large 10 times as much as in OpenCV, from layers on up to which both are as near to float64.
+    A wrong graph is off by some tenth of the largest value or more, rounding by less than a thousandth. In a V3-large
+    of random weights squeeze-and-excitation multiplies rounding, and by chance more in one program than in another:
+    there onnxruntime is 7.2 times as far from float64 as OpenCV, and hardly farther up to layer conv_11.
     """
     reference = ReferenceNet(net, weights, double=True)
     exact, of_graph = (one.forward(blob, outputs) for one in (reference, exact_sixths(reference)))
@@ -186,7 +186,7 @@ def _check_equal(session: Any, net: Path, weights: Path, blob: Any, outputs: lis
     for name, theirs in zip(outputs, session.run(None, {"input": blob}), strict=True):
         apart = float(np.abs(theirs.ravel() - of_graph[name].ravel()).max())
         usual = float(np.abs(opencv[name].ravel() - exact[name].ravel()).max())
-        if apart > max(1e-3 * np.abs(exact[name]).max(), 30 * usual):
+        if apart > max(1e-3 * np.abs(exact[name]).max(), 15 * usual):
             sys.exit(
                 f"{name} of the ONNX graph is {apart:.3g} away from float64, and OpenCV's of the Caffe net {usual:.3g}"
             )

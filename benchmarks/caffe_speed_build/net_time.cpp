@@ -9,11 +9,8 @@
 //   step      milliseconds of a training step: gradients to 0, forward, backward, SGD with momentum
 //   wait      milliseconds of the first layer, which is to give data, and of the whole pass forward and back
 //   peak      most memory held so far, in MiB
-//   layers    NAME TYPE FORWARD BACKWARD in milliseconds, then an empty line
-//   output    the net's outputs: count and sum of sizes of each
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <fstream>
 #include <iostream>
 #include <random>
@@ -132,32 +129,6 @@ int main(int argc, char** argv) {
       std::cout << waited << ' ' << Now() - start << std::endl;
     } else if (word == "peak") {
       std::cout << PeakMiB() << std::endl;
-    } else if (word == "layers") {
-      const int count = net.layers().size();
-      const bool back = net.phase() == caffe::TRAIN;
-      std::vector<double> forward(count), backward(count);
-      for (int i = 0; i < count; ++i) {
-        const double before = Now();
-        net.layers()[i]->Forward(net.bottom_vecs()[i], net.top_vecs()[i]);
-        forward[i] = Now() - before;
-      }
-      for (int i = count - 1; back && i >= 0; --i) {
-        const double before = Now();
-        net.layers()[i]->Backward(net.top_vecs()[i], net.bottom_need_backward()[i], net.bottom_vecs()[i]);
-        backward[i] = Now() - before;
-      }
-      for (int i = 0; i < count; ++i) {
-        std::cout << net.layer_names()[i] << " " << net.layers()[i]->type() << " " << forward[i] << " " << backward[i]
-                  << "\n";
-      }
-      std::cout << std::endl;
-    } else if (word == "output") {
-      for (const Blob<float>* blob : net.output_blobs()) {
-        double sum = 0;
-        for (int i = 0; i < blob->count(); ++i) { sum += std::fabs(blob->cpu_data()[i]); }
-        std::cout << blob->count() << " " << sum << " ";
-      }
-      std::cout << std::endl;
     } else {
       std::cerr << "unknown word " << word << "\n";
       return 2;

@@ -246,30 +246,44 @@ TYPED_TEST(DetectionLayersTest, MultiBoxLossEqualsTheForks) {
   }
 }
 
+/// Two images with 40 boxes and random predictions, and two objects.
+template <typename Dtype, typename Random>
+struct SmallLoss {
+  explicit SmallLoss(Random* random) : loc(2, 40 * 4, 1, 1), conf(2, 40 * 3, 1, 1), label(1, 1, 2, 8) {
+    random->FillUniform(-1, 1, &loc);
+    random->FillUniform(-1, 1, &conf);
+    random->FillPriors(40, &prior);
+  }
+
+  shared_ptr<Layer<Dtype>> Make(const std::string& more) {
+    shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(
+        Parse("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 mining_type: MAX_NEGATIVE " + more + " }"));
+    layer->SetUp(bottoms, tops);
+    return layer;
+  }
+
+  void Forward(Layer<Dtype>* layer, const Dtype (&objects)[16]) {
+    std::copy(objects, objects + 16, label.mutable_cpu_data());
+    layer->Forward(bottoms, tops);
+  }
+
+  Blob<Dtype> loc, conf, prior, label, top;
+  const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
+  const Dtype first[16] = {0, 1, 0, 0.1, 0.1, 0.4, 0.4, 0, 1, 2, 0, 0.5, 0.5, 0.8, 0.9, 0};
+  const Dtype second[16] = {0, 2, 0, 0.5, 0.2, 0.9, 0.6, 0, 0, 1, 0, 0.1, 0.5, 0.3, 0.9, 0};
+};
+
 TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
   // Two passes forward without one back, as in testing: the second must not see the first one's matches.
   typedef TypeParam Dtype;
-  Blob<Dtype> loc(2, 40 * 4, 1, 1), conf(2, 40 * 3, 1, 1), prior, label(1, 1, 2, 8), top;
-  this->random_.FillUniform(-1, 1, &loc);
-  this->random_.FillUniform(-1, 1, &conf);
-  this->random_.FillPriors(40, &prior);
-  const Dtype first[] = {0, 1, 0, 0.1, 0.1, 0.4, 0.4, 0, 1, 2, 0, 0.5, 0.5, 0.8, 0.9, 0};
-  const Dtype second[] = {0, 2, 0, 0.5, 0.2, 0.9, 0.6, 0, 0, 1, 0, 0.1, 0.5, 0.3, 0.9, 0};
-  const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
+  SmallLoss<Dtype, decltype(this->random_)> loss(&this->random_);
   for (const char* nms : {"", "nms_param { nms_threshold: 0 }"}) {
     Dtype losses[2];
     for (int passes = 1; passes <= 2; ++passes) {
-      shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(
-          Parse("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 mining_type: MAX_NEGATIVE " +
-                std::string(nms) + " }"));
-      layer->SetUp(bottoms, tops);
-      if (passes == 2) {
-        std::copy(first, first + 16, label.mutable_cpu_data());
-        layer->Forward(bottoms, tops);
-      }
-      std::copy(second, second + 16, label.mutable_cpu_data());
-      layer->Forward(bottoms, tops);
-      losses[passes - 1] = top.cpu_data()[0];
+      const shared_ptr<Layer<Dtype>> layer = loss.Make(nms);
+      if (passes == 2) { loss.Forward(layer.get(), loss.first); }
+      loss.Forward(layer.get(), loss.second);
+      losses[passes - 1] = loss.top.cpu_data()[0];
     }
     EXPECT_EQ(losses[0], losses[1]);
   }
@@ -278,25 +292,16 @@ TYPED_TEST(DetectionLayersTest, LossForgetsThePassBefore) {
 TYPED_TEST(DetectionLayersTest, LossGradientTwice) {
   // Backward of one pass may be asked for again.
   typedef TypeParam Dtype;
-  Blob<Dtype> loc(2, 40 * 4, 1, 1), conf(2, 40 * 3, 1, 1), prior, label(1, 1, 1, 8), top;
-  this->random_.FillUniform(-1, 1, &loc);
-  this->random_.FillUniform(-1, 1, &conf);
-  this->random_.FillPriors(40, &prior);
-  const Dtype object[] = {1, 1, 0, 0.1, 0.1, 0.4, 0.4, 0};
-  std::copy(object, object + 8, label.mutable_cpu_data());
-  const vector<Blob<Dtype>*> bottoms = {&loc, &conf, &prior, &label}, tops = {&top};
-  shared_ptr<Layer<Dtype>> layer = LayerRegistry<Dtype>::CreateLayer(
-      Parse("type: 'MultiBoxLoss' multibox_loss_param { num_classes: 3 mining_type: MAX_NEGATIVE }"));
-  layer->SetUp(bottoms, tops);
-  layer->Forward(bottoms, tops);
+  SmallLoss<Dtype, decltype(this->random_)> loss(&this->random_);
+  const shared_ptr<Layer<Dtype>> layer = loss.Make("");
+  loss.Forward(layer.get(), loss.first);
+  loss.top.mutable_cpu_diff()[0] = 1;
   vector<Dtype> gradients[2];
   for (vector<Dtype>& found : gradients) {
-    this->random_.FillUniform(-1, 1, &top);  // and not what the loss's gradient is
-    top.mutable_cpu_diff()[0] = 1;
-    layer->Backward(tops, {true, true, false, false}, bottoms);
-    found.assign(conf.cpu_diff(), conf.cpu_diff() + conf.count());
-    found.insert(found.end(), loc.cpu_diff(), loc.cpu_diff() + loc.count());
-    EXPECT_NE(0, *std::max_element(found.begin(), found.end()));
+    layer->Backward(loss.tops, {true, true, false, false}, loss.bottoms);
+    found.assign(loss.conf.cpu_diff(), loss.conf.cpu_diff() + loss.conf.count());
+    found.insert(found.end(), loss.loc.cpu_diff(), loss.loc.cpu_diff() + loss.loc.count());
+    EXPECT_LT(0, *std::max_element(found.begin(), found.end()));
   }
   EXPECT_EQ(gradients[0], gradients[1]);
 }
